@@ -1,0 +1,144 @@
+"""What nodes produce: bytes with a sha256 identity, and where those bytes can be found.
+
+The digest is the identity; locators (`journal:`, `file:`, `ar://…`, `ipfs://…`) only say where
+to look.  Tables of every kind are JSON Lines in UTF-8, one object a row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from agentkit.errors import StateCorrupt, StoreUnavailable, WrongInput
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """Bytes named by their sha256; `content` is the bytes, or the file that holds them."""
+
+    kind: ClassVar[str]
+    default_media_type: ClassVar[str] = "application/octet-stream"
+
+    digest: str
+    size: int
+    media_type: str
+    locators: tuple[str, ...] = ()
+    content: bytes | Path | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, data: bytes, media_type: str = "") -> Self:
+        """Return the artifact of these bytes."""
+        digest = hashlib.sha256(data).hexdigest()
+        return cls(digest, len(data), media_type or cls.default_media_type, (), data)
+
+    def read(self) -> bytes:
+        """Return the bytes, their digest checked; raises StateCorrupt, StoreUnavailable."""
+        if self.content is None:
+            raise StoreUnavailable(f"the bytes of artifact {self.digest[:12]} are not at hand")
+        data = self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+        if hashlib.sha256(data).hexdigest() != self.digest:
+            raise StateCorrupt(f"artifact {self.digest[:12]} does not hash to its own name")
+        return data
+
+    def located(self, *locators: str, content: bytes | Path | None = None) -> Self:
+        """Return this artifact with further locators, and with `content` if it is given."""
+        known = tuple(dict.fromkeys((*self.locators, *locators)))
+        return replace(self, locators=known, content=content or self.content)
+
+    @property
+    def locator(self) -> str:
+        """The first place to look, remote before local; empty when there is none."""
+        return next((at for at in self.locators if "://" in at), next(iter(self.locators), ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Blob(Artifact):
+    """Bytes with no further meaning."""
+
+    kind: ClassVar[str] = "blob"
+
+
+@dataclass(frozen=True, slots=True)
+class Text(Artifact):
+    """UTF-8 text."""
+
+    kind: ClassVar[str] = "text"
+    default_media_type: ClassVar[str] = "text/plain; charset=utf-8"
+
+    @property
+    def text(self) -> str:
+        return self.read().decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Json(Artifact):
+    """One JSON value."""
+
+    kind: ClassVar[str] = "json"
+    default_media_type: ClassVar[str] = "application/json"
+
+    @classmethod
+    def dump(cls, value: Any) -> Json:
+        """Return the artifact of a JSON value; raises WrongInput for what JSON cannot hold."""
+        return cls.of(_json(value))
+
+    @property
+    def value(self) -> Any:
+        return json.loads(self.read())
+
+
+@dataclass(frozen=True, slots=True)
+class Table(Artifact):
+    """Rows, as JSON Lines."""
+
+    kind: ClassVar[str] = "table"
+    default_media_type: ClassVar[str] = "application/jsonl"
+
+    @classmethod
+    def dump(cls, rows: Iterable[Mapping[str, Any]]) -> Self:
+        """Return the table of these rows; raises WrongInput for what JSON cannot hold."""
+        return cls.of(b"".join(_json(dict(row)) + b"\n" for row in rows))
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.read().splitlines() if line.strip()]
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset(Table):
+    """A table that nodes map over, split and train on."""
+
+    kind: ClassVar[str] = "dataset"
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding(Table):
+    """Vectors: rows with a `vector` of floats."""
+
+    kind: ClassVar[str] = "embedding"
+
+
+@dataclass(frozen=True, slots=True)
+class Model(Artifact):
+    """Trained weights; the media type says which trainer reads them."""
+
+    kind: ClassVar[str] = "model"
+
+
+KINDS: dict[str, type[Artifact]] = {
+    cls.kind: cls for cls in (Blob, Text, Json, Table, Dataset, Embedding, Model)
+}
+"""Every kind of artifact by its name on the wire and in the journal."""
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True).encode()
+    except (TypeError, ValueError) as wrong:
+        raise WrongInput(
+            f"a value cannot be stored as JSON: {wrong}",
+            hint="return plain numbers, text, lists and dicts from a local node",
+        ) from wrong

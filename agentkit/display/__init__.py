@@ -1,0 +1,1 @@
+"""Tables and live views from plain data; knows no domain object."""

@@ -1,0 +1,1 @@
+"""The embedded network: chain, Arweave gateway and nodes in one process on loopback."""

@@ -1,0 +1,317 @@
+"""Every error agentkit raises.
+
+AgentKitError                     .hint: one line that starts with a verb and names a command or a key
+├─ ConfigError                     BadAmount (also TypeError, ValueError)  MissingExtra  WrongKey
+├─ GraphError (also ValueError)   DuplicateNode  UnknownInput  CyclicGraph  WrongInput
+├─ PlanError                      nothing has been spent: NoOffer  OverBudget  PastDeadline  PlanExpired
+├─ ProviderError  .retryable      Unavailable  RateLimited  Refused  OfferExpired  LeaseLost
+│                                 BadOutput  ProtocolBroken
+├─ PaymentError                   InsufficientFunds  NotAllowed  IntentMismatch  SettlementFailed
+│                                 PaymentUncertain
+├─ StateError                     RunNotFound  JournalDamaged  StoreUnavailable  StateForked
+│                                 StateCorrupt  NotConfirmed
+└─ RunError                       RunFailed  RunPaused
+
+The first line of a class docstring is its default message. Raise ours `from` theirs at the
+adapter's edge and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class AgentKitError(Exception):
+    """Something agentkit could not do."""
+
+    exit_code: int = 1
+    default_hint: ClassVar[str] = ""
+
+    def __init__(self, message: str = "", *, hint: str = "") -> None:
+        super().__init__(message or (type(self).__doc__ or "").splitlines()[0])
+        self.hint = hint or self.default_hint
+
+
+# -- configuration -------------------------------------------------------------------------------
+
+
+class ConfigError(AgentKitError):
+    """The configuration cannot be used."""
+
+    exit_code = 2
+    default_hint = "run `agentkit doctor` to see every setting and where it came from"
+
+
+class BadAmount(ConfigError, TypeError, ValueError):
+    """This is not an amount of money."""
+
+    default_hint = 'write amounts as text with a symbol, for example budget="0.05 USDC"'
+
+
+class MissingExtra(ConfigError):
+    """An optional part of agentkit is not installed."""
+
+    def __init__(self, extra: str, package: str) -> None:
+        super().__init__(
+            f"the package {package!r} is not installed",
+            hint=f'install it with: pip install "deai-agentkit[{extra}]"',
+        )
+        self.extra, self.package = extra, package
+
+
+class WrongKey(ConfigError):
+    """This key does not open that."""
+
+    default_hint = "check AGENTKIT_PASSPHRASE and the [wallet] keystore path in agentkit.toml"
+
+
+# -- graph ---------------------------------------------------------------------------------------
+
+
+class GraphError(AgentKitError, ValueError):
+    """The job graph is not valid."""
+
+    exit_code = 2
+
+
+class DuplicateNode(GraphError):
+    """Two nodes of the graph have the same name."""
+
+    default_hint = "give every node of a graph a name of its own"
+
+
+class UnknownInput(GraphError):
+    """A node reads something that no node of the graph produces."""
+
+    default_hint = "pass a ref that this graph's own methods returned"
+
+
+class CyclicGraph(GraphError):
+    """The nodes of the graph wait for one another."""
+
+    default_hint = "remove one of the edges that the message names"
+
+
+class WrongInput(GraphError):
+    """A node was given an input of the wrong kind."""
+
+
+# -- plan ----------------------------------------------------------------------------------------
+
+
+class PlanError(AgentKitError):
+    """No plan could be made; nothing was spent."""
+
+    exit_code = 3
+
+
+class NoOffer(PlanError):
+    """No provider can do a node.
+
+    `rejections` holds (offer label, reason) for everything that was looked at.
+    """
+
+    default_hint = "run `agentkit providers` to see what each provider offers"
+
+    def __init__(self, node: str, rejections: Sequence[tuple[str, str]] = ()) -> None:
+        self.node, self.rejections = node, tuple(rejections)
+        why = "; ".join(f"{who}: {reason}" for who, reason in self.rejections[:6])
+        super().__init__(f"no provider can do node {node!r}" + (f" ({why})" if why else ""))
+
+
+class OverBudget(PlanError):
+    """A limit on spending would be exceeded.
+
+    `limit` names which one: `budget`, `per_task`, `per_run`, `per_day`, `total` or a provider's.
+    """
+
+    def __init__(self, limit: str, needed: object, allowed: object, *, hint: str = "") -> None:
+        self.limit, self.needed, self.allowed = limit, needed, allowed
+        super().__init__(
+            f"at most {needed} would be spent, above the limit {limit} of {allowed}",
+            hint=hint or f"raise {limit} to at least {needed}, or drop nodes from the graph",
+        )
+
+
+class PastDeadline(PlanError):
+    """The deadline cannot be met.
+
+    `earliest` is the shortest time, in seconds, in which the graph could finish.
+    """
+
+    def __init__(self, earliest: float, allowed: float, path: Sequence[str]) -> None:
+        self.earliest, self.allowed, self.path = earliest, allowed, tuple(path)
+        super().__init__(
+            f"the graph needs at least {earliest:.0f} s and the deadline is in {allowed:.0f} s"
+            f" (longest path: {' -> '.join(self.path)})",
+            hint=f"set deadline to {earliest:.0f} s or more",
+        )
+
+
+class PlanExpired(PlanError):
+    """The prices in this plan no longer hold."""
+
+    default_hint = "make the plan again with `agentkit plan`"
+
+
+# -- providers -----------------------------------------------------------------------------------
+
+
+class ProviderError(AgentKitError):
+    """A provider did not do what was asked.
+
+    `retryable`: the same request may succeed later.  `unknown`: the request may have reached the
+    provider, so whether it was done cannot be told from this error alone.
+    """
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self, message: str = "", *, provider: str = "", unknown: bool = False, hint: str = ""
+    ) -> None:
+        super().__init__(f"{provider}: {message}" if provider else message, hint=hint)
+        self.provider, self.unknown = provider, unknown
+
+
+class Unavailable(ProviderError):
+    """The provider cannot be reached."""
+
+    retryable = True
+    default_hint = "run `agentkit providers` to see which providers answer"
+
+
+class RateLimited(ProviderError):
+    """The provider takes no more requests for now.  `retry_after` is in seconds."""
+
+    retryable = True
+
+    def __init__(self, message: str = "", *, provider: str = "", retry_after: float = 0.0) -> None:
+        super().__init__(message, provider=provider)
+        self.retry_after = retry_after
+
+
+class Refused(ProviderError):
+    """The provider will not do this task."""
+
+
+class OfferExpired(ProviderError):
+    """The offer's price no longer holds."""
+
+
+class LeaseLost(ProviderError):
+    """The provider gave up a task it had accepted."""
+
+
+class BadOutput(ProviderError):
+    """The provider's output failed verification and was not paid."""
+
+
+class ProtocolBroken(ProviderError):
+    """The provider's answer does not follow its protocol."""
+
+
+# -- payments ------------------------------------------------------------------------------------
+
+
+class PaymentError(AgentKitError):
+    """A payment could not be made."""
+
+
+class InsufficientFunds(PaymentError):
+    """The wallet does not hold enough."""
+
+    default_hint = "run `agentkit wallet show` for the balance, `agentkit wallet fund` for how to add"
+
+
+class NotAllowed(PaymentError):
+    """The allowance forbids this payment."""
+
+
+class IntentMismatch(PaymentError):
+    """The same attempt was asked for again with other terms."""
+
+
+class SettlementFailed(PaymentError):
+    """The payment is known not to have settled."""
+
+
+class PaymentUncertain(PaymentError):
+    """The payment was sent and its outcome is not known."""
+
+    exit_code = 5
+
+
+# -- state ---------------------------------------------------------------------------------------
+
+
+class StateError(AgentKitError):
+    """The stored state cannot be used."""
+
+
+class RunNotFound(StateError):
+    """There is no such run."""
+
+    default_hint = "run `agentkit status` for the runs this wallet knows"
+
+
+class JournalDamaged(StateError):
+    """The journal was changed or torn after it was written.  `path` and `record` say where."""
+
+    def __init__(self, path: object, record: str, why: str, *, hint: str = "") -> None:
+        self.path, self.record = path, record
+        super().__init__(
+            f"the journal {path} is damaged at {record}: {why}",
+            hint=hint or "restore it from Arweave with `agentkit memory restore`; nothing was spent",
+        )
+
+
+class StoreUnavailable(StateError):
+    """A store or gateway cannot be reached."""
+
+
+class StateForked(StateError):
+    """Two machines continued the same state."""
+
+
+class StateCorrupt(StateError):
+    """What a store returned is not what was put there."""
+
+
+class NotConfirmed(StateError):
+    """What was stored is not confirmed yet."""
+
+
+# -- runs ----------------------------------------------------------------------------------------
+
+
+class RunError(AgentKitError):
+    """A run did not finish."""
+
+
+class RunFailed(RunError):
+    """Nodes of the run failed.  `failures` holds (node, reason) pairs; `run_id` names the run."""
+
+    def __init__(self, run_id: str, failures: Sequence[tuple[str, str]], *, hint: str = "") -> None:
+        self.run_id, self.failures = run_id, tuple(failures)
+        what = "; ".join(f"{node}: {reason}" for node, reason in self.failures)
+        super().__init__(
+            f"run {run_id} failed ({what})",
+            hint=hint or f"see `agentkit status {run_id}`; mend the graph and run it again",
+        )
+
+
+class RunPaused(RunError):
+    """The run stopped where it can be resumed.
+
+    `why` says what it waits for, `command` continues it, `uncertain` is true when a purchase's
+    outcome is unknown (exit code 5).
+    """
+
+    exit_code = 4
+
+    def __init__(self, run_id: str, why: str, command: str, *, uncertain: bool = False) -> None:
+        self.run_id, self.why, self.command, self.uncertain = run_id, why, command, uncertain
+        if uncertain:
+            self.exit_code = 5
+        super().__init__(f"run {run_id} paused: {why}", hint=f"continue it with `{command}`")

@@ -1,0 +1,299 @@
+"""The builder people write graphs with: methods that return typed handles."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_type_hints, overload
+
+from pydantic import TypeAdapter, ValidationError
+
+from agentkit.artifacts import Artifact, Dataset, Embedding, Json, Model, Table, Text
+from agentkit.errors import DuplicateNode, UnknownInput, WrongInput
+from agentkit.graph import callables, codec
+from agentkit.graph.frozen import FrozenGraph, check_node
+from agentkit.graph.nodes import (
+    InferNode,
+    LocalNode,
+    Needs,
+    NodeBase,
+    SourceNode,
+    SplitNode,
+    SqlNode,
+    TrainNode,
+)
+from agentkit.graph.refs import InputRef, Ref
+
+A = TypeVar("A", bound=Artifact)
+B = TypeVar("B", bound=Artifact)
+C = TypeVar("C", bound=Artifact)
+R = TypeVar("R", bound=Artifact)
+
+
+class JobGraph:
+    """A job graph under construction.
+
+    Every method adds one node and returns a handle on what it will produce.  Keyword arguments
+    that all nodes take: `retries`, `timeout` (seconds for one try), `on_unknown`, `privacy`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._nodes: dict[str, NodeBase] = {}
+        self._functions: dict[str, Callable[..., Any]] = {}
+
+    # -- nodes -----------------------------------------------------------------------------------
+
+    @overload
+    def infer(
+        self,
+        name: str,
+        *,
+        model: str | Ref[Model],
+        prompt: str,
+        output: type[Embedding],
+        over: Ref[Table] | None = None,
+        **more: Any,
+    ) -> Ref[Embedding]: ...
+
+    @overload
+    def infer(
+        self,
+        name: str,
+        *,
+        model: str | Ref[Model],
+        prompt: str,
+        over: Ref[Table],
+        output: Any = None,
+        **more: Any,
+    ) -> Ref[Dataset]: ...
+
+    @overload
+    def infer(
+        self, name: str, *, model: str | Ref[Model], prompt: str, output: None = None, **more: Any
+    ) -> Ref[Text]: ...
+
+    @overload
+    def infer(
+        self, name: str, *, model: str | Ref[Model], prompt: str, output: Any, **more: Any
+    ) -> Ref[Json]: ...
+
+    def infer(
+        self,
+        name: str,
+        *,
+        model: str | Ref[Model],
+        prompt: str,
+        over: Ref[Table] | None = None,
+        output: Any = None,
+        inputs: Mapping[str, Ref[Artifact]] | None = None,
+        **more: Any,
+    ) -> Ref[Any]:
+        """Ask `model`; `{name}` in the prompt is a column of `over` or one of `inputs`.
+
+        `over=` asks once for every row (up to `max_items`, else the run fails before buying any)
+        and gives the rows back with a further column called like the node.  `output=` is a
+        pydantic model or type the answer must satisfy, or `Embedding`.
+        """
+        return self._add(
+            InferNode,
+            name,
+            model=self._edge(model) if isinstance(model, Ref) else model,
+            prompt=prompt,
+            over=over and self._edge(over),
+            output=_schema(output),
+            inputs={key: self._edge(ref) for key, ref in (inputs or {}).items()},
+            **more,
+        )[0]
+
+    def train(
+        self,
+        name: str,
+        *,
+        base: str,
+        dataset: Ref[Table],
+        method: str = "head",
+        needs: Needs | None = None,
+        **more: Any,
+    ) -> Ref[Model]:
+        """Train on the columns `text` and `label` of `dataset`; `base` is what is tuned."""
+        node = self._add(
+            TrainNode,
+            name,
+            base=base,
+            dataset=self._edge(dataset),
+            method=method,
+            needs=needs,
+            **more,
+        )
+        return node[0]
+
+    def data(
+        self,
+        name: str,
+        *,
+        source: str | Path | None = None,
+        sql: str | None = None,
+        inputs: Mapping[str, Ref[Table]] | None = None,
+        **more: Any,
+    ) -> Ref[Dataset]:
+        """Bring a table in (`source=`, pinned by `sha256=`) or query tables (`sql=`, `inputs=`)."""
+        if (source is None) == (sql is None):
+            raise WrongInput(
+                f"data node {name!r} needs either source= or sql=",
+                hint='write graph.data("rows", source="rows.jsonl")',
+            )
+        if source is not None:
+            return self._add(SourceNode, name, source=str(source), **more)[0]
+        edges = {key: self._edge(ref) for key, ref in (inputs or {}).items()}
+        return self._add(SqlNode, name, sql=sql, inputs=edges, **more)[0]
+
+    def split(
+        self, name: str, table: Ref[Table], *, at: float, seed: int = 0, **more: Any
+    ) -> tuple[Ref[Dataset], Ref[Dataset]]:
+        """Part a table in two by a seeded draw: a share `at` of its rows, and the rest."""
+        one, other = self._add(
+            SplitNode, name, table=self._edge(table), at=at, seed=seed, **more
+        )
+        return one, other
+
+    @overload
+    def local(self, name: str, fn: Callable[[], R], /, **more: Any) -> Ref[R]: ...
+
+    @overload
+    def local(self, name: str, fn: Callable[[A], R], a: Ref[A], /, **more: Any) -> Ref[R]: ...
+
+    @overload
+    def local(
+        self, name: str, fn: Callable[[A, B], R], a: Ref[A], b: Ref[B], /, **more: Any
+    ) -> Ref[R]: ...
+
+    @overload
+    def local(
+        self,
+        name: str,
+        fn: Callable[[A, B, C], R],
+        a: Ref[A],
+        b: Ref[B],
+        c: Ref[C],
+        /,
+        **more: Any,
+    ) -> Ref[R]: ...
+
+    @overload
+    def local(
+        self, name: str, fn: Callable[..., R], /, *refs: Ref[Artifact], **more: Any
+    ) -> Ref[R]: ...
+
+    @overload
+    def local(
+        self, name: str, fn: Callable[[A], Any], a: Ref[A], /, **more: Any
+    ) -> Ref[Json]: ...
+
+    @overload
+    def local(
+        self, name: str, fn: Callable[[A, B], Any], a: Ref[A], b: Ref[B], /, **more: Any
+    ) -> Ref[Json]: ...
+
+    @overload
+    def local(
+        self, name: str, fn: Callable[..., Any], /, *refs: Ref[Artifact], **more: Any
+    ) -> Ref[Json]: ...
+
+    def local(
+        self, name: str, fn: Callable[..., Any], /, *refs: Ref[Any], **more: Any
+    ) -> Ref[Any]:
+        """Call `fn` with the artifacts of `refs`, here; it may run twice, so keep it pure.
+
+        What it returns becomes a Json artifact, unless its return annotation names an Artifact.
+        """
+        args = tuple(self._edge(ref) for ref in refs)
+        spec = callables.describe(fn)
+        handle = self._add(LocalNode, name, fn=spec, args=args, returns=_returns(fn), **more)[0]
+        self._functions[name] = fn
+        return handle
+
+    # -- the document ----------------------------------------------------------------------------
+
+    def freeze(self) -> FrozenGraph:
+        """Return the graph as a checked, ordered, immutable document with a digest."""
+        return FrozenGraph.build(self.name, tuple(self._nodes.values()), self._functions)
+
+    def save(self, path: str | Path) -> None:
+        """Write the graph to a `.toml` or `.json` file."""
+        codec.save(self.freeze(), Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> JobGraph:
+        """Read a graph from a `.toml` or `.json` file; raises GraphError for a bad one."""
+        return cls.thaw(codec.load(Path(path)))
+
+    @classmethod
+    def thaw(cls, frozen: FrozenGraph) -> JobGraph:
+        """Return a graph that goes on from a frozen one."""
+        graph = cls(frozen.name)
+        graph._nodes = {node.name: node for node in frozen.nodes}
+        return graph
+
+    def ref(self, name: str, output: int = 0) -> Ref[Any]:
+        """Return the handle of a node by name, for graphs that were loaded."""
+        node = self._nodes.get(name)
+        if node is None or output >= len(node.outputs):
+            raise UnknownInput(f"graph {self.name!r} has no output {output} of a node {name!r}")
+        return Ref(self.name, name, node.outputs[output], output)
+
+    def to_mermaid(self) -> str:
+        """Return the graph as a Mermaid flowchart."""
+        return codec.to_mermaid(self.freeze())
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _edge(self, ref: object) -> InputRef:
+        if not isinstance(ref, Ref):
+            raise WrongInput(
+                f"{ref!r} is not a ref", hint="pass what this graph's methods returned"
+            )
+        if ref.graph != self.name or ref.node not in self._nodes:
+            raise UnknownInput(f"{ref.node!r} is a node of another graph, {ref.graph!r}")
+        return ref.input
+
+    def _add(self, node_type: type[NodeBase], name: str, **fields: Any) -> tuple[Ref[Any], ...]:
+        if name in self._nodes:
+            raise DuplicateNode(f"two nodes are called {name!r}")
+        try:
+            node = node_type(name=name, **fields)
+        except ValidationError as wrong:
+            raise codec.as_wrong_input(f"node {name!r}", wrong) from wrong
+        check_node(node, self._nodes)
+        self._nodes[name] = node
+        return tuple(
+            Ref(self.name, name, kind, number) for number, kind in enumerate(node.outputs)
+        )
+
+
+def _schema(output: Any) -> dict[str, Any] | Literal["embedding"] | None:
+    if output is None or isinstance(output, dict):
+        return output
+    if output is Embedding:
+        return "embedding"
+    return _without_null_defaults(TypeAdapter(output).json_schema())
+
+
+def _without_null_defaults(schema: Any) -> Any:
+    """Drop `default: null`, which says nothing and which TOML cannot write."""
+    if isinstance(schema, dict):
+        return {
+            key: _without_null_defaults(value)
+            for key, value in schema.items()
+            if (key, value) != ("default", None)
+        }
+    return [_without_null_defaults(x) for x in schema] if isinstance(schema, list) else schema
+
+
+def _returns(fn: Callable[..., Any]) -> str:
+    try:
+        hint = get_type_hints(fn).get("return")
+    except (NameError, TypeError):
+        return "json"
+    return hint.kind if inspect.isclass(hint) and issubclass(hint, Artifact) else "json"

@@ -1,0 +1,91 @@
+"""Graphs as TOML, JSON and Mermaid: the same document written down."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from agentkit.errors import GraphError, WrongInput
+from agentkit.graph.frozen import FrozenGraph
+from agentkit.graph.nodes import Name, Node, NodeBase, SourceNode, SplitNode, SqlNode
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name
+    nodes: list[Node]
+
+
+def decode(document: Any) -> FrozenGraph:
+    """Build a graph from its document (plain dicts and lists); raises GraphError."""
+    try:
+        read = _Document.model_validate(document)
+    except ValidationError as wrong:
+        raise as_wrong_input("the graph", wrong) from wrong
+    return FrozenGraph.build(read.name, tuple(read.nodes))
+
+
+def encode(graph: FrozenGraph) -> dict[str, Any]:
+    """Return the document of a graph, values that are defaults left out."""
+    nodes = [
+        {**_fixed(node), **node.model_dump(mode="json", exclude_defaults=True)}
+        for node in graph.nodes
+    ]
+    return {"name": graph.name, "nodes": nodes}
+
+
+def _fixed(node: NodeBase) -> dict[str, str]:
+    return {key: getattr(node, key) for key in ("name", "kind", "op") if hasattr(node, key)}
+
+
+def load(path: Path) -> FrozenGraph:
+    """Read a `.toml` or `.json` graph; raises GraphError with the file's name."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except FileNotFoundError as wrong:
+        raise GraphError(f"there is no file {path}", hint="check the path") from wrong
+    except (OSError, ValueError) as wrong:
+        raise GraphError(
+            f"{path} cannot be read as {path.suffix or 'JSON'}: {wrong}",
+            hint="write a graph to a file with graph.save('graph.toml') to see its shape",
+        ) from wrong
+    return decode(document)
+
+
+def save(graph: FrozenGraph, path: Path) -> None:
+    """Write a graph as `.toml` or `.json`, chosen by the suffix."""
+    if path.suffix == ".toml":
+        path.write_text(tomli_w.dumps(encode(graph), multiline_strings=True), encoding="utf-8")
+    else:
+        path.write_text(json.dumps(encode(graph), indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def to_mermaid(graph: FrozenGraph) -> str:
+    """Return a Mermaid flowchart; node ids are positions, so that any name is safe."""
+    number = {node.name: index for index, node in enumerate(graph.nodes)}
+    lines = ["flowchart LR"]
+    lines += [f'  n{number[node.name]}["{node.name}<br/>{_label(node)}"]' for node in graph.nodes]
+    for node in graph.nodes:
+        lines += [f"  n{number[name]} --> n{number[node.name]}" for name in graph.parents(node)]
+    return "\n".join(lines) + "\n"
+
+
+def _label(node: Node) -> str:
+    return node.op if isinstance(node, SourceNode | SqlNode | SplitNode) else node.kind
+
+
+def as_wrong_input(what: str, error: ValidationError) -> WrongInput:
+    """Return our error for pydantic's, naming the first field at fault."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return WrongInput(
+        f"{what}: {where or 'value'}: {first['msg']}",
+        hint=f"mend {where!r}" if where else "see the reference of JobGraph",
+    )

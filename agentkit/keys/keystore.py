@@ -1,0 +1,92 @@
+"""Where keys lie: an encrypted V3 keystore, or the embedded network's throwaway key.
+
+Both are JSON files of mode 600.  The embedded one says in clear that it is a test key, and is
+refused as soon as a real network is set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from agentkit.errors import ConfigError, WrongKey
+from agentkit.keys.signer import KeySigner
+
+TEST_MARK = "agentkit embedded network: test key, never send real money to it"
+
+
+def create(path: Path, passphrase: str) -> KeySigner:
+    """Make a key and write its keystore; raises ConfigError when the file is already there."""
+    from eth_keyfile import create_keyfile_json
+
+    if not passphrase:
+        raise ConfigError("an empty passphrase protects nothing", hint="set AGENTKIT_PASSPHRASE")
+    key = secrets.token_bytes(32)
+    write_new(path, create_keyfile_json(key, passphrase.encode()))
+    return KeySigner(key)
+
+
+def create_test_key(path: Path) -> KeySigner:
+    """Make a throwaway key for the embedded network; raises ConfigError when one is there."""
+    key = secrets.token_bytes(32)
+    write_new(path, {"mark": TEST_MARK, "key": key.hex()})
+    return KeySigner(key)
+
+
+def unlock(path: Path, passphrase: str = "", *, real: bool) -> KeySigner:
+    """Return the signer of a key file; `real` refuses test keys.
+
+    Raises ConfigError when there is no file or others may read it, WrongKey when it does not open.
+    """
+    document = _read(path)
+    if document.get("mark") == TEST_MARK:
+        if real:
+            raise ConfigError(
+                f"{path} is a test key of the embedded network and a real network is set",
+                hint="make a wallet with `agentkit init`, or leave `network` out",
+            )
+        return KeySigner(bytes.fromhex(document["key"]))
+    from eth_keyfile import decode_keyfile_json
+
+    try:
+        return KeySigner(bytes(decode_keyfile_json(document, passphrase.encode())))
+    except (ValueError, KeyError, TypeError) as wrong:
+        raise WrongKey(f"the passphrase does not open {path}") from wrong
+
+
+def write_new(path: Path, document: dict[str, Any]) -> None:
+    """Write a JSON file of mode 600, whole or not at all, never over another."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(document, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)  # unlike rename, fails when the name is taken
+    except FileExistsError as taken:
+        raise ConfigError(
+            f"{path} already exists", hint="keep it: move it away first if you mean to replace it"
+        ) from taken
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_mode & 0o077:
+            raise ConfigError(f"others can read the key file {path}", hint=f"run chmod 600 {path}")
+        document = json.loads(path.read_text())
+    except FileNotFoundError as missing:
+        raise ConfigError(
+            f"there is no keystore at {path}", hint="make one with `agentkit init`"
+        ) from missing
+    except (OSError, ValueError) as wrong:
+        raise WrongKey(f"{path} is not a keystore") from wrong
+    if not isinstance(document, dict):
+        raise WrongKey(f"{path} is not a keystore")
+    return document

@@ -1,0 +1,219 @@
+"""The typed messages a key may sign, and their digests.
+
+EIP-712 messages have only static one-word members, so their encoding is a concatenation of words
+(https://eips.ethereum.org/EIPS/eip-712).  Data items follow ANS-104, with the deep hash that
+implementations use: the encoded tags are one blob, not a list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import ClassVar, Protocol
+
+import coincurve
+from Crypto.Hash import keccak as _keccak
+
+HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
+"""Largest `s` of a canonical signature: half the order of secp256k1 (EIP-2)."""
+
+
+def keccak(data: bytes) -> bytes:
+    """Return Keccak-256, the hash of Ethereum."""
+    return bytes(_keccak.new(digest_bits=256, data=data).digest())
+
+
+def word(number: int) -> bytes:
+    """Return a 32-byte big-endian word."""
+    return number.to_bytes(32, "big")
+
+
+def address_word(address: str) -> bytes:
+    """Return a hex address as a 32-byte word."""
+    return bytes(12) + bytes.fromhex(address.removeprefix("0x"))
+
+
+@lru_cache(maxsize=1024)
+def checksummed(address: str) -> str:
+    """Return an address in the mixed case of EIP-55."""
+    plain = address.lower().removeprefix("0x")
+    digest = keccak(plain.encode()).hex()
+    return "0x" + "".join(
+        c.upper() if int(digest[i], 16) > 7 else c for i, c in enumerate(plain)
+    )
+
+
+def address_of(public_key: bytes) -> str:
+    """Return the checksummed address of an uncompressed public key (65 bytes)."""
+    return checksummed("0x" + keccak(public_key[1:])[-20:].hex())
+
+
+def recover(digest: bytes, signature: bytes) -> str:
+    """Return the address that signed `digest`, or "" for anything but one canonical signature.
+
+    `signature` is r ‖ s ‖ v with v 27 or 28 and low s, so a signature has one form only.
+    """
+    if len(signature) != 65 or signature[64] not in (27, 28):
+        return ""
+    if int.from_bytes(signature[32:64], "big") > HALF_ORDER:
+        return ""
+    try:
+        key = coincurve.PublicKey.from_signature_and_message(
+            signature[:64] + bytes([signature[64] - 27]), digest, hasher=None
+        )
+    except ValueError:
+        return ""
+    return address_of(key.format(compressed=False))
+
+
+# -- EIP-712 -------------------------------------------------------------------------------------
+
+_DOMAIN_TYPE = keccak(
+    b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
+)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Where a typed message is valid: one contract on one chain."""
+
+    name: str
+    version: str
+    chain_id: int
+    contract: str
+
+    @cached_property
+    def separator(self) -> bytes:
+        return keccak(
+            _DOMAIN_TYPE
+            + keccak(self.name.encode())
+            + keccak(self.version.encode())
+            + word(self.chain_id)
+            + address_word(self.contract)
+        )
+
+
+class Typed(Protocol):
+    """A message of EIP-712."""
+
+    def struct_hash(self) -> bytes: ...
+
+
+def typed_digest(domain: Domain, message: Typed) -> bytes:
+    """Return what is signed for `message` in `domain`."""
+    return keccak(b"\x19\x01" + domain.separator + message.struct_hash())
+
+
+@dataclass(frozen=True, slots=True)
+class Voucher:
+    """Our promise on a channel: `cumulative` base units for `tasks` tasks so far."""
+
+    TYPE: ClassVar[bytes] = keccak(
+        b"Voucher(bytes32 channelId,uint128 cumulative,uint64 tasks,bytes32 receiptsRoot)"
+    )
+    channel: bytes
+    cumulative: int
+    tasks: int
+    receipts_root: bytes = bytes(32)
+
+    def struct_hash(self) -> bytes:
+        return keccak(
+            self.TYPE
+            + self.channel
+            + word(self.cumulative)
+            + word(self.tasks)
+            + self.receipts_root
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """EIP-3009 ReceiveWithAuthorization: `payee` may draw `units` once, until `valid_before`."""
+
+    TYPE: ClassVar[bytes] = keccak(
+        b"ReceiveWithAuthorization(address from,address to,uint256 value,"
+        b"uint256 validAfter,uint256 validBefore,bytes32 nonce)"
+    )
+    payer: str
+    payee: str
+    units: int
+    valid_before: int
+    nonce: bytes
+
+    def struct_hash(self) -> bytes:
+        return keccak(
+            self.TYPE
+            + address_word(self.payer)
+            + address_word(self.payee)
+            + word(self.units)
+            + word(0)
+            + word(self.valid_before)
+            + self.nonce
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A provider node's statement: for `attempt` it delivered `result` at `units`."""
+
+    TYPE: ClassVar[bytes] = keccak(b"Delivery(bytes32 attempt,bytes32 result,uint256 units)")
+    attempt: bytes
+    result: bytes
+    units: int
+
+    def struct_hash(self) -> bytes:
+        return keccak(self.TYPE + self.attempt + self.result + word(self.units))
+
+
+# -- chain transactions --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """An EIP-1559 transaction with no access list; amounts in wei, `data` the call."""
+
+    chain_id: int
+    nonce: int
+    to: str
+    data: bytes
+    gas: int
+    max_fee: int
+    max_tip: int
+    value: int = 0
+
+
+# -- ANS-104 -------------------------------------------------------------------------------------
+
+
+def deep_hash(value: bytes | list[bytes]) -> bytes:
+    """Return Arweave's deep hash (SHA-384) of a blob or of a list of blobs."""
+    if isinstance(value, bytes):
+        tag = hashlib.sha384(b"blob%d" % len(value)).digest()
+        return hashlib.sha384(tag + hashlib.sha384(value).digest()).digest()
+    total = hashlib.sha384(b"list%d" % len(value)).digest()
+    for part in value:
+        total = hashlib.sha384(total + deep_hash(part)).digest()
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class ItemMessage:
+    """What the signature of an ANS-104 data item covers; `tags` in their Avro encoding."""
+
+    owner: bytes
+    target: bytes
+    anchor: bytes
+    tags: bytes
+    data: bytes
+    signature_type: int = 3
+
+    def deep_hash(self) -> bytes:
+        kind = str(self.signature_type).encode()
+        parts = [self.owner, self.target, self.anchor, self.tags, self.data]
+        return deep_hash([b"dataitem", b"1", kind, *parts])
+
+    def digest(self) -> bytes:
+        """What signature type 3 signs: the deep hash as an EIP-191 personal message."""
+        payload = self.deep_hash()
+        return keccak(b"\x19Ethereum Signed Message:\n%d" % len(payload) + payload)

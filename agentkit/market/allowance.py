@@ -1,0 +1,35 @@
+"""The limits of an agent over time."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from agentkit.market.value import Value
+from agentkit.money import Asset, Money
+
+
+class Allowance(Value):
+    """What an agent may spend; a limit left out does not limit.
+
+    `rebuy_below`: a purchase whose outcome is unknown is bought again without asking when its at
+    most is below this.  `providers`: the only ones that may be paid, as names or globs.  `gas`:
+    limit on transaction fees ever, in the chain's own coin.
+    """
+
+    per_task: Money | None = None
+    per_run: Money | None = None
+    per_day: Money | None = None
+    total: Money | None = None
+    gas: Money | None = None
+    rebuy_below: Money | None = None
+    providers: tuple[str, ...] | None = None
+
+    def permits(self, provider: str) -> bool:
+        """Whether a provider may be paid."""
+        return self.providers is None or any(fnmatchcase(provider, p) for p in self.providers)
+
+    def bind(self, asset: Asset) -> Allowance:
+        """Return the allowance with its limits bound to `asset`; gas keeps the coin's symbol."""
+        names = ("per_task", "per_run", "per_day", "total", "rebuy_below")
+        bound = {n: getattr(self, n).bind(asset) for n in names if getattr(self, n) is not None}
+        return self.model_copy(update=bound)

@@ -1,0 +1,111 @@
+"""One try at a purchase, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from agentkit.artifacts import Artifact
+from agentkit.market.offer import Offer
+from agentkit.market.value import Value, digest_of
+from agentkit.money import Money
+
+
+def purchase_id(run: str, node: str, item: int | None = None, replica: int = 0) -> str:
+    """Return the id of what is wanted once."""
+    return digest_of("purchase", run, node, item, replica)
+
+
+class Attempt(Value):
+    """One try at a purchase with one provider under fixed terms; `id` is the key all sides see."""
+
+    id: str
+    purchase: str
+    n: int
+    run: str
+    node: str
+    item: int | None = None
+    provider: str
+    provider_node: str = ""
+    rail: str
+    payee: str = ""
+    terms: str
+    at_most: Money
+    task: str
+
+    @classmethod
+    def at(
+        cls, purchase: str, n: int, offer: Offer, *, run: str, item: int | None, task: str,
+        at_most: Money,
+    ) -> Attempt:
+        """Return attempt `n` of `purchase` with `offer`."""
+        return cls(
+            id=digest_of("attempt", purchase, n, offer.label, offer.terms),
+            purchase=purchase,
+            n=n,
+            run=run,
+            node=offer.node,
+            item=item,
+            provider=offer.provider,
+            provider_node=offer.provider_node,
+            rail=offer.rail,
+            payee=offer.payee,
+            terms=offer.terms,
+            at_most=at_most,
+            task=task,
+        )
+
+
+class Payment(Value):
+    """What a rail sends along with a request; `body` is the rail's own JSON."""
+
+    rail: str
+    body: dict[str, Any] = {}
+
+
+class Message(Value):
+    """A rail's message to a provider node, or its answer; carried by the adapter unread."""
+
+    rail: str
+    provider: str
+    provider_node: str = ""
+    verb: str
+    body: dict[str, Any] = {}
+
+
+JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+
+
+class JobStatus(Value):
+    """What a provider says of an attempt; `reason` explains a failure."""
+
+    state: JobState
+    reason: str = ""
+
+
+class Evidence(Value):
+    """What backs a result: the provider's signature over (attempt, result, units)."""
+
+    signer: str = ""
+    signature: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a provider delivered, what it counted, what it asks for it."""
+
+    outputs: tuple[Artifact, ...]
+    usage: dict[str, int]
+    price: Money
+    evidence: Evidence = Evidence()
+    model: str = ""
+
+    @property
+    def digest(self) -> str:
+        """The digest that the receipt names: of the one output, or over all of them."""
+        return result_digest([output.digest for output in self.outputs])
+
+
+def result_digest(digests: list[str]) -> str:
+    """Return the digest of a result from the digests of its outputs."""
+    return digests[0] if len(digests) == 1 else digest_of("result", *digests)

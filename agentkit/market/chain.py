@@ -1,0 +1,100 @@
+"""What payments needs of a chain, and what both sides know of the network they trade on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from agentkit.market.value import Value
+from agentkit.money import Asset
+
+
+class Network(Value):
+    """A chain and the contracts on it that money moves through.
+
+    `coin` pays for gas; `finality` is the number of blocks after which a receipt counts.
+    """
+
+    name: str
+    chain_id: int
+    rpc: str
+    currency: Asset
+    coin: Asset
+    token: str
+    token_name: str
+    token_version: str
+    channels: str
+    finality: int = 1
+    test: bool = False
+
+    @property
+    def id(self) -> str:
+        """CAIP-2 id."""
+        return f"eip155:{self.chain_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fees:
+    """What a transaction has to offer now, in wei per gas."""
+
+    max_fee: int
+    max_tip: int
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """One event of a contract: topics and data as bytes."""
+
+    address: str
+    topics: tuple[bytes, ...]
+    data: bytes
+    transaction: str
+    block: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChainReceipt:
+    """What became of a transaction; `cost` in wei."""
+
+    transaction: str
+    block: int
+    succeeded: bool
+    cost: int
+    logs: tuple[Log, ...]
+
+
+class ChainClient(Protocol):
+    """A chain over JSON-RPC.
+
+    Every method may raise StoreUnavailable (no answer: the outcome is unknown) and ProtocolBroken.
+    """
+
+    async def chain_id(self) -> int: ...
+
+    async def head(self) -> int:
+        """Return the number of the newest block."""
+
+    async def balance(self, address: str) -> int:
+        """Return the balance of the chain's coin in wei."""
+
+    async def nonce(self, address: str) -> int:
+        """Return the number of the next transaction, pending ones counted."""
+
+    async def fees(self) -> Fees: ...
+
+    async def call(self, to: str, data: bytes) -> bytes:
+        """Return what a contract answers; raises SettlementFailed when it reverts."""
+
+    async def estimate(self, sender: str, to: str, data: bytes) -> int:
+        """Return the gas a transaction needs; raises SettlementFailed when it would revert."""
+
+    async def send(self, raw: bytes) -> None:
+        """Hand signed bytes to the chain; bytes it already has are not an error."""
+
+    async def receipt(self, transaction: str) -> ChainReceipt | None: ...
+
+    async def logs(
+        self, address: str, topics: list[bytes | None], first: int, last: int
+    ) -> list[Log]: ...
+
+    async def close(self) -> None: ...

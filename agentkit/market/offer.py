@@ -1,0 +1,78 @@
+"""A provider's priced, expiring answer to a task spec."""
+
+from __future__ import annotations
+
+import hashlib
+from fractions import Fraction
+from typing import Literal
+
+from agentkit.errors import BadAmount
+from agentkit.graph.nodes import canonical
+from agentkit.market.task import Load, Units
+from agentkit.market.value import Value
+from agentkit.money import Asset, Money, Rate, rounded_up
+
+Pays = Literal["on_delivery", "with_request", "billed"]
+"""When a rail parts with money: after verification, with the request, or by a bill elsewhere."""
+
+
+class Offer(Value):
+    """What one provider node would do one graph node for.
+
+    `price` and `at_most` are for one purchase (one item of a mapped node); `eta` is its duration
+    in seconds and `lanes` how many the provider takes at once.  `finds`: the provider can be
+    asked later what became of an attempt.
+    """
+
+    provider: str
+    provider_node: str = ""
+    node: str
+    on: str
+    model: str = ""
+    price: Money
+    at_most: Money
+    eta: float
+    lanes: int = 1
+    expires: float
+    rail: str
+    pays: Pays
+    payee: str = ""
+    rates: dict[str, Rate]
+    finds: bool = False
+    evidence: tuple[str, ...] = ()
+
+    @property
+    def terms(self) -> str:
+        """Digest of what was agreed: who, on what, at which rates, paid how."""
+        fields = {"provider", "provider_node", "model", "rail", "pays", "payee", "rates"}
+        return hashlib.sha256(canonical(self.model_dump(mode="json", include=fields))).hexdigest()
+
+    @property
+    def label(self) -> str:
+        """How people tell this offer from the others."""
+        return f"{self.provider}/{self.provider_node}" if self.provider_node else self.provider
+
+    def seconds(self, items: int) -> float:
+        """Return how long `items` purchases take with `lanes` at once."""
+        return self.eta * -(-items // max(self.lanes, 1))
+
+
+class Rejection(Value):
+    """An offer, or a provider with none, and why it was left out."""
+
+    label: str
+    reason: str
+
+
+def priced(asset: Asset, rates: dict[str, Rate], load: Load) -> tuple[Money, Money]:
+    """Return (price, at most) of one purchase; raises BadAmount when a unit has no rate."""
+    return charge(asset, rates, load.expected), charge(asset, rates, load.most)
+
+
+def charge(asset: Asset, rates: dict[str, Rate], units: Units) -> Money:
+    """Return what `units` cost, rounded up once; raises BadAmount when a unit has no rate."""
+    unpriced = sorted(set(units) - set(rates))
+    if unpriced:
+        raise BadAmount(f"no price is known for {', '.join(unpriced)}")
+    exact = sum((rates[unit].bind(asset).times(count) for unit, count in units.items()), Fraction())
+    return rounded_up(asset, exact)

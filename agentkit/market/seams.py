@@ -1,0 +1,227 @@
+"""The seams of the house, as Protocols: frozen values in and out, our errors only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Protocol, TypeVar
+
+from agentkit.artifacts import Artifact
+from agentkit.market.attempt import Attempt, JobStatus, Message, Payment, Result
+from agentkit.market.offer import Offer, Pays
+from agentkit.market.plan import Fee, Plan
+from agentkit.market.receipt import Receipt
+from agentkit.market.task import Task, TaskSpec
+from agentkit.market.value import Value
+from agentkit.money import Money
+
+
+class Event(Value):
+    """Something that happened; the closed set of them stands in `journal.events`."""
+
+
+class Record(Value):
+    """A row of state that events fold into, found by `key`; the set stands in `journal.records`."""
+
+    @property
+    def key(self) -> str:
+        raise TypeError(f"{type(self).__name__} has no key")
+
+
+R = TypeVar("R", bound=Record)
+
+
+class Transaction(Protocol):
+    """The state file inside one transaction: read records, append events, nothing else.
+
+    No network and no await in here; an exception undoes everything this work did.
+    """
+
+    @property
+    def now(self) -> float:
+        """The time, in unix seconds, that events of this transaction carry."""
+
+    def append(self, stream: str, event: Event) -> int:
+        """Write an event, fold it, and return its number in the stream."""
+
+    def get(self, record: type[R], key: str) -> R | None: ...
+
+    def every(self, record: type[R], prefix: str = "") -> list[R]:
+        """Return the records whose key starts with `prefix`, in the order of their keys."""
+
+    def keep(self, data: bytes) -> str:
+        """Store bytes beside the journal under their sha256, and return it."""
+
+    def kept(self, digest: str) -> bytes | None:
+        """Return stored bytes, their digest checked; raises JournalDamaged."""
+
+
+class Ledger(Protocol):
+    """The budget: money set aside in our own books, and what was spent.
+
+    `hold` raises OverBudget, naming the limit; the others raise nothing in good use.
+    """
+
+    def hold(self, tx: Transaction, run: str, amount: Money, budget: Money | None) -> None:
+        """Set `amount` more aside for a run, against every limit."""
+
+    def reserve(self, tx: Transaction, attempt: Attempt) -> None:
+        """Take an attempt's at most out of what the hold has left."""
+
+    def spend(self, tx: Transaction, attempt: Attempt, amount: Money) -> None:
+        """Turn an attempt's reservation into `amount` spent."""
+
+    def unreserve(self, tx: Transaction, attempt: Attempt) -> None:
+        """Give an attempt's reservation back to the hold: it will never be paid."""
+
+    def release(self, tx: Transaction, run: str) -> None:
+        """End a run's hold."""
+
+    def left(self, tx: Transaction, run: str) -> Money | None:
+        """Return what a run's hold can still reserve, None without a hold."""
+
+
+class ProviderInfo(Value):
+    """What a provider says of itself; `label` marks a stand-in as one."""
+
+    name: str
+    adapter: str
+    finds: bool
+    up: bool = True
+    label: str = ""
+    url: str = ""
+    kinds: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    detail: dict[str, Any] = {}
+
+
+class Provider(Protocol):
+    """A network or pool that does tasks.
+
+    Nothing it sends is trusted.  Besides the errors listed, every method may raise Unavailable,
+    RateLimited and ProtocolBroken; an error with `unknown` set says that the request may have
+    been acted on.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    async def describe(self) -> ProviderInfo: ...
+
+    async def offers(self, spec: TaskSpec) -> Sequence[Offer]:
+        """Return offers for a spec; raises Refused with the reason when it cannot be done."""
+
+    async def submit(
+        self, task: Task, offer: Offer, attempt: Attempt, payment: Payment
+    ) -> JobStatus:
+        """Hand a task over under `attempt.id`; the same attempt again is the same job.
+
+        Raises Refused, OfferExpired (also when asked for other payment terms).
+        """
+
+    async def find(self, attempt: Attempt) -> JobStatus | None:
+        """Return what became of an attempt, None when it never arrived.
+
+        Raises ProtocolBroken when this provider cannot find (`Offer.finds` is false).
+        """
+
+    async def status(self, attempt: Attempt) -> JobStatus:
+        """Return the state of a submitted attempt; raises LeaseLost when it is gone."""
+
+    async def result(self, attempt: Attempt) -> Result:
+        """Wait for and return the result; raises LeaseLost, Refused (the job failed)."""
+
+    async def cancel(self, attempt: Attempt) -> None:
+        """Stop an attempt; one that is not there is no error."""
+
+    async def carry(self, message: Message) -> Message:
+        """Bring a rail's message to the provider node and return its answer; raises Refused."""
+
+    async def close(self) -> None: ...
+
+
+class Rail(Protocol):
+    """A way of paying.  It never opens a connection to a provider: it yields messages."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def pays(self) -> Pays: ...
+
+    async def quote(self, offers: Sequence[Offer], amounts: Sequence[Money]) -> Sequence[Fee]:
+        """Return what paying `amounts` under `offers` costs beside the amounts themselves."""
+
+    async def fund(self, offer: Offer, run: str, need: Money) -> Sequence[Message]:
+        """Make sure `need` can be reserved with the offer's payee, on chain if it must be.
+
+        Never more than the open hold it serves less what is already there.  Returns messages
+        for the provider.  Raises InsufficientFunds, NotAllowed, SettlementFailed, OverBudget.
+        """
+
+    def reserve(self, tx: Transaction, attempt: Attempt) -> Payment:
+        """Set the attempt's at most aside on this rail and return what goes with the request.
+
+        Raises InsufficientFunds when `fund` has to come first.
+        """
+
+    def settle(
+        self, tx: Transaction, attempt: Attempt, result: Result
+    ) -> tuple[Receipt, Sequence[Message]]:
+        """Pay for a verified result; the messages tell the provider."""
+
+    def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> None:
+        """Undo a reservation; an uncertain one stays counted as spent."""
+
+    async def balance(self) -> dict[str, Money]:
+        """Return what is left with each payee, by label."""
+
+    async def close(self) -> Sequence[Message]:
+        """Return the messages that end every open relation; money comes back on chain."""
+
+    async def finish(self, answer: Message) -> None:
+        """Take a provider's answer to a message of this rail."""
+
+
+class ArtifactStore(Protocol):
+    """Where artifacts' bytes are kept.
+
+    `get` raises StoreUnavailable, and StateCorrupt when bytes do not hash to the digest.
+    """
+
+    @property
+    def scheme(self) -> str: ...
+
+    async def put(self, artifact: Artifact) -> Artifact:
+        """Store the bytes and return the artifact with the locator added."""
+
+    async def get(self, artifact: Artifact) -> Artifact:
+        """Return the artifact with its bytes at hand, their digest checked."""
+
+
+Verdict = Literal["pass", "fail", "unsure"]
+
+
+class Verifier(Protocol):
+    """Says whether a result may be paid."""
+
+    def verify(self, task: Task, result: Result) -> tuple[Verdict, str]:
+        """Return a verdict and, unless it passes, why."""
+
+
+Policy = Any  # a callable: (spec, offers) -> (offers kept in order, rejections); see planner.policy
+
+__all__ = [
+    "ArtifactStore",
+    "Event",
+    "Iterator",
+    "Ledger",
+    "Plan",
+    "Policy",
+    "Provider",
+    "ProviderInfo",
+    "Rail",
+    "Record",
+    "Transaction",
+    "Verdict",
+    "Verifier",
+]

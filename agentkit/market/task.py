@@ -1,0 +1,56 @@
+"""What is asked of a provider: a task spec while it is priced, a task when it is done."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from agentkit.artifacts import Artifact
+from agentkit.graph.nodes import Node, canonical
+from agentkit.market.value import Value
+
+PaidKind = Literal["infer", "train", "data"]
+
+Units = Mapping[str, int]
+"""Counts of what is charged for: `input` and `output` tokens, `row`s trained on, `byte`s read."""
+
+
+class Load(Value):
+    """How much work one purchase is: what is expected, and the most it can come to."""
+
+    expected: dict[str, int]
+    most: dict[str, int]
+
+
+class TaskSpec(Value):
+    """A node as it is priced: no data yet, its inputs' sizes estimated.
+
+    `items` is the number of purchases the node may need (rows of `over`), each of size `load`.
+    """
+
+    node: Node
+    load: Load
+    items: int = 1
+
+
+@dataclass(frozen=True)
+class Task:
+    """A node as it is done, or one item of it: inputs resolved, prompt filled in.
+
+    `params` is plain JSON.  `inputs` are artifacts whose bytes are at hand.
+    """
+
+    kind: PaidKind
+    params: dict[str, Any]
+    load: Load
+    inputs: dict[str, Artifact] = field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over kind, parameters and the digests of the inputs."""
+        inputs = {name: artifact.digest for name, artifact in self.inputs.items()}
+        document = {"kind": self.kind, "params": self.params, "inputs": inputs}
+        return hashlib.sha256(canonical(document)).hexdigest()

@@ -1,0 +1,22 @@
+"""The base of every value that crosses a seam: frozen, closed, readable JSON."""
+
+from __future__ import annotations
+
+import hashlib
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Value(BaseModel):
+    """A frozen value with no fields but its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+def digest_of(*parts: str | int | None) -> str:
+    """Return sha256 over length-prefixed parts, so that no two lists of parts collide."""
+    total = hashlib.sha256()
+    for part in parts:
+        text = "-" if part is None else str(part)
+        total.update(f"{len(text.encode())}:{text}".encode())
+    return total.hexdigest()

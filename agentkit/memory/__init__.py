@@ -1,0 +1,1 @@
+"""Remembering: sealed segments on Arweave, restore, artifact stores."""

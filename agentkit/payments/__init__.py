@@ -1,0 +1,1 @@
+"""Paying for it: budget, rails, the exactly-once sender, contracts."""

@@ -1,0 +1,1 @@
+"""Where each node runs: offers, policies and a solver make a plan; nothing is spent."""

@@ -1,0 +1,1 @@
+"""The native GPU pool: slots in child processes that infer, train and query."""

@@ -1,0 +1,1 @@
+"""Who does it: one adapter per network, behind the Provider seam."""

@@ -1,0 +1,1 @@
+"""Doing it: the executor, the run handle, verification."""

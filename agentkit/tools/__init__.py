@@ -1,0 +1,1 @@
+"""agentkit for LangChain: a chat model and tools."""
