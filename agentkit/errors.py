@@ -1,7 +1,7 @@
 """Every error agentkit raises.
 
-AgentKitError                     .hint: one line that starts with a verb and names a command or a key
-├─ ConfigError                     BadAmount (also TypeError, ValueError)  MissingExtra  WrongKey
+AgentKitError                    .hint: one line that starts with a verb, names a command or key
+├─ ConfigError                    BadAmount (also TypeError, ValueError)  MissingExtra  WrongKey
 ├─ GraphError (also ValueError)   DuplicateNode  UnknownInput  CyclicGraph  WrongInput
 ├─ PlanError                      nothing has been spent: NoOffer  OverBudget  PastDeadline  PlanExpired
 ├─ ProviderError  .retryable      Unavailable  RateLimited  Refused  OfferExpired  LeaseLost
@@ -221,7 +221,9 @@ class PaymentError(AgentKitError):
 class InsufficientFunds(PaymentError):
     """The wallet does not hold enough."""
 
-    default_hint = "run `agentkit wallet show` for the balance, `agentkit wallet fund` for how to add"
+    default_hint = (
+        "run `agentkit wallet show` for the balance, `agentkit wallet fund` for how to add"
+    )
 
 
 class NotAllowed(PaymentError):
@@ -262,7 +264,8 @@ class JournalDamaged(StateError):
         self.path, self.record = path, record
         super().__init__(
             f"the journal {path} is damaged at {record}: {why}",
-            hint=hint or "restore it from Arweave with `agentkit memory restore`; nothing was spent",
+            hint=hint
+            or "restore it from Arweave with `agentkit memory restore`; nothing was spent",
         )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -21,7 +20,9 @@ DECIMALS = {"USDC": 6, "ETH": 18, "AR": 12}
 """Symbols that can be written without a token's own facts, with their decimal places."""
 
 # 78 digits hold 2^256; longer text is refused before it is turned into a number.
-_AMOUNT = re.compile(r"(?P<number>\d{1,78}(\.\d{1,78})?) (?P<symbol>[A-Z]{2,8})( (?P<id>\S+))?")
+_AMOUNT = re.compile(
+    r"(?P<whole>[0-9]{1,78})(\.(?P<part>[0-9]{1,78}))? (?P<symbol>[A-Z]{2,8})( (?P<id>\S+))?"
+)
 _ASSET_ID = re.compile(r"(?P<network>[a-z0-9]+:[A-Za-z0-9]+)/(?P<token>\S+)")
 
 
@@ -81,10 +82,10 @@ class Money:
             if not place:
                 raise BadAmount(f"{found['id']!r} is not an asset id")
             asset = asset.bind(place["network"], place["token"])
-        units = Decimal(found["number"]) * 10**asset.decimals
-        if units != units.to_integral_value():
+        part = (found["part"] or "").rstrip("0")
+        if len(part) > asset.decimals:
             raise BadAmount(f"{text!r} has more than {asset.decimals} decimal places")
-        return cls(int(units), asset)
+        return cls(int(found["whole"] + part.ljust(asset.decimals, "0")), asset)
 
     def bind(self, asset: Asset) -> Money:
         """Return this amount in `asset`, which must have the same symbol and decimals."""

@@ -17,7 +17,7 @@ from agentkit.graph.nodes import (
     InferNode,
     LocalNode,
     Needs,
-    NodeBase,
+    Node,
     SourceNode,
     SplitNode,
     SqlNode,
@@ -40,7 +40,7 @@ class JobGraph:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._nodes: dict[str, NodeBase] = {}
+        self._nodes: dict[str, Node] = {}
         self._functions: dict[str, Callable[..., Any]] = {}
 
     # -- nodes -----------------------------------------------------------------------------------
@@ -99,6 +99,7 @@ class JobGraph:
         return self._add(
             InferNode,
             name,
+            kind="infer",
             model=self._edge(model) if isinstance(model, Ref) else model,
             prompt=prompt,
             over=over and self._edge(over),
@@ -121,6 +122,7 @@ class JobGraph:
         node = self._add(
             TrainNode,
             name,
+            kind="train",
             base=base,
             dataset=self._edge(dataset),
             method=method,
@@ -145,16 +147,25 @@ class JobGraph:
                 hint='write graph.data("rows", source="rows.jsonl")',
             )
         if source is not None:
-            return self._add(SourceNode, name, source=str(source), **more)[0]
+            return self._add(
+                SourceNode, name, kind="data", op="source", source=str(source), **more
+            )[0]
         edges = {key: self._edge(ref) for key, ref in (inputs or {}).items()}
-        return self._add(SqlNode, name, sql=sql, inputs=edges, **more)[0]
+        return self._add(SqlNode, name, kind="data", op="sql", sql=sql, inputs=edges, **more)[0]
 
     def split(
         self, name: str, table: Ref[Table], *, at: float, seed: int = 0, **more: Any
     ) -> tuple[Ref[Dataset], Ref[Dataset]]:
         """Part a table in two by a seeded draw: a share `at` of its rows, and the rest."""
         one, other = self._add(
-            SplitNode, name, table=self._edge(table), at=at, seed=seed, **more
+            SplitNode,
+            name,
+            kind="data",
+            op="split",
+            table=self._edge(table),
+            at=at,
+            seed=seed,
+            **more,
         )
         return one, other
 
@@ -187,9 +198,7 @@ class JobGraph:
     ) -> Ref[R]: ...
 
     @overload
-    def local(
-        self, name: str, fn: Callable[[A], Any], a: Ref[A], /, **more: Any
-    ) -> Ref[Json]: ...
+    def local(self, name: str, fn: Callable[[A], Any], a: Ref[A], /, **more: Any) -> Ref[Json]: ...
 
     @overload
     def local(
@@ -201,16 +210,16 @@ class JobGraph:
         self, name: str, fn: Callable[..., Any], /, *refs: Ref[Artifact], **more: Any
     ) -> Ref[Json]: ...
 
-    def local(
-        self, name: str, fn: Callable[..., Any], /, *refs: Ref[Any], **more: Any
-    ) -> Ref[Any]:
+    def local(self, name: str, fn: Callable[..., Any], /, *refs: Ref[Any], **more: Any) -> Ref[Any]:
         """Call `fn` with the artifacts of `refs`, here; it may run twice, so keep it pure.
 
         What it returns becomes a Json artifact, unless its return annotation names an Artifact.
         """
         args = tuple(self._edge(ref) for ref in refs)
         spec = callables.describe(fn)
-        handle = self._add(LocalNode, name, fn=spec, args=args, returns=_returns(fn), **more)[0]
+        handle = self._add(
+            LocalNode, name, kind="local", fn=spec, args=args, returns=_returns(fn), **more
+        )[0]
         self._functions[name] = fn
         return handle
 
@@ -258,7 +267,7 @@ class JobGraph:
             raise UnknownInput(f"{ref.node!r} is a node of another graph, {ref.graph!r}")
         return ref.input
 
-    def _add(self, node_type: type[NodeBase], name: str, **fields: Any) -> tuple[Ref[Any], ...]:
+    def _add(self, node_type: type[Node], name: str, **fields: Any) -> tuple[Ref[Any], ...]:
         if name in self._nodes:
             raise DuplicateNode(f"two nodes are called {name!r}")
         try:
@@ -267,9 +276,7 @@ class JobGraph:
             raise codec.as_wrong_input(f"node {name!r}", wrong) from wrong
         check_node(node, self._nodes)
         self._nodes[name] = node
-        return tuple(
-            Ref(self.name, name, kind, number) for number, kind in enumerate(node.outputs)
-        )
+        return tuple(Ref(self.name, name, kind, number) for number, kind in enumerate(node.outputs))
 
 
 def _schema(output: Any) -> dict[str, Any] | Literal["embedding"] | None:
@@ -277,7 +284,8 @@ def _schema(output: Any) -> dict[str, Any] | Literal["embedding"] | None:
         return output
     if output is Embedding:
         return "embedding"
-    return _without_null_defaults(TypeAdapter(output).json_schema())
+    schema: dict[str, Any] = _without_null_defaults(TypeAdapter(output).json_schema())
+    return schema
 
 
 def _without_null_defaults(schema: Any) -> Any:

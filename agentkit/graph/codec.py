@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agentkit.errors import GraphError, WrongInput
 from agentkit.graph.frozen import FrozenGraph
-from agentkit.graph.nodes import Name, Node, NodeBase, SourceNode, SplitNode, SqlNode
+from agentkit.graph.nodes import Name, Node, SourceNode, SplitNode, SqlNode
 
 
 class _Document(BaseModel):
@@ -33,15 +33,7 @@ def decode(document: Any) -> FrozenGraph:
 
 def encode(graph: FrozenGraph) -> dict[str, Any]:
     """Return the document of a graph, values that are defaults left out."""
-    nodes = [
-        {**_fixed(node), **node.model_dump(mode="json", exclude_defaults=True)}
-        for node in graph.nodes
-    ]
-    return {"name": graph.name, "nodes": nodes}
-
-
-def _fixed(node: NodeBase) -> dict[str, str]:
-    return {key: getattr(node, key) for key in ("name", "kind", "op") if hasattr(node, key)}
+    return graph.model_dump(mode="json", exclude_defaults=True)
 
 
 def load(path: Path) -> FrozenGraph:
@@ -73,7 +65,9 @@ def to_mermaid(graph: FrozenGraph) -> str:
     lines = ["flowchart LR"]
     lines += [f'  n{number[node.name]}["{node.name}<br/>{_label(node)}"]' for node in graph.nodes]
     for node in graph.nodes:
-        lines += [f"  n{number[name]} --> n{number[node.name]}" for name in graph.parents(node)]
+        lines += [
+            f"  n{number[name]} --> n{number[node.name]}" for name in graph.parents[node.name]
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -7,7 +7,7 @@ import hashlib
 import string
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
@@ -36,15 +36,15 @@ class FrozenGraph(BaseModel):
     def build(
         cls,
         name: str,
-        nodes: tuple[NodeBase, ...],
+        nodes: tuple[Node, ...],
         functions: Mapping[str, Callable[..., Any]] | None = None,
-    ) -> Self:
+    ) -> FrozenGraph:
         """Check and order nodes; raises GraphError's children, naming the node at fault."""
         if not nodes:
             raise GraphError(
                 f"graph {name!r} has no nodes", hint="add one, for example graph.infer(...)"
             )
-        known: dict[str, NodeBase] = {}
+        known: dict[str, Node] = {}
         for node in nodes:
             if node.name in known:
                 raise DuplicateNode(f"two nodes are called {node.name!r}")
@@ -52,7 +52,7 @@ class FrozenGraph(BaseModel):
         for node in nodes:
             check_node(node, known)
         ordered = tuple(known[name] for name in _order(known))
-        graph = cls.model_construct(name=name, nodes=ordered)
+        graph = cls(name=name, nodes=ordered)
         graph._functions.update(functions or {})
         return graph
 
@@ -66,13 +66,21 @@ class FrozenGraph(BaseModel):
     def by_name(self) -> dict[str, Node]:
         return {node.name: node for node in self.nodes}
 
-    def parents(self, node: NodeBase) -> tuple[str, ...]:
-        """Return the names of the nodes that `node` reads, each once."""
-        return tuple(dict.fromkeys(ref.node for _, ref, _ in node.edges()))
+    @cached_property
+    def parents(self) -> dict[str, tuple[str, ...]]:
+        """The names of the nodes that each node reads, each once."""
+        return {
+            node.name: tuple(dict.fromkeys(ref.node for _, ref, _ in node.edges()))
+            for node in self.nodes
+        }
 
-    def function(self, node: LocalNode) -> Callable[..., Any]:
-        """Return the function of a local node; raises WrongInput when it cannot be found."""
-        return self._functions.get(node.name) or callables.find(node.fn)
+    def functions(self) -> dict[str, Callable[..., Any]]:
+        """Return the function of every local node; raises WrongInput when one is not found."""
+        return {
+            node.name: self._functions.get(node.name) or callables.find(node.fn)
+            for node in self.nodes
+            if isinstance(node, LocalNode)
+        }
 
     def with_functions_of(self, other: FrozenGraph) -> FrozenGraph:
         """Return this graph with the functions of an equal one; raises WrongInput otherwise."""
@@ -104,8 +112,7 @@ def _check_edge(
     given = source.outputs[ref.output]
     if not issubclass(given, wanted):
         raise WrongInput(
-            f"{what} of node {node!r} must be a {wanted.__name__},"
-            f" and {ref} is a {given.__name__}",
+            f"{what} of node {node!r} must be a {wanted.__name__}, and {ref} is a {given.__name__}",
             hint=f"pass a ref of a node that produces a {wanted.__name__}",
         )
 

@@ -60,7 +60,7 @@ class NodeBase(BaseModel):
 class InferNode(NodeBase):
     """Ask a model.  With `over`, once for every row of a table, filling `{column}`s in."""
 
-    kind: Literal["infer"] = "infer"
+    kind: Literal["infer"]
     model: str | InputRef
     prompt: str
     inputs: dict[str, InputRef] = {}
@@ -96,7 +96,7 @@ class InferNode(NodeBase):
 class TrainNode(NodeBase):
     """Train a model on a dataset: columns `text` and `label`, method `head` or a provider's own."""
 
-    kind: Literal["train"] = "train"
+    kind: Literal["train"]
     base: str
     dataset: InputRef
     method: str = "head"
@@ -117,8 +117,8 @@ class TrainNode(NodeBase):
 class SourceNode(NodeBase):
     """Bring a table in: a path or a URI, pinned by `sha256` if that is given."""
 
-    kind: Literal["data"] = "data"
-    op: Literal["source"] = "source"
+    kind: Literal["data"]
+    op: Literal["source"]
     source: str
     sha256: Sha256 | None = None
 
@@ -130,8 +130,8 @@ class SourceNode(NodeBase):
 class SqlNode(NodeBase):
     """Query tables: each input is a table of the same name."""
 
-    kind: Literal["data"] = "data"
-    op: Literal["sql"] = "sql"
+    kind: Literal["data"]
+    op: Literal["sql"]
     sql: str
     inputs: dict[Name, InputRef]
 
@@ -147,8 +147,8 @@ class SqlNode(NodeBase):
 class SplitNode(NodeBase):
     """Part a table in two by a seeded draw: a share `at` of the rows, then the rest."""
 
-    kind: Literal["data"] = "data"
-    op: Literal["split"] = "split"
+    kind: Literal["data"]
+    op: Literal["split"]
     table: InputRef
     at: float = Field(gt=0, lt=1)
     seed: int = 0
@@ -164,7 +164,7 @@ class SplitNode(NodeBase):
 class LocalNode(NodeBase):
     """Call a pure Python function on the agent's own machine; it is never shipped."""
 
-    kind: Literal["local"] = "local"
+    kind: Literal["local"]
     fn: CallableSpec
     args: tuple[InputRef, ...] = ()
     returns: str = "json"

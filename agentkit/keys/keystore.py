@@ -20,7 +20,7 @@ TEST_MARK = "agentkit embedded network: test key, never send real money to it"
 
 def create(path: Path, passphrase: str) -> KeySigner:
     """Make a key and write its keystore; raises ConfigError when the file is already there."""
-    from eth_keyfile import create_keyfile_json
+    from eth_keyfile.keyfile import create_keyfile_json
 
     if not passphrase:
         raise ConfigError("an empty passphrase protects nothing", hint="set AGENTKIT_PASSPHRASE")
@@ -49,7 +49,7 @@ def unlock(path: Path, passphrase: str = "", *, real: bool) -> KeySigner:
                 hint="make a wallet with `agentkit init`, or leave `network` out",
             )
         return KeySigner(bytes.fromhex(document["key"]))
-    from eth_keyfile import decode_keyfile_json
+    from eth_keyfile.keyfile import decode_keyfile_json
 
     try:
         return KeySigner(bytes(decode_keyfile_json(document, passphrase.encode())))

@@ -39,9 +39,7 @@ def checksummed(address: str) -> str:
     """Return an address in the mixed case of EIP-55."""
     plain = address.lower().removeprefix("0x")
     digest = keccak(plain.encode()).hex()
-    return "0x" + "".join(
-        c.upper() if int(digest[i], 16) > 7 else c for i, c in enumerate(plain)
-    )
+    return "0x" + "".join(c.upper() if int(digest[i], 16) > 7 else c for i, c in enumerate(plain))
 
 
 def address_of(public_key: bytes) -> str:
@@ -119,11 +117,7 @@ class Voucher:
 
     def struct_hash(self) -> bytes:
         return keccak(
-            self.TYPE
-            + self.channel
-            + word(self.cumulative)
-            + word(self.tasks)
-            + self.receipts_root
+            self.TYPE + self.channel + word(self.cumulative) + word(self.tasks) + self.receipts_root
         )
 
 

@@ -35,7 +35,14 @@ class Attempt(Value):
 
     @classmethod
     def at(
-        cls, purchase: str, n: int, offer: Offer, *, run: str, item: int | None, task: str,
+        cls,
+        purchase: str,
+        n: int,
+        offer: Offer,
+        *,
+        run: str,
+        item: int | None,
+        task: str,
         at_most: Money,
     ) -> Attempt:
         """Return attempt `n` of `purchase` with `offer`."""

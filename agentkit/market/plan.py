@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from agentkit.display.text import clock, columns, duration
 from agentkit.errors import PlanError
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.market.offer import Offer, Rejection
@@ -14,22 +16,42 @@ from agentkit.market.task import TaskSpec
 from agentkit.market.value import Value, digest_of
 from agentkit.money import Money
 
+HEADINGS = ("node", "kind", "provider", "on", "price", "at most", "ETA", "others")
+
+HERE_SECONDS = 0.2
+"""What a node on this machine is taken to last."""
+
 
 class PlannedNode(Value):
     """Where one node runs.  No offer means on this machine, for nothing.
 
     `offer` is the choice, `alternates` the order of fail-over; `at_most` covers all items with
-    the dearest of them; `rejected` is what `explain` shows.
+    the dearest of them, None costs nothing; `rejected` is what `explain` shows.
     """
 
     name: str
     spec: TaskSpec | None = None
     offer: Offer | None = None
     alternates: tuple[Offer, ...] = ()
-    price: Money
-    at_most: Money
-    eta: float
+    at_most: Money | None = None
     rejected: tuple[Rejection, ...] = ()
+
+    @property
+    def items(self) -> int:
+        """How many purchases the node may need."""
+        return self.spec.items if self.spec else 1
+
+    @property
+    def price(self) -> Money | None:
+        """What the node is expected to come to, None for nothing."""
+        return self.offer.price * self.spec.likely if self.offer and self.spec else None
+
+    @property
+    def eta(self) -> float:
+        """How long the node is expected to take, in seconds."""
+        if self.offer and self.spec:
+            return self.offer.seconds(self.spec.likely)
+        return HERE_SECONDS
 
     @property
     def offers(self) -> tuple[Offer, ...]:
@@ -70,7 +92,7 @@ class Plan(Value):
     @property
     def id(self) -> str:
         """Digest of the whole plan; people use its first six digits."""
-        return digest_of("plan", self.model_dump_json())
+        return digest_of("plan", self.encode())
 
     def node(self, name: str) -> PlannedNode:
         """Return a node's place in the plan; raises PlanError for an unknown name."""
@@ -80,9 +102,67 @@ class Plan(Value):
         names = ", ".join(planned.name for planned in self.nodes)
         raise PlanError(f"the plan has no node {name!r}", hint=f"name one of: {names}")
 
+    def explain(self, name: str) -> str:
+        """Return every offer there was for a node, and what became of it."""
+        planned = self.node(name)
+        if planned.offer is None and not planned.rejected:
+            return f"{name} runs on this machine and costs nothing"
+        rows = [("offer", "on", "price", "at most", "eta", "standing")]
+        for number, offer in enumerate(planned.offers):
+            standing = f"alternate {number}" if number else f"chosen, paid by {offer.rail}"
+            rows.append(
+                (
+                    offer.label,
+                    offer.on,
+                    str(offer.price),
+                    str(offer.at_most),
+                    duration(offer.seconds(planned.items)),
+                    standing,
+                )
+            )
+        rows += [(r.label, "", "", "", "", f"left out: {r.reason}") for r in planned.rejected]
+        each = " each" if planned.items > 1 else ""
+        return f"{name}: {planned.items} purchase(s){each}\n" + columns(rows, right=(2, 3, 4))
+
+    def __str__(self) -> str:
+        """Return the table people decide by."""
+        nodes = f"{len(self.nodes)} node" + "s" * (len(self.nodes) != 1)
+        holds = duration(self.expires - time.time())
+        head = f"plan {self.id[:6]} · {self.graph.name} · {nodes} · prices hold for {holds}"
+        table = columns(self._rows(), right=(4, 5, 6, 7))
+        foot = [f"held on run: {self.at_most}"]
+        if self.balance is not None:
+            foot.append(f"wallet {self.balance} on {self.network}")
+        return f"{head}\n\n{table}\n\n{' · '.join(foot)}"
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = [HEADINGS]
+        rows += [self._row(planned) for planned in self.nodes]
+        rows += [
+            (fee.name, "fee", "-", fee.on, str(fee.price), str(fee.at_most), "", "")
+            for fee in self.fees
+        ]
+        limits = [f"of {self.budget}"] if self.budget else []
+        limits += [f"by {clock(self.deadline)}"] if self.deadline else []
+        total = ("total", "", "", "", self.price.number, self.at_most.number, duration(self.eta))
+        return [*rows, (*total, ", ".join(limits))]
+
+    def _row(self, planned: PlannedNode) -> tuple[str, ...]:
+        offer = planned.offer
+        return (
+            planned.name,
+            self.graph.by_name[planned.name].kind,
+            offer.provider if offer else "-",
+            offer.on if offer else "this machine",
+            planned.price.number if planned.price else "0.00",
+            planned.at_most.number if planned.at_most else "0.00",
+            duration(planned.eta),
+            str(len(planned.alternates)),
+        )
+
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON, signed by its own digest."""
-        document = {"plan": json.loads(self.model_dump_json()), "digest": self.id}
+        document = {"plan": json.loads(self.encode()), "digest": self.id}
         Path(path).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
     @classmethod

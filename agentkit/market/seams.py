@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
 from agentkit.artifacts import Artifact
 from agentkit.market.attempt import Attempt, JobStatus, Message, Payment, Result
 from agentkit.market.offer import Offer, Pays
-from agentkit.market.plan import Fee, Plan
-from agentkit.market.receipt import Receipt
+from agentkit.market.plan import Fee
+from agentkit.market.receipt import Receipt, Standing
 from agentkit.market.task import Task, TaskSpec
 from agentkit.market.value import Value
 from agentkit.money import Money
@@ -67,7 +67,7 @@ class Ledger(Protocol):
     def reserve(self, tx: Transaction, attempt: Attempt) -> None:
         """Take an attempt's at most out of what the hold has left."""
 
-    def spend(self, tx: Transaction, attempt: Attempt, amount: Money) -> None:
+    def spend(self, tx: Transaction, attempt: Attempt, amount: Money, standing: Standing) -> None:
         """Turn an attempt's reservation into `amount` spent."""
 
     def unreserve(self, tx: Transaction, attempt: Attempt) -> None:
@@ -206,22 +206,3 @@ class Verifier(Protocol):
 
     def verify(self, task: Task, result: Result) -> tuple[Verdict, str]:
         """Return a verdict and, unless it passes, why."""
-
-
-Policy = Any  # a callable: (spec, offers) -> (offers kept in order, rejections); see planner.policy
-
-__all__ = [
-    "ArtifactStore",
-    "Event",
-    "Iterator",
-    "Ledger",
-    "Plan",
-    "Policy",
-    "Provider",
-    "ProviderInfo",
-    "Rail",
-    "Record",
-    "Transaction",
-    "Verdict",
-    "Verifier",
-]

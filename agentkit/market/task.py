@@ -28,12 +28,14 @@ class Load(Value):
 class TaskSpec(Value):
     """A node as it is priced: no data yet, its inputs' sizes estimated.
 
-    `items` is the number of purchases the node may need (rows of `over`), each of size `load`.
+    `items` is the number of purchases the node may need (rows of `over`), each of size `load`;
+    `likely` how many it is expected to need.
     """
 
     node: Node
     load: Load
     items: int = 1
+    likely: int = 1
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,13 @@ class Value(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
+    def encode(self) -> str:
+        """Return the value as JSON, fields at their defaults left out.
+
+        So a default is part of the format: to change one, raise `journal.events.VERSION`.
+        """
+        return self.model_dump_json(exclude_defaults=True)
+
 
 def digest_of(*parts: str | int | None) -> str:
     """Return sha256 over length-prefixed parts, so that no two lists of parts collide."""

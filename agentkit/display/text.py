@@ -1,0 +1,36 @@
+"""Plain text: aligned columns, durations, times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+
+def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Return rows as aligned columns; `right` numbers the columns set flush right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its two largest units: `1m 40s`, `2h 00m`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s" if seconds >= 1 or not seconds else "<1s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"
+
+
+def clock(at: float) -> str:
+    """Return a moment as local wall time."""
+    return datetime.fromtimestamp(at).astimezone().strftime("%H:%M")

@@ -1,0 +1,342 @@
+"""The closed set of events a state file can hold.
+
+Three sorts of stream: one per run, `wallet` for money and what the agent knows, `node` in the
+state file of a provider node.  A record is folded from one sort of stream only, so that streams
+may be restored in any order.  A field that an old reader cannot do without means a new VERSION.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from agentkit.artifacts import KINDS, Artifact
+from agentkit.market.attempt import Attempt, JobState
+from agentkit.market.plan import Plan
+from agentkit.market.receipt import Receipt, Standing
+from agentkit.market.seams import Event
+from agentkit.market.value import Value
+from agentkit.money import Money
+
+VERSION = 1
+"""Version of the set, written with every event; a newer one is refused at read."""
+
+WALLET = "wallet"
+NODE = "node"
+
+
+class Produced(Value):
+    """An artifact as events name it: everything but its bytes."""
+
+    kind: str
+    digest: str
+    size: int
+    media_type: str
+    locators: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> Produced:
+        return cls(
+            kind=artifact.kind,
+            digest=artifact.digest,
+            size=artifact.size,
+            media_type=artifact.media_type,
+            locators=artifact.locators,
+        )
+
+    def artifact(self) -> Artifact:
+        """Return the artifact, its bytes not at hand."""
+        return KINDS[self.kind](self.digest, self.size, self.media_type, self.locators)
+
+
+# -- one stream per run --------------------------------------------------------------------------
+
+
+class RunStarted(Event):
+    """A run of a plan began."""
+
+    plan: Plan
+
+
+class RunResumed(Event):
+    """Another process went on with the run, under a new plan if one is given."""
+
+    plan: Plan | None = None
+
+
+class AttemptOpened(Event):
+    """The next request to a provider carries this attempt's key."""
+
+    attempt: Attempt
+
+
+class AttemptClosed(Event):
+    """An attempt came to nothing.
+
+    `unpaid`: known not to cost anything.  `uncertain`: its outcome cannot be found out.
+    """
+
+    attempt: str
+    purchase: str
+    node: str
+    item: int | None = None
+    outcome: Literal["unpaid", "uncertain"]
+    reason: str
+    receipt: Receipt | None = None
+
+
+class ItemDone(Event):
+    """One item of a mapped node was delivered, verified and settled."""
+
+    node: str
+    item: int
+    outputs: tuple[Produced, ...]
+    receipt: Receipt | None = None
+
+
+class NodeDone(Event):
+    """A node has its outputs."""
+
+    node: str
+    outputs: tuple[Produced, ...]
+    receipt: Receipt | None = None
+
+
+class NodeFailed(Event):
+    """A node cannot be done."""
+
+    node: str
+    error: str
+    reason: str
+
+
+class RunPaused(Event):
+    """The run stopped where it can be resumed."""
+
+    why: str
+    uncertain: bool = False
+
+
+class RunFinished(Event):
+    """The run ended for good."""
+
+    outcome: Literal["done", "failed", "cancelled"]
+
+
+# -- the wallet's stream -------------------------------------------------------------------------
+
+
+class Held(Event):
+    """Money was set aside for a run."""
+
+    run: str
+    amount: Money
+
+
+class Reserved(Event):
+    """An attempt's at most was taken out of its run's hold and its rail's account."""
+
+    attempt: str
+    run: str
+    rail: str
+    account: str
+    amount: Money
+
+
+class Unreserved(Event):
+    """A reservation went back: the attempt will never be paid."""
+
+    attempt: str
+
+
+class Spent(Event):
+    """A reservation became `amount` spent, the rest of it went back."""
+
+    attempt: str
+    provider: str
+    amount: Money
+    standing: Standing
+
+
+class HoldReleased(Event):
+    """A run's hold ended."""
+
+    run: str
+
+
+class TxSigned(Event):
+    """A transaction's bytes exist; from here on it may reach the chain.
+
+    `intent` is why, once; `raw` the signed bytes in hex; `cost` the most gas can come to.
+    """
+
+    intent: str
+    nonce: int
+    transaction: str
+    raw: str
+    cost: Money
+
+
+class TxFinal(Event):
+    """A transaction is on the chain for good; `cost` is what its gas came to."""
+
+    intent: str
+    transaction: str
+    block: int
+    succeeded: bool
+    cost: Money
+
+
+class ChannelOpened(Event):
+    """A payment channel was chosen: its terms, which hash to `channel`."""
+
+    channel: str
+    account: str
+    payer: str
+    provider: str
+    token: str
+    close_delay: int
+    salt: str
+
+
+class ChannelFunded(Event):
+    """A channel's deposit grew to `deposited`."""
+
+    channel: str
+    amount: Money
+    deposited: Money
+
+
+class VoucherSigned(Event):
+    """A cumulative promise on a channel; the newest covers all before it."""
+
+    channel: str
+    attempt: str
+    cumulative: Money
+    tasks: int
+    signature: str
+
+
+class ChannelClosed(Event):
+    """A channel ended: what the provider took and what came back."""
+
+    channel: str
+    claimed: Money
+    refunded: Money
+
+
+class CreditFunded(Event):
+    """A prepaid account was topped up on chain."""
+
+    account: str
+    amount: Money
+    transaction: str
+
+
+class NoteAdded(Event):
+    """The agent wrote something down under a topic."""
+
+    topic: str
+    text: str
+
+
+class CancelAsked(Event):
+    """Some process asked the owner of a run to cancel it."""
+
+    run: str
+
+
+class Extra(Event):
+    """A plug-in's own record."""
+
+    owner: str
+    version: int
+    json_text: str
+
+
+# -- the stream of a provider node ---------------------------------------------------------------
+
+
+class JobTaken(Event):
+    """An attempt was accepted."""
+
+    attempt: str
+    task: str
+    payer: str
+    channel: str
+    at_most: Money
+
+
+class JobStarted(Event):
+    """Work on an attempt began: the execution log."""
+
+    attempt: str
+
+
+class JobEnded(Event):
+    """Work on an attempt ended; `outputs` and `price` when it was done."""
+
+    attempt: str
+    state: JobState
+    reason: str = ""
+    outputs: tuple[Produced, ...] = ()
+    usage: dict[str, int] = {}
+    price: Money | None = None
+    signature: str = ""
+    model: str = ""
+
+
+class VoucherTaken(Event):
+    """A payer's voucher, better than the one before, was checked and stored."""
+
+    channel: str
+    payer: str
+    token: str
+    close_delay: int
+    salt: str
+    deposited: Money
+    cumulative: Money
+    tasks: int
+    signature: str
+
+
+class ChannelSettled(Event):
+    """The node claimed its best voucher and let the rest go back."""
+
+    channel: str
+    claimed: Money
+
+
+EVENTS: dict[str, type[Event]] = {
+    event.__name__: event
+    for event in (
+        RunStarted,
+        RunResumed,
+        AttemptOpened,
+        AttemptClosed,
+        ItemDone,
+        NodeDone,
+        NodeFailed,
+        RunPaused,
+        RunFinished,
+        Held,
+        Reserved,
+        Unreserved,
+        Spent,
+        HoldReleased,
+        TxSigned,
+        TxFinal,
+        ChannelOpened,
+        ChannelFunded,
+        VoucherSigned,
+        ChannelClosed,
+        CreditFunded,
+        NoteAdded,
+        CancelAsked,
+        Extra,
+        JobTaken,
+        JobStarted,
+        JobEnded,
+        VoucherTaken,
+        ChannelSettled,
+    )
+}

@@ -1,0 +1,289 @@
+"""How events change records.  Nothing else does.
+
+Most events of a run fold into nothing: what a run has done is read from its own stream
+(`journal.runstate`), so a node that costs nothing writes one row.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import singledispatch
+from typing import Protocol
+
+from agentkit.errors import IntentMismatch
+from agentkit.journal import events as e
+from agentkit.journal import records as r
+from agentkit.market.seams import Event, R, Record
+from agentkit.money import Money
+
+
+class Records(Protocol):
+    """Where folding reads and writes."""
+
+    def get(self, record: type[R], key: str) -> R | None: ...
+
+    def put(self, record: Record) -> None: ...
+
+    def drop(self, record: type[Record], key: str) -> None: ...
+
+
+@singledispatch
+def fold(event: Event, stream: str, at: float, rows: Records) -> None:
+    """Change the records by one event, written at `at` (unix seconds) in `stream`."""
+
+
+# -- runs ----------------------------------------------------------------------------------------
+
+
+@fold.register
+def _(event: e.RunStarted, stream: str, at: float, rows: Records) -> None:
+    rows.put(r.Run(run=stream, graph=event.plan.graph.name, started=at))
+
+
+@fold.register
+def _(event: e.RunResumed, stream: str, at: float, rows: Records) -> None:
+    _update_run(rows, stream, state="running", why="", uncertain=False)
+
+
+@fold.register
+def _(event: e.RunPaused, stream: str, at: float, rows: Records) -> None:
+    _update_run(rows, stream, state="paused", why=event.why, uncertain=event.uncertain)
+
+
+@fold.register
+def _(event: e.RunFinished, stream: str, at: float, rows: Records) -> None:
+    _update_run(rows, stream, state=event.outcome)
+
+
+def _update_run(rows: Records, run: str, **changes: object) -> None:
+    known = _must(rows, r.Run, run)
+    rows.put(known.model_copy(update=changes))
+
+
+# -- budget --------------------------------------------------------------------------------------
+
+
+@fold.register
+def _(event: e.Held, stream: str, at: float, rows: Records) -> None:
+    zero = event.amount.asset.zero()
+    hold = rows.get(r.Hold, event.run) or r.Hold(
+        run=event.run, left=zero, reserved=zero, spent=zero
+    )
+    rows.put(hold.model_copy(update={"left": hold.left + event.amount}))
+    _total(rows, "held", event.amount)
+
+
+@fold.register
+def _(event: e.Reserved, stream: str, at: float, rows: Records) -> None:
+    hold = _must(rows, r.Hold, event.run)
+    account = _account(rows, event.rail, event.account, event.amount)
+    rows.put(hold.model_copy(update={"reserved": hold.reserved + event.amount}))
+    rows.put(account.model_copy(update={"reserved": account.reserved + event.amount}))
+    rows.put(
+        r.Reservation(
+            attempt=event.attempt,
+            run=event.run,
+            rail=event.rail,
+            account=event.account,
+            amount=event.amount,
+        )
+    )
+
+
+@fold.register
+def _(event: e.Unreserved, stream: str, at: float, rows: Records) -> None:
+    reservation = _close_reservation(rows, event.attempt)
+    rows.put(reservation.model_copy(update={"standing": "unpaid"}))
+
+
+@fold.register
+def _(event: e.Spent, stream: str, at: float, rows: Records) -> None:
+    reservation = _close_reservation(rows, event.attempt)
+    rows.put(reservation.model_copy(update={"spent": event.amount, "standing": event.standing}))
+    account = _account(rows, reservation.rail, reservation.account, event.amount)
+    rows.put(account.model_copy(update={"spent": account.spent + event.amount}))
+    hold = rows.get(r.Hold, reservation.run)
+    if hold:
+        taken = Money(min(event.amount.units, hold.left.units), event.amount.asset)
+        left, spent = hold.left - taken, hold.spent + event.amount
+        rows.put(hold.model_copy(update={"left": left, "spent": spent}))
+        _total(rows, "held", taken, back=True)
+    for scope in ("ever", f"day:{day_of(at)}", f"provider:{event.provider}"):
+        _total(rows, scope, event.amount)
+
+
+@fold.register
+def _(event: e.HoldReleased, stream: str, at: float, rows: Records) -> None:
+    hold = rows.get(r.Hold, event.run)
+    if hold:
+        _total(rows, "held", hold.left, back=True)
+        rows.drop(r.Hold, event.run)
+
+
+def day_of(at: float) -> str:
+    """Return the UTC day that a moment counts towards."""
+    return datetime.fromtimestamp(at, UTC).date().isoformat()
+
+
+def _close_reservation(rows: Records, attempt: str) -> r.Reservation:
+    reservation = _must(rows, r.Reservation, attempt)
+    if reservation.standing != "open":
+        raise IntentMismatch(f"attempt {attempt[:12]} is already settled: {reservation.standing}")
+    account = _account(rows, reservation.rail, reservation.account, reservation.amount)
+    rows.put(account.model_copy(update={"reserved": account.reserved - reservation.amount}))
+    hold = rows.get(r.Hold, reservation.run)
+    if hold:
+        rows.put(hold.model_copy(update={"reserved": hold.reserved - reservation.amount}))
+    return reservation
+
+
+def _account(rows: Records, rail: str, account: str, like: Money) -> r.Account:
+    zero = like.asset.zero()
+    return rows.get(r.Account, f"{rail}|{account}") or r.Account(
+        rail=rail, account=account, funded=zero, spent=zero, reserved=zero
+    )
+
+
+def _total(rows: Records, scope: str, amount: Money, *, back: bool = False) -> None:
+    row = rows.get(r.Total, f"{scope}|{amount.asset.id}")
+    before = row.amount if row else amount.asset.zero()
+    rows.put(r.Total(scope=scope, amount=before - amount if back else before + amount))
+
+
+# -- chain ---------------------------------------------------------------------------------------
+
+
+@fold.register
+def _(event: e.TxSigned, stream: str, at: float, rows: Records) -> None:
+    rows.put(
+        r.Tx(
+            intent=event.intent,
+            nonce=event.nonce,
+            transaction=event.transaction,
+            raw=event.raw,
+            cost=event.cost,
+        )
+    )
+    rows.put(r.Nonce(chain=event.cost.asset.network, following=event.nonce + 1))
+
+
+@fold.register
+def _(event: e.TxFinal, stream: str, at: float, rows: Records) -> None:
+    tx = _must(rows, r.Tx, event.intent)
+    changes = {"final": True, "succeeded": event.succeeded, "cost": event.cost}
+    rows.put(tx.model_copy(update=changes))
+    _total(rows, "gas", event.cost)
+
+
+@fold.register
+def _(event: e.ChannelOpened, stream: str, at: float, rows: Records) -> None:
+    rows.put(r.Channel(**event.model_dump()))
+
+
+@fold.register
+def _(event: e.ChannelFunded, stream: str, at: float, rows: Records) -> None:
+    channel = _must(rows, r.Channel, event.channel)
+    rows.put(channel.model_copy(update={"deposited": event.deposited.units}))
+    account = _account(rows, "channel", channel.account, event.amount)
+    rows.put(account.model_copy(update={"funded": account.funded + event.amount}))
+
+
+@fold.register
+def _(event: e.VoucherSigned, stream: str, at: float, rows: Records) -> None:
+    channel = _must(rows, r.Channel, event.channel)
+    changes = {
+        "cumulative": event.cumulative.units,
+        "tasks": event.tasks,
+        "voucher": event.signature,
+    }
+    rows.put(channel.model_copy(update=changes))
+
+
+@fold.register
+def _(event: e.ChannelClosed, stream: str, at: float, rows: Records) -> None:
+    channel = _must(rows, r.Channel, event.channel)
+    rows.put(channel.model_copy(update={"open": False}))
+    account = _account(rows, "channel", channel.account, event.refunded)
+    rows.put(account.model_copy(update={"funded": account.funded - event.refunded}))
+
+
+@fold.register
+def _(event: e.CreditFunded, stream: str, at: float, rows: Records) -> None:
+    account = _account(rows, "prepaid", event.account, event.amount)
+    rows.put(account.model_copy(update={"funded": account.funded + event.amount}))
+
+
+# -- the agent -----------------------------------------------------------------------------------
+
+
+@fold.register
+def _(event: e.NoteAdded, stream: str, at: float, rows: Records) -> None:
+    newest = rows.get(r.NoteCount, event.topic)
+    number = newest.count + 1 if newest else 1
+    rows.put(r.NoteCount(topic=event.topic, count=number))
+    rows.put(r.Note(topic=event.topic, number=number, text=event.text, at=at))
+
+
+@fold.register
+def _(event: e.CancelAsked, stream: str, at: float, rows: Records) -> None:
+    rows.put(r.CancelRequest(run=event.run))
+
+
+# -- provider nodes ------------------------------------------------------------------------------
+
+
+@fold.register
+def _(event: e.JobTaken, stream: str, at: float, rows: Records) -> None:
+    before = rows.get(r.Job, event.attempt)
+    executions = before.executions if before else 0
+    rows.put(r.Job(**event.model_dump(), executions=executions))
+
+
+@fold.register
+def _(event: e.JobStarted, stream: str, at: float, rows: Records) -> None:
+    job = _must(rows, r.Job, event.attempt)
+    changes = {"state": "running", "executions": job.executions + 1}
+    rows.put(job.model_copy(update=changes))
+
+
+@fold.register
+def _(event: e.JobEnded, stream: str, at: float, rows: Records) -> None:
+    job = _must(rows, r.Job, event.attempt)
+    fields = ("state", "reason", "outputs", "usage", "price", "signature", "model")
+    rows.put(job.model_copy(update={field: getattr(event, field) for field in fields}))
+    booked = rows.get(r.BookedChannel, job.channel)
+    if booked and event.state == "done" and event.price:
+        delivered = booked.delivered + event.price.units
+        rows.put(booked.model_copy(update={"delivered": delivered}))
+
+
+@fold.register
+def _(event: e.VoucherTaken, stream: str, at: float, rows: Records) -> None:
+    before = rows.get(r.BookedChannel, event.channel)
+    rows.put(
+        r.BookedChannel(
+            channel=event.channel,
+            payer=event.payer,
+            token=event.token,
+            close_delay=event.close_delay,
+            salt=event.salt,
+            deposited=event.deposited.units,
+            cumulative=event.cumulative.units,
+            tasks=event.tasks,
+            signature=event.signature,
+            delivered=before.delivered if before else 0,
+        )
+    )
+
+
+@fold.register
+def _(event: e.ChannelSettled, stream: str, at: float, rows: Records) -> None:
+    booked = _must(rows, r.BookedChannel, event.channel)
+    rows.put(booked.model_copy(update={"settled": True}))
+
+
+def _must(rows: Records, record: type[R], key: str) -> R:
+    found = rows.get(record, key)
+    if found is None:
+        raise IntentMismatch(f"there is no {record.__name__} {key[:24]!r} that this could change")
+    return found

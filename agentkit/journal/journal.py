@@ -1,0 +1,107 @@
+"""The journal of one wallet: open it, commit works to it, read it, check it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TypeVar
+
+from agentkit.errors import JournalDamaged, StoreUnavailable, WrongKey
+from agentkit.journal import verify
+from agentkit.journal.lease import Lease
+from agentkit.journal.store import SCHEMA, Row, Tx, connect
+from agentkit.journal.writer import Writer, as_ours
+
+T = TypeVar("T")
+
+SCHEMA_VERSION = "1"
+
+
+class Journal:
+    """A wallet's state file, shared by processes; one writer thread in each.
+
+    `await commit(work)` returns what `work(tx)` returned once it is durable.  A work reads, signs
+    and appends; it does no I/O and awaits nothing, and its error undoes it alone.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.path = home / "state.db"
+        self._writer = Writer(self.path)
+
+    @classmethod
+    async def open(cls, home: Path, address: str) -> Journal:
+        """Open or make the state file of a wallet in the folder `home`.
+
+        Raises StoreUnavailable when it cannot be opened, JournalDamaged when a newer version or
+        something else wrote it, WrongKey when it is another wallet's.
+        """
+        try:
+            await asyncio.to_thread(_prepare, home, address)
+        except OSError as wrong:
+            raise StoreUnavailable(
+                f"the folder {home} cannot be used: {wrong.strerror}",
+                hint="set AGENTKIT_HOME to a folder that can be written",
+            ) from wrong
+        except sqlite3.Error as wrong:
+            raise as_ours(home / "state.db", wrong) from wrong
+        return cls(home)
+
+    async def commit(self, work: Callable[[Tx], T]) -> T:
+        """Run a work in the writer's transaction; returns when it is on disk.
+
+        Not undone by cancellation: a work that was queued is written.
+        """
+        return await self._writer.submit(work)
+
+    async def rows(self, stream: str, after: int = 0, most: int = -1) -> list[Row]:
+        """Return a stream's rows after number `after`."""
+        return await self.commit(lambda tx: list(tx.rows(stream, after, most)))
+
+    def lease(self, run: str) -> Lease:
+        """Take the claim on a run; raises RunPaused when another process has it."""
+        return Lease(self.home / "leases", run)
+
+    async def check(self) -> int:
+        """Check every row of the file and return the number of events; raises JournalDamaged."""
+        return await asyncio.to_thread(_check, self.path)
+
+    async def close(self) -> None:
+        """Write what is queued and close."""
+        await asyncio.to_thread(self._writer.close)
+
+
+def _prepare(home: Path, address: str) -> None:
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = home / "state.db"
+    with closing(connect(path)) as db:
+        db.executescript(SCHEMA)
+        db.execute("insert or ignore into meta values('schema', ?)", (SCHEMA_VERSION,))
+        db.execute("insert or ignore into meta values('wallet', ?)", (address,))
+        meta = dict(db.execute("select name, value from meta").fetchall())
+    if meta.get("schema") != SCHEMA_VERSION:
+        raise JournalDamaged(
+            path,
+            f"schema {meta.get('schema')!r}",
+            f"this agentkit reads schema {SCHEMA_VERSION}",
+            hint="use the agentkit that wrote it, or restore with `agentkit memory restore`",
+        )
+    if meta.get("wallet") != address or len(meta) != 2:
+        raise WrongKey(
+            f"the state file {path} belongs to wallet {meta.get('wallet')!r}, not {address}",
+            hint="set AGENTKIT_HOME to this wallet's own folder",
+        )
+
+
+def _check(path: Path) -> int:
+    try:
+        with closing(connect(path)) as db:
+            (verdict,) = db.execute("pragma quick_check").fetchone()
+            if verdict != "ok":
+                raise JournalDamaged(path, "the file itself", verdict)
+            return verify.check(db, path)
+    except sqlite3.Error as wrong:
+        raise as_ours(path, wrong) from wrong

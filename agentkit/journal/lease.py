@@ -1,0 +1,50 @@
+"""Who may go on with a run: one process at a time, decided by the kernel.
+
+A lock on a file ends with its process, however that ends, so a killed run can be resumed at
+once, and no clock decides.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+
+from agentkit.errors import RunPaused
+
+
+class Lease:
+    """A process's claim on a run, held until it is closed or the process ends."""
+
+    def __init__(self, folder: Path, run: str) -> None:
+        """Take the lease; raises RunPaused, naming the owner, when another process has it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / f"{run}.lease").open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as held:
+            self._file.seek(0)
+            owner = self._file.read().strip() or "unknown"
+            self._file.close()
+            raise RunPaused(
+                run, f"process {owner} is working on it", f"agentkit status {run}"
+            ) from held
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Give the lease back."""
+        self._file.close()
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,229 @@
+"""The rows of state that events fold into, each found by its key."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from agentkit.journal.events import Produced
+from agentkit.market.attempt import JobState
+from agentkit.market.receipt import Standing
+from agentkit.market.seams import Record
+from agentkit.money import Money
+
+
+class Run(Record):
+    """What is known of a run without reading it."""
+
+    run: str
+    graph: str
+    started: float
+    state: Literal["running", "paused", "done", "failed", "cancelled"] = "running"
+    why: str = ""
+    uncertain: bool = False
+
+    @property
+    def key(self) -> str:
+        return self.run
+
+
+class Hold(Record):
+    """Money set aside for a run: what is left of it, and how much of that attempts may take."""
+
+    run: str
+    left: Money
+    reserved: Money
+    spent: Money
+
+    @property
+    def key(self) -> str:
+        return self.run
+
+
+class Reservation(Record):
+    """An attempt's at most, taken out of a hold and an account; `spent` once it is settled."""
+
+    attempt: str
+    run: str
+    rail: str
+    account: str
+    amount: Money
+    spent: Money | None = None
+    standing: Standing | Literal["open", "unpaid"] = "open"
+
+    @property
+    def key(self) -> str:
+        return self.attempt
+
+
+class Total(Record):
+    """What was spent ever in a scope: `ever`, `day:2026-01-31`, `provider:native`, `held`, `gas`."""
+
+    scope: str
+    amount: Money
+
+    @property
+    def key(self) -> str:
+        return f"{self.scope}|{self.amount.asset.id}"
+
+
+class Account(Record):
+    """Where a rail stands with one payee: put in, promised or debited, and spoken for."""
+
+    rail: str
+    account: str
+    funded: Money
+    spent: Money
+    reserved: Money
+
+    @property
+    def key(self) -> str:
+        return f"{self.rail}|{self.account}"
+
+    @property
+    def free(self) -> int:
+        """Units that a further attempt may reserve; negative when others ran over."""
+        return self.funded.units - self.spent.units - self.reserved.units
+
+
+class Channel(Record):
+    """A payment channel as its payer sees it; hex ids, `voucher` the newest signature."""
+
+    channel: str
+    account: str
+    payer: str
+    provider: str
+    token: str
+    close_delay: int
+    salt: str
+    deposited: int = 0
+    cumulative: int = 0
+    tasks: int = 0
+    voucher: str = ""
+    open: bool = True
+
+    @property
+    def key(self) -> str:
+        return self.channel
+
+
+class Tx(Record):
+    """A transaction of the wallet; not `final` means it has to be looked after."""
+
+    intent: str
+    nonce: int
+    transaction: str
+    raw: str
+    cost: Money
+    final: bool = False
+    succeeded: bool = False
+
+    @property
+    def key(self) -> str:
+        return self.intent
+
+
+class Nonce(Record):
+    """The number of the wallet's next transaction on a chain, as far as we know."""
+
+    chain: str
+    following: int
+
+    @property
+    def key(self) -> str:
+        return self.chain
+
+
+class CancelRequest(Record):
+    """A run that some process asked to be cancelled."""
+
+    run: str
+
+    @property
+    def key(self) -> str:
+        return self.run
+
+
+class Note(Record):
+    """One thing the agent wrote down; `number` counts within the topic."""
+
+    topic: str
+    number: int
+    text: str
+    at: float
+
+    @property
+    def key(self) -> str:
+        return f"{self.topic}|{self.number:09d}"
+
+
+class NoteCount(Record):
+    """How many notes a topic has."""
+
+    topic: str
+    count: int
+
+    @property
+    def key(self) -> str:
+        return self.topic
+
+
+class Job(Record):
+    """An attempt as the provider node sees it."""
+
+    attempt: str
+    task: str
+    payer: str
+    channel: str
+    at_most: Money
+    state: JobState = "queued"
+    reason: str = ""
+    executions: int = 0
+    outputs: tuple[Produced, ...] = ()
+    usage: dict[str, int] = {}
+    price: Money | None = None
+    signature: str = ""
+    model: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.attempt
+
+
+class BookedChannel(Record):
+    """A channel as the provider node sees it: best voucher, and what it delivered on it."""
+
+    channel: str
+    payer: str
+    token: str = ""
+    close_delay: int = 0
+    salt: str = ""
+    deposited: int = 0
+    cumulative: int = 0
+    tasks: int = 0
+    signature: str = ""
+    delivered: int = 0
+    settled: bool = False
+
+    @property
+    def key(self) -> str:
+        return self.channel
+
+
+RECORDS: dict[str, type[Record]] = {
+    record.__name__: record
+    for record in (
+        Run,
+        Hold,
+        Reservation,
+        Total,
+        Account,
+        Channel,
+        Tx,
+        Nonce,
+        CancelRequest,
+        Note,
+        NoteCount,
+        Job,
+        BookedChannel,
+    )
+}

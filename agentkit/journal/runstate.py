@@ -1,0 +1,139 @@
+"""What a run has done so far: the fold of its stream, read by `resume`, `status`, `receipts`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import singledispatch
+from typing import Literal
+
+from agentkit.errors import RunNotFound
+from agentkit.journal import events as e
+from agentkit.journal.events import Produced
+from agentkit.market.attempt import Attempt
+from agentkit.market.offer import Offer
+from agentkit.market.plan import Plan
+from agentkit.market.receipt import Receipt
+from agentkit.market.seams import Event
+
+Outputs = tuple[Produced, ...]
+
+
+@dataclass
+class Purchase:
+    """The attempts made at one purchase, in order, and which of them are still open."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    open: dict[str, Attempt] = field(default_factory=dict)
+    uncertain: int = 0
+
+
+@dataclass
+class RunState:
+    """A run as its events tell it; `apply` is the only thing that changes it."""
+
+    run: str
+    plan: Plan | None = None
+    offers: dict[str, Offer] = field(default_factory=dict)
+    done: dict[str, Outputs] = field(default_factory=dict)
+    items: dict[str, dict[int, Outputs]] = field(default_factory=dict)
+    purchases: dict[str, Purchase] = field(default_factory=dict)
+    receipts: list[Receipt] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    outcome: Literal["running", "paused", "done", "failed", "cancelled"] = "running"
+    why: str = ""
+    uncertain: bool = False
+
+    @classmethod
+    def of(cls, run: str, events: Iterable[Event]) -> RunState:
+        """Fold a run's events."""
+        state = cls(run)
+        for event in events:
+            state.apply(event)
+        return state
+
+    @property
+    def planned(self) -> Plan:
+        """The plan in force; raises RunNotFound for a run with no events."""
+        if self.plan is None:
+            raise RunNotFound(f"there is no run {self.run}")
+        return self.plan
+
+    def apply(self, event: Event) -> None:
+        """Take one event in."""
+        _apply(event, self)
+
+    def follow(self, plan: Plan) -> None:
+        """Go by a plan; offers of earlier ones stay known, for attempts that are still open."""
+        self.plan = plan
+        for node in plan.nodes:
+            self.offers.update({offer.terms: offer for offer in node.offers})
+
+    def receive(self, receipt: Receipt | None) -> None:
+        """Take a receipt in; its attempt is no longer open."""
+        if receipt is None:
+            return
+        self.receipts.append(receipt)
+        purchase = self.purchases.get(receipt.attempt.purchase)
+        if purchase:
+            purchase.open.pop(receipt.attempt.id, None)
+
+
+@singledispatch
+def _apply(event: Event, state: RunState) -> None:
+    """Events that a run's state does not depend on change nothing."""
+
+
+@_apply.register
+def _(event: e.RunStarted, state: RunState) -> None:
+    state.follow(event.plan)
+
+
+@_apply.register
+def _(event: e.RunResumed, state: RunState) -> None:
+    if event.plan:
+        state.follow(event.plan)
+    state.outcome, state.why, state.uncertain = "running", "", False
+    state.failures.clear()
+
+
+@_apply.register
+def _(event: e.AttemptOpened, state: RunState) -> None:
+    purchase = state.purchases.setdefault(event.attempt.purchase, Purchase())
+    purchase.attempts.append(event.attempt)
+    purchase.open[event.attempt.id] = event.attempt
+
+
+@_apply.register
+def _(event: e.AttemptClosed, state: RunState) -> None:
+    purchase = state.purchases[event.purchase]
+    purchase.open.pop(event.attempt, None)
+    purchase.uncertain += event.outcome == "uncertain"
+    state.receive(event.receipt)
+
+
+@_apply.register
+def _(event: e.ItemDone, state: RunState) -> None:
+    state.items.setdefault(event.node, {})[event.item] = event.outputs
+    state.receive(event.receipt)
+
+
+@_apply.register
+def _(event: e.NodeDone, state: RunState) -> None:
+    state.done[event.node] = event.outputs
+    state.receive(event.receipt)
+
+
+@_apply.register
+def _(event: e.NodeFailed, state: RunState) -> None:
+    state.failures[event.node] = event.reason
+
+
+@_apply.register
+def _(event: e.RunPaused, state: RunState) -> None:
+    state.outcome, state.why, state.uncertain = "paused", event.why, event.uncertain
+
+
+@_apply.register
+def _(event: e.RunFinished, state: RunState) -> None:
+    state.outcome = event.outcome

@@ -1,0 +1,249 @@
+"""The state file: SQLite, and one transaction on it.  All SQL on live state stands here.
+
+Events are chained per stream: hash = sha256(hash before ‖ every other column).  Records carry a
+checksum, blobs are named by theirs, so a changed byte anywhere is seen when it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from agentkit.errors import JournalDamaged
+from agentkit.journal.events import EVENTS, VERSION
+from agentkit.journal.fold import fold
+from agentkit.market.seams import Event, R, Record
+
+SCHEMA = """
+create table if not exists meta(
+  name text primary key, value text not null
+) strict, without rowid;
+create table if not exists events(
+  stream text, seq integer, at integer not null, kind text not null, version integer not null,
+  body text not null, hash blob not null,
+  primary key(stream, seq)
+) strict, without rowid;
+create table if not exists records(
+  kind text, key text, body text not null, checksum blob not null,
+  primary key(kind, key)
+) strict, without rowid;
+create table if not exists blobs(
+  digest text primary key, data blob not null
+) strict;
+create table if not exists outbox(
+  item text primary key, stream text not null, first integer not null, last integer not null,
+  raw blob not null, state text not null, at integer not null, checksum blob not null
+) strict;
+create index if not exists outbox_by_stream on outbox(stream, last);
+"""
+
+
+def connect(path: Path | str) -> sqlite3.Connection:
+    """Open the state file for the thread that calls; one writer at a time, others wait."""
+    db = sqlite3.connect(path, isolation_level=None, timeout=30)
+    db.execute("pragma journal_mode=wal")
+    db.execute("pragma synchronous=full")
+    return db
+
+
+def genesis(stream: str) -> bytes:
+    """Return what stands before the first event of a stream."""
+    return hashlib.sha256(b"agentkit/1 " + stream.encode()).digest()
+
+
+class Row(NamedTuple):
+    """An event as it is stored; `at` in microseconds."""
+
+    stream: str
+    seq: int
+    at: int
+    kind: str
+    version: int
+    body: str
+    hash: bytes = b""
+
+    def link(self, before: bytes) -> bytes:
+        """Return the hash of this row after one whose hash is `before`."""
+        head = f"{self.stream}\n{self.seq}\n{self.at}\n{self.kind}\n{self.version}\n"
+        return hashlib.sha256(before + head.encode() + self.body.encode()).digest()
+
+    @property
+    def name(self) -> str:
+        return f"{self.stream} event {self.seq} ({self.kind})"
+
+    def event(self) -> Event:
+        """Return the event; raises ValueError when this reader does not know it."""
+        kind = EVENTS.get(self.kind)
+        if self.version > VERSION or kind is None:
+            raise ValueError("it was written by a newer version of agentkit")
+        return kind.model_validate_json(self.body)
+
+
+class Outgoing(NamedTuple):
+    """A signed segment: events `first` to `last` of a stream, and how far it has come."""
+
+    item: str
+    stream: str
+    first: int
+    last: int
+    raw: bytes
+    state: str
+    at: int
+
+
+def row_of(stream: str, seq: int, at: float, event: Event) -> Row:
+    """Return the unhashed row of an event."""
+    name = type(event).__name__
+    return Row(stream, seq, int(at * 1e6), name, VERSION, event.encode())
+
+
+def checksum(*parts: str | bytes | int) -> bytes:
+    """Return a short checksum over a row's other columns."""
+    total = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else str(part).encode()
+        total.update(b"%d:" % len(data) + data)
+    return total.digest()[:16]
+
+
+class Tx:
+    """One transaction on the state file; see `market.seams.Transaction`."""
+
+    def __init__(self, db: sqlite3.Connection, path: Path | str) -> None:
+        self._db, self._path = db, path
+        self._heads: dict[str, tuple[int, bytes]] = {}
+        self._now = time.time()
+
+    @property
+    def now(self) -> float:
+        return self._now
+
+    # -- events ----------------------------------------------------------------------------------
+
+    def append(self, stream: str, event: Event) -> int:
+        seq, before = self.head(stream)
+        row = row_of(stream, seq + 1, self._now, event)
+        self.insert(row, row.link(before))
+        fold(event, stream, row.at / 1e6, self)
+        return row.seq
+
+    def insert(self, row: Row, digest: bytes) -> None:
+        """Write a row as it is; only restoring does this without folding."""
+        self._db.execute(
+            "insert into events values(?,?,?,?,?,?,?)",
+            (row.stream, row.seq, row.at, row.kind, row.version, row.body, digest),
+        )
+        self._heads[row.stream] = (row.seq, digest)
+
+    def head(self, stream: str) -> tuple[int, bytes]:
+        """Return the number and the hash of a stream's newest event; 0 for none."""
+        if stream not in self._heads:
+            found = self._db.execute(
+                "select seq, hash from events where stream=? order by seq desc limit 1", (stream,)
+            ).fetchone()
+            self._heads[stream] = found or (0, genesis(stream))
+        return self._heads[stream]
+
+    def forget_heads(self) -> None:
+        """Read heads anew: the work that moved them was undone."""
+        self._heads.clear()
+
+    def rows(self, stream: str, after: int = 0, most: int = -1) -> Iterator[Row]:
+        """Yield a stream's rows in order."""
+        found = self._db.execute(
+            "select stream, seq, at, kind, version, body, hash from events"
+            " where stream=? and seq>? order by seq limit ?",
+            (stream, after, most),
+        )
+        return (Row(*columns) for columns in found)
+
+    def streams(self) -> list[str]:
+        """Return the names of all streams."""
+        return [name for (name,) in self._db.execute("select distinct stream from events")]
+
+    # -- records ---------------------------------------------------------------------------------
+
+    def get(self, record: type[R], key: str) -> R | None:
+        found = self._db.execute(
+            "select kind, key, body, checksum from records where kind=? and key=?",
+            (record.__name__, key),
+        ).fetchone()
+        return self._read(record, found) if found else None
+
+    def every(self, record: type[R], prefix: str = "") -> list[R]:
+        found = self._db.execute(
+            "select kind, key, body, checksum from records"
+            " where kind=? and key>=? and substr(key, 1, ?)=? order by key",
+            (record.__name__, prefix, len(prefix), prefix),
+        )
+        return [self._read(record, columns) for columns in found.fetchall()]
+
+    def put(self, record: Record) -> None:
+        kind, key, body = type(record).__name__, record.key, record.encode()
+        self._db.execute(
+            "insert or replace into records values(?,?,?,?)",
+            (kind, key, body, checksum(kind, key, body)),
+        )
+
+    def drop(self, record: type[Record], key: str) -> None:
+        self._db.execute("delete from records where kind=? and key=?", (record.__name__, key))
+
+    def _read(self, record: type[R], columns: tuple[str, str, str, bytes]) -> R:
+        kind, key, body, known = columns
+        try:
+            if checksum(kind, key, body) != known:
+                raise ValueError("its checksum does not fit")
+            return record.model_validate_json(body)
+        except (ValueError, ValidationError) as wrong:
+            raise JournalDamaged(self._path, f"record {kind} {key[:24]!r}", str(wrong)) from wrong
+
+    # -- blobs -----------------------------------------------------------------------------------
+
+    def keep(self, data: bytes) -> str:
+        digest = hashlib.sha256(data).hexdigest()
+        self._db.execute("insert or ignore into blobs values(?,?)", (digest, data))
+        return digest
+
+    def kept(self, digest: str) -> bytes | None:
+        found = self._db.execute("select data from blobs where digest=?", (digest,)).fetchone()
+        if found and hashlib.sha256(found[0]).hexdigest() != digest:
+            raise JournalDamaged(self._path, f"blob {digest[:12]}", "its bytes were changed")
+        return found[0] if found else None
+
+    # -- outbox ----------------------------------------------------------------------------------
+
+    def put_outgoing(
+        self, item: str, stream: str, first: int, last: int, raw: bytes, state: str
+    ) -> None:
+        """Write a signed segment that has to reach Arweave, or its new state."""
+        parts = (item, stream, first, last, raw, state, int(self._now * 1e6))
+        self._db.execute(
+            "insert or replace into outbox values(?,?,?,?,?,?,?,?)", (*parts, checksum(*parts))
+        )
+
+    def outgoing(self, *states: str) -> list[Outgoing]:
+        """Return the signed segments in one of `states`, oldest first."""
+        marks = ",".join("?" * len(states))
+        found = self._db.execute(
+            "select item, stream, first, last, raw, state, at, checksum from outbox"  # noqa: S608
+            f" where state in ({marks}) order by at, stream, first",
+            states,
+        )
+        return [self._outgoing(*columns) for columns in found.fetchall()]
+
+    def last_sealed(self, stream: str) -> int:
+        """Return the number of the newest event of a stream that stands in a segment."""
+        found = self._db.execute("select max(last) from outbox where stream=?", (stream,))
+        return int(found.fetchone()[0] or 0)
+
+    def _outgoing(self, *columns: Any) -> Outgoing:
+        *parts, known = columns
+        if checksum(*parts) != known:
+            raise JournalDamaged(self._path, f"outbox item {parts[0][:12]}", "it was changed")
+        return Outgoing(*parts)

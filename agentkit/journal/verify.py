@@ -1,0 +1,83 @@
+"""Whether a state file says what was written: chains, records, blobs, outbox."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+
+from agentkit.errors import JournalDamaged
+from agentkit.journal.fold import fold
+from agentkit.journal.store import Row, Tx, checksum, genesis
+from agentkit.market.seams import R, Record
+
+
+class MemoryRecords:
+    """Records in a dict: what a second fold of the same events gives."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], Record] = {}
+
+    def get(self, record: type[R], key: str) -> R | None:
+        found = self.rows.get((record.__name__, key))
+        return found if isinstance(found, record) else None
+
+    def put(self, record: Record) -> None:
+        self.rows[type(record).__name__, record.key] = record
+
+    def drop(self, record: type[Record], key: str) -> None:
+        self.rows.pop((record.__name__, key), None)
+
+
+def check_chain(path: Path, rows: Iterable[Row], before: bytes, seq: int = 0) -> None:
+    """Follow a chain of rows; raises JournalDamaged at the first that does not fit."""
+    for row in rows:
+        seq += 1
+        if row.seq != seq:
+            raise JournalDamaged(path, f"{row.stream} event {seq}", "it is missing")
+        before = row.link(before)
+        if before != row.hash:
+            raise JournalDamaged(path, row.name, "it is not what was written")
+
+
+def check(db: sqlite3.Connection, path: Path) -> int:
+    """Check everything in a state file and return its number of events.
+
+    Raises JournalDamaged naming the first place that is wrong.
+    """
+    tx = Tx(db, path)
+    again = MemoryRecords()
+    count = 0
+    for stream in tx.streams():
+        check_chain(path, tx.rows(stream), genesis(stream))
+        for row in tx.rows(stream):
+            count += 1
+            try:
+                fold(row.event(), stream, row.at / 1e6, again)
+            except ValueError as wrong:
+                raise JournalDamaged(path, row.name, str(wrong)) from wrong
+    _check_records(db, path, again)
+    for (digest,) in db.execute("select digest from blobs"):
+        tx.kept(digest)
+    _check_outbox(db, path)
+    return count
+
+
+def _check_records(db: sqlite3.Connection, path: Path, again: MemoryRecords) -> None:
+    stored: dict[tuple[str, str], str] = {}
+    for kind, key, body, known in db.execute("select kind, key, body, checksum from records"):
+        if checksum(kind, key, body) != known:
+            raise JournalDamaged(path, f"record {kind} {key[:24]!r}", "its checksum does not fit")
+        stored[kind, key] = body
+    folded = {name: record.encode() for name, record in again.rows.items()}
+    for name in sorted(stored.keys() | folded.keys()):
+        if stored.get(name) != folded.get(name):
+            record = f"record {name[0]} {name[1][:24]!r}"
+            raise JournalDamaged(path, record, "the events fold into something else")
+
+
+def _check_outbox(db: sqlite3.Connection, path: Path) -> None:
+    columns = "item, stream, first, last, raw, state, at, checksum"
+    for *parts, known in db.execute(f"select {columns} from outbox"):  # noqa: S608
+        if checksum(*parts) != known:
+            raise JournalDamaged(path, f"outbox item {parts[0][:12]}", "its checksum does not fit")

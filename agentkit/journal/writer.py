@@ -1,0 +1,161 @@
+"""The one thread that writes: works queued while it commits go into the next commit together."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, TypeVar
+
+from agentkit.errors import AgentKitError, JournalDamaged, StoreUnavailable
+from agentkit.journal.store import Tx, connect
+
+T = TypeVar("T")
+
+MOST_IN_ONE_COMMIT = 1024
+
+
+class _Job(NamedTuple):
+    work: Callable[[Tx], Any]
+    future: asyncio.Future[Any]
+
+
+class Writer:
+    """A thread that runs works, each in a savepoint, many in one durable commit."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="agentkit-journal", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[Tx], T]) -> asyncio.Future[T]:
+        """Queue a work; the future is done once the work is durable, or has failed."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._queue.put(_Job(work, future))
+        return future
+
+    def close(self) -> None:
+        """Finish what is queued and end the thread."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        db = self._connected()
+        going = True
+        while going:
+            jobs, going = self._next()
+            if not jobs:
+                continue
+            try:
+                db = db or connect(self._path)
+                outcomes = _commit(db, self._path, jobs)
+            except sqlite3.Error as wrong:
+                outcomes = [as_ours(self._path, wrong)] * len(jobs)
+            _deliver(jobs, outcomes)
+        if db:
+            db.close()
+
+    def _connected(self) -> sqlite3.Connection | None:
+        """Connect before there is work; a failure is met again, and reported, with the first."""
+        try:
+            return connect(self._path)
+        except sqlite3.Error:
+            return None
+
+    def _next(self) -> tuple[list[_Job], bool]:
+        """Wait for work, then take all there is; False once the end was asked for."""
+        jobs: list[_Job] = []
+        job = self._queue.get()
+        while job is not None:
+            jobs.append(job)
+            if len(jobs) == MOST_IN_ONE_COMMIT:
+                return jobs, True
+            try:
+                job = self._queue.get_nowait()
+            except Empty:
+                return jobs, True
+        return jobs, False
+
+
+def _commit(db: sqlite3.Connection, path: Path, jobs: list[_Job]) -> list[Any]:
+    """Run the works in one transaction; after an error again, so that it undoes only its own."""
+    try:
+        return _in_one(db, path, [job.work for job in jobs], _bare)
+    except AgentKitError:
+        return _in_one(db, path, [job.work for job in jobs], _apart)
+
+
+def _in_one(
+    db: sqlite3.Connection,
+    path: Path,
+    works: list[Callable[[Tx], Any]],
+    run: Callable[[sqlite3.Connection, Tx, Callable[[Tx], Any]], Any],
+) -> list[Any]:
+    db.execute("begin immediate")
+    try:
+        tx = Tx(db, path)
+        outcomes = [run(db, tx, work) for work in works]
+        db.execute("commit")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("rollback")
+        raise
+    return outcomes
+
+
+def _bare(db: sqlite3.Connection, tx: Tx, work: Callable[[Tx], Any]) -> Any:
+    try:
+        return work(tx)
+    except sqlite3.Error:
+        raise
+    except Exception as wrong:  # works may raise anything; here it only means: not in one go
+        raise AgentKitError from wrong
+
+
+def _apart(db: sqlite3.Connection, tx: Tx, work: Callable[[Tx], Any]) -> Any:
+    """Run one work in a savepoint; its error undoes it alone and is its outcome."""
+    db.execute("savepoint work")
+    try:
+        outcome = work(tx)
+    except sqlite3.Error:
+        raise
+    except Exception as wrong:  # noqa: BLE001  # the caller gets it; the thread must live on
+        db.execute("rollback to work")
+        tx.forget_heads()
+        outcome = wrong
+    db.execute("release work")
+    return outcome
+
+
+def as_ours(path: Path, wrong: sqlite3.Error) -> AgentKitError:
+    """Return our error for SQLite's."""
+    if isinstance(wrong, sqlite3.DatabaseError) and not isinstance(wrong, sqlite3.OperationalError):
+        return JournalDamaged(path, "the file itself", str(wrong))
+    return StoreUnavailable(
+        f"the state file {path} cannot be written: {wrong}",
+        hint=f"check free disk space and permissions of {path.parent}; nothing was spent",
+    )
+
+
+def _deliver(jobs: list[_Job], outcomes: list[Any]) -> None:
+    """Resolve the futures, with one wake-up for each event loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        by_loop.setdefault(job.future.get_loop(), []).append((job.future, outcome))
+    for loop, settled in by_loop.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_resolve, settled)
+
+
+def _resolve(settled: list[tuple[asyncio.Future[Any], Any]]) -> None:
+    for future, outcome in settled:
+        if future.done():
+            continue
+        if isinstance(outcome, BaseException):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)

@@ -1,0 +1,66 @@
+"""The local artifact store: files named by their sha256, each whole or not there."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+from dataclasses import replace
+from pathlib import Path
+
+from agentkit.artifacts import Artifact
+from agentkit.errors import StateCorrupt, StoreUnavailable
+
+
+class LocalStore:
+    """A folder of artifacts; see `market.seams.ArtifactStore`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def scheme(self) -> str:
+        return "file"
+
+    async def put(self, artifact: Artifact) -> Artifact:
+        path = await asyncio.to_thread(self._write, artifact)
+        return artifact.located(f"file:{artifact.digest}", content=path)
+
+    async def get(self, artifact: Artifact) -> Artifact:
+        path = self._path(artifact.digest)
+        await asyncio.to_thread(_check, path, artifact.digest)
+        return replace(artifact, content=path)
+
+    def _path(self, digest: str) -> Path:
+        return self._folder / digest[:2] / digest
+
+    def _write(self, artifact: Artifact) -> Path:
+        path = self._path(artifact.digest)
+        if path.exists():
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"draft-{secrets.token_hex(6)}")
+        try:
+            with draft.open("wb") as file:
+                file.write(artifact.read())
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        except OSError as wrong:
+            draft.unlink(missing_ok=True)
+            raise StoreUnavailable(
+                f"the artifact folder {self._folder} cannot be written: {wrong.strerror}",
+                hint="free some space, or set AGENTKIT_HOME to another disk",
+            ) from wrong
+        return path
+
+
+def _check(path: Path, digest: str) -> None:
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as wrong:
+        raise StoreUnavailable(f"artifact {digest[:12]} is not in {path.parent.parent}") from wrong
+    if found != digest:
+        raise StateCorrupt(f"the file {path} does not hash to its own name")

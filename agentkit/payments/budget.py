@@ -1,0 +1,98 @@
+"""The budget: limits per task, run, day and ever, kept in the state file for all processes.
+
+Every check and the event that depends on it are one transaction, so six processes that race for
+the last unit leave one with it.
+"""
+
+from __future__ import annotations
+
+from agentkit.errors import NotAllowed, OverBudget
+from agentkit.journal import events as e
+from agentkit.journal import records as r
+from agentkit.journal.fold import day_of
+from agentkit.market.allowance import Allowance
+from agentkit.market.attempt import Attempt
+from agentkit.market.receipt import Standing
+from agentkit.market.seams import Transaction
+from agentkit.money import Money
+
+
+class Budget:
+    """The wallet's ledger under one allowance; see `market.seams.Ledger`."""
+
+    def __init__(self, allowance: Allowance) -> None:
+        self.allowance = allowance
+
+    def hold(self, tx: Transaction, run: str, amount: Money, budget: Money | None) -> None:
+        if not amount:
+            return
+        hold = tx.get(r.Hold, run)
+        in_run = amount if hold is None else hold.left + hold.spent + amount
+        held = _total(tx, "held", amount)
+        today = _total(tx, f"day:{day_of(tx.now)}", amount)
+        ever = _total(tx, "ever", amount)
+        for name, limit, needed in (
+            ("budget", budget, in_run),
+            ("per_run", self.allowance.per_run, in_run),
+            ("per_day", self.allowance.per_day, today + held + amount),
+            ("total", self.allowance.total, ever + held + amount),
+        ):
+            if limit is not None and needed > limit:
+                raise OverBudget(name, needed, limit)
+        tx.append(e.WALLET, e.Held(run=run, amount=amount))
+
+    def reserve(self, tx: Transaction, attempt: Attempt) -> None:
+        if not self.allowance.permits(attempt.provider):
+            raise NotAllowed(
+                f"the allowance does not list provider {attempt.provider!r}",
+                hint="add it to allowance.providers",
+            )
+        limit = self.allowance.per_task
+        if limit is not None and attempt.at_most > limit:
+            raise OverBudget("per_task", attempt.at_most, limit)
+        left = self.left(tx, attempt.run)
+        if left is None or attempt.at_most > left:
+            raise OverBudget("hold", attempt.at_most, left or attempt.at_most.asset.zero())
+        tx.append(
+            e.WALLET,
+            e.Reserved(
+                attempt=attempt.id,
+                run=attempt.run,
+                rail=attempt.rail,
+                account=account_of(attempt),
+                amount=attempt.at_most,
+            ),
+        )
+
+    def spend(self, tx: Transaction, attempt: Attempt, amount: Money, standing: Standing) -> None:
+        if amount > attempt.at_most:
+            raise NotAllowed(f"{amount} is more than the attempt's at most of {attempt.at_most}")
+        tx.append(
+            e.WALLET,
+            e.Spent(
+                attempt=attempt.id, provider=attempt.provider, amount=amount, standing=standing
+            ),
+        )
+
+    def unreserve(self, tx: Transaction, attempt: Attempt) -> None:
+        tx.append(e.WALLET, e.Unreserved(attempt=attempt.id))
+
+    def release(self, tx: Transaction, run: str) -> None:
+        if tx.get(r.Hold, run):
+            tx.append(e.WALLET, e.HoldReleased(run=run))
+
+    def left(self, tx: Transaction, run: str) -> Money | None:
+        hold = tx.get(r.Hold, run)
+        if hold is None:
+            return None
+        return Money(max(0, hold.left.units - hold.reserved.units), hold.left.asset)
+
+
+def account_of(attempt: Attempt) -> str:
+    """Return the account a rail keeps for an attempt's payee."""
+    return attempt.payee or attempt.provider
+
+
+def _total(tx: Transaction, scope: str, like: Money) -> Money:
+    row = tx.get(r.Total, f"{scope}|{like.asset.id}")
+    return row.amount if row else like.asset.zero()

@@ -1,0 +1,104 @@
+"""Policies: functions that narrow or order offers, list in, list out.
+
+A policy is any callable from a list of offers to a list of some of them; the first of the list is
+preferred.  Offers arrive ordered by the plan's objective.  `first >> second` applies both, `first
+| second` the second only where the first leaves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from agentkit.errors import ConfigError
+from agentkit.market.offer import Offer
+from agentkit.money import Money
+
+Choose = Callable[[list[Offer]], list[Offer]]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A named function on offers that composes with others; the name explains rejections."""
+
+    name: str
+    choose: Choose
+
+    def __call__(self, offers: list[Offer]) -> list[Offer]:
+        return self.choose(offers)
+
+    def __rshift__(self, then: Choose) -> Policy:
+        return Policy(f"{self.name} >> {name_of(then)}", lambda offers: then(self(offers)))
+
+    def __rrshift__(self, first: Choose) -> Policy:
+        return Policy(f"{name_of(first)} >> {self.name}", lambda offers: self(first(offers)))
+
+    def __or__(self, otherwise: Choose) -> Policy:
+        return Policy(
+            f"{self.name} | {name_of(otherwise)}",
+            lambda offers: self(offers) or otherwise(offers),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def name_of(policy: Choose) -> str:
+    """Return what to call a policy in a plan's explanations."""
+    return str(policy) if isinstance(policy, Policy) else getattr(policy, "__name__", "policy")
+
+
+cheapest = Policy("cheapest", lambda offers: sorted(offers, key=lambda o: o.price.units))
+fastest = Policy("fastest", lambda offers: sorted(offers, key=lambda o: o.eta))
+attested = Policy("attested", lambda offers: [o for o in offers if "tee" in o.evidence])
+
+
+def allow(*patterns: str) -> Policy:
+    """Keep only providers whose name fits one of the patterns."""
+    return Policy(
+        f"allow({', '.join(patterns)})", lambda offers: [o for o in offers if fits(o, patterns)]
+    )
+
+
+def deny(*patterns: str) -> Policy:
+    """Leave out providers whose name fits one of the patterns."""
+    return Policy(
+        f"deny({', '.join(patterns)})", lambda offers: [o for o in offers if not fits(o, patterns)]
+    )
+
+
+def max_price(amount: str | Money) -> Policy:
+    """Leave out offers whose at most, for one purchase, is above `amount`."""
+    limit = Money.parse(amount)
+    return Policy(
+        f"max_price({limit})",
+        lambda offers: [o for o in offers if o.at_most.units <= limit.bind(o.at_most.asset).units],
+    )
+
+
+def prefer(pattern: str, within: str = "0%") -> Policy:
+    """Put a provider first where its price is within a percentage of the lowest."""
+    percent = _percent(within)
+
+    def choose(offers: list[Offer]) -> list[Offer]:
+        if not offers:
+            return []
+        most = min(o.price.units for o in offers) * (100 + percent)
+        return sorted(
+            offers, key=lambda o: not (fits(o, (pattern,)) and o.price.units * 100 <= most)
+        )
+
+    return Policy(f"prefer({pattern}, within={within})", choose)
+
+
+def fits(offer: Offer, patterns: tuple[str, ...]) -> bool:
+    """Whether an offer's provider, or provider/node label, fits one of the globs."""
+    return any(fnmatchcase(name, p) for p in patterns for name in (offer.provider, offer.label))
+
+
+def _percent(text: str) -> int:
+    number = text.removesuffix("%")
+    if not (text.endswith("%") and number.isdigit()):
+        raise ConfigError(f"{text!r} is not a percentage", hint='write within="10%"')
+    return int(number)

@@ -1,0 +1,443 @@
+"""Buying one purchase: attempts in order, each journalled before it leaves, paid at most once.
+
+reattach to what an earlier process left open
+-> for each offer: open (durable) -> submit -> result -> verify -> settle (durable) -> done
+-> a failure known not to be paid: the next try;  unknown: find out, or count it as spent
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from agentkit.artifacts import Artifact
+from agentkit.errors import (
+    BadAmount,
+    InsufficientFunds,
+    OfferExpired,
+    OverBudget,
+    PaymentError,
+    ProviderError,
+    RateLimited,
+    RunPaused,
+    StateError,
+    Unavailable,
+)
+from agentkit.graph.nodes import InferNode, SqlNode, TrainNode
+from agentkit.journal import events as e
+from agentkit.journal.events import Produced
+from agentkit.journal.runstate import Purchase, RunState
+from agentkit.market.attempt import Attempt, JobStatus, Message, Payment, Result
+from agentkit.market.offer import Offer, charge
+from agentkit.market.plan import PlannedNode
+from agentkit.market.receipt import Receipt
+from agentkit.market.seams import Event, Provider, Rail, Transaction
+from agentkit.market.task import Task
+from agentkit.money import Money
+from agentkit.runtime import verify
+from agentkit.runtime.means import Means, keep
+
+T = TypeVar("T")
+
+FIND_PATIENCE = 10.0
+"""Seconds for which a provider that can be asked is asked what became of an attempt."""
+
+COOLDOWN = 15.0
+"""Seconds for which a provider node that could not be reached is tried last."""
+
+
+@dataclass(frozen=True)
+class Want:
+    """One purchase: the task, where it is planned, and the event that records its delivery."""
+
+    node: InferNode | TrainNode | SqlNode
+    planned: PlannedNode
+    task: Task
+    purchase: str
+    item: int | None
+    event: Callable[[tuple[Produced, ...], Receipt], Event]
+
+
+class Buyer:
+    """Buys for one run.  `rebuy`: the user asked to buy again what is uncertain."""
+
+    def __init__(self, means: Means, state: RunState, *, rebuy: bool = False) -> None:
+        self._means, self._state, self._rebuy = means, state, rebuy
+        self._funding: dict[str, asyncio.Lock] = {}
+        self._cool: dict[str, float] = {}
+        self._errands: set[asyncio.Task[None]] = set()
+        self.stopping = asyncio.Event()
+
+    @property
+    def run(self) -> str:
+        return self._state.run
+
+    async def buy(self, want: Want) -> tuple[Artifact, ...]:
+        """Return the verified outputs of a purchase, paid for and journalled.
+
+        Raises RunPaused when it cannot go on: offers used up, outcome unknown, no funds.
+        """
+        past = self._state.purchases.get(want.purchase, Purchase())
+        forgiven = past.uncertain + len(past.open) if self._rebuy else 0
+        for attempt in list(past.open.values()):
+            outputs = await self._reattach(want, attempt)
+            if outputs is not None:
+                return outputs
+        self._check_unknown(want, forgiven)
+        return await self._try_offers(want, forgiven)
+
+    async def cancel(self, attempt: Attempt) -> None:
+        """Stop an open attempt at its provider and close it; used when the run is cancelled."""
+        offer = self._state.offers[attempt.terms]
+        with suppress(ProviderError):
+            await self._provider(attempt.provider).cancel(attempt)
+        known = offer.pays == "on_delivery"
+        await self._close(attempt, "unpaid" if known else "uncertain", "the run was cancelled")
+
+    async def settle_errands(self) -> None:
+        """Wait for messages that are still on their way to providers."""
+        await asyncio.gather(*self._errands, return_exceptions=True)
+
+    # -- tries -----------------------------------------------------------------------------------
+
+    async def _try_offers(self, want: Want, forgiven: int) -> tuple[Artifact, ...]:
+        reasons: list[str] = []
+        for offer in self._ordered(want.planned.offers):
+            for pause in _pauses(want.node.retries):
+                try:
+                    return await self._attempt(want, await self._fresh(want, offer))
+                except ProviderError as wrong:
+                    reasons.append(str(wrong))
+                    self._check_unknown(want, forgiven)
+                    if not wrong.retryable:
+                        break
+                    asked = self._cool_down(offer, wrong)
+                await self._or_stop(asyncio.sleep(max(pause, asked)))
+        raise self._pause(f"no offer for {want.node.name!r} is left: {'; '.join(reasons[-4:])}")
+
+    def _ordered(self, offers: Sequence[Offer]) -> list[Offer]:
+        now = time.monotonic()
+        return sorted(offers, key=lambda offer: self._cool.get(offer.label, 0.0) > now)
+
+    def _cool_down(self, offer: Offer, wrong: ProviderError) -> float:
+        """Note that an offer's node was out of reach; returns the seconds it asks to wait."""
+        if isinstance(wrong, Unavailable):
+            self._cool[offer.label] = time.monotonic() + COOLDOWN
+        return wrong.retry_after if isinstance(wrong, RateLimited) else 0.0
+
+    async def _fresh(self, want: Want, offer: Offer) -> Offer:
+        """Return the offer, or its provider's new one on terms that are no dearer."""
+        if time.time() < offer.expires or want.planned.spec is None:
+            return offer
+        again = await self._provider(offer.provider).offers(want.planned.spec)
+        for new in again:
+            if new.terms == offer.terms:
+                return new.model_copy(update={"at_most": min(new.at_most, offer.at_most)})
+        raise OfferExpired("the price has changed since the plan was made", provider=offer.label)
+
+    async def _attempt(self, want: Want, offer: Offer) -> tuple[Artifact, ...]:
+        attempt = self._next_attempt(want, offer)
+        payment = await self._open(want, offer, attempt)
+        provider = self._provider(offer.provider)
+        try:
+            async with asyncio.timeout(want.node.timeout):
+                await provider.submit(want.task, offer, attempt, payment)
+                result = await self._result(provider, offer, attempt)
+            verify.check(want.node, offer, attempt, result)
+        except TimeoutError:
+            wrong = Unavailable(
+                f"no result in {want.node.timeout} s", provider=offer.label, unknown=True
+            )
+            return await self._lost(want, offer, attempt, wrong)
+        except ProviderError as wrong:
+            return await self._lost(want, offer, attempt, wrong)
+        return await self._settle(want, attempt, result)
+
+    def _next_attempt(self, want: Want, offer: Offer) -> Attempt:
+        past = self._state.purchases.get(want.purchase, Purchase())
+        attempt = Attempt.at(
+            want.purchase,
+            len(past.attempts),
+            offer,
+            run=self.run,
+            item=want.item,
+            task=want.task.digest,
+            at_most=_at_most(want.task, offer),
+        )
+        if attempt.at_most > offer.at_most:
+            raise OfferExpired(
+                f"the task can come to {attempt.at_most}, above the offer's {offer.at_most}",
+                provider=offer.label,
+            )
+        return attempt
+
+    async def _result(self, provider: Provider, offer: Offer, attempt: Attempt) -> Result:
+        """Wait for a result; a stop leaves it behind only where it can be found again."""
+        waiting = provider.result(attempt)
+        return await (self._or_stop(waiting) if offer.finds else waiting)
+
+    # -- opening ---------------------------------------------------------------------------------
+
+    async def _open(self, want: Want, offer: Offer, attempt: Attempt) -> Payment:
+        """Reserve an attempt everywhere and journal it; from here on it may be sent."""
+        if self.stopping.is_set():
+            raise self._pause("it was asked to stop")
+        rail = self._means.rails[offer.rail]
+        try:
+            return await self._commit_open(rail, attempt)
+        except InsufficientFunds:
+            await self._confirm(want, offer)
+            await self._fund(rail, offer, attempt)
+        except OverBudget as wrong:
+            if wrong.limit != "hold":
+                raise self._pause(str(wrong)) from wrong
+            await self._hold_more(attempt)
+        try:
+            return await self._commit_open(rail, attempt)
+        except (PaymentError, OverBudget) as wrong:
+            raise self._pause(str(wrong)) from wrong
+
+    async def _commit_open(self, rail: Rail, attempt: Attempt) -> Payment:
+        opened = e.AttemptOpened(attempt=attempt)
+
+        def work(tx: Transaction) -> Payment:
+            self._means.ledger.reserve(tx, attempt)
+            payment = rail.reserve(tx, attempt)
+            tx.append(self.run, opened)
+            return payment
+
+        payment = await self._means.journal.commit(work)
+        self._state.apply(opened)
+        return payment
+
+    async def _hold_more(self, attempt: Attempt) -> None:
+        """Take a further hold for an attempt beyond the plan's worst case, or pause."""
+        ledger, budget = self._means.ledger, self._state.planned.budget
+        try:
+            await self._means.journal.commit(
+                lambda tx: ledger.hold(tx, self.run, attempt.at_most, budget)
+            )
+        except OverBudget as wrong:
+            raise self._pause(str(wrong)) from wrong
+
+    async def _confirm(self, want: Want, offer: Offer) -> None:
+        """Hear the offer again before money is locked up for its provider node."""
+        if want.planned.spec is None:
+            return
+        again = await self._provider(offer.provider).offers(want.planned.spec)
+        if all(new.terms != offer.terms for new in again):
+            raise OfferExpired("it no longer offers these terms", provider=offer.label)
+
+    async def _fund(self, rail: Rail, offer: Offer, attempt: Attempt) -> None:
+        """Have the rail put enough in place for what this run still plans with the payee."""
+        lock = self._funding.setdefault(offer.payee or offer.label, asyncio.Lock())
+        async with lock:
+            try:
+                need = max(self._planned(offer), attempt.at_most)
+                for message in await rail.fund(offer, self.run, need):
+                    await self._carry(rail, message)
+            except (PaymentError, StateError, OverBudget) as wrong:
+                raise self._pause(f"{offer.label} cannot be paid: {wrong}") from wrong
+
+    def _planned(self, offer: Offer) -> Money:
+        """Return the at most of everything this run still plans with an offer's payee."""
+        total = offer.at_most.asset.zero()
+        for node in self._state.planned.nodes:
+            mine = node.offer and (node.offer.rail, node.offer.payee) == (offer.rail, offer.payee)
+            if node.offer and mine and node.name not in self._state.done:
+                left = node.items - len(self._state.items.get(node.name, ()))
+                total += node.offer.at_most * max(left, 0)
+        return total
+
+    # -- endings ---------------------------------------------------------------------------------
+
+    async def _settle(self, want: Want, attempt: Attempt, result: Result) -> tuple[Artifact, ...]:
+        """Pay for a verified result and record it, in one transaction."""
+        outputs = await self._means.put(result.outputs)
+        rail = self._means.rails[attempt.rail]
+
+        def work(tx: Transaction) -> tuple[Event, Sequence[Message]]:
+            receipt, messages = rail.settle(tx, attempt, result)
+            self._means.ledger.spend(tx, attempt, receipt.amount, receipt.standing)
+            event = want.event(keep(tx, outputs), receipt)
+            tx.append(self.run, event)
+            return event, messages
+
+        event, messages = await self._durably(work)
+        self._state.apply(event)
+        for message in messages:
+            self._send(rail, message)
+        return outputs
+
+    async def _lost(
+        self, want: Want, offer: Offer, attempt: Attempt, wrong: ProviderError
+    ) -> tuple[Artifact, ...]:
+        """End an attempt that failed, or carry it on when the provider turns out to have it."""
+        if wrong.unknown and offer.finds:
+            outputs = await self._reattach(want, attempt)
+            if outputs is not None:
+                return outputs
+        else:
+            paid = wrong.unknown and offer.pays != "on_delivery"
+            await self._close(attempt, "uncertain" if paid else "unpaid", str(wrong))
+        raise wrong
+
+    async def _reattach(self, want: Want, attempt: Attempt) -> tuple[Artifact, ...] | None:
+        """Take up an open attempt where it stands; None once it is closed without a result."""
+        offer = self._state.offers[attempt.terms]
+        if not offer.finds:
+            on_delivery = offer.pays == "on_delivery"
+            why = "the provider cannot be asked what became of it"
+            await self._close(attempt, "unpaid" if on_delivery else "uncertain", why)
+            return None
+        try:
+            status = await self._find(attempt)
+            if status is None or status.state in ("failed", "cancelled"):
+                await self._close(attempt, "unpaid", _story(status))
+                return None
+            provider = self._provider(attempt.provider)
+            result = await self._result(provider, offer, attempt)
+            verify.check(want.node, offer, attempt, result)
+        except ProviderError as wrong:
+            if wrong.unknown and offer.pays != "on_delivery":
+                raise self._pause(
+                    f"{offer.label} cannot be asked: {wrong}", uncertain=True
+                ) from wrong
+            await self._close(attempt, "unpaid", str(wrong))
+            return None
+        return await self._settle(want, attempt, result)
+
+    async def _find(self, attempt: Attempt) -> JobStatus | None:
+        """Ask what became of an attempt, for as long as patience lasts."""
+        provider = self._provider(attempt.provider)
+        until = time.monotonic() + FIND_PATIENCE
+        for pause in _pauses(20):
+            try:
+                return await provider.find(attempt)
+            except Unavailable:
+                if time.monotonic() + pause > until:
+                    raise
+            await self._or_stop(asyncio.sleep(pause))
+        return None
+
+    async def _close(
+        self, attempt: Attempt, outcome: Literal["unpaid", "uncertain"], reason: str
+    ) -> None:
+        """Record that an attempt came to nothing, or that nobody can say."""
+        rail, ledger = self._means.rails[attempt.rail], self._means.ledger
+
+        def work(tx: Transaction) -> Event:
+            rail.release(tx, attempt, uncertain=outcome == "uncertain")
+            receipt = None
+            if outcome == "uncertain":
+                ledger.spend(tx, attempt, attempt.at_most, "uncertain")
+                receipt = Receipt(
+                    attempt=attempt, standing="uncertain", amount=attempt.at_most, at=tx.now
+                )
+            else:
+                ledger.unreserve(tx, attempt)
+            closed = e.AttemptClosed(
+                attempt=attempt.id,
+                purchase=attempt.purchase,
+                node=attempt.node,
+                item=attempt.item,
+                outcome=outcome,
+                reason=reason,
+                receipt=receipt,
+            )
+            tx.append(self.run, closed)
+            return closed
+
+        self._state.apply(await self._durably(work))
+
+    def _check_unknown(self, want: Want, forgiven: int) -> None:
+        """Pause before buying again what may have been bought, unless the rules allow it.
+
+        `forgiven`: how many unknown outcomes the user has looked at and asked to buy again.
+        """
+        past = self._state.purchases.get(want.purchase, Purchase())
+        if past.uncertain <= forgiven:
+            return
+        below = self._means.allowance.rebuy_below
+        last = past.attempts[-1]
+        small = below is not None and last.at_most < below
+        if small or want.node.on_unknown == "rebuy":
+            return
+        raise self._pause(
+            f"whether {last.provider} did {want.node.name!r} is unknown, and {last.at_most} counts"
+            " as spent",
+            uncertain=True,
+        )
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    async def _durably(self, work: Callable[[Transaction], T]) -> T:
+        """Commit a work that must be written even when this task is being cancelled."""
+        write = asyncio.ensure_future(self._means.journal.commit(work))
+        try:
+            return await asyncio.shield(write)
+        except asyncio.CancelledError:
+            await asyncio.wait([write])
+            raise
+
+    async def _or_stop(self, waiting: Awaitable[T]) -> T:
+        """Wait for something, or raise RunPaused as soon as the run is asked to stop."""
+        task = asyncio.ensure_future(waiting)
+        stop = asyncio.ensure_future(self.stopping.wait())
+        try:
+            await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise self._pause("it was asked to stop")
+        finally:
+            stop.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+
+    def _send(self, rail: Rail, message: Message) -> None:
+        """Bring a message to a provider without waiting; the next one would cover it."""
+        errand = asyncio.create_task(self._carry_quietly(rail, message))
+        self._errands.add(errand)
+        errand.add_done_callback(self._errands.discard)
+
+    async def _carry_quietly(self, rail: Rail, message: Message) -> None:
+        with suppress(ProviderError):
+            await self._carry(rail, message)
+
+    async def _carry(self, rail: Rail, message: Message) -> None:
+        await rail.finish(await self._provider(message.provider).carry(message))
+
+    def _provider(self, name: str) -> Provider:
+        provider = self._means.providers.get(name)
+        if provider is None:
+            raise Unavailable("is not among the configured providers", provider=name)
+        return provider
+
+    def _pause(self, why: str, *, uncertain: bool = False) -> RunPaused:
+        command = f"agentkit resume {self.run}" + (" --rebuy" if uncertain else "")
+        return RunPaused(self.run, why, command, uncertain=uncertain)
+
+
+def _pauses(retries: int) -> Iterator[float]:
+    """Yield 1 + `retries` waiting times, growing and jittered, in seconds."""
+    for number in range(1 + retries):
+        yield min(5.0, 0.1 * 2**number) * (0.5 + random.random())  # noqa: S311
+
+
+def _at_most(task: Task, offer: Offer) -> Money:
+    try:
+        return charge(offer.at_most.asset, offer.rates, task.load.most)
+    except BadAmount as unpriced:
+        raise OfferExpired(str(unpriced), provider=offer.label) from unpriced
+
+
+def _story(status: JobStatus | None) -> str:
+    if status is None:
+        return "it never arrived"
+    return f"the provider says {status.state}" + (f": {status.reason}" if status.reason else "")

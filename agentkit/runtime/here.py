@@ -1,0 +1,109 @@
+"""Nodes that run on this machine: sources, splits, users' functions."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import hashlib
+import io
+import json
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from agentkit.artifacts import Artifact, Dataset, Json, Table
+from agentkit.errors import StateCorrupt, StoreUnavailable, WrongInput
+from agentkit.graph.nodes import LocalNode, SourceNode, SplitNode
+
+MOST_BYTES = 256 * 1024 * 1024
+"""The largest source that is read into memory."""
+
+
+async def source(node: SourceNode, folder: Path) -> Dataset:
+    """Bring a table in; raises WrongInput, StoreUnavailable, StateCorrupt (another sha256)."""
+    if "://" not in node.source:
+        data = await asyncio.to_thread(_read_file, folder / node.source)
+    elif node.source.startswith(("https://", "http://")):
+        data = await _fetch(node.source)
+    else:
+        raise WrongInput(
+            f"source {node.source!r} has a scheme that is not read here",
+            hint="use a path, or an http:// or https:// address",
+        )
+    if node.sha256 and hashlib.sha256(data).hexdigest() != node.sha256:
+        raise StateCorrupt(
+            f"{node.source} is not what sha256= pins",
+            hint="check the file, or take the new hash into the graph",
+        )
+    return Dataset.dump(read_rows(data, node.source))
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as wrong:
+        raise WrongInput(
+            f"{path} cannot be read: {wrong.strerror}", hint="give source= a path that exists"
+        ) from wrong
+
+
+async def _fetch(url: str) -> bytes:
+    try:
+        timeout = aiohttp.ClientTimeout(total=300)
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as answer:
+            answer.raise_for_status()
+            data = await answer.content.read(MOST_BYTES + 1)
+    except (aiohttp.ClientError, TimeoutError) as wrong:
+        raise StoreUnavailable(f"{url} cannot be fetched: {wrong}") from wrong
+    if len(data) > MOST_BYTES:
+        raise WrongInput(f"{url} is larger than {MOST_BYTES >> 20} MiB")
+    return data
+
+
+def read_rows(data: bytes, name: str) -> list[dict[str, Any]]:
+    """Return the rows of a JSON Lines, JSON or CSV table, told apart by the name's suffix."""
+    try:
+        text = data.decode("utf-8-sig")
+        if name.lower().endswith(".csv"):
+            rows: list[Any] = list(csv.DictReader(io.StringIO(text, newline="")))
+        elif name.lower().endswith(".json"):
+            rows = json.loads(text)
+        else:
+            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except (ValueError, csv.Error) as wrong:
+        raise WrongInput(
+            f"{name} is not a table: {wrong}",
+            hint="give JSON Lines (.jsonl), a JSON list (.json) or CSV (.csv) in UTF-8",
+        ) from wrong
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise WrongInput(f"{name} is not a list of objects", hint="one JSON object for each row")
+    return rows
+
+
+def split(node: SplitNode, table: Table) -> tuple[Dataset, Dataset]:
+    """Part the rows by a draw that depends on the seed alone."""
+    rows = table.rows()
+    order = list(range(len(rows)))
+    random.Random(node.seed).shuffle(order)  # noqa: S311  # a draw to be repeated, not a secret
+    first = set(order[: round(len(rows) * node.at)])
+    return (
+        Dataset.dump(row for number, row in enumerate(rows) if number in first),
+        Dataset.dump(row for number, row in enumerate(rows) if number not in first),
+    )
+
+
+def call(node: LocalNode, fn: Callable[..., Any], inputs: Sequence[Artifact]) -> Artifact:
+    """Call a user's function; raises WrongInput when it returns what the node does not promise."""
+    value = fn(*inputs)
+    (promised,) = node.outputs
+    if isinstance(value, promised):
+        return value
+    if promised is Json:
+        return Json.dump(value)
+    raise WrongInput(
+        f"the function of node {node.name!r} returned a {type(value).__name__},"
+        f" and its annotation promises a {promised.__name__}"
+    )

@@ -1,0 +1,214 @@
+"""The handle on a run, and what it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+from agentkit.artifacts import Artifact
+from agentkit.errors import RunFailed, RunNotFound, RunPaused, UnknownInput
+from agentkit.graph.refs import Ref
+from agentkit.journal import events as e
+from agentkit.journal import records as r
+from agentkit.journal.journal import Journal
+from agentkit.journal.lease import Lease
+from agentkit.journal.runstate import RunState
+from agentkit.market.plan import Plan
+from agentkit.market.receipt import Receipt, Standing
+from agentkit.market.seams import Event, Transaction
+from agentkit.money import Money
+from agentkit.runtime.execution import Execution
+from agentkit.runtime.means import Means
+
+A = TypeVar("A", bound=Artifact)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run produced and what it cost."""
+
+    run_id: str
+    plan: Plan
+    artifacts: Mapping[str, tuple[Artifact, ...]]
+    receipts: tuple[Receipt, ...]
+
+    @overload
+    def __getitem__(self, ref: Ref[A]) -> A: ...
+
+    @overload
+    def __getitem__(self, ref: str) -> Artifact: ...
+
+    def __getitem__(self, ref: Ref[Any] | str) -> Artifact:
+        """Return the artifact of a ref, or the first output of a node by name."""
+        name, output = (ref, 0) if isinstance(ref, str) else (ref.node, ref.output)
+        if name not in self.artifacts:
+            raise UnknownInput(f"the run had no node {name!r}")
+        return self.artifacts[name][output]
+
+    @property
+    def paid(self) -> Money:
+        """What was paid; neither what others bill nor what is uncertain."""
+        return self.total("paid")
+
+    @property
+    def uncertain(self) -> Money:
+        """What counts as spent although nobody can say whether it bought anything."""
+        return self.total("uncertain")
+
+    @property
+    def billed_elsewhere(self) -> Money:
+        """What providers bill by themselves, at the configured prices."""
+        return self.total("billed elsewhere")
+
+    def total(self, standing: Standing) -> Money:
+        """Return the sum of the receipts of one standing."""
+        return total(self.receipts, standing, self.plan.price)
+
+    def summary(self) -> str:
+        """Return a JSON text of what was done and paid, for notes and logs."""
+        nodes = {name: [a.digest for a in outputs] for name, outputs in self.artifacts.items()}
+        return json.dumps({"run": self.run_id, "paid": str(self.paid), "nodes": nodes})
+
+
+def total(receipts: Sequence[Receipt], standing: Standing, like: Money) -> Money:
+    """Return the sum of the receipts of one standing, in the asset of `like`."""
+    units = sum(receipt.amount.units for receipt in receipts if receipt.standing == standing)
+    return Money(units, like.asset)
+
+
+class Run:
+    """A run this process executes: watch it, await its result, stop or cancel it."""
+
+    def __init__(self, means: Means, execution: Execution, lease: Lease) -> None:
+        self._means, self._execution, self._lease = means, execution, lease
+        self._task = asyncio.create_task(self._execute())
+
+    @property
+    def id(self) -> str:
+        return self._execution.state.run
+
+    @property
+    def plan(self) -> Plan:
+        return self._execution.state.planned
+
+    @property
+    def status(self) -> RunState:
+        """The state of the run as far as it is durable."""
+        return self._execution.state
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Yield every event of the run from its first; a slow reader holds nothing back."""
+        position = 0
+        while True:
+            self._execution.changed.clear()
+            ended = self._task.done()
+            rows = await self._means.journal.rows(self.id, position, 500)
+            for row in rows:
+                position = row.seq
+                yield row.event()
+            if rows:
+                continue
+            if ended:
+                return
+            waiter = asyncio.ensure_future(self._execution.changed.wait())
+            await asyncio.wait([waiter, self._task], return_when=asyncio.FIRST_COMPLETED)
+            waiter.cancel()
+
+    async def result(self) -> RunResult:
+        """Wait for the end; raises RunFailed, RunPaused, or StateError when it cannot go on."""
+        await asyncio.shield(self._task)
+        return await result_of(self._means, self._execution.state)
+
+    async def stop(self) -> None:
+        """Pause: buy nothing more, settle what is under way, record where it stands."""
+        self._execution.stop()
+        await asyncio.wait([self._task])
+
+    async def cancel(self) -> None:
+        """End the run for good; open attempts are cancelled at their providers."""
+        self._execution.cancel()
+        await asyncio.wait([self._task])
+
+    async def _execute(self) -> None:
+        try:
+            await self._execution.go()
+        finally:
+            self._lease.close()
+
+
+async def start(means: Means, plan: Plan) -> Run:
+    """Reserve the plan's worst case and begin; raises OverBudget with nothing spent."""
+    run = f"r{secrets.token_hex(4)}"
+    started = e.RunStarted(plan=plan)
+    lease = means.journal.lease(run)
+
+    def work(tx: Transaction) -> None:
+        means.ledger.hold(tx, run, plan.at_most, plan.budget)
+        tx.append(run, started)
+
+    try:
+        await means.journal.commit(work)
+    except BaseException:
+        lease.close()
+        raise
+    state = RunState(run)
+    state.apply(started)
+    return Run(means, Execution(means, state), lease)
+
+
+async def resume(means: Means, run: str, *, plan: Plan | None = None, rebuy: bool = False) -> Run:
+    """Go on with a run where its journal stands, under a new plan if one is given.
+
+    Raises RunNotFound, RunPaused when another process has it, JournalDamaged, OverBudget.
+    """
+    lease = means.journal.lease(run)
+    try:
+        await means.journal.check()
+        state = await read(means.journal, run)
+        if state.outcome in ("done", "failed", "cancelled"):
+            return Run(means, Execution(means, state), lease)
+        resumed = e.RunResumed(plan=plan)
+
+        def work(tx: Transaction) -> None:
+            hold = tx.get(r.Hold, run)
+            if plan and (hold is None or plan.at_most > hold.left):
+                held = hold.left if hold else plan.at_most.asset.zero()
+                means.ledger.hold(tx, run, plan.at_most - held, plan.budget)
+            tx.append(run, resumed)
+
+        await means.journal.commit(work)
+        state.apply(resumed)
+    except BaseException:
+        lease.close()
+        raise
+    return Run(means, Execution(means, state, rebuy=rebuy), lease)
+
+
+async def read(journal: Journal, run: str) -> RunState:
+    """Fold a run's stream; raises RunNotFound, JournalDamaged."""
+    rows = await journal.rows(run)
+    if not rows:
+        raise RunNotFound(f"there is no run {run!r} in {journal.path}")
+    return RunState.of(run, (row.event() for row in rows))
+
+
+async def result_of(means: Means, state: RunState) -> RunResult:
+    """Return what a run left; raises RunFailed or RunPaused for one that is not done."""
+    if state.outcome == "failed":
+        raise RunFailed(state.run, tuple(state.failures.items()))
+    if state.outcome == "cancelled":
+        raise RunFailed(state.run, (), hint="it was cancelled; run the plan again")
+    if state.outcome != "done":
+        flag = " --rebuy" if state.uncertain else ""
+        raise RunPaused(
+            state.run, state.why, f"agentkit resume {state.run}{flag}", uncertain=state.uncertain
+        )
+    artifacts = {
+        name: tuple([await means.get(produced) for produced in outputs])
+        for name, outputs in state.done.items()
+    }
+    return RunResult(state.run, state.planned, artifacts, tuple(state.receipts))

@@ -1,0 +1,106 @@
+"""What several tests need: a small market of fakes, and the means to run plans on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentkit.graph.builder import JobGraph
+from agentkit.graph.frozen import FrozenGraph
+from agentkit.journal.journal import Journal
+from agentkit.market.allowance import Allowance
+from agentkit.market.plan import Plan
+from agentkit.market.seams import Provider
+from agentkit.memory.local import LocalStore
+from agentkit.money import Money
+from agentkit.payments.budget import Budget
+from agentkit.planner.planner import Market, Wish, make_plan
+from agentkit.planner.policy import Choose
+from agentkit.runtime import run as runs
+from agentkit.runtime.means import Means
+from agentkit.testing.fakes import NETWORK, USDC, FakeProvider, ToyRail
+
+WALLET = "0x00000000000000000000000000000000000000AA"
+
+
+def usdc(amount: str) -> Money:
+    return Money.parse(f"{amount} USDC").bind(USDC)
+
+
+@dataclass
+class Toy:
+    """A market of fakes in one folder; `again` is the same one seen by a later process."""
+
+    folder: Path
+    journal: Journal
+    providers: dict[str, FakeProvider]
+    rail: ToyRail
+    allowance: Allowance
+
+    @property
+    def market(self) -> Market:
+        return Market(
+            NETWORK, self._providers, {"toy": self.rail}, self.allowance, WALLET, self.folder
+        )
+
+    @property
+    def _providers(self) -> Mapping[str, Provider]:
+        return dict(self.providers)
+
+    @property
+    def means(self) -> Means:
+        return Means(
+            self.journal,
+            self._providers,
+            {"toy": self.rail},
+            Budget(self.allowance),
+            self.allowance,
+            LocalStore(self.folder / "artifacts"),
+            self.folder,
+        )
+
+    @property
+    def executions(self) -> list[str]:
+        return [attempt for p in self.providers.values() for attempt in p.executions]
+
+    async def plan(
+        self, graph: JobGraph | FrozenGraph, budget: str = "1", policy: Choose | None = None
+    ) -> Plan:
+        frozen = graph.freeze() if isinstance(graph, JobGraph) else graph
+        return await make_plan(frozen, self.market, Wish(budget=usdc(budget), policy=policy))
+
+    async def run(self, graph: JobGraph, budget: str = "1") -> runs.RunResult:
+        run = await runs.start(self.means, await self.plan(graph, budget))
+        return await run.result()
+
+
+@asynccontextmanager
+async def toy(
+    folder: Path,
+    *,
+    allowance: Allowance | None = None,
+    rail: ToyRail | None = None,
+    **providers: FakeProvider,
+) -> AsyncIterator[Toy]:
+    """Open the toy market of a folder; without providers it has `one` and the dearer `two`."""
+    journal = await Journal.open(folder / "home", WALLET)
+    if not providers:
+        providers = {
+            "one": FakeProvider("one", folder / "one"),
+            "two": FakeProvider("two", folder / "two", factor=2),
+        }
+    try:
+        yield Toy(folder, journal, providers, rail or ToyRail(), allowance or Allowance())
+    finally:
+        await journal.close()
+
+
+async def until(condition: object, seconds: float = 10.0) -> None:
+    """Wait until a callable returns something true."""
+    assert callable(condition)
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)

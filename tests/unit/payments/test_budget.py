@@ -1,0 +1,188 @@
+"""The allowance under races: between tasks of one process, and between processes."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentkit.errors import NotAllowed, OverBudget
+from agentkit.journal import records as r
+from agentkit.journal.journal import Journal
+from agentkit.market.allowance import Allowance
+from agentkit.market.attempt import Attempt
+from agentkit.market.seams import Transaction
+from agentkit.payments.budget import Budget
+from support import WALLET, usdc
+
+RACER = """
+import asyncio, sys
+from pathlib import Path
+from agentkit.errors import OverBudget
+from agentkit.journal.journal import Journal
+from agentkit.market.allowance import Allowance
+from agentkit.payments.budget import Budget
+from support import WALLET, usdc
+
+async def main() -> None:
+    journal = await Journal.open(Path(sys.argv[1]), WALLET)
+    budget, got = Budget(Allowance(total=usdc("0.00004"))), 0
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for number in range(20):
+        run = f"r{sys.argv[2]}-{number}"
+        try:
+            await journal.commit(lambda tx: budget.hold(tx, run, usdc("0.000001"), None))
+            got += 1
+        except OverBudget as refused:
+            assert refused.limit == "total"
+    print(got, flush=True)
+    await journal.close()
+
+asyncio.run(main())
+"""
+
+
+def attempt(number: int, at_most: str, provider: str = "one", run: str = "r1") -> Attempt:
+    return Attempt(
+        id=f"{number:064x}",
+        purchase=f"{number:064x}",
+        n=0,
+        run=run,
+        node="n",
+        provider=provider,
+        rail="toy",
+        terms="t",
+        at_most=usdc(at_most),
+        task="t",
+    )
+
+
+def test_processes_that_race_for_an_allowance_stop_exactly_at_it(tmp_path: Path) -> None:
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACER, str(tmp_path), str(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={"PYTHONPATH": ":".join(sys.path)},
+        )
+        for number in range(3)
+    ]
+    for racer in racers:
+        assert racer.stdout and racer.stdout.readline() == "ready\n"
+    got = [int(racer.communicate("go\n", timeout=60)[0]) for racer in racers]
+    assert sum(got) == 40  # 60 were asked for
+    assert all(racer.returncode == 0 for racer in racers)
+
+
+async def test_one_of_two_gets_the_last_unit(tmp_path: Path) -> None:
+    journals = [await Journal.open(tmp_path, WALLET) for _ in range(2)]
+    budget = Budget(Allowance(per_day=usdc("0.000001")))
+
+    def hold(run: str) -> object:
+        return lambda tx: budget.hold(tx, run, usdc("0.000001"), None)
+
+    outcomes = await asyncio.gather(
+        *(j.commit(hold(f"r{n}")) for n, j in enumerate(journals)),  # type: ignore[arg-type]
+        return_exceptions=True,
+    )
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NoneType", "OverBudget"]
+    for journal in journals:
+        await journal.close()
+
+
+async def test_an_attempt_is_paid_once_and_never_above_its_at_most(tmp_path: Path) -> None:
+    journal = await Journal.open(tmp_path, WALLET)
+    budget, one = Budget(Allowance()), attempt(1, "0.5")
+
+    def reserve(tx: Transaction) -> None:
+        budget.hold(tx, "r1", usdc("1"), None)
+        budget.reserve(tx, one)
+
+    await journal.commit(reserve)
+    with pytest.raises(NotAllowed, match="more than the attempt's at most"):
+        await journal.commit(lambda tx: budget.spend(tx, one, usdc("0.6"), "paid"))
+    await journal.commit(lambda tx: budget.spend(tx, one, usdc("0.4"), "paid"))
+    with pytest.raises(Exception, match="already settled"):
+        await journal.commit(lambda tx: budget.spend(tx, one, usdc("0.4"), "paid"))
+    with pytest.raises(Exception, match="already settled"):
+        await journal.commit(lambda tx: budget.unreserve(tx, one))
+    total = await journal.commit(lambda tx: tx.every(r.Total, "ever"))
+    assert [row.amount for row in total] == [usdc("0.4")]
+    await journal.close()
+
+
+async def test_only_listed_providers_are_paid(tmp_path: Path) -> None:
+    journal = await Journal.open(tmp_path, WALLET)
+    budget = Budget(Allowance(providers=("native", "gaia*")))
+    await journal.commit(lambda tx: budget.hold(tx, "r1", usdc("1"), None))
+    await journal.commit(lambda tx: budget.reserve(tx, attempt(1, "0.1", "gaia-2")))
+    with pytest.raises(NotAllowed, match="'unknown'"):
+        await journal.commit(lambda tx: budget.reserve(tx, attempt(2, "0.1", "unknown")))
+    await journal.close()
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["hold", "reserve", "spend", "lose", "unreserve", "release"]),
+        st.integers(0, 3),
+        st.integers(0, 400),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(steps=steps)
+def test_no_order_of_events_exceeds_any_limit(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]
+) -> None:
+    """Held plus spent stays within the total, spent within what was held, whatever happens."""
+    asyncio.run(_walk(tmp_path_factory.mktemp("budget"), steps))
+
+
+async def _walk(home: Path, steps: list[tuple[str, int, int]]) -> None:
+    journal = await Journal.open(home, WALLET)
+    limit = usdc("0.001")
+    budget = Budget(Allowance(total=limit))
+    open_: dict[int, Attempt] = {}
+    spent = 0
+    for number, (what, who, units) in enumerate(steps):
+        money = type(limit)(units, limit.asset)
+        run = f"r{who}"
+
+        def work(tx: Transaction) -> None:
+            nonlocal spent
+            if what == "hold":
+                budget.hold(tx, run, money, None)
+            elif what == "reserve":
+                new = attempt(number, "0", run=run).model_copy(update={"at_most": money})
+                budget.reserve(tx, new)
+                open_[number] = new
+            elif what in ("spend", "lose") and open_:
+                _, one = open_.popitem()
+                paid = type(limit)(min(units, one.at_most.units), limit.asset)
+                spent += paid.units
+                budget.spend(tx, one, paid, "paid" if what == "spend" else "uncertain")
+            elif what == "unreserve" and open_:
+                budget.unreserve(tx, open_.popitem()[1])
+            elif what == "release" and not any(a.run == run for a in open_.values()):
+                budget.release(tx, run)
+
+        try:
+            await journal.commit(work)
+        except OverBudget:
+            open_.pop(number, None)
+        rows = await journal.commit(lambda tx: tx.every(r.Total))
+        totals = {row.scope: row.amount.units for row in rows}
+        assert totals.get("ever", 0) == spent
+        assert totals.get("ever", 0) + totals.get("held", 0) <= limit.units
+        holds = await journal.commit(lambda tx: tx.every(r.Hold))
+        assert all(hold.reserved <= hold.left for hold in holds)
+        assert sum(hold.left.units for hold in holds) == totals.get("held", 0)
+    await journal.check()
+    await journal.close()
