@@ -1,9 +1,9 @@
 """Every error agentkit raises.
 
 AgentKitError                    .hint: one line that starts with a verb, names a command or key
-├─ ConfigError                    BadAmount (also TypeError, ValueError)  MissingExtra  WrongKey
+├─ ConfigError                    BadAmount (also TypeError, ValueError) MissingExtra WrongKey
 ├─ GraphError (also ValueError)   DuplicateNode  UnknownInput  CyclicGraph  WrongInput
-├─ PlanError                      nothing has been spent: NoOffer  OverBudget  PastDeadline  PlanExpired
+├─ ConfigError                    BadAmount (also TypeError, ValueError) MissingExtra WrongKey
 ├─ ProviderError  .retryable      Unavailable  RateLimited  Refused  OfferExpired  LeaseLost
 │                                 BadOutput  ProtocolBroken
 ├─ PaymentError                   InsufficientFunds  NotAllowed  IntentMismatch  SettlementFailed

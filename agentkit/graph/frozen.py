@@ -82,15 +82,17 @@ class FrozenGraph(BaseModel):
             if isinstance(node, LocalNode)
         }
 
-    def with_functions_of(self, other: FrozenGraph) -> FrozenGraph:
-        """Return this graph with the functions of an equal one; raises WrongInput otherwise."""
-        if other.digest != self.digest:
+    def adopt(self, other: FrozenGraph | None) -> None:
+        """Take the functions of an equal graph, and see that all are there; raises WrongInput."""
+        if other is not None and other.digest != self.digest:
             raise WrongInput(
                 f"the graph given ({other.digest[:6]}) is not the one of the run"
                 f" ({self.digest[:6]})",
                 hint="build the graph exactly as it was when the run began",
             )
-        return FrozenGraph.build(self.name, self.nodes, other._functions)
+        if other is not None:
+            self._functions.update(other._functions)
+        self.functions()
 
 
 def check_node(node: NodeBase, known: Mapping[str, NodeBase]) -> None:

@@ -190,9 +190,10 @@ class ChannelOpened(Event):
     """A payment channel was chosen: its terms, which hash to `channel`."""
 
     channel: str
-    account: str
-    payer: str
     provider: str
+    provider_node: str
+    payer: str
+    payee: str
     token: str
     close_delay: int
     salt: str

@@ -178,13 +178,14 @@ def _(event: e.TxFinal, stream: str, at: float, rows: Records) -> None:
 @fold.register
 def _(event: e.ChannelOpened, stream: str, at: float, rows: Records) -> None:
     rows.put(r.Channel(**event.model_dump()))
+    rows.put(r.CurrentChannel(payee=event.payee, channel=event.channel))
 
 
 @fold.register
 def _(event: e.ChannelFunded, stream: str, at: float, rows: Records) -> None:
     channel = _must(rows, r.Channel, event.channel)
     rows.put(channel.model_copy(update={"deposited": event.deposited.units}))
-    account = _account(rows, "channel", channel.account, event.amount)
+    account = _account(rows, "channel", channel.payee, event.amount)
     rows.put(account.model_copy(update={"funded": account.funded + event.amount}))
 
 
@@ -203,7 +204,8 @@ def _(event: e.VoucherSigned, stream: str, at: float, rows: Records) -> None:
 def _(event: e.ChannelClosed, stream: str, at: float, rows: Records) -> None:
     channel = _must(rows, r.Channel, event.channel)
     rows.put(channel.model_copy(update={"open": False}))
-    account = _account(rows, "channel", channel.account, event.refunded)
+    rows.drop(r.CurrentChannel, channel.payee)
+    account = _account(rows, "channel", channel.payee, event.refunded)
     rows.put(account.model_copy(update={"funded": account.funded - event.refunded}))
 
 
@@ -211,6 +213,7 @@ def _(event: e.ChannelClosed, stream: str, at: float, rows: Records) -> None:
 def _(event: e.CreditFunded, stream: str, at: float, rows: Records) -> None:
     account = _account(rows, "prepaid", event.account, event.amount)
     rows.put(account.model_copy(update={"funded": account.funded + event.amount}))
+    rows.put(r.Credited(transaction=event.transaction))
 
 
 # -- the agent -----------------------------------------------------------------------------------
@@ -237,6 +240,7 @@ def _(event: e.JobTaken, stream: str, at: float, rows: Records) -> None:
     before = rows.get(r.Job, event.attempt)
     executions = before.executions if before else 0
     rows.put(r.Job(**event.model_dump(), executions=executions))
+    _work_on(rows, event.channel, event.at_most.units)
 
 
 @fold.register
@@ -251,10 +255,17 @@ def _(event: e.JobEnded, stream: str, at: float, rows: Records) -> None:
     job = _must(rows, r.Job, event.attempt)
     fields = ("state", "reason", "outputs", "usage", "price", "signature", "model")
     rows.put(job.model_copy(update={field: getattr(event, field) for field in fields}))
-    booked = rows.get(r.BookedChannel, job.channel)
-    if booked and event.state == "done" and event.price:
-        delivered = booked.delivered + event.price.units
-        rows.put(booked.model_copy(update={"delivered": delivered}))
+    _work_on(rows, job.channel, -job.at_most.units, event.price.units if event.price else 0)
+
+
+def _work_on(rows: Records, channel: str, working: int, delivered: int = 0) -> None:
+    booked = rows.get(r.BookedChannel, channel)
+    if booked:
+        changes = {
+            "working": booked.working + working,
+            "delivered": booked.delivered + delivered,
+        }
+        rows.put(booked.model_copy(update=changes))
 
 
 @fold.register
@@ -272,6 +283,7 @@ def _(event: e.VoucherTaken, stream: str, at: float, rows: Records) -> None:
             tasks=event.tasks,
             signature=event.signature,
             delivered=before.delivered if before else 0,
+            working=before.working if before else 0,
         )
     )
 

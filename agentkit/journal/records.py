@@ -56,7 +56,7 @@ class Reservation(Record):
 
 
 class Total(Record):
-    """What was spent ever in a scope: `ever`, `day:2026-01-31`, `provider:native`, `held`, `gas`."""
+    """What was spent in a scope: `ever`, `day:2026-01-31`, `provider:native`, `held`, `gas`."""
 
     scope: str
     amount: Money
@@ -89,9 +89,10 @@ class Channel(Record):
     """A payment channel as its payer sees it; hex ids, `voucher` the newest signature."""
 
     channel: str
-    account: str
-    payer: str
     provider: str
+    provider_node: str
+    payer: str
+    payee: str
     token: str
     close_delay: int
     salt: str
@@ -104,6 +105,22 @@ class Channel(Record):
     @property
     def key(self) -> str:
         return self.channel
+
+    @property
+    def label(self) -> str:
+        """How people tell this channel's provider node from the others."""
+        return f"{self.provider}/{self.provider_node}" if self.provider_node else self.provider
+
+
+class CurrentChannel(Record):
+    """The open channel with a payee."""
+
+    payee: str
+    channel: str
+
+    @property
+    def key(self) -> str:
+        return self.payee
 
 
 class Tx(Record):
@@ -131,6 +148,16 @@ class Nonce(Record):
     @property
     def key(self) -> str:
         return self.chain
+
+
+class Credited(Record):
+    """A top-up that its provider has acknowledged."""
+
+    transaction: str
+
+    @property
+    def key(self) -> str:
+        return self.transaction
 
 
 class CancelRequest(Record):
@@ -190,7 +217,10 @@ class Job(Record):
 
 
 class BookedChannel(Record):
-    """A channel as the provider node sees it: best voucher, and what it delivered on it."""
+    """A channel as the provider node sees it: best voucher, and what it delivered on it.
+
+    `working` is what tasks that are not finished can come to.
+    """
 
     channel: str
     payer: str
@@ -202,6 +232,7 @@ class BookedChannel(Record):
     tasks: int = 0
     signature: str = ""
     delivered: int = 0
+    working: int = 0
     settled: bool = False
 
     @property
@@ -218,8 +249,10 @@ RECORDS: dict[str, type[Record]] = {
         Total,
         Account,
         Channel,
+        CurrentChannel,
         Tx,
         Nonce,
+        Credited,
         CancelRequest,
         Note,
         NoteCount,

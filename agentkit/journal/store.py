@@ -218,13 +218,10 @@ class Tx:
 
     # -- outbox ----------------------------------------------------------------------------------
 
-    def put_outgoing(
-        self, item: str, stream: str, first: int, last: int, raw: bytes, state: str
-    ) -> None:
+    def put_outgoing(self, segment: Outgoing) -> None:
         """Write a signed segment that has to reach Arweave, or its new state."""
-        parts = (item, stream, first, last, raw, state, int(self._now * 1e6))
         self._db.execute(
-            "insert or replace into outbox values(?,?,?,?,?,?,?,?)", (*parts, checksum(*parts))
+            "insert or replace into outbox values(?,?,?,?,?,?,?,?)", (*segment, checksum(*segment))
         )
 
     def outgoing(self, *states: str) -> list[Outgoing]:

@@ -36,6 +36,14 @@ def create_test_key(path: Path) -> KeySigner:
     return KeySigner(key)
 
 
+def test_secret(path: Path) -> str:
+    """Return a test key in hex, for what has to sign the embedded chain's first block."""
+    document = _read(path)
+    if document.get("mark") != TEST_MARK:
+        raise WrongKey(f"{path} is not a test key")
+    return str(document["key"])
+
+
 def unlock(path: Path, passphrase: str = "", *, real: bool) -> KeySigner:
     """Return the signer of a key file; `real` refuses test keys.
 

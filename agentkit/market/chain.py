@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from agentkit.keys.messages import Domain
 from agentkit.market.value import Value
 from agentkit.money import Asset
 
@@ -31,6 +32,16 @@ class Network(Value):
     def id(self) -> str:
         """CAIP-2 id."""
         return f"eip155:{self.chain_id}"
+
+    @property
+    def channels_domain(self) -> Domain:
+        """Where vouchers and deliveries are signed."""
+        return Domain("AgentChannels", "1", self.chain_id, self.channels)
+
+    @property
+    def token_domain(self) -> Domain:
+        """Where the token takes authorizations."""
+        return Domain(self.token_name, self.token_version, self.chain_id, self.token)
 
 
 @dataclass(frozen=True, slots=True)

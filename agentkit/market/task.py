@@ -15,7 +15,10 @@ from agentkit.market.value import Value
 PaidKind = Literal["infer", "train", "data"]
 
 Units = Mapping[str, int]
-"""Counts of what is charged for: `input` and `output` tokens, `row`s trained on, `byte`s read."""
+"""Counts of what is charged for.
+
+A `request`, its `input` and `output` tokens, `row`s trained on, `byte`s read.
+"""
 
 
 class Load(Value):

@@ -115,8 +115,8 @@ def _infer(node: InferNode, sizes: dict[str, Size]) -> TaskSpec:
 
 def infer_load(text: int, node: InferNode, slack: int = 1) -> Load:
     """Return the load of one question of `text` bytes; `slack` widens an assumed size."""
-    expected = {"input": text // BYTES_PER_TOKEN + 1}
-    most = {"input": text * slack + TEMPLATE_TOKENS}
+    expected = {"request": 1, "input": text // BYTES_PER_TOKEN + 1}
+    most = {"request": 1, "input": text * slack + TEMPLATE_TOKENS}
     if node.output != "embedding":
         expected["output"] = max(1, node.max_tokens // 2)
         most["output"] = node.max_tokens

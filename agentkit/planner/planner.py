@@ -271,11 +271,10 @@ def _without_dearest(node: PlannedNode, market: Market) -> PlannedNode:
 async def _fees(nodes: Sequence[PlannedNode], market: Market) -> list[Fee]:
     fees: list[Fee] = []
     for name, rail in market.rails.items():
-        paid = [
-            (n.offer, n.at_most) for n in nodes if n.offer and n.at_most and n.offer.rail == name
-        ]
-        if paid:
-            fees += await rail.quote([offer for offer, _ in paid], [most for _, most in paid])
+        paid = [n for n in nodes if n.offer and n.offer.rail == name]
+        offers = [node.offer for node in paid if node.offer]
+        if offers:
+            fees += await rail.quote(offers, [n.offer.at_most * n.items for n in paid if n.offer])
     return _merged(fees)
 
 

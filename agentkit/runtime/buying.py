@@ -18,6 +18,7 @@ from typing import Literal, TypeVar
 from agentkit.artifacts import Artifact
 from agentkit.errors import (
     BadAmount,
+    BadOutput,
     InsufficientFunds,
     OfferExpired,
     OverBudget,
@@ -144,18 +145,21 @@ class Buyer:
         attempt = self._next_attempt(want, offer)
         payment = await self._open(want, offer, attempt)
         provider = self._provider(offer.provider)
+        taken = False
         try:
             async with asyncio.timeout(want.node.timeout):
                 await provider.submit(want.task, offer, attempt, payment)
+                taken = True
                 result = await self._result(provider, offer, attempt)
             verify.check(want.node, offer, attempt, result)
         except TimeoutError:
-            wrong = Unavailable(
-                f"no result in {want.node.timeout} s", provider=offer.label, unknown=True
-            )
-            return await self._lost(want, offer, attempt, wrong)
+            with suppress(ProviderError):
+                await provider.cancel(attempt)
+            late = Unavailable(f"no result in {want.node.timeout} s", provider=offer.label)
+            return await self._lost(want, offer, attempt, late, unknown=True)
         except ProviderError as wrong:
-            return await self._lost(want, offer, attempt, wrong)
+            unknown = wrong.unknown or (taken and isinstance(wrong, Unavailable))
+            return await self._lost(want, offer, attempt, wrong, unknown=unknown)
         return await self._settle(want, attempt, result)
 
     def _next_attempt(self, want: Want, offer: Offer) -> Attempt:
@@ -245,14 +249,18 @@ class Buyer:
                 raise self._pause(f"{offer.label} cannot be paid: {wrong}") from wrong
 
     def _planned(self, offer: Offer) -> Money:
-        """Return the at most of everything this run still plans with an offer's payee."""
-        total = offer.at_most.asset.zero()
+        """Return the worst case of everything this run still plans with an offer's payee.
+
+        Alternates count in it, as they do in the hold, so that the sum over all payees is the
+        hold and a small next run needs no top-up.
+        """
+        units = 0
         for node in self._state.planned.nodes:
             mine = node.offer and (node.offer.rail, node.offer.payee) == (offer.rail, offer.payee)
-            if node.offer and mine and node.name not in self._state.done:
+            if node.at_most and mine and node.name not in self._state.done:
                 left = node.items - len(self._state.items.get(node.name, ()))
-                total += node.offer.at_most * max(left, 0)
-        return total
+                units += node.at_most.units * max(left, 0) // node.items
+        return Money(units, offer.at_most.asset)
 
     # -- endings ---------------------------------------------------------------------------------
 
@@ -275,15 +283,21 @@ class Buyer:
         return outputs
 
     async def _lost(
-        self, want: Want, offer: Offer, attempt: Attempt, wrong: ProviderError
+        self, want: Want, offer: Offer, attempt: Attempt, wrong: ProviderError, *, unknown: bool
     ) -> tuple[Artifact, ...]:
-        """End an attempt that failed, or carry it on when the provider turns out to have it."""
-        if wrong.unknown and offer.finds:
+        """End an attempt that failed, or carry it on when the provider turns out to have it.
+
+        `unknown`: the provider may have acted on it all the same.
+        """
+        if unknown and offer.finds:
             outputs = await self._reattach(want, attempt)
             if outputs is not None:
                 return outputs
         else:
-            paid = wrong.unknown and offer.pays != "on_delivery"
+            gone = unknown or isinstance(
+                wrong, BadOutput
+            )  # a bad answer was billed like a good one
+            paid = gone and offer.pays != "on_delivery"
             await self._close(attempt, "uncertain" if paid else "unpaid", str(wrong))
         raise wrong
 
@@ -304,7 +318,7 @@ class Buyer:
             result = await self._result(provider, offer, attempt)
             verify.check(want.node, offer, attempt, result)
         except ProviderError as wrong:
-            if wrong.unknown and offer.pays != "on_delivery":
+            if isinstance(wrong, Unavailable) and offer.pays != "on_delivery":
                 raise self._pause(
                     f"{offer.label} cannot be asked: {wrong}", uncertain=True
                 ) from wrong

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
 from agentkit.artifacts import Artifact
 from agentkit.errors import RunFailed, RunNotFound, RunPaused, UnknownInput
+from agentkit.graph.frozen import FrozenGraph
 from agentkit.graph.refs import Ref
 from agentkit.journal import events as e
 from agentkit.journal import records as r
@@ -123,6 +124,10 @@ class Run:
         await asyncio.shield(self._task)
         return await result_of(self._means, self._execution.state)
 
+    def on_end(self, told: Callable[[Run], None]) -> None:
+        """Have `told` called with this run when it has ended or paused."""
+        self._task.add_done_callback(lambda _: told(self))
+
     async def stop(self) -> None:
         """Pause: buy nothing more, settle what is under way, record where it stands."""
         self._execution.stop()
@@ -160,10 +165,19 @@ async def start(means: Means, plan: Plan) -> Run:
     return Run(means, Execution(means, state), lease)
 
 
-async def resume(means: Means, run: str, *, plan: Plan | None = None, rebuy: bool = False) -> Run:
+async def resume(
+    means: Means,
+    run: str,
+    *,
+    plan: Plan | None = None,
+    graph: FrozenGraph | None = None,
+    rebuy: bool = False,
+) -> Run:
     """Go on with a run where its journal stands, under a new plan if one is given.
 
-    Raises RunNotFound, RunPaused when another process has it, JournalDamaged, OverBudget.
+    `graph` supplies functions that only the process which makes it has.  Raises RunNotFound,
+    RunPaused when another process has it, JournalDamaged, OverBudget, WrongInput (a function of
+    the graph cannot be found).
     """
     lease = means.journal.lease(run)
     try:
@@ -171,6 +185,7 @@ async def resume(means: Means, run: str, *, plan: Plan | None = None, rebuy: boo
         state = await read(means.journal, run)
         if state.outcome in ("done", "failed", "cancelled"):
             return Run(means, Execution(means, state), lease)
+        (plan or state.planned).graph.adopt(graph)
         resumed = e.RunResumed(plan=plan)
 
         def work(tx: Transaction) -> None:
@@ -182,10 +197,11 @@ async def resume(means: Means, run: str, *, plan: Plan | None = None, rebuy: boo
 
         await means.journal.commit(work)
         state.apply(resumed)
+        execution = Execution(means, state, rebuy=rebuy)
     except BaseException:
         lease.close()
         raise
-    return Run(means, Execution(means, state, rebuy=rebuy), lease)
+    return Run(means, execution, lease)
 
 
 async def read(journal: Journal, run: str) -> RunState:

@@ -46,7 +46,7 @@ NETWORK = Network(
 
 RATES = {
     unit: Rate.parse("1 USDC per 1M units").bind(USDC)
-    for unit in ("input", "output", "row", "byte")
+    for unit in ("request", "input", "output", "row", "byte")
 }
 
 Fault = Callable[[Task, Attempt], ProviderError | None]

@@ -9,7 +9,7 @@ from agentkit.graph.builder import JobGraph
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.journal.store import Tx
+from agentkit.journal.store import Outgoing, Tx
 from agentkit.market.seams import Record
 from support import WALLET, toy
 
@@ -159,7 +159,9 @@ async def filled(folder: Path) -> Path:
         graph.infer("hello", model="m", prompt="x")
         await market.run(graph)
         await market.journal.commit(
-            lambda tx: tx.put_outgoing("item-1", e.WALLET, 1, 2, b"raw bytes", "sealed")
+            lambda tx: tx.put_outgoing(
+                Outgoing("item-1", e.WALLET, 1, 2, b"raw bytes", "sealed", 1_000_000)
+            )
         )
         return market.journal.path
 

@@ -1,0 +1,432 @@
+"""The agent: the rooms of the house wired together over one wallet."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from agentkit.config import ProviderSettings, Settings
+from agentkit.embedded import finder
+from agentkit.errors import (
+    AgentKitError,
+    ConfigError,
+    InsufficientFunds,
+    ProviderError,
+    RunNotFound,
+    RunPaused,
+)
+from agentkit.graph.builder import JobGraph
+from agentkit.graph.frozen import FrozenGraph
+from agentkit.journal import events as e
+from agentkit.journal import records as r
+from agentkit.journal.journal import Journal
+from agentkit.journal.runstate import RunState
+from agentkit.keys import keystore
+from agentkit.keys.signer import Signer
+from agentkit.market.allowance import Allowance
+from agentkit.market.chain import Network
+from agentkit.market.plan import Plan
+from agentkit.market.receipt import Receipt
+from agentkit.market.seams import Provider, ProviderInfo, Rail
+from agentkit.memory.local import LocalStore
+from agentkit.money import Asset, Money
+from agentkit.payments.budget import Budget
+from agentkit.payments.chain import Web3Chain
+from agentkit.payments.channels.rail import ChannelRail
+from agentkit.payments.channels.terms import token_balance
+from agentkit.payments.elsewhere import ElsewhereRail
+from agentkit.payments.prepaid import PrepaidRail
+from agentkit.payments.sender import Sender
+from agentkit.planner.planner import Market, Wish, check_fresh, make_plan
+from agentkit.planner.policy import Choose
+from agentkit.providers import registry
+from agentkit.runtime import run as runs
+from agentkit.runtime.means import Means
+from agentkit.runtime.run import Run, RunResult
+
+log = logging.getLogger("agentkit")
+
+Graph = JobGraph | FrozenGraph
+
+REAL_NETWORKS = {
+    "base": (8453, "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"),
+    "base-sepolia": (84532, "0x036CbD53842c5426634e7929541eC2318f3dCF7e"),
+}
+"""Networks that can be set by name: chain id and the address of USDC (Circle's list)."""
+
+
+@dataclass(frozen=True)
+class Balances:
+    """What a wallet has: on the chain, in channels and credit, and what is set aside."""
+
+    address: str
+    network: str
+    currency: Money
+    coin: Money
+    placed: dict[str, Money]
+    held: Money
+    spent: Money
+
+
+class Agent:
+    """An agent over one wallet: plans graphs, runs plans, pays, remembers.
+
+        async with Agent.from_config() as agent:
+            result = await agent.run(graph, budget="0.05 USDC")
+
+    With no network configured it uses the embedded one, with test money only.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._stack = AsyncExitStack()
+        self._running: set[Run] = set()
+
+    @classmethod
+    def from_config(
+        cls, config: Path | None = None, *, allowance: Allowance | None = None, **settings: Any
+    ) -> Self:
+        """Return an agent that opens with `async with`; arguments win over files and environment.
+
+        Raises ConfigError.
+        """
+        agent = cls(Settings.read(config, **settings))
+        if allowance is not None:
+            agent.settings = agent.settings.model_copy(update={"allowance": allowance})
+        return agent
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for run in list(self._running):
+            await run.stop()
+        await self._stack.aclose()
+
+    # -- plan and run ----------------------------------------------------------------------------
+
+    async def plan(
+        self,
+        graph: Graph,
+        *,
+        budget: str | Money | None = None,
+        deadline: timedelta | None = None,
+        policy: Choose | None = None,
+        objective: str = "cost",
+        balance: bool = True,
+    ) -> Plan:
+        """Return where every node would run and what it would cost; spends nothing.
+
+        `objective` is "cost" or "time".  `balance=False` leaves the wallet's balance out and does
+        without the chain.  Raises GraphError, PlanError, BadAmount.
+        """
+        wish = Wish(
+            budget=self._money(budget),
+            deadline=deadline.total_seconds() if deadline is not None else None,
+            policy=policy,
+            objective=objective,
+        )
+        held = await self._currency_balance() if balance else None
+        return await make_plan(_frozen(graph), self._market, wish, balance=held)
+
+    async def start(self, plan: Plan) -> Run:
+        """Reserve a plan's worst case and begin to run it; raises PlanError, InsufficientFunds."""
+        check_fresh(plan, self._market)
+        if plan.balance is not None:
+            await self._check_funds(plan)
+        return self._keep(await runs.start(self._means, plan))
+
+    async def run(self, what: Graph | Plan, **wish: Any) -> RunResult:
+        """Plan a graph, or take a plan, run it and return the result.
+
+        Takes what `plan` takes.  Raises PlanError (nothing spent), RunPaused, RunFailed.
+        """
+        if not isinstance(what, Plan):
+            what = await self.plan(what, **{"balance": False, **wish})
+        run = await self.start(what)
+        return await run.result()
+
+    async def resume(
+        self,
+        run_id: str,
+        *,
+        graph: Graph | None = None,
+        plan: Plan | None = None,
+        rebuy: bool = False,
+    ) -> Run:
+        """Go on with a run; see `runtime.run.resume`."""
+        frozen = _frozen(graph) if graph is not None else None
+        run = await runs.resume(self._means, run_id, plan=plan, graph=frozen, rebuy=rebuy)
+        return self._keep(run)
+
+    async def resume_all(
+        self, graphs: Iterable[Graph] = ()
+    ) -> dict[str, RunResult | AgentKitError]:
+        """Go on with every run that is not at its end, and return how each one came out.
+
+        A run that cannot go on (its functions are not here, a purchase is uncertain) is left as
+        it is and reported by its error; the others go on.
+        """
+        known = {frozen.digest: frozen for frozen in map(_frozen, graphs)}
+        outcomes: dict[str, RunResult | AgentKitError] = {}
+        for row in await self._journal.commit(lambda tx: tx.every(r.Run)):
+            if row.state not in ("running", "paused"):
+                continue
+            try:
+                state = await runs.read(self._journal, row.run)
+                graph = known.get(state.planned.graph.digest)
+                outcomes[row.run] = await (await self.resume(row.run, graph=graph)).result()
+            except AgentKitError as wrong:
+                outcomes[row.run] = wrong
+        return outcomes
+
+    async def cancel(self, run_id: str) -> None:
+        """End a run for good, whichever process has it; raises RunNotFound."""
+        known = await self._journal.commit(lambda tx: tx.get(r.Run, run_id))
+        if known is None:
+            raise RunNotFound(f"there is no run {run_id!r}")
+        if known.state not in ("running", "paused"):
+            return
+        await self._journal.commit(lambda tx: tx.append(e.WALLET, e.CancelAsked(run=run_id)))
+        try:
+            run = await self.resume(run_id)
+        except RunPaused:
+            return  # its own process sees the request
+        await run.cancel()
+
+    # -- looking ---------------------------------------------------------------------------------
+
+    async def runs(self) -> list[r.Run]:
+        """Return all runs of the wallet, newest first."""
+        rows = await self._journal.commit(lambda tx: tx.every(r.Run))
+        return sorted(rows, key=lambda row: -row.started)
+
+    async def status(self, run_id: str) -> RunState:
+        """Return what a run has done so far; raises RunNotFound."""
+        return await runs.read(self._journal, run_id)
+
+    async def receipts(self, run_id: str | None = None) -> list[Receipt]:
+        """Return the receipts of one run or of all, in the order in which they came."""
+        names = [run_id] if run_id else [row.run for row in reversed(await self.runs())]
+        return [receipt for name in names for receipt in (await self.status(name)).receipts]
+
+    async def providers(self) -> list[ProviderInfo]:
+        """Return what every provider says of itself; one that does not answer is marked down."""
+        return await asyncio.gather(*(self._describe(p) for p in self._providers.values()))
+
+    async def balances(self) -> Balances:
+        """Return what the wallet has, read from the chain and from the journal."""
+        placed: dict[str, Money] = {}
+        for rail in self._rails.values():
+            placed |= await rail.balance()
+        coin = Money(await self._chain.balance(self.address), self.network.coin)
+        totals = await self._journal.commit(lambda tx: tx.every(r.Total))
+        by_scope = {t.scope: t.amount for t in totals if t.amount.asset == self.network.currency}
+        zero = self.network.currency.zero()
+        return Balances(
+            address=self.address,
+            network=self.network.name,
+            currency=await self._currency_balance(),
+            coin=coin,
+            placed=placed,
+            held=by_scope.get("held", zero),
+            spent=by_scope.get("ever", zero),
+        )
+
+    async def close_channels(self) -> dict[str, str]:
+        """Close every open channel through its provider; returns what came of each, by label.
+
+        Raises SettlementFailed when a run still has attempts open on one of them.
+        """
+        outcomes = {}
+        for rail in self._rails.values():
+            for message in await rail.close():
+                label = f"{message.provider}/{message.provider_node}"
+                try:
+                    provider = self._providers[message.provider]
+                    await rail.finish(await provider.carry(message))
+                    outcomes[label] = "closed"
+                except (ProviderError, KeyError) as wrong:
+                    outcomes[label] = f"not closed: {wrong}"
+        return outcomes
+
+    @property
+    def address(self) -> str:
+        """The wallet's address."""
+        return self._signer.address
+
+    @property
+    def home(self) -> Path:
+        """The wallet's folder."""
+        return self.settings.home.expanduser() / self.address.lower()
+
+    # -- opening ---------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        network, signer, found = await self._network_and_key()
+        self.network: Network = network
+        self._signer: Signer = signer
+        self._embedded = found
+        self._journal = await Journal.open(self.home, self.address)
+        self._stack.push_async_callback(self._journal.close)
+        self._chain = Web3Chain(network)
+        self._stack.push_async_callback(self._chain.close)
+        allowance = self.settings.allowance.bind(network.currency)
+        self._rails = self._open_rails(allowance)
+        self._providers = self._open_providers(found)
+        folder = Path.cwd()
+        self._means = Means(
+            journal=self._journal,
+            providers=self._providers,
+            rails=self._rails,
+            ledger=Budget(allowance),
+            allowance=allowance,
+            store=LocalStore(self.home / "artifacts"),
+            folder=folder,
+        )
+        self._market = Market(
+            network, self._providers, self._rails, allowance, self.address, folder
+        )
+
+    async def _network_and_key(self) -> tuple[Network, Signer, finder.NetworkFile | None]:
+        if self.settings.network is None:
+            folder = self.settings.network_home.expanduser()
+            found = await asyncio.to_thread(finder.ensure, folder)
+            log.warning("embedded network: test money only")
+            signer = keystore.unlock(Path(found.agent_key), real=False)
+            return Network.model_validate(found.network), signer, found
+        network = _real_network(self.settings)
+        path = self.settings.wallet.keystore.expanduser()
+        passphrase = self.settings.passphrase.get_secret_value()
+        signer = await asyncio.to_thread(keystore.unlock, path, passphrase, real=True)
+        return network, signer, None
+
+    def _open_rails(self, allowance: Allowance) -> dict[str, Rail]:
+        sender = Sender(self._journal, self._chain, self._signer, self.network, allowance.gas)
+        parts = (self._journal, self._chain, self._signer, self.network, sender)
+        rails: Sequence[Rail] = (ChannelRail(*parts), PrepaidRail(*parts), ElsewhereRail())
+        return {rail.name: rail for rail in rails}
+
+    def _open_providers(self, found: finder.NetworkFile | None) -> dict[str, Provider]:
+        settings = {
+            name: ProviderSettings.model_validate(known)
+            for name, known in (found.providers if found else {}).items()
+        } | self.settings.providers
+        providers = {
+            name: registry.provider(name, known, self.network)
+            for name, known in settings.items()
+            if known.enabled
+        }
+        for provider in providers.values():
+            self._stack.push_async_callback(provider.close)
+        return providers
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _keep(self, run: Run) -> Run:
+        self._running.add(run)
+        run.on_end(self._running.discard)
+        return run
+
+    def _money(self, amount: str | Money | None) -> Money | None:
+        return None if amount is None else Money.parse(amount).bind(self.network.currency)
+
+    async def _currency_balance(self) -> Money:
+        units = await token_balance(self._chain, self.network, self.address)
+        return Money(units, self.network.currency)
+
+    async def _check_funds(self, plan: Plan) -> None:
+        """Refuse a plan that the wallet and what it has placed could not pay at worst."""
+        placed: dict[str, Money] = {}
+        for rail in self._rails.values():
+            placed |= await rail.balance()
+        paid = [n for n in plan.nodes if n.offer and n.at_most and n.offer.rail != "elsewhere"]
+        needed = sum(node.at_most.units for node in paid if node.at_most)
+        free = plan.balance.units if plan.balance else 0
+        free += sum(amount.units for amount in placed.values())
+        if needed > free:
+            currency = self.network.currency
+            raise InsufficientFunds(
+                f"the plan can come to {Money(needed, currency)},"
+                f" and the wallet has {Money(free, currency)}"
+            )
+
+    async def _describe(self, provider: Provider) -> ProviderInfo:
+        try:
+            async with asyncio.timeout(10):
+                return await provider.describe()
+        except (ProviderError, TimeoutError) as wrong:
+            detail = {"error": str(wrong) or "no answer in 10 s"}
+            return ProviderInfo(
+                name=provider.name, adapter="", finds=False, up=False, detail=detail
+            )
+
+
+def _frozen(graph: Graph) -> FrozenGraph:
+    return graph.freeze() if isinstance(graph, JobGraph) else graph
+
+
+def _real_network(settings: Settings) -> Network:
+    """Return the network that is set by name; raises ConfigError for what is missing."""
+    name = settings.network or ""
+    if name not in REAL_NETWORKS:
+        raise ConfigError(
+            f"there is no network {name!r}",
+            hint=f"set network to one of: {', '.join(REAL_NETWORKS)}; leave it out for embedded",
+        )
+    for key in ("rpc", "channels"):
+        if not getattr(settings.chain, key):
+            raise ConfigError(f"chain.{key} is not set for {name}", hint=f"set chain.{key}")
+    chain_id, token = REAL_NETWORKS[name]
+    here = f"eip155:{chain_id}"
+    return Network(
+        name=name,
+        chain_id=chain_id,
+        rpc=settings.chain.rpc,
+        currency=Asset.named("USDC").bind(here, f"erc20:{token}"),
+        coin=Asset.named("ETH").bind(here, "slip44:60"),
+        token=token,
+        token_name="USD Coin",  # noqa: S106  # the name of a currency
+        token_version="2",  # noqa: S106
+        channels=settings.chain.channels,
+        finality=5,
+    )
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A moment of a schedule, in unix seconds, and how many before it were missed."""
+
+    at: float
+    missed: int = 0
+
+
+async def every(period: timedelta) -> AsyncIterator[Tick]:
+    """Yield now and then once every period; moments that work ran over are counted, not made up."""
+    seconds = period.total_seconds()
+    if seconds <= 0:
+        raise ConfigError("a period is longer than nothing", hint="pass timedelta(minutes=30)")
+    due, missed = time.time(), 0
+    while True:
+        yield Tick(due, missed)
+        behind = max(0, int((time.time() - due) // seconds))
+        due, missed = due + seconds * (behind + 1), behind
+        await asyncio.sleep(max(0.0, due - time.time()))

@@ -1,0 +1,201 @@
+"""Settings, and where each of them came from.
+
+Order: arguments, then environment (`AGENTKIT_…`), then `./agentkit.toml`, then
+`~/.config/agentkit/config.toml`, then defaults.  Secrets are named by the environment variable
+that holds them and never stand in a file.  A real network is set in a file or by argument only.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+)
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from agentkit.errors import ConfigError
+from agentkit.market.allowance import Allowance
+from agentkit.money import Rate
+
+LOCAL_FILE = Path("agentkit.toml")
+USER_FILE = Path("~/.config/agentkit/config.toml")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SecretIn(_Section):
+    """The name of the environment variable that holds a secret."""
+
+    env: str
+
+    def read(self) -> str:
+        """Return the secret; raises ConfigError when the variable is not set."""
+        value = os.environ.get(self.env, "")
+        if not value:
+            raise ConfigError(
+                f"the environment variable {self.env} is not set", hint=f"export {self.env}=..."
+            )
+        return value
+
+
+class WalletSettings(_Section):
+    """Where the wallet's keystore lies."""
+
+    keystore: Path = Path("~/.config/agentkit/wallet.json")
+
+
+class ChainSettings(_Section):
+    """How a real network's chain is reached, and where our contract stands on it."""
+
+    rpc: str = ""
+    channels: str = ""
+
+
+class ProviderSettings(_Section):
+    """A provider: its adapter (its own name by default), addresses, key, configured prices."""
+
+    adapter: str = ""
+    enabled: bool = True
+    url: str = ""
+    urls: tuple[str, ...] = ()
+    api_key: SecretIn | SecretStr | None = None
+    price: dict[str, Rate] = {}
+    models: dict[str, str] = {}
+    payee: str = ""
+    label: str = ""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All addresses, `url` first."""
+        return (self.url, *self.urls) if self.url else self.urls
+
+    def key(self) -> str:
+        """Return the API key, empty when none is set."""
+        if isinstance(self.api_key, SecretIn):
+            return self.api_key.read()
+        return self.api_key.get_secret_value() if self.api_key else ""
+
+
+class MemorySettings(_Section):
+    """Which gateways keep the sealed log, and how it gets there."""
+
+    gateways: tuple[str, ...] = ()
+    upload: str = "turbo"
+    seal_before_pay: str | None = None
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; `origins` says from where each key came."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="AGENTKIT_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    network: str | None = None
+    home: Path = Path("~/.local/share/agentkit")
+    network_home: Path = Field(
+        default=Path("~/.local/state/agentkit/network"),
+        validation_alias=AliasChoices("network_home", "AGENTKIT_NETWORK"),
+    )
+    passphrase: SecretStr = SecretStr("")
+    wallet: WalletSettings = WalletSettings()
+    chain: ChainSettings = ChainSettings()
+    allowance: Allowance = Allowance()
+    providers: dict[str, ProviderSettings] = {}
+    memory: MemorySettings = MemorySettings()
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Where each key that was set came from."""
+        return self._origins
+
+    @classmethod
+    def read(cls, file: Path | None = None, **arguments: Any) -> Settings:
+        """Read the settings; raises ConfigError naming the key and where it was found."""
+        if file is not None and not file.is_file():
+            raise ConfigError(f"there is no file {file}", hint="check the path after --config")
+        files = [file or LOCAL_FILE, USER_FILE.expanduser()]
+        sources: dict[str, str] = {}
+
+        class Sourced(cls):  # type: ignore[valid-type,misc]  # sources are fixed per class
+            @classmethod
+            def settings_customise_sources(
+                cls,
+                settings_cls: type[BaseSettings],
+                init_settings: PydanticBaseSettingsSource,
+                env_settings: PydanticBaseSettingsSource,
+                dotenv_settings: PydanticBaseSettingsSource,
+                file_secret_settings: PydanticBaseSettingsSource,
+            ) -> tuple[PydanticBaseSettingsSource, ...]:
+                tomls = [_Toml(settings_cls, path) for path in files if path.is_file()]
+                env = _Environment(settings_cls)
+                named = [("argument", init_settings), ("environment", env)]
+                named += [(str(toml.path), toml) for toml in tomls]
+                for name, source in reversed(named):
+                    sources.update(dict.fromkeys(_keys(source), name))
+                return (init_settings, env, *tomls)
+
+        try:
+            settings = Sourced(**arguments)
+        except ValidationError as wrong:
+            raise _config_error(wrong, sources) from wrong
+        settings._origins.update(sources)
+        return settings
+
+
+class _Environment(EnvSettingsSource):
+    """The environment, which cannot set a real network: `AGENTKIT_NETWORK` is a folder."""
+
+    def __call__(self) -> dict[str, Any]:
+        return {key: value for key, value in super().__call__().items() if key != "network"}
+
+
+class _Toml(TomlConfigSettingsSource):
+    """A TOML file; a key that only the environment may set is refused in it."""
+
+    def __init__(self, settings: type[BaseSettings], path: Path) -> None:
+        self.path = path
+        try:
+            super().__init__(settings, path)
+        except (OSError, ValueError) as wrong:
+            raise ConfigError(f"{path} is not a TOML file: {wrong}", hint=f"mend {path}") from wrong
+        if "passphrase" in self.toml_data:
+            raise ConfigError(
+                f"{path} holds a passphrase",
+                hint="take it out of the file and set AGENTKIT_PASSPHRASE",
+            )
+
+
+def _keys(source: PydanticBaseSettingsSource) -> list[str]:
+    try:
+        return list(source())
+    except (ValueError, ValidationError):
+        return []
+
+
+def _config_error(wrong: ValidationError, sources: dict[str, str]) -> ConfigError:
+    first = wrong.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    origin = sources.get(str(first["loc"][0]) if first["loc"] else "", "the settings")
+    return ConfigError(
+        f"{where or 'a setting'} in {origin}: {first['msg']}", hint=f"mend {where!r}"
+    )

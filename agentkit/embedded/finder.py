@@ -1,0 +1,162 @@
+"""Find the embedded network, start it, stop it.  Loads neither chain nor model.
+
+The network's file counts only while the process it names answers under its own number, so a
+file that a crash left behind misleads nobody.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agentkit.errors import ConfigError, StoreUnavailable
+
+FILE, LOG, START_LOCK = "network.json", "network.log", "start.lock"
+
+START_SECONDS = 60.0
+STOP_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class NetworkFile:
+    """What a running embedded network says of itself; `token` and `providers` hold test secrets."""
+
+    pid: int
+    url: str
+    token: str = field(repr=False)
+    network: dict[str, Any]
+    gateway: str
+    agent_key: str
+    providers: dict[str, Any] = field(repr=False)
+    nodes: dict[str, str]
+    started_s: float = 0.0
+
+
+def find(folder: Path) -> NetworkFile | None:
+    """Return the network that runs in a folder, None when none does."""
+    try:
+        known = NetworkFile(**json.loads((folder / FILE).read_text()))
+        return known if _get(f"{known.url}/health")["pid"] == known.pid else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def ensure(folder: Path, *arguments: str) -> NetworkFile:
+    """Return the running network, started if need be; safe for several processes at once.
+
+    Raises StoreUnavailable when it does not come up.
+    """
+    found = find(folder)
+    if found:
+        return found
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder / START_LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return find(folder) or _start(folder, arguments)
+
+
+def stop(folder: Path) -> bool:
+    """Stop the network and wait for its end; False when none was running."""
+    found = find(folder)
+    if found is None:
+        return False
+    _post(f"{found.url}/stop", found.token)
+    until = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < until:
+        if not _alive(found.pid):
+            return True
+        time.sleep(0.05)
+    raise StoreUnavailable(
+        f"the embedded network (process {found.pid}) does not stop", hint=f"kill {found.pid}"
+    )
+
+
+def reset(folder: Path) -> None:
+    """Stop the network and forget its chain, its keys and all it stored."""
+    stop(folder)
+    if folder.exists() and not (folder / FILE).exists() and not (folder / "chain.db").exists():
+        raise ConfigError(
+            f"{folder} does not look like an embedded network", hint="check AGENTKIT_NETWORK"
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def ask(network: NetworkFile, path: str) -> Any:
+    """Return what the network's control answers at `path`."""
+    return _get(network.url + path, network.token)
+
+
+# -- inside --------------------------------------------------------------------------------------
+
+
+def _start(folder: Path, arguments: tuple[str, ...]) -> NetworkFile:
+    with (folder / LOG).open("ab") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "agentkit.embedded", str(folder), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        found = find(folder)
+        if found:
+            return found
+        if child.poll() is not None:
+            break
+        time.sleep(0.02)
+    child.kill()
+    child.wait()
+    raise StoreUnavailable(
+        f"the embedded network did not start: {_last_line(folder / LOG)}",
+        hint=f"look into {folder / LOG}",
+    )
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def _get(url: str, token: str = "") -> Any:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310  # loopback, from our file
+    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+        return json.load(answer)
+
+
+def _post(url: str, token: str) -> None:
+    headers = {"Authorization": f"Bearer {token}"}
+    request = urllib.request.Request(url, method="POST", headers=headers)  # noqa: S310
+    with urllib.request.urlopen(request, timeout=5):  # noqa: S310
+        return
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        stat = Path(f"/proc/{pid}/stat")
+        return not stat.exists() or stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def write(folder: Path, network: NetworkFile) -> None:
+    """Write the network's file, mode 600, whole or not at all."""
+    draft = folder / f".{FILE}.draft"
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(asdict(network), file)
+    draft.replace(folder / FILE)

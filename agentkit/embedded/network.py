@@ -1,0 +1,281 @@
+"""The embedded network's process: chain, Arweave gateway and nodes, each on a port of its own.
+
+It runs in a session of its own, outlives the agents that use it, keeps its state in its folder,
+and ends itself after ten idle minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+import signal
+import sys
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from agentkit.embedded import finder
+from agentkit.embedded.chain.chain import Chain
+from agentkit.embedded.chain.genesis import deploy
+from agentkit.embedded.chain.rpc import RpcFront, rpc_app
+from agentkit.embedded.fronts import gaia, hyperbolic
+from agentkit.embedded.fronts.core import Behind
+from agentkit.embedded.gateway import Gateway, gateway_app
+from agentkit.errors import StoreUnavailable
+from agentkit.keys import keystore
+from agentkit.keys.signer import KeySigner
+from agentkit.market.chain import Network
+from agentkit.money import Asset
+from agentkit.payments.chain import Web3Chain
+from agentkit.pool.pool import Pool
+from agentkit.serve.app import node_app
+from agentkit.serve.node import Node, NodeSettings
+
+CHAIN_ID = 1337
+IDLE_SECONDS = 600.0
+ETHER = 10**18
+AGENT_ETHER, NODE_ETHER = 10 * ETHER, 1 * ETHER
+AGENT_UNITS = 100 * 10**6
+
+NODES = (
+    {"name": "fast", "percent": 100, "threads": 2, "nice": 0},
+    {"name": "thrifty", "percent": 60, "threads": 1, "nice": 10},
+)
+"""Two native nodes: the thrifty one is cheaper and yields to everything else on the machine."""
+
+GAIA_PRICES = {"input": "0.05 USDC per 1M tokens", "output": "2.00 USDC per 1M tokens"}
+"""What the user of a Gaia node would configure; Gaia publishes no price."""
+
+
+@dataclass
+class Activity:
+    """When the network was last used, and how many requests it is at."""
+
+    last: float
+    working: int = 0
+
+    @web.middleware
+    async def watch(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        """Note every request but the looks at whether we are up."""
+        answer: web.StreamResponse
+        if request.path == "/health":
+            answer = await handler(request)
+            return answer
+        self.working += 1
+        try:
+            answer = await handler(request)
+        finally:
+            self.working -= 1
+            self.last = time.monotonic()
+        return answer
+
+    def idle_for(self) -> float:
+        """Return the seconds since anything was asked, 0 while something is under way."""
+        return 0.0 if self.working else time.monotonic() - self.last
+
+
+class EmbeddedNetwork:
+    """All parts of the network, opened in order and closed in reverse."""
+
+    def __init__(self, folder: Path, *, idle: float = IDLE_SECONDS, port: int = 0) -> None:
+        self._folder, self._idle, self._port = folder, idle, port
+        self._stack = AsyncExitStack()
+        self._activity = Activity(time.monotonic())
+        self._nodes: dict[str, Node] = {}
+        self._token = secrets.token_hex(16)
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Open everything, say so in the network's file, serve until stopped or idle."""
+        began = time.monotonic()
+        async with self._stack:
+            self._lock()
+            known = await self._open(began)
+            finder.write(self._folder, known)
+            self._stack.callback((self._folder / finder.FILE).unlink, missing_ok=True)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
+            await self._until_stopped()
+
+    def _lock(self) -> None:
+        """Take the folder for this process; the kernel gives it back when the process ends."""
+        lock = self._stack.enter_context((self._folder / "lock").open("w"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as taken:
+            raise StoreUnavailable(f"another network runs in {self._folder}") from taken
+
+    async def _until_stopped(self) -> None:
+        while not self._stopping.is_set() and self._activity.idle_for() < self._idle:
+            try:
+                await asyncio.wait_for(self._stopping.wait(), min(1.0, self._idle / 4))
+            except TimeoutError:
+                continue
+
+    # -- parts -----------------------------------------------------------------------------------
+
+    async def _open(self, began: float) -> finder.NetworkFile:
+        keys = {name: self._key(name) for name in ("deployer", "agent", "hyperbolic")}
+        keys |= {str(node["name"]): self._key(str(node["name"])) for node in NODES}
+        network = await self._open_chain(keys)
+        gateway = await self._serve(self._gateway())
+        nodes = {}
+        for settings in NODES:
+            name = str(settings["name"])
+            nodes[name] = await self._open_node(settings, keys[name][0], network)
+        providers = {
+            "native": {"urls": list(nodes.values())},
+            "gaia": await self._open_gaia(),
+            "hyperbolic": await self._open_hyperbolic(network, keys["hyperbolic"][0].address),
+        }
+        return finder.NetworkFile(
+            pid=os.getpid(),
+            url=await self._serve(self._control(), port=self._port),
+            token=self._token,
+            network=network.model_dump(mode="json"),
+            gateway=gateway,
+            agent_key=str(keys["agent"][1]),
+            providers=providers,
+            nodes=nodes,
+            started_s=round(time.monotonic() - began, 3),
+        )
+
+    def _key(self, name: str) -> tuple[KeySigner, Path]:
+        """Return one of the network's own throwaway keys, made the first time."""
+        path = self._folder / "keys" / f"{name}.json"
+        signer = (
+            keystore.unlock(path, real=False) if path.exists() else keystore.create_test_key(path)
+        )
+        return signer, path
+
+    async def _open_chain(self, keys: dict[str, tuple[KeySigner, Path]]) -> Network:
+        rich = {signer.address: NODE_ETHER for signer, _ in keys.values()}
+        rich[keys["agent"][0].address] = AGENT_ETHER
+        secret = bytes.fromhex(keystore.test_secret(keys["deployer"][1]))
+        mint = {keys["agent"][0].address: AGENT_UNITS}
+        chain = Chain.open(self._folder / "chain.db", rich=rich)
+        self._stack.callback(chain.close)
+        deployed = deploy(chain, secret, mint)
+        rpc = await self._serve(rpc_app(RpcFront(chain)))
+        network = f"eip155:{CHAIN_ID}"
+        return Network(
+            name="embedded",
+            chain_id=CHAIN_ID,
+            rpc=rpc,
+            currency=Asset.named("USDC").bind(network, f"erc20:{deployed.token}"),
+            coin=Asset.named("ETH").bind(network, "slip44:60"),
+            token=deployed.token,
+            token_name="USD Coin",  # noqa: S106  # the name of a currency
+            token_version="1",  # noqa: S106
+            channels=deployed.channels,
+            test=True,
+        )
+
+    def _gateway(self) -> web.Application:
+        gateway = Gateway.open(self._folder / "arweave")
+        self._stack.callback(gateway.close)
+        return gateway_app(gateway)
+
+    async def _open_node(self, about: dict[str, Any], signer: KeySigner, network: Network) -> str:
+        settings = NodeSettings(
+            **about,
+            home=self._folder / "nodes" / about["name"],
+            label="native node of the embedded network, on this machine",
+        )
+        node = await Node.open(settings, signer, Web3Chain(network), network)
+        self._stack.push_async_callback(node.close)
+        self._nodes[settings.name] = node
+        return await self._serve(node_app(node, token=self._token))
+
+    async def _open_gaia(self) -> dict[str, Any]:
+        key = secrets.token_hex(8)
+        url = await self._serve(gaia.gaia_app(self._behind("gaia"), key))
+        return {
+            "url": f"{url}/v1",
+            "api_key": key,
+            "price": GAIA_PRICES,
+            "models": {"smollm2-135m": gaia.SERVED_MODEL},
+            "label": gaia.LABEL,
+        }
+
+    async def _open_hyperbolic(self, network: Network, payee: str) -> dict[str, Any]:
+        key = secrets.token_hex(8)
+        credit = hyperbolic.Credit(self._folder / "hyperbolic.db")
+        self._stack.callback(credit.close)
+        app = hyperbolic.hyperbolic_app(
+            self._behind("hyperbolic"), credit, network, key=key, payee=payee
+        )
+        url = await self._serve(app)
+        return {
+            "url": f"{url}/v1",
+            "api_key": key,
+            "price": hyperbolic.PRICES,
+            "models": {"smollm2-135m": hyperbolic.SERVED_MODEL},
+            "payee": payee,
+            "label": hyperbolic.LABEL,
+        }
+
+    def _behind(self, name: str) -> Behind:
+        pool = Pool(scratch=self._folder / "fronts" / name, llama_slots=1, worker_slots=1)
+        self._stack.push_async_callback(pool.close)
+        behind = Behind(pool)
+        self._stack.push_async_callback(behind.close)
+        return behind
+
+    # -- serving ---------------------------------------------------------------------------------
+
+    async def _serve(self, app: web.Application, *, port: int = 0) -> str:
+        """Serve an application on a loopback port of its own and return its address."""
+        app.middlewares.insert(0, self._activity.watch)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, "127.0.0.1", port)
+        await site.start()
+        address = runner.addresses[0]
+        return f"http://127.0.0.1:{address[1]}"
+
+    def _control(self) -> web.Application:
+        app = web.Application(middlewares=[self._check_token])
+        app.add_routes([web.get("/health", self._health), web.post("/stop", self._stop)])
+        app.add_routes([web.get("/executions", self._executions)])
+        return app
+
+    @web.middleware
+    async def _check_token(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        given = request.headers.get("Authorization", "")
+        if request.path != "/health" and not secrets.compare_digest(given, f"Bearer {self._token}"):
+            raise web.HTTPForbidden
+        answer: web.StreamResponse = await handler(request)
+        return answer
+
+    async def _health(self, request: web.Request) -> web.Response:
+        return web.json_response({"ok": True, "pid": os.getpid()})
+
+    async def _stop(self, request: web.Request) -> web.Response:
+        self._stopping.set()
+        return web.json_response({"stopping": True})
+
+    async def _executions(self, request: web.Request) -> web.Response:
+        """Return every node's execution log."""
+        logs = {name: await node.jobs.executions() for name, node in self._nodes.items()}
+        return web.json_response(logs)
+
+
+async def serve(folder: Path, *, idle: float = IDLE_SECONDS, port: int = 0) -> None:
+    """Run the embedded network in this process until it is stopped."""
+    await EmbeddedNetwork(folder, idle=idle, port=port).run()
+
+
+def main() -> None:
+    """Run as `python -m agentkit.embedded FOLDER [IDLE_SECONDS]`."""
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    idle = float(sys.argv[2]) if len(sys.argv) > 2 else IDLE_SECONDS
+    asyncio.run(serve(folder, idle=idle))

@@ -1,0 +1,202 @@
+"""The provider's half: the newest voucher of every payer, and what was delivered for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentkit.errors import ProtocolBroken, Refused
+from agentkit.journal import events as e
+from agentkit.journal import records as r
+from agentkit.journal.journal import Journal
+from agentkit.keys.messages import Voucher, recover, typed_digest
+from agentkit.keys.signer import Signer
+from agentkit.market.chain import ChainClient, Network
+from agentkit.market.seams import Transaction
+from agentkit.money import Money
+from agentkit.payments import abi
+from agentkit.payments.channels.terms import (
+    CLOSE_DELAY,
+    CONFIG,
+    Terms,
+    deposit_of,
+)
+from agentkit.payments.sender import Sender
+
+CLAIM_AND_CLOSE = f"claimAndClose({CONFIG},(uint128,uint64,bytes32),uint8,bytes32,bytes32)"
+RELEASE = f"release({CONFIG})"
+
+
+class VoucherBook:
+    """What a provider node knows of the channels it is paid on.
+
+    `window` is how much it delivers on a channel before it wants to see the next voucher.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        chain: ChainClient,
+        signer: Signer,
+        network: Network,
+        window: Money,
+    ) -> None:
+        self._journal, self._chain, self._signer = journal, chain, signer
+        self._network, self._window = network, window
+        self._domain = network.channels_domain
+        self._sender = Sender(journal, chain, signer, network)
+
+    async def admit(self, body: dict[str, Any], at_most: Money) -> str:
+        """Check that a task of `at_most` would be paid, and return its channel's id.
+
+        Takes the newest voucher on the way.  Raises Refused with the reason.
+        """
+        terms, voucher = self._read(body)
+        channel = voucher.channel.hex()
+        await self.take(body)
+        booked = await self._booked(channel)
+        if booked.settled:
+            raise Refused(f"channel {channel[:12]} is closed")
+        if booked.delivered - booked.cumulative > self._window.units:
+            raise Refused("earlier deliveries on this channel are not paid yet")
+        needed = booked.delivered + booked.working + at_most.units
+        if needed > booked.deposited:
+            booked = await self._refresh(terms, booked)
+        if needed > booked.deposited:
+            raise Refused(f"the channel holds {booked.deposited} units and {needed} are needed")
+        return channel
+
+    async def take(self, body: dict[str, Any]) -> r.BookedChannel:
+        """Store a voucher if it is better than what we have; raises Refused for a bad one."""
+        terms, voucher = self._read(body)
+        channel = voucher.channel.hex()
+        signature = str(body["voucher"])
+        booked = await self._journal.commit(lambda tx: tx.get(r.BookedChannel, channel))
+        if booked is None:
+            deposited, _ = await deposit_of(self._chain, self._network, channel)
+            if not deposited:
+                raise Refused("the channel holds nothing")
+            booked = r.BookedChannel(channel=channel, payer=terms.payer, deposited=deposited)
+        elif voucher.cumulative <= booked.cumulative:
+            return booked
+        if signature:
+            self._check(terms, voucher, signature, booked.deposited)
+        taken = e.VoucherTaken(
+            channel=channel,
+            payer=terms.payer,
+            token=terms.token,
+            close_delay=terms.close_delay,
+            salt=terms.salt,
+            deposited=Money(booked.deposited, self._network.currency),
+            cumulative=Money(voucher.cumulative if signature else 0, self._network.currency),
+            tasks=voucher.tasks,
+            signature=signature,
+        )
+        return await self._journal.commit(lambda tx: _book(tx, taken))
+
+    async def best(self, channel: str) -> dict[str, Any]:
+        """Return the newest voucher of a channel, for a payer that lost its books."""
+        booked = await self._booked(channel)
+        return {
+            "channel": channel,
+            "cumulative": booked.cumulative,
+            "tasks": booked.tasks,
+            "voucher": booked.signature,
+        }
+
+    async def close(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Claim what is promised and let the rest go back, on chain, once."""
+        booked = await self.take(body)
+        terms = Terms.of(booked, self._signer.address)
+        if booked.cumulative:
+            signature = bytes.fromhex(booked.signature)
+            voucher = (booked.cumulative, booked.tasks, bytes(32))
+            vrs = (signature[64], signature[:32], signature[32:64])
+            data = abi.encode(CLAIM_AND_CLOSE, *terms.words(), *voucher, *vrs)
+        else:
+            data = abi.encode(RELEASE, *terms.words())
+        receipt = await self._sender.send(f"close:{booked.channel}", self._network.channels, data)
+        settled = e.ChannelSettled(
+            channel=booked.channel, claimed=Money(booked.cumulative, self._network.currency)
+        )
+        await self._journal.commit(lambda tx: _settle(tx, settled))
+        return {"channel": booked.channel, "transaction": receipt.transaction}
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _read(self, body: dict[str, Any]) -> tuple[Terms, Voucher]:
+        """Return a payment's channel and voucher; raises Refused unless the channel is ours."""
+        try:
+            terms = Terms(
+                payer=str(body["payer"]),
+                payee=self._signer.address,
+                token=str(body["token"]),
+                close_delay=int(body["close_delay"]),
+                salt=str(body["salt"]),
+            )
+            channel = terms.id(self._network)
+            voucher = Voucher(bytes.fromhex(channel), int(body["cumulative"]), int(body["tasks"]))
+        except (KeyError, TypeError, ValueError, OverflowError) as wrong:
+            raise Refused(f"this is no channel payment: {wrong!r}") from wrong
+        if channel != body.get("channel") or terms.token.lower() != self._network.token.lower():
+            raise Refused("the channel is not one with this provider node in its currency")
+        if terms.close_delay < CLOSE_DELAY or voucher.cumulative < 0 or voucher.tasks < 0:
+            raise Refused("the channel's terms are not acceptable")
+        return terms, voucher
+
+    def _check(self, terms: Terms, voucher: Voucher, signature: str, deposited: int) -> None:
+        try:
+            signer = recover(typed_digest(self._domain, voucher), bytes.fromhex(signature))
+        except (ValueError, OverflowError) as wrong:
+            raise Refused("the voucher cannot be read") from wrong
+        if signer.lower() != terms.payer.lower():
+            raise Refused("the voucher is not signed by the channel's payer")
+        if voucher.cumulative > deposited:
+            raise Refused("the voucher is above the channel's deposit")
+
+    async def _booked(self, channel: str) -> r.BookedChannel:
+        booked = await self._journal.commit(lambda tx: tx.get(r.BookedChannel, channel))
+        if booked is None:
+            raise Refused(f"channel {channel[:12]} is not known here")
+        return booked
+
+    async def _refresh(self, terms: Terms, booked: r.BookedChannel) -> r.BookedChannel:
+        """Read the deposit from the chain again; a channel that is closing counts as empty."""
+        deposited, _ = await deposit_of(self._chain, self._network, booked.channel)
+        closing = await self._chain.call(
+            self._network.channels, abi.encode("closingAt(bytes32)", bytes.fromhex(booked.channel))
+        )
+        if abi.numbers(closing)[0]:
+            raise Refused(f"channel {booked.channel[:12]} is closing")
+        taken = e.VoucherTaken(
+            channel=booked.channel,
+            payer=terms.payer,
+            token=terms.token,
+            close_delay=terms.close_delay,
+            salt=terms.salt,
+            deposited=Money(deposited, self._network.currency),
+            cumulative=Money(booked.cumulative, self._network.currency),
+            tasks=booked.tasks,
+            signature=booked.signature,
+        )
+        return await self._journal.commit(lambda tx: _book(tx, taken))
+
+
+def _book(tx: Transaction, taken: e.VoucherTaken) -> r.BookedChannel:
+    """Write a voucher unless a better one was written meanwhile."""
+    known = tx.get(r.BookedChannel, taken.channel)
+    if known and (known.cumulative, known.deposited) > (
+        taken.cumulative.units,
+        taken.deposited.units,
+    ):
+        return known
+    tx.append(e.NODE, taken)
+    row = tx.get(r.BookedChannel, taken.channel)
+    if row is None:
+        raise ProtocolBroken("the voucher was not written")
+    return row
+
+
+def _settle(tx: Transaction, settled: e.ChannelSettled) -> None:
+    known = tx.get(r.BookedChannel, settled.channel)
+    if known and not known.settled:
+        tx.append(e.NODE, settled)

@@ -1,0 +1,301 @@
+"""The payer's half: one channel with each payee, paid on delivery by vouchers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from agentkit.errors import InsufficientFunds, ProtocolBroken, SettlementFailed
+from agentkit.journal import events as e
+from agentkit.journal import records as r
+from agentkit.journal.journal import Journal
+from agentkit.keys.messages import Authorization, Voucher, keccak, word
+from agentkit.keys.signer import Signer
+from agentkit.market.attempt import Attempt, Message, Payment, Result
+from agentkit.market.chain import ChainClient, ChainReceipt, Log, Network
+from agentkit.market.offer import Offer, Pays
+from agentkit.market.plan import Fee
+from agentkit.market.receipt import Receipt
+from agentkit.market.seams import Transaction
+from agentkit.money import Money
+from agentkit.payments import abi
+from agentkit.payments.channels.terms import (
+    CLOSE_DELAY,
+    CONFIG,
+    Terms,
+    deposit_of,
+    token_balance,
+)
+from agentkit.payments.sender import Sender
+
+AUTHORIZATION_LASTS = 3600
+"""Seconds within which a top-up has to reach the chain."""
+
+FUND_GAS = 130_000
+"""What a top-up costs at most, for the gas row of a plan."""
+
+FUND = f"fundWithAuthorization({CONFIG},uint128,uint256,uint8,bytes32,bytes32)"
+
+
+class ChannelRail:
+    """Pays providers on delivery, by vouchers on one channel each; see `market.seams.Rail`."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        chain: ChainClient,
+        signer: Signer,
+        network: Network,
+        sender: Sender,
+    ) -> None:
+        self._journal, self._chain, self._signer = journal, chain, signer
+        self._network, self._sender = network, sender
+        self._domain = network.channels_domain
+        sender.on_final["fund"] = self._funded
+
+    @property
+    def name(self) -> str:
+        return "channel"
+
+    @property
+    def pays(self) -> Pays:
+        return "on_delivery"
+
+    async def quote(self, offers: Sequence[Offer], amounts: Sequence[Money]) -> Sequence[Fee]:
+        needs: dict[str, int] = {}
+        for offer, amount in zip(offers, amounts, strict=True):
+            needs[offer.payee] = needs.get(offer.payee, 0) + amount.units
+        accounts = await self._journal.commit(lambda tx: tx.every(r.Account, "channel|"))
+        free = {account.account: account.free for account in accounts}
+        openings = sum(need > free.get(payee, 0) for payee, need in needs.items())
+        if not openings:
+            return []
+        fees = await self._chain.fees()
+        price = Money(openings * FUND_GAS * (fees.max_fee + fees.max_tip) // 2, self._network.coin)
+        at_most = Money(openings * FUND_GAS * 2 * fees.max_fee, self._network.coin)
+        return [Fee(name="gas", on="open or top up channels", price=price, at_most=at_most)]
+
+    async def fund(self, offer: Offer, run: str, need: Money) -> Sequence[Message]:
+        await self._sender.recover()
+
+        def look(tx: Transaction) -> tuple[r.Channel, int]:
+            channel = _current(tx, offer.payee) or self._choose(tx, offer)
+            account = tx.get(r.Account, f"channel|{offer.payee}")
+            hold = tx.get(r.Hold, run)
+            most = min(need.units, hold.left.units if hold else 0)
+            return channel, most - (account.free if account else 0)
+
+        channel, missing = await self._journal.commit(look)
+        if missing > 0:
+            await self._top_up(channel, missing)
+        return []
+
+    def reserve(self, tx: Transaction, attempt: Attempt) -> Payment:
+        channel = _current(tx, attempt.payee)
+        account = tx.get(r.Account, f"channel|{attempt.payee}")
+        if channel is None or account is None or account.free < 0:
+            raise InsufficientFunds(f"the channel with {attempt.payee} holds too little")
+        return Payment(rail="channel", body=_body(channel))
+
+    def settle(
+        self, tx: Transaction, attempt: Attempt, result: Result
+    ) -> tuple[Receipt, Sequence[Message]]:
+        channel = _current(tx, attempt.payee)
+        if channel is None:
+            raise SettlementFailed(f"there is no open channel with {attempt.payee}")
+        if result.price:
+            channel = self._promise(tx, channel, attempt, result.price)
+        receipt = Receipt(
+            attempt=attempt,
+            standing="paid",
+            amount=result.price,
+            result=result.digest,
+            usage=result.usage,
+            evidence=result.evidence,
+            at=tx.now,
+        )
+        return receipt, [_message(attempt, "voucher", _body(channel))]
+
+    def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> None:
+        return  # nothing was signed for it
+
+    async def balance(self) -> dict[str, Money]:
+        def look(tx: Transaction) -> dict[str, Money]:
+            currency = self._network.currency
+            rows = [row for row in tx.every(r.Channel) if row.open]
+            return {c.label: Money(c.deposited - c.cumulative, currency) for c in rows}
+
+        return await self._journal.commit(look)
+
+    async def close(self) -> Sequence[Message]:
+        def look(tx: Transaction) -> list[Message]:
+            return [self._closing(tx, row) for row in tx.every(r.Channel) if row.open]
+
+        return await self._journal.commit(look)
+
+    async def finish(self, answer: Message) -> None:
+        if answer.verb != "closed":
+            return
+        channel = str(answer.body.get("channel", ""))
+        transaction = str(answer.body.get("transaction", ""))
+        claimed, refunded = await self._closed_on_chain(channel, transaction)
+        currency = self._network.currency
+        closed = e.ChannelClosed(
+            channel=channel, claimed=Money(claimed, currency), refunded=Money(refunded, currency)
+        )
+
+        def work(tx: Transaction) -> None:
+            row = tx.get(r.Channel, channel)
+            if row and row.open:
+                tx.append(e.WALLET, closed)
+
+        await self._journal.commit(work)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _choose(self, tx: Transaction, offer: Offer) -> r.Channel:
+        """Write down the terms of a new channel; its salt counts the channels before it."""
+        number = len(tx.every(r.Channel))
+        salt = keccak(f"agentkit channel {number}".encode()).hex()
+        terms = Terms(self._signer.address, offer.payee, self._network.token, CLOSE_DELAY, salt)
+        opened = e.ChannelOpened(
+            channel=terms.id(self._network),
+            provider=offer.provider,
+            provider_node=offer.provider_node,
+            payer=terms.payer,
+            payee=terms.payee,
+            token=terms.token,
+            close_delay=terms.close_delay,
+            salt=salt,
+        )
+        tx.append(e.WALLET, opened)
+        return r.Channel(**opened.model_dump())
+
+    async def _top_up(self, channel: r.Channel, units: int) -> None:
+        """Deposit `units` more; the authorization's nonce lets each top-up land once."""
+        await self._check_balance(units)
+        before = word(channel.deposited)
+        authorization = Authorization(
+            payer=self._signer.address,
+            payee=self._network.channels,
+            units=units,
+            valid_before=int(time.time()) + AUTHORIZATION_LASTS,
+            nonce=keccak(bytes.fromhex(channel.channel) + before),
+        )
+        signature = self._signer.sign_authorization(self._network.token_domain, authorization)
+        data = abi.encode(
+            FUND,
+            *Terms.of(channel, channel.payee).words(),
+            units,
+            authorization.valid_before,
+            signature[64],
+            signature[:32],
+            signature[32:64],
+        )
+        intent = f"fund:{channel.channel}:{channel.deposited}"
+        await self._sender.send(intent, self._network.channels, data)
+
+    async def _check_balance(self, units: int) -> None:
+        currency = self._network.currency
+        held = Money(
+            await token_balance(self._chain, self._network, self._signer.address), currency
+        )
+        if Money(units, currency) > held:
+            raise InsufficientFunds(
+                f"a deposit of {Money(units, currency)} is needed, and the wallet holds {held}"
+            )
+
+    def _funded(self, tx: Transaction, intent: str, receipt: ChainReceipt) -> None:
+        """Book a top-up as the contract logged it."""
+        channel = intent.split(":")[1]
+        for log in receipt.logs:
+            if _is(log, self._network.channels, abi.FUNDED, channel):
+                amount, deposited = abi.numbers(log.data)
+                currency = self._network.currency
+                tx.append(
+                    e.WALLET,
+                    e.ChannelFunded(
+                        channel=channel,
+                        amount=Money(amount, currency),
+                        deposited=Money(deposited, currency),
+                    ),
+                )
+                return
+        raise SettlementFailed(f"transaction {receipt.transaction} funded no channel")
+
+    def _promise(
+        self, tx: Transaction, channel: r.Channel, attempt: Attempt, price: Money
+    ) -> r.Channel:
+        """Sign for one task more and write the voucher down."""
+        cumulative, tasks = channel.cumulative + price.units, channel.tasks + 1
+        if cumulative > channel.deposited:
+            raise SettlementFailed(f"the channel with {channel.label} is exhausted")
+        voucher = Voucher(bytes.fromhex(channel.channel), cumulative, tasks)
+        signature = self._signer.sign_voucher(self._domain, voucher).hex()
+        tx.append(
+            e.WALLET,
+            e.VoucherSigned(
+                channel=channel.channel,
+                attempt=attempt.id,
+                cumulative=Money(cumulative, price.asset),
+                tasks=tasks,
+                signature=signature,
+            ),
+        )
+        return channel.model_copy(
+            update={"cumulative": cumulative, "tasks": tasks, "voucher": signature}
+        )
+
+    def _closing(self, tx: Transaction, channel: r.Channel) -> Message:
+        account = tx.get(r.Account, f"channel|{channel.payee}")
+        if account and account.reserved:
+            raise SettlementFailed(
+                f"the channel with {channel.label} still has open attempts",
+                hint="resume or cancel the runs that `agentkit status` lists first",
+            )
+        return Message(
+            rail="channel",
+            provider=channel.provider,
+            provider_node=channel.provider_node,
+            verb="close",
+            body=_body(channel),
+        )
+
+    async def _closed_on_chain(self, channel: str, transaction: str) -> tuple[int, int]:
+        """Return (claimed, refunded) of a closed channel from the contract's own log."""
+        receipt = await self._chain.receipt(transaction)
+        for log in receipt.logs if receipt else ():
+            if _is(log, self._network.channels, abi.CLOSED, channel):
+                _, claimed = await deposit_of(self._chain, self._network, channel)
+                return claimed, abi.numbers(log.data)[0]
+        raise ProtocolBroken(f"the chain does not show that channel {channel[:12]} was closed")
+
+
+def _current(tx: Transaction, payee: str) -> r.Channel | None:
+    """Return the open channel with a payee."""
+    current = tx.get(r.CurrentChannel, payee)
+    return tx.get(r.Channel, current.channel) if current else None
+
+
+def _body(channel: r.Channel) -> dict[str, Any]:
+    """Return what a provider needs to know of a channel, and the newest promise on it."""
+    fields = ("payer", "token", "close_delay", "salt", "cumulative", "tasks", "voucher")
+    return {"channel": channel.channel, **{name: getattr(channel, name) for name in fields}}
+
+
+def _message(attempt: Attempt, verb: str, body: dict[str, Any]) -> Message:
+    return Message(
+        rail="channel",
+        provider=attempt.provider,
+        provider_node=attempt.provider_node,
+        verb=verb,
+        body=body,
+    )
+
+
+def _is(log: Log, contract: str, topic: bytes, channel: str) -> bool:
+    return log.address.lower() == contract.lower() and log.topics[:2] == (
+        topic,
+        bytes.fromhex(channel),
+    )

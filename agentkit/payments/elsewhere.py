@@ -1,0 +1,58 @@
+"""Providers that bill by themselves: no money of ours moves, the configured price counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agentkit.market.attempt import Attempt, Message, Payment, Result
+from agentkit.market.offer import Offer, Pays
+from agentkit.market.plan import Fee
+from agentkit.market.receipt import Receipt
+from agentkit.market.seams import Transaction
+from agentkit.money import Money
+
+
+class ElsewhereRail:
+    """Counts the configured price against every limit and moves nothing."""
+
+    @property
+    def name(self) -> str:
+        return "elsewhere"
+
+    @property
+    def pays(self) -> Pays:
+        return "billed"
+
+    async def quote(self, offers: Sequence[Offer], amounts: Sequence[Money]) -> Sequence[Fee]:
+        return []
+
+    async def fund(self, offer: Offer, run: str, need: Money) -> Sequence[Message]:
+        return []
+
+    def reserve(self, tx: Transaction, attempt: Attempt) -> Payment:
+        return Payment(rail="elsewhere")
+
+    def settle(
+        self, tx: Transaction, attempt: Attempt, result: Result
+    ) -> tuple[Receipt, Sequence[Message]]:
+        receipt = Receipt(
+            attempt=attempt,
+            standing="billed elsewhere",
+            amount=result.price,
+            result=result.digest,
+            usage=result.usage,
+            at=tx.now,
+        )
+        return receipt, []
+
+    def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> None:
+        return
+
+    async def balance(self) -> dict[str, Money]:
+        return {}
+
+    async def close(self) -> Sequence[Message]:
+        return []
+
+    async def finish(self, answer: Message) -> None:
+        return

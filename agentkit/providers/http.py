@@ -1,0 +1,117 @@
+"""One HTTP session for each provider, and the one place where HTTP's failures become ours.
+
+A connection that was never made is a failure known not to have been acted on; anything that
+breaks later leaves the outcome unknown.  Only reads are repeated here, by tenacity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from agentkit.errors import ProtocolBroken, Unavailable
+
+CONNECT_SECONDS = 5.0
+MOST_BYTES = 64 * 1024 * 1024
+"""The largest answer that is read."""
+
+READ_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete HTTP answer; header names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds the provider asks to wait, 0 when it does not say."""
+        value = self.headers.get("retry-after", "")
+        return float(value) if value.replace(".", "", 1).isdigit() else 0.0
+
+
+class Http:
+    """A provider's address: requests to it, and its name in every error."""
+
+    def __init__(self, provider: str, url: str, headers: Mapping[str, str] | None = None) -> None:
+        self._provider, self.url = provider, url.rstrip("/")
+        self._headers = dict(headers or {})
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        data: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        seconds: float = 60.0,
+    ) -> Answer:
+        """Make one request, once; raises Unavailable, `unknown` unless it was never sent."""
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
+        try:
+            async with self._open().request(
+                method, self.url + path, json=json, data=data, headers=headers, timeout=timeout
+            ) as answer:
+                body = await self._body(answer)
+                lower = {name.lower(): value for name, value in answer.headers.items()}
+                return Answer(answer.status, lower, body)
+        except aiohttp.ClientConnectorError as wrong:
+            raise Unavailable(f"cannot be reached: {wrong}", provider=self._provider) from wrong
+        except aiohttp.ConnectionTimeoutError as wrong:
+            raise Unavailable("cannot be reached in time", provider=self._provider) from wrong
+        except (aiohttp.ClientError, TimeoutError, OSError) as wrong:
+            raise Unavailable(
+                f"the answer was lost: {type(wrong).__name__}",
+                provider=self._provider,
+                unknown=True,
+            ) from wrong
+
+    async def read(self, path: str, *, seconds: float = 20.0, **more: Any) -> Answer:
+        """GET something that may be asked for again, a few times if need be."""
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(Unavailable),
+            stop=stop_after_attempt(READ_TRIES),
+            wait=wait_random_exponential(multiplier=0.1, max=1.0),
+            reraise=True,
+        ):
+            with attempt:
+                return await self.send("GET", path, seconds=seconds, **more)
+        raise Unavailable(provider=self._provider)
+
+    async def close(self) -> None:
+        """Close the session."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                headers=self._headers, connector=aiohttp.TCPConnector(limit=64)
+            )
+        return self._session
+
+    async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
+        parts, size = [], 0
+        async for part in answer.content.iter_chunked(1 << 16):
+            size += len(part)
+            if size > MOST_BYTES:
+                raise ProtocolBroken("the answer is too large", provider=self._provider)
+            parts.append(part)
+        return b"".join(parts)

@@ -1,0 +1,289 @@
+"""OpenAI-compatible endpoints: one adapter, a profile for each dialect.
+
+A chat endpoint has no key to ask by, so what was sent and not answered cannot be found out
+(`finds` is false); a request is never sent twice by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentkit.artifacts import Text
+from agentkit.errors import (
+    BadAmount,
+    BadOutput,
+    ConfigError,
+    LeaseLost,
+    ProtocolBroken,
+    RateLimited,
+    Refused,
+    Unavailable,
+)
+from agentkit.graph.nodes import InferNode
+from agentkit.market.attempt import Attempt, JobStatus, Message, Payment, Result
+from agentkit.market.chain import Network
+from agentkit.market.offer import Offer, Pays, charge, priced
+from agentkit.market.seams import ProviderInfo
+from agentkit.market.task import Task, TaskSpec
+from agentkit.money import Rate
+from agentkit.providers.http import Answer, Http
+
+USER_AGENT = "agentkit/0.1"
+OFFERS_LAST = 300.0
+MODELS_LAST = 15.0
+SECONDS_PER_TOKEN = 0.02
+"""A guess of how fast endpoints write, until runs measure it."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How one dialect differs from OpenAI's.
+
+    `limit_field`: the name of the limit on answer tokens.  `substitutes`: an unknown model is
+    answered by another one with 200.  `billing`: where a top-up is claimed, under the root.
+    """
+
+    adapter: str
+    rail: str
+    pays: Pays
+    limit_field: str = "max_tokens"
+    substitutes: bool = False
+    billing: str = ""
+
+
+GAIA = Profile("gaia", "elsewhere", "billed", "max_completion_tokens", substitutes=True)
+"""LlamaEdge's dialect: `max_tokens` is ignored, errors are plain text, no price anywhere."""
+
+HYPERBOLIC = Profile("hyperbolic", "prepaid", "with_request", billing="/billing")
+"""vLLM and FastAPI errors, a User-Agent is required, prepaid credit."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """What the user configured: prices, model names as the endpoint calls them, where to pay."""
+
+    prices: Mapping[str, Rate]
+    models: Mapping[str, str]
+    payee: str = ""
+    key: str = ""
+    label: str = ""
+
+
+class OpenAI:
+    """A provider behind an OpenAI-compatible endpoint; `url` ends in `/v1`."""
+
+    def __init__(
+        self, name: str, url: str, network: Network, profile: Profile, account: Account
+    ) -> None:
+        self._name, self._network, self._profile, self._account = name, network, profile, account
+        headers = {"User-Agent": USER_AGENT}
+        if account.key:
+            headers["Authorization"] = f"Bearer {account.key}"
+        self._http = Http(name, url.removesuffix("/").removesuffix("/v1"), headers)
+        self._answers: dict[str, Result] = {}
+        self._listed: tuple[float, frozenset[str]] = (0.0, frozenset())
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    async def describe(self) -> ProviderInfo:
+        return ProviderInfo(
+            name=self.name,
+            adapter=self._profile.adapter,
+            finds=False,
+            label=self._account.label,
+            url=self._http.url,
+            kinds=("infer",),
+            models=tuple(sorted(await self._models(fresh=True))),
+        )
+
+    async def offers(self, spec: TaskSpec) -> Sequence[Offer]:
+        model = self._model(spec)
+        if model not in await self._models():
+            raise Refused(f"it does not serve {model!r} now", provider=self.name)
+        try:
+            price, at_most = priced(self._network.currency, self._rates(), spec.load)
+        except BadAmount as unpriced:
+            raise Refused(
+                str(unpriced),
+                provider=self.name,
+                hint=f'set providers.{self.name}.price.input = "0.10 USDC per 1M tokens"',
+            ) from unpriced
+        return [
+            Offer(
+                provider=self.name,
+                node=spec.node.name,
+                on=model,
+                model=model,
+                price=price,
+                at_most=at_most,
+                eta=0.3 + SECONDS_PER_TOKEN * spec.load.expected.get("output", 0),
+                lanes=2,
+                expires=time.time() + OFFERS_LAST,
+                rail=self._profile.rail,
+                pays=self._profile.pays,
+                payee=self._account.payee,
+                rates=self._rates(),
+            )
+        ]
+
+    async def submit(
+        self, task: Task, offer: Offer, attempt: Attempt, payment: Payment
+    ) -> JobStatus:
+        path, body = self._request(task, offer.model)
+        answer = await self._http.send("POST", path, json=body, seconds=600.0)
+        self._check_status(answer)
+        self._answers[attempt.id] = self._result(task, offer, answer)
+        return JobStatus(state="done")
+
+    async def find(self, attempt: Attempt) -> JobStatus | None:
+        raise ProtocolBroken("a chat endpoint cannot be asked for an attempt", provider=self.name)
+
+    async def status(self, attempt: Attempt) -> JobStatus:
+        if attempt.id not in self._answers:
+            raise LeaseLost("the answer is not here", provider=self.name)
+        return JobStatus(state="done")
+
+    async def result(self, attempt: Attempt) -> Result:
+        await self.status(attempt)
+        return self._answers.pop(attempt.id)
+
+    async def cancel(self, attempt: Attempt) -> None:
+        self._answers.pop(attempt.id, None)
+
+    async def carry(self, message: Message) -> Message:
+        if not self._profile.billing or message.verb != "topup":
+            raise Refused(f"it takes no message {message.verb!r}", provider=self.name)
+        path = f"{self._profile.billing}/topup"
+        answer = await self._http.send("POST", path, json=message.body)
+        self._check_status(answer)
+        return message.model_copy(update={"verb": "credited"})
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _rates(self) -> dict[str, Rate]:
+        """Return the configured prices; a price for each request is nothing unless it is set."""
+        currency = self._network.currency
+        rates = {unit: rate.bind(currency) for unit, rate in self._account.prices.items()}
+        free = Rate(currency.zero(), 1, "request")
+        return {"request": free, **rates}
+
+    def _model(self, spec: TaskSpec) -> str:
+        """Return what the endpoint calls the spec's model; raises Refused, never guesses."""
+        node = spec.node
+        if not isinstance(node, InferNode) or not isinstance(node.model, str):
+            raise Refused("it only answers prompts, with models of its own", provider=self.name)
+        if node.output == "embedding" or isinstance(node.output, dict):
+            raise Refused("it gives plain text only", provider=self.name)
+        if node.model not in self._account.models:
+            raise Refused(
+                f"no name is known here for the model {node.model!r}",
+                provider=self.name,
+                hint=f'set providers.{self.name}.models."{node.model}" to its name there',
+            )
+        return self._account.models[node.model]
+
+    async def _models(self, *, fresh: bool = False) -> frozenset[str]:
+        asked, known = self._listed
+        if not fresh and time.monotonic() - asked < MODELS_LAST and known:
+            return known
+        answer = await self._http.read("/v1/models", seconds=10.0)
+        self._check_status(answer)
+        try:
+            names = frozenset(str(item["id"]) for item in json.loads(answer.body)["data"])
+        except (ValueError, KeyError, TypeError) as wrong:
+            raise ProtocolBroken("its list of models cannot be read", provider=self.name) from wrong
+        self._listed = (time.monotonic(), names)
+        return names
+
+    def _request(self, task: Task, model: str) -> tuple[str, dict[str, Any]]:
+        params = task.params
+        body: dict[str, Any] = {
+            "model": model,
+            self._profile.limit_field: params["max_tokens"],
+            "temperature": params["temperature"],
+            "stream": False,
+        }
+        if params["stop"]:
+            body["stop"] = params["stop"]
+        if params["style"] == "complete":
+            return "/v1/completions", {**body, "prompt": params["prompt"]}
+        messages = [{"role": "user", "content": params["prompt"]}]
+        return "/v1/chat/completions", {**body, "messages": messages}
+
+    def _result(self, task: Task, offer: Offer, answer: Answer) -> Result:
+        try:
+            document = json.loads(answer.body)
+            choice = document["choices"][0]
+            text = choice["message"]["content"] if "message" in choice else choice["text"]
+            usage = self._usage(task, document.get("usage") or {})
+            model = str(document["model"])
+        except (ValueError, KeyError, IndexError, TypeError) as wrong:
+            raise BadOutput("its answer cannot be read", provider=self.name) from wrong
+        if self._profile.substitutes and model != offer.model:
+            raise BadOutput(f"it answered with {model!r}, not {offer.model!r}", provider=self.name)
+        price = charge(self._network.currency, offer.rates, usage)
+        output = Text.of(str(text or "").strip().encode())
+        return Result((output,), usage, price, model=model)
+
+    def _usage(self, task: Task, counted: Mapping[str, Any]) -> dict[str, int]:
+        """Return the endpoint's own counts; one it leaves out is taken at its most."""
+        most = task.load.most
+        found: dict[str, Any] = {
+            "request": 1,
+            "input": counted.get("prompt_tokens"),
+            "output": counted.get("completion_tokens"),
+        }
+        known = {unit: int(count) for unit, count in found.items() if count is not None}
+        return {unit: known.get(unit, limit) for unit, limit in most.items()}
+
+    def _check_status(self, answer: Answer) -> None:
+        """Raise what an unsuccessful answer means; 5xx leaves unknown whether it was done."""
+        status, who = answer.status, self.name
+        if status < 300:
+            return
+        said = message_of(answer.body) or f"it answers {status}"
+        if status == 429:
+            raise RateLimited(said, provider=who, retry_after=answer.retry_after)
+        if status in (401, 403):
+            raise Refused(said, provider=who, hint=f"check providers.{who}.api_key")
+        if status >= 500:
+            raise Unavailable(said, provider=who, unknown=status not in (501, 503))
+        raise Refused(said, provider=who)
+
+
+def message_of(body: bytes) -> str:
+    """Return what an error body says, whichever of the dialects it is in."""
+    text = body.decode(errors="replace").strip()
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return "" if text.startswith("<") else text.splitlines()[0][:300] if text else ""
+    if not isinstance(document, dict):
+        return str(document)[:300]
+    error = document.get("error")
+    if isinstance(error, dict):
+        return str(error.get("message", ""))[:300]
+    detail = document.get("detail")
+    if isinstance(detail, list) and detail and isinstance(detail[0], dict):
+        where = ".".join(str(part) for part in detail[0].get("loc", ()))
+        return f"{where}: {detail[0].get('msg', '')}"[:300]
+    return str(error or document.get("message") or detail or "")[:300]
+
+
+def check_prices(name: str, account: Account) -> None:
+    """Raise ConfigError for prices that no unit of work has."""
+    odd = sorted(set(account.prices) - {"input", "output", "request"})
+    if odd:
+        raise ConfigError(
+            f"providers.{name}.price.{odd[0]} is not a price of this adapter",
+            hint="set price.input, price.output or price.request",
+        )

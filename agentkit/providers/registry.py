@@ -1,0 +1,69 @@
+"""Adapters by name: ours and those that other packages bring as entry points.
+
+An entry point of the group `agentkit.providers` is a function
+`(name, settings, network) -> Provider`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+
+from agentkit.config import ProviderSettings
+from agentkit.errors import ConfigError
+from agentkit.market.chain import Network
+from agentkit.market.seams import Provider
+from agentkit.providers.native import Native
+from agentkit.providers.openai import GAIA, HYPERBOLIC, Account, OpenAI, Profile, check_prices
+
+GROUP = "agentkit.providers"
+
+Adapter = Callable[[str, ProviderSettings, Network], Provider]
+
+
+def native(name: str, settings: ProviderSettings, network: Network) -> Provider:
+    """Return the native pool's adapter; every address is a node of it."""
+    return Native(name, _addresses(name, settings), network)
+
+
+def gaia(name: str, settings: ProviderSettings, network: Network) -> Provider:
+    """Return the adapter of a Gaia node or domain."""
+    return _openai(name, settings, network, GAIA)
+
+
+def hyperbolic(name: str, settings: ProviderSettings, network: Network) -> Provider:
+    """Return the adapter of Hyperbolic's serverless inference."""
+    return _openai(name, settings, network, HYPERBOLIC)
+
+
+def provider(name: str, settings: ProviderSettings, network: Network) -> Provider:
+    """Return the provider called `name`; raises ConfigError when no adapter is called so."""
+    wanted = settings.adapter or name
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    if wanted not in found:
+        raise ConfigError(
+            f"there is no adapter {wanted!r} for providers.{name}",
+            hint=f"set providers.{name}.adapter to one of: {', '.join(sorted(found))}",
+        )
+    adapter: Adapter = found[wanted].load()
+    return adapter(name, settings, network)
+
+
+def _openai(name: str, settings: ProviderSettings, network: Network, profile: Profile) -> Provider:
+    account = Account(
+        prices=settings.price,
+        models=settings.models,
+        payee=settings.payee,
+        key=settings.key(),
+        label=settings.label,
+    )
+    check_prices(name, account)
+    return OpenAI(name, _addresses(name, settings)[0], network, profile, account)
+
+
+def _addresses(name: str, settings: ProviderSettings) -> tuple[str, ...]:
+    if not settings.addresses:
+        raise ConfigError(
+            f"providers.{name} has no address", hint=f"set providers.{name}.url in agentkit.toml"
+        )
+    return settings.addresses

@@ -1,0 +1,160 @@
+"""The native wire: how tasks, results and offers are written between an agent and our nodes.
+
+Plain JSON over HTTP.  Artifacts up to 1 MiB travel inline in base64, larger ones by
+`PUT` and `GET /artifacts/{sha256}`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from agentkit.artifacts import KINDS, Artifact
+from agentkit.errors import ProtocolBroken, StateCorrupt
+from agentkit.graph.nodes import InferNode, SqlNode, TrainNode
+from agentkit.market.attempt import Evidence, JobStatus
+from agentkit.market.offer import Pays
+from agentkit.market.task import Load, Task, TaskSpec
+from agentkit.market.value import Value
+from agentkit.money import Money, Rate
+
+INLINE_BYTES = 1024 * 1024
+
+
+class WireArtifact(Value):
+    """An artifact as it travels; without `data` its bytes are fetched by digest."""
+
+    kind: str
+    digest: str
+    size: int
+    media_type: str
+    data: str | None = None
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> WireArtifact:
+        inline = artifact.size <= INLINE_BYTES
+        return cls(
+            kind=artifact.kind,
+            digest=artifact.digest,
+            size=artifact.size,
+            media_type=artifact.media_type,
+            data=base64.b64encode(artifact.read()).decode() if inline else None,
+        )
+
+    def artifact(self, fetched: bytes | None = None) -> Artifact:
+        """Return the artifact, its digest checked; raises ProtocolBroken, StateCorrupt."""
+        kind = KINDS.get(self.kind)
+        if kind is None:
+            raise ProtocolBroken(f"there is no kind of artifact called {self.kind!r}")
+        try:
+            data = fetched if self.data is None else base64.b64decode(self.data, validate=True)
+        except binascii.Error as wrong:
+            raise ProtocolBroken("an artifact is not in base64") from wrong
+        artifact = kind.of(data or b"", self.media_type)
+        if (artifact.digest, artifact.size) != (self.digest, self.size):
+            raise StateCorrupt(f"artifact {self.digest[:12]} does not hash to its own name")
+        return artifact
+
+
+class WireTask(Value):
+    """A task as it travels."""
+
+    kind: str
+    params: dict[str, Any]
+    load: Load
+    inputs: dict[str, WireArtifact] = {}
+
+    @classmethod
+    def of(cls, task: Task) -> WireTask:
+        inputs = {name: WireArtifact.of(artifact) for name, artifact in task.inputs.items()}
+        return cls(kind=task.kind, params=task.params, load=task.load, inputs=inputs)
+
+
+class Submission(Value):
+    """What is posted to `/jobs`: the attempt's key, the task, the most it may cost, the payment."""
+
+    attempt: str
+    task: WireTask
+    at_most: Money
+    payment: dict[str, Any]
+
+
+class WireOffer(Value):
+    """A node's answer to a question: its rates; the asker does the sum.
+
+    `eta` is in seconds for one purchase, `lasts` for how many seconds the rates hold.
+    """
+
+    on: str
+    model: str = ""
+    rates: dict[str, Rate]
+    eta: float
+    lanes: int
+    lasts: float
+
+
+class NodeFacts(Value):
+    """What a node says of itself at `/node`."""
+
+    name: str
+    label: str = ""
+    address: str
+    chain_id: int
+    token: str
+    channels: str
+    rail: str
+    pays: Pays
+    kinds: tuple[str, ...]
+    models: tuple[str, ...]
+    detail: dict[str, Any] = {}
+
+
+class Job(Value):
+    """A job at `/jobs/{attempt}`; outputs, usage, price and signature once it is done."""
+
+    status: JobStatus
+    outputs: tuple[WireArtifact, ...] = ()
+    usage: dict[str, int] = {}
+    price: Money | None = None
+    evidence: Evidence = Evidence()
+    model: str = ""
+
+
+def question(spec: TaskSpec) -> dict[str, Any]:
+    """Return what a node is told to price a spec: no prompt, no data."""
+    node, asked = spec.node, {"kind": spec.node.kind, "load": spec.load.model_dump()}
+    match node:
+        case InferNode():
+            model = node.model if isinstance(node.model, str) else ""
+            output = "embedding" if node.output == "embedding" else ""
+            return {**asked, "model": model, "trained": not model, "output": output}
+        case TrainNode():
+            return {**asked, "model": node.base, "method": node.method}
+        case SqlNode():
+            return {**asked, "op": "sql"}
+        case _:
+            return asked
+
+
+def read(value: type[Value], body: bytes, who: str) -> Any:
+    """Return a value from an answer's body; raises ProtocolBroken for anything else."""
+    try:
+        return value.model_validate_json(body)
+    except ValidationError as wrong:
+        first = wrong.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ProtocolBroken(f"its {value.__name__} is wrong at {where}", provider=who) from wrong
+
+
+def error_of(body: bytes) -> Mapping[str, Any]:
+    """Return the `error` object of a body, empty when there is none."""
+    try:
+        error = json.loads(body)["error"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return error if isinstance(error, dict) else {}

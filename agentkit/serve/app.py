@@ -1,0 +1,249 @@
+"""The HTTP front of a provider node: our job API, and an OpenAI-compatible one beside it.
+
+GET  /node                      POST /offers              POST /carry
+PUT  GET /artifacts/{sha256}    POST /jobs                GET /jobs/{attempt}
+GET  /jobs/{attempt}/result     POST /jobs/{attempt}/cancel
+GET  /v1/models    POST /v1/chat/completions  /v1/completions  /v1/embeddings
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from agentkit.artifacts import Artifact, Blob
+from agentkit.errors import AgentKitError, ProtocolBroken, RateLimited, Refused, StateError
+from agentkit.journal import records as r
+from agentkit.market.attempt import Evidence, JobStatus, Message
+from agentkit.market.value import Value
+from agentkit.providers import wire
+from agentkit.serve import openai
+from agentkit.serve.node import NODE, Node
+
+MOST_BODY = 8 * 1024 * 1024
+MOST_ARTIFACT = 256 * 1024 * 1024
+MOST_WAIT = 30.0
+DIGEST = re.compile(r"[0-9a-f]{64}")
+
+log = logging.getLogger(__name__)
+
+Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+TOKEN: web.AppKey[str] = web.AppKey("token", str)
+
+
+def node_app(node: Node, *, token: str = "") -> web.Application:
+    """Return the application of a node; `token` opens the operator's execution log."""
+    app = web.Application(client_max_size=MOST_BODY, middlewares=[answer_errors])
+    app[NODE], app[TOKEN] = node, token
+    app.add_routes(
+        [
+            web.get("/node", describe),
+            web.post("/offers", offers),
+            web.post("/carry", carry),
+            web.put("/artifacts/{digest}", put_artifact),
+            web.get("/artifacts/{digest}", get_artifact),
+            web.post("/jobs", submit),
+            web.get("/jobs/{attempt}", find),
+            web.get("/jobs/{attempt}/result", result),
+            web.post("/jobs/{attempt}/cancel", cancel),
+            web.get("/executions", executions),
+            web.get("/v1/models", openai.models),
+            web.post("/v1/chat/completions", openai.chat),
+            web.post("/v1/completions", openai.completions),
+            web.post("/v1/embeddings", openai.embeddings),
+        ]
+    )
+    return app
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handle) -> web.StreamResponse:
+    """Answer our errors as JSON; anything else is a defect, logged and answered as 500."""
+    try:
+        return await handler(request)
+    except web.HTTPException:
+        raise
+    except AgentKitError as wrong:
+        return error_answer(wrong)
+    except Exception:
+        log.exception("request %s %s failed", request.method, request.path)
+        return _error(500, "InternalError", "the node failed; its operator's log says why")
+
+
+def error_answer(wrong: AgentKitError) -> web.Response:
+    """Return the answer that an error of ours becomes."""
+    name = type(wrong).__name__
+    if isinstance(wrong, RateLimited):
+        answer = _error(429, name, str(wrong))
+        answer.headers["Retry-After"] = str(max(1, round(wrong.retry_after)))
+        return answer
+    if isinstance(wrong, StateError):
+        return _error(503, name, str(wrong))
+    return _error(400 if isinstance(wrong, ProtocolBroken) else 422, name, str(wrong))
+
+
+def _error(status: int, kind: str, message: str) -> web.Response:
+    error = {"type": kind, "message": message, "code": status, "param": None}
+    return web.json_response({"error": error}, status=status)
+
+
+# -- the market ----------------------------------------------------------------------------------
+
+
+async def describe(request: web.Request) -> web.Response:
+    """Say what this node is."""
+    return _answer(request.app[NODE].facts())
+
+
+async def offers(request: web.Request) -> web.Response:
+    """Answer a question with rates, or refuse it with the reason."""
+    question = await _json(request)
+    return _answer(request.app[NODE].offer(question))
+
+
+async def carry(request: web.Request) -> web.Response:
+    """Take a message of the channel rail."""
+    message: Message = wire.read(Message, await request.read(), "this message")
+    book = request.app[NODE].book
+    if message.verb == "voucher":
+        await book.take(message.body)
+        body: dict[str, Any] = {}
+    elif message.verb == "best":
+        body = await book.best(str(message.body.get("channel")))
+    elif message.verb == "close":
+        body = await book.close(message.body)
+    else:
+        raise Refused(f"the channel rail has no message {message.verb!r}")
+    verbs = {"voucher": "acknowledged", "best": "best", "close": "closed"}
+    return _answer(message.model_copy(update={"verb": verbs[message.verb], "body": body}))
+
+
+# -- artifacts -----------------------------------------------------------------------------------
+
+
+async def put_artifact(request: web.Request) -> web.Response:
+    """Store an input under its digest."""
+    digest = _digest(request)
+    found, parts, size = hashlib.sha256(), [], 0
+    async for part in request.content.iter_chunked(1 << 16):
+        size += len(part)
+        if size > MOST_ARTIFACT:
+            raise web.HTTPRequestEntityTooLarge(MOST_ARTIFACT, size)
+        found.update(part)
+        parts.append(part)
+    if found.hexdigest() != digest:
+        raise ProtocolBroken("the bytes do not hash to the name they were put under")
+    await request.app[NODE].store.put(Blob.of(b"".join(parts)))
+    return web.Response(status=201)
+
+
+async def get_artifact(request: web.Request) -> web.Response:
+    """Return stored bytes by digest."""
+    digest = _digest(request)
+    artifact = await request.app[NODE].store.get(Blob(digest, 0, ""))
+    return web.Response(body=artifact.read(), content_type="application/octet-stream")
+
+
+def _digest(request: web.Request) -> str:
+    digest = request.match_info["digest"]
+    if not DIGEST.fullmatch(digest):
+        raise ProtocolBroken("an artifact is named by 64 hex digits")
+    return digest
+
+
+# -- jobs ----------------------------------------------------------------------------------------
+
+
+async def submit(request: web.Request) -> web.Response:
+    """Take a job under its attempt's key; the same key again is the same job."""
+    node = request.app[NODE]
+    submission: wire.Submission = wire.read(wire.Submission, await request.read(), "this job")
+    if not DIGEST.fullmatch(submission.attempt):
+        raise ProtocolBroken("an attempt is named by 64 hex digits")
+    task = submission.task
+    inputs = {name: await _input(node, artifact) for name, artifact in task.inputs.items()}
+    charged = node.charged(task.kind, task.params, inputs)
+    job = await node.jobs.take(submission, charged, inputs)
+    return _answer(await _wire_job(node, job), status=202)
+
+
+async def _input(node: Node, artifact: wire.WireArtifact) -> Artifact:
+    if artifact.data is not None:
+        return artifact.artifact()
+    stored = await node.store.get(Blob(artifact.digest, artifact.size, ""))
+    return artifact.artifact(stored.read())
+
+
+async def find(request: web.Request) -> web.Response:
+    """Say what became of an attempt."""
+    node = request.app[NODE]
+    return await _found(node, await node.jobs.find(request.match_info["attempt"]))
+
+
+async def result(request: web.Request) -> web.Response:
+    """Wait for an attempt's end, as long as `Prefer: wait` asks, and return it."""
+    node = request.app[NODE]
+    job = await node.jobs.wait(request.match_info["attempt"], _patience(request))
+    return await _found(node, job)
+
+
+async def cancel(request: web.Request) -> web.Response:
+    """Stop an attempt and return how it stands."""
+    node, attempt = request.app[NODE], request.match_info["attempt"]
+    await node.jobs.cancel(attempt)
+    return await _found(node, await node.jobs.find(attempt))
+
+
+async def executions(request: web.Request) -> web.Response:
+    """Return the execution log to the operator."""
+    given, token = request.headers.get("Authorization", ""), request.app[TOKEN]
+    if not token or not hmac.compare_digest(given, f"Bearer {token}"):
+        raise web.HTTPForbidden
+    return web.json_response(await request.app[NODE].jobs.executions())
+
+
+async def _found(node: Node, job: r.Job | None) -> web.Response:
+    if job is None:
+        return _error(404, "LeaseLost", "there is no such attempt here")
+    return _answer(await _wire_job(node, job))
+
+
+async def _wire_job(node: Node, job: r.Job) -> wire.Job:
+    outputs = await node.jobs.outputs(job) if job.state == "done" else ()
+    return wire.Job(
+        status=JobStatus(state=job.state, reason=job.reason),
+        outputs=tuple(wire.WireArtifact.of(output) for output in outputs),
+        usage=job.usage,
+        price=job.price,
+        evidence=Evidence(signer=node.signer.address, signature=job.signature),
+        model=job.model,
+    )
+
+
+def _patience(request: web.Request) -> float:
+    """Return the seconds a `Prefer: wait=N` header asks for (RFC 7240), within our own limit."""
+    found = re.search(r"wait=(\d{1,4})", request.headers.get("Prefer", ""))
+    return min(float(found[1]), MOST_WAIT) if found else 0.0
+
+
+async def _json(request: web.Request) -> dict[str, Any]:
+    try:
+        body = await request.json()
+    except (ValueError, UnicodeDecodeError) as wrong:
+        raise ProtocolBroken("the body is not JSON") from wrong
+    if not isinstance(body, dict):
+        raise ProtocolBroken("the body is not a JSON object")
+    return body
+
+
+def _answer(value: Value, *, status: int = 200) -> web.Response:
+    text = json.dumps(value.model_dump(mode="json"))
+    return web.Response(text=text, status=status, content_type="application/json")

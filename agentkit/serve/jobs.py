@@ -1,0 +1,228 @@
+"""The jobs of a provider node: each attempt taken once, its answer stored by its key."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agentkit.artifacts import Artifact
+from agentkit.errors import (
+    AgentKitError,
+    BadAmount,
+    Refused,
+    StoreUnavailable,
+)
+from agentkit.journal import events as e
+from agentkit.journal import records as r
+from agentkit.journal.events import Produced
+from agentkit.journal.journal import Journal
+from agentkit.keys.messages import Delivery
+from agentkit.keys.signer import Signer
+from agentkit.market.attempt import JobState, result_digest
+from agentkit.market.chain import Network
+from agentkit.market.offer import charge
+from agentkit.market.seams import Transaction
+from agentkit.memory.local import LocalStore
+from agentkit.money import Money, Rate
+from agentkit.payments.channels.book import VoucherBook
+from agentkit.pool.call import Done
+from agentkit.pool.pool import Pool
+from agentkit.providers.wire import Submission
+
+INLINE_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """What a task is charged by, and who wants to know how long it took (units, seconds)."""
+
+    rates: Mapping[str, Rate]
+    observe: Callable[[Mapping[str, int], float], None]
+
+
+class Jobs:
+    """Takes attempts, has the pool do them, signs what was delivered."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        pool: Pool,
+        book: VoucherBook,
+        store: LocalStore,
+        *,
+        signer: Signer,
+        network: Network,
+    ) -> None:
+        self._journal, self._pool, self._book = journal, pool, book
+        self._signer, self._network, self._store = signer, network, store
+        self._working: dict[str, asyncio.Task[None]] = {}
+        self._starts: dict[str, asyncio.Future[int]] = {}
+        self._cancelled: set[str] = set()
+
+    async def recover(self) -> None:
+        """Fail what an earlier process of this node left unfinished; it can be asked for anew."""
+        for job in await self._journal.commit(lambda tx: tx.every(r.Job)):
+            if job.state in ("queued", "running"):
+                await self._end(job.attempt, "failed", "the node was restarted")
+
+    async def take(
+        self, submission: Submission, charged: Charged, inputs: dict[str, Artifact]
+    ) -> r.Job:
+        """Accept an attempt, or return the one that has its key.
+
+        Raises Refused: unpaid, dearer than its at most, or the key is another task's.
+        """
+        known = await self.find(submission.attempt)
+        digest = task_digest(submission)
+        if known and known.task != digest:
+            raise Refused("this key belongs to another task")
+        if known and known.state not in ("failed", "cancelled"):
+            return known
+        self._check_price(submission, charged.rates)
+        channel = await self._book.admit(submission.payment, submission.at_most)
+        taken = e.JobTaken(
+            attempt=submission.attempt,
+            task=digest,
+            payer=str(submission.payment["payer"]),
+            channel=channel,
+            at_most=submission.at_most,
+        )
+        job, new = await self._journal.commit(lambda tx: _take(tx, taken))
+        if new:
+            work = self._work(submission, charged, inputs)
+            self._working[job.attempt] = asyncio.create_task(work)
+        return job
+
+    async def find(self, attempt: str) -> r.Job | None:
+        """Return an attempt as it stands, None when it never arrived."""
+        return await self._journal.commit(lambda tx: tx.get(r.Job, attempt))
+
+    async def wait(self, attempt: str, seconds: float) -> r.Job | None:
+        """Return an attempt as it stands once it has ended, or after `seconds`."""
+        working = self._working.get(attempt)
+        if working and seconds > 0:
+            await asyncio.wait([working], timeout=seconds)
+        return await self.find(attempt)
+
+    async def outputs(self, job: r.Job) -> tuple[Artifact, ...]:
+        """Return the stored answer of a job that is done."""
+        return tuple([await self._load(produced) for produced in job.outputs])
+
+    async def cancel(self, attempt: str) -> None:
+        """Stop an attempt; one that has ended, or never was, stays as it is."""
+        working = self._working.get(attempt)
+        if working:
+            self._cancelled.add(attempt)
+            await self._pool.cancel(attempt)
+            await asyncio.wait([working])
+
+    async def executions(self) -> list[str]:
+        """Return the execution log: the attempt of every time that work began."""
+        rows = await self._journal.rows(e.NODE)
+        return [x.attempt for row in rows if isinstance(x := row.event(), e.JobStarted)]
+
+    def started(self, attempt: str) -> None:
+        """Log that work begins; the pool calls this right before it does."""
+        log = self._journal.commit(lambda tx: tx.append(e.NODE, e.JobStarted(attempt=attempt)))
+        self._starts[attempt] = asyncio.ensure_future(log)
+
+    async def close(self) -> None:
+        """Stop all work and wait until that is written."""
+        for attempt in list(self._working):
+            await self.cancel(attempt)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _check_price(self, submission: Submission, rates: Mapping[str, Rate]) -> None:
+        try:
+            most = charge(self._network.currency, dict(rates), submission.task.load.most)
+            if submission.at_most < most:
+                raise Refused(f"this task can come to {most}, above {submission.at_most}")
+        except BadAmount as wrong:
+            raise Refused(str(wrong)) from wrong
+
+    async def _work(
+        self, submission: Submission, charged: Charged, inputs: dict[str, Artifact]
+    ) -> None:
+        attempt, task = submission.attempt, submission.task
+        began = time.monotonic()
+        try:
+            done = await self._pool.run(attempt, task.kind, task.params, inputs)
+            charged.observe(done.usage, time.monotonic() - began)
+            price = charge(self._network.currency, dict(charged.rates), done.usage)
+            if price > submission.at_most:
+                raise Refused(f"it came to {price}, above the at most of {submission.at_most}")
+            await self._deliver(attempt, done, price)
+        except AgentKitError as wrong:
+            state: JobState = "cancelled" if attempt in self._cancelled else "failed"
+            await self._end(attempt, state, str(wrong))
+        finally:
+            self._working.pop(attempt, None)
+            self._cancelled.discard(attempt)
+
+    async def _deliver(self, attempt: str, done: Done, price: Money) -> None:
+        """Store the answer under its key, signed."""
+        outputs = [await self._store.put(a) if a.size > INLINE_BYTES else a for a in done.outputs]
+        result = result_digest([output.digest for output in outputs])
+        said = Delivery(bytes.fromhex(attempt), bytes.fromhex(result), price.units)
+        signature = self._signer.sign_delivery(self._network.channels_domain, said).hex()
+        await self._end(
+            attempt,
+            "done",
+            outputs=tuple(outputs),
+            usage=done.usage,
+            price=price,
+            signature=signature,
+            model=done.model,
+        )
+
+    async def _end(self, attempt: str, state: JobState, reason: str = "", **result: Any) -> None:
+        """Write the end of an attempt, after the log line of its start."""
+        start = self._starts.pop(attempt, None)
+        if start:
+            await start
+        outputs: tuple[Artifact, ...] = result.pop("outputs", ())
+
+        def work(tx: Transaction) -> None:
+            for output in outputs:
+                if output.size <= INLINE_BYTES:
+                    tx.keep(output.read())
+            produced = tuple(Produced.of(output) for output in outputs)
+            tx.append(
+                e.NODE,
+                e.JobEnded(attempt=attempt, state=state, reason=reason, outputs=produced, **result),
+            )
+
+        await self._journal.commit(work)
+
+    async def _load(self, produced: Produced) -> Artifact:
+        artifact = produced.artifact()
+        if artifact.size > INLINE_BYTES:
+            return await self._store.get(artifact)
+        data = await self._journal.commit(lambda tx: tx.kept(artifact.digest))
+        if data is None:
+            raise StoreUnavailable(f"artifact {artifact.digest[:12]} is not here any more")
+        return artifact.located(content=data)
+
+
+def task_digest(submission: Submission) -> str:
+    """Return the digest of what a submission asks, however its inputs travel."""
+    task = submission.task
+    bare = {name: artifact.digest for name, artifact in task.inputs.items()}
+    return result_digest(
+        [task.model_dump_json(exclude={"inputs"}), *map(str, sorted(bare.items()))]
+    )
+
+
+def _take(tx: Transaction, taken: e.JobTaken) -> tuple[r.Job, bool]:
+    known = tx.get(r.Job, taken.attempt)
+    if known and known.state not in ("failed", "cancelled"):
+        return known, False
+    tx.append(e.NODE, taken)
+    job = tx.get(r.Job, taken.attempt)
+    if job is None:
+        raise Refused("the job was not written")
+    return job, True

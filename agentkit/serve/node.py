@@ -1,0 +1,193 @@
+"""A provider node: a pool with a price list and a wallet, behind HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from agentkit.errors import BadAmount, Refused
+from agentkit.journal.journal import Journal
+from agentkit.keys.signer import Signer
+from agentkit.market.chain import ChainClient, Network
+from agentkit.memory.local import LocalStore
+from agentkit.money import Money, Rate
+from agentkit.payments.channels.book import VoucherBook
+from agentkit.pool.pool import Pool
+from agentkit.providers import wire
+from agentkit.serve.jobs import Charged, Jobs
+from agentkit.serve.speed import Speed
+
+PRICES = {
+    "infer": {
+        "request": "0.00 USDC per 1 request",
+        "input": "0.40 USDC per 1M tokens",
+        "output": "1.60 USDC per 1M tokens",
+    },
+    "embed": {"request": "0.00 USDC per 1 request", "input": "0.10 USDC per 1M tokens"},
+    "head": {
+        "request": "0.00 USDC per 1 request",
+        "input": "0.20 USDC per 1M tokens",
+        "output": "0.00 USDC per 1M tokens",
+    },
+    "train": {"row": "0.02 USDC per 1K rows"},
+    "data": {"byte": "0.50 USDC per 1M bytes"},
+}
+"""Default price list: by sort of work, then by unit."""
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """How an operator sets a node up.
+
+    `home` is the node's own, `rate_factor` scales the price list by a percentage, `window` is
+    how much is delivered on a channel before the next voucher is wanted.
+    """
+
+    name: str
+    home: Path
+    label: str = ""
+    percent: int = 100
+    slots: int = 1
+    threads: int = 1
+    nice: int = 0
+    offers_last: float = 600.0
+    window: str = "0.05 USDC"
+    api_keys: tuple[str, ...] = ()
+    prices: dict[str, dict[str, str]] = field(default_factory=lambda: PRICES)
+
+
+class Node:
+    """A node's parts, wired; `open` it, serve `agentkit.serve.app.node_app(node)`, `close` it."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        journal: Journal,
+        signer: Signer,
+        chain: ChainClient,
+        network: Network,
+    ) -> None:
+        self.settings, self.network, self.signer = settings, network, signer
+        window = Money.parse(settings.window).bind(network.currency)
+        self.book = VoucherBook(journal, chain, signer, network, window)
+        self.store = LocalStore(settings.home / "artifacts")
+        self.speed = Speed(1 + settings.nice / 10)
+        self.pool = Pool(
+            scratch=settings.home / "scratch",
+            llama_slots=settings.slots,
+            worker_slots=1,
+            threads=settings.threads,
+            nice=settings.nice,
+            on_execute=self._started,
+        )
+        self.jobs = Jobs(journal, self.pool, self.book, self.store, signer=signer, network=network)
+        self._journal, self._chain = journal, chain
+        self._rates = _rates(settings, network)
+
+    @classmethod
+    async def open(
+        cls, settings: NodeSettings, signer: Signer, chain: ChainClient, network: Network
+    ) -> Node:
+        """Open a node's state and settle what an earlier process left."""
+        journal = await Journal.open(settings.home, signer.address)
+        node = cls(settings, journal, signer, chain, network)
+        await node.jobs.recover()
+        return node
+
+    async def close(self) -> None:
+        """End all work and every child process."""
+        await self.jobs.close()
+        await self.pool.close()
+        await self._chain.close()
+        await self._journal.close()
+
+    # -- the market ------------------------------------------------------------------------------
+
+    def facts(self) -> wire.NodeFacts:
+        """Return what the node says of itself."""
+        pool = self.pool.facts()
+        return wire.NodeFacts(
+            name=self.settings.name,
+            label=self.settings.label,
+            address=self.signer.address,
+            chain_id=self.network.chain_id,
+            token=self.network.token,
+            channels=self.network.channels,
+            rail="channel",
+            pays="on_delivery",
+            kinds=tuple(pool["kinds"]),
+            models=tuple(pool["models"]),
+            detail=pool,
+        )
+
+    def offer(self, question: dict[str, Any]) -> wire.WireOffer:
+        """Return rates for a question (`wire.question`); raises Refused with the reason."""
+        sort, model = self._sort(question)
+        return wire.WireOffer(
+            on=f"{model or 'duckdb'} @ {self.settings.name}",
+            model=model,
+            rates=self._rates[sort],
+            eta=self.speed.expected(sort, question.get("load", {}).get("expected", {})),
+            lanes=self.settings.slots,
+            lasts=self.settings.offers_last,
+        )
+
+    def charged(self, kind: str, params: dict[str, Any], inputs: object) -> Charged:
+        """Return the row of the price list that a submitted task is charged by."""
+        trained = kind == "infer" and bool(inputs)
+        question = {
+            "kind": kind,
+            "model": params.get("base") if kind == "train" else params.get("model", ""),
+            "method": params.get("method", ""),
+            "output": params.get("output", ""),
+            "trained": trained,
+            "op": params.get("op", ""),
+        }
+        sort, _ = self._sort(question)
+        return Charged(self._rates[sort], lambda units, s: self.speed.observe(sort, units, s))
+
+    def _started(self, attempt: str) -> None:
+        self.jobs.started(attempt)
+
+    def _sort(self, question: dict[str, Any]) -> tuple[str, str]:
+        """Return (the row of the price list, the model) of a question; raises Refused."""
+        facts = self.pool.facts()
+        kind, model = str(question.get("kind")), str(question.get("model") or "")
+        if kind not in facts["kinds"]:
+            raise Refused(f"this node does no {kind!r} tasks")
+        if kind == "data":
+            return "data", ""
+        if kind == "infer" and question.get("trained"):
+            return "head", "a trained head"
+        if model not in facts["models"]:
+            raise Refused(f"it has no model {model!r}; it has {', '.join(facts['models'])}")
+        if kind == "train":
+            if question.get("method") != "head":
+                raise Refused(f"it cannot train by {question.get('method')!r}, only by 'head'")
+            return "train", model
+        return ("embed" if question.get("output") == "embedding" else "infer"), model
+
+
+def _rates(settings: NodeSettings, network: Network) -> dict[str, dict[str, Rate]]:
+    try:
+        return {
+            sort: {
+                unit: _scaled(Rate.parse(text).bind(network.currency), settings.percent)
+                for unit, text in units.items()
+            }
+            for sort, units in settings.prices.items()
+        }
+    except BadAmount as wrong:
+        raise BadAmount(f"the price list of node {settings.name!r}: {wrong}") from wrong
+
+
+def _scaled(rate: Rate, percent: int) -> Rate:
+    units = -(-rate.amount.units * percent // 100)
+    return Rate(Money(units, rate.amount.asset), rate.per, rate.unit)
+
+
+NODE: web.AppKey[Node] = web.AppKey("node", Node)
+"""Where an application keeps its node."""
