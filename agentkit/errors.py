@@ -1,16 +1,17 @@
 """Every error agentkit raises.
 
 AgentKitError                    .hint: one line that starts with a verb, names a command or key
-├─ ConfigError                    BadAmount (also TypeError, ValueError) MissingExtra WrongKey
-├─ GraphError (also ValueError)   DuplicateNode  UnknownInput  CyclicGraph  WrongInput
-├─ ConfigError                    BadAmount (also TypeError, ValueError) MissingExtra WrongKey
-├─ ProviderError  .retryable      Unavailable  RateLimited  Refused  OfferExpired  LeaseLost
-│                                 BadOutput  ProtocolBroken
-├─ PaymentError                   InsufficientFunds  NotAllowed  IntentMismatch  SettlementFailed
-│                                 PaymentUncertain
-├─ StateError                     RunNotFound  JournalDamaged  StoreUnavailable  StateForked
-│                                 StateCorrupt  NotConfirmed
-└─ RunError                       RunFailed  RunPaused
+├─ ConfigError                   BadAmount (also TypeError, ValueError)  MissingExtra  WrongKey
+├─ GraphError (also ValueError)  DuplicateNode  UnknownInput  CyclicGraph  WrongInput
+├─ PlanError                     nothing has been spent: NoOffer  OverBudget  PastDeadline
+│                                PlanExpired
+├─ ProviderError  .retryable     Unavailable  RateLimited  Refused  OfferExpired  LeaseLost
+│                                BadOutput  ProtocolBroken
+├─ PaymentError                  InsufficientFunds  NotAllowed  IntentMismatch  SettlementFailed
+│                                PaymentUncertain
+├─ StateError                    RunNotFound  JournalDamaged  StoreUnavailable  StateForked
+│                                StateCorrupt  NotConfirmed
+└─ RunError                      RunFailed  RunPaused
 
 The first line of a class docstring is its default message. Raise ours `from` theirs at the
 adapter's edge and nowhere else.

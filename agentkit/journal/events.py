@@ -233,6 +233,21 @@ class CreditFunded(Event):
     transaction: str
 
 
+class VoucherFound(Event):
+    """A payee showed our newest voucher, after a restore that may lack it."""
+
+    channel: str
+    cumulative: Money
+    tasks: int
+    signature: str
+
+
+class Restored(Event):
+    """The state was rebuilt from Arweave; what came after the last segment is unknown."""
+
+    events: int
+
+
 class NoteAdded(Event):
     """The agent wrote something down under a topic."""
 
@@ -331,6 +346,8 @@ EVENTS: dict[str, type[Event]] = {
         VoucherSigned,
         ChannelClosed,
         CreditFunded,
+        VoucherFound,
+        Restored,
         NoteAdded,
         CancelAsked,
         Extra,

@@ -26,6 +26,8 @@ class Records(Protocol):
 
     def drop(self, record: type[Record], key: str) -> None: ...
 
+    def every(self, record: type[R], prefix: str = "") -> list[R]: ...
+
 
 @singledispatch
 def fold(event: Event, stream: str, at: float, rows: Records) -> None:
@@ -192,12 +194,34 @@ def _(event: e.ChannelFunded, stream: str, at: float, rows: Records) -> None:
 @fold.register
 def _(event: e.VoucherSigned, stream: str, at: float, rows: Records) -> None:
     channel = _must(rows, r.Channel, event.channel)
-    changes = {
+    rows.put(channel.model_copy(update=_promised(event)))
+
+
+def _promised(event: e.VoucherSigned | e.VoucherFound) -> dict[str, object]:
+    return {
         "cumulative": event.cumulative.units,
         "tasks": event.tasks,
         "voucher": event.signature,
     }
-    rows.put(channel.model_copy(update=changes))
+
+
+@fold.register
+def _(event: e.VoucherFound, stream: str, at: float, rows: Records) -> None:
+    channel = _must(rows, r.Channel, event.channel)
+    if event.cumulative.units > channel.cumulative:
+        lost = event.cumulative.units - channel.cumulative
+        account = _account(rows, "channel", channel.payee, event.cumulative)
+        spent = account.spent + Money(lost, event.cumulative.asset)
+        rows.put(account.model_copy(update={"spent": spent}))
+        channel = channel.model_copy(update=_promised(event))
+    rows.put(channel.model_copy(update={"doubtful": False}))
+
+
+@fold.register
+def _(event: e.Restored, stream: str, at: float, rows: Records) -> None:
+    for channel in rows.every(r.Channel):
+        if channel.open:
+            rows.put(channel.model_copy(update={"doubtful": True}))
 
 
 @fold.register

@@ -86,7 +86,10 @@ class Account(Record):
 
 
 class Channel(Record):
-    """A payment channel as its payer sees it; hex ids, `voucher` the newest signature."""
+    """A payment channel as its payer sees it; hex ids, `voucher` the newest signature.
+
+    `doubtful`: restored from Arweave, so the payee may hold a newer voucher than we know.
+    """
 
     channel: str
     provider: str
@@ -101,6 +104,7 @@ class Channel(Record):
     tasks: int = 0
     voucher: str = ""
     open: bool = True
+    doubtful: bool = False
 
     @property
     def key(self) -> str:

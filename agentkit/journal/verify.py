@@ -11,6 +11,9 @@ from agentkit.journal.fold import fold
 from agentkit.journal.store import Row, Tx, checksum, genesis
 from agentkit.market.seams import R, Record
 
+LOWEST = -(2**63)
+"""Before any number a damaged row may have got."""
+
 
 class MemoryRecords:
     """Records in a dict: what a second fold of the same events gives."""
@@ -24,6 +27,10 @@ class MemoryRecords:
 
     def put(self, record: Record) -> None:
         self.rows[type(record).__name__, record.key] = record
+
+    def every(self, record: type[R], prefix: str = "") -> list[R]:
+        rows = [row for row in self.rows.values() if isinstance(row, record)]
+        return sorted((row for row in rows if row.key.startswith(prefix)), key=lambda row: row.key)
 
     def drop(self, record: type[Record], key: str) -> None:
         self.rows.pop((record.__name__, key), None)
@@ -49,7 +56,7 @@ def check(db: sqlite3.Connection, path: Path) -> int:
     again = MemoryRecords()
     count = 0
     for stream in tx.streams():
-        check_chain(path, tx.rows(stream), genesis(stream))
+        check_chain(path, tx.rows(stream, LOWEST), genesis(stream))
         for row in tx.rows(stream):
             count += 1
             try:

@@ -128,9 +128,9 @@ COLUMNS = [
 
 
 def flipped(value: object) -> object:
-    """Return the value with the lowest bit of its middle byte flipped."""
+    """Return the value with one bit flipped; of a number one that keeps it unlike its peers."""
     if isinstance(value, int):
-        return value ^ 1
+        return value ^ 64
     data = bytearray(value.encode() if isinstance(value, str) else value)  # type: ignore[arg-type]
     data[len(data) // 2] ^= 1
     return data.decode() if isinstance(value, str) else bytes(data)
