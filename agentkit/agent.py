@@ -36,7 +36,9 @@ from agentkit.market.chain import Network
 from agentkit.market.plan import Plan
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Provider, ProviderInfo, Rail
+from agentkit.memory.gateways import Gateways
 from agentkit.memory.local import LocalStore
+from agentkit.memory.memory import Memory
 from agentkit.money import Asset, Money
 from agentkit.payments.budget import Budget
 from agentkit.payments.chain import Web3Chain
@@ -117,8 +119,7 @@ class Agent:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for run in list(self._running):
-            await run.stop()
+        await self.stop()
         await self._stack.aclose()
 
     # -- plan and run ----------------------------------------------------------------------------
@@ -212,6 +213,11 @@ class Agent:
             return  # its own process sees the request
         await run.cancel()
 
+    async def stop(self) -> None:
+        """Pause every run of this process: buy nothing more, settle what is under way."""
+        for run in list(self._running):
+            await run.stop()
+
     # -- looking ---------------------------------------------------------------------------------
 
     async def runs(self) -> list[r.Run]:
@@ -293,6 +299,9 @@ class Agent:
         self._rails = self._open_rails(allowance)
         self._providers = self._open_providers(found)
         folder = Path.cwd()
+        self.memory = Memory(self._journal, signer, self._open_gateways(found))
+        self.memory.start()
+        self._stack.push_async_callback(self.memory.close)
         self._means = Means(
             journal=self._journal,
             providers=self._providers,
@@ -301,6 +310,7 @@ class Agent:
             allowance=allowance,
             store=LocalStore(self.home / "artifacts"),
             folder=folder,
+            before_pay=self._seal_before,
         )
         self._market = Market(
             network, self._providers, self._rails, allowance, self.address, folder
@@ -339,12 +349,26 @@ class Agent:
             self._stack.push_async_callback(provider.close)
         return providers
 
+    def _open_gateways(self, found: finder.NetworkFile | None) -> Gateways | None:
+        urls = self.settings.memory.gateways or ((found.gateway,) if found else ())
+        return Gateways(urls) if urls else None
+
+    async def _seal_before(self, at_most: Money) -> None:
+        """Have the journal on Arweave before a purchase from `memory.seal_before_pay` on."""
+        limit = self._money(self.settings.memory.seal_before_pay)
+        if limit is not None and at_most >= limit:
+            await self.memory.checkpoint()
+
     # -- inside ----------------------------------------------------------------------------------
 
     def _keep(self, run: Run) -> Run:
         self._running.add(run)
-        run.on_end(self._running.discard)
+        run.on_end(self._ended)
         return run
+
+    def _ended(self, run: Run) -> None:
+        self._running.discard(run)
+        self.memory.wake()
 
     def _money(self, amount: str | Money | None) -> Money | None:
         return None if amount is None else Money.parse(amount).bind(self.network.currency)

@@ -7,6 +7,7 @@ preferred.  Offers arrive ordered by the plan's objective.  `first >> second` ap
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -102,3 +103,48 @@ def _percent(text: str) -> int:
     if not (text.endswith("%") and number.isdigit()):
         raise ConfigError(f"{text!r} is not a percentage", hint='write within="10%"')
     return int(number)
+
+
+_PLAIN = {"cheapest": cheapest, "fastest": fastest, "attested": attested}
+_CALL = re.compile(r"(?P<name>[a-z_]+)(\((?P<arguments>[^()]*)\))?")
+
+
+def parse(text: str) -> Policy:
+    """Read a policy as the command line takes it: `deny(bad-*) >> prefer(native, 10%)`.
+
+    `>>` binds looser than `|`.  Raises ConfigError.
+    """
+    stages = [_alternatives(stage) for stage in text.split(">>")]
+    whole = stages[0]
+    for stage in stages[1:]:
+        whole = whole >> stage
+    return whole
+
+
+def _alternatives(text: str) -> Policy:
+    options = [_single(option.strip()) for option in text.split("|")]
+    whole = options[0]
+    for option in options[1:]:
+        whole = whole | option
+    return whole
+
+
+def _single(text: str) -> Policy:
+    found = _CALL.fullmatch(text)
+    name = found["name"] if found else ""
+    arguments = [part.strip() for part in (found["arguments"] or "").split(",")] if found else []
+    arguments = [argument for argument in arguments if argument]
+    if name in _PLAIN and not arguments:
+        return _PLAIN[name]
+    if name in ("allow", "deny") and arguments:
+        return (allow if name == "allow" else deny)(*arguments)
+    if name == "max_price" and len(arguments) == 1:
+        return max_price(arguments[0])
+    if name == "prefer" and len(arguments) in (1, 2):
+        return prefer(
+            arguments[0], *(argument.removeprefix("within=") for argument in arguments[1:])
+        )
+    raise ConfigError(
+        f"{text!r} is not a policy",
+        hint='write one like "deny(bad-*) >> prefer(native, 10%)"',
+    )

@@ -144,6 +144,7 @@ class Buyer:
     async def _attempt(self, want: Want, offer: Offer) -> tuple[Artifact, ...]:
         attempt = self._next_attempt(want, offer)
         payment = await self._open(want, offer, attempt)
+        await self._means.before_pay(attempt.at_most)
         provider = self._provider(offer.provider)
         taken = False
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +12,22 @@ from agentkit.journal.events import Produced
 from agentkit.journal.journal import Journal
 from agentkit.market.allowance import Allowance
 from agentkit.market.seams import ArtifactStore, Ledger, Provider, Rail, Transaction
+from agentkit.money import Money
 
 INLINE_BYTES = 256 * 1024
 """Artifacts up to this size lie in the state file and are sealed beside the log."""
 
 
+async def nothing_first(at_most: Money) -> None:
+    """Wait for nothing before a purchase."""
+
+
 @dataclass(frozen=True)
 class Means:
-    """Journal, providers, rails, ledger and store; `folder` is where relative sources lie."""
+    """Journal, providers, rails, ledger and store; `folder` is where relative sources lie.
+
+    `before_pay` is waited for before a purchase of that at most is sent.
+    """
 
     journal: Journal
     providers: Mapping[str, Provider]
@@ -28,6 +36,7 @@ class Means:
     allowance: Allowance
     store: ArtifactStore
     folder: Path
+    before_pay: Callable[[Money], Awaitable[None]] = nothing_first
 
     async def put(self, artifacts: tuple[Artifact, ...]) -> tuple[Artifact, ...]:
         """Store what is too large for the state file; returns the artifacts with locators."""

@@ -10,7 +10,7 @@ from agentkit.errors import InsufficientFunds, ProtocolBroken, SettlementFailed
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import Authorization, Voucher, keccak, word
+from agentkit.keys.messages import Authorization, Voucher, keccak, recover, typed_digest, word
 from agentkit.keys.signer import Signer
 from agentkit.market.attempt import Attempt, Message, Payment, Result
 from agentkit.market.chain import ChainClient, ChainReceipt, Log, Network
@@ -89,12 +89,12 @@ class ChannelRail:
         channel, missing = await self._journal.commit(look)
         if missing > 0:
             await self._top_up(channel, missing)
-        return []
+        return [_about(channel, "best")] if channel.doubtful else []
 
     def reserve(self, tx: Transaction, attempt: Attempt) -> Payment:
         channel = _current(tx, attempt.payee)
         account = tx.get(r.Account, f"channel|{attempt.payee}")
-        if channel is None or account is None or account.free < 0:
+        if channel is None or account is None or account.free < 0 or channel.doubtful:
             raise InsufficientFunds(f"the channel with {attempt.payee} holds too little")
         return Payment(rail="channel", body=_body(channel))
 
@@ -135,6 +135,8 @@ class ChannelRail:
         return await self._journal.commit(look)
 
     async def finish(self, answer: Message) -> None:
+        if answer.verb == "best":
+            await self._take_best(answer.body)
         if answer.verb != "closed":
             return
         channel = str(answer.body.get("channel", ""))
@@ -254,13 +256,26 @@ class ChannelRail:
                 f"the channel with {channel.label} still has open attempts",
                 hint="resume or cancel the runs that `agentkit status` lists first",
             )
-        return Message(
-            rail="channel",
-            provider=channel.provider,
-            provider_node=channel.provider_node,
-            verb="close",
-            body=_body(channel),
+        return _about(channel, "close")
+
+    async def _take_best(self, body: dict[str, Any]) -> None:
+        """Take our newest voucher from the payee: our own signature proves it."""
+        try:
+            cumulative, tasks = int(body["cumulative"]), int(body["tasks"])
+            voucher = Voucher(bytes.fromhex(str(body["channel"])), cumulative, tasks)
+            signature = bytes.fromhex(str(body["voucher"]))
+        except (KeyError, TypeError, ValueError) as wrong:
+            raise ProtocolBroken("the payee's newest voucher cannot be read") from wrong
+        signer = recover(typed_digest(self._domain, voucher), signature) if signature else ""
+        if cumulative and signer != self._signer.address:
+            raise ProtocolBroken("the payee's newest voucher is not signed by this wallet")
+        found = e.VoucherFound(
+            channel=voucher.channel.hex(),
+            cumulative=Money(cumulative, self._network.currency),
+            tasks=tasks,
+            signature=signature.hex(),
         )
+        await self._journal.commit(lambda tx: tx.append(e.WALLET, found))
 
     async def _closed_on_chain(self, channel: str, transaction: str) -> tuple[int, int]:
         """Return (claimed, refunded) of a closed channel from the contract's own log."""
@@ -291,6 +306,16 @@ def _message(attempt: Attempt, verb: str, body: dict[str, Any]) -> Message:
         provider_node=attempt.provider_node,
         verb=verb,
         body=body,
+    )
+
+
+def _about(channel: r.Channel, verb: str) -> Message:
+    return Message(
+        rail="channel",
+        provider=channel.provider,
+        provider_node=channel.provider_node,
+        verb=verb,
+        body=_body(channel),
     )
 
 

@@ -1,0 +1,126 @@
+"""Following a run to its end: one line an event, Ctrl-C and SIGTERM as an orderly pause."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections import Counter
+from typing import Any
+
+from agentkit.cli import say
+from agentkit.cli.events import line_of
+from agentkit.display.live import LiveTable
+from agentkit.journal import events as e
+from agentkit.market.plan import Plan
+from agentkit.market.seams import Event
+from agentkit.runtime.run import Run, RunResult
+
+LEAVE_NOW = 4
+"""Exit code of a run that was left where it can be resumed."""
+
+
+async def follow(run: Run, *, quiet: bool) -> RunResult:
+    """Show a run until it ends and return its result; raises RunPaused, RunFailed."""
+    say.note(f"run {run.id} · resume it with: agentkit resume {run.id}", quiet=quiet)
+    _pause_on_signals(run)
+    if not quiet and sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+        await _live(run)
+    else:
+        async for event in run.events():
+            line = line_of(event)
+            if line:
+                say.note(f"  {line}", quiet=quiet)
+    return await run.result()
+
+
+def _pause_on_signals(run: Run) -> None:
+    """The first signal stops buying and settles; the second leaves, the journal is on disk."""
+    loop = asyncio.get_running_loop()
+    stopping: list[asyncio.Task[None]] = []
+
+    def asked() -> None:
+        if stopping:
+            os._exit(LEAVE_NOW)
+        stopping.append(loop.create_task(run.stop()))
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, asked)
+
+
+async def _live(run: Run) -> None:
+    rows = _Rows(run.plan)
+    with LiveTable(("node", "kind", "where", "state", "paid")) as table:
+        async for event in run.events():
+            rows.take(event)
+            table.show(rows.cells(), line_of(event))
+
+
+class _Rows:
+    """The live table's rows, one for each node, moved by events."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._state = {planned.name: "waiting" for planned in plan.nodes}
+        self._where = {n.name: n.offer.label if n.offer else "here" for n in plan.nodes}
+        self._paid: Counter[str] = Counter()
+        self._items: Counter[str] = Counter()
+
+    def take(self, event: Event) -> None:
+        match event:
+            case e.AttemptOpened():
+                attempt = event.attempt
+                node = attempt.provider_node
+                self._where[attempt.node] = (
+                    f"{attempt.provider}/{node}" if node else attempt.provider
+                )
+                if attempt.item is None:
+                    self._state[attempt.node] = "working"
+            case e.ItemDone():
+                self._items[event.node] += 1
+                self._state[event.node] = f"{self._items[event.node]} done"
+                self._add(event.node, event)
+            case e.NodeDone():
+                self._state[event.node] = "done"
+                self._add(event.node, event)
+            case e.NodeFailed():
+                self._state[event.node] = "failed"
+
+    def _add(self, node: str, event: e.ItemDone | e.NodeDone) -> None:
+        if event.receipt:
+            self._paid[node] += event.receipt.amount.units
+
+    def cells(self) -> list[tuple[str, ...]]:
+        asset = self._plan.price.asset
+        return [
+            (
+                planned.name,
+                self._plan.graph.by_name[planned.name].kind,
+                self._where[planned.name],
+                self._state[planned.name],
+                type(self._plan.price)(self._paid[planned.name], asset).number,
+            )
+            for planned in self._plan.nodes
+        ]
+
+
+def result_data(result: RunResult) -> dict[str, Any]:
+    """Return a result as plain JSON."""
+    return {
+        "run": result.run_id,
+        "paid": str(result.paid),
+        "uncertain": str(result.uncertain),
+        "billed_elsewhere": str(result.billed_elsewhere),
+        "nodes": {name: [a.digest for a in out] for name, out in result.artifacts.items()},
+    }
+
+
+def result_text(result: RunResult) -> str:
+    """Return a result in a few lines."""
+    lines = [f"run {result.run_id} is done · paid {result.paid}"]
+    if result.billed_elsewhere:
+        lines.append(f"billed elsewhere: {result.billed_elsewhere}")
+    if result.uncertain:
+        lines.append(f"uncertain, counted as spent: {result.uncertain}")
+    return "\n".join(lines)

@@ -1,0 +1,167 @@
+"""status, receipts, providers."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from agentkit.agent import Agent
+from agentkit.cli import say
+from agentkit.display.text import columns
+from agentkit.journal.runstate import RunState
+from agentkit.market.receipt import Receipt
+from agentkit.market.seams import ProviderInfo
+from agentkit.memory.memory import Standing
+
+MaybeRun = Annotated[str | None, typer.Argument(metavar="[RUN]", help="a run's id")]
+
+
+@say.verb
+def status(
+    run_id: MaybeRun = None,
+    watch: Annotated[bool, typer.Option(help="look again every second until it ends")] = False,
+    as_json: say.AsJson = False,
+    config: say.Config = None,
+    quiet: say.Quiet = False,
+) -> None:
+    """Show all runs, or what one of them has done so far."""
+
+    async def go() -> None:
+        async with Agent.from_config(config) as agent:
+            if run_id is None:
+                rows = [row.model_dump(mode="json") for row in await agent.runs()]
+                standing = await agent.memory.standing()
+                say.result(rows, _runs_text(rows, standing), as_json=as_json)
+                return
+            state = await agent.status(run_id)
+            while watch and state.outcome == "running":
+                say.note(_run_text(state), quiet=quiet)
+                await asyncio.sleep(1)
+                state = await agent.status(run_id)
+            say.result(_run_data(state), _run_text(state), as_json=as_json)
+
+    asyncio.run(go())
+
+
+def _runs_text(rows: list[dict[str, Any]], standing: Standing) -> str:
+    if not rows:
+        return "no runs yet; start one with: agentkit run graph.toml"
+    cells = [("run", "graph", "started", "state", "")]
+    for row in rows:
+        started = datetime.fromtimestamp(row["started"]).astimezone().strftime("%d %b %H:%M:%S")
+        cells.append((row["run"], row["graph"], started, row["state"], row["why"]))
+    return f"{columns(cells)}\n\n{_standing_text(standing)}"
+
+
+def _standing_text(standing: Standing) -> str:
+    if standing.unsealed:
+        return f"{standing.unsealed} events are not yet on Arweave; they are safe on this machine"
+    return f"everything is on Arweave, in {standing.items} items"
+
+
+def _run_data(state: RunState) -> dict[str, Any]:
+    return {
+        "run": state.run,
+        "outcome": state.outcome,
+        "why": state.why,
+        "uncertain": state.uncertain,
+        "done": sorted(state.done),
+        "items": {node: len(items) for node, items in state.items.items()},
+        "open": [a.id for p in state.purchases.values() for a in p.open.values()],
+        "failures": state.failures,
+    }
+
+
+def _run_text(state: RunState) -> str:
+    cells = [("node", "kind", "state")]
+    for node in state.planned.graph.nodes:
+        items = len(state.items.get(node.name, ()))
+        standing = "done" if node.name in state.done else state.failures.get(node.name, "waiting")
+        cells.append(
+            (node.name, node.kind, standing if not items else f"{standing}, {items} items")
+        )
+    why = f": {state.why}" if state.why else ""
+    return (
+        f"run {state.run} · {state.planned.graph.name} · {state.outcome}{why}\n\n{columns(cells)}"
+    )
+
+
+@say.verb
+def receipts(
+    run_id: MaybeRun = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="print CSV")] = False,
+    as_json: say.AsJson = False,
+    config: say.Config = None,
+    quiet: say.Quiet = False,
+) -> None:
+    """List what was paid, to whom and for what."""
+
+    async def go() -> list[Receipt]:
+        async with Agent.from_config(config) as agent:
+            return await agent.receipts(run_id)
+
+    found = asyncio.run(go())
+    rows = [_receipt_row(receipt) for receipt in found]
+    if as_csv:
+        say.result(None, _csv([_HEADINGS, *rows]), as_json=False)
+        return
+    data = [receipt.model_dump(mode="json") for receipt in found]
+    text = columns([_HEADINGS, *rows], right=(3,)) if rows else "no receipts yet"
+    say.result(data, text, as_json=as_json)
+
+
+_HEADINGS = ("run", "node", "provider", "amount", "standing", "rail", "result")
+
+
+def _receipt_row(receipt: Receipt) -> tuple[str, ...]:
+    a = receipt.attempt
+    node = a.node if a.item is None else f"{a.node}[{a.item}]"
+    who = f"{a.provider}/{a.provider_node}" if a.provider_node else a.provider
+    return (
+        a.run,
+        node,
+        who,
+        str(receipt.amount),
+        receipt.standing,
+        a.rail,
+        receipt.result[:12],
+    )
+
+
+def _csv(rows: list[tuple[str, ...]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().rstrip("\n")
+
+
+@say.verb
+def providers(
+    name: Annotated[str | None, typer.Argument(help="only this one")] = None,
+    as_json: say.AsJson = False,
+    config: say.Config = None,
+    quiet: say.Quiet = False,
+) -> None:
+    """List the providers, what they serve, and whether they answer."""
+
+    async def go() -> list[ProviderInfo]:
+        async with Agent.from_config(config) as agent:
+            return [info for info in await agent.providers() if name in (None, info.name)]
+
+    found = asyncio.run(go())
+    cells = [("provider", "answers", "kinds", "models", "what it is")]
+    cells += [
+        (
+            info.name,
+            "yes" if info.up else str(info.detail.get("error", "no")),
+            " ".join(info.kinds),
+            " ".join(info.models),
+            info.label or info.adapter,
+        )
+        for info in found
+    ]
+    say.result([info.model_dump(mode="json") for info in found], columns(cells), as_json=as_json)

@@ -1,0 +1,36 @@
+"""The command line: `agentkit VERB`."""
+
+from __future__ import annotations
+
+import logging
+
+import typer
+
+from agentkit.cli import look, places, wallet, work
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Plan, price, run and pay job graphs on decentralised AI.",
+)
+
+app.command()(places.init)
+app.command()(work.plan)
+app.command()(work.run)
+app.command()(work.resume)
+app.command()(work.cancel)
+app.command()(look.status)
+app.command()(look.receipts)
+app.add_typer(wallet.wallet, name="wallet")
+app.add_typer(wallet.memory, name="memory")
+app.command()(look.providers)
+app.add_typer(places.network, name="network")
+app.command()(places.serve)
+app.command()(places.doctor)
+
+
+def run() -> None:
+    """Run the command line; the entry point of the `agentkit` script."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    app()

@@ -1,0 +1,280 @@
+"""init, network, serve, doctor."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agentkit.agent import Agent
+from agentkit.cli import say
+from agentkit.config import LOCAL_FILE, Settings
+from agentkit.display.text import columns
+from agentkit.embedded import finder
+from agentkit.errors import AgentKitError, ConfigError, MissingExtra
+from agentkit.keys import keystore
+
+FIRST_CONFIG = """\
+# agentkit: settings of this folder. Without `network` everything runs on the embedded network,
+# with test money only.
+#
+# network = "base-sepolia"
+# [wallet]
+# keystore = "{keystore}"
+# [allowance]
+# per_run = "2 USDC"
+"""
+
+FIRST_GRAPH = """\
+name = "hello"
+
+[[nodes]]
+name = "greet"
+kind = "infer"
+model = "smollm2-135m"
+prompt = "Greet the permaweb in one line."
+"""
+
+
+@say.verb
+def init(as_json: say.AsJson = False, config: say.Config = None, quiet: say.Quiet = False) -> None:
+    """Make a wallet, agentkit.toml and a first graph; nothing that is there is overwritten."""
+    settings = Settings.read(config)
+    path = settings.wallet.keystore.expanduser()
+    made: dict[str, str] = {}
+    if path.exists():
+        made["wallet"] = f"{path} was there already"
+    else:
+        passphrase = settings.passphrase.get_secret_value() or _ask_passphrase()
+        made["wallet"] = f"{path} (address {keystore.create(path, passphrase).address})"
+    for name, text in (
+        (LOCAL_FILE, FIRST_CONFIG.format(keystore=path)),
+        (Path("graph.toml"), FIRST_GRAPH),
+    ):
+        made[name.name] = _write_new(name, text)
+    steps = "next: agentkit plan graph.toml --budget '0.05 USDC'"
+    say.result(made, f"{columns(list(made.items()))}\n\n{steps}", as_json=as_json)
+
+
+def _ask_passphrase() -> str:
+    if not sys.stdin.isatty():
+        raise ConfigError("a wallet needs a passphrase", hint="set AGENTKIT_PASSPHRASE")
+    return str(typer.prompt("passphrase", hide_input=True, confirmation_prompt=True, err=True))
+
+
+def _write_new(path: Path, text: str) -> str:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        return f"{path} was there already"
+    return f"{path} written"
+
+
+# -- the embedded network ------------------------------------------------------------------------
+
+network = typer.Typer(no_args_is_help=True, help="The embedded network on this machine.")
+
+
+@network.command("status")
+@say.verb
+def network_status(
+    as_json: say.AsJson = False, config: say.Config = None, quiet: say.Quiet = False
+) -> None:
+    """Show whether the embedded network runs, and where."""
+    folder = _folder(config)
+    found = finder.find(folder)
+    if found is None:
+        say.result({"running": False}, f"not running (folder {folder})", as_json=as_json)
+        return
+    public = {key: value for key, value in asdict(found).items() if key not in _SECRET}
+    rows = [
+        ("process", str(found.pid)),
+        ("chain", str(found.network["rpc"])),
+        ("gateway", found.gateway),
+        *((f"node {name}", url) for name, url in found.nodes.items()),
+        ("folder", str(folder)),
+    ]
+    say.result({"running": True, **public}, columns(rows), as_json=as_json)
+
+
+_SECRET = {"token", "providers"}
+
+
+@network.command("stop")
+@say.verb
+def network_stop(
+    as_json: say.AsJson = False, config: say.Config = None, quiet: say.Quiet = False
+) -> None:
+    """Stop the embedded network; its state stays."""
+    stopped = finder.stop(_folder(config))
+    say.result({"stopped": stopped}, "stopped" if stopped else "not running", as_json=as_json)
+
+
+@network.command("reset")
+@say.verb
+def network_reset(
+    as_json: say.AsJson = False, config: say.Config = None, quiet: say.Quiet = False
+) -> None:
+    """Stop the embedded network and forget its chain, keys and all it stored."""
+    finder.reset(_folder(config))
+    say.result({"reset": True}, "forgotten", as_json=as_json)
+
+
+@network.command("serve")
+@say.verb
+def network_serve(
+    port: Annotated[int, typer.Option(help="port of the network's control")] = 8450,
+    as_json: say.AsJson = False,
+    config: say.Config = None,
+    quiet: say.Quiet = False,
+) -> None:
+    """Run the embedded network here, with its control on a fixed port, until interrupted."""
+    from agentkit.embedded.network import serve as serve_network
+
+    folder = _folder(config)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    say.note(f"serving until Ctrl-C; see agentkit network status (folder {folder})", quiet=quiet)
+    asyncio.run(serve_network(folder, idle=float("inf"), port=port))
+
+
+def _folder(config: Path | None) -> Path:
+    return Settings.read(config).network_home.expanduser()
+
+
+# -- being a provider ----------------------------------------------------------------------------
+
+
+@say.verb
+def serve(
+    name: Annotated[str, typer.Option(help="what the node is called")] = "node",
+    port: Annotated[int, typer.Option(help="port on loopback")] = 8700,
+    slots: Annotated[int, typer.Option(help="tasks at once for each model")] = 1,
+    threads: Annotated[int, typer.Option(help="threads for each slot")] = 1,
+    percent: Annotated[int, typer.Option(help="the default price list, scaled")] = 100,
+    as_json: say.AsJson = False,
+    config: say.Config = None,
+    quiet: say.Quiet = False,
+) -> None:
+    """Be a provider: the native pool behind a paid, OpenAI-compatible HTTP endpoint."""
+    from agentkit.serve.node import NodeSettings
+
+    settings = Settings.read(config)
+    home = settings.home.expanduser() / "node" / name
+    about = NodeSettings(name, home, percent=percent, slots=slots, threads=threads)
+    asyncio.run(_serve(settings, about, port, quiet=quiet))
+
+
+async def _serve(settings: Settings, about: Any, port: int, *, quiet: bool) -> None:
+    from aiohttp import web
+
+    from agentkit.payments.chain import Web3Chain
+    from agentkit.serve.app import node_app
+    from agentkit.serve.node import Node
+
+    async with Agent(settings) as agent:
+        network = agent.network
+    key = about.home / "key.json"
+    if network.test:
+        signer = keystore.unlock(key, real=False) if key.exists() else keystore.create_test_key(key)
+    else:
+        passphrase = settings.passphrase.get_secret_value()
+        signer = keystore.unlock(settings.wallet.keystore.expanduser(), passphrase, real=True)
+    node = await Node.open(about, signer, Web3Chain(network), network)
+    runner = web.AppRunner(node_app(node), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    say.note(f"{about.name} serves http://127.0.0.1:{port} for {signer.address}", quiet=quiet)
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    await ended.wait()
+    await runner.cleanup()
+    await node.close()
+
+
+# -- doctor --------------------------------------------------------------------------------------
+
+EXTRAS = {
+    "eth": ("chain", "the embedded chain"),
+    "graphql": ("gateway", "the embedded Arweave gateway"),
+    "xllamacpp": ("local", "inference on this machine"),
+    "duckdb": ("data", "SQL tasks on this machine"),
+}
+
+
+@say.verb
+def doctor(
+    as_json: say.AsJson = False, config: say.Config = None, quiet: say.Quiet = False
+) -> None:
+    """Check everything in order and say what to do about what is wrong."""
+    checks = [_check("settings", lambda: _settings_line(config))]
+    checks += [_check(f"extra {extra}", _extra_line(m, extra)) for m, (extra, _) in EXTRAS.items()]
+    checks.append(_check("embedded network", lambda: _network_line(config)))
+    checks += asyncio.run(_agent_checks(config))
+    rows = [("", "check", "finding")]
+    rows += [("ok" if ok else "!!", name, finding) for name, ok, finding in checks]
+    data = [{"check": name, "ok": ok, "finding": finding} for name, ok, finding in checks]
+    say.result(data, columns(rows), as_json=as_json)
+    if not all(ok for _, ok, _ in checks):
+        raise typer.Exit(1)
+
+
+Check = tuple[str, bool, str]
+
+
+def _check(name: str, look: Any) -> Check:
+    try:
+        return name, True, look()
+    except AgentKitError as wrong:
+        return name, False, f"{wrong}; {wrong.hint}" if wrong.hint else str(wrong)
+
+
+def _settings_line(config: Path | None) -> str:
+    settings = Settings.read(config)
+    told = ", ".join(f"{key} from {origin}" for key, origin in sorted(settings.origins.items()))
+    return f"network {settings.network or 'embedded'}, home {settings.home}" + (
+        f" ({told})" if told else ""
+    )
+
+
+def _extra_line(module: str, extra: str) -> Any:
+    def look() -> str:
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtra(extra, module)
+        return EXTRAS[module][1]
+
+    return look
+
+
+def _network_line(config: Path | None) -> str:
+    settings = Settings.read(config)
+    if settings.network is not None:
+        return "not used"
+    found = finder.find(settings.network_home.expanduser())
+    return f"runs as process {found.pid}" if found else "not running; starts when it is needed"
+
+
+async def _agent_checks(config: Path | None) -> list[Check]:
+    try:
+        async with Agent.from_config(config) as agent:
+            balances = await agent.balances()
+            checks = [
+                ("wallet", True, f"{balances.address} on {balances.network}"),
+                ("balance", bool(balances.currency), str(balances.currency)),
+                ("gas money", bool(balances.coin), str(balances.coin)),
+            ]
+            for info in await agent.providers():
+                finding = info.label or info.url if info.up else str(info.detail.get("error"))
+                checks.append((f"provider {info.name}", info.up, finding))
+            standing = await agent.memory.standing()
+            checks.append(("memory", True, f"{standing.unsealed} events not yet on Arweave"))
+            return checks
+    except AgentKitError as wrong:
+        return [("wallet", False, f"{wrong}; {wrong.hint}")]

@@ -1,0 +1,57 @@
+"""What a verb says: text for people or JSON for programs, and errors with their exit code."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+
+from agentkit.errors import AgentKitError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="Read this file instead of ./agentkit.toml.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
+
+
+def result(data: Any, text: str, *, as_json: bool) -> None:
+    """Print what a verb found out: `data` as one line of JSON, or `text`."""
+    print(json.dumps(data, default=str) if as_json else text, flush=True)  # noqa: T201
+
+
+def note(text: str, *, quiet: bool = False) -> None:
+    """Tell a person on the side what is going on."""
+    if not quiet:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def verb(function: Callable[P, None]) -> Callable[P, None]:
+    """End the process with an error's own exit code after telling its sentence and its hint."""
+
+    @functools.wraps(function)
+    def told(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except AgentKitError as wrong:
+            fail(wrong, as_json=bool(kwargs.get("as_json")))
+
+    return told
+
+
+def fail(wrong: AgentKitError, *, as_json: bool) -> None:
+    """Print an error and leave with its exit code."""
+    if as_json:
+        error = {"type": type(wrong).__name__, "message": str(wrong), "hint": wrong.hint}
+        result({"error": error, "exit_code": wrong.exit_code}, "", as_json=True)
+    else:
+        note(f"error: {wrong}" + (f"\nhint: {wrong.hint}" if wrong.hint else ""))
+    raise typer.Exit(wrong.exit_code)

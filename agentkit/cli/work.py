@@ -1,0 +1,169 @@
+"""plan, run, resume, cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agentkit.agent import Agent
+from agentkit.cli import files, say
+from agentkit.cli.follow import follow, result_data, result_text
+from agentkit.errors import ConfigError, RunError
+from agentkit.market.plan import Plan
+from agentkit.planner import policy as policies
+
+File = Annotated[str, typer.Argument(help="graph.toml, graph.json, module.py:graph or plan.json")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="a run's id, as `agentkit status` lists")]
+Budget = Annotated[str | None, typer.Option(help='the most it may cost, like "0.05 USDC"')]
+Deadline = Annotated[str | None, typer.Option(help="how long it may take, like 10m or 6h")]
+PolicyText = Annotated[str | None, typer.Option("--policy", help='like "prefer(native, 10%)"')]
+Objective = Annotated[str, typer.Option(help="cost or time")]
+
+
+@say.verb
+def plan(
+    file: File,
+    budget: Budget = None,
+    deadline: Deadline = None,
+    policy: PolicyText = None,
+    objective: Objective = "cost",
+    out: Annotated[Path | None, typer.Option(help="write the plan to this file")] = None,
+    explain: Annotated[str | None, typer.Option(metavar="NODE", help="show its offers")] = None,
+    as_json: say.AsJson = False,
+    config: say.Config = None,
+    quiet: say.Quiet = False,
+) -> None:
+    """Show where every node would run and what it would cost; spends nothing."""
+
+    async def go() -> Plan:
+        async with Agent.from_config(config) as agent:
+            return await agent.plan(
+                files.read_graph(file), **_wish(budget, deadline, policy, objective)
+            )
+
+    made = asyncio.run(go())
+    if out:
+        made.save(out)
+    text = str(made) + (f"\n\n{made.explain(explain)}" if explain else "")
+    say.result({"id": made.id, **json.loads(made.encode())}, text, as_json=as_json)
+    if out:
+        say.note(f"run it with: agentkit run {out}", quiet=quiet)
+
+
+@say.verb
+def run(
+    file: File,
+    budget: Budget = None,
+    deadline: Deadline = None,
+    policy: PolicyText = None,
+    objective: Objective = "cost",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
+    detach: Annotated[bool, typer.Option(help="go on in the background")] = False,
+    as_json: say.AsJson = False,
+    config: say.Config = None,
+    quiet: say.Quiet = False,
+) -> None:
+    """Run a plan, or plan a graph, ask, and run it."""
+    consent = yes or files.is_plan(file)
+    if not consent and not sys.stdin.isatty():
+        raise ConfigError(
+            "nobody is there to be asked",
+            hint=f"use --yes, or make a plan first: agentkit plan {file} --out plan.json",
+        )
+
+    async def go() -> None:
+        async with Agent.from_config(config) as agent:
+            if files.is_plan(file):
+                made = files.read_plan(file)
+            else:
+                wish = _wish(budget, deadline, policy, objective)
+                made = await agent.plan(files.read_graph(file), **wish)
+                say.note(str(made), quiet=quiet)
+            if not consent and not typer.confirm(f"spend at most {made.at_most}?", err=True):
+                raise typer.Exit(0)
+            if detach:
+                say.result({"run": _detached(made, config)}, "", as_json=True)
+                return
+            result = await follow(await agent.start(made), quiet=quiet)
+            say.result(result_data(result), result_text(result), as_json=as_json)
+
+    asyncio.run(go())
+
+
+@say.verb
+def resume(
+    run_id: RunId,
+    plan: Annotated[Path | None, typer.Option(help="go on under this new plan")] = None,
+    rebuy: Annotated[bool, typer.Option(help="buy again what is uncertain")] = False,
+    as_json: say.AsJson = False,
+    config: say.Config = None,
+    quiet: say.Quiet = False,
+) -> None:
+    """Go on with a run that was paused, killed or left."""
+
+    async def go() -> None:
+        new = files.read_plan(str(plan)) if plan else None
+        async with Agent.from_config(config) as agent:
+            run = await agent.resume(run_id, plan=new, rebuy=rebuy)
+            result = await follow(run, quiet=quiet)
+            say.result(result_data(result), result_text(result), as_json=as_json)
+
+    asyncio.run(go())
+
+
+@say.verb
+def cancel(
+    run_id: RunId,
+    as_json: say.AsJson = False,
+    config: say.Config = None,
+    quiet: say.Quiet = False,
+) -> None:
+    """End a run for good: stop its work, give its hold back."""
+
+    async def go() -> None:
+        async with Agent.from_config(config) as agent:
+            await agent.cancel(run_id)
+
+    asyncio.run(go())
+    say.result({"run": run_id, "cancelled": True}, f"run {run_id} is cancelled", as_json=as_json)
+
+
+def _wish(
+    budget: str | None, deadline: str | None, policy: str | None, objective: str
+) -> dict[str, Any]:
+    if objective not in ("cost", "time"):
+        raise ConfigError(f"{objective!r} is no objective", hint="set --objective to cost or time")
+    return {
+        "budget": budget,
+        "deadline": files.read_duration(deadline),
+        "policy": policies.parse(policy) if policy else None,
+        "objective": objective,
+    }
+
+
+def _detached(plan: Plan, config: Path | None) -> str:
+    """Start the plan in a process of its own and return the run's id as that process tells it."""
+    folder = Path(tempfile.mkdtemp(prefix="agentkit-run-"))
+    plan.save(folder / "plan.json")
+    command = [sys.executable, "-m", "agentkit", "run", str(folder / "plan.json")]
+    if config:
+        command += ["--config", str(config)]
+    log = folder / "run.log"
+    with log.open("w") as file:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+        )
+    while child.poll() is None or log.read_text():
+        told = [line for line in log.read_text().splitlines() if line.startswith("run ")]
+        if told:
+            return told[0].split()[1]
+        if child.poll() is not None:
+            break
+    raise RunError(f"the run did not start: {log.read_text().strip()}", hint=f"see {log}")

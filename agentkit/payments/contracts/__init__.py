@@ -1,0 +1,24 @@
+"""The contracts money moves through: Vyper sources beside their compiled form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """A compiled contract: its ABI, and what a transaction carries to deploy it."""
+
+    name: str
+    abi: Sequence[dict[str, Any]]
+    bytecode: bytes
+
+
+def load(name: str) -> Contract:
+    """Return the contract `AgentChannels` or `TestUSD` from the files of this package."""
+    built = json.loads(files(__name__).joinpath(f"{name}.json").read_text("utf-8"))
+    return Contract(name, tuple(built["abi"]), bytes.fromhex(built["bytecode"][2:]))
