@@ -287,6 +287,7 @@ class Agent:
     # -- opening ---------------------------------------------------------------------------------
 
     async def _open(self) -> None:
+        self.loop = asyncio.get_running_loop()
         network, signer, found = await self._network_and_key()
         self.network: Network = network
         self._signer: Signer = signer

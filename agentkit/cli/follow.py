@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 from collections import Counter
-from typing import Any
 
 from agentkit.cli import say
 from agentkit.cli.events import line_of
@@ -103,17 +102,6 @@ class _Rows:
             )
             for planned in self._plan.nodes
         ]
-
-
-def result_data(result: RunResult) -> dict[str, Any]:
-    """Return a result as plain JSON."""
-    return {
-        "run": result.run_id,
-        "paid": str(result.paid),
-        "uncertain": str(result.uncertain),
-        "billed_elsewhere": str(result.billed_elsewhere),
-        "nodes": {name: [a.digest for a in out] for name, out in result.artifacts.items()},
-    }
 
 
 def result_text(result: RunResult) -> str:

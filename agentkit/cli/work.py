@@ -14,7 +14,7 @@ import typer
 
 from agentkit.agent import Agent
 from agentkit.cli import files, say
-from agentkit.cli.follow import follow, result_data, result_text
+from agentkit.cli.follow import follow, result_text
 from agentkit.errors import ConfigError, RunError
 from agentkit.market.plan import Plan
 from agentkit.planner import policy as policies
@@ -92,7 +92,7 @@ def run(
                 say.result({"run": _detached(made, config)}, "", as_json=True)
                 return
             result = await follow(await agent.start(made), quiet=quiet)
-            say.result(result_data(result), result_text(result), as_json=as_json)
+            say.result(result.data(), result_text(result), as_json=as_json)
 
     asyncio.run(go())
 
@@ -113,7 +113,7 @@ def resume(
         async with Agent.from_config(config) as agent:
             run = await agent.resume(run_id, plan=new, rebuy=rebuy)
             result = await follow(run, quiet=quiet)
-            say.result(result_data(result), result_text(result), as_json=as_json)
+            say.result(result.data(), result_text(result), as_json=as_json)
 
     asyncio.run(go())
 

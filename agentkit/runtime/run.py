@@ -69,10 +69,19 @@ class RunResult:
         """Return the sum of the receipts of one standing."""
         return total(self.receipts, standing, self.plan.price)
 
+    def data(self) -> dict[str, Any]:
+        """Return what was done and paid as plain JSON."""
+        return {
+            "run": self.run_id,
+            "paid": str(self.paid),
+            "uncertain": str(self.uncertain),
+            "billed_elsewhere": str(self.billed_elsewhere),
+            "nodes": {name: [a.digest for a in outs] for name, outs in self.artifacts.items()},
+        }
+
     def summary(self) -> str:
-        """Return a JSON text of what was done and paid, for notes and logs."""
-        nodes = {name: [a.digest for a in outputs] for name, outputs in self.artifacts.items()}
-        return json.dumps({"run": self.run_id, "paid": str(self.paid), "nodes": nodes})
+        """Return `data` as text, for notes and logs."""
+        return json.dumps(self.data())
 
 
 def total(receipts: Sequence[Receipt], standing: Standing, like: Money) -> Money:

@@ -1,0 +1,120 @@
+"""LangChain tools that plan and run job graphs.
+
+Planning is free and running takes a plan's id, never a graph: a model cannot buy what was not
+priced and shown.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.tools import BaseTool, ToolException
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from agentkit.agent import Agent
+from agentkit.errors import GraphError, PlanError, RunFailed
+from agentkit.graph import codec
+from agentkit.market.plan import Plan
+from agentkit.runtime.run import RunResult
+from agentkit.tools.calls import acall, call
+
+
+class Plans:
+    """The plans that were made through one toolkit, by id."""
+
+    def __init__(self) -> None:
+        self._plans: dict[str, Plan] = {}
+
+    def add(self, plan: Plan) -> str:
+        """Keep a plan and return the id it is run by."""
+        self._plans[plan.id[:12]] = plan
+        return plan.id[:12]
+
+    def take(self, plan_id: str) -> Plan:
+        """Return a plan and forget it, so that it is run once; raises ToolException."""
+        plan = self._plans.pop(plan_id, None)
+        if plan is None:
+            raise ToolException(f"there is no plan {plan_id!r}; make one with plan_jobs")
+        return plan
+
+
+class PlanJobsInput(BaseModel):
+    """What `plan_jobs` takes."""
+
+    graph: dict[str, Any] = Field(
+        description='A job graph: {"name", "nodes": [{"kind": "infer", "name", "model", "prompt"}]}'
+    )
+    budget: str = Field(description='The most it may cost, like "0.05 USDC".')
+
+
+class RunPlanInput(BaseModel):
+    """What `run_plan` takes."""
+
+    plan_id: str = Field(description="The id that plan_jobs returned.")
+
+
+class PlanJobs(BaseTool):
+    """Price a job graph; spends nothing."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    name: str = "plan_jobs"
+    description: str = "Price a job graph across networks. Free. Returns a plan id and the prices."
+    args_schema: type[BaseModel] = PlanJobsInput
+    handle_tool_error: bool = True
+    agent: Agent | None = Field(default=None, exclude=True)
+    _plans: Plans = PrivateAttr(default_factory=Plans)
+
+    def _run(self, graph: dict[str, Any], budget: str, **_: Any) -> str:
+        return call(self.agent, lambda agent: self._plan(agent, graph, budget))
+
+    async def _arun(self, graph: dict[str, Any], budget: str, **_: Any) -> str:
+        return await acall(self.agent, lambda agent: self._plan(agent, graph, budget))
+
+    async def _plan(self, agent: Agent, graph: dict[str, Any], budget: str) -> str:
+        try:
+            plan = await agent.plan(codec.decode(graph), budget=budget, balance=False)
+        except (PlanError, GraphError) as wrong:
+            raise ToolException(f"{wrong} ({wrong.hint})") from wrong
+        return f"plan_id: {self._plans.add(plan)}\n{plan}"
+
+
+class RunPlan(BaseTool):
+    """Run a plan that was priced before; spends up to its at most.
+
+    A purchase whose outcome is unknown is not something a model can mend: it raises RunPaused.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    name: str = "run_plan"
+    description: str = "Run a plan that plan_jobs made, by its id. Spends at most what it showed."
+    args_schema: type[BaseModel] = RunPlanInput
+    response_format: str = "content_and_artifact"  # type: ignore[assignment]  # a Literal there
+    handle_tool_error: bool = True
+    agent: Agent | None = Field(default=None, exclude=True)
+    _plans: Plans = PrivateAttr(default_factory=Plans)
+
+    def _run(self, plan_id: str, **_: Any) -> tuple[str, RunResult]:
+        return call(self.agent, lambda agent: self._go(agent, plan_id))
+
+    async def _arun(self, plan_id: str, **_: Any) -> tuple[str, RunResult]:
+        return await acall(self.agent, lambda agent: self._go(agent, plan_id))
+
+    async def _go(self, agent: Agent, plan_id: str) -> tuple[str, RunResult]:
+        try:
+            result = await agent.run(self._plans.take(plan_id))
+        except (PlanError, RunFailed) as wrong:
+            raise ToolException(f"{wrong} ({wrong.hint})") from wrong
+        texts = {
+            name: [output.read()[:2000].decode(errors="replace") for output in outputs]
+            for name, outputs in result.artifacts.items()
+        }
+        return str({**result.data(), "outputs": texts}), result
+
+
+def toolkit(agent: Agent | None = None) -> list[BaseTool]:
+    """Return `plan_jobs` and `run_plan` over one agent, or the default one."""
+    planning, running = PlanJobs(agent=agent), RunPlan(agent=agent)
+    running._plans = planning._plans
+    return [planning, running]
