@@ -8,6 +8,7 @@ implementations use: the encoded tags are one blob, not a list.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import ClassVar, Protocol
@@ -180,8 +181,12 @@ class Transaction:
 # -- ANS-104 -------------------------------------------------------------------------------------
 
 
-def deep_hash(value: bytes | list[bytes]) -> bytes:
-    """Return Arweave's deep hash (SHA-384) of a blob or of a list of blobs."""
+Nested = bytes | Sequence["Nested"]
+"""Blobs in lists in lists, as Arweave hashes them."""
+
+
+def deep_hash(value: Nested) -> bytes:
+    """Return Arweave's deep hash (SHA-384) of a blob or of nested lists of blobs."""
     if isinstance(value, bytes):
         tag = hashlib.sha384(b"blob%d" % len(value)).digest()
         return hashlib.sha384(tag + hashlib.sha384(value).digest()).digest()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentkit.errors import RunNotFound, StateCorrupt, StateError, StateForked
+from agentkit.errors import RunNotFound, StateCorrupt, StateError, StateForked, WrongKey
 from agentkit.journal import events as e
 from agentkit.journal.fold import fold
 from agentkit.journal.journal import Journal
@@ -66,17 +66,25 @@ async def fetch(signer: Signer, gateways: Gateways) -> Restored:
             hint="check the keystore and memory.gateways; nothing was made or changed",
         )
     limit = asyncio.Semaphore(AT_ONCE)
+    refused: list[StateError | WrongKey] = []
 
-    async def one(found: Found) -> Sealed:
-        async with limit:
-            item = await gateways.item(found)
-        return Sealed(item, await asyncio.to_thread(unseal, signer, item), found.height)
+    async def one(found: Found) -> Sealed | None:
+        try:
+            async with limit:
+                item = await gateways.item(found)
+            return Sealed(item, await asyncio.to_thread(unseal, signer, item), found.height)
+        except (StateCorrupt, WrongKey) as wrong:  # anybody can list junk under our public key
+            refused.append(wrong)
+            return None
 
     parts = await asyncio.gather(*(one(found) for found in findings.found))
     streams: dict[str, list[Sealed]] = {}
     for part in parts:
-        streams.setdefault(part.segment.stream, []).append(part)
-    warnings = list(_about_gateways(findings))
+        if part:
+            streams.setdefault(part.segment.stream, []).append(part)
+    if not streams:
+        raise refused[0]
+    warnings = [*_about_gateways(findings), *(f"refused: {wrong}" for wrong in refused)]
     chained = {name: _chained(name, sealed, warnings) for name, sealed in streams.items()}
     return Restored({name: c for name, c in chained.items() if c}, tuple(warnings))
 

@@ -1,0 +1,70 @@
+"""Block height, hashes and times.
+
+Blocks are a function of the clock, so none is written unless it holds something: an idle week is
+one row.  Their hashes follow from a random seed of this gateway and the height.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import sqlite3
+from dataclasses import dataclass
+
+from agentkit.memory.b64 import b64url
+
+ANCHOR_AGE = 50
+"""Blocks for which a transaction may name an anchor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest block; `time` in unix seconds."""
+
+    height: int
+    time: float
+
+    def due(self, now: float, seconds: float) -> int:
+        """Return how many blocks of `seconds` have passed since, none if there is no rhythm."""
+        return max(0, int((now - self.time) // seconds)) if seconds else 0
+
+    def after(self, blocks: int, seconds: float) -> Head:
+        return Head(self.height + blocks, self.time + blocks * seconds)
+
+
+class Blocks:
+    """The chain of blocks as rows of `head` and `block`."""
+
+    def __init__(self, database: sqlite3.Connection, now: float) -> None:
+        self._database = database
+        seed = secrets.token_bytes(32)
+        database.execute("insert or ignore into head values (0, ?, 0, ?)", (seed, now))
+        (self._seed,) = database.execute("select seed from head").fetchone()
+
+    @property
+    def head(self) -> Head:
+        return Head(*self._database.execute("select height, time from head").fetchone())
+
+    def advance(self, head: Head) -> None:
+        """Make `head` the newest block."""
+        self._database.execute("update head set height = ?, time = ?", (head.height, head.time))
+
+    def keep(self, block: Head) -> None:
+        """Write down a block that holds something."""
+        self._database.execute(
+            "insert or ignore into block values (?, ?)", (block.height, block.time)
+        )
+
+    def time_of(self, height: int) -> int:
+        """Return when a block that holds something was mined, in unix seconds."""
+        row = self._database.execute("select time from block where height = ?", (height,))
+        return int(row.fetchone()[0])
+
+    def hash_of(self, height: int) -> str:
+        """Return the 48-byte hash of the block at `height`."""
+        return b64url(hashlib.sha384(self._seed + b"%d" % height).digest())
+
+    def anchors(self) -> set[str]:
+        """Return the hashes a transaction may name now."""
+        newest = self.head.height
+        return {self.hash_of(h) for h in range(max(0, newest - ANCHOR_AGE), newest + 1)}

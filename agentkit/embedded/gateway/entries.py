@@ -1,0 +1,102 @@
+"""Transactions and data items as the gateway indexes them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+from agentkit.embedded.gateway.search import Search, marks
+from agentkit.memory.b64 import name_of, unb64url
+from agentkit.memory.tags import Tags
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A transaction or a data item; texts are base64url, amounts in winston.
+
+    An item has its data under `digest`; a transaction has a `header` (its JSON) and its data in
+    chunks under `root`.  `number` is the order of arrival.
+    """
+
+    id: str
+    owner: str
+    signature: str
+    anchor: str
+    target: str
+    size: int
+    reward: int = 0
+    quantity: int = 0
+    digest: str = ""
+    root: str = ""
+    header: str = ""
+    bundled_in: str = ""
+    height: int | None = None
+    number: int = 0
+    tags: Tags = ()
+
+    @property
+    def address(self) -> str:
+        return name_of(unb64url(self.owner))
+
+
+# All but the number, which SQLite gives, and the tags, which are rows of their own.
+_COLUMNS = tuple(field.name for field in fields(Entry))[:-2]
+_INSERT = (
+    f"insert or ignore into entry ({', '.join(_COLUMNS)}, address)"  # noqa: S608
+    f" values ({marks((*_COLUMNS, ''))}) returning number"
+)
+_SELECT = f"select {', '.join(_COLUMNS)}, number from entry where "  # noqa: S608
+
+
+class Entries:
+    """The rows of `entry` and `tag`."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def add(self, entry: Entry) -> None:
+        """Write a new entry; one whose id is there already stays as it is."""
+        values = [getattr(entry, column) for column in _COLUMNS]
+        row = self._database.execute(_INSERT, (*values, entry.address)).fetchone()
+        if row:
+            self._database.executemany(
+                "insert into tag values (?, ?, ?, ?)",
+                [(row[0], place, *tag) for place, tag in enumerate(entry.tags)],
+            )
+
+    def get(self, name: str) -> Entry | None:
+        """Return the entry of an id."""
+        return next(iter(self._select("id = ?", [name])), None)
+
+    def pending(self) -> list[Entry]:
+        """Return what no block holds yet, in order of arrival."""
+        return self._select("height is null order by number")
+
+    def of_root(self, root: str, size: int) -> list[Entry]:
+        """Return the transactions whose data this is."""
+        return self._select("root = ? and size = ?", [root, size])
+
+    def confirm(self, entry: Entry, height: int) -> None:
+        """Put an entry into the block at `height`."""
+        self._database.execute("update entry set height = ? where id = ?", (height, entry.id))
+
+    def search(self, search: Search) -> list[Entry]:
+        """Return a page of entries, by height and then by arrival."""
+        return self._select(*search.sql())
+
+    def _select(self, where: str, values: Sequence[object] = ()) -> list[Entry]:
+        rows = self._database.execute(_SELECT + where, values).fetchall()
+        tags = self._tags([row[-1] for row in rows])
+        return [replace(Entry(*row), tags=tuple(tags.get(row[-1], ()))) for row in rows]
+
+    def _tags(self, numbers: Sequence[int]) -> dict[int, list[tuple[str, str]]]:
+        rows = self._database.execute(
+            "select entry, name, value from tag"  # noqa: S608
+            f" where entry in ({marks(numbers)}) order by entry, position",
+            numbers,
+        )
+        tags: dict[int, list[tuple[str, str]]] = {}
+        for number, *tag in rows:
+            tags.setdefault(number, []).append((tag[0], tag[1]))
+        return tags

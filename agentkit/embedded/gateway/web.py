@@ -1,0 +1,212 @@
+"""The gateway behind HTTP: the paths of Arweave nodes, gateways and of the Turbo upload service.
+
+`/mint` and `/mine` exist only here.  The gateway blocks, so it runs in one thread of its own; a
+request body is read no further than its path allows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeAlias, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from agentkit.embedded.gateway.gateway import Gateway
+from agentkit.embedded.gateway.rejected import Rejected
+from agentkit.errors import StateCorrupt
+from agentkit.keys.messages import address_of
+from agentkit.memory.ans104 import ETHEREUM, Item
+
+NETWORK = "agentkit.embedded"
+MAX_ITEM_BODY = 64 * 1024 * 1024
+MAX_TX_BODY = 15 * 1024 * 1024  # of real nodes
+MAX_CHUNK_BODY = 1024 * 1024
+MAX_QUERY_BODY = 64 * 1024
+_DEADLINE_BLOCKS = 200
+_ID = "{id:[A-Za-z0-9_-]{43}}"
+_WALLET = "{address:[A-Za-z0-9_-]{43}}"
+_SIZE = "{size:[0-9]{1,15}}"
+_WINSTON = "{winston:[0-9]{1,18}}"
+
+Answer: TypeAlias = Callable[[web.Request], Awaitable[web.Response]]
+
+R = TypeVar("R")
+
+
+def gateway_app(gateway: Gateway) -> web.Application:
+    """Return the HTTP face of a gateway; its thread ends with the app, the gateway stays open."""
+    front = _Front(gateway)
+    app = web.Application()
+    app.on_cleanup.append(front.end)
+    posts: dict[str, Answer] = {
+        "/v1/tx": front.post_item,
+        "/tx": front.post_transaction,
+        "/chunk": front.post_chunk,
+        "/graphql": front.query,
+    }
+    gets: dict[str, Answer] = {
+        "/info": front.info,
+        "/tx_anchor": front.anchor,
+        f"/price/{_SIZE}": front.price,
+        f"/price/{_SIZE}/{_WALLET}": front.price,
+        f"/wallet/{_WALLET}/balance": front.balance,
+        f"/mint/{_WALLET}/{_WINSTON}": front.mint,
+        "/mine": front.mine,
+        f"/tx/{_ID}": front.transaction,
+        f"/tx/{_ID}/status": front.status,
+        f"/raw/{_ID}": front.data,
+        f"/{_ID}": front.data,
+    }
+    app.add_routes(web.post(path, _refusing(answer)) for path, answer in posts.items())
+    app.add_routes(web.get(path, _refusing(answer)) for path, answer in gets.items())
+    return app
+
+
+class _Query(BaseModel):
+    query: str
+    variables: dict[str, Any] | None = None
+
+
+class _Front:
+    """One method a path: read the request, ask the gateway in its thread, write the answer."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._thread = ThreadPoolExecutor(1, "arweave-gateway")
+
+    async def end(self, _app: web.Application) -> None:
+        """End the thread, once it is done with what it is at."""
+        self._thread.shutdown()
+
+    async def post_item(self, request: web.Request) -> web.Response:
+        if request.content_type != "application/octet-stream":
+            raise Rejected("Invalid Content-Type: send application/octet-stream")
+        raw = await _body(request, MAX_ITEM_BODY)
+        item, new = await self._ask(self._gateway.post_item, raw)
+        if not new:
+            return web.Response(status=202, text="Data item already exists")
+        height = await self._ask(self._gateway.height)
+        return web.json_response(_receipt(item, height))
+
+    async def post_transaction(self, request: web.Request) -> web.Response:
+        body = await _body(request, MAX_TX_BODY)
+        if await self._ask(self._gateway.post_transaction, body):
+            return web.Response(text="OK")
+        return web.Response(status=208, text="Transaction already processed.")
+
+    async def post_chunk(self, request: web.Request) -> web.Response:
+        await self._ask(self._gateway.post_chunk, await _body(request, MAX_CHUNK_BODY))
+        return web.json_response({})
+
+    async def query(self, request: web.Request) -> web.Response:
+        try:
+            wire = _Query.model_validate_json(await _body(request, MAX_QUERY_BODY))
+        except ValidationError as wrong:
+            raise Rejected("this is not a GraphQL request") from wrong
+        answer = await self._ask(self._gateway.query, wire.query, wire.variables or {})
+        return web.json_response(answer)
+
+    async def info(self, _request: web.Request) -> web.Response:
+        height = await self._ask(self._gateway.height)
+        document = {
+            "network": NETWORK,
+            "version": 5,
+            "height": height,
+            "blocks": height + 1,
+            "current": await self._ask(self._gateway.anchor),
+            "freeUploadLimitBytes": MAX_ITEM_BODY,
+        }
+        return web.json_response(document)
+
+    async def anchor(self, _request: web.Request) -> web.Response:
+        return web.Response(text=await self._ask(self._gateway.anchor))
+
+    async def price(self, request: web.Request) -> web.Response:
+        size, target = int(request.match_info["size"]), request.match_info.get("address", "")
+        return web.Response(text=str(await self._ask(self._gateway.price, size, target)))
+
+    async def balance(self, request: web.Request) -> web.Response:
+        address = request.match_info["address"]
+        return web.Response(text=str(await self._ask(self._gateway.balance, address)))
+
+    async def mint(self, request: web.Request) -> web.Response:
+        address, winston = request.match_info["address"], int(request.match_info["winston"])
+        return web.Response(text=str(await self._ask(self._gateway.mint, address, winston)))
+
+    async def mine(self, _request: web.Request) -> web.Response:
+        return web.json_response({"height": await self._ask(self._gateway.mine)})
+
+    async def transaction(self, request: web.Request) -> web.Response:
+        name = request.match_info["id"]
+        document = await self._ask(self._gateway.transaction, name)
+        if document is not None:
+            return web.json_response(document)
+        mined = await self._ask(self._gateway.status, name)
+        return _absent(pending=mined is not None and mined.height is None)
+
+    async def status(self, request: web.Request) -> web.Response:
+        mined = await self._ask(self._gateway.status, request.match_info["id"])
+        if mined is None or mined.height is None:
+            return _absent(pending=mined is not None)
+        document = {
+            "block_height": mined.height,
+            "block_indep_hash": mined.block,
+            "number_of_confirmations": mined.confirmations,
+        }
+        return web.json_response(document)
+
+    async def data(self, request: web.Request) -> web.Response:
+        data = await self._ask(self._gateway.data, request.match_info["id"])
+        # Never with the type its tags name: a page from here would be a page of this origin.
+        return web.Response(body=data) if data is not None else _absent(pending=False)
+
+    async def _ask(self, call: Callable[..., R], *args: object) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
+
+
+def _refusing(answer: Answer) -> Answer:
+    """Turn what an answer raises into the status that says so."""
+
+    async def answered(request: web.Request) -> web.Response:
+        try:
+            return await answer(request)
+        except Rejected as refusal:
+            return web.Response(status=refusal.status, text=refusal.reason)
+        except StateCorrupt as damage:
+            return web.Response(status=500, text=str(damage))
+
+    return answered
+
+
+async def _body(request: web.Request, limit: int) -> bytes:
+    body = bytearray()
+    async for part in request.content.iter_any():
+        body += part
+        if len(body) > limit:
+            raise Rejected("Payload too large", 413)
+    return bytes(body)
+
+
+def _absent(*, pending: bool) -> web.Response:
+    return web.Response(status=202, text="Pending") if pending else web.Response(status=404)
+
+
+def _receipt(item: Item, height: int) -> dict[str, Any]:
+    """Return a receipt in Turbo's form; nobody signs it, since nobody is owed anything here."""
+    ethereum = item.signature_type == ETHEREUM
+    return {
+        "id": item.id,
+        "owner": address_of(item.owner) if ethereum else item.address,
+        "dataCaches": [NETWORK],
+        "fastFinalityIndexes": [NETWORK],
+        "deadlineHeight": height + _DEADLINE_BLOCKS,
+        "timestamp": int(time.time() * 1000),
+        "version": "0.2.0",
+        "signature": "",
+        "public": "",
+        "winc": "0",
+    }

@@ -1,0 +1,177 @@
+"""What gateways say they hold, page by page: one GraphQL query and its answer.
+
+Everything here is a claim.  A page is read strictly, and what it says of an item must fit the
+item's own id and owner; only the data shows whether its tags are true.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
+
+from agentkit.errors import StateCorrupt
+from agentkit.memory.b64 import name_of, unb64url
+from agentkit.memory.tags import MAX_TAGS, Tags
+
+PAGE = 100
+MAX_PAGE_BYTES = 4 * 1024 * 1024
+
+_FIND = """
+query ($owners: [String!], $tags: [TagFilter!], $ids: [ID!], $after: String) {
+  transactions(
+    owners: $owners, tags: $tags, ids: $ids, first: 100, after: $after, sort: HEIGHT_ASC
+  ) {
+    pageInfo { hasNextPage }
+    edges {
+      cursor
+      node {
+        id anchor signature recipient
+        owner { key }
+        tags { name value }
+        block { height }
+      }
+    }
+  }
+}
+"""
+
+_Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$")]
+_Short = Annotated[str, StringConstraints(max_length=1024)]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one gateway says of an item; texts are base64url."""
+
+    owner: str
+    signature: str
+    tags: Tags
+    anchor: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One entry of a page; `height` is None until a block holds it."""
+
+    id: str
+    height: int | None
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a listing; `cursor` leads to the next and is empty on the last; `size` in bytes."""
+
+    entries: tuple[Listed, ...]
+    cursor: str
+    size: int
+
+
+def find_query(owner: str, tags: Collection[tuple[str, str]], after: str) -> bytes:
+    """Return the request for what `owner` posted under all of `tags`."""
+    wanted = [{"name": name, "values": [value]} for name, value in tags]
+    place = {"after": after} if after else {}
+    return _request({"owners": [owner], "tags": wanted, **place})
+
+
+def id_query(name: str) -> bytes:
+    """Return the request for one entry."""
+    return _request({"ids": [name]})
+
+
+def read_page(answer: bytes) -> Page:
+    """Read an answer; raises StateCorrupt with the gateway's own words if it gives any."""
+    try:
+        listing = _Answer.model_validate_json(answer)
+    except ValidationError as wrong:
+        raise StateCorrupt("its listing is not one of Arweave's GraphQL") from wrong
+    if listing.data is None:
+        said = "; ".join(error.message for error in listing.errors)
+        raise StateCorrupt(f"its listing is an error: {said[:160]}")
+    connection = listing.data.transactions
+    entries = tuple(_listed(edge.node) for edge in connection.edges)
+    more = connection.page_info.more and connection.edges
+    return Page(entries, connection.edges[-1].cursor if more else "", len(answer))
+
+
+def check(entry: Listed, owner: str, tags: Collection[tuple[str, str]]) -> None:
+    """Check that an entry is what was asked for, as far as can be told without its data.
+
+    Raises StateCorrupt.
+    """
+    if name_of(unb64url(entry.claim.signature)) != entry.id:
+        raise StateCorrupt(f"it lists {entry.id} with the signature of another item")
+    if name_of(unb64url(entry.claim.owner)) != owner:
+        raise StateCorrupt(f"it lists {entry.id}, which {owner} does not own")
+    if not set(tags) <= set(entry.claim.tags):
+        raise StateCorrupt(f"it lists {entry.id}, which does not have the tags asked for")
+
+
+class _Tag(BaseModel):
+    name: str
+    value: str
+
+
+class _Owner(BaseModel):
+    key: _Short
+
+
+class _Block(BaseModel):
+    height: Annotated[int, Field(ge=0, lt=2**53)]
+
+
+class _Node(BaseModel):
+    id: _Id
+    anchor: _Short | None = None
+    signature: _Short | None = None
+    recipient: _Short | None = None
+    owner: _Owner
+    tags: Annotated[list[_Tag], Field(max_length=MAX_TAGS)]
+    block: _Block | None = None
+
+
+class _Edge(BaseModel):
+    cursor: _Short
+    node: _Node
+
+
+class _PageInfo(BaseModel):
+    more: bool = Field(alias="hasNextPage")
+
+
+class _Connection(BaseModel):
+    page_info: _PageInfo = Field(alias="pageInfo")
+    edges: Annotated[list[_Edge], Field(max_length=PAGE)]
+
+
+class _Data(BaseModel):
+    transactions: _Connection
+
+
+class _Error(BaseModel):
+    message: str = ""
+
+
+class _Answer(BaseModel):
+    data: _Data | None = None
+    errors: list[_Error] = []
+
+
+def _listed(node: _Node) -> Listed:
+    claim = Claim(
+        owner=node.owner.key,
+        signature=node.signature or "",
+        tags=tuple((tag.name, tag.value) for tag in node.tags),
+        anchor=node.anchor or "",
+        target=node.recipient or "",
+    )
+    return Listed(node.id, node.block.height if node.block else None, claim)
+
+
+def _request(variables: dict[str, object]) -> bytes:
+    return json.dumps({"query": _FIND, "variables": variables}).encode()
