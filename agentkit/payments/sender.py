@@ -32,6 +32,9 @@ from agentkit.money import Money
 PATIENCE = 120.0
 """Seconds to wait for a transaction before it is left to the next process."""
 
+REFUSED_PATIENCE = 20.0
+"""Seconds to go on sending a transaction that the node refuses."""
+
 Finish = Callable[[Transaction, str, ChainReceipt], None]
 """What else is written in the transaction that finds an intent final."""
 
@@ -136,21 +139,34 @@ class Sender:
 
     async def _follow(self, row: r.Tx) -> ChainReceipt:
         """Send a transaction's bytes until its receipt is final, and write that down."""
-        until, pause = time.monotonic() + PATIENCE, 0.02
+        began, pause, refusal = time.monotonic(), 0.02, ""
         while True:
             receipt = await self._chain.receipt(row.transaction)
             if receipt and await self._is_final(receipt):
                 await self._finish(row, receipt)
                 return receipt
             if receipt is None:
-                await self._chain.send(bytes.fromhex(row.raw))
-            if time.monotonic() > until:
+                refusal = await self._push(row)
+            waited = time.monotonic() - began
+            if waited > (REFUSED_PATIENCE if refusal else PATIENCE):
                 raise StoreUnavailable(
-                    f"transaction {row.transaction} is not mined yet",
+                    f"transaction {row.transaction} is not mined yet"
+                    + (f" ({refusal})" if refusal else ""),
                     hint="run the same command again: it goes on with the same transaction",
                 )
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, 2.0)
+
+    async def _push(self, row: r.Tx) -> str:
+        """Send a transaction's bytes and return why the node refuses them, "" when it does not.
+
+        A refusal is no end: another process of this wallet may be sending the nonce before.
+        """
+        try:
+            await self._chain.send(bytes.fromhex(row.raw))
+        except SettlementFailed as refused:
+            return str(refused)
+        return ""
 
     async def _is_final(self, receipt: ChainReceipt) -> bool:
         depth = self._network.finality

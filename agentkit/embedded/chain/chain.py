@@ -1,0 +1,193 @@
+"""A chain for one machine: a block for every transaction, on the disk before it is answered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from eth.abc import BlockHeaderAPI, ReceiptAPI, SignedTransactionAPI, StateAPI
+from eth.constants import ZERO_ADDRESS
+from eth.db.atomic import AtomicDB
+from eth.exceptions import CanonicalHeadNotFound, HeaderNotFound
+from eth_typing import BlockNumber, Hash32
+from eth_utils.exceptions import ValidationError
+
+from agentkit.embedded.chain import vm
+from agentkit.embedded.chain.admission import InvalidTransaction, admit, decoded
+from agentkit.embedded.chain.store import Entry, Store, Wanted
+from agentkit.keys.messages import keccak, word
+
+
+class Chain:
+    """The chain in one file, for one thread at a time.
+
+    Its time is the clock's: a block's timestamp is the clock or its parent's, whichever is later,
+    so blocks of one second share it.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self._store, self._clock = store, clock
+        self._evm = vm.EmbeddedEvm(AtomicDB(store))
+        self._head = self._evm.get_canonical_head()
+        self._ahead = int(store.fact("ahead") or 0)
+
+    @classmethod
+    def open(
+        cls, path: Path, *, rich: Mapping[str, int], clock: Callable[[], float] = time.time
+    ) -> Chain:
+        """Open the chain in the file `path` at its head, or start one there.
+
+        `rich` (address to wei) is what block 0 gives to whom; only a new chain heeds it.
+        Raises StoreUnavailable when another process has the file.
+        """
+        store = Store(path)
+        try:
+            return cls(store, clock)
+        except CanonicalHeadNotFound:
+            with store.block():
+                vm.start(AtomicDB(store), rich)
+            return cls(store, clock)
+
+    def close(self) -> None:
+        self._store.close()
+
+    # -- the head --------------------------------------------------------------------------------
+
+    @property
+    def head(self) -> BlockHeaderAPI:
+        return self._head
+
+    @property
+    def number(self) -> int:
+        return self._head.block_number
+
+    @property
+    def hash(self) -> bytes:
+        return self._head.hash
+
+    @property
+    def timestamp(self) -> int:
+        return self._head.timestamp
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def send(self, raw: bytes) -> bytes:
+        """Put a signed transaction into a block of its own and return its hash.
+
+        Bytes the chain has already are answered with the same hash.  Raises InvalidTransaction.
+        """
+        digest = keccak(raw)
+        if self.find(digest) is None:
+            transaction = decoded(raw)
+            admit(transaction, self.state())
+            self.seal([transaction])
+        return digest
+
+    def seal(
+        self, transactions: Sequence[SignedTransactionAPI], facts: Mapping[str, str] | None = None
+    ) -> None:
+        """Add one block of these transactions, and with it `facts` to keep.
+
+        Raises InvalidTransaction if one of them is invalid, and then nothing has changed.
+        """
+        header = self.next_header()
+        with self._store.block():
+            for name, value in (facts or {}).items():
+                self._store.set_fact(name, value)
+            sealed = self._extend(header, transactions)
+        self._head = sealed
+
+    def advance(self, seconds: int) -> int:
+        """Set the chain's clock ahead; returns by how many seconds it now is in all."""
+        ahead = self._ahead + seconds
+        with self._store.block():
+            self._store.set_fact("ahead", str(ahead))
+        self._ahead = ahead
+        return ahead
+
+    def _extend(
+        self, header: BlockHeaderAPI, transactions: Sequence[SignedTransactionAPI]
+    ) -> BlockHeaderAPI:
+        machine = self._evm.get_vm(header)
+        try:
+            header, receipts, _ = machine.apply_all_transactions(transactions, header)
+        except ValidationError as error:
+            raise InvalidTransaction(str(error)) from error
+        filled = machine.set_block_transactions_and_withdrawals(
+            machine.get_block(), header, transactions, receipts
+        )
+        block = machine.mine_block(filled).block
+        self._evm.chaindb.persist_block(block)
+        for position, transaction in enumerate(transactions):
+            raw = transaction.encode()
+            self._store.add_transaction(block.number, position, transaction.hash, raw)
+        for entry in _entries(block.header, transactions, receipts):
+            self._store.add_log(entry)
+        return block.header
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def fact(self, name: str) -> str | None:
+        """Return what was kept under `name` with some block."""
+        return self._store.fact(name)
+
+    def next_header(self) -> BlockHeaderAPI:
+        """Return the header that an empty block would have if it were sealed now."""
+        return self._evm.create_header_from_parent(
+            self._head,
+            coinbase=ZERO_ADDRESS,
+            gas_limit=self._head.gas_limit,
+            mix_hash=keccak(self.hash),
+            timestamp=max(int(self._clock()) + self._ahead, self.timestamp),
+        )
+
+    def header(self, number: int) -> BlockHeaderAPI | None:
+        if number > self.number:
+            return None
+        return self._evm.get_canonical_block_header_by_number(BlockNumber(number))
+
+    def header_by_hash(self, digest: bytes) -> BlockHeaderAPI | None:
+        try:
+            return self._evm.get_block_header_by_hash(Hash32(digest))
+        except HeaderNotFound:
+            return None
+
+    def state(self, header: BlockHeaderAPI | None = None) -> StateAPI:
+        """Return the state after the block of `header`; without one, after the newest."""
+        return self._evm.get_vm(header or self._head).state
+
+    def find(self, transaction: bytes) -> tuple[int, int] | None:
+        """Return in which block a transaction is, and in which position there."""
+        return self._store.find(transaction)
+
+    def raw_transactions(self, number: int) -> list[tuple[bytes, bytes]]:
+        """Return hash and raw bytes of the transactions in a block."""
+        return self._store.transactions(number)
+
+    def transactions(self, number: int) -> list[SignedTransactionAPI]:
+        return [decoded(raw) for _, raw in self._store.transactions(number)]
+
+    def receipts(self, header: BlockHeaderAPI) -> tuple[ReceiptAPI, ...]:
+        builder = vm.SameSecondVM.get_receipt_builder()
+        return self._evm.chaindb.get_receipts(header, builder)
+
+    def logs(
+        self, first: int, last: int, addresses: Wanted = (), topics: Sequence[Wanted] = ()
+    ) -> Iterator[Entry]:
+        """Return the logs of blocks `first` to `last` whose address and topics are wanted."""
+        return self._store.logs(first, last, addresses, topics)
+
+
+def _entries(
+    header: BlockHeaderAPI,
+    transactions: Sequence[SignedTransactionAPI],
+    receipts: Sequence[ReceiptAPI],
+) -> Iterator[Entry]:
+    position = 0
+    for index, (transaction, receipt) in enumerate(zip(transactions, receipts, strict=True)):
+        for log in receipt.logs:
+            topics = tuple(word(topic) for topic in log.topics)
+            place = (header.block_number, position, header.hash, index, transaction.hash)
+            yield Entry(*place, log.address, topics, log.data)
+            position += 1

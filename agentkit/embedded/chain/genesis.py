@@ -1,0 +1,70 @@
+"""The first block of a new chain: the test token, the channels, and money to begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from eth.abc import SignedTransactionAPI
+from eth_keys.datatypes import PrivateKey
+from eth_typing import Address
+
+from agentkit.embedded.chain.chain import Chain
+from agentkit.embedded.chain.vm import base_fee, contract_address, unsigned
+from agentkit.keys.messages import address_word, checksummed, keccak, word
+from agentkit.payments.contracts import load
+
+_CREATE_GAS = 4_000_000
+_MINT_GAS = 120_000
+_MINT = keccak(b"mint(address,uint256)")[:4]
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """Where the contracts of a chain are."""
+
+    token: str
+    channels: str
+
+
+def deploy(chain: Chain, deployer_key: bytes, mint: Mapping[str, int]) -> Deployed:
+    """Return where the contracts are; on a new chain, deploy them and mint first, in one block.
+
+    `mint` is address to base units of the token.  The deployer has to be among the chain's rich,
+    since it pays for the gas.  A chain that has its contracts heeds neither key nor `mint`.
+    """
+    if (token := chain.fact("token")) and (channels := chain.fact("channels")):
+        return Deployed(token, channels)
+    sealed = _Sender(chain, PrivateKey(deployer_key))
+    token = sealed.create(load("TestUSD").bytecode)
+    channels = sealed.create(load("AgentChannels").bytecode)
+    for receiver, units in mint.items():
+        sealed.call(token, _MINT + address_word(receiver) + word(units))
+    chain.seal(sealed.transactions, {"token": token, "channels": channels})
+    assert all(receipt.state_root == b"\x01" for receipt in chain.receipts(chain.head))
+    return Deployed(token, channels)
+
+
+class _Sender:
+    """Signs what goes into one block, in order and at that block's price."""
+
+    def __init__(self, chain: Chain, key: PrivateKey) -> None:
+        self._key = key
+        self._address = key.public_key.to_canonical_address()
+        self._nonce = chain.state().get_nonce(Address(self._address))
+        self._price = base_fee(chain.next_header())
+        self.transactions: list[SignedTransactionAPI] = []
+
+    def create(self, code: bytes) -> str:
+        """Add the creation of a contract and return where it will be."""
+        created = contract_address(self._address, self._nonce)
+        self._add(b"", code, _CREATE_GAS)
+        return checksummed(created.hex())
+
+    def call(self, contract: str, data: bytes) -> None:
+        self._add(bytes.fromhex(contract[2:]), data, _MINT_GAS)
+
+    def _add(self, to: bytes, data: bytes, gas: int) -> None:
+        bare = unsigned(nonce=self._nonce, to=to, data=data, gas=gas, max_fee=self._price)
+        self.transactions.append(bare.as_signed_transaction(self._key))
+        self._nonce += 1

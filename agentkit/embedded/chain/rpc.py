@@ -1,0 +1,109 @@
+"""JSON-RPC 2.0 in front of a chain (https://www.jsonrpc.org/specification), and HTTP around it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from aiohttp import web
+
+from agentkit.embedded.chain.chain import Chain
+from agentkit.embedded.chain.fault import (
+    INTERNAL,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    MALFORMED,
+    UNKNOWN_METHOD,
+    Fault,
+)
+from agentkit.embedded.chain.methods import METHODS
+
+LARGEST_BODY = 4 * 2**20
+"""Bytes of the longest request that is read."""
+
+_log = logging.getLogger(__name__)
+
+
+class RpcFront:
+    """Answers decoded requests; for one thread at a time, like the chain."""
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
+
+    def answer(self, request: object) -> object:
+        """Return the response to a request or a batch; None where none is due (notifications)."""
+        if not isinstance(request, list):
+            return self._one(request)
+        if not request:
+            return _response(None, Fault(INVALID_REQUEST, "the batch is empty"))
+        answers = [answer for one in request if (answer := self._one(one)) is not None]
+        return answers or None
+
+    def _one(self, request: object) -> object:
+        if not isinstance(request, dict) or not isinstance(request.get("method"), str):
+            return _response(None, Fault(INVALID_REQUEST, "not a request of JSON-RPC 2.0"))
+        try:
+            result = self._result(request["method"], request.get("params") or [])
+        except Fault as fault:
+            result = fault
+        except Exception as error:  # noqa: BLE001 - the boundary of a request
+            _log.exception("%s failed", request["method"])
+            result = Fault(INTERNAL, f"{type(error).__name__}: {error}"[:300])
+        return _response(request["id"], result) if "id" in request else None
+
+    def _result(self, name: str, arguments: object) -> object:
+        method = METHODS.get(name)
+        if method is None:
+            raise Fault(UNKNOWN_METHOD, f"the method {name[:80]} does not exist")
+        if not isinstance(arguments, list):
+            raise Fault(INVALID_PARAMS, "parameters are a list")
+        try:
+            bound = inspect.signature(method).bind(self._chain, *arguments)
+        except TypeError as error:
+            raise Fault(INVALID_PARAMS, f"{name}: {error}") from error
+        return method(*bound.args)
+
+
+def _response(identity: object, result: object) -> dict[str, Any]:
+    said = {"error": result.encode()} if isinstance(result, Fault) else {"result": result}
+    return {"jsonrpc": "2.0", "id": identity, **said}
+
+
+def rpc_app(front: RpcFront) -> web.Application:
+    """Return an application that answers POST / by `front`, in a thread of its own.
+
+    Only `application/json` is taken, so a web page cannot reach the chain behind its user's back.
+    """
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chain")
+
+    async def post(request: web.Request) -> web.Response:
+        if request.content_type != "application/json":
+            raise web.HTTPUnsupportedMediaType
+        body = await request.read()
+        said = await asyncio.get_running_loop().run_in_executor(thread, _exchange, front, body)
+        status = 200 if said else 204
+        return web.Response(status=status, body=said, content_type="application/json")
+
+    async def end_thread(_: web.Application) -> AsyncIterator[None]:
+        yield
+        thread.shutdown()
+
+    app = web.Application(client_max_size=LARGEST_BODY)
+    app.router.add_post("/", post)
+    app.cleanup_ctx.append(end_thread)
+    return app
+
+
+def _exchange(front: RpcFront, body: bytes) -> bytes:
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError):
+        answer: object = _response(None, Fault(MALFORMED, "the request is not JSON"))
+    else:
+        answer = front.answer(request)
+    return b"" if answer is None else json.dumps(answer).encode()

@@ -1,0 +1,382 @@
+"""The embedded chain keeps what it acknowledged, keeps the clock's time, and keeps out the rest."""
+
+import asyncio
+import itertools
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from conformance import chains
+from conformance.chains import KEYS, WEALTH, Node
+
+from agentkit.embedded.chain.admission import InvalidTransaction, decoded
+from agentkit.embedded.chain.chain import Chain
+from agentkit.embedded.chain.genesis import Deployed, deploy
+from agentkit.embedded.chain.rpc import RpcFront, rpc_app
+from agentkit.embedded.chain.store import Store
+from agentkit.embedded.chain.vm import CHAIN_ID, GENESIS_TIME
+from agentkit.errors import StoreUnavailable
+from agentkit.keys.messages import Transaction, keccak
+from agentkit.keys.signer import KeySigner
+
+ANNE, BOB, CARL, *_ = map(KeySigner, KEYS)
+RICH = {KeySigner(key).address: WEALTH for key in KEYS}
+NEXT_TIME = "0x425f5260205ff3"
+"""Creation code that answers the timestamp of its block."""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "chain.db"
+
+
+@pytest.fixture
+def chain(path: Path) -> Iterator[Chain]:
+    opened = Chain.open(path, rich=RICH)
+    yield opened
+    opened.close()
+
+
+def transfer(nonce: int, who: KeySigner = ANNE, **changed: Any) -> bytes:
+    fields = {"to": BOB.address, "data": b"", "gas": 21_000, "value": 1, "max_tip": 1}
+    fields |= {"chain_id": CHAIN_ID, "nonce": nonce, "max_fee": 10**10, **changed}
+    return who.sign_tx(Transaction(**fields))[1]
+
+
+def ask(chain: Chain, method: str, *params: object) -> Any:
+    request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
+    answer = RpcFront(chain).answer(request)
+    assert isinstance(answer, dict)
+    return answer["result"]
+
+
+def facts(chain: Chain) -> dict[str, Any]:
+    """All one can see of a chain."""
+    return {
+        "head": (chain.number, chain.hash, chain.timestamp, chain.head.state_root),
+        "coins": [ask(chain, "eth_getBalance", address) for address in RICH],
+        "nonces": [ask(chain, "eth_getTransactionCount", address) for address in RICH],
+        "blocks": [ask(chain, "eth_getBlockByNumber", hex(n), True) for n in range(chain.number)],
+        "logs": ask(chain, "eth_getLogs", {"fromBlock": "0x0"}),
+    }
+
+
+# -- what is kept --------------------------------------------------------------------------------
+
+
+def test_a_new_chain_is_always_the_same_one(tmp_path: Path) -> None:
+    heads = set()
+    for name in ("one", "two"):
+        chain = Chain.open(tmp_path / name, rich=RICH)
+        heads.add((chain.hash, chain.number, chain.timestamp))
+        chain.close()
+    assert len(heads) == 1
+
+
+def test_a_reopened_chain_is_where_it_was(chain: Chain, path: Path) -> None:
+    at = deploy(chain, KEYS[0], {ANNE.address: 10**9})
+    nonce = chain.state().get_nonce(bytes.fromhex(ANNE.address[2:]))
+    for n in range(20):
+        chain.send(transfer(nonce + n))
+    before = facts(chain)
+    assert len(before["logs"]) == 1
+    chain.close()
+    again = Chain.open(path, rich={})
+    assert facts(again) == before
+    assert deploy(again, KEYS[1], {BOB.address: 5}) == at
+    again.send(transfer(nonce + 20))
+    assert again.number == before["head"][0] + 1
+    again.close()
+
+
+def test_the_contracts_are_deployed_in_one_block(chain: Chain) -> None:
+    at = deploy(chain, KEYS[0], {ANNE.address: 7, BOB.address: 8})
+    assert chain.number == 1
+    assert at == Deployed(chain.fact("token") or "", chain.fact("channels") or "")
+    for owner, units in ((ANNE, 7), (BOB, 8), (CARL, 0)):
+        data = "0x70a08231" + "00" * 12 + owner.address[2:]
+        assert int(ask(chain, "eth_call", {"to": at.token, "data": data}), 16) == units
+
+
+def test_one_process_has_the_file(chain: Chain, path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="locked"):
+        Chain.open(path, rich=RICH)
+    chain.send(transfer(0))
+
+
+def test_the_same_bytes_have_one_block(chain: Chain) -> None:
+    raw = transfer(0)
+    assert chain.send(raw) == chain.send(raw) == keccak(raw)
+    assert chain.number == 1
+
+
+def test_the_raw_transactions_are_kept(chain: Chain) -> None:
+    raws = [transfer(n) for n in range(3)]
+    for raw in raws:
+        chain.send(raw)
+    kept = [raw for n in range(1, 4) for _, raw in chain.raw_transactions(n)]
+    assert kept == raws
+
+
+def test_receipts_share_a_block_out(chain: Chain) -> None:
+    deploy(chain, KEYS[0], {ANNE.address: 7, BOB.address: 8})
+    block = ask(chain, "eth_getBlockByNumber", "latest", False)
+    receipts = [ask(chain, "eth_getTransactionReceipt", sent) for sent in block["transactions"]]
+    used = [int(receipt["gasUsed"], 16) for receipt in receipts]
+    totals = [int(receipt["cumulativeGasUsed"], 16) for receipt in receipts]
+    assert totals == list(itertools.accumulate(used))
+    assert totals[-1] == int(block["gasUsed"], 16)
+    assert [len(receipt["logs"]) for receipt in receipts] == [0, 0, 1, 1]
+    logs = [log for receipt in receipts for log in receipt["logs"]]
+    assert [log["logIndex"] for log in logs] == ["0x0", "0x1"]
+    assert ask(chain, "eth_getLogs", {"blockHash": block["hash"]}) == logs
+    assert [bool(receipt["contractAddress"]) for receipt in receipts] == [True, True, False, False]
+
+
+# -- time ----------------------------------------------------------------------------------------
+
+
+def test_block_times_follow_the_clock(chain: Chain) -> None:
+    for n in range(300):
+        chain.send(transfer(n))
+        assert abs(time.time() - chain.timestamp) <= 2
+    times = [header.timestamp for n in range(1, 301) if (header := chain.header(n))]
+    assert times == sorted(times)
+    assert len(set(times)) < 300
+
+
+def test_a_clock_that_goes_back_does_not_take_the_chain_along(path: Path) -> None:
+    clock = iter([GENESIS_TIME + 100, GENESIS_TIME + 50, GENESIS_TIME + 101])
+    chain = Chain.open(path, rich=RICH, clock=lambda: next(clock))
+    times = []
+    for _ in range(3):
+        chain.seal([])
+        times.append(chain.timestamp - GENESIS_TIME)
+    assert times == [100, 100, 101]
+    chain.close()
+
+
+def test_time_set_ahead_stays_ahead(path: Path) -> None:
+    now = [GENESIS_TIME + 100]
+    chain = Chain.open(path, rich=RICH, clock=lambda: now[0])
+    assert ask(chain, "evm_increaseTime", 1000) == hex(1000)
+    assert ask(chain, "evm_increaseTime", "0x1") == hex(1001)
+    chain.close()
+    chain = Chain.open(path, rich=RICH, clock=lambda: now[0])
+    for later in (0, 5):
+        now[0] += later
+        chain.seal([])
+        assert chain.timestamp == now[0] + 1001
+    chain.close()
+
+
+def test_a_call_is_judged_by_the_time_of_the_next_block(path: Path) -> None:
+    now = [GENESIS_TIME + 100]
+    chain = Chain.open(path, rich=RICH, clock=lambda: now[0])
+    chain.seal([])
+    now[0] += 3600
+    assert int(ask(chain, "eth_call", {"data": NEXT_TIME}), 16) == now[0]
+    assert int(ask(chain, "eth_call", {"data": NEXT_TIME}, "0x1"), 16) == now[0] - 3600
+    chain.close()
+
+
+# -- what leaves no trace ------------------------------------------------------------------------
+
+
+def rows(path: Path) -> list[str]:
+    """The whole file as SQL; it can be read only while no chain has it."""
+    with sqlite3.connect(path) as db:
+        dump = list(db.iterdump())
+    db.close()
+    return dump
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"nonce": 3},
+        {"nonce": 0, "value": 2},
+        {"chain_id": 1},
+        {"value": 2 * WEALTH},
+        {"gas": 20_999},
+        {"gas": 30_000_001},
+        {"max_fee": 0, "max_tip": 0},
+        {"max_fee": 10**9, "max_tip": 10**10},
+        {"who": KeySigner(b"\x09" * 32)},
+    ],
+)
+def test_an_invalid_transaction_leaves_no_trace(path: Path, changed: dict[str, Any]) -> None:
+    def after(raws: list[bytes]) -> list[str]:
+        chain = Chain.open(path, rich=RICH, clock=lambda: GENESIS_TIME + 1)
+        for raw in raws:
+            with pytest.raises(InvalidTransaction):
+                chain.send(raw)
+        chain.close()
+        return rows(path)
+
+    chain = Chain.open(path, rich=RICH, clock=lambda: GENESIS_TIME + 1)
+    chain.send(transfer(0))
+    chain.close()
+    assert after([transfer(**{"nonce": 1, **changed})]) == after([])
+
+
+def test_one_bad_transaction_takes_its_block_along(chain: Chain, path: Path) -> None:
+    before = facts(chain)
+    with pytest.raises(InvalidTransaction):
+        chain.seal([decoded(transfer(0)), decoded(transfer(5))], {"token": "nowhere"})
+    assert facts(chain) == before
+    assert chain.fact("token") is None
+    chain.send(transfer(0))
+    assert ask(chain, "eth_getBalance", BOB.address) == hex(WEALTH + 1)
+
+
+def test_a_failing_disk_leaves_the_chain_where_it_was(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = facts(chain)
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "add_transaction", full)
+        with pytest.raises(sqlite3.OperationalError):
+            chain.send(transfer(0))
+    assert facts(chain) == before
+    chain.send(transfer(0))
+    assert chain.number == 1
+
+
+@pytest.mark.parametrize("cut", [0, 1, 50, 100])
+def test_what_is_not_a_transaction_is_not_taken(chain: Chain, cut: int) -> None:
+    raw = transfer(0)
+    for broken in (raw[:cut], raw[:-1], raw + b"\x00", bytes([9]) + raw[1:]):
+        with pytest.raises(InvalidTransaction):
+            chain.send(broken)
+    assert chain.number == 0
+
+
+def test_calls_change_nothing(chain: Chain) -> None:
+    before = facts(chain)
+    call = {"from": ANNE.address, "to": BOB.address, "value": hex(5)}
+    ask(chain, "eth_call", call)
+    assert ask(chain, "eth_estimateGas", call) == hex(21_000)
+    assert facts(chain) == before
+
+
+# -- logs ----------------------------------------------------------------------------------------
+
+
+def test_a_topic_of_any_value_has_to_be_there(chain: Chain) -> None:
+    deploy(chain, KEYS[0], {ANNE.address: 7})
+    topics: list[None] = []
+    for found in (1, 1, 1, 1, 0):
+        sought = {"fromBlock": "0x0", "topics": topics}
+        assert len(ask(chain, "eth_getLogs", sought)) == found
+        topics = [*topics, None]
+
+
+def test_thousands_of_logs_are_found_fast(path: Path) -> None:
+    from agentkit.embedded.chain.store import Entry
+
+    store = Store(path)
+    with store.block():
+        for n in range(5000):
+            address, topics = bytes([n % 5]) * 20, (bytes([n % 250]) * 32, bytes(32))
+            store.add_log(Entry(n, 0, bytes(32), 0, bytes(32), address, topics, b""))
+    start = time.perf_counter()
+    found = list(store.logs(0, 5000, [bytes([3]) * 20], [[bytes([13]) * 32]]))
+    assert time.perf_counter() - start < 0.5
+    assert [entry.block for entry in found] == list(range(13, 5000, 250))
+    assert [entry.block for entry in store.logs(10, 12)] == [10, 11, 12]
+    store.close()
+
+
+# -- over HTTP -----------------------------------------------------------------------------------
+
+
+async def test_the_loop_goes_on_while_the_chain_works(chain: Chain) -> None:
+    call = {"method": "eth_call", "params": [{"data": NEXT_TIME}]}
+    batch = [{"jsonrpc": "2.0", "id": n, **call} for n in range(300)]
+    async with TestClient(TestServer(rpc_app(RpcFront(chain)))) as client:
+        request = asyncio.create_task(client.post("/", json=batch))
+        beats = 0
+        while not request.done():
+            await asyncio.sleep(0.005)
+            beats += 1
+        answers = await (await request).json()
+    assert [answer["id"] for answer in answers] == list(range(300))
+    assert beats > 5
+
+
+async def test_an_error_of_ours_is_an_answer(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(Store, "add_transaction", broken)
+    request = {"jsonrpc": "2.0", "id": 1, "method": "eth_sendRawTransaction"}
+    async with TestClient(TestServer(rpc_app(RpcFront(chain)))) as client:
+        sent = {**request, "params": ["0x" + transfer(0).hex()]}
+        answer = await (await client.post("/", json=sent)).json()
+        assert answer["error"]["code"] == -32603
+        answer = await (await client.post("/", json={**request, "method": "eth_chainId"})).json()
+        assert answer["result"] == hex(CHAIN_ID)
+
+
+# -- kill -9 -------------------------------------------------------------------------------------
+
+
+class Load:
+    """Senders that each keep one transaction in flight until the node is gone."""
+
+    def __init__(self, node: Node, nonces: dict[KeySigner, int]) -> None:
+        self.node, self.nonces = node, nonces
+        self.acknowledged: list[str] = []
+        self.sent: list[str] = []
+
+    async def until_killed(self, enough: int) -> None:
+        async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
+            for who in self.nonces:
+                group.create_task(self.send(session, who))
+            while len(self.acknowledged) < enough or len(self.sent) == len(self.acknowledged):
+                await asyncio.sleep(0)
+            os.kill(self.node.process.pid, signal.SIGKILL)
+
+    async def send(self, session: aiohttp.ClientSession, who: KeySigner) -> None:
+        for nonce in itertools.count(self.nonces[who]):
+            raw = transfer(nonce, who)
+            request = {"id": 1, "method": "eth_sendRawTransaction", "params": ["0x" + raw.hex()]}
+            self.sent.append("0x" + keccak(raw).hex())
+            try:
+                async with session.post(self.node.url, json=request) as response:
+                    answer = await response.json()
+            except aiohttp.ClientError:
+                return
+            self.acknowledged.append(answer["result"])
+
+
+async def test_a_killed_chain_has_all_it_acknowledged(path: Path) -> None:
+    acknowledged: list[str] = []
+    in_flight, enough = 0, [20, 60, 97]
+    for count in enough:
+        with chains.embedded(path) as node:
+            nonces = {
+                who: int(str(node.rpc("eth_getTransactionCount", who.address, "latest")), 16)
+                for who in (ANNE, BOB, CARL)
+            }
+            load = Load(node, nonces)
+            await asyncio.to_thread(asyncio.run, load.until_killed(count))
+        acknowledged += load.acknowledged
+        in_flight += len(load.sent) - len(load.acknowledged)
+        chain = Chain.open(path, rich={})
+        assert all(chain.find(bytes.fromhex(digest[2:])) for digest in acknowledged)
+        assert len(acknowledged) <= chain.number <= len(acknowledged) + in_flight
+        chain.close()
+    assert in_flight >= len(enough)
