@@ -26,6 +26,10 @@ START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 
 
+_children: list[subprocess.Popen[bytes]] = []
+"""Networks this process started: they outlive it, and are reaped if it outlives them."""
+
+
 @dataclass(frozen=True)
 class NetworkFile:
     """What a running embedded network says of itself; `token` and `providers` hold test secrets."""
@@ -109,6 +113,7 @@ def _start(folder: Path, arguments: tuple[str, ...]) -> NetworkFile:
             cwd="/",
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
+    _children.append(child)
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until:
         found = find(folder)
@@ -145,6 +150,8 @@ def _post(url: str, token: str) -> None:
 
 
 def _alive(pid: int) -> bool:
+    for child in _children:
+        child.poll()
     try:
         os.kill(pid, 0)
         stat = Path(f"/proc/{pid}/stat")

@@ -53,6 +53,7 @@ class Memory:
         self._uploading = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
+        self._closing = False
 
     def wake(self) -> None:
         """Have everything sealed soon: something came to an end."""
@@ -65,10 +66,10 @@ class Memory:
 
     async def close(self) -> None:
         """Seal and upload what there is, as far as gateways let us, and stop."""
+        self._closing = True
+        self.wake()
         if self._watch:
-            self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
+            await self._watch
         try:
             await self.checkpoint()
         except StateError as wrong:
@@ -131,9 +132,12 @@ class Memory:
     # -- inside ----------------------------------------------------------------------------------
 
     async def _seal_regularly(self) -> None:
-        while True:
+        while not self._closing:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), LOOK_SECONDS)
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._woken.wait()
+            if self._closing:
+                return
             if self._woken.is_set() or await self._journal.commit(self._is_due):
                 self._woken.clear()
                 with contextlib.suppress(StateError):  # the next look tries again

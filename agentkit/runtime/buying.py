@@ -243,11 +243,18 @@ class Buyer:
         lock = self._funding.setdefault(offer.payee or offer.label, asyncio.Lock())
         async with lock:
             try:
-                need = max(self._planned(offer), attempt.at_most)
-                for message in await rail.fund(offer, self.run, need):
+                for message in await self._top_up(rail, offer, attempt.at_most):
                     await self._carry(rail, message)
             except (PaymentError, StateError, OverBudget) as wrong:
                 raise self._pause(f"{offer.label} cannot be paid: {wrong}") from wrong
+
+    async def _top_up(self, rail: Rail, offer: Offer, least: Money) -> Sequence[Message]:
+        """Fund all that is planned with the payee, or this attempt if the wallet has no more."""
+        planned = self._planned(offer)
+        if planned > least:
+            with suppress(InsufficientFunds):
+                return await rail.fund(offer, self.run, planned)
+        return await rail.fund(offer, self.run, least)
 
     def _planned(self, offer: Offer) -> Money:
         """Return the worst case of everything this run still plans with an offer's payee.

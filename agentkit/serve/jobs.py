@@ -28,7 +28,7 @@ from agentkit.market.seams import Transaction
 from agentkit.memory.local import LocalStore
 from agentkit.money import Money, Rate
 from agentkit.payments.channels.book import VoucherBook
-from agentkit.pool.call import Done
+from agentkit.pool.call import Done, asked
 from agentkit.pool.pool import Pool
 from agentkit.providers.wire import Submission
 
@@ -73,7 +73,7 @@ class Jobs:
     ) -> r.Job:
         """Accept an attempt, or return the one that has its key.
 
-        Raises Refused: unpaid, dearer than its at most, or the key is another task's.
+        Raises Refused: no task of this pool, unpaid, dearer than its at most, another task's key.
         """
         known = await self.find(submission.attempt)
         digest = task_digest(submission)
@@ -81,6 +81,7 @@ class Jobs:
             raise Refused("this key belongs to another task")
         if known and known.state not in ("failed", "cancelled"):
             return known
+        asked(submission.task.kind, submission.task.params)
         self._check_price(submission, charged.rates)
         channel = await self._book.admit(submission.payment, submission.at_most)
         taken = e.JobTaken(

@@ -1,6 +1,6 @@
 """A process to be killed: starts a run in a folder, or resumes the one that is there.
 
-    python child.py FOLDER          prints the run id and `done` when it got that far
+python child.py FOLDER          prints the run id and `done` when it got that far
 """
 
 import asyncio

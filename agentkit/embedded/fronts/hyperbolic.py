@@ -36,6 +36,8 @@ PRICES = {
 """What this front charges; the real service publishes its prices in its documentation."""
 
 DEFAULT_LIMIT = 512
+TEMPLATE_TOKENS = 64
+"""The most that a chat template adds to a prompt."""
 
 SCHEMA = """
 create table if not exists topups(tx text primary key, units integer not null) strict;
@@ -174,7 +176,7 @@ class Hyperbolic:
         if body["model"] != SERVED_MODEL:
             return _vllm(404, f"The model `{body['model']}` does not exist.", "NotFoundError")
         limit = whole(body.get("max_tokens")) or DEFAULT_LIMIT
-        if self._cost(len(str(body[needed]).encode()) + 64, limit) > self._credit.left:
+        if self._cost(_size(body[needed]) + TEMPLATE_TOKENS, limit) > self._credit.left:
             return web.json_response(
                 {"error_code": 102, "message": "Insufficient balance"}, status=402
             )
@@ -248,6 +250,14 @@ class Hyperbolic:
             if log["address"].lower() == self._network.token.lower()
             and [log["topics"][0], log["topics"][-1]] == wanted
         )
+
+
+def _size(asked: object) -> int:
+    """Return the bytes of a prompt or of all messages: no text has more tokens than bytes."""
+    if isinstance(asked, list):
+        texts = [message.get("content", "") for message in asked if isinstance(message, dict)]
+        return sum(len(str(text).encode()) for text in texts)
+    return len(str(asked).encode())
 
 
 def _vllm(status: int, message: str, kind: str) -> web.Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -157,9 +158,11 @@ class ChannelRail:
     # -- inside ----------------------------------------------------------------------------------
 
     def _choose(self, tx: Transaction, offer: Offer) -> r.Channel:
-        """Write down the terms of a new channel; its salt counts the channels before it."""
-        number = len(tx.every(r.Channel))
-        salt = keccak(f"agentkit channel {number}".encode()).hex()
+        """Write down the terms of a new channel.
+
+        Its salt is random: a wallet that lost its books must not meet a channel it once closed.
+        """
+        salt = secrets.token_hex(32)
         terms = Terms(self._signer.address, offer.payee, self._network.token, CLOSE_DELAY, salt)
         opened = e.ChannelOpened(
             channel=terms.id(self._network),

@@ -171,7 +171,10 @@ def test_a_dangling_ref_is_named() -> None:
         {"name": "g", "nodes": []},
         {"name": "g", "nodes": [{"kind": "fly"}]},
         {"name": "g", "nodes": [{"kind": "infer", "name": "a b", "model": "m", "prompt": ""}]},
-        {"name": "g", "nodes": [{"kind": "infer", "name": "a", "model": "m", "prompt": "", "x": 1}]},
+        {
+            "name": "g",
+            "nodes": [{"kind": "infer", "name": "a", "model": "m", "prompt": "", "x": 1}],
+        },
     ],
 )
 def test_a_bad_document_is_a_graph_error_with_a_hint(document: object) -> None:

@@ -40,9 +40,9 @@ async def test_a_work_that_fails_undoes_itself_alone(tmp_path: Path) -> None:
         raise OverBudget("budget", "2 USDC", "1 USDC")
 
     works = [
-        journal.commit(fails) if n == 5 else journal.commit(
-            lambda tx, n=n: tx.append(e.WALLET, note(str(n)))
-        )
+        journal.commit(fails)
+        if n == 5
+        else journal.commit(lambda tx, n=n: tx.append(e.WALLET, note(str(n))))
         for n in range(10)
     ]
     outcomes = await asyncio.gather(*works, return_exceptions=True)
@@ -148,7 +148,9 @@ def flip(path: Path, table: str, column: str, where: str) -> None:
 
 def schema_columns(path: Path) -> list[tuple[str, str]]:
     with sqlite3.connect(path) as db:
-        tables = [name for (name,) in db.execute("select name from sqlite_master where type='table'")]
+        tables = [
+            name for (name,) in db.execute("select name from sqlite_master where type='table'")
+        ]
         return [(t, row[1]) for t in tables for row in db.execute(f"pragma table_info({t})")]
 
 

@@ -412,9 +412,7 @@ async def test_cancel_ends_a_run_and_gives_the_hold_back(tmp_path: Path) -> None
     async with toy(tmp_path, one=slow) as market:
         run = await runs.start(market.means, await market.plan(mapped(tmp_path, 12)))
         await asyncio.sleep(0.15)
-        await market.journal.commit(
-            lambda tx: tx.append(e.WALLET, e.CancelAsked(run=run.id))
-        )
+        await market.journal.commit(lambda tx: tx.append(e.WALLET, e.CancelAsked(run=run.id)))
         with pytest.raises(RunFailed):
             await run.result()
         assert (await totals(market))["held"] == 0

@@ -1,0 +1,54 @@
+# agentkit: every command people need. `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: help install install-dev demo check format test cookbook bench clean
+
+help: ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed ## make .venv with agentkit, the embedded network and its models
+install-dev: $(VENV)/.installed-dev ## and what tests and checks need
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "agentkit needs Python 3.11, 3.12 or 3.13: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[embedded]'
+	$(BIN)/python -m agentkit.pool.models
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed tests/npm/package.json
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
+	PATH="$(abspath $(BIN)):$$PATH" tests/npm/install
+	@touch $@
+
+demo: install ## run the main job on the embedded network; ARGS=--json for figures
+	$(BIN)/agentkit demo $(ARGS)
+
+check: install-dev ## lint, format, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install-dev ## mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: check ## every check and every test
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest $(ARGS)
+
+cookbook: install-dev ## run the notebooks and write .ipynb files beside them
+	$(BIN)/python cookbook/run.py
+
+bench: install ## what the executor costs for each node
+	$(BIN)/python benchmarks/runtime.py --shape fan --nodes 1000
+
+clean: ## forget .venv and build products
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache tests/npm/node_modules

@@ -1,0 +1,59 @@
+"""An environment without traces of the user's own, and one embedded network for the session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentkit.agent import Agent
+from agentkit.embedded import finder
+
+Open = Callable[..., AbstractAsyncContextManager[Agent]]
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """No test reads the user's settings, keys or embedded network."""
+    models = os.environ.get("AGENTKIT_MODELS", str(Path("~/.cache/agentkit/models").expanduser()))
+    for name in [name for name in os.environ if name.startswith("AGENTKIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AGENTKIT_MODELS", models)
+    monkeypatch.setenv("HOME", str(tmp_path_factory.getbasetemp() / "nobody"))
+
+
+@pytest.fixture(scope="session")
+def network_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("network")
+
+
+@pytest.fixture(scope="session")
+def network(network_folder: Path) -> Iterator[finder.NetworkFile]:
+    """The embedded network, the real one in its own process, for the whole session."""
+    models = os.environ.get("AGENTKIT_MODELS", str(Path("~/.cache/agentkit/models").expanduser()))
+    before = os.environ.get("AGENTKIT_MODELS")
+    os.environ["AGENTKIT_MODELS"] = models
+    found = finder.ensure(network_folder)
+    if before is None:
+        del os.environ["AGENTKIT_MODELS"]
+    yield found
+    finder.stop(network_folder)
+
+
+@pytest.fixture
+def open_agent(network: finder.NetworkFile, network_folder: Path, tmp_path: Path) -> Open:
+    """Return a function that opens an agent with a home of this test's own."""
+
+    @asynccontextmanager
+    async def opened(**settings: Any) -> AsyncIterator[Agent]:
+        settings = {"home": tmp_path / "home", "network_home": network_folder, **settings}
+        async with Agent.from_config(**settings) as agent:
+            yield agent
+
+    return opened
