@@ -7,6 +7,7 @@ import logging
 import typer
 
 from agentkit.cli import look, places, wallet, work
+from agentkit.cli.demo.verb import demo
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,6 +16,7 @@ app = typer.Typer(
     help="Plan, price, run and pay job graphs on decentralised AI.",
 )
 
+app.command()(demo)
 app.command()(places.init)
 app.command()(work.plan)
 app.command()(work.run)

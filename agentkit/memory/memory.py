@@ -19,6 +19,7 @@ from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.journal.store import Outgoing, Row, Tx, genesis
 from agentkit.keys.signer import Signer
+from agentkit.memory.b64 import name_of
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.segments import Segment, seal
 
@@ -54,6 +55,11 @@ class Memory:
         self._watch: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
         self._closing = False
+
+    @property
+    def address(self) -> str:
+        """What gateways index this wallet's items under."""
+        return name_of(self._signer.public_key)
 
     def wake(self) -> None:
         """Have everything sealed soon: something came to an end."""

@@ -226,6 +226,7 @@ class Hyperbolic:
                 "topped_up": self._credit.topped_up,
                 "debited": self._credit.debited,
                 "left": self._credit.left,
+                "working": self.working,
                 "debits": self._credit.debits(),
             }
         )

@@ -1,0 +1,1 @@
+"""`agentkit demo`: the main job, shown and checked."""
