@@ -7,6 +7,7 @@ file that a crash left behind misleads nobody.
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import json
 import os
 import shutil
@@ -18,9 +19,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agentkit.errors import ConfigError, StoreUnavailable
+from agentkit.errors import ConfigError, MissingExtra, StoreUnavailable
 
 FILE, LOG, START_LOCK = "network.json", "network.log", "start.lock"
+
+NEEDED = {
+    "eth": "py-evm",
+    "graphql": "graphql-core",
+    "xllamacpp": "xllamacpp",
+    "duckdb": "duckdb",
+    "numpy": "numpy",
+}
+"""Modules that the network's process loads, and the packages that bring them."""
 
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
@@ -57,15 +67,23 @@ def find(folder: Path) -> NetworkFile | None:
 def ensure(folder: Path, *arguments: str) -> NetworkFile:
     """Return the running network, started if need be; safe for several processes at once.
 
-    Raises StoreUnavailable when it does not come up.
+    Raises MissingExtra, and StoreUnavailable when it does not come up.
     """
     found = find(folder)
     if found:
         return found
+    check_installed()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (folder / START_LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return find(folder) or _start(folder, arguments)
+
+
+def check_installed() -> None:
+    """Raise MissingExtra unless everything that the network's process loads is there."""
+    for module, package in NEEDED.items():
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtra("embedded", package)
 
 
 def stop(folder: Path) -> bool:

@@ -60,7 +60,7 @@ def trimmed(answer: dict[str, Any], model: str) -> dict[str, Any]:
     """Return an answer with the fields that real endpoints have, under their model's name."""
     kept = {key: answer[key] for key in KEPT if key in answer}
     kept["usage"] = {
-        key: answer.get("usage", {}).get(key, 0)
+        key: (answer.get("usage") or {}).get(key, 0)
         for key in ("prompt_tokens", "completion_tokens", "total_tokens")
     }
     return {**kept, "model": model}

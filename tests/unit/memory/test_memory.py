@@ -1,0 +1,235 @@
+"""Notes, the sealed log, and the way back from nothing but a key."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from agentkit.embedded.gateway import Gateway, gateway_app
+from agentkit.errors import RunNotFound, StateCorrupt, StateError, StateForked, WrongKey
+from agentkit.graph.builder import JobGraph
+from agentkit.journal import events as e
+from agentkit.journal import records as r
+from agentkit.journal.journal import Journal
+from agentkit.keys.signer import KeySigner
+from agentkit.memory import restore
+from agentkit.memory.ans104 import make_item, parse_item
+from agentkit.memory.gateways import Gateways
+from agentkit.memory.memory import Memory
+from agentkit.memory.segments import APP, seal, unseal
+from support import toy
+
+SIGNER = KeySigner(b"\x11" * 32)
+
+
+@pytest.fixture
+def weave(tmp_path: Path) -> Iterator[Gateway]:
+    gateway = Gateway.open(tmp_path / "weave")
+    yield gateway
+    gateway.close()
+
+
+@asynccontextmanager
+async def served(weave: Gateway) -> AsyncIterator[str]:
+    runner = web.AppRunner(gateway_app(weave))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def remembering(
+    folder: Path, url: str, signer: KeySigner = SIGNER
+) -> AsyncIterator[tuple[Journal, Memory]]:
+    journal = await Journal.open(folder, signer.address)
+    memory = Memory(journal, signer, Gateways([url], rounds=1))
+    try:
+        yield journal, memory
+    finally:
+        await memory.close()
+        await journal.close()
+
+
+async def fetched(url: str, signer: KeySigner = SIGNER) -> restore.Restored:
+    async with Gateways([url], rounds=1) as gateways:
+        return await restore.fetch(signer, gateways)
+
+
+async def test_notes_are_kept_by_topic_in_order(tmp_path: Path, weave: Gateway) -> None:
+    async with served(weave) as url, remembering(tmp_path / "home", url) as (_, memory):
+        assert await memory.latest("findings") is None
+        for text in ("one", "two"):
+            await memory.note("findings", text)
+        await memory.note("find", "another topic")
+        assert await memory.latest("findings") == "two"
+        assert [note.text for note in await memory.notes("findings")] == ["one", "two"]
+
+
+async def test_a_run_comes_back_with_its_artifacts_from_the_key_alone(
+    tmp_path: Path, weave: Gateway
+) -> None:
+    async with toy(tmp_path) as market:
+        graph = JobGraph("g")
+        graph.infer("hello", model="m", prompt="the secret prompt")
+        result = await market.run(graph)
+        before = {
+            stream: await market.journal.rows(stream) for stream in (result.run_id, e.WALLET)
+        }
+        signer = KeySigner(b"\x22" * 32)
+        async with served(weave) as url:
+            memory = Memory(market.journal, signer, Gateways([url], rounds=1))
+            standing = await memory.checkpoint()
+            assert (standing.unsealed, standing.items) == (0, 2)
+            assert (await memory.checkpoint()).items == 2  # nothing new, nothing posted
+            await memory.close()
+            found = await fetched(url, signer)
+    assert {s: found.rows(s) for s in before} == before
+    journal = await restore.restore(found, tmp_path / "another", signer.address)
+    digest = result["hello"].digest
+    assert await journal.commit(lambda tx: tx.kept(digest)) == result["hello"].read()
+    assert [row.state for row in await journal.commit(lambda tx: tx.every(r.Run))] == ["done"]
+    assert await restore.compare(found, journal) == []
+    again = Memory(journal, signer, None)
+    assert (await again.standing()).unsealed == 1  # that it was restored is the one new event
+    await journal.close()
+
+
+async def test_nothing_readable_leaves_the_machine(tmp_path: Path, weave: Gateway) -> None:
+    async with served(weave) as url, remembering(tmp_path / "home", url) as (journal, memory):
+        await memory.note("topic-in-clear", "a secret thought")
+        await memory.checkpoint()
+        (segment,) = await journal.commit(lambda tx: tx.outgoing("accepted"))
+    item = parse_item(segment.raw)
+    told = segment.raw + str(item.tags).encode()
+    for word in (b"secret", b"topic", b"wallet", b"NoteAdded"):
+        assert word not in told
+
+
+async def test_the_window_of_loss_is_visible_while_the_gateway_is_down(
+    tmp_path: Path, weave: Gateway
+) -> None:
+    async with served(weave) as url:
+        down = url
+    async with remembering(tmp_path / "home", down) as (journal, memory):
+        await memory.note("t", "safe here")
+        with pytest.raises(StateError):
+            await memory.checkpoint()
+        standing = await memory.standing()
+        assert standing.segments == {"sealed": 1}
+        assert standing.items == 0
+        raw = (await journal.commit(lambda tx: tx.outgoing("sealed")))[0].raw
+        async with served(weave) as up:
+            later = Memory(journal, SIGNER, Gateways([up], rounds=1))
+            await later.checkpoint()
+            await later.close()
+        sent = await journal.commit(lambda tx: tx.outgoing("accepted"))
+        assert [segment.raw for segment in sent] == [raw]  # the same bytes, the same item
+
+
+async def test_many_events_go_into_few_segments_and_come_back_in_order(
+    tmp_path: Path, weave: Gateway
+) -> None:
+    async with served(weave) as url, remembering(tmp_path / "home", url) as (journal, memory):
+        await asyncio.gather(*(memory.note("t", f"note {n}") for n in range(350)))
+        standing = await memory.checkpoint()
+        assert standing.items == 4
+        found = await fetched(url)
+        assert found.rows(e.WALLET) == await journal.rows(e.WALLET)
+
+
+# -- what must be refused ------------------------------------------------------------------------
+
+
+async def test_another_key_finds_nothing_and_starts_nothing(
+    tmp_path: Path, weave: Gateway
+) -> None:
+    async with served(weave) as url, remembering(tmp_path / "home", url) as (_, memory):
+        await memory.note("t", "x")
+        await memory.checkpoint()
+        with pytest.raises(RunNotFound, match="no gateway has any agentkit state"):
+            await fetched(url, KeySigner(b"\x33" * 32))
+
+
+async def test_a_segment_sealed_by_another_key_does_not_open(tmp_path: Path) -> None:
+    other = KeySigner(b"\x44" * 32)
+    journal = await Journal.open(tmp_path, SIGNER.address)
+    await journal.commit(lambda tx: tx.append(e.WALLET, e.NoteAdded(topic="t", text="x")))
+    memory = Memory(journal, SIGNER, None)
+    await journal.commit(memory._seal_all)
+    (segment,) = await journal.commit(lambda tx: tx.outgoing("sealed"))
+    item = parse_item(segment.raw)
+    assert unseal(SIGNER, item).last == 1
+    with pytest.raises(WrongKey, match="does not open"):
+        unseal(other, item)
+    await journal.close()
+
+
+async def test_events_that_do_not_follow_their_tags_are_refused(tmp_path: Path) -> None:
+    journal = await Journal.open(tmp_path, SIGNER.address)
+    for text in ("one", "two"):
+        note = e.NoteAdded(topic="t", text=text)
+        await journal.commit(lambda tx, note=note: tx.append(e.WALLET, note))
+    memory = Memory(journal, SIGNER, None)
+    await journal.commit(memory._seal_all)
+    (segment,) = await journal.commit(lambda tx: tx.outgoing("sealed"))
+    whole = unseal(SIGNER, parse_item(segment.raw))
+    lie = type(whole)(whole.stream, whole.rows, whole.before, b"\0" * 32, whole.blobs)
+    with pytest.raises(StateCorrupt, match="other events than its tags say"):
+        unseal(SIGNER, seal(SIGNER, lie))
+    await journal.close()
+
+
+async def test_a_gap_is_said_aloud_and_not_skipped(tmp_path: Path, weave: Gateway) -> None:
+    async with served(weave) as url, remembering(tmp_path / "home", url) as (journal, memory):
+        for text in ("one", "two", "three"):
+            await memory.note("t", text)
+            await memory.checkpoint()
+        segments = await journal.commit(lambda tx: tx.outgoing("accepted"))
+    with_gap = Gateway.open(tmp_path / "forgetful")
+    async with served(with_gap) as url:
+        async with Gateways([url]) as gateways:
+            for segment in (segments[0], segments[2]):
+                await gateways.post_item(segment.raw)
+        found = await fetched(url)
+    with_gap.close()
+    assert [row.seq for row in found.rows(e.WALLET)] == [1]
+    assert any("events 2 to 2 of 'wallet' are missing" in told for told in found.warnings)
+
+
+async def test_two_ways_to_go_on_are_a_fork(tmp_path: Path, weave: Gateway) -> None:
+    async with served(weave) as url:
+        for name in ("one", "two"):
+            async with remembering(tmp_path / name, url) as (_, memory):
+                await memory.note("t", f"I am {name}")
+        with pytest.raises(StateForked, match="goes on in two ways after event 0"):
+            await fetched(url)
+
+
+async def test_junk_under_our_name_is_refused_and_the_rest_restored(
+    tmp_path: Path, weave: Gateway
+) -> None:
+    async with served(weave) as url, remembering(tmp_path / "home", url) as (_, memory):
+        await memory.note("t", "x")
+        await memory.checkpoint()
+        junk = make_item(SIGNER, b"not a segment", [*APP, ("Run", "ab")])
+        async with Gateways([url]) as gateways:
+            await gateways.post_item(junk.raw)
+        found = await fetched(url)
+        assert found.events == 1
+        assert any(told.startswith("refused: ") for told in found.warnings)
+
+
+async def test_a_home_that_has_state_is_not_written_over(tmp_path: Path, weave: Gateway) -> None:
+    async with served(weave) as url:
+        async with remembering(tmp_path / "home", url) as (_, memory):
+            await memory.note("t", "x")
+        found = await fetched(url)
+    with pytest.raises(StateError, match="already has state") as raised:
+        await restore.restore(found, tmp_path / "home", SIGNER.address)
+    assert "AGENTKIT_HOME" in raised.value.hint
