@@ -15,6 +15,7 @@ from agentkit.display.text import columns
 from agentkit.errors import ConfigError
 from agentkit.journal.journal import Journal
 from agentkit.keys import keystore
+from agentkit.keys.signer import Signer
 from agentkit.memory import restore as restoring
 from agentkit.memory.gateways import Gateways
 
@@ -58,8 +59,9 @@ def close(as_json: say.AsJson = False, config: say.Config = None, quiet: say.Qui
     say.result(outcomes, text, as_json=as_json)
 
 
-Keystore = Annotated[
-    Path | None, typer.Option(help="the wallet's keystore, else the one that is configured")
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--keystore", help="the wallet's keystore, else the one that is configured"),
 ]
 GatewayUrls = Annotated[
     list[str] | None, typer.Option("--gateway", help="an Arweave gateway; may be given again")
@@ -69,9 +71,7 @@ GatewayUrls = Annotated[
 @memory.command()
 @say.verb
 def restore(
-    keystore_file: Annotated[
-        Path | None, typer.Option("--keystore", help="the wallet's key")
-    ] = None,
+    keystore_file: KeyFile = None,
     gateway: GatewayUrls = None,
     as_json: say.AsJson = False,
     config: say.Config = None,
@@ -90,8 +90,7 @@ async def _restore(
     signer = _signer(settings, keystore_file)
     async with Gateways(_urls(settings, gateways)) as client:
         found = await restoring.fetch(signer, client)
-    home = settings.home.expanduser() / signer.address.lower()
-    journal = await restoring.restore(found, home, signer.address)
+    journal = await restoring.restore(found, _home(settings, signer), signer.address)
     await journal.close()
     runs = [name for name in found.streams if name.startswith("r")]
     return {
@@ -105,9 +104,7 @@ async def _restore(
 @memory.command()
 @say.verb
 def verify(
-    keystore_file: Annotated[
-        Path | None, typer.Option("--keystore", help="the wallet's key")
-    ] = None,
+    keystore_file: KeyFile = None,
     gateway: GatewayUrls = None,
     as_json: say.AsJson = False,
     config: say.Config = None,
@@ -125,12 +122,11 @@ async def _verify(
     settings: Settings, keystore_file: Path | None, gateways: list[str] | None
 ) -> dict[str, Any]:
     signer = _signer(settings, keystore_file)
-    async with Gateways(_urls(settings, gateways)) as client:
-        found = await restoring.fetch(signer, client)
-    home = settings.home.expanduser() / signer.address.lower()
-    journal = await Journal.open(home, signer.address)
+    journal = await Journal.open(_home(settings, signer), signer.address)
     try:
         await journal.check()
+        async with Gateways(_urls(settings, gateways)) as client:
+            found = await restoring.fetch(signer, client)
         differences = await restoring.compare(found, journal)
     finally:
         await journal.close()
@@ -141,7 +137,11 @@ async def _verify(
     }
 
 
-def _signer(settings: Settings, file: Path | None) -> Any:
+def _home(settings: Settings, signer: Signer) -> Path:
+    return settings.home.expanduser() / signer.address.lower()
+
+
+def _signer(settings: Settings, file: Path | None) -> Signer:
     """Return the signer of a key file; the embedded network's key is found, never started."""
     from agentkit.embedded import finder
 

@@ -1,0 +1,72 @@
+"""What a call asks for and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agentkit.artifacts import Artifact
+from agentkit.errors import Refused
+
+
+class _Params(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Infer(_Params):
+    """Ask a model of the catalogue, or a trained head that comes as the input `model`."""
+
+    model: str = ""
+    prompt: str
+    style: Literal["chat", "complete"] = "chat"
+    max_tokens: int = Field(default=64, ge=1)
+    temperature: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    stop: tuple[str, ...] = ()
+    json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
+    output: Literal["embedding"] | None = None
+
+
+class Train(_Params):
+    """Train a head on columns of the input `dataset`."""
+
+    base: str
+    method: str = "head"
+    text: str = "text"
+    label: str = "label"
+    epochs: int = Field(default=20, ge=1, le=10_000)
+    seed: int = Field(default=0, ge=0)
+
+
+class Query(_Params):
+    """Run one SELECT over the inputs, each a table of its name."""
+
+    op: Literal["sql"]
+    sql: str = Field(min_length=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a call produced, what it used, and the model that did it ("" without one).
+
+    `usage` counts what is charged for: `input` and `output` tokens, `row`s, `byte`s.
+    """
+
+    outputs: tuple[Artifact, ...]
+    usage: dict[str, int]
+    model: str
+
+
+def asked(kind: str, params: Mapping[str, Any]) -> Infer | Train | Query:
+    """Return the parameters of a kind; raises Refused for what is not offered."""
+    kinds: dict[str, type[Infer | Train | Query]] = {"infer": Infer, "train": Train, "data": Query}
+    if kind not in kinds:
+        raise Refused(f"there is no kind {kind!r} here, only {', '.join(kinds)}")
+    try:
+        return kinds[kind].model_validate(params)
+    except ValidationError as wrong:
+        first = wrong.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise Refused(f"parameter {where!r} of {kind}: {first['msg']}") from wrong

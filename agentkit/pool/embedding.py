@@ -1,0 +1,25 @@
+"""Embeddings of texts, asked of a llama.cpp server in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agentkit.pool.llama import Llama
+
+_BATCH = 32
+
+
+async def embed(llama: Llama, texts: Sequence[str]) -> tuple[list[list[float]], int]:
+    """Return one vector of unit length per text, in order, and the tokens read.
+
+    Raises Refused for a text longer than the model reads, LeaseLost.
+    """
+    vectors: list[list[float]] = []
+    tokens = 0
+    for start in range(0, len(texts), _BATCH):
+        body = {"model": llama.model.name, "input": list(texts[start : start + _BATCH])}
+        answer = await llama.ask("/v1/embeddings", body)
+        found = sorted(answer["data"], key=lambda one: int(one["index"]))
+        vectors += [one["embedding"] for one in found]
+        tokens += answer["usage"]["prompt_tokens"]
+    return vectors, tokens

@@ -1,0 +1,137 @@
+"""A server slot: llama.cpp in a child process, spoken to over loopback HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from agentkit.errors import LeaseLost, Refused
+from agentkit.pool.child import Child
+from agentkit.pool.extras import require
+from agentkit.pool.limits import Limits
+from agentkit.pool.models import ModelFile, path_of
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """A running llama.cpp server: its address, its key, and the name of its one model."""
+
+    url: str
+    key: str = field(repr=False)
+    model: str
+
+
+class Llama:
+    """One model in one child, started at first use and again after it died."""
+
+    def __init__(
+        self, model: ModelFile, folder: Path, limits: Limits, *, parallel: int = 1
+    ) -> None:
+        self.model = model
+        self.folder, self._limits, self._parallel = folder, limits, parallel
+        self._starting = asyncio.Lock()
+        self._child: Child | None = None
+        self._http: aiohttp.ClientSession | None = None
+        self._core = Core("", "", model.name)
+        self._closed = False
+
+    @property
+    def loaded(self) -> bool:
+        return self._child is not None and self._child.alive
+
+    async def core(self) -> Core:
+        """Return the running server, started if need be.
+
+        Raises LeaseLost, MissingExtra, and what fetching the model raises.
+        """
+        async with self._starting:
+            if not self.loaded:
+                await self._kill()
+                await self._start()
+        return self._core
+
+    async def _start(self) -> None:
+        if self._closed:
+            raise LeaseLost("the pool is closed")
+        require("local", "xllamacpp")
+        settings = self._settings(await asyncio.to_thread(path_of, self.model.name))
+        self._child = await Child.start(
+            "agentkit.pool.llama_child", settings, self.folder, self._limits.threads
+        )
+        try:
+            ready = await self._child.answer()
+        except asyncio.CancelledError:
+            await self._kill()
+            raise
+        self._core = Core(ready["url"], ready["key"], self.model.name)
+        self._http = aiohttp.ClientSession(
+            ready["url"],
+            headers={"Authorization": f"Bearer {ready['key']}"},
+            timeout=aiohttp.ClientTimeout(total=self._limits.seconds),
+        )
+
+    def _settings(self, path: Path) -> dict[str, Any]:
+        return {
+            "path": str(path),
+            "name": self.model.name,
+            "makes": self.model.makes,
+            "context": self.model.context,
+            "parallel": self._parallel,
+            "threads": self._limits.threads,
+            "nice": self._limits.nice,
+        }
+
+    async def ask(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Post a request and return the answer; a caller that gives up kills the child.
+
+        llama.cpp reads a long prompt to its end even when nobody waits for it any more.
+        Raises Refused, LeaseLost.
+        """
+        await self.core()
+        http, child = self._http, self._child
+        assert http
+        assert child
+        try:
+            async with http.post(path, json=body) as reply:
+                return _checked(reply.status, await reply.json())
+        except asyncio.CancelledError:
+            await self._kill()
+            raise
+        except TimeoutError as late:
+            await self._kill()
+            raise LeaseLost(f"no answer within {self._limits.seconds:.0f} s") from late
+        except aiohttp.ClientError as lost:
+            raise LeaseLost(f"the slot's process {await child.end()}") from lost
+
+    async def close(self) -> None:
+        """Kill the child and wait for its end; it is not started again."""
+        self._closed = True
+        async with self._starting:
+            await self._kill()
+
+    async def _kill(self) -> None:
+        if self._child:
+            await self._child.kill()
+        if self._http:
+            await self._http.close()
+        self._child = self._http = None
+
+
+def _checked(status: int, answer: Any) -> Any:
+    if status == 200:
+        return answer
+    error = answer.get("error", {})
+    said = str(error.get("message", answer))
+    if error.get("type") == "exceed_context_size_error":
+        said = (
+            f"the prompt has {error['n_prompt_tokens']} tokens and the model reads at most"
+            f" {error['n_ctx']}"
+        )
+    elif "too large to process" in said:
+        said = "a text is longer than the model reads: " + said.split(". ", 1)[0]
+    raise Refused(said)

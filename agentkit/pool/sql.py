@@ -1,0 +1,110 @@
+"""SQL over JSON Lines tables in DuckDB, shut in: one SELECT, no files, no network, no settings.
+
+The tables are loaded first, then the door is locked, and only then is the query looked at.  The
+one folder that DuckDB can still reach is the task's own, where it may spill.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentkit.artifacts import Dataset
+from agentkit.errors import Refused
+
+if TYPE_CHECKING:
+    import duckdb
+
+_MOST_BYTES = 256 << 20
+_ROWS_AT_ONCE = 2048
+_TEXTS = {"uuid", "time", "null"}
+
+
+def query(
+    *, sql: str, tables: dict[str, str], folder: str, memory_mib: int, out: str
+) -> dict[str, int]:
+    """Run one SELECT over `tables` (JSON Lines files by name) and write its rows to `out`.
+
+    Dates, times, intervals, UUIDs and blobs become text, decimals numbers, NaN and infinity null.
+    Raises Refused with the first line of what DuckDB says.
+    """
+    import duckdb
+
+    try:
+        with _opened(folder, memory_mib) as db:
+            for name, path in tables.items():
+                _load(db, name, path)
+            _lock(db)
+            _define(db, sql)
+            return {"rows": _write(db, Path(out))}
+    except duckdb.Error as wrong:
+        said = str(wrong).strip().splitlines()[0].replace(folder, "")
+        raise Refused(f"DuckDB: {said}") from None
+
+
+def _opened(folder: str, memory_mib: int) -> duckdb.DuckDBPyConnection:
+    """One thread: rows that nothing orders then come in the same order every time."""
+    import duckdb
+
+    settings: dict[str, Any] = {
+        "threads": 1,
+        "memory_limit": f"{memory_mib}MiB",
+        "temp_directory": folder,
+        "max_temp_directory_size": "1GiB",
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "allow_community_extensions": False,
+        "allow_persistent_secrets": False,
+        "python_enable_replacements": False,  # else a table name could be a Python variable
+    }
+    return duckdb.connect(config=settings)
+
+
+def _load(db: duckdb.DuckDBPyConnection, name: str, path: str) -> None:
+    """Make a table of a file.  Text stays text, also where it looks like a date or a UUID."""
+    read = partial(db.read_json, path, format="newline_delimited")
+    found = read(sample_size=-1, date_format="~", timestamp_format="~")
+    kinds = zip(found.columns, found.types, strict=True)
+    columns = {column: "VARCHAR" if kind.id in _TEXTS else str(kind) for column, kind in kinds}
+    quoted = name.replace('"', '""')
+    read(columns=columns).create(f'"{quoted}"')
+
+
+def _lock(db: duckdb.DuckDBPyConnection) -> None:
+    """Settle what would differ from machine to machine, then forbid everything further."""
+    db.execute("set TimeZone='UTC'")
+    db.execute("select setseed(0)")
+    db.execute("set enable_external_access=false")
+    db.execute("set lock_configuration=true")
+
+
+def _define(db: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Refuse everything but one SELECT; as a view it cannot carry a second statement along."""
+    import duckdb
+
+    statements = db.extract_statements(sql)
+    if len(statements) != 1:
+        raise Refused(f"one SELECT is run at a time, and this is {len(statements)} statements")
+    if statements[0].type != duckdb.StatementType.SELECT:
+        raise Refused(f"only SELECT is run here, not {statements[0].type.name}")
+    db.execute(f'create temp view "the result" as {statements[0].query}')
+
+
+def _write(db: duckdb.DuckDBPyConnection, out: Path) -> int:
+    rows = 0
+    found = db.execute('select to_json("the result")::varchar from "the result"')
+    with out.open("wb") as file:
+        while batch := found.fetchmany(_ROWS_AT_ONCE):
+            rows += len(batch)
+            file.write(Dataset.dump(map(_row, batch)).read())
+            if file.tell() > _MOST_BYTES:
+                raise Refused(f"the result is larger than {_MOST_BYTES >> 20} MiB")
+    return rows
+
+
+def _row(fetched: tuple[str]) -> Mapping[str, Any]:
+    row: dict[str, Any] = json.loads(fetched[0], parse_constant=lambda _: None)
+    return row

@@ -1,0 +1,80 @@
+"""Text out of a model: what is posted to llama.cpp, and what its answer means.  No I/O."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import jsonschema
+from jsonschema.validators import validator_for
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from agentkit.artifacts import Json, Text
+from agentkit.errors import BadOutput, Refused
+from agentkit.pool.call import Infer
+
+# By default a keyword that no grammar can express drops the whole grammar without a word, and a
+# small model may fill its tokens with blanks.
+_GUIDANCE = {"x-guidance": {"lenient": True, "whitespace_flexible": False}}
+
+
+def request(params: Infer) -> tuple[str, dict[str, Any]]:
+    """Return the path and the body to post; raises Refused for a schema that is none."""
+    body = {
+        "model": params.model,
+        "max_tokens": params.max_tokens,
+        "temperature": params.temperature,
+        "stop": list(params.stop),
+    }
+    schema = params.json_schema
+    if schema is not None:
+        _check_schema(schema)
+    if params.style == "complete":
+        shape = {} if schema is None else {"json_schema": schema | _GUIDANCE}
+        return "/v1/completions", body | shape | {"prompt": params.prompt}
+    if schema is not None:
+        body["response_format"] = {"type": "json_schema", "json_schema": {"schema": schema}}
+    message = {"role": "user", "content": params.prompt}
+    return "/v1/chat/completions", body | {"messages": [message]}
+
+
+def artifact(params: Infer, answer: dict[str, Any]) -> Text | Json:
+    """Return what was generated; raises BadOutput when it breaks the schema."""
+    choice = answer["choices"][0]
+    complete = params.style == "complete"
+    said = str(choice["text"] if complete else choice["message"]["content"] or "")
+    if params.json_schema is None:
+        return Text.of((said.strip() if complete else said).encode())
+    try:
+        value = json.loads(said)
+    except ValueError as wrong:
+        cut = " (max_tokens cut it short)" if choice["finish_reason"] == "length" else ""
+        raise BadOutput(f"the model's answer is not JSON{cut}: {said[:80]!r}") from wrong
+    _check_value(value, params.json_schema)
+    return Json.dump(value)
+
+
+def usage(answer: dict[str, Any]) -> dict[str, int]:
+    """Return the tokens that llama.cpp counted."""
+    counted = answer["usage"]
+    return {"input": counted["prompt_tokens"], "output": counted["completion_tokens"]}
+
+
+def _check_schema(schema: dict[str, Any]) -> None:
+    try:
+        validator_for(schema, jsonschema.Draft202012Validator).check_schema(schema)
+    except jsonschema.SchemaError as wrong:
+        raise Refused(f"the schema is not a JSON schema: {wrong.message}") from wrong
+
+
+def _check_value(value: Any, schema: dict[str, Any]) -> None:
+    """An empty registry, because the default one would fetch a remote `$ref`."""
+    kind = validator_for(schema, jsonschema.Draft202012Validator)
+    try:
+        kind(schema, registry=Registry()).validate(value)
+    except jsonschema.ValidationError as wrong:
+        raise BadOutput(f"the model's answer breaks the schema: {wrong.message}") from wrong
+    except (Unresolvable, re.error, RecursionError) as wrong:
+        raise Refused(f"the schema cannot be applied: {wrong}") from wrong

@@ -1,0 +1,162 @@
+"""What each kind of call does with the slots."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from agentkit.artifacts import Artifact, Dataset, Embedding, Model, Table, Text
+from agentkit.errors import Refused
+from agentkit.pool import head, text
+from agentkit.pool.call import Done, Infer, Query, Train
+from agentkit.pool.embedding import embed
+from agentkit.pool.extras import require
+from agentkit.pool.models import CATALOGUE, ModelFile, model_file
+from agentkit.pool.slots import Slots
+
+Inputs = Mapping[str, Artifact]
+
+
+class Work:
+    """One call at work; it calls `begin` once, right before a child gets the first of it."""
+
+    def __init__(self, slots: Slots, begin: Callable[[], None]) -> None:
+        self._slots, self._begin = slots, begin
+
+    async def do(self, params: Infer | Train | Query, inputs: Inputs) -> Done:
+        """Return what a call made; raises what `Pool.run` does."""
+        match params:
+            case Train():
+                return await self._train(params, inputs)
+            case Query():
+                return await self._query(params, inputs)
+            case Infer() if "model" in inputs:
+                return await self._label(params, inputs["model"])
+            case Infer(output="embedding"):
+                return await self._vector(params)
+            case Infer():
+                return await self._text(params)
+
+    async def _text(self, params: Infer) -> Done:
+        path, body = text.request(params)
+        async with self._slots.llamas(_model(params.model, "text")).take() as llama:
+            await llama.core()
+            self._begin()
+            answer = await llama.ask(path, body)
+        return Done((text.artifact(params, answer),), text.usage(answer), params.model)
+
+    async def _vector(self, params: Infer) -> Done:
+        model = _model(params.model, "embedding")
+        vectors, tokens = await self._embed(model, [params.prompt])
+        return Done((Embedding.dump([{"vector": vectors[0]}]),), {"input": tokens}, model.name)
+
+    async def _embed(
+        self, model: ModelFile, texts: list[str], *, bounded: bool = True
+    ) -> tuple[list[list[float]], int]:
+        async with self._slots.llamas(model).take(bounded=bounded) as llama:
+            await llama.core()
+            self._begin()
+            return await embed(llama, texts)
+
+    async def _label(self, params: Infer, trained: Artifact) -> Done:
+        require("local", "numpy")
+        document = trained.read()
+        base = _model(head.base_of(document), "embedding")
+        async with self._slots.workers.take() as worker:
+            with worker.room() as room:
+                path = room / "head"
+                await asyncio.to_thread(path.write_bytes, document)
+                (vector,), tokens = await self._embed(base, [params.prompt], bounded=False)
+                label = await worker.do({"task": "predict", "head": str(path), "vector": vector})
+        return Done((Text.of(label.encode()),), {"input": tokens, "output": 1}, base.name)
+
+    async def _train(self, params: Train, inputs: Inputs) -> Done:
+        require("local", "numpy")
+        if params.method != "head":
+            raise Refused(f"there is no method {params.method!r} here, only 'head'")
+        base = _model(params.base, "embedding")
+        texts, labels = await asyncio.to_thread(_examples, params, inputs)
+        async with self._slots.workers.take() as worker:
+            with worker.room() as room:
+                vectors, _ = await self._embed(base, texts, bounded=False)
+                await asyncio.to_thread(_write_vectors, room / "vectors", vectors)
+                await worker.do(_fit(params, labels, room))
+                document = await asyncio.to_thread((room / "head").read_bytes)
+        made = Model.of(document, head.MEDIA_TYPE)
+        return Done((made,), {"row": len(texts) * params.epochs}, base.name)
+
+    async def _query(self, params: Query, inputs: Inputs) -> Done:
+        require("data", "duckdb")
+        async with self._slots.workers.take() as worker:
+            with worker.room() as room:
+                size = await asyncio.to_thread(_lay_out, room, inputs)
+                await worker.start()
+                self._begin()
+                memory_mib = self._slots.limits.memory_mib // 2
+                await worker.do(_statement(params, inputs, room, memory_mib))
+                rows = await asyncio.to_thread((room / "rows").read_bytes)
+        return Done((Dataset.of(rows),), {"byte": size}, "")
+
+
+def _model(name: str, makes: str) -> ModelFile:
+    model = model_file(name)
+    if model.makes != makes:
+        fitting = [other.name for other in CATALOGUE.values() if other.makes == makes]
+        raise Refused(f"{name} makes {model.makes}s; for {makes} use {', '.join(fitting)}")
+    return model
+
+
+def _table(name: str, artifact: Artifact) -> Table:
+    if not isinstance(artifact, Table):
+        raise Refused(f"the input {name!r} is a {artifact.kind}, not a table")
+    return artifact
+
+
+def _examples(params: Train, inputs: Inputs) -> tuple[list[str], list[str]]:
+    if "dataset" not in inputs:
+        raise Refused("training needs the input 'dataset'")
+    try:
+        rows = _table("dataset", inputs["dataset"]).rows()
+    except ValueError as wrong:
+        raise Refused(f"the dataset is not JSON Lines: {wrong}") from wrong
+    return head.examples(rows, params.text, params.label)
+
+
+def _write_vectors(path: Path, vectors: list[list[float]]) -> None:
+    with path.open("wb") as file:
+        for vector in vectors:
+            array.array("f", vector).tofile(file)
+
+
+def _fit(params: Train, labels: list[str], room: Path) -> dict[str, Any]:
+    return {
+        "task": "fit",
+        "vectors": str(room / "vectors"),
+        "labels": labels,
+        "base": params.base,
+        "epochs": params.epochs,
+        "seed": params.seed,
+        "out": str(room / "head"),
+    }
+
+
+def _lay_out(room: Path, inputs: Inputs) -> int:
+    """Write each table to a file called after its place, and return the bytes in all."""
+    total = 0
+    for number, (name, artifact) in enumerate(inputs.items()):
+        total += (room / f"{number}.jsonl").write_bytes(_table(name, artifact).read())
+    return total
+
+
+def _statement(params: Query, inputs: Inputs, room: Path, memory_mib: int) -> dict[str, Any]:
+    return {
+        "task": "query",
+        "sql": params.sql,
+        "tables": {name: str(room / f"{n}.jsonl") for n, name in enumerate(inputs)},
+        "folder": str(room),
+        "memory_mib": memory_mib,
+        "out": str(room / "rows"),
+    }

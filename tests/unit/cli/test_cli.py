@@ -1,0 +1,328 @@
+"""Verbs, their exit codes, and what they tell a newcomer who did something wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from agentkit.cli.main import app
+from agentkit.embedded import finder
+from agentkit.graph.builder import JobGraph
+
+HELLO = """
+name = "hello"
+[[nodes]]
+name = "greet"
+kind = "infer"
+model = "smollm2-135m"
+prompt = "Greet the sea in one line."
+max_tokens = 12
+"""
+
+
+@pytest.fixture
+def cli(
+    network: finder.NetworkFile,
+    network_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Any:
+    """Return a function that runs a verb in a folder of the test's own."""
+    monkeypatch.setenv("AGENTKIT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("AGENTKIT_NETWORK", str(network_folder))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "graph.toml").write_text(HELLO)
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, list(arguments))
+
+    return run
+
+
+def failed(result: Result, code: int, *words: str) -> None:
+    """A failure has its exit code, one sentence with the words, and a hint."""
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    error, hint = re.fullmatch(
+        r"(?:embedded network[^\n]*\n)?error: ([^\n]+)\nhint: ([^\n]+)\n", result.stderr
+    ).groups()  # type: ignore[union-attr]
+    for word in words:
+        assert word in error, error
+    assert hint
+
+
+def test_plan_shows_prices_and_spends_nothing(cli: Any, tmp_path: Path) -> None:
+    result = cli("plan", "graph.toml", "--budget", "0.05 USDC", "--explain", "greet")
+    assert result.exit_code == 0
+    assert "of 0.05 USDC" in result.stdout
+    assert "chosen, paid by channel" in result.stdout
+    told = json.loads(cli("plan", "graph.toml", "--json").stdout)
+    assert told["graph"]["name"] == "hello"
+    assert cli("receipts").stdout == "no receipts yet\n"
+    assert "no runs yet" in cli("status").stdout
+
+
+def test_a_saved_plan_runs_without_asking(cli: Any) -> None:
+    cli("plan", "graph.toml", "--out", "plan.json")
+    result = cli("run", "plan.json", "--json")
+    assert result.exit_code == 0
+    run = json.loads(result.stdout)
+    assert run["paid"] != "0.00 USDC"
+    (row,) = json.loads(cli("status", "--json").stdout)
+    assert (row["run"], row["state"]) == (run["run"], "done")
+    (receipt,) = json.loads(cli("receipts", run["run"], "--json").stdout)
+    assert receipt["standing"] == "paid"
+    assert "paid" in cli("receipts", "--csv").stdout
+    assert f"run {run['run']} · hello · done" in cli("status", run["run"]).stdout
+    again = cli("resume", run["run"], "--json")  # a run that is done stays done
+    assert json.loads(again.stdout) == run
+    assert json.loads(cli("wallet", "show", "--json").stdout)["spent ever"] == run["paid"]
+    assert "closed" in cli("wallet", "close").stdout
+
+
+def test_without_anybody_to_ask_a_graph_is_not_run(cli: Any) -> None:
+    failed(cli("run", "graph.toml"), 2, "nobody is there to be asked")
+    assert cli("run", "graph.toml", "--yes").exit_code == 0
+
+
+def test_providers_and_doctor(cli: Any) -> None:
+    listed = cli("providers").stdout
+    for name in ("native", "gaia", "hyperbolic"):
+        assert name in listed
+    assert "wire shape after LlamaEdge" in listed
+    checked = cli("doctor")
+    assert checked.exit_code == 0, checked.stdout
+    assert "!!" not in checked.stdout
+
+
+def test_init_never_overwrites(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTKIT_PASSPHRASE", "correct horse")
+    monkeypatch.setenv("AGENTKIT_WALLET__KEYSTORE", str(tmp_path / "wallet.json"))
+    first = cli("init")
+    assert first.exit_code == 0
+    kept = (tmp_path / "wallet.json").read_text()
+    assert (tmp_path / "wallet.json").stat().st_mode & 0o777 == 0o600
+    assert json.loads(kept)["crypto"]["ciphertext"]
+    assert (tmp_path / "graph.toml").read_text() == HELLO
+    second = cli("init")
+    assert second.stdout.count("was there already") == 3
+    assert (tmp_path / "wallet.json").read_text() == kept
+    assert "correct horse" not in first.output + second.output
+
+
+def test_network_status_tells_no_secret(cli: Any, network: finder.NetworkFile) -> None:
+    for flags in ([], ["--json"]):
+        told = cli("network", "status", *flags).stdout
+        assert network.gateway in told
+        assert network.token not in told
+        assert network.providers["hyperbolic"]["api_key"] not in told
+
+
+# -- bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name = 'g'\n[[nodes]]\nkind='infer'\nname='a'\nmodel='m'\nprompt='{b}'", ["{b}"]),
+        (
+            "name='g'\n[[nodes]]\nkind='data'\nop='sql'\nname='a'\nsql='x'\ninputs={b={node='b'}}\n"
+            "[[nodes]]\nkind='data'\nop='sql'\nname='b'\nsql='x'\ninputs={a={node='a'}}",
+            ["wait for one another", "a -> b"],
+        ),
+        ("name='g'\n[[nodes]]\nkind='train'\nname='t'\nbase='b'\ndataset={node='gone'}", ["gone"]),
+        ("= not toml", ["cannot be read"]),
+    ],
+    ids=["missing input", "cycle", "dangling", "not toml"],
+)
+def test_a_bad_graph_exits_2(cli: Any, tmp_path: Path, text: str, words: list[str]) -> None:
+    (tmp_path / "bad.toml").write_text(text)
+    failed(cli("plan", "bad.toml"), 2, *words)
+
+
+def test_files_that_are_not_there_are_named(cli: Any) -> None:
+    failed(cli("plan", "gone.toml"), 2, "gone.toml")
+    failed(cli("plan", "gone.py:graph"), 2, "gone.py")
+    failed(cli("plan", "gone.py"), 2, "which graph")
+    failed(cli("status", "r00000000"), 1, "r00000000")
+    failed(cli("resume", "r00000000"), 1, "r00000000")
+    failed(cli("cancel", "r00000000"), 1, "r00000000")
+    failed(cli("plan", "graph.toml", "--config", "gone.toml"), 2, "gone.toml")
+
+
+def test_no_plan_within_the_limits_exits_3(cli: Any, tmp_path: Path) -> None:
+    failed(cli("plan", "graph.toml", "--budget", "0.000001 USDC"), 3, "limit budget")
+    failed(cli("run", "graph.toml", "--yes", "--deadline", "0s"), 3, "in the past")
+    (tmp_path / "unknown.toml").write_text(HELLO.replace("smollm2-135m", "gpt-17"))
+    failed(cli("plan", "unknown.toml"), 3, "gpt-17", "'greet'")
+    assert "no runs yet" in cli("status").stdout
+
+
+@pytest.mark.parametrize(
+    "budget", ["0.05", "5", "0.05 DOGE", "-1 USDC", "NaN USDC", "1e3 USDC", "0.0000001 USDC"]
+)
+def test_a_budget_that_is_no_amount_exits_2(cli: Any, budget: str) -> None:
+    failed(cli("plan", "graph.toml", "--budget", budget), 2, budget.split()[-1])
+
+
+def test_odd_options_exit_2(cli: Any) -> None:
+    failed(cli("plan", "graph.toml", "--deadline", "soon"), 2, "soon")
+    failed(cli("plan", "graph.toml", "--policy", "sell(x)"), 2, "sell(x)")
+    failed(cli("plan", "graph.toml", "--objective", "fun"), 2, "fun")
+
+
+def test_a_changed_plan_exits_3(cli: Any, tmp_path: Path) -> None:
+    cli("plan", "graph.toml", "--out", "plan.json")
+    text = (tmp_path / "plan.json").read_text()
+    (tmp_path / "plan.json").write_text(text.replace("Greet", "Insult"))
+    failed(cli("run", "plan.json"), 3, "was changed")
+
+
+def test_settings_that_cannot_be_name_key_and_file(cli: Any, tmp_path: Path) -> None:
+    for text, words in (
+        ("nonsense = 1", ["nonsense", "agentkit.toml"]),
+        ("[allowance]\nper_run = 2.0", ["allowance.per_run", "agentkit.toml"]),
+        ("[providers.x]\nurl = 'http://127.0.0.1:1'", ["'x'"]),
+        ("[providers.gaia]\nprice.thought = '1 USDC per 1 request'", ["price.thought"]),
+        ("passphrase = 'hunter2'", ["passphrase"]),
+        ("= =", ["agentkit.toml"]),
+    ):
+        (tmp_path / "agentkit.toml").write_text(text)
+        result = cli("plan", "graph.toml")
+        failed(result, 2, *words)
+        assert "hunter2" not in result.output
+
+
+def test_a_real_network_wants_a_real_wallet(
+    cli: Any, tmp_path: Path, network: finder.NetworkFile
+) -> None:
+    chain = "[chain]\nrpc = 'http://127.0.0.1:1'\nchannels = '0x" + "11" * 20 + "'\n"
+    (tmp_path / "agentkit.toml").write_text("network = 'moon'")
+    failed(cli("status"), 2, "'moon'")
+    (tmp_path / "agentkit.toml").write_text("network = 'base-sepolia'")
+    failed(cli("status"), 2, "chain.rpc")
+    keystore = "[wallet]\nkeystore = '{}'\n"
+    (tmp_path / "agentkit.toml").write_text(
+        "network = 'base-sepolia'\n" + chain + keystore.format(tmp_path / "none.json")
+    )
+    failed(cli("status"), 2, "there is no keystore")
+    (tmp_path / "agentkit.toml").write_text(
+        "network = 'base-sepolia'\n" + chain + keystore.format(network.agent_key)
+    )
+    failed(cli("status"), 2, "test key of the embedded network")
+
+
+def test_a_wrong_passphrase_opens_nothing(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTKIT_WALLET__KEYSTORE", str(tmp_path / "wallet.json"))
+    monkeypatch.setenv("AGENTKIT_PASSPHRASE", "right")
+    cli("init")
+    monkeypatch.setenv("AGENTKIT_PASSPHRASE", "wrong")
+    failed(
+        cli("memory", "restore", "--keystore", "wallet.json", "--gateway", "http://127.0.0.1:1"),
+        2,
+        "passphrase does not open",
+    )
+    (tmp_path / "wallet.json").chmod(0o644)
+    failed(cli("memory", "verify", "--keystore", "wallet.json"), 2, "others can read")
+
+
+def test_a_key_nobody_knows_restores_nothing(cli: Any, tmp_path: Path) -> None:
+    from agentkit.keys import keystore
+
+    keystore.create_test_key(tmp_path / "stranger.json")
+    failed(
+        cli("memory", "restore", "--keystore", "stranger.json"), 1, "no gateway has any agentkit"
+    )
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_provider_that_is_down_is_named_and_passed_over(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "agentkit.toml").write_text(
+        "[providers.gaia]\nurl = 'http://127.0.0.1:1/v1'\nmodels = {'smollm2-135m' = 'x'}\n"
+    )
+    result = cli("plan", "graph.toml", "--explain", "greet")
+    assert result.exit_code == 0
+    assert re.search(r"gaia.*left out: gaia: cannot be reached", result.stdout)
+
+
+def test_an_unknown_price_is_a_refusal_never_a_zero(
+    cli: Any, tmp_path: Path, network: finder.NetworkFile
+) -> None:
+    gaia = network.providers["gaia"]
+    (tmp_path / "agentkit.toml").write_text(
+        "[allowance]\nproviders = ['gaia']\n[providers.gaia]\n"
+        f"url = '{gaia['url']}'\nmodels = {{'smollm2-135m' = '{gaia['models']['smollm2-135m']}'}}\n"
+    )
+    failed(cli("plan", "graph.toml"), 3, "no price is known for input, output")
+
+
+def test_a_lambda_cannot_be_resumed_from_here(cli: Any, tmp_path: Path) -> None:
+    """The script that has it is killed; only a process that makes it again can go on."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, signal\n"
+        "import agentkit as ak\n"
+        "graph = ak.JobGraph('g')\n"
+        "a = graph.infer('greet', model='smollm2-135m', prompt='Hi.', max_tokens=4)\n"
+        "graph.local('kill', lambda text: os.kill(os.getpid(), signal.SIGKILL), a)\n"
+        "ak.run(graph)\n"
+    )
+    killed = subprocess.run([sys.executable, str(script)], check=False, capture_output=True)
+    assert killed.returncode == -9
+    (row,) = json.loads(cli("status", "--json").stdout)
+    failed(cli("resume", row["run"]), 2, "lives only in the process")
+    assert json.loads(cli("status", "--json").stdout)[0]["state"] == "running"
+
+
+def test_a_damaged_journal_exits_1_and_spends_nothing(cli: Any, tmp_path: Path) -> None:
+    run = json.loads(cli("run", "graph.toml", "--yes", "--json").stdout)["run"]
+    (path,) = (tmp_path / "home").glob("*/state.db")
+    with sqlite3.connect(path) as db:
+        db.execute("update events set body=replace(body, 'greet', 'great') where stream=?", (run,))
+    db.close()
+    for verb in (("resume", run), ("memory", "verify")):
+        failed(cli(*verb), 1, "is damaged", run)
+
+
+def test_errors_are_json_too(cli: Any) -> None:
+    result = cli("plan", "graph.toml", "--budget", "0.000001 USDC", "--json")
+    told = json.loads(result.stdout)
+    assert told["error"]["type"] == "OverBudget"
+    assert told["exit_code"] == result.exit_code == 3
+    assert told["error"]["hint"]
+
+
+def test_a_graph_object_in_a_file_is_run(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "jobs_here.py").write_text(
+        "import agentkit as ak\n"
+        "def shout(text: ak.Text) -> str:\n"
+        "    return text.text.upper()\n"
+        "graph = ak.JobGraph('hello')\n"
+        "a = graph.infer('greet', model='smollm2-135m', prompt='Hi.', max_tokens=4)\n"
+        "graph.local('shout', shout, a)\n"
+        "other = 5\n"
+    )
+    assert cli("run", "jobs_here.py:graph", "--yes").exit_code == 0
+    failed(cli("plan", "jobs_here.py:other"), 2, "'other'")
+
+
+def test_the_example_graph_of_init_is_a_graph(tmp_path: Path) -> None:
+    from agentkit.cli.places import FIRST_CONFIG, FIRST_GRAPH
+    from agentkit.config import Settings
+
+    (tmp_path / "graph.toml").write_text(FIRST_GRAPH)
+    assert JobGraph.load(tmp_path / "graph.toml").freeze().name == "hello"
+    (tmp_path / "agentkit.toml").write_text(FIRST_CONFIG.format(keystore="x"))
+    assert Settings.read(tmp_path / "agentkit.toml").network is None

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from agentkit.pool.pool import Pool
+
+
+@pytest.fixture
+def begun() -> list[str]:
+    """The keys whose work has started, in order."""
+    return []
+
+
+@pytest.fixture
+async def pool(tmp_path: Path, begun: list[str]) -> AsyncIterator[Pool]:
+    pool = Pool(scratch=tmp_path / "pool", on_execute=begun.append)
+    yield pool
+    await pool.close()
+
+
+@pytest.fixture
+def children() -> Callable[[str], list[psutil.Process]]:
+    """Find our living children whose command line holds a word."""
+
+    def find(word: str) -> list[psutil.Process]:
+        return [
+            child
+            for child in psutil.Process().children(recursive=True)
+            if child.status() != psutil.STATUS_ZOMBIE and word in " ".join(child.cmdline())
+        ]
+
+    return find
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
+    """Wait for something to become true, at most ten seconds."""
+
+    async def wait(true: Callable[[], object]) -> None:
+        async with asyncio.timeout(10):
+            while not true():
+                await asyncio.sleep(0.01)
+
+    return wait

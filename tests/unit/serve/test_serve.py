@@ -1,0 +1,277 @@
+"""A provider node against payers that lie, repeat themselves or do not pay."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import pytest
+
+from agentkit.agent import Agent
+from agentkit.artifacts import Table
+from agentkit.embedded import finder
+from agentkit.graph.nodes import InferNode
+from agentkit.journal import records as r
+from agentkit.keys.messages import Voucher
+from agentkit.keys.signer import KeySigner
+from agentkit.market.attempt import Attempt, Payment
+from agentkit.market.offer import Offer
+from agentkit.market.task import Task
+from agentkit.providers import wire
+from agentkit.testing.conformance import Desk
+
+HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
+ORDER = 2 * HALF_ORDER + 1
+
+
+@dataclass
+class Bench:
+    """A funded channel with the cheap node, and one opened attempt on it."""
+
+    agent: Agent
+    desk: Desk
+    url: str
+    http: aiohttp.ClientSession
+    task: Task
+    offer: Offer
+    attempt: Attempt
+    payment: Payment
+
+    async def another(self, **changes: object) -> None:
+        """Open a further attempt, for a question with `changes`."""
+        node = self.desk.node(**changes)
+        self.task, self.attempt, self.payment = await self.desk.open(node, self.offer)
+
+    def submission(self, **changes: object) -> dict[str, Any]:
+        whole = wire.Submission(
+            attempt=self.attempt.id,
+            task=wire.WireTask.of(self.task),
+            at_most=self.attempt.at_most,
+            payment=self.payment.body,
+        )
+        return {**whole.model_dump(mode="json"), **changes}
+
+    async def post(self, path: str, body: Any, **headers: str) -> tuple[int, dict[str, Any]]:
+        async with self.http.post(self.url + path, json=body, headers=headers) as answer:
+            return answer.status, await answer.json()
+
+    async def get(self, path: str, **headers: str) -> tuple[int, Any]:
+        async with self.http.get(self.url + path, headers=headers) as answer:
+            return answer.status, await answer.json()
+
+    async def done(self) -> dict[str, Any]:
+        _, job = await self.get(f"/jobs/{self.attempt.id}/result", Prefer="wait=20")
+        return job  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+async def bench(open_agent: Any, network: finder.NetworkFile) -> AsyncIterator[Bench]:
+    async with open_agent() as agent, aiohttp.ClientSession() as http:
+        provider, rail = agent._providers["native"], agent._rails["channel"]
+        desk = Desk(provider, rail, agent._journal, agent._means.ledger, "smollm2-135m")
+        node: InferNode = desk.node()
+        offers = await provider.offers(
+            (await agent.plan(graph_of(node), balance=False)).nodes[0].spec
+        )
+        offer = next(o for o in offers if o.provider_node == "thrifty")
+        task, attempt, payment = await desk.open(node, offer)
+        url = network.nodes["thrifty"]
+        yield Bench(agent, desk, url, http, task, offer, attempt, payment)
+
+
+def graph_of(node: InferNode) -> Any:
+    from agentkit.graph.frozen import FrozenGraph
+
+    return FrozenGraph.build("g", (node,))
+
+
+async def test_the_same_attempt_is_the_same_job(
+    bench: Bench, network: finder.NetworkFile
+) -> None:
+    for _ in range(3):
+        status, _ = await bench.post("/jobs", bench.submission())
+        assert status == 202
+    first = await bench.done()
+    assert await bench.done() == first
+    logs = await executions(bench.http, network)
+    assert logs["thrifty"].count(bench.attempt.id) == 1
+
+
+async def executions(
+    http: aiohttp.ClientSession, network: finder.NetworkFile
+) -> dict[str, list[str]]:
+    headers = {"Authorization": f"Bearer {network.token}"}
+    async with http.get(f"{network.url}/executions", headers=headers) as answer:
+        return await answer.json()  # type: ignore[no-any-return]
+
+
+async def test_a_key_of_another_task_is_refused(bench: Bench) -> None:
+    assert (await bench.post("/jobs", bench.submission()))[0] == 202
+    other = bench.submission()
+    other["task"]["params"]["prompt"] = "Something else."
+    status, answer = await bench.post("/jobs", other)
+    assert status == 422
+    assert "another task" in answer["error"]["message"]
+
+
+async def test_unpaid_work_is_not_begun(bench: Bench, network: finder.NetworkFile) -> None:
+    unfunded = {**bench.payment.body, "salt": "ab" * 32}
+    for payment in ({}, unfunded, {**bench.payment.body, "payer": "0x" + "11" * 20}):
+        status, answer = await bench.post("/jobs", bench.submission(payment=payment))
+        assert status == 422, answer
+        assert answer["error"]["type"] == "Refused"
+    dear = bench.submission(at_most="90.00 USDC " + bench.attempt.at_most.asset.id)
+    status, answer = await bench.post("/jobs", dear)
+    assert status == 422
+    assert "are needed" in answer["error"]["message"]
+    cheap = bench.submission(at_most="0.000001 USDC " + bench.attempt.at_most.asset.id)
+    status, answer = await bench.post("/jobs", cheap)
+    assert "can come to" in answer["error"]["message"]
+    assert (await bench.get(f"/jobs/{bench.attempt.id}"))[0] == 404
+    logs = await executions(bench.http, network)
+    assert bench.attempt.id not in logs["thrifty"]
+
+
+async def channel_of(bench: Bench) -> r.Channel:
+    channels = await bench.agent._journal.commit(lambda tx: tx.every(r.Channel))
+    return next(c for c in channels if c.payee == bench.offer.payee)
+
+
+def voucher_body(bench: Bench, channel: r.Channel, cumulative: int, signature: bytes) -> Any:
+    return {
+        **bench.payment.body,
+        "cumulative": cumulative,
+        "tasks": 1,
+        "voucher": signature.hex(),
+    }
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["another signer", "above the deposit", "another channel", "high s", "v 0", "66 bytes", "text"],
+)
+async def test_bad_vouchers_are_refused(bench: Bench, wrong: str) -> None:
+    channel = await channel_of(bench)
+    signer: Any = KeySigner(b"\x07" * 32) if wrong == "another signer" else bench.agent._signer
+    cumulative = channel.deposited + 1 if wrong == "above the deposit" else 5
+    name = b"\x09" * 32 if wrong == "another channel" else bytes.fromhex(channel.channel)
+    domain = bench.agent.network.channels_domain
+    signature = bytearray(signer.sign_voucher(domain, Voucher(name, cumulative, 1)))
+    if wrong == "high s":
+        s = ORDER - int.from_bytes(signature[32:64], "big")
+        signature[32:64] = s.to_bytes(32, "big")
+        signature[64] = 55 - signature[64]
+    if wrong == "v 0":
+        signature[64] = 0
+    if wrong == "66 bytes":
+        signature.append(1)
+    body = voucher_body(bench, channel, cumulative, bytes(signature))
+    if wrong == "text":
+        body["voucher"] = "not hex"
+    message = {"rail": "channel", "provider": "native", "verb": "voucher", "body": body}
+    status, answer = await bench.post("/carry", message)
+    assert status == 422, answer
+    assert answer["error"]["type"] == "Refused"
+
+
+async def test_a_lower_voucher_changes_nothing(bench: Bench) -> None:
+    await bench.post("/jobs", bench.submission())
+    await bench.done()
+    result = await bench.desk.provider.result(bench.attempt)
+    await bench.desk.settle(bench.attempt, result)
+    channel = await channel_of(bench)
+    signature = bench.agent._signer.sign_voucher(
+        bench.agent.network.channels_domain, Voucher(bytes.fromhex(channel.channel), 1, 1)
+    )
+    lower = {"rail": "channel", "provider": "native", "verb": "voucher"}
+    lower["body"] = voucher_body(bench, channel, 1, signature)
+    assert (await bench.post("/carry", lower))[0] == 200
+    ask = {**lower, "verb": "best", "body": {"channel": channel.channel}}
+    _, best = await bench.post("/carry", ask)
+    assert best["body"]["cumulative"] == channel.cumulative > 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/jobs", {}),
+        ("/jobs", []),
+        ("/jobs", {"attempt": "../../etc/passwd"}),
+        ("/offers", []),
+        ("/carry", {"verb": "close"}),
+        ("/carry", {"rail": "channel", "provider": "native", "verb": "sing"}),
+        ("/v1/chat/completions", {}),
+    ],
+)
+async def test_malformed_requests_are_client_errors(bench: Bench, path: str, body: Any) -> None:
+    status, answer = await bench.post(path, body)
+    assert 400 <= status < 500
+    assert answer["error"]["message"]
+
+
+async def test_artifacts_go_by_their_digest(bench: Bench) -> None:
+    table = Table.dump([{"text": "a"}])
+    async with bench.http.put(f"{bench.url}/artifacts/{table.digest}", data=table.read()) as put:
+        assert put.status == 201
+    async with bench.http.get(f"{bench.url}/artifacts/{table.digest}") as got:
+        assert await got.read() == table.read()
+    async with bench.http.put(f"{bench.url}/artifacts/{table.digest}", data=b"other") as lie:
+        assert lie.status == 400
+    async with bench.http.get(f"{bench.url}/artifacts/{'0' * 64}") as gone:
+        assert gone.status == 503
+    async with bench.http.get(f"{bench.url}/artifacts/..%2Fkeys") as odd:
+        assert odd.status in (400, 404)
+
+
+async def test_the_execution_log_is_the_operators(bench: Bench) -> None:
+    async with bench.http.get(f"{bench.url}/executions") as answer:
+        assert answer.status == 403
+
+
+class TestOpenAI:
+    CHAT = {"model": "smollm2-135m", "messages": [{"role": "user", "content": "Say hello."}]}
+
+    async def test_models_are_listed(self, bench: Bench) -> None:
+        _, answer = await bench.get("/v1/models")
+        assert "smollm2-135m" in [model["id"] for model in answer["data"]]
+
+    async def test_without_payment_it_asks_for_it(self, bench: Bench) -> None:
+        status, answer = await bench.post("/v1/chat/completions", self.CHAT)
+        assert status == 402
+        assert "Agentkit-Payment" in answer["error"]["message"]
+
+    async def test_paid_by_the_header_the_answer_is_stored_by_its_key(
+        self, bench: Bench, network: finder.NetworkFile
+    ) -> None:
+        paid = {k: bench.submission()[k] for k in ("attempt", "at_most", "payment")}
+        header = base64.b64encode(json.dumps(paid).encode()).decode()
+        answers = [
+            await bench.post(
+                "/v1/chat/completions",
+                {**self.CHAT, "max_tokens": 8},
+                **{"Agentkit-Payment": header},
+            )
+            for _ in range(2)
+        ]
+        assert [status for status, _ in answers] == [200, 200]
+        texts = {answer["choices"][0]["message"]["content"] for _, answer in answers}
+        assert len(texts) == 1
+        assert texts != {""}
+        logs = await executions(bench.http, network)
+        assert logs["thrifty"].count(bench.attempt.id) == 1
+
+    async def test_bad_payment_headers_are_client_errors(self, bench: Bench) -> None:
+        for header in ("???", base64.b64encode(b"[]").decode()):
+            status, _ = await bench.post(
+                "/v1/chat/completions", self.CHAT, **{"Agentkit-Payment": header}
+            )
+            assert 400 <= status < 500
+
+    async def test_it_does_not_stream(self, bench: Bench) -> None:
+        status, answer = await bench.post("/v1/chat/completions", {**self.CHAT, "stream": True})
+        assert status == 422
+        assert "stream" in answer["error"]["message"]
