@@ -137,6 +137,13 @@ class Money:
         digits = f"{part:0{self.asset.decimals}d}".rstrip("0")
         return f"{whole}.{digits:0<2}"
 
+    @property
+    def rough(self) -> str:
+        """The amount rounded to six places, for the eye only: `0.000458 ETH`."""
+        coarse = 10 ** max(0, self.asset.decimals - 6)
+        units = (self.units + coarse // 2) // coarse * coarse
+        return str(Money(units, self.asset))
+
     def __str__(self) -> str:
         return f"{self.number} {self.asset.symbol}"
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections import Counter
 
 from agentkit.cli import say
@@ -16,6 +17,8 @@ from agentkit.market.plan import Plan
 from agentkit.market.seams import Event
 from agentkit.runtime.run import Run, RunResult
 
+EVERY = 2.0
+"""Seconds between two lines about the items of one node."""
 LEAVE_NOW = 4
 """Exit code of a run that was left where it can be resumed."""
 
@@ -27,11 +30,38 @@ async def follow(run: Run, *, quiet: bool) -> RunResult:
     if not quiet and sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
         await _live(run)
     else:
+        lines = _Lines()
         async for event in run.events():
-            line = line_of(event)
+            line = lines.take(event)
             if line:
                 say.note(f"  {line}", quiet=quiet)
     return await run.result()
+
+
+class _Lines:
+    """One line an event; of a node bought item by item a line now and then, not one each."""
+
+    def __init__(self) -> None:
+        self._items: Counter[str] = Counter()
+        self._told: dict[str, float] = {}
+
+    def take(self, event: Event) -> str:
+        match event:
+            case e.AttemptOpened() if event.attempt.item is not None and event.attempt.n == 0:
+                return line_of(event) if self._now_and_then(event.attempt.node) else ""
+            case e.ItemDone():
+                self._items[event.node] += 1
+                done = self._items[event.node]
+                return f"{event.node}: {done} items done" if self._now_and_then(event.node) else ""
+            case _:
+                return line_of(event)
+
+    def _now_and_then(self, node: str) -> bool:
+        now = time.monotonic()
+        if now - self._told.get(node, -EVERY) < EVERY:
+            return False
+        self._told[node] = now
+        return True
 
 
 def _pause_on_signals(run: Run) -> None:

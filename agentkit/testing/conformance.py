@@ -1,5 +1,7 @@
 """Suites that implementations of the seams pass; subclass one and give it the fixture it names.
 
+For example::
+
     class TestMine(ProviderConformance):
         @pytest.fixture
         async def desk(self):
@@ -76,9 +78,7 @@ class Desk:
             task=task.digest,
             at_most=charge(offer.at_most.asset, offer.rates, task.load.most),
         )
-        await self.journal.commit(
-            lambda tx: self.ledger.hold(tx, self.run, attempt.at_most, None)
-        )
+        await self.journal.commit(lambda tx: self.ledger.hold(tx, self.run, attempt.at_most, None))
         return task, attempt, await self._reserved(offer, attempt)
 
     async def _reserved(self, offer: Offer, attempt: Attempt) -> Payment:

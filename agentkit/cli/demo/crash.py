@@ -19,6 +19,7 @@ from agentkit.cli import say
 from agentkit.cli.demo.sums import credit_books
 from agentkit.embedded import finder
 from agentkit.errors import RunError
+from agentkit.graph.builder import JobGraph
 from agentkit.journal.runstate import RunState
 from agentkit.market.attempt import Attempt
 from agentkit.market.plan import Plan
@@ -65,11 +66,9 @@ async def crash(agent: Agent, plan: Plan, folder: Path, found: finder.NetworkFil
     return Crash(run, done, (attempt.node, chat.node), rerun, (paused, finished))
 
 
-async def crash_plan(agent: Agent, graph: object, budget: str) -> Plan:
+async def crash_plan(agent: Agent, graph: JobGraph, budget: str) -> Plan:
     """Plan the graph so that its chat goes to the one provider that cannot be asked."""
-    return await agent.plan(  # type: ignore[arg-type]
-        graph, budget=budget, policy=policy.prefer("hyperbolic", within="900%")
-    )
+    return await agent.plan(graph, budget=budget, policy=policy.prefer("hyperbolic", within="900%"))
 
 
 # -- children ------------------------------------------------------------------------------------

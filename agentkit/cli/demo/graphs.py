@@ -55,10 +55,8 @@ def crash_graph(source: Path, given: Input) -> JobGraph:
 
 def few_shot(given: Input) -> str:
     """Return a prompt with a few labelled examples and a gap for the text."""
-    shown = "".join(
-        f"Text: {braced(row['text'])}\nTopic: {braced(row['label'])}\n\n" for row in given.examples
-    )
-    return shown + "Text: {text}\nTopic:"
+    shown = "".join(f"{braced(row['text'])} => {braced(row['label'])}\n" for row in given.examples)
+    return shown + "{text} =>"
 
 
 def _explain(given: Input) -> str:

@@ -14,28 +14,33 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from agentkit.errors import WrongInput
 from agentkit.runtime.here import read_rows
 
 GROUPS = {
-    "maths": ("math", "cmath", "statistics", "random", "fractions", "decimal"),
-    "files": ("os", "os.path", "shutil", "pathlib", "glob", "tempfile", "zipfile", "tarfile"),
+    "math": ("math", "cmath", "statistics", "random", "fractions", "decimal"),
+    "files": ("os.path", "shutil", "pathlib", "glob", "tempfile", "zipfile", "tarfile"),
     "network": (
         "socket",
         "http.client",
-        "urllib.parse",
         "urllib.request",
         "smtplib",
         "ftplib",
         "ssl",
+        "imaplib",
+        "ipaddress",
+        "poplib",
     ),
-    "dates": ("datetime", "calendar", "time", "zoneinfo"),
+    "time": ("datetime", "calendar", "time", "zoneinfo"),
 }
+"""What modules are for, in words that a small model knows."""
 MOST_ROWS = 160
 MOST_LABELS = 6
-EXAMPLES_EACH = 2
-SHORTEST, LONGEST = 25, 240
+EXAMPLES_EACH = 3
+LEAST_ROWS = 4
+SHORTEST, LONGEST = 25, 220
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,11 @@ def _prepared(rows: list[dict[str, str]], origin: str) -> Input:
     each = min(
         MOST_ROWS // len(labels), *(len(found) - EXAMPLES_EACH for found in by_label.values())
     )
-    if each < 4:
-        raise WrongInput(f"{origin} has too few rows of a label", hint="give every label 6 rows")
+    if each < LEAST_ROWS:
+        raise WrongInput(
+            f"{origin} has too few rows of a label",
+            hint=f"give every label {LEAST_ROWS + EXAMPLES_EACH} rows",
+        )
     examples, kept = [], []
     for label in labels:
         drawn = draw.sample(by_label[label], each + EXAMPLES_EACH)
@@ -105,16 +113,34 @@ def _docstrings() -> Iterator[dict[str, str]]:
 
 
 def _first_sentences(module: str) -> Iterator[str]:
-    """Yield the first sentence of every public function and class of a module."""
-    found = importlib.import_module(module)
-    for name in sorted(vars(found)):
-        thing = getattr(found, name)
-        if name.startswith("_") or not (inspect.isroutine(thing) or inspect.isclass(thing)):
-            continue
-        text = _plain(inspect.getdoc(thing) or "")
-        sentence = re.split(r"(?<=[.!?]) ", text)[0]
+    """Yield the first sentence about every public function, class and method of a module."""
+    for thing in _members(importlib.import_module(module)):
+        lines = (inspect.getdoc(thing) or "").splitlines()
+        prose = [line for line in lines if not _SIGNATURE.match(line)]
+        sentence = re.split(r"(?<=[.!?]) ", _plain(" ".join(prose)))[0]
         if SHORTEST <= len(sentence) <= LONGEST:
             yield sentence
+
+
+def _members(module: ModuleType) -> Iterator[object]:
+    for thing in _public(module):
+        if inspect.isroutine(thing) or inspect.isclass(thing):
+            yield thing
+        if inspect.isclass(thing) and thing.__module__.split(".")[0] in (
+            module.__name__,
+            "pathlib",
+        ):
+            yield from (method for method in _public(thing) if inspect.isroutine(method))
+
+
+def _public(holder: object) -> Iterator[object]:
+    """Yield what a module or class defines under public names, by name."""
+    for name in sorted(vars(holder)):
+        if not name.startswith("_"):
+            yield getattr(holder, name)
+
+
+_SIGNATURE = re.compile(r"\s*[\w.]+\(.*\)(\s*->.*)?\s*$")
 
 
 def _plain(text: str) -> str:

@@ -74,11 +74,8 @@ def demo(
 def _folders(*, keep: bool) -> Iterator[Path]:
     """Make the demo's own folders, point this process and its children at them, clean up."""
     folder = Path(tempfile.mkdtemp(prefix="agentkit-demo-"))
-    models = os.environ.get("AGENTKIT_MODELS")
     os.environ["AGENTKIT_HOME"] = str(folder / "home")
     os.environ["AGENTKIT_NETWORK"] = str(folder / "network")
-    if models:
-        os.environ["AGENTKIT_MODELS"] = models
     try:
         yield folder
     finally:
@@ -93,8 +90,7 @@ async def _demo(folder: Path, given: Input) -> Findings:
     findings = Findings()
     source = folder / "rows.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in given.rows))
-    settings = {"home": folder / "home", "network_home": folder / "network"}
-    async with Agent.from_config(**settings) as agent:
+    async with Agent.from_config() as agent:
         found = finder.find(folder / "network")
         if found is None:
             raise RunError("the embedded network is not there")
@@ -133,8 +129,8 @@ def _show(result: RunResult, given: Input) -> None:
     if isinstance(report, Json) and isinstance(heads, Dataset) and isinstance(prompts, Dataset):
         told = report.value
         say.note(
-            f"on {told['rows']} rows held back: the trained head is right {told['by head']} times,"
-            f" the prompt {told['by prompt']} times (a guess: {told['rows'] // len(given.labels)})\n"
+            f"of {told['rows']} rows held back the trained head gets {told['by head']} right,"
+            f" the prompt {told['by prompt']} (guessing: {told['rows'] // len(given.labels)})\n"
         )
         rows = [("text", "label", "by head", "by prompt")]
         rows += [
@@ -209,7 +205,7 @@ async def _settle(
         ("billed elsewhere (gaia)", sums.money(found_sums.total("billed elsewhere"), network)),
     ]
     gas = await _gas(agent)
-    say.note(columns([*rows, ("gas", gas)], right=(1,)) + "\n")
+    say.note(columns([*rows, ("gas", gas.rough)], right=(1,)) + "\n")
     for what in found_sums.wrong():
         findings.check(False, what)
     findings.check(not found_sums.wrong(), "every sum holds to the unit")
@@ -238,13 +234,13 @@ async def _read_sums(agent: Agent, found: finder.NetworkFile, before: int) -> su
     )
 
 
-async def _gas(agent: Agent) -> str:
+async def _gas(agent: Agent) -> Money:
     rows = await agent._journal.commit(lambda tx: tx.every(r.Total, "gas|"))
-    return str(rows[0].amount if rows else agent.network.coin.zero())
+    return rows[0].amount if rows else agent.network.coin.zero()
 
 
 def _figures(
-    agent: Agent, found: sums.Sums, gas: str, result: RunResult, crashed: Any
+    agent: Agent, found: sums.Sums, gas: Money, result: RunResult, crashed: Any
 ) -> dict[str, Any]:
     network = agent.network
     nodes = [
@@ -262,7 +258,7 @@ def _figures(
         "settled_on_chain": sums.money(found.settled, network),
         "credit_left": sums.money(found.credit_left, network),
         "uncertain_debited": sums.money(found.uncertain_debited, network),
-        "gas": gas,
+        "gas": str(gas),
         "billed_elsewhere": sums.money(found.total("billed elsewhere"), network),
     }
 
