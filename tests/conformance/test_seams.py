@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import WALLET
 
 from agentkit.journal.journal import Journal
 from agentkit.market.allowance import Allowance
@@ -18,7 +19,6 @@ from agentkit.testing.conformance import (
     StoreConformance,
 )
 from agentkit.testing.fakes import FakeProvider, ToyRail
-from support import WALLET
 
 MODEL = "smollm2-135m"
 
@@ -32,7 +32,9 @@ class Both(ProviderConformance, RailConformance):
     async def desk(self, open_agent: Any) -> AsyncIterator[Desk]:
         async with open_agent() as agent:
             provider = agent._providers[self.provider]
-            rail = {"native": "channel", "hyperbolic": "prepaid", "gaia": "elsewhere"}[self.provider]
+            rail = {"native": "channel", "hyperbolic": "prepaid", "gaia": "elsewhere"}[
+                self.provider
+            ]
             yield Desk(provider, agent._rails[rail], agent._journal, agent._means.ledger, MODEL)
 
 

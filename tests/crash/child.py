@@ -8,11 +8,12 @@ import json
 import sys
 from pathlib import Path
 
+from support import toy
+
 from agentkit.artifacts import Dataset
 from agentkit.graph.builder import JobGraph
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import FakeProvider
-from support import toy
 
 ROWS = 40
 

@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+from support import WALLET
 
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.runtime import run as runs
-from support import WALLET
 
 CHILD = Path(__file__).with_name("child.py")
 ROWS = 40

@@ -208,7 +208,7 @@ async def test_a_native_job_outlives_its_client_and_is_not_done_again(
     )
     assert child.stdout
     run_id = child.stdout.readline().strip()
-    attempt, url = await running_job(open_agent, network, run_id)
+    attempt, _ = await running_job(open_agent, network, run_id)
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     child.stdout.close()
@@ -264,7 +264,7 @@ async def test_a_node_killed_after_it_accepted_is_replaced_by_the_alternate(
             data = graph.data("rows", source=rows_of(tmp_path, 400))
             graph.train("head", base="all-minilm-l6-v2", dataset=data)
             plan = await agent.plan(graph, balance=False)
-            assert [offer.provider_node for offer in plan.nodes[1].offers][0] == "lone"
+            assert plan.nodes[1].offers[0].provider_node == "lone"
             run = await agent.start(plan)
             attempt = await accepted_by(url, run)
             process.kill()

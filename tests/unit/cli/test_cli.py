@@ -172,7 +172,7 @@ def test_no_plan_within_the_limits_exits_3(cli: Any, tmp_path: Path) -> None:
     "budget", ["0.05", "5", "0.05 DOGE", "-1 USDC", "NaN USDC", "1e3 USDC", "0.0000001 USDC"]
 )
 def test_a_budget_that_is_no_amount_exits_2(cli: Any, budget: str) -> None:
-    failed(cli("plan", "graph.toml", "--budget", budget), 2, budget.split()[-1])
+    failed(cli("plan", "graph.toml", "--budget", budget), 2, budget.rsplit(maxsplit=1)[-1])
 
 
 def test_odd_options_exit_2(cli: Any) -> None:

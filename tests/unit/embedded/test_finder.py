@@ -72,7 +72,9 @@ def test_an_idle_network_ends_itself_with_its_children(tmp_path: Path) -> None:
     assert not (folder / finder.FILE).exists()
 
 
-def test_the_file_with_the_token_is_for_its_owner_only(network_folder: Path, network: object) -> None:
+def test_the_file_with_the_token_is_for_its_owner_only(
+    network_folder: Path, network: object
+) -> None:
     assert (network_folder / finder.FILE).stat().st_mode & 0o077 == 0
     for key in (network_folder / "keys").iterdir():
         assert key.stat().st_mode & 0o077 == 0

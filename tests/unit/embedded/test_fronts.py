@@ -106,9 +106,7 @@ class TestHyperbolic:
     def key(self, network: finder.NetworkFile) -> dict[str, str]:
         return {"Authorization": f"Bearer {network.providers['hyperbolic']['api_key']}"}
 
-    async def test_a_client_without_a_name_is_refused(
-        self, url: str, key: dict[str, str]
-    ) -> None:
+    async def test_a_client_without_a_name_is_refused(self, url: str, key: dict[str, str]) -> None:
         async with (
             aiohttp.ClientSession() as nameless,  # says Python/3… aiohttp/3…
             nameless.get(f"{url}/models", headers=key) as answer,

@@ -3,6 +3,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from support import WALLET, toy
 
 from agentkit.errors import AgentKitError, JournalDamaged, OverBudget, StoreUnavailable, WrongKey
 from agentkit.graph.builder import JobGraph
@@ -11,7 +12,6 @@ from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.journal.store import Outgoing, Tx
 from agentkit.market.seams import Record
-from support import WALLET, toy
 
 
 def note(text: str, topic: str = "t") -> e.NoteAdded:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from support import toy
 
 from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.errors import RunNotFound, StateCorrupt, StateError, StateForked, WrongKey
@@ -20,7 +21,6 @@ from agentkit.memory.ans104 import make_item, parse_item
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.memory import Memory
 from agentkit.memory.segments import APP, seal, unseal
-from support import toy
 
 SIGNER = KeySigner(b"\x11" * 32)
 
@@ -78,9 +78,7 @@ async def test_a_run_comes_back_with_its_artifacts_from_the_key_alone(
         graph = JobGraph("g")
         graph.infer("hello", model="m", prompt="the secret prompt")
         result = await market.run(graph)
-        before = {
-            stream: await market.journal.rows(stream) for stream in (result.run_id, e.WALLET)
-        }
+        before = {stream: await market.journal.rows(stream) for stream in (result.run_id, e.WALLET)}
         signer = KeySigner(b"\x22" * 32)
         async with served(weave) as url:
             memory = Memory(market.journal, signer, Gateways([url], rounds=1))
@@ -146,9 +144,7 @@ async def test_many_events_go_into_few_segments_and_come_back_in_order(
 # -- what must be refused ------------------------------------------------------------------------
 
 
-async def test_another_key_finds_nothing_and_starts_nothing(
-    tmp_path: Path, weave: Gateway
-) -> None:
+async def test_another_key_finds_nothing_and_starts_nothing(tmp_path: Path, weave: Gateway) -> None:
     async with served(weave) as url, remembering(tmp_path / "home", url) as (_, memory):
         await memory.note("t", "x")
         await memory.checkpoint()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import WALLET, usdc
 
 from agentkit.errors import NotAllowed, OverBudget
 from agentkit.journal import records as r
@@ -16,7 +17,6 @@ from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt
 from agentkit.market.seams import Transaction
 from agentkit.payments.budget import Budget
-from support import WALLET, usdc
 
 RACER = """
 import asyncio, sys

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import toy, usdc
 
 from agentkit.errors import (
     ConfigError,
@@ -29,7 +30,6 @@ from agentkit.planner import policy
 from agentkit.planner.planner import Wish, check_fresh, make_plan
 from agentkit.planner.solver import Candidate, longest_path, solve
 from agentkit.testing.fakes import USDC, FakeProvider
-from support import toy, usdc
 
 
 def chain(length: int = 3) -> JobGraph:
@@ -115,7 +115,9 @@ async def test_absurd_offers_are_left_out_with_the_reason(
         assert raised.value.rejections
 
 
-@pytest.mark.parametrize("error", [Unavailable("is down"), Refused("not today"), ConfigError("no key")])
+@pytest.mark.parametrize(
+    "error", [Unavailable("is down"), Refused("not today"), ConfigError("no key")]
+)
 async def test_a_provider_that_fails_does_not_fail_the_plan(
     tmp_path: Path, error: Exception
 ) -> None:
@@ -140,9 +142,7 @@ async def test_dear_alternates_are_dropped_to_fit_the_budget(tmp_path: Path) -> 
     async with toy(tmp_path) as market:
         generous = await market.plan(chain())
         least = sum((n.offer.at_most.units for n in generous.nodes if n.offer), 0)
-        tight = await make_plan(
-            chain().freeze(), market.market, Wish(budget=Money(least, USDC))
-        )
+        tight = await make_plan(chain().freeze(), market.market, Wish(budget=Money(least, USDC)))
         assert tight.at_most.units == least
         assert all(not node.alternates for node in tight.nodes)
         assert "break the budget" in tight.explain("n0")
@@ -169,7 +169,11 @@ async def test_time_is_bought_when_the_deadline_asks_for_it(tmp_path: Path) -> N
         relaxed = await make_plan(frozen, market.market, Wish(deadline=60))
         assert {n.offer.provider for n in relaxed.nodes if n.offer} == {"slow"}
         pressed = await make_plan(frozen, market.market, Wish(deadline=13))
-        assert sorted(n.offer.provider for n in pressed.nodes if n.offer) == ["quick", "quick", "slow"]
+        assert sorted(n.offer.provider for n in pressed.nodes if n.offer) == [
+            "quick",
+            "quick",
+            "slow",
+        ]
         with pytest.raises(PastDeadline) as raised:
             await make_plan(frozen, market.market, Wish(deadline=2))
         assert raised.value.earliest == pytest.approx(3.0)
@@ -250,7 +254,10 @@ async def test_policies_narrow_and_order(tmp_path: Path) -> None:
     assert names(policy.allow("dear", "native")(found)) == ["native", "dear"]
     assert names(policy.prefer("native", within="10%")(found)) == ["native", "cheap", "dear"]
     assert names(policy.prefer("native", within="9%")(found)) == ["cheap", "native", "dear"]
-    assert names((policy.deny("cheap") >> policy.prefer("dear", "900%"))(found)) == ["dear", "native"]
+    assert names((policy.deny("cheap") >> policy.prefer("dear", "900%"))(found)) == [
+        "dear",
+        "native",
+    ]
     assert names((policy.allow("gone") | policy.allow("dear"))(found)) == ["dear"]
     assert policy.attested(found) == []
     assert policy.max_price("0 USDC")(found) == []

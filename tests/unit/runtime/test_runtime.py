@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support import Toy, toy, usdc
 
 from agentkit.artifacts import Dataset, Json, Text
 from agentkit.errors import (
@@ -27,7 +28,6 @@ from agentkit.market.attempt import Attempt, Result
 from agentkit.market.task import Task
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import FakeProvider, ToyRail
-from support import Toy, toy, usdc
 
 
 def hello(**more: object) -> JobGraph:

@@ -89,9 +89,7 @@ def graph_of(node: InferNode) -> Any:
     return FrozenGraph.build("g", (node,))
 
 
-async def test_the_same_attempt_is_the_same_job(
-    bench: Bench, network: finder.NetworkFile
-) -> None:
+async def test_the_same_attempt_is_the_same_job(bench: Bench, network: finder.NetworkFile) -> None:
     for _ in range(3):
         status, _ = await bench.post("/jobs", bench.submission())
         assert status == 202
