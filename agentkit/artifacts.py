@@ -134,9 +134,12 @@ KINDS: dict[str, type[Artifact]] = {
 """Every kind of artifact by its name on the wire and in the journal."""
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True)
+
+
 def _json(value: Any) -> bytes:
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True).encode()
+        return _ENCODER.encode(value).encode()
     except (TypeError, ValueError) as wrong:
         raise WrongInput(
             f"a value cannot be stored as JSON: {wrong}",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import graphlib
 import json
 import random
@@ -135,6 +136,8 @@ async def measure(name: str, count: int, rounds: int) -> dict[str, object]:
     parents = shape(name, count)
     frozen = graph_of(name, parents)
     plain, own, size = [], [], 0
+    gc.collect()
+    gc.freeze()  # a full collection of what imports left takes longer than some whole rounds
     for _ in range(rounds):
         plain.append(await reference(parents))
         with tempfile.TemporaryDirectory() as folder:

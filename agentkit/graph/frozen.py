@@ -76,8 +76,9 @@ class FrozenGraph(BaseModel):
 
     def functions(self) -> dict[str, Callable[..., Any]]:
         """Return the function of every local node; raises WrongInput when one is not found."""
+        known = self._functions
         return {
-            node.name: self._functions.get(node.name) or callables.find(node.fn)
+            node.name: known.get(node.name) or callables.find(node.fn)
             for node in self.nodes
             if isinstance(node, LocalNode)
         }
