@@ -139,7 +139,7 @@ class Plan(Value):
         rows: list[tuple[str, ...]] = [HEADINGS]
         rows += [self._row(planned) for planned in self.nodes]
         rows += [
-            (fee.name, "fee", "-", fee.on, str(fee.price), str(fee.at_most), "", "")
+            (fee.name, "fee", "-", fee.on, fee.price.rough, fee.at_most.rough, "", "")
             for fee in self.fees
         ]
         limits = [f"of {self.budget}"] if self.budget else []

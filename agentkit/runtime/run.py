@@ -155,7 +155,11 @@ class Run:
 
 
 async def start(means: Means, plan: Plan) -> Run:
-    """Reserve the plan's worst case and begin; raises OverBudget with nothing spent."""
+    """Reserve the plan's worst case and begin.
+
+    Raises OverBudget and WrongInput (a function of the graph cannot be found) with nothing spent.
+    """
+    plan.graph.adopt(None)
     run = f"r{secrets.token_hex(4)}"
     started = e.RunStarted(plan=plan)
     lease = means.journal.lease(run)

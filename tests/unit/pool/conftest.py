@@ -29,12 +29,18 @@ def children() -> Callable[[str], list[psutil.Process]]:
 
     def find(word: str) -> list[psutil.Process]:
         return [
-            child
-            for child in psutil.Process().children(recursive=True)
-            if child.status() != psutil.STATUS_ZOMBIE and word in " ".join(child.cmdline())
+            child for child in psutil.Process().children(recursive=True) if lives_as(child, word)
         ]
 
     return find
+
+
+def lives_as(process: psutil.Process, word: str) -> bool:
+    """Whether a process is alive and has a word in its command line."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and word in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # it ended between two looks
+        return False
 
 
 @pytest.fixture

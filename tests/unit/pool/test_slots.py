@@ -48,7 +48,7 @@ async def test_a_killed_child_loses_its_call_and_the_next_one_works(
     module: str,
 ) -> None:
     lost = start(pool, "lost", kind, long)
-    await until(lambda: begun)
+    await until(lambda: begun and children(module))
     await asyncio.sleep(0.2)
     (child,) = children(module)
     child.send_signal(signal.SIGKILL)
