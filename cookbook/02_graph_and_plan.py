@@ -90,7 +90,7 @@ print({node.name: node.offer.provider for node in elsewhere.nodes if node.offer}
 
 # %%
 plan.save(source.with_name("plan.json"))
-assert ak.Plan.load(source.with_name("plan.json")) == plan
+assert ak.Plan.load(source.with_name("plan.json")).id == plan.id
 result = ak.run(plan)
 print(result[score].value, result[wet].value)
 print("paid", result.paid, "of at most", plan.at_most)
