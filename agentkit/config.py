@@ -1,8 +1,9 @@
 """Settings, and where each of them came from.
 
 Order: arguments, then environment (`AGENTKIT_…`), then `./agentkit.toml`, then
-`~/.config/agentkit/config.toml`, then defaults.  Secrets are named by the environment variable
-that holds them and never stand in a file.  A real network is set in a file or by argument only.
+`~/.config/agentkit/config.toml`, then defaults.  `AGENTKIT_CONFIG` names one file to read instead
+of those two.  Secrets are named by the environment variable that holds them and never stand in a
+file.  A real network is set in a file or by argument only.
 """
 
 from __future__ import annotations
@@ -131,9 +132,7 @@ class Settings(BaseSettings):
     @classmethod
     def read(cls, file: Path | None = None, **arguments: Any) -> Settings:
         """Read the settings; raises ConfigError naming the key and where it was found."""
-        if file is not None and not file.is_file():
-            raise ConfigError(f"there is no file {file}", hint="check the path after --config")
-        files = [file or LOCAL_FILE, USER_FILE.expanduser()]
+        files = _files(file)
         sources: dict[str, str] = {}
 
         class Sourced(cls):  # type: ignore[valid-type,misc]  # sources are fixed per class
@@ -160,6 +159,18 @@ class Settings(BaseSettings):
             raise _config_error(wrong, sources) from wrong
         settings._origins.update(sources)
         return settings
+
+
+def _files(named: Path | None) -> list[Path]:
+    """Return the files to read, the first one wins; raises ConfigError when a named one is gone."""
+    only = os.environ.get("AGENTKIT_CONFIG")
+    asked = {"--config": named, "AGENTKIT_CONFIG": Path(only) if only else None}
+    for where, path in asked.items():
+        if path is not None and not path.is_file():
+            raise ConfigError(f"there is no file {path}", hint=f"check the path in {where}")
+    if only:
+        return [named or Path(only)]
+    return [named or LOCAL_FILE, USER_FILE.expanduser()]
 
 
 class _Environment(EnvSettingsSource):

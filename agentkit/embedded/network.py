@@ -245,6 +245,7 @@ class EmbeddedNetwork:
         app = web.Application(middlewares=[self._check_token])
         app.add_routes([web.get("/health", self._health), web.post("/stop", self._stop)])
         app.add_routes([web.get("/executions", self._executions)])
+        app.add_routes([web.get("/vouchers", self._vouchers)])
         return app
 
     @web.middleware
@@ -266,6 +267,14 @@ class EmbeddedNetwork:
         """Return every node's execution log."""
         logs = {name: await node.jobs.executions() for name, node in self._nodes.items()}
         return web.json_response(logs)
+
+    async def _vouchers(self, request: web.Request) -> web.Response:
+        """Return every node's voucher book."""
+        books = {name: await node.book.books() for name, node in self._nodes.items()}
+        shown = {"channel", "payer", "cumulative", "tasks", "settled"}
+        return web.json_response(
+            {n: [row.model_dump(include=shown) for row in rows] for n, rows in books.items()}
+        )
 
 
 async def serve(folder: Path, *, idle: float = IDLE_SECONDS, port: int = 0) -> None:

@@ -91,10 +91,14 @@ class JobStatus(Value):
 
 
 class Evidence(Value):
-    """What backs a result: the provider's signature over (attempt, result, units)."""
+    """What backs a result: the provider's signature over (attempt, result, units).
+
+    `reference`: the provider's own id of the answer, by which its bills can be checked.
+    """
 
     signer: str = ""
     signature: str = ""
+    reference: str = ""
 
 
 @dataclass(frozen=True)

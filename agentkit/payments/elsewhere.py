@@ -41,6 +41,7 @@ class ElsewhereRail:
             amount=result.price,
             result=result.digest,
             usage=result.usage,
+            evidence=result.evidence,
             at=tx.now,
         )
         return receipt, []

@@ -24,7 +24,7 @@ from agentkit.errors import (
     Unavailable,
 )
 from agentkit.graph.nodes import InferNode
-from agentkit.market.attempt import Attempt, JobStatus, Message, Payment, Result
+from agentkit.market.attempt import Attempt, Evidence, JobStatus, Message, Payment, Result
 from agentkit.market.chain import Network
 from agentkit.market.offer import Offer, Pays, charge, priced
 from agentkit.market.seams import ProviderInfo
@@ -232,7 +232,8 @@ class OpenAI:
             raise BadOutput(f"it answered with {model!r}, not {offer.model!r}", provider=self.name)
         price = charge(self._network.currency, offer.rates, usage)
         output = Text.of(str(text or "").strip().encode())
-        return Result((output,), usage, price, model=model)
+        evidence = Evidence(reference=str(document.get("id") or "")[:100])
+        return Result((output,), usage, price, evidence, model)
 
     def _usage(self, task: Task, counted: Mapping[str, Any]) -> dict[str, int]:
         """Return the endpoint's own counts; one it leaves out is taken at its most."""

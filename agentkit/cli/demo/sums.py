@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,22 +19,35 @@ from agentkit.providers.openai import USER_AGENT
 
 @dataclass(frozen=True)
 class Sums:
-    """Amounts in units of the currency; wallet balances as the token contract tells them."""
+    """Amounts in units of the currency; wallet balances as the token contract tells them.
+
+    `transfers`: each top-up in the token's log.  `debits`: what the prepaid node took, by answer.
+    `promised` and `tasks`: the newest vouchers in the native nodes' books.
+    """
 
     before: int
     after: int
     claimed: int
-    topped_up: int
-    debited: int
+    transfers: tuple[int, ...]
+    debits: Mapping[str, int]
+    promised: int
+    tasks: int
     receipts: tuple[Receipt, ...]
 
     def total(self, standing: Standing, rail: str | None = None) -> int:
         """Return the sum of the receipts of one standing, of one rail if it is named."""
-        return sum(
-            receipt.amount.units
+        return sum(receipt.amount.units for receipt in self._receipts(standing, rail))
+
+    def _receipts(self, standing: Standing, rail: str | None = None) -> list[Receipt]:
+        return [
+            receipt
             for receipt in self.receipts
             if receipt.standing == standing and rail in (None, receipt.attempt.rail)
-        )
+        ]
+
+    @property
+    def topped_up(self) -> int:
+        return sum(self.transfers)
 
     @property
     def settled(self) -> int:
@@ -42,23 +55,43 @@ class Sums:
         return self.claimed + self.topped_up
 
     @property
+    def debited(self) -> int:
+        return sum(self.debits.values())
+
+    @property
+    def debited_for_receipts(self) -> int:
+        """What the prepaid node took for the very answers that our receipts name."""
+        named = {receipt.evidence.reference for receipt in self._receipts("paid", "prepaid")}
+        return sum(units for answer, units in self.debits.items() if answer in named)
+
+    @property
     def uncertain_debited(self) -> int:
-        """What the prepaid node debited for attempts whose outcome we never learnt."""
-        return self.debited - self.total("paid", "prepaid")
+        """What the prepaid node took for attempts whose outcome we never learnt."""
+        return self.debited - self.debited_for_receipts
 
     @property
     def credit_left(self) -> int:
         return self.topped_up - self.debited
 
+    def paid_twice(self) -> int:
+        """Count payments beyond one a purchase: in receipts, and in the nodes' voucher books."""
+        paid = self._receipts("paid")
+        receipts = len(paid) - len({receipt.attempt.purchase for receipt in paid})
+        by_channel = [receipt for receipt in self._receipts("paid", "channel") if receipt.amount]
+        vouchers = self.tasks - len({receipt.attempt.purchase for receipt in by_channel})
+        return receipts + abs(vouchers)
+
     def wrong(self) -> list[str]:
         """Return every sum that does not hold, to the unit."""
+        channel, prepaid = self.total("paid", "channel"), self.total("paid", "prepaid")
         checks = {
             "wallet before - after = claims + top-ups": self.before - self.after == self.settled,
-            "claims = receipts paid by channel": self.claimed == self.total("paid", "channel"),
-            "debits cover the receipts paid from credit": self.uncertain_debited >= 0,
+            "claims = vouchers in the nodes' books": self.claimed == self.promised,
+            "claims = receipts paid by channel": self.claimed == channel,
+            "debits of the same answers = receipts paid from credit": self.debited_for_receipts
+            == prepaid,
             "debits stay within the credit": self.credit_left >= 0,
-            "receipts = claims + debits of the same attempts": self.total("paid")
-            == self.claimed + self.debited - self.uncertain_debited,
+            "no top-up without a purchase": all(self.transfers),
         }
         return [what for what, holds in checks.items() if not holds]
 
@@ -73,12 +106,21 @@ async def claimed_by_providers(chain: ChainClient, network: Network, payer: str)
     return sum(abi.numbers(log.data)[0] for log in claims if log.topics[1] in mine)
 
 
-async def transferred(chain: ChainClient, network: Network, payer: str, payee: str) -> int:
-    """Return what a payer transferred to a payee, from the token's own log."""
+async def transfers(
+    chain: ChainClient, network: Network, payer: str, payee: str
+) -> tuple[int, ...]:
+    """Return what a payer transferred to a payee each time, from the token's own log."""
     head = await chain.head()
     topics: list[bytes | None] = [abi.TRANSFER, address_word(payer), address_word(payee)]
     logs = await chain.logs(network.token, topics, 0, head)
-    return sum(abi.numbers(log.data)[0] for log in logs)
+    return tuple(abi.numbers(log.data)[0] for log in logs)
+
+
+def vouchers(found: finder.NetworkFile, payer: str) -> tuple[int, int]:
+    """Return (units promised, tasks) of a payer's newest vouchers in the native nodes' books."""
+    books = finder.ask(found, "/vouchers").values()
+    mine = [row for rows in books for row in rows if row["payer"].lower() == payer.lower()]
+    return sum(row["cumulative"] for row in mine), sum(row["tasks"] for row in mine)
 
 
 async def credit_books(found: finder.NetworkFile) -> dict[str, Any]:
@@ -94,9 +136,3 @@ async def credit_books(found: finder.NetworkFile) -> dict[str, Any]:
 def money(units: int, network: Network) -> str:
     """Return units of the currency as text."""
     return str(Money(units, network.currency))
-
-
-def count_paid_twice(receipts: Sequence[Receipt]) -> int:
-    """Return how many purchases have more than one receipt that says paid."""
-    paid = [receipt.attempt.purchase for receipt in receipts if receipt.standing == "paid"]
-    return len(paid) - len(set(paid))

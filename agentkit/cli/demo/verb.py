@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,22 +59,32 @@ def demo(
     ] = None,
     keep: Annotated[bool, typer.Option(help="keep the demo's folder")] = False,
     as_json: say.AsJson = False,
+    quiet: say.Quiet = False,
 ) -> None:
     """Run the main job on the embedded network: plan, run, pay, crash, resume, restore."""
     given = read(file)
-    with _folders(keep=keep) as folder:
+    silence = redirect_stderr(io.StringIO()) if quiet else nullcontext()
+    with _folders(keep=keep) as folder, silence:
         findings = asyncio.run(_demo(folder, given))
-    if as_json:
-        say.result(findings.figures, "", as_json=True)
     if findings.wrong:
         raise RunError(f"{len(findings.wrong)} of the demo's claims do not hold: {findings.wrong}")
-    say.note("\nall of it holds")
+    say.note("\nall of it holds", quiet=quiet)
+    if as_json:
+        say.result(findings.figures, "", as_json=True)
 
 
 @contextmanager
 def _folders(*, keep: bool) -> Iterator[Path]:
-    """Make the demo's own folders, point this process and its children at them, clean up."""
+    """Make the demo's own folders, point this process and its children at them, clean up.
+
+    The user's own settings do not count here: the demo never leaves the embedded network.
+    """
     folder = Path(tempfile.mkdtemp(prefix="agentkit-demo-"))
+    for name in [name for name in os.environ if name.startswith("AGENTKIT_")]:
+        if name != "AGENTKIT_MODELS":
+            del os.environ[name]
+    (folder / "agentkit.toml").touch()
+    os.environ["AGENTKIT_CONFIG"] = str(folder / "agentkit.toml")
     os.environ["AGENTKIT_HOME"] = str(folder / "home")
     os.environ["AGENTKIT_NETWORK"] = str(folder / "network")
     try:
@@ -209,7 +220,7 @@ async def _settle(
     for what in found_sums.wrong():
         findings.check(False, what)
     findings.check(not found_sums.wrong(), "every sum holds to the unit")
-    twice = sums.count_paid_twice(found_sums.receipts)
+    twice = found_sums.paid_twice()
     findings.check(twice == 0, "no purchase was paid twice")
     findings.figures = _figures(agent, found_sums, gas, result, await agent.status(crashed.run))
     findings.figures["crash"] = {
@@ -224,12 +235,15 @@ async def _read_sums(agent: Agent, found: finder.NetworkFile, before: int) -> su
     chain, network, payer = agent._chain, agent.network, agent.address
     payee = found.providers["hyperbolic"]["payee"]
     books = await sums.credit_books(found)
+    promised, tasks = await asyncio.to_thread(sums.vouchers, found, payer)
     return sums.Sums(
         before=before,
         after=await token_balance(chain, network, payer),
         claimed=await sums.claimed_by_providers(chain, network, payer),
-        topped_up=await sums.transferred(chain, network, payer, payee),
-        debited=books["debited"],
+        transfers=await sums.transfers(chain, network, payer, payee),
+        debits={row["answer"]: row["units"] for row in books["debits"]},
+        promised=promised,
+        tasks=tasks,
         receipts=tuple(await agent.receipts()),
     )
 

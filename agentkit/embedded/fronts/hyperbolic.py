@@ -42,7 +42,7 @@ TEMPLATE_TOKENS = 64
 SCHEMA = """
 create table if not exists topups(tx text primary key, units integer not null) strict;
 create table if not exists debits(
-  id integer primary key, units integer not null, input integer not null,
+  answer text primary key, units integer not null, input integer not null,
   output integer not null, at real not null
 ) strict;
 """
@@ -80,13 +80,14 @@ class Credit:
         found = self._db.execute("select 1 from topups where tx=?", (transaction,))
         return found.fetchone() is not None
 
-    def debit(self, units: int, usage: Mapping[str, int]) -> None:
-        row = (units, usage.get("input", 0), usage.get("output", 0), time.time())
-        self._db.execute("insert into debits(units, input, output, at) values(?,?,?,?)", row)
+    def debit(self, answer: str, units: int, usage: Mapping[str, int]) -> None:
+        row = (answer, units, usage.get("input", 0), usage.get("output", 0), time.time())
+        self._db.execute("insert into debits values(?,?,?,?,?)", row)
 
     def debits(self) -> list[dict[str, Any]]:
-        rows = self._db.execute("select units, input, output, at from debits order by id")
-        return [dict(zip(("units", "input", "output", "at"), row, strict=True)) for row in rows]
+        names = ("answer", "units", "input", "output", "at")
+        rows = self._db.execute(f"select {', '.join(names)} from debits order by rowid")  # noqa: S608
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def _sum(self, query: str) -> int:
         return int(self._db.execute(query).fetchone()[0] or 0)
@@ -198,7 +199,7 @@ class Hyperbolic:
             "input": answer["usage"]["prompt_tokens"],
             "output": answer["usage"]["completion_tokens"],
         }
-        self._credit.debit(self._cost(usage["input"], usage["output"]), usage)
+        self._credit.debit(answer["id"], self._cost(usage["input"], usage["output"]), usage)
         return web.json_response(answer)
 
     def _cost(self, tokens_in: int, tokens_out: int) -> int:

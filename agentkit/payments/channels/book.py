@@ -93,6 +93,10 @@ class VoucherBook:
         )
         return await self._journal.commit(lambda tx: _book(tx, taken))
 
+    async def books(self) -> list[r.BookedChannel]:
+        """Return every channel this node was ever paid on."""
+        return await self._journal.commit(lambda tx: tx.every(r.BookedChannel))
+
     async def best(self, channel: str) -> dict[str, Any]:
         """Return the newest voucher of a channel, for a payer that lost its books."""
         booked = await self._booked(channel)
