@@ -214,7 +214,7 @@ class Agent:
         await run.cancel()
 
     async def stop(self) -> None:
-        """Pause every run of this process: buy nothing more, settle what is under way."""
+        """Pause every run of this process; see `Run.stop`."""
         for run in list(self._running):
             await run.stop()
 

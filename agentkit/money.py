@@ -69,7 +69,7 @@ class Money:
             raise BadAmount(f"{self.units} is negative")
 
     @classmethod
-    def parse(cls, text: object) -> Money:
+    def parse(cls, text: str | Money) -> Money:
         """Read `"0.05 USDC"`; raises BadAmount for anything else, floats and NaN included."""
         if isinstance(text, Money):
             return text
@@ -174,7 +174,7 @@ class Rate:
     unit: str
 
     @classmethod
-    def parse(cls, text: object) -> Rate:
+    def parse(cls, text: str | Rate) -> Rate:
         """Read `"0.10 USDC per 1M tokens"` or `"0.002 USDC per row"`."""
         if isinstance(text, Rate):
             return text

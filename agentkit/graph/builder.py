@@ -193,9 +193,7 @@ class JobGraph:
     ) -> Ref[R]: ...
 
     @overload
-    def local(
-        self, name: str, fn: Callable[..., R], /, *refs: Ref[Artifact], **more: Any
-    ) -> Ref[R]: ...
+    def local(self, name: str, fn: Callable[[], Any], /, **more: Any) -> Ref[Json]: ...
 
     @overload
     def local(self, name: str, fn: Callable[[A], Any], a: Ref[A], /, **more: Any) -> Ref[Json]: ...
@@ -207,7 +205,42 @@ class JobGraph:
 
     @overload
     def local(
-        self, name: str, fn: Callable[..., Any], /, *refs: Ref[Artifact], **more: Any
+        self,
+        name: str,
+        fn: Callable[[A, B, C], Any],
+        a: Ref[A],
+        b: Ref[B],
+        c: Ref[C],
+        /,
+        **more: Any,
+    ) -> Ref[Json]: ...
+
+    @overload
+    def local(
+        self,
+        name: str,
+        fn: Callable[..., R],
+        a: Ref[Any],
+        b: Ref[Any],
+        c: Ref[Any],
+        d: Ref[Any],
+        /,
+        *refs: Ref[Any],
+        **more: Any,
+    ) -> Ref[R]: ...
+
+    @overload
+    def local(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        a: Ref[Any],
+        b: Ref[Any],
+        c: Ref[Any],
+        d: Ref[Any],
+        /,
+        *refs: Ref[Any],
+        **more: Any,
     ) -> Ref[Json]: ...
 
     def local(self, name: str, fn: Callable[..., Any], /, *refs: Ref[Any], **more: Any) -> Ref[Any]:

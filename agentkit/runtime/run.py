@@ -138,7 +138,7 @@ class Run:
         self._task.add_done_callback(lambda _: told(self))
 
     async def stop(self) -> None:
-        """Pause: buy nothing more, settle what is under way, record where it stands."""
+        """Pause: buy nothing more, leave only what can be found again, record where it stands."""
         self._execution.stop()
         await asyncio.wait([self._task])
 

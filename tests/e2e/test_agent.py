@@ -1,0 +1,96 @@
+"""An agent that runs unattended: it finishes what a crash left behind, and keeps a schedule."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentkit.agent import every
+from agentkit.artifacts import Text
+from agentkit.errors import ConfigError, RunFailed, WrongInput
+from agentkit.graph.builder import JobGraph
+from agentkit.runtime.run import RunResult
+
+
+def rows(folder: Path, count: int) -> Path:
+    path = folder / "rows.jsonl"
+    path.write_text("".join(f'{{"n": "row {n}"}}\n' for n in range(count)))
+    return path
+
+
+def mapped(folder: Path) -> JobGraph:
+    graph = JobGraph("mapped")
+    table = graph.data("rows", source=rows(folder, 12))
+    graph.infer("said", model="smollm2-135m", over=table, prompt="{n}", max_tokens=6)
+    return graph
+
+
+def with_a_lambda() -> JobGraph:
+    graph = JobGraph("lambda")
+    text = graph.infer("greet", model="smollm2-135m", prompt="Hi.", max_tokens=4)
+    graph.local("size", lambda text: len(text.text), text)
+    return graph
+
+
+async def test_every_run_that_was_left_is_finished_and_one_that_cannot_be_is_reported(
+    open_agent: Any, tmp_path: Path
+) -> None:
+    async with open_agent() as agent:
+        left = [
+            await agent.start(await agent.plan(graph, balance=False))
+            for graph in (mapped(tmp_path), with_a_lambda())
+        ]
+        for run in left:
+            await run.stop()
+        assert {run.status.outcome for run in left} == {"paused"}
+        ids = [run.id for run in left]
+    async with open_agent() as agent:
+        outcomes = await agent.resume_all()
+        assert list(outcomes) == sorted(ids)
+        assert isinstance(outcomes[ids[0]], RunResult)
+        assert len(outcomes[ids[0]]["said"].rows()) == 12  # type: ignore[index,union-attr]
+        assert isinstance(outcomes[ids[1]], WrongInput)
+        assert "ak.resume" in outcomes[ids[1]].hint  # type: ignore[union-attr]
+        again = await agent.resume_all(graphs=[with_a_lambda()])
+        assert list(again) == [ids[1]]
+        assert isinstance(again[ids[1]], RunResult)
+        assert await agent.resume_all() == {}
+
+
+async def test_a_run_is_cancelled_from_another_process(open_agent: Any, tmp_path: Path) -> None:
+    """Two agents of one wallet: one works, the other ends its run and gets the hold back."""
+    async with open_agent() as one, open_agent() as other:
+        run = await one.start(await one.plan(mapped(tmp_path), balance=False))
+        await other.cancel(run.id)
+        with pytest.raises(RunFailed, match="failed"):
+            await run.result()
+        assert (await other.status(run.id)).outcome == "cancelled"
+        assert not (await other.balances()).held
+
+
+async def test_what_is_missed_is_counted_and_not_made_up() -> None:
+    ticks = []
+    async for tick in every(timedelta(seconds=0.2)):
+        ticks.append(tick)
+        if len(ticks) == 2:
+            await asyncio.sleep(0.5)  # work that runs over two moments
+        if len(ticks) == 4:
+            break
+    assert [tick.missed for tick in ticks] == [0, 0, 2, 0]
+    assert ticks[2].at - ticks[1].at == pytest.approx(0.6)
+    with pytest.raises(ConfigError):
+        await anext(every(timedelta(0)))
+
+
+async def test_findings_are_there_for_the_next_process(open_agent: Any) -> None:
+    graph = JobGraph("find")
+    greet = graph.infer("greet", model="smollm2-135m", prompt="Hi.", max_tokens=4)
+    async with open_agent() as agent:
+        result = await agent.run(graph)
+        assert isinstance(result[greet], Text)
+        await agent.memory.note("findings", result.summary())
+    async with open_agent() as agent:
+        assert result.run_id in (await agent.memory.latest("findings") or "")
+        assert await agent.memory.latest("nothing") is None

@@ -1,0 +1,51 @@
+"""What an editor must accept and refuse: checked by `mypy --strict`, never run.
+
+An unused `type: ignore` is an error too, so each one below proves that the mistake is seen.
+"""
+
+from datetime import timedelta
+from typing import Literal, assert_type
+
+import agentkit as ak
+
+graph = ak.JobGraph("typed")
+rows = graph.data("rows", source="rows.jsonl")
+assert_type(rows, ak.Ref[ak.Dataset])
+train, held = graph.split("parts", rows, at=0.9, seed=7)
+assert_type(train, ak.Ref[ak.Dataset])
+tuned = graph.train("tune", base="smollm2-135m", dataset=train, needs=ak.Needs(gpu="A100-80GB"))
+assert_type(tuned, ak.Ref[ak.Model])
+assert_type(graph.infer("one", model=tuned, prompt="hello"), ak.Ref[ak.Text])
+assert_type(
+    graph.infer("pick", model="m", prompt="wet?", output=Literal["yes", "no"]), ak.Ref[ak.Json]
+)
+assert_type(graph.infer("each", model="m", prompt="{text}", over=held), ak.Ref[ak.Dataset])
+assert_type(
+    graph.infer("vectors", model="m", prompt="{text}", over=held, output=ak.Embedding),
+    ak.Ref[ak.Embedding],
+)
+
+
+def count(table: ak.Dataset) -> ak.Json:
+    return ak.Json.dump(len(table.rows()))
+
+
+assert_type(graph.local("count", count, held), ak.Ref[ak.Json])
+
+graph.train("a", base="m", dataset=tuned)  # type: ignore[arg-type]
+graph.infer("b", model=rows, prompt="p")  # type: ignore[arg-type]
+graph.split("c", tuned, at=0.5)  # type: ignore[arg-type]
+graph.local("d", count, tuned)  # type: ignore[arg-type]
+ak.Money.parse(0.05)  # type: ignore[arg-type]
+
+
+async def plan_and_run() -> None:
+    async with ak.Agent.from_config() as agent:
+        plan = await agent.plan(graph, budget="25 USDC", deadline=timedelta(hours=6))
+        run = await agent.start(plan)
+        async for event in run.events():
+            print(event)
+        result = await run.result()
+        assert_type(result[tuned], ak.Model)
+        assert_type(result.paid, ak.Money)
+        await agent.plan(graph, budget=25.0)  # type: ignore[arg-type]

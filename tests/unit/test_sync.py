@@ -1,0 +1,129 @@
+"""The blocking twins: in scripts, inside a running loop, and when they are interrupted."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support import usdc
+
+from agentkit.embedded import finder
+from agentkit.money import Money
+
+ROWS = 24
+GRAPH = """
+import sys, agentkit as ak
+graph = ak.JobGraph("rows")
+rows = graph.data("rows", source="rows.jsonl")
+said = graph.infer("said", model="smollm2-135m", over=rows, prompt="{n}", max_tokens=6)
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(
+    network: finder.NetworkFile,
+    network_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    monkeypatch.setenv("AGENTKIT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("AGENTKIT_NETWORK", str(network_folder))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text("".join(f'{{"n": "row {n}"}}\n' for n in range(ROWS)))
+    return tmp_path
+
+
+@contextmanager
+def script(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-W", "error", "-c", code, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def output(code: str, *arguments: str) -> str:
+    with script(code, *arguments) as process:
+        told, _ = process.communicate(timeout=90)
+    assert process.returncode == 0
+    return told
+
+
+def test_they_work_inside_a_running_loop() -> None:
+    code = (
+        GRAPH + "import asyncio\n"
+        "async def main():\n"
+        "    plan = ak.plan(graph, budget='0.1 USDC', balance=False)\n"
+        "    result = ak.run(plan)\n"
+        f"    assert len(result[said].rows()) == {ROWS}\n"
+        "    assert ak.status(result.run_id).outcome == 'done'\n"
+        "    print(result.paid)\n"
+        "asyncio.run(main())\n"
+    )
+    assert usdc("0") < Money.parse(output(code).strip()).bind(usdc("1").asset) < usdc("0.1")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_pauses_the_run_and_the_next_process_goes_on(number: int) -> None:
+    code = (
+        GRAPH + "try:\n"
+        "    ak.run(graph, budget='0.1 USDC')\n"
+        "except ak.RunPaused as paused:\n"
+        "    assert paused.command == f'agentkit resume {paused.run_id}'\n"
+        "    state = ak.status(paused.run_id)\n"
+        "    left = [a for p in state.purchases.values() for a in p.open.values()]\n"
+        "    assert all(a.provider == 'native' for a in left)  # which can be asked later\n"
+        "    print(paused.run_id, len(state.items['said']), flush=True)\n"
+    )
+    look = (
+        "import agentkit as ak, time\n"
+        "while not [r for r in ak.status() if ak.status(r.run).items.get('said')]:\n"
+        "    time.sleep(0.02)\n"
+    )
+    with script(code) as paused:
+        output(look)  # until items are bought
+        assert paused.poll() is None
+        paused.send_signal(number)
+        told, _ = paused.communicate(timeout=60)
+    assert paused.returncode == 0
+    run, done = told.split()
+    assert 0 < int(done) < ROWS  # it was in the middle
+    again = (
+        "import agentkit as ak, sys\n"
+        "result = ak.resume(sys.argv[1])\n"
+        "purchases = {x.attempt.purchase for x in result.receipts}\n"
+        "print(len(result['said'].rows()), len(result.receipts), len(purchases))\n"
+    )
+    assert output(again, run).split() == [str(ROWS)] * 3
+
+
+def test_the_command_line_pauses_and_says_how_to_go_on(here: Path) -> None:
+    (here / "graph_here.py").write_text(GRAPH)
+    command = [sys.executable, "-m", "agentkit"]
+    with subprocess.Popen(
+        [*command, "run", "graph_here.py:graph", "--yes"], stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stderr
+        lines = []
+        for line in running.stderr:
+            lines.append(line)
+            if "items done" in line:
+                break
+        running.send_signal(signal.SIGTERM)
+        rest = running.stderr.read()
+        assert running.wait(timeout=60) == 4
+    (run,) = {line.split()[1] for line in lines if line.startswith("run ")}
+    assert f"agentkit resume {run}" in rest
+    resumed = subprocess.run([*command, "resume", run, "--quiet"], check=False, timeout=90)
+    assert resumed.returncode == 0
+
+
+def test_the_process_ends_soon_after_its_last_line() -> None:
+    began = time.monotonic()
+    output("import agentkit as ak\nassert ak.status() == []\n")
+    assert time.monotonic() - began < 10
