@@ -1,0 +1,48 @@
+"""The notebooks, each executed in a real kernel."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from agentkit.embedded import finder
+
+COOKBOOK = Path(__file__).parents[2] / "cookbook"
+NOTEBOOKS = sorted(path.name for path in COOKBOOK.glob("[0-9]*.py"))
+
+
+@pytest.fixture(scope="module")
+def runner() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("cookbook_run", COOKBOOK / "run.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_there_are_three() -> None:
+    assert len(NOTEBOOKS) == 3
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_runs_from_its_first_cell_to_its_last(
+    name: str,
+    runner: ModuleType,
+    network: finder.NetworkFile,
+    network_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AGENTKIT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("AGENTKIT_NETWORK", str(network_folder))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", ":".join(sys.path))
+    monkeypatch.chdir(tmp_path)
+    notebook = runner.execute(COOKBOOK / name)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    shown = "".join(o.get("text", "") for cell in code for o in cell.outputs)
+    assert "paid" in shown
