@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
@@ -50,12 +50,12 @@ class Journal:
             raise as_ours(home / "state.db", wrong) from wrong
         return cls(home)
 
-    async def commit(self, work: Callable[[Tx], T]) -> T:
-        """Run a work in the writer's transaction; returns when it is on disk.
+    def commit(self, work: Callable[[Tx], T]) -> Awaitable[T]:
+        """Run a work in the writer's transaction; what is returned is done when it is on disk.
 
         Not undone by cancellation: a work that was queued is written.
         """
-        return await self._writer.submit(work)
+        return self._writer.submit(work)
 
     async def rows(self, stream: str, after: int = 0, most: int = -1) -> list[Row]:
         """Return a stream's rows after number `after`."""

@@ -204,15 +204,11 @@ class Execution:
         self.changed.set()
 
     async def _inputs(self, node: Node) -> dict[str, Artifact]:
-        return {
-            what: (await self._outputs_of(ref.node))[ref.output] for what, ref, _ in node.edges()
-        }
-
-    async def _outputs_of(self, name: str) -> tuple[Artifact, ...]:
-        if name not in self._outputs:
-            produced = self.state.done[name]
-            self._outputs[name] = tuple([await self._means.get(p) for p in produced])
-        return self._outputs[name]
+        for parent in self._graph.parents[node.name]:
+            if parent not in self._outputs:  # an earlier process made them
+                produced = self.state.done[parent]
+                self._outputs[parent] = tuple([await self._means.get(p) for p in produced])
+        return {what: self._outputs[ref.node][ref.output] for what, ref, _ in node.edges()}
 
     # -- bought nodes ----------------------------------------------------------------------------
 
