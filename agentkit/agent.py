@@ -288,19 +288,17 @@ class Agent:
 
     async def _open(self) -> None:
         self.loop = asyncio.get_running_loop()
-        network, signer, found = await self._network_and_key()
-        self.network: Network = network
-        self._signer: Signer = signer
-        self._embedded = found
+        self.network, self._embedded = await network_of(self.settings)
+        self._signer = await self._key()
         self._journal = await Journal.open(self.home, self.address)
         self._stack.push_async_callback(self._journal.close)
-        self._chain = Web3Chain(network)
+        self._chain = Web3Chain(self.network)
         self._stack.push_async_callback(self._chain.close)
-        allowance = self.settings.allowance.bind(network.currency)
+        allowance = self.settings.allowance.bind(self.network.currency)
         self._rails = self._open_rails(allowance)
-        self._providers = self._open_providers(found)
+        self._providers = self._open_providers(self._embedded)
         folder = Path.cwd()
-        self.memory = Memory(self._journal, signer, self._open_gateways(found))
+        self.memory = Memory(self._journal, self._signer, self._open_gateways(self._embedded))
         self.memory.start()
         self._stack.push_async_callback(self.memory.close)
         self._means = Means(
@@ -314,21 +312,15 @@ class Agent:
             before_pay=self._seal_before,
         )
         self._market = Market(
-            network, self._providers, self._rails, allowance, self.address, folder
+            self.network, self._providers, self._rails, allowance, self.address, folder
         )
 
-    async def _network_and_key(self) -> tuple[Network, Signer, finder.NetworkFile | None]:
-        if self.settings.network is None:
-            folder = self.settings.network_home.expanduser()
-            found = await asyncio.to_thread(finder.ensure, folder)
-            log.warning("embedded network: test money only")
-            signer = keystore.unlock(Path(found.agent_key), real=False)
-            return Network.model_validate(found.network), signer, found
-        network = _real_network(self.settings)
+    async def _key(self) -> Signer:
+        if self._embedded:
+            return keystore.unlock(Path(self._embedded.agent_key), real=False)
         path = self.settings.wallet.keystore.expanduser()
         passphrase = self.settings.passphrase.get_secret_value()
-        signer = await asyncio.to_thread(keystore.unlock, path, passphrase, real=True)
-        return network, signer, None
+        return await asyncio.to_thread(keystore.unlock, path, passphrase, real=True)
 
     def _open_rails(self, allowance: Allowance) -> dict[str, Rail]:
         sender = Sender(self._journal, self._chain, self._signer, self.network, allowance.gas)
@@ -407,6 +399,15 @@ class Agent:
 
 def _frozen(graph: Graph) -> FrozenGraph:
     return graph.freeze() if isinstance(graph, JobGraph) else graph
+
+
+async def network_of(settings: Settings) -> tuple[Network, finder.NetworkFile | None]:
+    """Return the network that is set, or the embedded one and its file, started if need be."""
+    if settings.network is not None:
+        return _real_network(settings), None
+    found = await asyncio.to_thread(finder.ensure, settings.network_home.expanduser())
+    log.warning("embedded network: test money only")
+    return Network.model_validate(found.network), found
 
 
 def _real_network(settings: Settings) -> Network:

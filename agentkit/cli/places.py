@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agentkit.agent import Agent
+from agentkit.agent import Agent, network_of
 from agentkit.cli import say
 from agentkit.config import LOCAL_FILE, Settings
 from agentkit.display.text import columns
@@ -178,8 +178,7 @@ async def _serve(settings: Settings, about: Any, port: int, *, quiet: bool) -> N
     from agentkit.serve.app import node_app
     from agentkit.serve.node import Node
 
-    async with Agent(settings) as agent:
-        network = agent.network
+    network, _ = await network_of(settings)
     key = about.home / "key.json"
     if network.test:
         signer = keystore.unlock(key, real=False) if key.exists() else keystore.create_test_key(key)

@@ -42,8 +42,8 @@ PRICES = {
 class NodeSettings:
     """How an operator sets a node up.
 
-    `home` is the node's own, `rate_factor` scales the price list by a percentage, `window` is
-    how much is delivered on a channel before the next voucher is wanted.
+    `home` is the node's own, `percent` scales the price list, `window` is how much is delivered on
+    a channel before the next voucher is wanted.
     """
 
     name: str
