@@ -6,7 +6,9 @@ to look.  Tables of every kind are JSON Lines in UTF-8, one object a row.
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -132,6 +134,26 @@ KINDS: dict[str, type[Artifact]] = {
     cls.kind: cls for cls in (Blob, Text, Json, Table, Dataset, Embedding, Model)
 }
 """Every kind of artifact by its name on the wire and in the journal."""
+
+
+def read_rows(data: bytes, name: str) -> list[dict[str, Any]]:
+    """Return the rows of a JSON Lines, JSON or CSV table, told apart by the name's suffix."""
+    try:
+        text = data.decode("utf-8-sig")
+        if name.lower().endswith(".csv"):
+            rows: list[Any] = list(csv.DictReader(io.StringIO(text, newline="")))
+        elif name.lower().endswith(".json"):
+            rows = json.loads(text)
+        else:
+            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except (ValueError, csv.Error) as wrong:
+        raise WrongInput(
+            f"{name} is not a table: {wrong}",
+            hint="give JSON Lines (.jsonl), a JSON list (.json) or CSV (.csv) in UTF-8",
+        ) from wrong
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise WrongInput(f"{name} is not a list of objects", hint="one JSON object for each row")
+    return rows
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True)

@@ -222,9 +222,7 @@ class PaymentError(AgentKitError):
 class InsufficientFunds(PaymentError):
     """The wallet does not hold enough."""
 
-    default_hint = (
-        "run `agentkit wallet show` for the balance, `agentkit wallet fund` for how to add"
-    )
+    default_hint = "send funds to the address that `agentkit wallet show` prints"
 
 
 class NotAllowed(PaymentError):
@@ -265,8 +263,7 @@ class JournalDamaged(StateError):
         self.path, self.record = path, record
         super().__init__(
             f"the journal {path} is damaged at {record}: {why}",
-            hint=hint
-            or "restore it from Arweave with `agentkit memory restore`; nothing was spent",
+            hint=hint or "move it away and restore it from Arweave with `agentkit memory restore`",
         )
 
 
@@ -294,10 +291,23 @@ class RunError(AgentKitError):
 
 
 class RunFailed(RunError):
-    """Nodes of the run failed.  `failures` holds (node, reason) pairs; `run_id` names the run."""
+    """Nodes of the run failed.
 
-    def __init__(self, run_id: str, failures: Sequence[tuple[str, str]], *, hint: str = "") -> None:
-        self.run_id, self.failures = run_id, tuple(failures)
+    `failures` holds (node, reason) pairs, `run_id` names the run, `uncertain` is true when a
+    purchase's outcome is unknown (exit code 5).
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        failures: Sequence[tuple[str, str]],
+        *,
+        uncertain: bool = False,
+        hint: str = "",
+    ) -> None:
+        self.run_id, self.failures, self.uncertain = run_id, tuple(failures), uncertain
+        if uncertain:
+            self.exit_code = 5
         what = "; ".join(f"{node}: {reason}" for node, reason in self.failures)
         super().__init__(
             f"run {run_id} failed ({what})",

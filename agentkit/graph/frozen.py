@@ -102,6 +102,21 @@ def check_node(node: NodeBase, known: Mapping[str, NodeBase]) -> None:
         _check_edge(node.name, what, ref, wanted, known)
     if isinstance(node, InferNode):
         _check_prompt(node)
+        _check_schema(node)
+
+
+def _check_schema(node: InferNode) -> None:
+    if not isinstance(node.output, dict):
+        return
+    from jsonschema import Draft202012Validator, SchemaError
+
+    try:
+        Draft202012Validator.check_schema(node.output)
+    except SchemaError as wrong:
+        raise WrongInput(
+            f"output of node {node.name!r} is not a JSON schema: {wrong.message}",
+            hint="pass a pydantic model or a type as output=",
+        ) from wrong
 
 
 def _check_edge(

@@ -59,6 +59,12 @@ class RunState:
             raise RunNotFound(f"there is no run {self.run}")
         return self.plan
 
+    @property
+    def unresolved(self) -> set[str]:
+        """The purchases that were lost to an unknown outcome and not bought again since."""
+        settled = {x.attempt.purchase for x in self.receipts if x.standing != "uncertain"}
+        return {name for name, past in self.purchases.items() if past.uncertain} - settled
+
     def apply(self, event: Event) -> None:
         """Take one event in."""
         _apply(event, self)

@@ -9,7 +9,7 @@ from pathlib import Path
 from agentkit.errors import JournalDamaged
 from agentkit.journal.fold import fold
 from agentkit.journal.store import Row, Tx, checksum, genesis
-from agentkit.market.seams import R, Record
+from agentkit.market.seams import Event, R, Record
 
 LOWEST = -(2**63)
 """Before any number a damaged row may have got."""
@@ -47,6 +47,14 @@ def check_chain(path: Path, rows: Iterable[Row], before: bytes, seq: int = 0) ->
             raise JournalDamaged(path, row.name, "it is not what was written")
 
 
+def readable(path: Path, row: Row) -> Event:
+    """Return a row's event; raises JournalDamaged when it cannot be read."""
+    try:
+        return row.event()
+    except ValueError as wrong:
+        raise JournalDamaged(path, row.name, str(wrong)) from wrong
+
+
 def check(db: sqlite3.Connection, path: Path) -> int:
     """Check everything in a state file and return its number of events.
 
@@ -59,10 +67,7 @@ def check(db: sqlite3.Connection, path: Path) -> int:
         check_chain(path, tx.rows(stream, LOWEST), genesis(stream))
         for row in tx.rows(stream):
             count += 1
-            try:
-                fold(row.event(), stream, row.at / 1e6, again)
-            except ValueError as wrong:
-                raise JournalDamaged(path, row.name, str(wrong)) from wrong
+            fold(readable(path, row), stream, row.at / 1e6, again)
     _check_records(db, path, again)
     for (digest,) in db.execute("select digest from blobs"):
         tx.kept(digest)

@@ -6,9 +6,11 @@ edges.  A token is taken as four bytes of text when expected, and as one byte at
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from agentkit.artifacts import Dataset, read_rows
 from agentkit.errors import WrongInput
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.graph.nodes import (
@@ -39,6 +41,12 @@ class Size:
     exact: bool = False
 
 
+GROWING = re.compile(
+    r"\b(join|union|unnest|values|recursive|generate_series|range|repeat|concat|list)\b|,\s*\w+\s*\(",
+    re.IGNORECASE,
+)
+"""What a query says when its result may have more or longer rows than what it reads."""
+
 ASSUMED = Size(rows=200, row_bytes=512)
 
 
@@ -58,7 +66,9 @@ def _size_of(node: Node, sizes: dict[str, Size], folder: Path) -> Size:
             return sizes[node.table.node]
         case SqlNode():
             inputs = [sizes[ref.node] for ref in node.inputs.values()]
-            return max(inputs, key=lambda size: size.rows, default=ASSUMED)
+            largest = max(inputs, key=lambda size: size.rows, default=ASSUMED)
+            grows = len(inputs) > 1 or GROWING.search(node.sql)
+            return replace(largest, exact=False) if grows else largest
         case InferNode() if node.over:
             over = sizes[node.over.node]
             grown = over.row_bytes + BYTES_PER_TOKEN * node.max_tokens
@@ -70,17 +80,19 @@ def _size_of(node: Node, sizes: dict[str, Size], folder: Path) -> Size:
 
 
 def count(path: Path) -> Size:
-    """Count a local file's rows and its longest one; raises WrongInput when it is not there."""
-    if not path.is_file():
+    """Count a local file's rows, and the bytes of the longest one as an artifact holds it.
+
+    Raises WrongInput when it is not there or no table.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as wrong:
         raise WrongInput(
-            f"there is no file {path}", hint="give source= a path that exists, or a URI"
-        )
-    rows = longest = 0
-    with path.open("rb") as file:
-        for line in file:
-            rows += 1
-            longest = max(longest, len(line))
-    return Size(max(rows, 1), max(longest, 1), exact=True)
+            f"{path} cannot be read: {wrong.strerror}",
+            hint="give source= a path that exists, or a URI",
+        ) from wrong
+    lines = Dataset.dump(read_rows(data, path.name)).read().splitlines()
+    return Size(max(len(lines), 1), max(map(len, lines), default=0) + 1, exact=True)
 
 
 def spec_of(node: Node, sizes: dict[str, Size]) -> TaskSpec:

@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -23,6 +23,7 @@ from agentkit.errors import (
     OfferExpired,
     OverBudget,
     PaymentError,
+    ProtocolBroken,
     ProviderError,
     RateLimited,
     RunPaused,
@@ -38,7 +39,7 @@ from agentkit.market.offer import Offer, charge
 from agentkit.market.plan import PlannedNode
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Event, Provider, Rail, Transaction
-from agentkit.market.task import Task
+from agentkit.market.task import Task, TaskSpec
 from agentkit.money import Money
 from agentkit.runtime import verify
 from agentkit.runtime.means import Means, keep
@@ -50,6 +51,9 @@ FIND_PATIENCE = 10.0
 
 COOLDOWN = 15.0
 """Seconds for which a provider node that could not be reached is tried last."""
+
+LONGEST_WAIT = 30.0
+"""Seconds that are waited for a provider that asks to be left alone; longer is the next offer."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class Buyer:
 
         Raises RunPaused when it cannot go on: offers used up, outcome unknown, no funds.
         """
-        past = self._state.purchases.get(want.purchase, Purchase())
+        past = self._past(want)
         forgiven = past.uncertain + len(past.open) if self._rebuy else 0
         for attempt in list(past.open.values()):
             outputs = await self._reattach(want, attempt)
@@ -92,13 +96,13 @@ class Buyer:
         self._check_unknown(want, forgiven)
         return await self._try_offers(want, forgiven)
 
-    async def cancel(self, attempt: Attempt) -> None:
-        """Stop an open attempt at its provider and close it; used when the run is cancelled."""
+    async def cancel(self, attempt: Attempt, why: str) -> None:
+        """Stop an open attempt at its provider and close it; used when the run ends for good."""
         offer = self._state.offers[attempt.terms]
-        with suppress(ProviderError):
+        with suppress(ProviderError), _only_its_errors(offer):
             await self._provider(attempt.provider).cancel(attempt)
         known = offer.pays == "on_delivery"
-        await self._close(attempt, "unpaid" if known else "uncertain", "the run was cancelled")
+        await self._close(attempt, "unpaid" if known else "uncertain", why)
 
     async def settle_errands(self) -> None:
         """Wait for messages that are still on their way to providers."""
@@ -109,16 +113,17 @@ class Buyer:
     async def _try_offers(self, want: Want, forgiven: int) -> tuple[Artifact, ...]:
         reasons: list[str] = []
         for offer in self._ordered(want.planned.offers):
+            wait = 0.0
             for pause in _pauses(want.node.retries):
+                await self._or_stop(asyncio.sleep(wait))
                 try:
                     return await self._attempt(want, await self._fresh(want, offer))
                 except ProviderError as wrong:
                     reasons.append(str(wrong))
                     self._check_unknown(want, forgiven)
-                    if not wrong.retryable:
+                    wait = max(pause, self._cool_down(offer, wrong))
+                    if not wrong.retryable or wait > LONGEST_WAIT:
                         break
-                    asked = self._cool_down(offer, wrong)
-                await self._or_stop(asyncio.sleep(max(pause, asked)))
         raise self._pause(f"no offer for {want.node.name!r} is left: {'; '.join(reasons[-4:])}")
 
     def _ordered(self, offers: Sequence[Offer]) -> list[Offer]:
@@ -126,17 +131,17 @@ class Buyer:
         return sorted(offers, key=lambda offer: self._cool.get(offer.label, 0.0) > now)
 
     def _cool_down(self, offer: Offer, wrong: ProviderError) -> float:
-        """Note that an offer's node was out of reach; returns the seconds it asks to wait."""
-        if isinstance(wrong, Unavailable):
-            self._cool[offer.label] = time.monotonic() + COOLDOWN
-        return wrong.retry_after if isinstance(wrong, RateLimited) else 0.0
+        """Note that an offer's node is to be left alone; returns the seconds it asks to wait."""
+        asked = wrong.retry_after if isinstance(wrong, RateLimited) else 0.0
+        if isinstance(wrong, Unavailable | RateLimited):
+            self._cool[offer.label] = time.monotonic() + max(asked, COOLDOWN)
+        return asked
 
     async def _fresh(self, want: Want, offer: Offer) -> Offer:
         """Return the offer, or its provider's new one on terms that are no dearer."""
         if time.time() < offer.expires or want.planned.spec is None:
             return offer
-        again = await self._provider(offer.provider).offers(want.planned.spec)
-        for new in again:
+        for new in await self._asked_again(offer, want.planned.spec):
             if new.terms == offer.terms:
                 return new.model_copy(update={"at_most": min(new.at_most, offer.at_most)})
         raise OfferExpired("the price has changed since the plan was made", provider=offer.label)
@@ -144,27 +149,40 @@ class Buyer:
     async def _attempt(self, want: Want, offer: Offer) -> tuple[Artifact, ...]:
         attempt = self._next_attempt(want, offer)
         payment = await self._open(want, offer, attempt)
-        await self._means.before_pay(attempt.at_most)
+        await self._before_pay(attempt)
         provider = self._provider(offer.provider)
         taken = False
         try:
             async with asyncio.timeout(want.node.timeout):
-                await provider.submit(want.task, offer, attempt, payment)
-                taken = True
-                result = await self._result(provider, offer, attempt)
+                with _only_its_errors(offer):
+                    await provider.submit(want.task, offer, attempt, payment)
+                    taken = True
+                    result = await self._result(provider, offer, attempt)
             verify.check(want.node, offer, attempt, result)
         except TimeoutError:
-            with suppress(ProviderError):
-                await provider.cancel(attempt)
-            late = Unavailable(f"no result in {want.node.timeout} s", provider=offer.label)
+            late = await self._too_late(want, offer, attempt)
             return await self._lost(want, offer, attempt, late, unknown=True)
         except ProviderError as wrong:
             unknown = wrong.unknown or (taken and isinstance(wrong, Unavailable))
             return await self._lost(want, offer, attempt, wrong, unknown=unknown)
         return await self._settle(want, attempt, result)
 
+    async def _before_pay(self, attempt: Attempt) -> None:
+        """Wait for what has to precede a purchase; when it fails, nothing was sent."""
+        try:
+            await self._means.before_pay(attempt.at_most)
+        except StateError as wrong:
+            await self._close(attempt, "unpaid", f"it was not sent: {wrong}")
+            raise self._pause(f"the log is not on Arweave before a purchase: {wrong}") from wrong
+
+    async def _too_late(self, want: Want, offer: Offer, attempt: Attempt) -> Unavailable:
+        """Tell a provider that its result is no longer wanted, and return that as an error."""
+        with suppress(ProviderError), _only_its_errors(offer):
+            await self._provider(attempt.provider).cancel(attempt)
+        return Unavailable(f"no result in {want.node.timeout} s", provider=offer.label)
+
     def _next_attempt(self, want: Want, offer: Offer) -> Attempt:
-        past = self._state.purchases.get(want.purchase, Purchase())
+        past = self._past(want)
         attempt = Attempt.at(
             want.purchase,
             len(past.attempts),
@@ -194,18 +212,15 @@ class Buyer:
             raise self._pause("it was asked to stop")
         rail = self._means.rails[offer.rail]
         try:
-            return await self._commit_open(rail, attempt)
-        except InsufficientFunds:
-            await self._confirm(want, offer)
-            await self._fund(rail, offer, attempt)
-        except OverBudget as wrong:
-            if wrong.limit != "hold":
-                raise self._pause(str(wrong)) from wrong
-            await self._hold_more(attempt)
-        try:
-            return await self._commit_open(rail, attempt)
+            if self._rebuy and self._past(want).uncertain:
+                await self._hold_more(attempt)
+            try:
+                return await self._commit_open(rail, attempt)
+            except InsufficientFunds:
+                await self._confirm(want, offer)
+                return await self._open_funded(rail, offer, attempt)
         except (PaymentError, OverBudget) as wrong:
-            raise self._pause(str(wrong)) from wrong
+            raise self._pause(f"{offer.label} cannot be paid: {wrong}") from wrong
 
     async def _commit_open(self, rail: Rail, attempt: Attempt) -> Payment:
         opened = e.AttemptOpened(attempt=attempt)
@@ -221,32 +236,45 @@ class Buyer:
         return payment
 
     async def _hold_more(self, attempt: Attempt) -> None:
-        """Take a further hold for an attempt beyond the plan's worst case, or pause."""
+        """Take a further hold where the user asked to buy again what the hold was spent on.
+
+        Nothing else goes beyond the plan's worst case.  Raises OverBudget.
+        """
         ledger, budget = self._means.ledger, self._state.planned.budget
-        try:
-            await self._means.journal.commit(
-                lambda tx: ledger.hold(tx, self.run, attempt.at_most, budget)
-            )
-        except OverBudget as wrong:
-            raise self._pause(str(wrong)) from wrong
+
+        def work(tx: Transaction) -> None:
+            left = ledger.left(tx, self.run)
+            if left is None or left < attempt.at_most:
+                ledger.hold(tx, self.run, attempt.at_most, budget)
+
+        await self._means.journal.commit(work)
 
     async def _confirm(self, want: Want, offer: Offer) -> None:
         """Hear the offer again before money is locked up for its provider node."""
         if want.planned.spec is None:
             return
-        again = await self._provider(offer.provider).offers(want.planned.spec)
+        again = await self._asked_again(offer, want.planned.spec)
         if all(new.terms != offer.terms for new in again):
             raise OfferExpired("it no longer offers these terms", provider=offer.label)
 
-    async def _fund(self, rail: Rail, offer: Offer, attempt: Attempt) -> None:
-        """Have the rail put enough in place for what this run still plans with the payee."""
-        lock = self._funding.setdefault(offer.payee or offer.label, asyncio.Lock())
-        async with lock:
+    async def _asked_again(self, offer: Offer, spec: TaskSpec) -> Sequence[Offer]:
+        with _only_its_errors(offer):
+            return await self._provider(offer.provider).offers(spec)
+
+    async def _open_funded(self, rail: Rail, offer: Offer, attempt: Attempt) -> Payment:
+        """Have the rail put enough in place for what this run still plans, then open.
+
+        One at a time for each payee: what another purchase of this run funded counts first.
+        """
+        async with self._funding.setdefault(offer.payee or offer.label, asyncio.Lock()):
+            with suppress(InsufficientFunds):
+                return await self._commit_open(rail, attempt)
             try:
                 for message in await self._top_up(rail, offer, attempt.at_most):
                     await self._carry(rail, message)
-            except (PaymentError, StateError, OverBudget) as wrong:
+            except StateError as wrong:
                 raise self._pause(f"{offer.label} cannot be paid: {wrong}") from wrong
+            return await self._commit_open(rail, attempt)
 
     async def _top_up(self, rail: Rail, offer: Offer, least: Money) -> Sequence[Message]:
         """Fund all that is planned with the payee, or this attempt if the wallet has no more."""
@@ -257,7 +285,7 @@ class Buyer:
         return await rail.fund(offer, self.run, least)
 
     def _planned(self, offer: Offer) -> Money:
-        """Return the worst case of everything this run still plans with an offer's payee.
+        """Return the worst case of what this run still plans with a payee and has not open.
 
         Alternates count in it, as they do in the hold, so that the sum over all payees is the
         hold and a small next run needs no top-up.
@@ -268,7 +296,13 @@ class Buyer:
             if node.at_most and mine and node.name not in self._state.done:
                 left = node.items - len(self._state.items.get(node.name, ()))
                 units += node.at_most.units * max(left, 0) // node.items
-        return Money(units, offer.at_most.asset)
+        units -= sum(
+            attempt.at_most.units
+            for purchase in self._state.purchases.values()
+            for attempt in purchase.open.values()
+            if (attempt.rail, attempt.payee) == (offer.rail, offer.payee)
+        )
+        return Money(max(units, 0), offer.at_most.asset)
 
     # -- endings ---------------------------------------------------------------------------------
 
@@ -284,7 +318,11 @@ class Buyer:
             tx.append(self.run, event)
             return event, messages
 
-        event, messages = await self._durably(work)
+        try:
+            event, messages = await self._durably(work)
+        except PaymentError as wrong:  # it stays open, and is found again
+            why = f"{attempt.provider} delivered {want.node.name!r} and cannot be paid: {wrong}"
+            raise self._pause(why) from wrong
         self._state.apply(event)
         for message in messages:
             self._send(rail, message)
@@ -302,10 +340,8 @@ class Buyer:
             if outputs is not None:
                 return outputs
         else:
-            gone = unknown or isinstance(
-                wrong, BadOutput
-            )  # a bad answer was billed like a good one
-            paid = gone and offer.pays != "on_delivery"
+            billed = unknown or isinstance(wrong, BadOutput)  # a bad answer costs like a good one
+            paid = billed and offer.pays != "on_delivery"
             await self._close(attempt, "uncertain" if paid else "unpaid", str(wrong))
         raise wrong
 
@@ -318,34 +354,53 @@ class Buyer:
             await self._close(attempt, "unpaid" if on_delivery else "uncertain", why)
             return None
         try:
-            status = await self._find(attempt)
-            if status is None or status.state in ("failed", "cancelled"):
-                await self._close(attempt, "unpaid", _story(status))
-                return None
-            provider = self._provider(attempt.provider)
-            result = await self._result(provider, offer, attempt)
-            verify.check(want.node, offer, attempt, result)
+            status = await self._find(attempt, offer)
         except ProviderError as wrong:
-            if isinstance(wrong, Unavailable) and offer.pays != "on_delivery":
-                raise self._pause(
-                    f"{offer.label} cannot be asked: {wrong}", uncertain=True
-                ) from wrong
+            if offer.pays != "on_delivery":
+                why = f"{offer.label} cannot be asked: {wrong}"
+                raise self._pause(why, uncertain=True) from wrong
             await self._close(attempt, "unpaid", str(wrong))
+            return None
+        if status is None or status.state in ("failed", "cancelled"):
+            await self._close(attempt, "unpaid", _story(status))
+            return None
+        return await self._take(want, offer, attempt)
+
+    async def _take(
+        self, want: Want, offer: Offer, attempt: Attempt
+    ) -> tuple[Artifact, ...] | None:
+        """Wait for the result of an attempt that is there; None once it is closed without one."""
+        try:
+            async with asyncio.timeout(want.node.timeout):
+                with _only_its_errors(offer):
+                    provider = self._provider(attempt.provider)
+                    result = await self._result(provider, offer, attempt)
+            verify.check(want.node, offer, attempt, result)
+        except TimeoutError:
+            await self._close_lost(attempt, offer, await self._too_late(want, offer, attempt))
+            return None
+        except ProviderError as wrong:
+            await self._close_lost(attempt, offer, wrong)
             return None
         return await self._settle(want, attempt, result)
 
-    async def _find(self, attempt: Attempt) -> JobStatus | None:
+    async def _close_lost(self, attempt: Attempt, offer: Offer, wrong: ProviderError) -> None:
+        """Close an attempt whose result cannot be had, or cannot be taken."""
+        paid = offer.pays != "on_delivery"
+        await self._close(attempt, "uncertain" if paid else "unpaid", str(wrong))
+
+    async def _find(self, attempt: Attempt, offer: Offer) -> JobStatus | None:
         """Ask what became of an attempt, for as long as patience lasts."""
-        provider = self._provider(attempt.provider)
         until = time.monotonic() + FIND_PATIENCE
-        for pause in _pauses(20):
-            try:
-                return await provider.find(attempt)
-            except Unavailable:
-                if time.monotonic() + pause > until:
-                    raise
-            await self._or_stop(asyncio.sleep(pause))
-        return None
+        while True:
+            for pause in _pauses(20):
+                try:
+                    with _only_its_errors(offer):
+                        return await self._provider(attempt.provider).find(attempt)
+                except ProviderError as wrong:
+                    if not wrong.retryable or time.monotonic() + pause > until:
+                        raise
+                await self._or_stop(asyncio.sleep(pause))
 
     async def _close(
         self, attempt: Attempt, outcome: Literal["unpaid", "uncertain"], reason: str
@@ -382,7 +437,7 @@ class Buyer:
 
         `forgiven`: how many unknown outcomes the user has looked at and asked to buy again.
         """
-        past = self._state.purchases.get(want.purchase, Purchase())
+        past = self._past(want)
         if past.uncertain <= forgiven:
             return
         below = self._means.allowance.rebuy_below
@@ -397,6 +452,9 @@ class Buyer:
         )
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _past(self, want: Want) -> Purchase:
+        return self._state.purchases.get(want.purchase, Purchase())
 
     async def _durably(self, work: Callable[[Transaction], T]) -> T:
         """Commit a work that must be written even when this task is being cancelled."""
@@ -444,6 +502,21 @@ class Buyer:
     def _pause(self, why: str, *, uncertain: bool = False) -> RunPaused:
         command = f"agentkit resume {self.run}" + (" --rebuy" if uncertain else "")
         return RunPaused(self.run, why, command, uncertain=uncertain)
+
+
+@contextmanager
+def _only_its_errors(offer: Offer) -> Iterator[None]:
+    """Turn whatever else a provider's words make an adapter raise into ProtocolBroken.
+
+    The boundary between the run and everybody else's code: nobody can say what was done.
+    """
+    try:
+        yield
+    except (ProviderError, RunPaused, StateError):
+        raise
+    except Exception as odd:
+        why = f"its answer made no sense ({type(odd).__name__}: {odd})"
+        raise ProtocolBroken(why, provider=offer.label, unknown=True) from odd
 
 
 def _pauses(retries: int) -> Iterator[float]:

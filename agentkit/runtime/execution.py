@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import cached_property
 from typing import Any
 
 from agentkit.artifacts import Artifact, Table
@@ -45,7 +46,6 @@ class Execution:
         self._buyer = Buyer(means, state, rebuy=rebuy)
         self._threads = Threads()
         self._graph = state.planned.graph
-        self._functions = self._graph.functions()
         self._waiting = {name: len(above) for name, above in self._graph.parents.items()}
         self._children: dict[str, list[Node]] = {}
         self._outputs: dict[str, tuple[Artifact, ...]] = {}
@@ -57,6 +57,10 @@ class Execution:
         for node in self._graph.nodes:
             for parent in self._graph.parents[node.name]:
                 self._children.setdefault(parent, []).append(node)
+
+    @cached_property
+    def _functions(self) -> dict[str, Callable[..., Any]]:
+        return self._graph.functions()
 
     # -- the whole -------------------------------------------------------------------------------
 
@@ -78,14 +82,21 @@ class Execution:
 
     def stop(self) -> None:
         """Buy nothing more and leave what can be found again; `go` then records a pause."""
-        self._buyer.stopping.set()
+        self._halt()
         self._pause(RunPaused(self.state.run, "it was asked to stop", self._command))
 
     def cancel(self) -> None:
         """Stop for good: open attempts are cancelled at their providers."""
         self._cancelled = True
-        self._buyer.stopping.set()
+        self._halt()
         self._settle_idle()
+
+    def _halt(self) -> None:
+        """Have nothing more bought, and wait for no user's function: it may never return."""
+        self._buyer.stopping.set()
+        for task, name in self._live.items():
+            if isinstance(self._graph.by_name[name], LocalNode):
+                task.cancel()
 
     @property
     def _command(self) -> str:
@@ -135,16 +146,18 @@ class Execution:
     async def _end(self) -> None:
         state, failures = self.state, dict(self.state.failures)
         if self._cancelled:
-            await self._cancel_open()
+            await self._cancel_open("the run was cancelled")
             await self._record(e.RunFinished(outcome="cancelled"), release=True)
         elif failures:
+            await self._cancel_open("the run failed")
             events = [e.NodeFailed(node=n, error="", reason=why) for n, why in failures.items()]
             await self._record(*events, e.RunFinished(outcome="failed"), release=True)
         elif len(state.done) == len(self._graph.nodes):
             await self._record(e.RunFinished(outcome="done"), release=True)
         elif self._paused:
             why = self._paused
-            await self._record(e.RunPaused(why=why.why, uncertain=why.uncertain), release=False)
+            uncertain = why.uncertain or bool(state.unresolved)
+            await self._record(e.RunPaused(why=why.why, uncertain=uncertain), release=False)
 
     async def _record(self, *events: Event, release: bool) -> None:
         def work(tx: Transaction) -> None:
@@ -158,10 +171,10 @@ class Execution:
             self.state.apply(event)
         self.changed.set()
 
-    async def _cancel_open(self) -> None:
+    async def _cancel_open(self, why: str) -> None:
         for purchase in self.state.purchases.values():
             for attempt in list(purchase.open.values()):
-                await self._buyer.cancel(attempt)
+                await self._buyer.cancel(attempt, why)
 
     async def _watch_for_cancel(self) -> None:
         run, journal = self.state.run, self._means.journal
@@ -238,6 +251,13 @@ class Execution:
                 hint=f"set max_items={len(rows)}, or take fewer rows",
             )
         planned = self.state.planned.node(node.name)
+        if len(rows) > planned.items:
+            raise RunPaused(
+                self.state.run,
+                f"node {node.name!r} maps over {len(rows)} rows, and the plan priced"
+                f" {planned.items}: resume it under a new plan",
+                f"{self._command} --plan plan.json",
+            )
         lanes = planned.offer.lanes if planned.offer else 1
         answers: dict[int, Artifact] = {}
         numbers = iter(range(len(rows)))

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import csv
 import hashlib
-import io
-import json
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from agentkit.artifacts import Artifact, Dataset, Json, Table
+from agentkit.artifacts import Artifact, Dataset, Json, Table, read_rows
 from agentkit.errors import StateCorrupt, StoreUnavailable, WrongInput
 from agentkit.graph.nodes import LocalNode, SourceNode, SplitNode
 
@@ -61,26 +58,6 @@ async def _fetch(url: str) -> bytes:
     if len(data) > MOST_BYTES:
         raise WrongInput(f"{url} is larger than {MOST_BYTES >> 20} MiB")
     return data
-
-
-def read_rows(data: bytes, name: str) -> list[dict[str, Any]]:
-    """Return the rows of a JSON Lines, JSON or CSV table, told apart by the name's suffix."""
-    try:
-        text = data.decode("utf-8-sig")
-        if name.lower().endswith(".csv"):
-            rows: list[Any] = list(csv.DictReader(io.StringIO(text, newline="")))
-        elif name.lower().endswith(".json"):
-            rows = json.loads(text)
-        else:
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (ValueError, csv.Error) as wrong:
-        raise WrongInput(
-            f"{name} is not a table: {wrong}",
-            hint="give JSON Lines (.jsonl), a JSON list (.json) or CSV (.csv) in UTF-8",
-        ) from wrong
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise WrongInput(f"{name} is not a list of objects", hint="one JSON object for each row")
-    return rows
 
 
 def split(node: SplitNode, table: Table) -> tuple[Dataset, Dataset]:

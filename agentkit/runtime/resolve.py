@@ -39,7 +39,7 @@ def filled(node: InferNode, inputs: Inputs, row: Mapping[str, Any] | None) -> st
     values: dict[str, str] = {}
     for name in node.placeholders():
         if row is not None and name in row:
-            values[name] = row[name] if isinstance(row[name], str) else json.dumps(row[name])
+            values[name] = _as_words(row[name])
         elif name in node.inputs:
             values[name] = _as_text(node.name, name, inputs[name])
         else:
@@ -49,6 +49,10 @@ def filled(node: InferNode, inputs: Inputs, row: Mapping[str, Any] | None) -> st
                 hint="name a column that every row has",
             )
     return node.prompt.format_map(values)
+
+
+def _as_words(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _as_text(node: str, name: str, artifact: Artifact) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
 from agentkit.artifacts import Artifact
-from agentkit.errors import RunFailed, RunNotFound, RunPaused, UnknownInput
+from agentkit.errors import RunFailed, RunNotFound, RunPaused, UnknownInput, WrongInput
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.graph.refs import Ref
 from agentkit.journal import events as e
@@ -18,6 +18,8 @@ from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.journal.lease import Lease
 from agentkit.journal.runstate import RunState
+from agentkit.journal.store import genesis
+from agentkit.journal.verify import check_chain, readable
 from agentkit.market.plan import Plan
 from agentkit.market.receipt import Receipt, Standing
 from agentkit.market.seams import Event, Transaction
@@ -190,7 +192,7 @@ async def resume(
 
     `graph` supplies functions that only the process which makes it has.  Raises RunNotFound,
     RunPaused when another process has it, JournalDamaged, OverBudget, WrongInput (a function of
-    the graph cannot be found).
+    the graph cannot be found, or the plan is of another graph).
     """
     lease = means.journal.lease(run)
     try:
@@ -198,14 +200,14 @@ async def resume(
         state = await read(means.journal, run)
         if state.outcome in ("done", "failed", "cancelled"):
             return Run(means, Execution(means, state), lease)
-        (plan or state.planned).graph.adopt(graph)
+        plan = plan and _continued(plan, state)
+        if not await means.journal.commit(lambda tx: tx.get(r.CancelRequest, run)):
+            (plan or state.planned).graph.adopt(graph)
         resumed = e.RunResumed(plan=plan)
 
         def work(tx: Transaction) -> None:
-            hold = tx.get(r.Hold, run)
-            if plan and (hold is None or plan.at_most > hold.left):
-                held = hold.left if hold else plan.at_most.asset.zero()
-                means.ledger.hold(tx, run, plan.at_most - held, plan.budget)
+            if plan:
+                _hold_for_rest(means, tx, plan, state)
             tx.append(run, resumed)
 
         await means.journal.commit(work)
@@ -217,20 +219,48 @@ async def resume(
     return Run(means, execution, lease)
 
 
+def _continued(plan: Plan, state: RunState) -> Plan:
+    """Return a new plan for a run, under the run's budget unless it has one of its own."""
+    if plan.graph.digest != state.planned.graph.digest:
+        raise WrongInput(
+            f"the plan is for graph {plan.graph.digest[:6]}, and run {state.run} is of graph"
+            f" {state.planned.graph.digest[:6]}",
+            hint="plan the graph of the run, exactly as it was",
+        )
+    return plan if plan.budget else plan.model_copy(update={"budget": state.planned.budget})
+
+
+def _hold_for_rest(means: Means, tx: Transaction, plan: Plan, state: RunState) -> None:
+    """Hold what a new plan can still come to: nodes and items that are done need nothing."""
+    hold = tx.get(r.Hold, state.run)
+    zero = plan.at_most.asset.zero()
+    rest = sum(
+        node.at_most.units * max(0, node.items - len(state.items.get(node.name, ()))) // node.items
+        for node in plan.nodes
+        if node.at_most and node.name not in state.done
+    )
+    missing = rest - (hold.left.units if hold else 0)
+    if missing > 0:
+        means.ledger.hold(tx, state.run, Money(missing, zero.asset), plan.budget)
+
+
 async def read(journal: Journal, run: str) -> RunState:
     """Fold a run's stream; raises RunNotFound, JournalDamaged."""
     rows = await journal.rows(run)
     if not rows:
         raise RunNotFound(f"there is no run {run!r} in {journal.path}")
-    return RunState.of(run, (row.event() for row in rows))
+    check_chain(journal.path, rows, genesis(run))
+    return RunState.of(run, (readable(journal.path, row) for row in rows))
 
 
 async def result_of(means: Means, state: RunState) -> RunResult:
     """Return what a run left; raises RunFailed or RunPaused for one that is not done."""
     if state.outcome == "failed":
-        raise RunFailed(state.run, tuple(state.failures.items()))
+        failures = tuple(state.failures.items())
+        raise RunFailed(state.run, failures, uncertain=bool(state.unresolved))
     if state.outcome == "cancelled":
-        raise RunFailed(state.run, (), hint="it was cancelled; run the plan again")
+        hint = "it was cancelled; run the plan again"
+        raise RunFailed(state.run, (), uncertain=bool(state.unresolved), hint=hint)
     if state.outcome != "done":
         flag = " --rebuy" if state.uncertain else ""
         raise RunPaused(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from typing import Any
 
-from agentkit.artifacts import Artifact, Json
+from agentkit.artifacts import Artifact, Embedding, Json, Table, Text
 from agentkit.errors import BadAmount, BadOutput
 from agentkit.graph.nodes import InferNode, SqlNode, TrainNode
 from agentkit.market.attempt import Attempt, Result
@@ -43,15 +45,43 @@ def _wrong_outputs(node: InferNode | TrainNode | SqlNode, result: Result) -> str
         return "delivered an empty output"  # a query may well find nothing
     if isinstance(node, InferNode) and isinstance(node.output, dict):
         return _against_schema(result.outputs[0], node.output)
+    return next(filter(None, map(_wrong_rows, result.outputs)), "")
+
+
+def _wrong_rows(output: Artifact) -> str:
+    """Say why an artifact is not what its kind promises, "" when it is."""
+    try:
+        if isinstance(output, Embedding):
+            vectors = [row["vector"] for row in output.rows()]
+            whole = bool(vectors) and all(map(_is_vector, vectors))
+            return "" if whole else "delivered an embedding without vectors"
+        if isinstance(output, Table):
+            whole = all(isinstance(row, dict) for row in output.rows())
+            return "" if whole else "delivered a table whose rows are not objects"
+        if isinstance(output, Text):
+            output.read().decode()
+    except (ValueError, KeyError, TypeError, RecursionError) as wrong:
+        return f"delivered a {output.kind} that cannot be read: {type(wrong).__name__}"
     return ""
 
 
+def _is_vector(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(x, int | float) and math.isfinite(x) for x in value)
+    )
+
+
 def _against_schema(output: Artifact, schema: dict[str, Any]) -> str:
-    import jsonschema
+    from jsonschema import Draft202012Validator, ValidationError
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
 
     try:
         value = output.value if isinstance(output, Json) else json.loads(output.read())
-        jsonschema.validate(value, schema)
-    except (ValueError, jsonschema.ValidationError) as wrong:
+        # An empty registry, because the default one would fetch a remote `$ref`.
+        Draft202012Validator(schema, registry=Registry()).validate(value)
+    except (ValueError, RecursionError, re.error, ValidationError, Unresolvable) as wrong:
         return f"the answer does not fit the schema: {str(wrong).splitlines()[0]}"
     return ""

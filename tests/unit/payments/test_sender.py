@@ -51,6 +51,7 @@ class Line(Web3Chain):
 
     `losing`: the next sends fail with a network error, `before` or `after` the bytes got there.
     `estimated`: the gas that is answered to every question, as by a node that lags behind.
+    `heads`: how often it was asked how deep the chain is.
     """
 
     def __init__(self, network: Network, home: Path) -> None:
@@ -59,6 +60,11 @@ class Line(Web3Chain):
         self.sent: list[str] = []
         self.losing: list[Lost] = []
         self.estimated = 0
+        self.heads = 0
+
+    async def head(self) -> int:
+        self.heads += 1
+        return await super().head()
 
     async def estimate(self, sender: str, to: str, data: bytes) -> int:
         return self.estimated or await super().estimate(sender, to, data)
@@ -354,6 +360,15 @@ def foreign(nonce: int) -> bytes:
     return PAYER.sign_tx(Transaction(chain_id=CHAIN_ID, nonce=nonce, **fields, **fees))[1]  # type: ignore[arg-type]
 
 
+async def test_a_nonce_that_somebody_else_used_is_not_taken(world: World) -> None:
+    async with world.process() as process:
+        await process.pay("pay:a", 5)
+        await world.eyes.send(foreign(1))
+        await process.pay("pay:b", 7)
+        assert (await process.row("pay:b")).nonce == 2
+    assert await world.paid() == 5 + 7
+
+
 # -- gas -----------------------------------------------------------------------------------------
 
 
@@ -402,8 +417,9 @@ async def test_a_receipt_counts_when_it_is_deep_enough(world: World) -> None:
     world.network = world.network.model_copy(update={"finality": 3})
     async with world.process() as process:
         paying = asyncio.create_task(process.pay("pay:a", 5))
-        await until(lambda: process.line.sent)
         for nonce in range(2):
+            asked = process.line.heads
+            await until(lambda: process.line.heads > asked + 1)  # it has looked, and looks again
             assert not (await process.row("pay:a")).final
             assert not paying.done()
             await mine(world, nonce)

@@ -664,7 +664,7 @@ class TestRun:
             pytest.param(says(b"oh", 500), id="broken"),
             pytest.param(says(b"{"), id="unreadable"),
             pytest.param(says(answer("")), id="empty"),
-            pytest.param(says(ESCAPES["usage a list"]), id="escaping", marks=ESCAPING),
+            pytest.param(says(ESCAPES["usage a list"]), id="odd"),
         ],
     )
     async def test_what_may_have_been_done_counts_and_is_not_repeated(
