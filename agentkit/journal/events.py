@@ -166,10 +166,12 @@ class HoldReleased(Event):
 class TxSigned(Event):
     """A transaction's bytes exist; from here on it may reach the chain.
 
-    `intent` is why, once; `raw` the signed bytes in hex; `cost` the most gas can come to.
+    `intent` is why, once; `call` the digest of receiver and data; `raw` the signed bytes in hex;
+    `cost` the most gas can come to.
     """
 
     intent: str
+    call: str
     nonce: int
     transaction: str
     raw: str

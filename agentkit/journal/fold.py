@@ -160,6 +160,7 @@ def _(event: e.TxSigned, stream: str, at: float, rows: Records) -> None:
     rows.put(
         r.Tx(
             intent=event.intent,
+            call=event.call,
             nonce=event.nonce,
             transaction=event.transaction,
             raw=event.raw,

@@ -131,6 +131,7 @@ class Tx(Record):
     """A transaction of the wallet; not `final` means it has to be looked after."""
 
     intent: str
+    call: str
     nonce: int
     transaction: str
     raw: str

@@ -91,6 +91,9 @@ class ChainClient(Protocol):
     async def nonce(self, address: str) -> int:
         """Return the number of the next transaction, pending ones counted."""
 
+    async def nonce_at(self, address: str, block: int | None) -> int:
+        """Return how many transactions were mined up to a block, None for the newest."""
+
     async def fees(self) -> Fees: ...
 
     async def call(self, to: str, data: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from agentkit.errors import ConfigError, ProtocolBroken, SettlementFailed, StoreUnavailable
 from agentkit.keys.messages import checksummed
@@ -45,6 +46,11 @@ class Web3Chain:
     async def nonce(self, address: str) -> int:
         whose: Any = checksummed(address)
         return int(await self._ask(lambda w3: w3.eth.get_transaction_count(whose, "pending")))
+
+    async def nonce_at(self, address: str, block: int | None) -> int:
+        whose: Any = checksummed(address)
+        tag: Any = "latest" if block is None else block
+        return int(await self._ask(lambda w3: w3.eth.get_transaction_count(whose, tag)))
 
     async def fees(self) -> Fees:
         block = await self._ask(lambda w3: w3.eth.get_block("latest"))
@@ -104,7 +110,7 @@ class Web3Chain:
                 if found != self._network.chain_id:
                     await web3.provider.disconnect()
                     raise ConfigError(
-                        f"{self._network.rpc} is chain {found}, and {self._network.name} is"
+                        f"{_host(self._network.rpc)} is chain {found}, and {self._network.name} is"
                         f" chain {self._network.chain_id}",
                         hint="check the rpc address of the network in agentkit.toml",
                     )
@@ -144,10 +150,16 @@ async def _translated(answer: Awaitable[T], rpc: str, *, sending: bool = False) 
         raise SettlementFailed(f"the chain refuses: {refused.message}") from refused
     except (ClientError, TimeoutError, OSError) as lost:
         raise StoreUnavailable(
-            f"the chain at {rpc} does not answer", hint="run `agentkit doctor`"
+            f"the chain at {_host(rpc)} does not answer", hint="run `agentkit doctor`"
         ) from lost
     except Web3Exception as odd:
-        raise ProtocolBroken(f"the chain at {rpc} answers oddly: {odd}") from odd
+        raise ProtocolBroken(f"the chain at {_host(rpc)} answers oddly: {odd}") from odd
+
+
+def _host(rpc: str) -> str:
+    """Return an address without its path and query, in which people keep their keys."""
+    parts = urlsplit(rpc)
+    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
 
 
 def _log(entry: Any) -> Log:

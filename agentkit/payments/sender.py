@@ -8,15 +8,19 @@ network means unknown, never failed; the receipt at final depth decides.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from agentkit.errors import (
     InsufficientFunds,
     IntentMismatch,
+    NotAllowed,
     OverBudget,
+    ProtocolBroken,
     SettlementFailed,
     StoreUnavailable,
 )
@@ -68,6 +72,8 @@ class Sender:
         known = await self._journal.commit(lambda tx: tx.get(r.Tx, intent))
         if known is None:
             known = await self._sign(intent, to, data)
+        if known.call != _digest(to, data):
+            raise IntentMismatch(f"intent {intent!r} is another call already")
         return await self._follow(known)
 
     async def recover(self) -> None:
@@ -75,7 +81,8 @@ class Sender:
         rows = await self._journal.commit(lambda tx: tx.every(r.Tx))
         for row in sorted(rows, key=lambda row: row.nonce):
             if not row.final:
-                await self._follow(row)
+                with suppress(SettlementFailed):  # it is written down; whoever needs it sends anew
+                    await self._follow(row)
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -118,7 +125,12 @@ class Sender:
             )
         )
         signed = e.TxSigned(
-            intent=intent, nonce=nonce, transaction=transaction, raw=raw.hex(), cost=cost
+            intent=intent,
+            call=_digest(call.to, call.data),
+            nonce=nonce,
+            transaction=transaction,
+            raw=raw.hex(),
+            cost=cost,
         )
         tx.append(e.WALLET, signed)
         row = tx.get(r.Tx, intent)
@@ -128,7 +140,12 @@ class Sender:
 
     def _check_gas_limit(self, tx: Transaction, cost: Money) -> None:
         if self._gas_limit is None:
-            return
+            if self._network.test:
+                return
+            raise NotAllowed(
+                f"no limit for gas is set, and {self._network.name} is a real network",
+                hint='set allowance.gas, for example "0.01 ETH"',
+            )
         row = tx.get(r.Total, f"gas|{cost.asset.id}")
         spent = row.amount if row else cost.asset.zero()
         for waiting in tx.every(r.Tx):
@@ -139,14 +156,16 @@ class Sender:
 
     async def _follow(self, row: r.Tx) -> ChainReceipt:
         """Send a transaction's bytes until its receipt is final, and write that down."""
-        began, pause, refusal = time.monotonic(), 0.02, ""
+        began, pause, refusal, pushed = time.monotonic(), 0.02, "", False
         while True:
             receipt = await self._chain.receipt(row.transaction)
             if receipt and await self._is_final(receipt):
                 await self._finish(row, receipt)
                 return receipt
+            if receipt is None and pushed and await self._is_replaced(row):
+                await self._give_up(row, "another transaction of the wallet has its nonce")
             if receipt is None:
-                refusal = await self._push(row)
+                refusal, pushed = await self._push(row), True
             waited = time.monotonic() - began
             if waited > (REFUSED_PATIENCE if refusal else PATIENCE):
                 raise StoreUnavailable(
@@ -168,6 +187,13 @@ class Sender:
             return str(refused)
         return ""
 
+    async def _is_replaced(self, row: r.Tx) -> bool:
+        """Whether the row's nonce is used for good, and not by the row's own transaction."""
+        depth = self._network.finality
+        block = None if depth <= 1 else max(0, await self._chain.head() - depth + 1)
+        used = await self._chain.nonce_at(self._signer.address, block)
+        return used > row.nonce and await self._chain.receipt(row.transaction) is None
+
     async def _is_final(self, receipt: ChainReceipt) -> bool:
         depth = self._network.finality
         return depth <= 1 or await self._chain.head() - receipt.block + 1 >= depth
@@ -182,19 +208,46 @@ class Sender:
             cost=Money(receipt.cost, self._network.coin),
         )
 
-        def work(tx: Transaction) -> None:
-            known = tx.get(r.Tx, row.intent)
-            if known and known.final:
-                return
-            tx.append(e.WALLET, final)
-            if receipt.succeeded and purpose in self.on_final:
-                self.on_final[purpose](tx, row.intent, receipt)
-
-        await self._journal.commit(work)
+        try:
+            await self._journal.commit(
+                lambda tx: _write_final(tx, final, receipt, self.on_final.get(purpose))
+            )
+        except (SettlementFailed, ProtocolBroken):
+            failed = final.model_copy(update={"succeeded": False})
+            await self._journal.commit(lambda tx: _write_final(tx, failed, receipt, None))
+            raise
         if not receipt.succeeded:
             raise SettlementFailed(
                 f"transaction {receipt.transaction} reverted; nothing but its gas was spent"
             )
+
+    async def _give_up(self, row: r.Tx, why: str) -> None:
+        """Write that a transaction will never be mined; raises SettlementFailed."""
+        final = e.TxFinal(
+            intent=row.intent,
+            transaction=row.transaction,
+            block=0,
+            succeeded=False,
+            cost=self._network.coin.zero(),
+        )
+        await self._journal.commit(lambda tx: _write_final(tx, final, None, None))
+        raise SettlementFailed(f"transaction {row.transaction} cannot be mined: {why}")
+
+
+def _write_final(
+    tx: Transaction, final: e.TxFinal, receipt: ChainReceipt | None, book: Finish | None
+) -> None:
+    """Write an intent's end once, and in the same transaction what it means for the books."""
+    known = tx.get(r.Tx, final.intent)
+    if known and known.final:
+        return
+    tx.append(e.WALLET, final)
+    if final.succeeded and receipt and book:
+        book(tx, final.intent, receipt)
+
+
+def _digest(to: str, data: bytes) -> str:
+    return hashlib.sha256(bytes.fromhex(to.removeprefix("0x")) + data).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

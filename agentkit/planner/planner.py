@@ -275,6 +275,11 @@ async def _fees(nodes: Sequence[PlannedNode], market: Market) -> list[Fee]:
         offers = [node.offer for node in paid if node.offer]
         if offers:
             fees += await rail.quote(offers, [n.offer.at_most * n.items for n in paid if n.offer])
+    if fees and market.allowance.gas is None and not market.network.test:
+        raise PlanError(
+            f"no limit for gas is set, and {market.network.name} is a real network",
+            hint='set allowance.gas, for example "0.01 ETH"',
+        )
     return _merged(fees)
 
 

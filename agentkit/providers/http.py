@@ -6,8 +6,11 @@ breaks later leaves the outcome unknown.  Only reads are repeated here, by tenac
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -38,8 +41,13 @@ class Answer:
     @property
     def retry_after(self) -> float:
         """Seconds the provider asks to wait, 0 when it does not say."""
-        value = self.headers.get("retry-after", "")
-        return float(value) if value.replace(".", "", 1).isdigit() else 0.0
+        value = self.headers.get("retry-after", "").strip()
+        if re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", value):
+            return float(value)
+        try:
+            return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        except ValueError:
+            return 0.0
 
 
 class Http:
@@ -69,16 +77,19 @@ class Http:
                 body = await self._body(answer)
                 lower = {name.lower(): value for name, value in answer.headers.items()}
                 return Answer(answer.status, lower, body)
-        except aiohttp.ClientConnectorError as wrong:
-            raise Unavailable(f"cannot be reached: {wrong}", provider=self._provider) from wrong
-        except aiohttp.ConnectionTimeoutError as wrong:
-            raise Unavailable("cannot be reached in time", provider=self._provider) from wrong
         except (aiohttp.ClientError, TimeoutError, OSError) as wrong:
-            raise Unavailable(
-                f"the answer was lost: {type(wrong).__name__}",
-                provider=self._provider,
-                unknown=True,
-            ) from wrong
+            lost = self._lost(wrong)
+        raise lost  # out here, because aiohttp's error holds the request's headers, keys included
+
+    def _lost(self, wrong: Exception) -> Unavailable:
+        match wrong:
+            case aiohttp.ClientConnectorError():
+                return Unavailable(f"cannot be reached: {wrong}", provider=self._provider)
+            case aiohttp.ConnectionTimeoutError():
+                return Unavailable("cannot be reached in time", provider=self._provider)
+            case _:
+                what = f"the answer was lost: {type(wrong).__name__}"
+                return Unavailable(what, provider=self._provider, unknown=True)
 
     async def read(self, path: str, *, seconds: float = 20.0, **more: Any) -> Answer:
         """GET something that may be asked for again, a few times if need be."""
@@ -112,6 +123,8 @@ class Http:
         async for part in answer.content.iter_chunked(1 << 16):
             size += len(part)
             if size > MOST_BYTES:
-                raise ProtocolBroken("the answer is too large", provider=self._provider)
+                raise ProtocolBroken(
+                    "the answer is too large", provider=self._provider, unknown=True
+                )
             parts.append(part)
         return b"".join(parts)

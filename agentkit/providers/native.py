@@ -27,6 +27,7 @@ from agentkit.market.task import Task, TaskSpec
 from agentkit.providers import wire
 from agentkit.providers.http import Answer, Http
 
+POLL_SECONDS = 0.05
 WAIT_SECONDS = 10
 """How long one request waits for a job at the node (RFC 7240, `Prefer: wait`)."""
 
@@ -121,6 +122,7 @@ class Native:
                 raise Refused(
                     f"the job {job.status.state}: {job.status.reason}", provider=self.name
                 )
+            await asyncio.sleep(POLL_SECONDS)  # it may not wait as it was asked to
 
     async def cancel(self, attempt: Attempt) -> None:
         await (await self._at(attempt)).send("POST", f"/jobs/{attempt.id}/cancel")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from agentkit.artifacts import Text
@@ -43,20 +43,20 @@ SECONDS_PER_TOKEN = 0.02
 class Profile:
     """How one dialect differs from OpenAI's.
 
-    `limit_field`: the name of the limit on answer tokens.  `substitutes`: an unknown model is
-    answered by another one with 200.  `billing`: where a top-up is claimed, under the root.
+    `limit_field`: the name of the limit on answer tokens.  `billing`: where a top-up is claimed,
+    under the root.
     """
 
     adapter: str
     rail: str
     pays: Pays
     limit_field: str = "max_tokens"
-    substitutes: bool = False
     billing: str = ""
 
 
-GAIA = Profile("gaia", "elsewhere", "billed", "max_completion_tokens", substitutes=True)
-"""LlamaEdge's dialect: `max_tokens` is ignored, errors are plain text, no price anywhere."""
+GAIA = Profile("gaia", "elsewhere", "billed", "max_completion_tokens")
+"""LlamaEdge's dialect: `max_tokens` is ignored, an unknown model is answered by another,
+errors are plain text, no price anywhere."""
 
 HYPERBOLIC = Profile("hyperbolic", "prepaid", "with_request", billing="/billing")
 """vLLM and FastAPI errors, a User-Agent is required, prepaid credit."""
@@ -69,7 +69,7 @@ class Account:
     prices: Mapping[str, Rate]
     models: Mapping[str, str]
     payee: str = ""
-    key: str = ""
+    key: str = field(default="", repr=False)
     label: str = ""
 
 
@@ -199,7 +199,7 @@ class OpenAI:
         self._check_status(answer)
         try:
             names = frozenset(str(item["id"]) for item in json.loads(answer.body)["data"])
-        except (ValueError, KeyError, TypeError) as wrong:
+        except _UNREADABLE as wrong:
             raise ProtocolBroken("its list of models cannot be read", provider=self.name) from wrong
         self._listed = (time.monotonic(), names)
         return names
@@ -226,12 +226,12 @@ class OpenAI:
             text = choice["message"]["content"] if "message" in choice else choice["text"]
             usage = self._usage(task, document.get("usage") or {})
             model = str(document["model"])
-        except (ValueError, KeyError, IndexError, TypeError) as wrong:
+            price = charge(self._network.currency, offer.rates, usage)
+            output = Text.of(str(text or "").strip().encode())
+        except _UNREADABLE as wrong:
             raise BadOutput("its answer cannot be read", provider=self.name) from wrong
-        if self._profile.substitutes and model != offer.model:
+        if model != offer.model:
             raise BadOutput(f"it answered with {model!r}, not {offer.model!r}", provider=self.name)
-        price = charge(self._network.currency, offer.rates, usage)
-        output = Text.of(str(text or "").strip().encode())
         evidence = Evidence(reference=str(document.get("id") or "")[:100])
         return Result((output,), usage, price, evidence, model)
 
@@ -252,6 +252,8 @@ class OpenAI:
         if status < 300:
             return
         said = message_of(answer.body) or f"it answers {status}"
+        if self._account.key:
+            said = said.replace(self._account.key, "***")
         if status == 429:
             raise RateLimited(said, provider=who, retry_after=answer.retry_after)
         if status in (401, 403):
@@ -261,12 +263,23 @@ class OpenAI:
         raise Refused(said, provider=who)
 
 
+_UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What reading a provider's JSON raises when it is not what it should be."""
+
+
 def message_of(body: bytes) -> str:
     """Return what an error body says, whichever of the dialects it is in."""
     text = body.decode(errors="replace").strip()
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "" if text.startswith("<") else text.splitlines()[0][:300] if text else ""
     if not isinstance(document, dict):
         return str(document)[:300]
@@ -275,7 +288,8 @@ def message_of(body: bytes) -> str:
         return str(error.get("message", ""))[:300]
     detail = document.get("detail")
     if isinstance(detail, list) and detail and isinstance(detail[0], dict):
-        where = ".".join(str(part) for part in detail[0].get("loc", ()))
+        place = detail[0].get("loc")
+        where = ".".join(map(str, place)) if isinstance(place, list) else "request"
         return f"{where}: {detail[0].get('msg', '')}"[:300]
     return str(error or document.get("message") or detail or "")[:300]
 

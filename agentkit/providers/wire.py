@@ -7,7 +7,6 @@ Plain JSON over HTTP.  Artifacts up to 1 MiB travel inline in base64, larger one
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -53,7 +52,7 @@ class WireArtifact(Value):
             raise ProtocolBroken(f"there is no kind of artifact called {self.kind!r}")
         try:
             data = fetched if self.data is None else base64.b64decode(self.data, validate=True)
-        except binascii.Error as wrong:
+        except ValueError as wrong:
             raise ProtocolBroken("an artifact is not in base64") from wrong
         artifact = kind.of(data or b"", self.media_type)
         if (artifact.digest, artifact.size) != (self.digest, self.size):

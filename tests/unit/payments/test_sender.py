@@ -217,9 +217,6 @@ async def test_a_line_that_breaks_again_and_again_changes_nothing(world: World) 
     assert (await world.paid(), await world.used()) == (5, 1)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Sender.send compares no terms", raises=pytest.fail.Exception
-)
 @pytest.mark.parametrize("landed", [True, False])
 async def test_the_same_intent_with_other_terms_is_refused(world: World, landed: bool) -> None:
     async with world.process() as process:
@@ -283,7 +280,6 @@ async def test_what_would_revert_is_not_signed(world: World) -> None:
     assert await world.used() == 0
 
 
-@pytest.mark.xfail(strict=True, reason="Sender.recover ends with the first that reverted")
 async def test_recovery_goes_on_after_one_that_reverts(world: World) -> None:
     async with world.process() as first:
         first.line.estimated = TOKEN_GAS
@@ -297,7 +293,6 @@ async def test_recovery_goes_on_after_one_that_reverts(world: World) -> None:
     assert await world.paid() == 5
 
 
-@pytest.mark.xfail(strict=True, reason="Sender._finish: what `on_final` refuses undoes TxFinal")
 async def test_a_success_that_moved_nothing_ends_its_intent(world: World) -> None:
     """As the prepaid rail refuses to book a top-up without the token's own log."""
 
@@ -331,11 +326,6 @@ async def test_a_nonce_that_comes_too_early_waits_for_the_one_before(
     assert (await world.paid(), await world.used()) == (5 + 7, 2)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=StoreUnavailable,
-    reason="Sender._follow waits for ever for a nonce that another transaction used",
-)
 async def test_a_nonce_that_somebody_else_used_ends_the_intent(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
