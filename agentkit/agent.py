@@ -173,8 +173,10 @@ class Agent:
         plan: Plan | None = None,
         rebuy: bool = False,
     ) -> Run:
-        """Go on with a run; see `runtime.run.resume`."""
+        """Go on with a run; see `runtime.run.resume`.  Raises PlanExpired for an old plan, too."""
         frozen = _frozen(graph) if graph is not None else None
+        if plan is not None:
+            check_fresh(plan, self._market)
         run = await runs.resume(self._means, run_id, plan=plan, graph=frozen, rebuy=rebuy)
         return self._keep(run)
 
@@ -212,6 +214,11 @@ class Agent:
         except RunPaused:
             return  # its own process sees the request
         await run.cancel()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run of this process is under way."""
+        return bool(self._running)
 
     async def stop(self) -> None:
         """Pause every run of this process; see `Run.stop`."""
@@ -295,10 +302,12 @@ class Agent:
         self._chain = Web3Chain(self.network)
         self._stack.push_async_callback(self._chain.close)
         allowance = self.settings.allowance.bind(self.network.currency)
+        self._seal_from = self._money(self.settings.memory.seal_before_pay)
         self._rails = self._open_rails(allowance)
         self._providers = self._open_providers(self._embedded)
         folder = Path.cwd()
-        self.memory = Memory(self._journal, self._signer, self._open_gateways(self._embedded))
+        gateways = self._open_gateways(self._embedded)
+        self.memory = Memory(self._journal, self._signer, gateways)
         self.memory.start()
         self._stack.push_async_callback(self.memory.close)
         self._means = Means(
@@ -344,12 +353,16 @@ class Agent:
 
     def _open_gateways(self, found: finder.NetworkFile | None) -> Gateways | None:
         urls = self.settings.memory.gateways or ((found.gateway,) if found else ())
+        if self._seal_from is not None and not urls:
+            raise ConfigError(
+                "memory.seal_before_pay is set and there is no gateway to seal to",
+                hint="set memory.gateways",
+            )
         return Gateways(urls) if urls else None
 
     async def _seal_before(self, at_most: Money) -> None:
         """Have the journal on Arweave before a purchase from `memory.seal_before_pay` on."""
-        limit = self._money(self.settings.memory.seal_before_pay)
-        if limit is not None and at_most >= limit:
+        if self._seal_from is not None and at_most >= self._seal_from:
             await self.memory.checkpoint()
 
     # -- inside ----------------------------------------------------------------------------------

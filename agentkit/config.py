@@ -38,7 +38,7 @@ USER_FILE = Path("~/.config/agentkit/config.toml")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class SecretIn(_Section):
@@ -106,7 +106,11 @@ class Settings(BaseSettings):
     """Everything that can be set; `origins` says from where each key came."""
 
     model_config = SettingsConfigDict(
-        env_prefix="AGENTKIT_", env_nested_delimiter="__", extra="forbid", frozen=True
+        env_prefix="AGENTKIT_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
     network: str | None = None

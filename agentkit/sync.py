@@ -54,10 +54,12 @@ class Background:
             self._agent = None
         self.loop.call_soon_threadsafe(self.loop.stop)
 
-    def pause(self) -> None:
-        """Pause the runs of the default agent."""
-        if self._agent is not None:
-            asyncio.run_coroutine_threadsafe(self._agent.stop(), self.loop)
+    def pause(self) -> bool:
+        """Pause the runs of the default agent; False when it has none yet."""
+        if self._agent is None or not self._agent.busy:
+            return False
+        asyncio.run_coroutine_threadsafe(self._agent.stop(), self.loop)
+        return True
 
 
 _background: Background | None = None
@@ -76,8 +78,8 @@ def background() -> Background:
 def block_on(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on the background loop and wait for it.
 
-    The first Ctrl-C or SIGTERM pauses the runs, so that the wait ends with RunPaused; the second
-    leaves at once, with the journal on disk.
+    The first Ctrl-C or SIGTERM pauses the runs, so that the wait ends with RunPaused; where none
+    has begun, none will.  The second leaves at once, with the journal on disk.
     """
     behind = background()
     future = asyncio.run_coroutine_threadsafe(coroutine, behind.loop)
@@ -85,7 +87,9 @@ def block_on(coroutine: Coroutine[Any, Any, T]) -> T:
         try:
             return future.result()
         except KeyboardInterrupt:
-            behind.pause()
+            if not behind.pause():
+                future.cancel()
+                raise
             return future.result()
 
 

@@ -19,6 +19,7 @@ from agentkit.display.text import columns
 from agentkit.embedded import finder
 from agentkit.errors import AgentKitError, ConfigError, MissingExtra
 from agentkit.keys import keystore
+from agentkit.keys.signer import Signer
 
 FIRST_CONFIG = """\
 # agentkit: settings of this folder. Without `network` everything runs on the embedded network,
@@ -179,12 +180,7 @@ async def _serve(settings: Settings, about: Any, port: int, *, quiet: bool) -> N
     from agentkit.serve.node import Node
 
     network, _ = await network_of(settings)
-    key = about.home / "key.json"
-    if network.test:
-        signer = keystore.unlock(key, real=False) if key.exists() else keystore.create_test_key(key)
-    else:
-        passphrase = settings.passphrase.get_secret_value()
-        signer = keystore.unlock(settings.wallet.keystore.expanduser(), passphrase, real=True)
+    signer = _node_key(settings, about.home, test=network.test)
     node = await Node.open(about, signer, Web3Chain(network), network)
     runner = web.AppRunner(node_app(node), access_log=None)
     await runner.setup()
@@ -196,6 +192,19 @@ async def _serve(settings: Settings, about: Any, port: int, *, quiet: bool) -> N
     await ended.wait()
     await runner.cleanup()
     await node.close()
+
+
+def _node_key(settings: Settings, home: Path, *, test: bool) -> Signer:
+    """Return the key of a node's own wallet, never the agent's; made the first time."""
+    if test:
+        path = home / "key.json"
+        return (
+            keystore.unlock(path, real=False) if path.exists() else keystore.create_test_key(path)
+        )
+    path, passphrase = home / "wallet.json", settings.passphrase.get_secret_value()
+    if path.exists():
+        return keystore.unlock(path, passphrase, real=True)
+    return keystore.create(path, passphrase)
 
 
 # -- doctor --------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
-from agentkit.errors import AgentKitError
+from agentkit.errors import AgentKitError, ConfigError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -21,6 +21,9 @@ Config = Annotated[
     Path | None, typer.Option("--config", help="Read this file instead of ./agentkit.toml.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
+
+
+_OF_THE_MACHINE = "check the path, its permissions, free disk space, and whether the port is taken"
 
 
 def result(data: Any, text: str, *, as_json: bool) -> None:
@@ -43,6 +46,10 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
             function(*args, **kwargs)
         except AgentKitError as wrong:
             fail(wrong, as_json=bool(kwargs.get("as_json")))
+        except OSError as wrong:
+            place = f"{wrong.filename}: " if wrong.filename else ""
+            told = ConfigError(f"{place}{wrong.strerror or wrong}", hint=_OF_THE_MACHINE)
+            fail(told, as_json=bool(kwargs.get("as_json")))
 
     return told
 

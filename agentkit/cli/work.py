@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -160,10 +161,14 @@ def _detached(plan: Plan, config: Path | None) -> str:
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )
-    while child.poll() is None or log.read_text():
-        told = [line for line in log.read_text().splitlines() if line.startswith("run ")]
+    while True:
+        ended = child.poll()
+        text = log.read_text()
+        told = [line.split()[1] for line in text.splitlines() if line.startswith("run ")]
         if told:
-            return told[0].split()[1]
-        if child.poll() is not None:
-            break
-    raise RunError(f"the run did not start: {log.read_text().strip()}", hint=f"see {log}")
+            return told[0]
+        if ended is not None:
+            error = RunError(f"the run did not start: {text.strip()}", hint=f"see {log}")
+            error.exit_code = ended
+            raise error
+        time.sleep(0.05)

@@ -97,9 +97,11 @@ def load_file(path: Path, name: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except Exception as wrong:
         del sys.modules[name]
-        raise
+        raise WrongInput(
+            f"{path} cannot be loaded: {type(wrong).__name__}: {wrong}", hint=f"run python {path}"
+        ) from wrong
     return module
 
 

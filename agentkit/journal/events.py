@@ -219,6 +219,12 @@ class VoucherSigned(Event):
     signature: str
 
 
+class ChannelClosing(Event):
+    """A channel is being closed: no attempt is open on it, and none will be opened."""
+
+    channel: str
+
+
 class ChannelClosed(Event):
     """A channel ended: what the provider took and what came back."""
 
@@ -236,12 +242,25 @@ class CreditFunded(Event):
 
 
 class VoucherFound(Event):
-    """A payee showed our newest voucher, after a restore that may lack it."""
+    """A payee showed our newest voucher, after a restore that may lack it.
+
+    `delivered`: what it says it delivered on the channel in all; `attempts`: those our books lack.
+    """
 
     channel: str
     cumulative: Money
     tasks: int
     signature: str
+    delivered: Money
+    attempts: tuple[str, ...] = ()
+
+
+class VoucherMatched(Event):
+    """An attempt that a restored run took up again is one that a found voucher had paid."""
+
+    channel: str
+    attempt: str
+    amount: Money
 
 
 class Restored(Event):
@@ -347,8 +366,10 @@ EVENTS: dict[str, type[Event]] = {
         ChannelFunded,
         VoucherSigned,
         ChannelClosed,
+        ChannelClosing,
         CreditFunded,
         VoucherFound,
+        VoucherMatched,
         Restored,
         NoteAdded,
         CancelAsked,

@@ -195,7 +195,8 @@ def _(event: e.ChannelFunded, stream: str, at: float, rows: Records) -> None:
 @fold.register
 def _(event: e.VoucherSigned, stream: str, at: float, rows: Records) -> None:
     channel = _must(rows, r.Channel, event.channel)
-    rows.put(channel.model_copy(update=_promised(event)))
+    price = event.cumulative.units - channel.cumulative
+    rows.put(_without(channel, event.attempt, owed=price).model_copy(update=_promised(event)))
 
 
 def _promised(event: e.VoucherSigned | e.VoucherFound) -> dict[str, object]:
@@ -206,16 +207,70 @@ def _promised(event: e.VoucherSigned | e.VoucherFound) -> dict[str, object]:
     }
 
 
+def _without(channel: r.Channel, attempt: str, *, owed: int) -> r.Channel:
+    """Return a channel with one attempt less of those that our books lack."""
+    if attempt not in channel.old:
+        return channel
+    rest = tuple(other for other in channel.old if other != attempt)
+    return channel.model_copy(update={"old": rest, "owed": max(0, channel.owed - owed)})
+
+
 @fold.register
 def _(event: e.VoucherFound, stream: str, at: float, rows: Records) -> None:
     channel = _must(rows, r.Channel, event.channel)
-    if event.cumulative.units > channel.cumulative:
-        lost = event.cumulative.units - channel.cumulative
-        account = _account(rows, "channel", channel.payee, event.cumulative)
-        spent = account.spent + Money(lost, event.cumulative.asset)
-        rows.put(account.model_copy(update={"spent": spent}))
-        channel = channel.model_copy(update=_promised(event))
-    rows.put(channel.model_copy(update={"doubtful": False}))
+    lost = max(0, event.cumulative.units - channel.cumulative)
+    if lost:
+        channel = channel.model_copy(
+            update={
+                **_promised(event),
+                "unexplained": channel.unexplained + lost,
+                "found_on": day_of(at),
+            }
+        )
+        _count_found(rows, channel, Money(lost, event.cumulative.asset))
+        if channel.closing:
+            _fund_account(rows, channel, lost)  # it had been taken out with the rest
+    owed = max(0, event.delivered.units - channel.cumulative)
+    rows.put(channel.model_copy(update={"doubtful": False, "old": event.attempts, "owed": owed}))
+
+
+@fold.register
+def _(event: e.VoucherMatched, stream: str, at: float, rows: Records) -> None:
+    channel = _must(rows, r.Channel, event.channel)
+    left = channel.unexplained - event.amount.units
+    channel = _without(channel, event.attempt, owed=0)
+    rows.put(channel.model_copy(update={"unexplained": left}))
+    _count_found(rows, channel, event.amount, back=True)
+
+
+def _count_found(rows: Records, channel: r.Channel, amount: Money, *, back: bool = False) -> None:
+    """Count what a found voucher promised as spent, or no more: its attempt counts it now."""
+    account = _account(rows, "channel", channel.payee, amount)
+    spent = account.spent - amount if back else account.spent + amount
+    rows.put(account.model_copy(update={"spent": spent}))
+    for scope in ("ever", f"day:{channel.found_on}", f"provider:{channel.provider}"):
+        _total(rows, scope, amount, back=back)
+
+
+@fold.register
+def _(event: e.ChannelClosing, stream: str, at: float, rows: Records) -> None:
+    channel = _must(rows, r.Channel, event.channel)
+    rows.put(channel.model_copy(update={"closing": True}))
+    rows.drop(r.CurrentChannel, channel.payee)
+    _fund_account(rows, channel, -_rest(channel))
+
+
+def _rest(channel: r.Channel) -> int:
+    """What of a channel's deposit is promised to nobody."""
+    return channel.deposited - channel.cumulative
+
+
+def _fund_account(rows: Records, channel: r.Channel, units: int) -> None:
+    """Change what an account was funded with by units, which may be less than nothing."""
+    row = rows.get(r.Account, f"channel|{channel.payee}")
+    if row:
+        funded = Money(row.funded.units + units, row.funded.asset)
+        rows.put(row.model_copy(update={"funded": funded}))
 
 
 @fold.register
@@ -229,9 +284,7 @@ def _(event: e.Restored, stream: str, at: float, rows: Records) -> None:
 def _(event: e.ChannelClosed, stream: str, at: float, rows: Records) -> None:
     channel = _must(rows, r.Channel, event.channel)
     rows.put(channel.model_copy(update={"open": False}))
-    rows.drop(r.CurrentChannel, channel.payee)
-    account = _account(rows, "channel", channel.payee, event.refunded)
-    rows.put(account.model_copy(update={"funded": account.funded - event.refunded}))
+    _fund_account(rows, channel, _rest(channel) - event.refunded.units)
 
 
 @fold.register

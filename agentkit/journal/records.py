@@ -89,6 +89,9 @@ class Channel(Record):
     """A payment channel as its payer sees it; hex ids, `voucher` the newest signature.
 
     `doubtful`: restored from Arweave, so the payee may hold a newer voucher than we know.
+    `closing`: nothing more is bought on it.  Once the payee has shown its newest voucher:
+    `unexplained` is what that promised beyond our books, since the day `found_on`; `old` are
+    the attempts it had delivered that our books lack, `owed` what it had not been paid for them.
     """
 
     channel: str
@@ -105,6 +108,11 @@ class Channel(Record):
     voucher: str = ""
     open: bool = True
     doubtful: bool = False
+    closing: bool = False
+    unexplained: int = 0
+    found_on: str = ""
+    old: tuple[str, ...] = ()
+    owed: int = 0
 
     @property
     def key(self) -> str:

@@ -29,6 +29,7 @@ MOST_EVENTS = 100
 MOST_BYTES = 96 * 1024
 MOST_SECONDS = 60.0
 LOOK_SECONDS = 5.0
+CONFIRM_SECONDS = 60.0
 STABLE_DEPTH = 18
 """Confirmations after which a block is never undone (Arweave's checkpoint depth)."""
 
@@ -55,6 +56,7 @@ class Memory:
         self._watch: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
         self._closing = False
+        self._confirmed = time.monotonic()
 
     @property
     def address(self) -> str:
@@ -144,10 +146,16 @@ class Memory:
                     await self._woken.wait()
             if self._closing:
                 return
-            if self._woken.is_set() or await self._journal.commit(self._is_due):
-                self._woken.clear()
-                with contextlib.suppress(StateError):  # the next look tries again
-                    await self.checkpoint()
+            with contextlib.suppress(StateError):  # the next look tries again
+                await self._look()
+
+    async def _look(self) -> None:
+        if self._woken.is_set() or await self._journal.commit(self._is_due):
+            self._woken.clear()
+            await self.checkpoint()
+        if time.monotonic() - self._confirmed > CONFIRM_SECONDS:
+            self._confirmed = time.monotonic()
+            await self.confirm()
 
     def _is_due(self, tx: Tx) -> bool:
         if tx.outgoing("sealed"):
@@ -179,12 +187,17 @@ class Memory:
         return count
 
     async def _upload(self) -> None:
-        """Send the outbox; the same bytes again are the same item, so answers may get lost."""
+        """Send the outbox; the same bytes again are the same item, so answers may get lost.
+
+        The wallet goes before its runs: whoever restores must not know less of the money than of
+        what was bought with it.
+        """
         gateways = self._gateways
         if gateways is None:
             return
         async with self._uploading:
-            for segment in await self._journal.commit(lambda tx: tx.outgoing("sealed")):
+            waiting = await self._journal.commit(lambda tx: tx.outgoing("sealed"))
+            for segment in sorted(waiting, key=lambda s: (s.at, s.stream != e.WALLET)):
                 await gateways.post_item(segment.raw)
                 await self._mark(segment, "accepted")
 

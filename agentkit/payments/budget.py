@@ -16,6 +16,9 @@ from agentkit.market.receipt import Standing
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
 
+SETTLED = ("paid", "billed elsewhere")
+"""How a reservation stands whose attempt delivered."""
+
 
 class Budget:
     """The wallet's ledger under one allowance; see `market.seams.Ledger`."""
@@ -50,6 +53,9 @@ class Budget:
         limit = self.allowance.per_task
         if limit is not None and attempt.at_most > limit:
             raise OverBudget("per_task", attempt.at_most, limit)
+        known = tx.get(r.Reservation, attempt.id)
+        if known and known.standing in ("open", *SETTLED):
+            return  # a restored run asks again for what its wallet remembers
         left = self.left(tx, attempt.run)
         if left is None or attempt.at_most > left:
             raise OverBudget("hold", attempt.at_most, left or attempt.at_most.asset.zero())
@@ -67,6 +73,8 @@ class Budget:
     def spend(self, tx: Transaction, attempt: Attempt, amount: Money, standing: Standing) -> None:
         if amount > attempt.at_most:
             raise NotAllowed(f"{amount} is more than the attempt's at most of {attempt.at_most}")
+        if paid_before(tx, attempt) == amount:
+            return
         tx.append(
             e.WALLET,
             e.Spent(
@@ -86,6 +94,12 @@ class Budget:
         if hold is None:
             return None
         return Money(max(0, hold.left.units - hold.reserved.units), hold.left.asset)
+
+
+def paid_before(tx: Transaction, attempt: Attempt) -> Money | None:
+    """Return what an attempt was paid already: a restored wallet may know more than its run."""
+    known = tx.get(r.Reservation, attempt.id)
+    return known.spent if known and known.standing in SETTLED else None
 
 
 def account_of(attempt: Attempt) -> str:

@@ -73,7 +73,7 @@ class PrepaidRail:
         def look(tx: Transaction) -> tuple[int, list[r.Tx]]:
             account = tx.get(r.Account, f"prepaid|{offer.payee}")
             hold = tx.get(r.Hold, run)
-            most = min(need.units, hold.left.units if hold else 0)
+            most = min(need.units, hold.left.units - hold.reserved.units if hold else 0)
             return most - (account.free if account else 0), _unclaimed(tx, offer.payee)
 
         missing, unclaimed = await self._journal.commit(look)
@@ -147,7 +147,12 @@ class PrepaidRail:
         before = await self._journal.commit(lambda tx: len(tx.every(r.Tx, f"topup:{payee}:")))
         intent = f"topup:{payee}:{before}:{units}"
         data = abi.encode("transfer(address,uint256)", payee, units)
-        await self._sender.send(intent, self._network.token, data)
+
+        def still_next(tx: Transaction) -> None:
+            if len(tx.every(r.Tx, f"topup:{payee}:")) != before:
+                raise InsufficientFunds("another process of this wallet has topped up meanwhile")
+
+        await self._sender.send(intent, self._network.token, data, check=still_next)
         row = await self._journal.commit(lambda tx: tx.get(r.Tx, intent))
         if row is None:
             raise SettlementFailed(f"the top-up {intent!r} was not written")

@@ -43,6 +43,10 @@ Finish = Callable[[Transaction, str, ChainReceipt], None]
 """What else is written in the transaction that finds an intent final."""
 
 
+Check = Callable[[Transaction], None]
+"""What must still hold in the transaction that signs; it raises when it does not."""
+
+
 class Sender:
     """Sends one transaction for each intent, whatever dies in between.
 
@@ -62,8 +66,12 @@ class Sender:
         self._network, self._gas_limit = network, gas_limit
         self.on_final: dict[str, Finish] = {}
 
-    async def send(self, intent: str, to: str, data: bytes) -> ChainReceipt:
+    async def send(
+        self, intent: str, to: str, data: bytes, *, check: Check | None = None
+    ) -> ChainReceipt:
         """Carry out an intent and return its final receipt.
+
+        `check` may raise in the transaction that would write a new intent down.
 
         Raises SettlementFailed (it reverted), InsufficientFunds (no gas money), OverBudget (gas),
         IntentMismatch (another call under this intent), StoreUnavailable (outcome unknown: the
@@ -71,7 +79,7 @@ class Sender:
         """
         known = await self._journal.commit(lambda tx: tx.get(r.Tx, intent))
         if known is None:
-            known = await self._sign(intent, to, data)
+            known = await self._sign(intent, to, data, check)
         if known.call != _digest(to, data):
             raise IntentMismatch(f"intent {intent!r} is another call already")
         return await self._follow(known)
@@ -86,7 +94,7 @@ class Sender:
 
     # -- inside ----------------------------------------------------------------------------------
 
-    async def _sign(self, intent: str, to: str, data: bytes) -> r.Tx:
+    async def _sign(self, intent: str, to: str, data: bytes, check: Check | None) -> r.Tx:
         """Estimate, then take a nonce and write the signed bytes in one transaction."""
         await asyncio.to_thread(importlib.import_module, "eth_account")
         address = self._signer.address
@@ -95,9 +103,15 @@ class Sender:
         pending = await self._chain.nonce(address)
         cost = Money(gas * fees.max_fee, self._network.coin)
         await self._check_gas_money(cost)
-        return await self._journal.commit(
-            lambda tx: self._write(tx, intent, pending, cost, _Unsigned(to, data, gas, fees))
-        )
+        call = _Unsigned(to, data, gas, fees)
+
+        def work(tx: Transaction) -> r.Tx:
+            known = tx.get(r.Tx, intent)
+            if known is None and check:
+                check(tx)
+            return known or self._write(tx, intent, pending, cost, call)
+
+        return await self._journal.commit(work)
 
     async def _check_gas_money(self, cost: Money) -> None:
         balance = Money(await self._chain.balance(self._signer.address), cost.asset)
@@ -107,9 +121,6 @@ class Sender:
     def _write(
         self, tx: Transaction, intent: str, pending: int, cost: Money, call: _Unsigned
     ) -> r.Tx:
-        taken = tx.get(r.Tx, intent)
-        if taken:
-            return taken
         self._check_gas_limit(tx, cost)
         noted = tx.get(r.Nonce, cost.asset.network)
         nonce = max(pending, noted.following if noted else 0)

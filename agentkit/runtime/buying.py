@@ -52,6 +52,9 @@ FIND_PATIENCE = 10.0
 COOLDOWN = 15.0
 """Seconds for which a provider node that could not be reached is tried last."""
 
+FUNDINGS = 3
+"""How often a rail is asked to put money in place for one attempt."""
+
 LONGEST_WAIT = 30.0
 """Seconds that are waited for a provider that asks to be left alone; longer is the next offer."""
 
@@ -265,16 +268,21 @@ class Buyer:
         """Have the rail put enough in place for what this run still plans, then open.
 
         One at a time for each payee: what another purchase of this run funded counts first.
+        More than once, where a payee is asked for our promises first, or a process was quicker.
         """
         async with self._funding.setdefault(offer.payee or offer.label, asyncio.Lock()):
-            with suppress(InsufficientFunds):
-                return await self._commit_open(rail, attempt)
-            try:
-                for message in await self._top_up(rail, offer, attempt.at_most):
-                    await self._carry(rail, message)
-            except StateError as wrong:
-                raise self._pause(f"{offer.label} cannot be paid: {wrong}") from wrong
+            for _ in range(FUNDINGS):
+                with suppress(InsufficientFunds):
+                    return await self._commit_open(rail, attempt)
+                await self._fund(rail, offer, attempt.at_most)
             return await self._commit_open(rail, attempt)
+
+    async def _fund(self, rail: Rail, offer: Offer, least: Money) -> None:
+        try:
+            for message in await self._top_up(rail, offer, least):
+                await self._carry(rail, message)
+        except StateError as wrong:
+            raise self._pause(f"{offer.label} cannot be paid: {wrong}") from wrong
 
     async def _top_up(self, rail: Rail, offer: Offer, least: Money) -> Sequence[Message]:
         """Fund all that is planned with the payee, or this attempt if the wallet has no more."""
@@ -319,8 +327,13 @@ class Buyer:
             return event, messages
 
         try:
-            event, messages = await self._durably(work)
-        except PaymentError as wrong:  # it stays open, and is found again
+            try:
+                event, messages = await self._durably(work)
+            except InsufficientFunds:  # a restored rail has to hear of its own promises first
+                offer = self._state.offers[attempt.terms]
+                await self._fund(rail, offer, attempt.at_most.asset.zero())
+                event, messages = await self._durably(work)
+        except (PaymentError, ProviderError) as wrong:  # it stays open, and is found again
             why = f"{attempt.provider} delivered {want.node.name!r} and cannot be paid: {wrong}"
             raise self._pause(why) from wrong
         self._state.apply(event)

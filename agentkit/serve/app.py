@@ -117,7 +117,7 @@ async def carry(request: web.Request) -> web.Response:
         await book.take(message.body)
         body: dict[str, Any] = {}
     elif message.verb == "best":
-        body = await book.best(str(message.body.get("channel")))
+        body = await book.best(message.body)
     elif message.verb == "close":
         body = await book.close(message.body)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -41,6 +42,9 @@ class Charged:
 
     rates: Mapping[str, Rate]
     observe: Callable[[Mapping[str, int], float], None]
+
+
+log = logging.getLogger(__name__)
 
 
 class Jobs:
@@ -160,6 +164,9 @@ class Jobs:
         except AgentKitError as wrong:
             state: JobState = "cancelled" if attempt in self._cancelled else "failed"
             await self._end(attempt, state, str(wrong))
+        except Exception:
+            log.exception("task %s", attempt[:12])  # the boundary of a task
+            await self._end(attempt, "failed", "the node failed at this task")
         finally:
             self._working.pop(attempt, None)
             self._cancelled.discard(attempt)
@@ -222,6 +229,10 @@ def _take(tx: Transaction, taken: e.JobTaken) -> tuple[r.Job, bool]:
     known = tx.get(r.Job, taken.attempt)
     if known and known.state not in ("failed", "cancelled"):
         return known, False
+    booked = tx.get(r.BookedChannel, taken.channel)
+    needed = booked.delivered + booked.working + taken.at_most.units if booked else 0
+    if booked and needed > booked.deposited:  # another task took the room since it was admitted
+        raise Refused(f"the channel holds {booked.deposited} units and {needed} are needed")
     tx.append(e.NODE, taken)
     job = tx.get(r.Job, taken.attempt)
     if job is None:

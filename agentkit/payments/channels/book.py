@@ -54,8 +54,6 @@ class VoucherBook:
         channel = voucher.channel.hex()
         await self.take(body)
         booked = await self._booked(channel)
-        if booked.settled:
-            raise Refused(f"channel {channel[:12]} is closed")
         if booked.delivered - booked.cumulative > self._window.units:
             raise Refused("earlier deliveries on this channel are not paid yet")
         needed = booked.delivered + booked.working + at_most.units
@@ -70,7 +68,9 @@ class VoucherBook:
         terms, voucher = self._read(body)
         channel = voucher.channel.hex()
         signature = str(body["voucher"])
-        booked = await self._journal.commit(lambda tx: tx.get(r.BookedChannel, channel))
+        booked = await self._booked_or_none(channel)
+        if booked and booked.settled:
+            raise Refused(f"channel {channel[:12]} is closed")
         if booked is None:
             deposited, _ = await deposit_of(self._chain, self._network, channel)
             if not deposited:
@@ -97,25 +97,38 @@ class VoucherBook:
         """Return every channel this node was ever paid on."""
         return await self._journal.commit(lambda tx: tx.every(r.BookedChannel))
 
-    async def best(self, channel: str) -> dict[str, Any]:
-        """Return the newest voucher of a channel, for a payer that lost its books."""
+    async def best(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the newest voucher of a channel and what was delivered on it, to its payer.
+
+        For a payer that lost its books.  Raises Refused.
+        """
+        terms, voucher = self._read(body)
+        self._check_payer(terms, voucher, body)
+        channel = voucher.channel.hex()
         booked = await self._booked(channel)
+        jobs = await self._journal.commit(lambda tx: tx.every(r.Job))
         return {
             "channel": channel,
             "cumulative": booked.cumulative,
             "tasks": booked.tasks,
             "voucher": booked.signature,
+            "delivered": booked.delivered,
+            "attempts": [j.attempt for j in jobs if j.channel == channel and j.state == "done"],
         }
 
     async def close(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Claim what is promised and let the rest go back, on chain, once."""
-        booked = await self.take(body)
+        """Claim what is promised and let the rest go back, on chain, once; for the payer alone."""
+        terms, voucher = self._read(body)
+        self._check_payer(terms, voucher, body)
+        booked = await self._booked_or_none(voucher.channel.hex())
+        if booked is None or not booked.settled:
+            booked = await self.take(body)
         terms = Terms.of(booked, self._signer.address)
         if booked.cumulative:
             signature = bytes.fromhex(booked.signature)
-            voucher = (booked.cumulative, booked.tasks, bytes(32))
+            promise = (booked.cumulative, booked.tasks, bytes(32))
             vrs = (signature[64], signature[:32], signature[32:64])
-            data = abi.encode(CLAIM_AND_CLOSE, *terms.words(), *voucher, *vrs)
+            data = abi.encode(CLAIM_AND_CLOSE, *terms.words(), *promise, *vrs)
         else:
             data = abi.encode(RELEASE, *terms.words())
         receipt = await self._sender.send(f"close:{booked.channel}", self._network.channels, data)
@@ -157,8 +170,26 @@ class VoucherBook:
         if voucher.cumulative > deposited:
             raise Refused("the voucher is above the channel's deposit")
 
+    def _check_payer(self, terms: Terms, voucher: Voucher, body: dict[str, Any]) -> None:
+        """Let nobody but its payer ask for a channel's voucher or its end.
+
+        A signed voucher for nothing is worth nothing, and shows who asks.
+        """
+        nothing = Voucher(voucher.channel, 0, 0)
+        try:
+            signer = recover(
+                typed_digest(self._domain, nothing), bytes.fromhex(str(body.get("proof")))
+            )
+        except (ValueError, OverflowError) as wrong:
+            raise Refused("the proof that the payer asks cannot be read") from wrong
+        if signer.lower() != terms.payer.lower():
+            raise Refused("only the channel's payer may ask for this")
+
+    async def _booked_or_none(self, channel: str) -> r.BookedChannel | None:
+        return await self._journal.commit(lambda tx: tx.get(r.BookedChannel, channel))
+
     async def _booked(self, channel: str) -> r.BookedChannel:
-        booked = await self._journal.commit(lambda tx: tx.get(r.BookedChannel, channel))
+        booked = await self._booked_or_none(channel)
         if booked is None:
             raise Refused(f"channel {channel[:12]} is not known here")
         return booked

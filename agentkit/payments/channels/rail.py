@@ -5,9 +5,15 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-from agentkit.errors import InsufficientFunds, ProtocolBroken, SettlementFailed
+from agentkit.errors import (
+    InsufficientFunds,
+    IntentMismatch,
+    ProtocolBroken,
+    SettlementFailed,
+)
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
@@ -21,6 +27,7 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
 from agentkit.payments import abi
+from agentkit.payments.budget import SETTLED, paid_before
 from agentkit.payments.channels.terms import (
     CLOSE_DELAY,
     CONFIG,
@@ -79,18 +86,23 @@ class ChannelRail:
 
     async def fund(self, offer: Offer, run: str, need: Money) -> Sequence[Message]:
         await self._sender.recover()
+        channel = await self._journal.commit(
+            lambda tx: _current(tx, offer.payee) or self._choose(tx, offer)
+        )
+        if channel.doubtful:
+            await self._read_deposit(channel)
+            return [self._about(channel, "best")]
 
-        def look(tx: Transaction) -> tuple[r.Channel, int]:
-            channel = _current(tx, offer.payee) or self._choose(tx, offer)
+        def look(tx: Transaction) -> tuple[r.Channel | None, int]:
             account = tx.get(r.Account, f"channel|{offer.payee}")
             hold = tx.get(r.Hold, run)
-            most = min(need.units, hold.left.units if hold else 0)
-            return channel, most - (account.free if account else 0)
+            most = min(need.units, hold.left.units - hold.reserved.units if hold else 0)
+            return _current(tx, offer.payee), most - (account.free if account else 0)
 
-        channel, missing = await self._journal.commit(look)
-        if missing > 0:
-            await self._top_up(channel, missing)
-        return [_about(channel, "best")] if channel.doubtful else []
+        current, missing = await self._journal.commit(look)
+        if current and missing > 0:
+            await self._top_up(current, missing)
+        return []
 
     def reserve(self, tx: Transaction, attempt: Attempt) -> Payment:
         channel = _current(tx, attempt.payee)
@@ -105,8 +117,10 @@ class ChannelRail:
         channel = _current(tx, attempt.payee)
         if channel is None:
             raise SettlementFailed(f"there is no open channel with {attempt.payee}")
-        if result.price:
-            channel = self._promise(tx, channel, attempt, result.price)
+        if channel.doubtful:
+            raise InsufficientFunds(f"what {channel.label} was promised is not known any more")
+        if result.price and paid_before(tx, attempt) is None:
+            channel = self._pay(tx, channel, attempt, result.price)
         receipt = Receipt(
             attempt=attempt,
             standing="paid",
@@ -130,10 +144,14 @@ class ChannelRail:
         return await self._journal.commit(look)
 
     async def close(self) -> Sequence[Message]:
-        def look(tx: Transaction) -> list[Message]:
-            return [self._closing(tx, row) for row in tx.every(r.Channel) if row.open]
+        for channel in await self._journal.commit(lambda tx: tx.every(r.Channel)):
+            if channel.open and channel.doubtful:
+                await self._read_deposit(channel)
 
-        return await self._journal.commit(look)
+        def work(tx: Transaction) -> list[Message]:
+            return [self._close(tx, row) for row in tx.every(r.Channel) if row.open]
+
+        return await self._journal.commit(work)
 
     async def finish(self, answer: Message) -> None:
         if answer.verb == "best":
@@ -150,8 +168,21 @@ class ChannelRail:
 
         def work(tx: Transaction) -> None:
             row = tx.get(r.Channel, channel)
-            if row and row.open:
-                tx.append(e.WALLET, closed)
+            if row is None or not row.open:
+                return
+            if claimed > row.cumulative:  # the contract has checked our signature for it
+                found = Money(claimed, currency)
+                tx.append(
+                    e.WALLET,
+                    e.VoucherFound(
+                        channel=channel,
+                        cumulative=found,
+                        tasks=row.tasks,
+                        signature="",
+                        delivered=found,
+                    ),
+                )
+            tx.append(e.WALLET, closed)
 
         await self._journal.commit(work)
 
@@ -198,8 +229,29 @@ class ChannelRail:
             signature[:32],
             signature[32:64],
         )
-        intent = f"fund:{channel.channel}:{channel.deposited}"
-        await self._sender.send(intent, self._network.channels, data)
+        prefix = f"fund:{channel.channel}:{channel.deposited}:"
+        tried = await self._journal.commit(lambda tx: tx.every(r.Tx, prefix))
+        failed = sum(row.final and not row.succeeded for row in tried)
+        with suppress(IntentMismatch):  # another process of this wallet is at it; look again
+            await self._sender.send(f"{prefix}{failed}", self._network.channels, data)
+
+    async def _read_deposit(self, channel: r.Channel) -> None:
+        """Book what the chain knows of a channel's deposit and a restored journal does not."""
+        deposited, _ = await deposit_of(self._chain, self._network, channel.channel)
+        currency = self._network.currency
+
+        def work(tx: Transaction) -> None:
+            known = tx.get(r.Channel, channel.channel)
+            more = deposited - known.deposited if known else 0
+            if more > 0:
+                funded = e.ChannelFunded(
+                    channel=channel.channel,
+                    amount=Money(more, currency),
+                    deposited=Money(deposited, currency),
+                )
+                tx.append(e.WALLET, funded)
+
+        await self._journal.commit(work)
 
     async def _check_balance(self, units: int) -> None:
         currency = self._network.currency
@@ -229,6 +281,20 @@ class ChannelRail:
                 return
         raise SettlementFailed(f"transaction {receipt.transaction} funded no channel")
 
+    def _pay(
+        self, tx: Transaction, channel: r.Channel, attempt: Attempt, price: Money
+    ) -> r.Channel:
+        """Promise an attempt's price, unless a voucher that was found after a restore has done so.
+
+        Which of the payee's old attempts that voucher paid cannot be told, and need not: beyond
+        what it is still owed for them, they are paid.
+        """
+        if attempt.id in channel.old and channel.owed < price.units <= channel.unexplained:
+            matched = e.VoucherMatched(channel=channel.channel, attempt=attempt.id, amount=price)
+            tx.append(e.WALLET, matched)
+            return channel
+        return self._promise(tx, channel, attempt, price)
+
     def _promise(
         self, tx: Transaction, channel: r.Channel, attempt: Attempt, price: Money
     ) -> r.Channel:
@@ -252,19 +318,36 @@ class ChannelRail:
             update={"cumulative": cumulative, "tasks": tasks, "voucher": signature}
         )
 
-    def _closing(self, tx: Transaction, channel: r.Channel) -> Message:
+    def _close(self, tx: Transaction, channel: r.Channel) -> Message:
+        """Have nothing more bought on a channel, and return the message that ends it."""
         account = tx.get(r.Account, f"channel|{channel.payee}")
-        if account and account.reserved:
+        if account and account.reserved and not channel.closing:
             raise SettlementFailed(
                 f"the channel with {channel.label} still has open attempts",
                 hint="resume or cancel the runs that `agentkit status` lists first",
             )
-        return _about(channel, "close")
+        if not channel.closing:
+            tx.append(e.WALLET, e.ChannelClosing(channel=channel.channel))
+        return self._about(channel, "close")
+
+    def _about(self, channel: r.Channel, verb: str) -> Message:
+        """Return a message about a whole channel; a voucher for nothing proves its payer."""
+        proof = self._signer.sign_voucher(
+            self._domain, Voucher(bytes.fromhex(channel.channel), 0, 0)
+        )
+        return Message(
+            rail="channel",
+            provider=channel.provider,
+            provider_node=channel.provider_node,
+            verb=verb,
+            body={**_body(channel), "proof": proof.hex()},
+        )
 
     async def _take_best(self, body: dict[str, Any]) -> None:
         """Take our newest voucher from the payee: our own signature proves it."""
         try:
             cumulative, tasks = int(body["cumulative"]), int(body["tasks"])
+            delivered, attempts = max(0, int(body["delivered"])), map(str, body["attempts"])
             voucher = Voucher(bytes.fromhex(str(body["channel"])), cumulative, tasks)
             signature = bytes.fromhex(str(body["voucher"]))
         except (KeyError, TypeError, ValueError) as wrong:
@@ -272,13 +355,21 @@ class ChannelRail:
         signer = recover(typed_digest(self._domain, voucher), signature) if signature else ""
         if cumulative and signer != self._signer.address:
             raise ProtocolBroken("the payee's newest voucher is not signed by this wallet")
-        found = e.VoucherFound(
-            channel=voucher.channel.hex(),
-            cumulative=Money(cumulative, self._network.currency),
-            tasks=tasks,
-            signature=signature.hex(),
-        )
-        await self._journal.commit(lambda tx: tx.append(e.WALLET, found))
+        currency = self._network.currency
+
+        def work(tx: Transaction) -> None:
+            lacking = [x for x in attempts if not _is_settled(tx, x)]
+            found = e.VoucherFound(
+                channel=voucher.channel.hex(),
+                cumulative=Money(cumulative, currency),
+                tasks=tasks,
+                signature=signature.hex(),
+                delivered=Money(delivered, currency),
+                attempts=tuple(lacking),
+            )
+            tx.append(e.WALLET, found)
+
+        await self._journal.commit(work)
 
     async def _closed_on_chain(self, channel: str, transaction: str) -> tuple[int, int]:
         """Return (claimed, refunded) of a closed channel from the contract's own log."""
@@ -312,14 +403,9 @@ def _message(attempt: Attempt, verb: str, body: dict[str, Any]) -> Message:
     )
 
 
-def _about(channel: r.Channel, verb: str) -> Message:
-    return Message(
-        rail="channel",
-        provider=channel.provider,
-        provider_node=channel.provider_node,
-        verb=verb,
-        body=_body(channel),
-    )
+def _is_settled(tx: Transaction, attempt: str) -> bool:
+    known = tx.get(r.Reservation, attempt)
+    return known is not None and known.standing in SETTLED
 
 
 def _is(log: Log, contract: str, topic: bytes, channel: str) -> bool:
