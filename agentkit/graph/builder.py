@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints, overload
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from agentkit.artifacts import Artifact, Dataset, Embedding, Json, Model, Table, Text
 from agentkit.errors import DuplicateNode, UnknownInput, WrongInput
@@ -317,7 +317,12 @@ def _schema(output: Any) -> dict[str, Any] | Literal["embedding"] | None:
         return output
     if output is Embedding:
         return "embedding"
-    schema: dict[str, Any] = _without_null_defaults(TypeAdapter(output).json_schema())
+    try:
+        schema: dict[str, Any] = _without_null_defaults(TypeAdapter(output).json_schema())
+    except PydanticUserError as wrong:
+        raise WrongInput(
+            f"output={output!r} is no type", hint="pass a pydantic model, a type or ak.Embedding"
+        ) from wrong
     return schema
 
 

@@ -44,12 +44,34 @@ create index if not exists outbox_by_stream on outbox(stream, last);
 """
 
 
+PATIENCE = 30.0
+"""Seconds to wait for another process that writes."""
+
+
 def connect(path: Path | str) -> sqlite3.Connection:
     """Open the state file for the thread that calls; one writer at a time, others wait."""
-    db = sqlite3.connect(path, isolation_level=None, timeout=30)
-    db.execute("pragma journal_mode=wal")
-    db.execute("pragma synchronous=full")
+    db = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE)
+    try:
+        _use_wal(db)
+        db.execute("pragma synchronous=full")
+    except BaseException:
+        db.close()
+        raise
     return db
+
+
+def _use_wal(db: sqlite3.Connection) -> None:
+    """Change the file to WAL; two processes that do it at once get no busy timeout from SQLite."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            db.execute("pragma journal_mode=wal")
+        except sqlite3.OperationalError as wrong:
+            if "locked" not in str(wrong) or time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def genesis(stream: str) -> bytes:

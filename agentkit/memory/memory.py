@@ -121,7 +121,8 @@ class Memory:
             for segment in tx.outgoing("sealed", "accepted", "mined", "stable"):
                 states[segment.state] = states.get(segment.state, 0) + 1
             unsealed = sum(tx.head(s)[0] - tx.last_sealed(s) for s in tx.streams())
-            return Standing(unsealed, states)
+            waiting = sum(s.last - s.first + 1 for s in tx.outgoing("sealed"))
+            return Standing(unsealed + waiting, states)
 
         return await self._journal.commit(look)
 

@@ -61,7 +61,7 @@ def _wrong_rows(output: Artifact) -> str:
         if isinstance(output, Text):
             output.read().decode()
     except (ValueError, KeyError, TypeError, RecursionError) as wrong:
-        return f"delivered a {output.kind} that cannot be read: {type(wrong).__name__}"
+        return f"delivered what is no {output.kind}: {type(wrong).__name__}"
     return ""
 
 

@@ -25,12 +25,10 @@ async def pool(tmp_path: Path, begun: list[str]) -> AsyncIterator[Pool]:
 
 @pytest.fixture
 def children() -> Callable[[str], list[psutil.Process]]:
-    """Find our living children whose command line holds a word."""
+    """Find our own living children whose command line holds a word, not those of the network."""
 
     def find(word: str) -> list[psutil.Process]:
-        return [
-            child for child in psutil.Process().children(recursive=True) if lives_as(child, word)
-        ]
+        return [child for child in psutil.Process().children() if lives_as(child, word)]
 
     return find
 
