@@ -33,7 +33,7 @@ from agentkit.keys import keystore
 from agentkit.keys.signer import Signer
 from agentkit.market.allowance import Allowance
 from agentkit.market.chain import Network
-from agentkit.market.plan import Plan
+from agentkit.market.plan import Fee, Plan
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Provider, ProviderInfo, Rail
 from agentkit.memory.gateways import Gateways
@@ -63,6 +63,15 @@ REAL_NETWORKS = {
     "base-sepolia": (84532, "0x036CbD53842c5426634e7929541eC2318f3dCF7e"),
 }
 """Networks that can be set by name: chain id and the address of USDC (Circle's list)."""
+
+
+FREE_UPLOADS = Fee(
+    name="uploads",
+    on="the sealed log, never paid for",
+    price=Asset.named("AR").zero(),
+    at_most=Asset.named("AR").zero(),
+)
+"""What keeping the log on Arweave costs: gateways that ask for money are not used."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +155,9 @@ class Agent:
             objective=objective,
         )
         held = await self._currency_balance() if balance else None
-        return await make_plan(_frozen(graph), self._market, wish, balance=held)
+        return await make_plan(
+            _frozen(graph), self._market, wish, balance=held, uploads=self._uploads
+        )
 
     async def start(self, plan: Plan) -> Run:
         """Reserve a plan's worst case and begin to run it; raises PlanError, InsufficientFunds."""
@@ -307,6 +318,7 @@ class Agent:
         self._providers = self._open_providers(self._embedded)
         folder = Path.cwd()
         gateways = self._open_gateways(self._embedded)
+        self._uploads = (FREE_UPLOADS,) if gateways else ()
         self.memory = Memory(self._journal, self._signer, gateways)
         self.memory.start()
         self._stack.push_async_callback(self.memory.close)

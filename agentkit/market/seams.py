@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from agentkit.artifacts import Artifact
 from agentkit.market.attempt import Attempt, JobStatus, Message, Payment, Result
@@ -196,13 +196,3 @@ class ArtifactStore(Protocol):
 
     async def get(self, artifact: Artifact) -> Artifact:
         """Return the artifact with its bytes at hand, their digest checked."""
-
-
-Verdict = Literal["pass", "fail", "unsure"]
-
-
-class Verifier(Protocol):
-    """Says whether a result may be paid."""
-
-    def verify(self, task: Task, result: Result) -> tuple[Verdict, str]:
-        """Return a verdict and, unless it passes, why."""

@@ -94,3 +94,15 @@ async def test_findings_are_there_for_the_next_process(open_agent: Any) -> None:
     async with open_agent() as agent:
         assert result.run_id in (await agent.memory.latest("findings") or "")
         assert await agent.memory.latest("nothing") is None
+
+
+async def test_a_run_whose_function_is_gone_can_still_be_cancelled(open_agent: Any) -> None:
+    async with open_agent() as agent:
+        run = await agent.start(await agent.plan(with_a_lambda(), balance=False))
+        await run.stop()
+    async with open_agent() as agent:
+        await agent.cancel(run.id)
+        assert (await agent.status(run.id)).outcome == "cancelled"
+        assert not (await agent.balances()).held
+        with pytest.raises(RunFailed):
+            await (await agent.resume(run.id)).result()

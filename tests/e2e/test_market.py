@@ -18,7 +18,7 @@ import pytest
 
 from agentkit.artifacts import Dataset, Embedding, Json
 from agentkit.embedded import finder
-from agentkit.errors import NoOffer, OverBudget
+from agentkit.errors import NoOffer, OverBudget, SettlementFailed
 from agentkit.graph.builder import JobGraph
 from agentkit.journal import records as r
 from agentkit.market.allowance import Allowance
@@ -114,7 +114,7 @@ async def test_credit_is_topped_up_used_and_debited(
 ) -> None:
     async with open_agent() as agent:
         plan = await agent.plan(hello(), policy=policy.allow("hyperbolic"))
-        assert [fee.on for fee in plan.fees] == ["top up credit"]
+        assert [fee.name for fee in plan.fees] == ["gas", "uploads"]
         result = await (await agent.start(plan)).result()
         books = await hyperbolic_books(network)
         assert result.receipts[0].attempt.rail == "prepaid"
@@ -287,3 +287,40 @@ async def accepted_by(url: str, run: Run) -> str:
                     if job.get("status", {}).get("state") in ("queued", "running"):
                         return attempt.id
             await asyncio.sleep(0.01)
+
+
+async def test_parallel_nodes_top_up_once_and_never_beyond_the_hold(
+    open_agent: Any, network: finder.NetworkFile
+) -> None:
+    graph = JobGraph("parallel")
+    for number in range(8):
+        graph.infer(f"ask-{number}", model="smollm2-135m", prompt=f"Count to {number}.")
+    async with open_agent() as agent:
+        plan = await agent.plan(graph, policy=policy.allow("native"))
+        (gas,) = [fee for fee in plan.fees if fee.name == "gas"]
+        result = await (await agent.start(plan)).result()
+        assert len(result.receipts) == 8
+        channels = await agent._journal.commit(lambda tx: tx.every(r.Channel))
+        assert 0 < sum(channel.deposited for channel in channels) <= plan.at_most.units
+        spent = await agent._journal.commit(lambda tx: tx.every(r.Total, "gas|"))
+        assert spent[0].amount <= gas.at_most
+
+
+async def test_a_wallet_with_work_under_way_closes_no_channel(open_agent: Any) -> None:
+    """And what is bought after a channel was closed is bought on a new one."""
+    async with open_agent() as agent:
+        await agent.run(hello(), policy=policy.allow("native"))
+        rows = "".join(f"Count to {n}. " for n in range(60))
+        busy = JobGraph("busy")
+        busy.infer("count", model="smollm2-135m", prompt=rows, max_tokens=200)
+        run = await agent.start(await agent.plan(busy, policy=policy.allow("native")))
+        while not any(p.open for p in run.status.purchases.values()):
+            await asyncio.sleep(0.01)
+        with pytest.raises(SettlementFailed, match="open attempts") as raised:
+            await agent.close_channels()
+        assert "resume or cancel" in raised.value.hint
+        await run.result()
+        assert set((await agent.close_channels()).values()) == {"closed"}
+        again = await agent.run(hello(), policy=policy.allow("native"))
+        assert again.paid
+        assert len((await agent.balances()).placed) == 1

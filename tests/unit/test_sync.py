@@ -127,3 +127,27 @@ def test_the_process_ends_soon_after_its_last_line() -> None:
     began = time.monotonic()
     output("import agentkit as ak\nassert ak.status() == []\n")
     assert time.monotonic() - began < 10
+
+
+def test_a_signal_while_nothing_runs_yet_starts_nothing(here: Path) -> None:
+    """The plan is being made, slowly, when the user thinks better of it."""
+    code = (
+        GRAPH + "import asyncio, agentkit.agent\n"
+        "async def slowly(*args, **more):\n"
+        "    print('planning', flush=True)\n"
+        "    await asyncio.sleep(2)\n"
+        "    return await made(*args, **more)\n"
+        "made, agentkit.agent.make_plan = agentkit.agent.make_plan, slowly\n"
+        "try:\n"
+        "    ak.run(graph)\n"
+        "except KeyboardInterrupt:\n"
+        "    import time; time.sleep(3)\n"
+        "    print(len(ak.status()), flush=True)\n"
+    )
+    with script(code) as asked:
+        assert asked.stdout
+        assert asked.stdout.readline() == "planning\n"
+        asked.send_signal(signal.SIGINT)
+        told, _ = asked.communicate(timeout=60)
+    assert asked.returncode == 0
+    assert told == "0\n"

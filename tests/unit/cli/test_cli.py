@@ -326,3 +326,20 @@ def test_the_example_graph_of_init_is_a_graph(tmp_path: Path) -> None:
     assert JobGraph.load(tmp_path / "graph.toml").freeze().name == "hello"
     (tmp_path / "agentkit.toml").write_text(FIRST_CONFIG.format(keystore="x"))
     assert Settings.read(tmp_path / "agentkit.toml").network is None
+
+
+def test_what_the_machine_refuses_is_an_error_and_no_traceback(cli: Any, tmp_path: Path) -> None:
+    failed(cli("plan", "graph.toml", "--out", "no/folder/plan.json"), 2, "no/folder/plan.json")
+    (tmp_path / "broken.py").write_text("graph = 1 / 0\n")
+    failed(cli("plan", "broken.py:graph"), 2, "broken.py", "ZeroDivisionError")
+    (tmp_path / "agentkit.toml").write_text("[memory]\nseal_before_pay = 'much'\n")
+    failed(cli("run", "graph.toml", "--yes"), 2, "'much'")
+    (tmp_path / "agentkit.toml").unlink()
+    assert "no runs yet" in cli("status").stdout
+
+
+def test_a_misspelt_secret_is_not_shown(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "agentkit.toml").write_text("[providers.gaia]\napikey = 'sk-very-secret'\n")
+    result = cli("plan", "graph.toml")
+    failed(result, 2, "providers.gaia.apikey", "agentkit.toml")
+    assert "sk-very-secret" not in result.output

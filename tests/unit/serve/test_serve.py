@@ -188,9 +188,10 @@ async def test_a_lower_voucher_changes_nothing(bench: Bench) -> None:
     lower = {"rail": "channel", "provider": "native", "verb": "voucher"}
     lower["body"] = voucher_body(bench, channel, 1, signature)
     assert (await bench.post("/carry", lower))[0] == 200
-    ask = {**lower, "verb": "best", "body": {"channel": channel.channel}}
-    _, best = await bench.post("/carry", ask)
+    ask = bench.agent._rails["channel"]._about(channel, "best")  # type: ignore[attr-defined]
+    _, best = await bench.post("/carry", ask.model_dump())
     assert best["body"]["cumulative"] == channel.cumulative > 1
+    assert best["body"]["attempts"] == [bench.attempt.id]
 
 
 @pytest.mark.parametrize(
@@ -273,3 +274,21 @@ class TestOpenAI:
         status, answer = await bench.post("/v1/chat/completions", {**self.CHAT, "stream": True})
         assert status == 422
         assert "stream" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize("verb", ["best", "close"])
+async def test_only_its_payer_asks_for_a_channels_voucher_or_its_end(
+    bench: Bench, verb: str
+) -> None:
+    """A channel's terms are on the chain for everybody to read."""
+    channel = await channel_of(bench)
+    message = bench.agent._rails["channel"]._about(channel, verb)  # type: ignore[attr-defined]
+    stranger = KeySigner(b"\x07" * 32)
+    nothing = Voucher(bytes.fromhex(channel.channel), 0, 0)
+    forged = stranger.sign_voucher(bench.agent.network.channels_domain, nothing).hex()
+    for proof in (forged, "", "not hex"):
+        body = {**message.body, "proof": proof}
+        status, answer = await bench.post("/carry", {**message.model_dump(), "body": body})
+        assert status == 422, answer
+    assert (await bench.post("/jobs", bench.submission()))[0] == 202  # it is still open
+    await bench.done()
