@@ -300,7 +300,8 @@ class Buyer:
         """
         units = 0
         for node in self._state.planned.nodes:
-            mine = node.offer and (node.offer.rail, node.offer.payee) == (offer.rail, offer.payee)
+            chosen = node.offer and (node.offer.rail, node.offer.payee) == (offer.rail, offer.payee)
+            mine = chosen or node.name == offer.node  # where an alternate steps in
             if node.at_most and mine and node.name not in self._state.done:
                 left = node.items - len(self._state.items.get(node.name, ()))
                 units += node.at_most.units * max(left, 0) // node.items
