@@ -1,1 +1,32 @@
-"""Public fakes and conformance suites for people who write adapters."""
+"""For people who write adapters: conformance suites (pytest classes to subclass) and fakes."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agentkit.testing.conformance import Desk as Desk
+    from agentkit.testing.conformance import ProviderConformance as ProviderConformance
+    from agentkit.testing.conformance import RailConformance as RailConformance
+    from agentkit.testing.conformance import StoreConformance as StoreConformance
+    from agentkit.testing.fakes import FakeProvider as FakeProvider
+    from agentkit.testing.fakes import ToyRail as ToyRail
+
+_HOMES = {
+    "Desk": "conformance",
+    "FakeProvider": "fakes",
+    "ProviderConformance": "conformance",
+    "RailConformance": "conformance",
+    "StoreConformance": "conformance",
+    "ToyRail": "fakes",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name, and pytest with the suites, when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'agentkit.testing' has no attribute {name!r}")
+    return getattr(import_module(f"agentkit.testing.{_HOMES[name]}"), name)

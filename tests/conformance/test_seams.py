@@ -12,13 +12,14 @@ from agentkit.market.allowance import Allowance
 from agentkit.market.seams import ArtifactStore
 from agentkit.memory.local import LocalStore
 from agentkit.payments.budget import Budget
-from agentkit.testing.conformance import (
+from agentkit.testing import (
     Desk,
+    FakeProvider,
     ProviderConformance,
     RailConformance,
     StoreConformance,
+    ToyRail,
 )
-from agentkit.testing.fakes import FakeProvider, ToyRail
 
 MODEL = "smollm2-135m"
 
