@@ -7,6 +7,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -289,9 +290,8 @@ def test_a_lambda_cannot_be_resumed_from_here(cli: Any, tmp_path: Path) -> None:
 def test_a_damaged_journal_exits_1_and_spends_nothing(cli: Any, tmp_path: Path) -> None:
     run = json.loads(cli("run", "graph.toml", "--yes", "--json").stdout)["run"]
     (path,) = (tmp_path / "home").glob("*/state.db")
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("update events set body=replace(body, 'greet', 'great') where stream=?", (run,))
-    db.close()
     for verb in (("resume", run), ("memory", "verify")):
         failed(cli(*verb), 1, "is damaged", run)
 

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -192,10 +193,8 @@ def test_a_call_is_judged_by_the_time_of_the_next_block(path: Path) -> None:
 
 def rows(path: Path) -> list[str]:
     """The whole file as SQL; it can be read only while no chain has it."""
-    with sqlite3.connect(path) as db:
-        dump = list(db.iterdump())
-    db.close()
-    return dump
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        return list(db.iterdump())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,7 @@ async def test_a_folder_that_cannot_be_made_is_one_clear_sentence(tmp_path: Path
 
 async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     await (await Journal.open(tmp_path, WALLET)).close()
-    with sqlite3.connect(tmp_path / "state.db") as db:
+    with closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as db:
         db.execute("update meta set value='99' where name='schema'")
     with pytest.raises(JournalDamaged, match="schema"):
         await Journal.open(tmp_path, WALLET)
@@ -139,17 +140,16 @@ def flipped(value: object) -> object:
 
 
 def flip(path: Path, table: str, column: str, where: str) -> None:
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
         key, value = db.execute(f"select {where}, {column} from {table} order by 1").fetchone()
         changed = db.execute(
             f"update {table} set {column}=? where {where}=?", (flipped(value), key)
         ).rowcount
-    db.close()
     assert changed >= 1
 
 
 def schema_columns(path: Path) -> list[tuple[str, str]]:
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
         tables = [
             name for (name,) in db.execute("select name from sqlite_master where type='table'")
         ]
@@ -197,7 +197,7 @@ async def test_a_flipped_byte_in_any_column_is_found(
 
 async def test_a_torn_file_is_damaged_not_a_traceback(tmp_path: Path) -> None:
     path = await filled(tmp_path)
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("pragma wal_checkpoint(truncate)")
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2] + b"\xff" * (len(data) - len(data) // 2))
@@ -212,7 +212,7 @@ async def test_a_torn_file_is_damaged_not_a_traceback(tmp_path: Path) -> None:
 
 async def test_a_missing_event_is_found(tmp_path: Path) -> None:
     path = await filled(tmp_path)
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("delete from events where seq=2")
     journal = await Journal.open(path.parent, WALLET)
     with pytest.raises(JournalDamaged, match="missing"):

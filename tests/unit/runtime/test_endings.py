@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -306,14 +307,13 @@ async def test_a_changed_event_is_not_shown_as_if_nothing_were(tmp_path: Path) -
 
     async with toy(tmp_path) as market:
         run_id = (await market.run(asking())).run_id
-    with sqlite3.connect(tmp_path / "home" / "state.db") as db:
+    with closing(sqlite3.connect(tmp_path / "home" / "state.db", isolation_level=None)) as db:
         changed = db.execute(
             "update events set body=replace(body, '0.0000', '9.0000') where stream=? and"
             " kind='NodeDone'",
             (run_id,),
         )
         assert changed.rowcount == 1
-    db.close()
     async with toy(tmp_path) as market:
         with pytest.raises(JournalDamaged, match=run_id):
             await runs.read(market.journal, run_id)
