@@ -22,6 +22,7 @@ from agentkit.errors import (
     ProviderError,
     RunNotFound,
     RunPaused,
+    WrongInput,
 )
 from agentkit.graph.builder import JobGraph
 from agentkit.graph.frozen import FrozenGraph
@@ -67,7 +68,7 @@ REAL_NETWORKS = {
 
 FREE_UPLOADS = Fee(
     name="uploads",
-    on="the sealed log, never paid for",
+    on="sealed log, free uploads only",
     price=Asset.named("AR").zero(),
     at_most=Asset.named("AR").zero(),
 )
@@ -148,6 +149,7 @@ class Agent:
         `objective` is "cost" or "time".  `balance=False` leaves the wallet's balance out and does
         without the chain.  Raises GraphError, PlanError, BadAmount.
         """
+        _check_wish(deadline, policy, objective)
         wish = Wish(
             budget=self._money(budget),
             deadline=deadline.total_seconds() if deadline is not None else None,
@@ -242,6 +244,14 @@ class Agent:
         """Return all runs of the wallet, newest first."""
         rows = await self._journal.commit(lambda tx: tx.every(r.Run))
         return sorted(rows, key=lambda row: -row.started)
+
+    def is_left(self, run_id: str) -> bool:
+        """Whether no process works on a run, so that it waits for `resume`."""
+        try:
+            self._journal.lease(run_id).close()
+        except RunPaused:
+            return False
+        return True
 
     async def status(self, run_id: str) -> RunState:
         """Return what a run has done so far; raises RunNotFound."""
@@ -423,7 +433,25 @@ class Agent:
 
 
 def _frozen(graph: Graph) -> FrozenGraph:
-    return graph.freeze() if isinstance(graph, JobGraph) else graph
+    if isinstance(graph, FrozenGraph):
+        return graph
+    if not isinstance(graph, JobGraph):
+        raise WrongInput(
+            f"{graph!r} is not a job graph", hint='read one with ak.JobGraph.load("graph.toml")'
+        )
+    return graph.freeze()
+
+
+def _check_wish(deadline: object, policy: object, objective: str) -> None:
+    """Say what is wrong where no type checker has."""
+    if deadline is not None and not isinstance(deadline, timedelta):
+        raise ConfigError(
+            f"deadline={deadline!r} is no duration", hint="pass timedelta(minutes=10)"
+        )
+    if policy is not None and not callable(policy):
+        raise ConfigError(f"policy={policy!r} is no policy", hint='pass ak.policy.deny("gaia")')
+    if objective not in ("cost", "time"):
+        raise ConfigError(f"{objective!r} is no objective", hint='pass objective="cost" or "time"')
 
 
 async def network_of(settings: Settings) -> tuple[Network, finder.NetworkFile | None]:

@@ -20,6 +20,7 @@ from pydantic import (
     PrivateAttr,
     SecretStr,
     ValidationError,
+    field_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -81,6 +82,14 @@ class ProviderSettings(_Section):
     models: dict[str, str] = {}
     payee: str = ""
     label: str = ""
+
+    @field_validator("url", "urls")
+    @classmethod
+    def _with_scheme(cls, given: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for url in (given,) if isinstance(given, str) else given:
+            if url and not url.startswith(("http://", "https://")):
+                raise ValueError(f"{url!r} has no http:// or https://")
+        return given
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -211,6 +220,9 @@ def _config_error(wrong: ValidationError, sources: dict[str, str]) -> ConfigErro
     first = wrong.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     origin = sources.get(str(first["loc"][0]) if first["loc"] else "", "the settings")
+    unknown = first["type"] == "extra_forbidden"
+    said = "there is no such key" if unknown else first["msg"]
     return ConfigError(
-        f"{where or 'a setting'} in {origin}: {first['msg']}", hint=f"mend {where!r}"
+        f"{where or 'a setting'} in {origin}: {said}",
+        hint=f"take {where!r} out, or mend its spelling" if unknown else f"mend {where!r}",
     )

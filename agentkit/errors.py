@@ -19,6 +19,7 @@ adapter's edge and nowhere else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -32,6 +33,8 @@ class AgentKitError(Exception):
     def __init__(self, message: str = "", *, hint: str = "") -> None:
         super().__init__(message or (type(self).__doc__ or "").splitlines()[0])
         self.hint = hint or self.default_hint
+        if self.hint:
+            self.add_note(f"hint: {self.hint}")  # which a traceback shows, and str() does not
 
 
 # -- configuration -------------------------------------------------------------------------------
@@ -130,7 +133,7 @@ class OverBudget(PlanError):
     def __init__(self, limit: str, needed: object, allowed: object, *, hint: str = "") -> None:
         self.limit, self.needed, self.allowed = limit, needed, allowed
         super().__init__(
-            f"at most {needed} would be spent, above the limit {limit} of {allowed}",
+            f"it could come to {needed} in all, above the limit {limit} of {allowed}",
             hint=hint or f"raise {limit} to at least {needed}, or drop nodes from the graph",
         )
 
@@ -144,16 +147,16 @@ class PastDeadline(PlanError):
     def __init__(self, earliest: float, allowed: float, path: Sequence[str]) -> None:
         self.earliest, self.allowed, self.path = earliest, allowed, tuple(path)
         super().__init__(
-            f"the graph needs at least {earliest:.0f} s and the deadline is in {allowed:.0f} s"
+            f"the graph needs at least {earliest:.1f} s and the deadline is in {allowed:.1f} s"
             f" (longest path: {' -> '.join(self.path)})",
-            hint=f"set deadline to {earliest:.0f} s or more",
+            hint=f"set deadline to {math.ceil(earliest)} s or more",
         )
 
 
 class PlanExpired(PlanError):
     """The prices in this plan no longer hold."""
 
-    default_hint = "make the plan again with `agentkit plan`"
+    default_hint = "make it again with `agentkit plan GRAPH --out plan.json`"
 
 
 # -- providers -----------------------------------------------------------------------------------
@@ -310,7 +313,7 @@ class RunFailed(RunError):
             self.exit_code = 5
         what = "; ".join(f"{node}: {reason}" for node, reason in self.failures)
         super().__init__(
-            f"run {run_id} failed ({what})",
+            f"run {run_id} failed ({what})" if what else f"run {run_id} was cancelled",
             hint=hint or f"see `agentkit status {run_id}`; mend the graph and run it again",
         )
 
@@ -324,8 +327,11 @@ class RunPaused(RunError):
 
     exit_code = 4
 
-    def __init__(self, run_id: str, why: str, command: str, *, uncertain: bool = False) -> None:
+    def __init__(
+        self, run_id: str, why: str, command: str, *, uncertain: bool = False, hint: str = ""
+    ) -> None:
         self.run_id, self.why, self.command, self.uncertain = run_id, why, command, uncertain
         if uncertain:
             self.exit_code = 5
-        super().__init__(f"run {run_id} paused: {why}", hint=f"continue it with `{command}`")
+        either = f"continue it with `{command}`, or end it with `agentkit cancel {run_id}`"
+        super().__init__(f"run {run_id} paused: {why}", hint=hint or either)

@@ -95,7 +95,7 @@ class Money:
             asset.symbol,
             asset.decimals,
         ):
-            raise BadAmount(f"{self} is not an amount of {asset.id}")
+            raise BadAmount(f"{self} is not an amount of {asset.symbol}")
         return Money(self.units, asset)
 
     def same(self, other: Money) -> int:

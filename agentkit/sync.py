@@ -90,7 +90,7 @@ def block_on(coroutine: Coroutine[Any, Any, T]) -> T:
             if not behind.pause():
                 future.cancel()
                 raise
-            return future.result()
+        return future.result()
 
 
 @contextlib.contextmanager

@@ -28,6 +28,10 @@ def read_graph(name: str) -> FrozenGraph:
         if not isinstance(found, JobGraph):
             raise GraphError(f"{path} has no JobGraph called {attribute!r}", hint="check the name")
         return found.freeze()
+    if Path(path).suffix not in (".toml", ".json"):
+        raise GraphError(
+            f"{name} is no graph file", hint="give graph.toml, graph.json or module.py:graph"
+        )
     return codec.load(Path(path))
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 
+from agentkit.artifacts import Artifact, Json, Table, Text
 from agentkit.cli import say
 from agentkit.cli.events import line_of
 from agentkit.display.live import LiveTable
@@ -23,9 +24,10 @@ LEAVE_NOW = 4
 """Exit code of a run that was left where it can be resumed."""
 
 
-async def follow(run: Run, *, quiet: bool) -> RunResult:
+async def follow(run: Run, *, quiet: bool, hint: bool = True) -> RunResult:
     """Show a run until it ends and return its result; raises RunPaused, RunFailed."""
-    say.note(f"run {run.id} · resume it with: agentkit resume {run.id}", quiet=quiet)
+    later = f" · resume it with: agentkit resume {run.id}" if hint else ""
+    say.note(f"run {run.id}{later}", quiet=quiet)
     _pause_on_signals(run)
     if not quiet and sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
         await _live(run)
@@ -135,10 +137,31 @@ class _Rows:
 
 
 def result_text(result: RunResult) -> str:
-    """Return a result in a few lines."""
-    lines = [f"run {result.run_id} is done · paid {result.paid}"]
+    """Return a result in a few lines: what its last nodes said, and what it cost."""
+    lines = [_last_words(result), f"run {result.run_id} is done · paid {result.paid}"]
     if result.billed_elsewhere:
         lines.append(f"billed elsewhere: {result.billed_elsewhere}")
     if result.uncertain:
         lines.append(f"uncertain, counted as spent: {result.uncertain}")
-    return "\n".join(lines)
+    return "\n".join(line for line in lines if line)
+
+
+MOST_WORDS = 600
+"""Characters that are shown of an output; the whole of it is in the result."""
+
+
+def _last_words(result: RunResult) -> str:
+    """Return the beginnings of what nodes produced that no other node reads."""
+    read = {above for names in result.plan.graph.parents.values() for above in names}
+    told = []
+    for node in result.plan.graph.nodes:
+        if node.name not in read:
+            told += [f"{node.name}: {_words(output)}" for output in result.artifacts[node.name]]
+    return "\n".join(told) + "\n" if told else ""
+
+
+def _words(output: Artifact) -> str:
+    if not isinstance(output, Text | Json | Table):
+        return f"{output.size} bytes, a {output.kind} ({output.digest[:12]})"
+    text = output.read().decode(errors="replace").strip()
+    return text if len(text) <= MOST_WORDS else text[:MOST_WORDS] + " …"

@@ -13,6 +13,7 @@ import typer
 from agentkit.agent import Agent
 from agentkit.cli import say
 from agentkit.display.text import columns
+from agentkit.errors import ConfigError
 from agentkit.journal.runstate import RunState
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import ProviderInfo
@@ -35,7 +36,10 @@ def status(
         async with Agent.from_config(config) as agent:
             if run_id is None:
                 rows = [row.model_dump(mode="json") for row in await agent.runs()]
-                standing = await agent.memory.standing()
+                for row in rows:
+                    if row["state"] == "running" and agent.is_left(row["run"]):
+                        row["why"] = f"left: no process works on it; agentkit resume {row['run']}"
+                standing = _standing_text(await agent.memory.standing(), agent.network.test)
                 say.result(rows, _runs_text(rows, standing), as_json=as_json)
                 return
             state = await agent.status(run_id)
@@ -43,25 +47,28 @@ def status(
                 say.note(_run_text(state), quiet=quiet)
                 await asyncio.sleep(1)
                 state = await agent.status(run_id)
-            say.result(_run_data(state), _run_text(state), as_json=as_json)
+            left = state.outcome == "running" and agent.is_left(run_id)
+            more = f"\n\nleft: no process works on it; agentkit resume {run_id}" if left else ""
+            say.result(_run_data(state), _run_text(state) + more, as_json=as_json)
 
     asyncio.run(go())
 
 
-def _runs_text(rows: list[dict[str, Any]], standing: Standing) -> str:
+def _runs_text(rows: list[dict[str, Any]], standing: str) -> str:
     if not rows:
         return "no runs yet; start one with: agentkit run graph.toml"
     cells = [("run", "graph", "started", "state", "")]
     for row in rows:
         started = datetime.fromtimestamp(row["started"]).astimezone().strftime("%d %b %H:%M:%S")
         cells.append((row["run"], row["graph"], started, row["state"], row["why"]))
-    return f"{columns(cells)}\n\n{_standing_text(standing)}"
+    return f"{columns(cells)}\n\n{standing}"
 
 
-def _standing_text(standing: Standing) -> str:
+def _standing_text(standing: Standing, test: bool) -> str:
+    where = "the embedded Arweave gateway" if test else "Arweave"
     if standing.unsealed:
-        return f"{standing.unsealed} events are not yet on Arweave; they are safe on this machine"
-    return f"everything is on Arweave, in {standing.items} items"
+        return f"{standing.unsealed} events are not yet on {where}; they are safe on this machine"
+    return f"everything is on {where}, in {standing.items} items"
 
 
 def _run_data(state: RunState) -> dict[str, Any]:
@@ -153,6 +160,8 @@ def providers(
             return [info for info in await agent.providers() if name in (None, info.name)]
 
     found = asyncio.run(go())
+    if name and not found:
+        raise ConfigError(f"there is no provider {name!r}", hint="run `agentkit providers`")
     cells = [("provider", "answers", "kinds", "models", "what it is")]
     cells += [
         (

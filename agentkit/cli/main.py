@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from typing import Annotated
 
 import typer
 
+from agentkit import __version__
 from agentkit.cli import look, places, wallet, work
 from agentkit.cli.demo.verb import demo
 
@@ -15,6 +17,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Plan, price, run and pay job graphs on decentralised AI.",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(__version__)  # noqa: T201
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and end.")
+    ] = False,
+) -> None:
+    """Plan, price, run and pay job graphs on decentralised AI."""
+
 
 app.command()(demo)
 app.command()(places.init)

@@ -26,10 +26,14 @@ FIRST_CONFIG = """\
 # with test money only.
 #
 # network = "base-sepolia"
+# [chain]
+# rpc = "https://..."      # a JSON-RPC address of that network
+# channels = "0x..."       # where you deployed agentkit/payments/contracts/AgentChannels.vy
 # [wallet]
 # keystore = "{keystore}"
 # [allowance]
 # per_run = "2 USDC"
+# gas = "0.01 ETH"
 """
 
 FIRST_GRAPH = """\
@@ -53,7 +57,8 @@ def init(as_json: say.AsJson = False, config: say.Config = None, quiet: say.Quie
         made["wallet"] = f"{path} was there already"
     else:
         passphrase = settings.passphrase.get_secret_value() or _ask_passphrase()
-        made["wallet"] = f"{path} (address {keystore.create(path, passphrase).address})"
+        address = keystore.create(path, passphrase).address
+        made["wallet"] = f"{path} (address {address}; used once a real network is set)"
     for name, text in (
         (LOCAL_FILE, FIRST_CONFIG.format(keystore=path)),
         (Path("graph.toml"), FIRST_GRAPH),

@@ -57,6 +57,9 @@ def close(as_json: say.AsJson = False, config: say.Config = None, quiet: say.Qui
     outcomes = asyncio.run(go())
     text = columns(list(outcomes.items())) if outcomes else "no channel is open"
     say.result(outcomes, text, as_json=as_json)
+    if any(outcome != "closed" for outcome in outcomes.values()):
+        say.note("what is not closed stays in its channel; close it again later", quiet=quiet)
+        raise typer.Exit(1)
 
 
 KeyFile = Annotated[

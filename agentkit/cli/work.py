@@ -17,6 +17,7 @@ from agentkit.agent import Agent
 from agentkit.cli import files, say
 from agentkit.cli.follow import follow, result_text
 from agentkit.errors import ConfigError, RunError
+from agentkit.graph.frozen import FrozenGraph
 from agentkit.market.plan import Plan
 from agentkit.planner import policy as policies
 
@@ -42,14 +43,8 @@ def plan(
     quiet: say.Quiet = False,
 ) -> None:
     """Show where every node would run and what it would cost; spends nothing."""
-
-    async def go() -> Plan:
-        async with Agent.from_config(config) as agent:
-            return await agent.plan(
-                files.read_graph(file), **_wish(budget, deadline, policy, objective)
-            )
-
-    made = asyncio.run(go())
+    wish = _wish(budget, deadline, policy, objective)
+    made = _planned(files.read_graph(file), config, wish)
     if out:
         made.save(out)
     text = str(made) + (f"\n\n{made.explain(explain)}" if explain else "")
@@ -72,30 +67,54 @@ def run(
     quiet: say.Quiet = False,
 ) -> None:
     """Run a plan, or plan a graph, ask, and run it."""
-    consent = yes or files.is_plan(file)
-    if not consent and not sys.stdin.isatty():
+    given = files.read_plan(file) if files.is_plan(file) else None
+    wishes = {"--budget": budget, "--deadline": deadline, "--policy": policy}
+    ignored = [name for name, value in wishes.items() if value is not None]
+    if given and ignored:
         raise ConfigError(
-            "nobody is there to be asked",
-            hint=f"use --yes, or make a plan first: agentkit plan {file} --out plan.json",
+            f"{file} is a plan, and {ignored[0]} belongs to planning",
+            hint=f"plan the graph again: agentkit plan GRAPH {ignored[0]} ... --out plan.json",
         )
+    wish = _wish(budget, deadline, policy, objective)
+    made = given or _agreed(file, config, wish, yes=yes, quiet=quiet)
+    if made is None:
+        say.note("nothing was spent", quiet=quiet)
+        return
+    if detach:
+        say.result({"run": _detached(made, config)}, "", as_json=True)
+        return
 
     async def go() -> None:
         async with Agent.from_config(config) as agent:
-            if files.is_plan(file):
-                made = files.read_plan(file)
-            else:
-                wish = _wish(budget, deadline, policy, objective)
-                made = await agent.plan(files.read_graph(file), **wish)
-                say.note(str(made), quiet=quiet)
-            if not consent and not typer.confirm(f"spend at most {made.at_most}?", err=True):
-                raise typer.Exit(0)
-            if detach:
-                say.result({"run": _detached(made, config)}, "", as_json=True)
-                return
             result = await follow(await agent.start(made), quiet=quiet)
             say.result(result.data(), result_text(result), as_json=as_json)
 
     asyncio.run(go())
+
+
+def _agreed(
+    file: str, config: Path | None, wish: dict[str, Any], *, yes: bool, quiet: bool
+) -> Plan | None:
+    """Plan a graph and ask whether it may be run; None when it may not."""
+    graph = files.read_graph(file)
+    if not yes and not sys.stdin.isatty():
+        raise ConfigError(
+            "nobody is there to be asked",
+            hint=f"use --yes, or make a plan first: agentkit plan {file} --out plan.json",
+        )
+    made = _planned(graph, config, wish)
+    say.note(str(made), quiet=quiet)
+    if yes or typer.confirm(f"spend at most {made.at_most}?", err=True):
+        return made
+    return None
+
+
+def _planned(graph: FrozenGraph, config: Path | None, wish: dict[str, Any]) -> Plan:
+    async def go() -> Plan:
+        async with Agent.from_config(config) as agent:
+            return await agent.plan(graph, **wish)
+
+    return asyncio.run(go())
 
 
 @say.verb
@@ -128,12 +147,15 @@ def cancel(
 ) -> None:
     """End a run for good: stop its work, give its hold back."""
 
-    async def go() -> None:
+    async def go() -> str:
         async with Agent.from_config(config) as agent:
             await agent.cancel(run_id)
+            return (await agent.status(run_id)).outcome
 
-    asyncio.run(go())
-    say.result({"run": run_id, "cancelled": True}, f"run {run_id} is cancelled", as_json=as_json)
+    outcome = asyncio.run(go())
+    ended = outcome in ("done", "failed")
+    text = f"run {run_id} is {outcome}" + (" already" if ended else "")
+    say.result({"run": run_id, "cancelled": not ended}, text, as_json=as_json)
 
 
 def _wish(

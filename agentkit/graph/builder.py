@@ -43,6 +43,9 @@ class JobGraph:
         self._nodes: dict[str, Node] = {}
         self._functions: dict[str, Callable[..., Any]] = {}
 
+    def __repr__(self) -> str:
+        return f"<JobGraph {self.name!r}: {', '.join(self._nodes) or 'no nodes'}>"
+
     # -- nodes -----------------------------------------------------------------------------------
 
     @overload

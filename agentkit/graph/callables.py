@@ -44,7 +44,7 @@ class CallableSpec(BaseModel):
 @lru_cache(maxsize=4096)
 def describe(fn: Callable[..., Any]) -> CallableSpec:
     """Return the spec of a function; its hash is empty when its source cannot be read."""
-    module, qualname = fn.__module__, fn.__qualname__
+    module, qualname = fn.__module__ or "__main__", fn.__qualname__
     try:
         source, file = inspect.getsource(fn), inspect.getsourcefile(fn) or ""
     except (OSError, TypeError):

@@ -27,7 +27,7 @@ def decode(document: Any) -> FrozenGraph:
     try:
         read = _Document.model_validate(document)
     except ValidationError as wrong:
-        raise as_wrong_input("the graph", wrong) from wrong
+        raise as_wrong_input("the graph", wrong, document) from wrong
     return FrozenGraph.build(read.name, tuple(read.nodes))
 
 
@@ -75,11 +75,39 @@ def _label(node: Node) -> str:
     return node.op if isinstance(node, SourceNode | SqlNode | SplitNode) else node.kind
 
 
-def as_wrong_input(what: str, error: ValidationError) -> WrongInput:
-    """Return our error for pydantic's, naming the first field at fault."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
+def as_wrong_input(what: str, error: ValidationError, document: Any = None) -> WrongInput:
+    """Return our error for pydantic's, naming the first field at fault; unknown keys before all."""
+    errors = error.errors(include_url=False)
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    loc = [str(part) for part in first["loc"]]
+    if len(loc) > 1 and loc[0] == "nodes":
+        what = f"node {_name_of(document, int(loc[1]))!r}"
+        loc = [part for part in loc[2:] if part not in _TAGS]
+    where, message = ".".join(loc), _SAID.get(first["type"], first["msg"])
     return WrongInput(
-        f"{what}: {where or 'value'}: {first['msg']}",
-        hint=f"mend {where!r}" if where else "see the reference of JobGraph",
+        f"{what}: {f'{where}: ' if where else ''}{message}",
+        hint=_HINTS.get(first["type"]) or (f"mend {where!r}" if where else _SHAPE),
     )
+
+
+_TAGS = ("infer", "train", "data", "local", "source", "sql", "split")
+_SHAPE = "write a graph to a file with graph.save('graph.toml') to see its shape"
+_SAID = {
+    "extra_forbidden": "this key is not known here",
+    "union_tag_not_found": "it does not say which",
+    "union_tag_invalid": "there is no such kind of node",
+    "missing": "it is missing",
+}
+_HINTS = {
+    "union_tag_not_found": 'write kind = "infer", "train", "data" or "local"; and for data'
+    ' op = "source", "sql" or "split"',
+    "union_tag_invalid": 'write kind = "infer", "train", "data" or "local"',
+    "model_type": 'write a ref as { node = "name" }',
+}
+
+
+def _name_of(document: Any, number: int) -> str:
+    try:
+        return str(document["nodes"][number]["name"])
+    except (KeyError, TypeError, IndexError):
+        return f"number {number + 1}"

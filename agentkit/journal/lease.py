@@ -27,8 +27,12 @@ class Lease:
             self._file.seek(0)
             owner = self._file.read().strip() or "unknown"
             self._file.close()
+            watch = f"agentkit status {run} --watch"
             raise RunPaused(
-                run, f"process {owner} is working on it", f"agentkit status {run}"
+                run,
+                f"not here, process {owner} is working on it",
+                watch,
+                hint=f"watch it with `{watch}`",
             ) from held
         self._file.truncate(0)
         self._file.write(str(os.getpid()))

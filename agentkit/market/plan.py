@@ -124,6 +124,9 @@ class Plan(Value):
         each = " each" if planned.items > 1 else ""
         return f"{name}: {planned.items} purchase(s){each}\n" + columns(rows, right=(2, 3, 4))
 
+    def __repr__(self) -> str:
+        return f"<Plan {self.id[:6]} of {self.graph.name!r}: {self.price}, at most {self.at_most}>"
+
     def __str__(self) -> str:
         """Return the table people decide by."""
         nodes = f"{len(self.nodes)} node" + "s" * (len(self.nodes) != 1)

@@ -22,6 +22,7 @@ from agentkit.graph.nodes import (
     SqlNode,
     TrainNode,
 )
+from agentkit.graph.refs import InputRef
 from agentkit.market.task import Load, TaskSpec
 
 BYTES_PER_TOKEN = 4
@@ -34,12 +35,20 @@ PAID = (InferNode, TrainNode, SqlNode)
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """The size of what a node produces; `exact` when it was counted, not assumed."""
+    """The size of an output: `bound` when there cannot be more, `exact` when it was counted.
+
+    `columns`: those that every row has, None when nobody knows.
+    """
 
     rows: int
     row_bytes: int
+    bound: bool = False
     exact: bool = False
+    columns: frozenset[str] | None = None
 
+
+Sizes = dict[str, tuple[Size, ...]]
+"""The sizes of each node's outputs, in order."""
 
 GROWING = re.compile(
     r"\b(join|union|unnest|values|recursive|generate_series|range|repeat|concat|list)\b|,\s*\w+\s*\(",
@@ -50,33 +59,40 @@ GROWING = re.compile(
 ASSUMED = Size(rows=200, row_bytes=512)
 
 
-def sizes_of(graph: FrozenGraph, folder: Path) -> dict[str, Size]:
-    """Return the size of every node's output; relative sources are files in `folder`."""
-    sizes: dict[str, Size] = {}
+def sizes_of(graph: FrozenGraph, folder: Path) -> Sizes:
+    """Return the sizes of every node's outputs; relative sources are files in `folder`."""
+    sizes: Sizes = {}
     for node in graph.nodes:
-        sizes[node.name] = _size_of(node, sizes, folder)
+        sizes[node.name] = _sizes_of(node, sizes, folder)
     return sizes
 
 
-def _size_of(node: Node, sizes: dict[str, Size], folder: Path) -> Size:
+def _of(sizes: Sizes, ref: InputRef) -> Size:
+    return sizes[ref.node][ref.output]
+
+
+def _sizes_of(node: Node, sizes: Sizes, folder: Path) -> tuple[Size, ...]:
     match node:
         case SourceNode():
-            return count(folder / node.source) if "://" not in node.source else ASSUMED
+            return (count(folder / node.source) if "://" not in node.source else ASSUMED,)
         case SplitNode():
-            return sizes[node.table.node]
+            whole = _of(sizes, node.table)
+            first = round(whole.rows * node.at)
+            return replace(whole, rows=first), replace(whole, rows=whole.rows - first)
         case SqlNode():
-            inputs = [sizes[ref.node] for ref in node.inputs.values()]
+            inputs = [_of(sizes, ref) for ref in node.inputs.values()]
             largest = max(inputs, key=lambda size: size.rows, default=ASSUMED)
             grows = len(inputs) > 1 or GROWING.search(node.sql)
-            return replace(largest, exact=False) if grows else largest
+            return (replace(largest, bound=not grows and largest.bound, exact=False, columns=None),)
         case InferNode() if node.over:
-            over = sizes[node.over.node]
+            over = _of(sizes, node.over)
             grown = over.row_bytes + BYTES_PER_TOKEN * node.max_tokens
-            return Size(min(over.rows, node.max_items), grown, over.exact)
+            columns = over.columns and over.columns | {node.name}
+            return (Size(min(over.rows, node.max_items), grown, over.bound, over.exact, columns),)
         case InferNode():
-            return Size(1, BYTES_PER_TOKEN * node.max_tokens)
+            return (Size(1, BYTES_PER_TOKEN * node.max_tokens),)
         case _:
-            return ASSUMED
+            return (ASSUMED,)
 
 
 def count(path: Path) -> Size:
@@ -91,38 +107,57 @@ def count(path: Path) -> Size:
             f"{path} cannot be read: {wrong.strerror}",
             hint="give source= a path that exists, or a URI",
         ) from wrong
-    lines = Dataset.dump(read_rows(data, path.name)).read().splitlines()
-    return Size(max(len(lines), 1), max(map(len, lines), default=0) + 1, exact=True)
+    rows = read_rows(data, path.name)
+    lines = Dataset.dump(rows).read().splitlines()
+    longest = max(map(len, lines), default=0) + 1
+    columns = frozenset.intersection(*map(frozenset, rows)) if rows else None
+    return Size(max(len(rows), 1), longest, bound=True, exact=True, columns=columns)
 
 
-def spec_of(node: Node, sizes: dict[str, Size]) -> TaskSpec:
-    """Return what providers are asked to price."""
+def spec_of(node: Node, sizes: Sizes) -> TaskSpec:
+    """Return what providers are asked to price; raises WrongInput for rows that cannot do."""
     match node:
         case InferNode():
             return _infer(node, sizes)
         case TrainNode():
-            size = sizes[node.dataset.node]
+            size = _of(sizes, node.dataset)
             rows = size.rows * node.epochs
-            return _spec(node, {"row": rows}, {"row": rows if size.exact else 4 * rows})
+            return _spec(node, {"row": rows}, {"row": rows if size.bound else 4 * rows})
         case SqlNode():
-            inputs = [sizes[ref.node] for ref in node.inputs.values()]
+            inputs = [_of(sizes, ref) for ref in node.inputs.values()]
             read = sum(size.rows * size.row_bytes for size in inputs)
-            exact = all(size.exact for size in inputs)
-            return _spec(node, {"byte": read}, {"byte": read if exact else 4 * read})
+            bound = all(size.bound for size in inputs)
+            return _spec(node, {"byte": read}, {"byte": read if bound else 4 * read})
         case SourceNode() | SplitNode() | LocalNode():
             raise TypeError(f"{node.name} runs on this machine and is not priced")
 
 
-def _infer(node: InferNode, sizes: dict[str, Size]) -> TaskSpec:
-    read = [sizes[ref.node].row_bytes for ref in node.inputs.values()]
-    over = sizes[node.over.node] if node.over else Size(1, 0, exact=True)
+def _infer(node: InferNode, sizes: Sizes) -> TaskSpec:
+    read = [_of(sizes, ref).row_bytes for ref in node.inputs.values()]
+    over = _of(sizes, node.over) if node.over else Size(1, 0, bound=True)
+    _check_rows(node, over)
     columns = max(1, len(node.placeholders() - set(node.inputs)))
     text = len(node.prompt.encode()) + sum(read) + over.row_bytes * columns
-    load = infer_load(text, node, slack=1 if over.exact and not read else 2)
-    items = min(node.max_items, over.rows) if over.exact else node.max_items
+    load = infer_load(text, node, slack=1 if over.bound and not read else 2)
+    items = min(node.max_items, over.rows) if over.bound else node.max_items
     if not node.over:
         items = 1
     return TaskSpec(node=node, load=load, items=items, likely=min(items, over.rows))
+
+
+def _check_rows(node: InferNode, over: Size) -> None:
+    """Refuse before anything is bought what the run would find out."""
+    if over.exact and over.rows > node.max_items:
+        raise WrongInput(
+            f"node {node.name!r} maps over {over.rows} rows, and max_items is {node.max_items}",
+            hint=f"set max_items={over.rows}, or take fewer rows",
+        )
+    lacking = node.placeholders() - set(node.inputs) - (over.columns or node.placeholders())
+    if over.columns is not None and lacking:
+        raise WrongInput(
+            f"the prompt of node {node.name!r} names {{{min(lacking)}}}, and not every row has it",
+            hint=f"name one of: {', '.join(sorted(over.columns))}",
+        )
 
 
 def infer_load(text: int, node: InferNode, slack: int = 1) -> Load:

@@ -162,7 +162,7 @@ async def _ask(provider: Provider, spec: TaskSpec) -> Sequence[Offer] | Rejectio
     except TimeoutError:
         return Rejection(label=provider.name, reason=f"no answer in {OFFERS_TIMEOUT:.0f} s")
     except (ProviderError, ConfigError) as wrong:
-        return Rejection(label=provider.name, reason=str(wrong))
+        return Rejection(label=provider.name, reason=str(wrong).removeprefix(f"{provider.name}: "))
 
 
 def unfit(offer: Offer, spec: TaskSpec, market: Market) -> str:

@@ -57,7 +57,8 @@ class Native:
             url=", ".join(http.url for http in self._https),
             kinds=tuple(sorted({kind for _, facts in nodes.values() for kind in facts.kinds})),
             models=tuple(sorted({m for _, facts in nodes.values() for m in facts.models})),
-            detail={name: facts.detail for name, (_, facts) in nodes.items()},
+            detail={name: facts.detail for name, (_, facts) in nodes.items()}
+            or {"error": f"none of its nodes answers; check providers.{self.name}.urls"},
         )
 
     async def offers(self, spec: TaskSpec) -> Sequence[Offer]:

@@ -6,9 +6,11 @@ Starting anew and resuming are the same: what the folded state already has is no
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from agentkit.artifacts import Artifact, Table
@@ -306,8 +308,15 @@ def _append(tx: Transaction, run: str, node: str, outputs: tuple[Produced, ...])
 
 
 def _failure(node: str, error: BaseException) -> Event:
-    reason = str(error) if isinstance(error, AgentKitError) else f"{type(error).__name__}: {error}"
+    reason = str(error) if isinstance(error, AgentKitError) else _with_place(error)
     return e.NodeFailed(node=node, error=type(error).__name__, reason=reason)
+
+
+def _with_place(error: BaseException) -> str:
+    """Name an error of a user's function, and the line it was raised at."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"
 
 
 def _as_table(artifact: Artifact) -> Table:

@@ -30,7 +30,7 @@ from agentkit.runtime.means import Means
 A = TypeVar("A", bound=Artifact)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunResult:
     """What a finished run produced and what it cost."""
 
@@ -51,6 +51,9 @@ class RunResult:
         if name not in self.artifacts:
             raise UnknownInput(f"the run had no node {name!r}")
         return self.artifacts[name][output]
+
+    def __repr__(self) -> str:
+        return f"<RunResult {self.run_id}: {len(self.artifacts)} nodes, paid {self.paid}>"
 
     @property
     def paid(self) -> Money:
@@ -259,7 +262,7 @@ async def result_of(means: Means, state: RunState) -> RunResult:
         failures = tuple(state.failures.items())
         raise RunFailed(state.run, failures, uncertain=bool(state.unresolved))
     if state.outcome == "cancelled":
-        hint = "it was cancelled; run the plan again"
+        hint = "run the plan again"
         raise RunFailed(state.run, (), uncertain=bool(state.unresolved), hint=hint)
     if state.outcome != "done":
         flag = " --rebuy" if state.uncertain else ""

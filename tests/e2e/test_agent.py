@@ -1,6 +1,7 @@
 """An agent that runs unattended: it finishes what a crash left behind, and keeps a schedule."""
 
 import asyncio
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ async def test_a_run_is_cancelled_from_another_process(open_agent: Any, tmp_path
     async with open_agent() as one, open_agent() as other:
         run = await one.start(await one.plan(mapped(tmp_path), balance=False))
         await other.cancel(run.id)
-        with pytest.raises(RunFailed, match="failed"):
+        with pytest.raises(RunFailed, match="was cancelled"):
             await run.result()
         assert (await other.status(run.id)).outcome == "cancelled"
         assert not (await other.balances()).held
@@ -106,3 +107,15 @@ async def test_a_run_whose_function_is_gone_can_still_be_cancelled(open_agent: A
         assert not (await agent.balances()).held
         with pytest.raises(RunFailed):
             await (await agent.resume(run.id)).result()
+
+
+async def test_words_where_values_belong_are_refused_with_a_hint(open_agent: Any) -> None:
+    graph = JobGraph("g")
+    graph.infer("greet", model="smollm2-135m", prompt="Hi.")
+    async with open_agent() as agent:
+        for wish in ({"deadline": "10m"}, {"policy": "deny(gaia)"}, {"objective": "fast"}):
+            with pytest.raises(ConfigError, match=re.escape(next(iter(wish.values())))) as raised:
+                await agent.plan(graph, **wish)
+            assert raised.value.hint.startswith("pass ")
+        with pytest.raises(WrongInput, match=r"graph\.toml"):
+            await agent.plan("graph.toml")

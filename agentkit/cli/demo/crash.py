@@ -54,6 +54,7 @@ async def crash(agent: Agent, plan: Plan, folder: Path, found: finder.NetworkFil
     done = len((await agent.status(run)).done)
 
     child = await _agentkit("resume", run)
+    say.note(f"  resumed: {attempt.node!r} is found at the node, not bought again")
     chat = await _until_chatting(agent, run, found)
     await _kill(child)
     say.note(f"  killed again in the middle of the chat {chat.node!r} at {chat.provider}")

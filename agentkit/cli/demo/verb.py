@@ -118,13 +118,16 @@ async def _demo(folder: Path, given: Input) -> Findings:
 
 
 async def _main_run(agent: Agent, source: Path, given: Input, findings: Findings) -> RunResult:
-    say.note(f"\n1. The plan. {len(given.rows)} rows: {given.origin}\n")
+    say.note(
+        "\nHere, native is agentkit's own pool; gaia and hyperbolic are stand-ins on this machine."
+        f"\n\n1. The plan. {len(given.rows)} rows: {given.origin}\n"
+    )
     graph = graphs.main_graph(source, given)
     plan = await agent.plan(graph, budget=BUDGET)
     say.note(str(plan))
     say.note(f"\n{plan.explain('by-prompt')}")
     say.note("\n2. The run.\n")
-    result = await follow(await agent.start(plan), quiet=False)
+    result = await follow(await agent.start(plan), quiet=False, hint=False)
     _show(result, given)
     used = {receipt.attempt.provider for receipt in result.receipts}
     findings.check(used == {"native", "gaia", "hyperbolic"}, "all three providers took part")
@@ -151,7 +154,10 @@ def _show(result: RunResult, given: Input) -> None:
         say.note(columns(rows))
     explained = result["explain"]
     if isinstance(explained, Text):
-        say.note(f"\nasked to explain: {given.rows[0]['text']}\n  {graphs.first_words(explained)}…")
+        say.note(
+            f"\nasked to explain (a model this small makes things up): {given.rows[0]['text']}"
+            f"\n  {graphs.first_words(explained)}…"
+        )
     say.note("\nreceipts, by node:")
     say.note(columns(_receipt_rows(result.receipts), right=(2,)))
 
@@ -181,6 +187,7 @@ async def _crash_runs(
 ) -> Crash:
     say.note("\n4. Pulling the plug, twice.\n")
     plan = await crash_plan(agent, graphs.crash_graph(source, given), BUDGET)
+    say.note(f"  a second graph, planned at {plan.price} and at most {plan.at_most}")
     crashed = await crash(agent, plan, folder, found)
     findings.check(
         crashed.exit_codes == (5, 0), "uncertain: exit 5; looked at and bought again: exit 0"
@@ -301,7 +308,7 @@ def _node_figures(
 
 
 async def _arweave(agent: Agent, findings: Findings) -> None:
-    say.note("\n6. The log on Arweave.\n")
+    say.note("\n6. The log, sealed on the embedded Arweave gateway.\n")
     standing = await agent.memory.checkpoint()
     say.note(f"  {standing.items} sealed items, owner {agent.memory.address}")
     findings.check(standing.unsealed == 0, "every event is sealed and on the gateway")

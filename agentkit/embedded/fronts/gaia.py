@@ -16,7 +16,7 @@ from agentkit.embedded.fronts.core import Behind, body_of, trimmed, whole
 
 SERVED_MODEL = "SmolLM2-135M-Instruct-Q4_1"
 CONTEXT = 2048
-LABEL = "OpenAI-compatible llama.cpp node on this machine, wire shape after LlamaEdge"
+LABEL = "stand-in: a llama.cpp node on this machine, wire shape after LlamaEdge"
 
 
 def gaia_app(behind: Behind, key: str) -> web.Application:

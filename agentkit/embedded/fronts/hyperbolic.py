@@ -27,7 +27,7 @@ from agentkit.money import Rate
 from agentkit.payments.abi import TRANSFER
 
 SERVED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-LABEL = "OpenAI-compatible llama.cpp node on this machine, wire shape after Hyperbolic"
+LABEL = "stand-in: a llama.cpp node on this machine, wire shape after Hyperbolic"
 PRICES = {
     "request": "0.00002 USDC per 1 request",
     "input": "0.30 USDC per 1M tokens",

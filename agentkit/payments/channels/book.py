@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentkit.errors import ProtocolBroken, Refused
+from agentkit.errors import InsufficientFunds, ProtocolBroken, Refused
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
@@ -131,7 +131,14 @@ class VoucherBook:
             data = abi.encode(CLAIM_AND_CLOSE, *terms.words(), *promise, *vrs)
         else:
             data = abi.encode(RELEASE, *terms.words())
-        receipt = await self._sender.send(f"close:{booked.channel}", self._network.channels, data)
+        try:
+            receipt = await self._sender.send(
+                f"close:{booked.channel}", self._network.channels, data
+            )
+        except InsufficientFunds as wrong:
+            raise Refused(
+                f"this node cannot claim: its own wallet {self._signer.address} is short of gas"
+            ) from wrong
         settled = e.ChannelSettled(
             channel=booked.channel, claimed=Money(booked.cumulative, self._network.currency)
         )

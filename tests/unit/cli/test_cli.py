@@ -255,7 +255,7 @@ def test_a_provider_that_is_down_is_named_and_passed_over(cli: Any, tmp_path: Pa
     )
     result = cli("plan", "graph.toml", "--explain", "greet")
     assert result.exit_code == 0
-    assert re.search(r"gaia.*left out: gaia: cannot be reached", result.stdout)
+    assert re.search(r"gaia.*left out: cannot be reached", result.stdout)
 
 
 def test_an_unknown_price_is_a_refusal_never_a_zero(
@@ -343,3 +343,69 @@ def test_a_misspelt_secret_is_not_shown(cli: Any, tmp_path: Path) -> None:
     result = cli("plan", "graph.toml")
     failed(result, 2, "providers.gaia.apikey", "agentkit.toml")
     assert "sk-very-secret" not in result.output
+
+
+def test_a_plan_is_run_as_it_is_or_not_at_all(cli: Any, tmp_path: Path) -> None:
+    cli("plan", "graph.toml", "--out", "plan.json")
+    for option in (("--budget", "0.000001 USDC"), ("--deadline", "1s"), ("--policy", "deny(x)")):
+        failed(cli("run", "plan.json", *option), 2, "is a plan", option[0])
+    assert "no runs yet" in cli("status").stdout
+
+
+def test_a_run_shows_what_came_out_and_ends_once(cli: Any) -> None:
+    told = cli("run", "graph.toml", "--yes").stdout
+    assert re.match(r"greet: \S+", told)
+    run = re.search(r"run (\w+) is done", told)[1]  # type: ignore[index]
+    assert f"run {run} is done already" in cli("cancel", run).stdout
+    assert f"run {run} is done" in cli("resume", run).stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[[nodes]]\nkind='infer'\nname='greet'\nmodle='m'\nprompt='p'", ["'greet'", "modle"]),
+        ("[[nodes]]\nkind='data'\nname='rows'\nsource='r.csv'", ["'rows'", "does not say which"]),
+        ("[[nodes]]\nkind='inference'\nname='x'", ["'x'", "no such kind"]),
+        ("[[node]]\nkind='infer'", ["node", "not known"]),
+    ],
+    ids=["key", "op", "kind", "nodes"],
+)
+def test_a_slip_in_a_graph_file_names_the_node_and_the_key(
+    cli: Any, tmp_path: Path, text: str, words: list[str]
+) -> None:
+    (tmp_path / "slip.toml").write_text(f"name = 'g'\n{text}\n")
+    failed(cli("plan", "slip.toml"), 2, *words)
+
+
+def test_rows_that_cannot_do_are_refused_before_anything_is_bought(
+    cli: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\n" + "a,b\n" * 104)
+    graph = (
+        "name='g'\n[[nodes]]\nkind='data'\nop='source'\nname='rows'\nsource='rows.csv'\n"
+        "[[nodes]]\nkind='infer'\nname='ask'\nmodel='smollm2-135m'\nprompt='{text}'\n"
+        "over={node='rows'}\n"
+    )
+    (tmp_path / "many.toml").write_text(graph)
+    failed(cli("plan", "many.toml"), 2, "104 rows", "max_items is 100")
+    (tmp_path / "many.toml").write_text(graph.replace("{text}", "{txt}") + "max_items=104\n")
+    result = cli("plan", "many.toml")
+    failed(result, 2, "{txt}")
+    assert "label, text" in result.stderr
+
+
+def test_a_run_that_was_killed_is_shown_as_left(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(
+        "import os, signal\n"
+        "import agentkit as ak\n"
+        "def stop() -> str:\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "graph = ak.JobGraph('g')\n"
+        "graph.local('stop', stop)\n"
+        "ak.run(graph)\n"
+    )
+    killed = subprocess.run([sys.executable, "script.py"], check=False, capture_output=True)
+    assert killed.returncode == -9
+    (row,) = json.loads(cli("status", "--json").stdout)
+    assert "no process works on it" in cli("status").stdout
+    assert f"agentkit resume {row['run']}" in cli("status", row["run"]).stdout
