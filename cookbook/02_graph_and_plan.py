@@ -78,11 +78,11 @@ print(plan)
 print(plan.explain("wet"))
 
 # %% [markdown]
-# A policy narrows or orders the offers.  This one stays away from a provider.
+# A policy narrows or orders the offers.  This one stays away from the cheaper of the two nodes.
 
 # %%
-elsewhere = ak.plan(graph, budget="0.50 USDC", policy=ak.policy.deny("gaia"))
-print({node.name: node.offer.provider for node in elsewhere.nodes if node.offer})
+other = ak.plan(graph, budget="0.50 USDC", policy=ak.policy.deny("native/thrifty"))
+print({node.name: node.offer.label for node in other.nodes if node.offer})
 
 # %% [markdown]
 # A plan is a value: it can be saved, read elsewhere and run while its prices hold.  (This one has a

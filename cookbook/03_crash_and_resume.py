@@ -59,7 +59,7 @@ while (run_id := new_run()) is None or bought(run_id) < 3:
 os.kill(child.pid, signal.SIGKILL)
 assert child.wait() == -signal.SIGKILL
 state = ak.status(run_id)
-print(f"killed after {bought(run_id)} of {len(rows)} items; the run is {state.outcome!r}")
+print(f"killed after {bought(run_id)} of {len(rows)} items; no process has the run now")
 
 # %% [markdown]
 # Going on takes the run's id and nothing else.  The same can be typed: `agentkit resume RUN`.

@@ -54,7 +54,7 @@ class _Lines:
             case e.ItemDone():
                 self._items[event.node] += 1
                 done = self._items[event.node]
-                return f"{event.node}: {done} items done" if self._now_and_then(event.node) else ""
+                return f"{event.node}: items done: {done}" if self._now_and_then(event.node) else ""
             case _:
                 return line_of(event)
 

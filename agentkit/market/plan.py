@@ -109,7 +109,8 @@ class Plan(Value):
             return f"{name} runs on this machine and costs nothing"
         rows = [("offer", "on", "price", "at most", "eta", "standing")]
         for number, offer in enumerate(planned.offers):
-            standing = f"alternate {number}" if number else f"chosen, paid by {offer.rail}"
+            paid = "billed elsewhere" if offer.pays == "billed" else f"paid by {offer.rail}"
+            standing = f"alternate {number}" if number else f"chosen, {paid}"
             rows.append(
                 (
                     offer.label,
@@ -121,8 +122,8 @@ class Plan(Value):
                 )
             )
         rows += [(r.label, "", "", "", "", f"left out: {r.reason}") for r in planned.rejected]
-        each = " each" if planned.items > 1 else ""
-        return f"{name}: {planned.items} purchase(s){each}\n" + columns(rows, right=(2, 3, 4))
+        count = "one purchase" if planned.items == 1 else f"at most {planned.items} purchases, each"
+        return f"{name}: {count}\n" + columns(rows, right=(2, 3, 4))
 
     def __repr__(self) -> str:
         return f"<Plan {self.id[:6]} of {self.graph.name!r}: {self.price}, at most {self.at_most}>"

@@ -289,7 +289,11 @@ def _merged(fees: Sequence[Fee]) -> list[Fee]:
         before = merged.get((fee.name, fee.price.asset.id))
         merged[fee.name, fee.price.asset.id] = (
             fee.model_copy(
-                update={"price": before.price + fee.price, "at_most": before.at_most + fee.at_most}
+                update={
+                    "on": f"{before.on}, {fee.on}",
+                    "price": before.price + fee.price,
+                    "at_most": before.at_most + fee.at_most,
+                }
             )
             if before
             else fee

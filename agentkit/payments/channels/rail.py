@@ -82,7 +82,7 @@ class ChannelRail:
         fees = await self._chain.fees()
         price = Money(openings * FUND_GAS * (fees.max_fee + fees.max_tip) // 2, self._network.coin)
         at_most = Money(openings * FUND_GAS * 2 * fees.max_fee, self._network.coin)
-        return [Fee(name="gas", on="open or top up channels", price=price, at_most=at_most)]
+        return [Fee(name="gas", on="top up channels", price=price, at_most=at_most)]
 
     async def fund(self, offer: Offer, run: str, need: Money) -> Sequence[Message]:
         await self._sender.recover()
