@@ -54,7 +54,11 @@ def load(path: Path) -> FrozenGraph:
 def save(graph: FrozenGraph, path: Path) -> None:
     """Write a graph as `.toml` or `.json`, chosen by the suffix."""
     if path.suffix == ".toml":
-        path.write_text(tomli_w.dumps(encode(graph), multiline_strings=True), encoding="utf-8")
+        document = encode(graph)
+        # TOML reads a carriage return in a multi-line string as the end of a line.
+        readable = "\\r" not in json.dumps(document)
+        text = tomli_w.dumps(document, multiline_strings=readable)
+        path.write_text(text, encoding="utf-8", newline="\n")
     else:
         path.write_text(json.dumps(encode(graph), indent=2, ensure_ascii=False) + "\n", "utf-8")
 

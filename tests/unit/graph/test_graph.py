@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -217,6 +217,7 @@ names = st.from_regex(r"[A-Za-z][A-Za-z0-9_.-]{0,10}", fullmatch=True)
 texts = st.text(max_size=60).map(lambda text: text.replace("{", "{{").replace("}", "}}"))
 
 
+@example(prompts={"a": "one\r\ntwo\rthree\n"}, tokens=1, stop=["\r\n"])
 @given(
     prompts=st.dictionaries(names, texts, min_size=1, max_size=5),
     tokens=st.integers(1, 500),
