@@ -9,9 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from agentkit.agent import Agent
 from agentkit.embedded import finder
+
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None)
+settings.load_profile(
+    "steady"
+)  # the same cases each time; `--hypothesis-profile=explore`: new ones
 
 Open = Callable[..., AbstractAsyncContextManager[Agent]]
 

@@ -322,7 +322,6 @@ class TestChannels(Channels.TestCase):
     """Runs the machine, and sees that it went everywhere."""
 
     settings = settings(
-        derandomize=True,  # so that it goes everywhere each time
         max_examples=25,
         stateful_step_count=40,
         deadline=None,
