@@ -66,11 +66,12 @@ def demo(
     silence = redirect_stderr(io.StringIO()) if quiet else nullcontext()
     with _folders(keep=keep) as folder, silence:
         findings = asyncio.run(_demo(folder, given))
-    if findings.wrong:
-        raise RunError(f"{len(findings.wrong)} of the demo's claims do not hold: {findings.wrong}")
-    say.note("\nall of it holds", quiet=quiet)
+    if not findings.wrong:
+        say.note("\nall of it holds", quiet=quiet)
     if as_json:
         say.result(findings.figures, "", as_json=True)
+    if findings.wrong:
+        raise RunError(f"{len(findings.wrong)} of the demo's claims do not hold: {findings.wrong}")
 
 
 @contextmanager
