@@ -78,7 +78,9 @@ def _sizes_of(node: Node, sizes: Sizes, folder: Path) -> tuple[Size, ...]:
         case SplitNode():
             whole = _of(sizes, node.table)
             first = round(whole.rows * node.at)
-            return replace(whole, rows=first), replace(whole, rows=whole.rows - first)
+            parts = (first, whole.rows - first)
+            one, other = (replace(whole, rows=max(1, rows)) for rows in parts)
+            return one, other
         case SqlNode():
             inputs = [_of(sizes, ref) for ref in node.inputs.values()]
             largest = max(inputs, key=lambda size: size.rows, default=ASSUMED)
@@ -87,7 +89,8 @@ def _sizes_of(node: Node, sizes: Sizes, folder: Path) -> tuple[Size, ...]:
         case InferNode() if node.over:
             over = _of(sizes, node.over)
             grown = over.row_bytes + BYTES_PER_TOKEN * node.max_tokens
-            columns = over.columns and over.columns | {node.name}
+            added = "vector" if node.output == "embedding" else node.name
+            columns = over.columns and over.columns | {added}
             return (Size(min(over.rows, node.max_items), grown, over.bound, over.exact, columns),)
         case InferNode():
             return (Size(1, BYTES_PER_TOKEN * node.max_tokens),)

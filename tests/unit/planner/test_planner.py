@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import toy, usdc
 
+from agentkit.artifacts import Embedding
 from agentkit.errors import (
     ConfigError,
     NoOffer,
@@ -29,6 +30,7 @@ from agentkit.money import Money
 from agentkit.planner import policy
 from agentkit.planner.planner import Wish, check_fresh, make_plan
 from agentkit.planner.solver import Candidate, longest_path, solve
+from agentkit.runtime import run as runs
 from agentkit.testing.fakes import USDC, FakeProvider
 
 
@@ -328,3 +330,27 @@ def _offer(provider: str, units: int, eta: int) -> Offer:
         pays="on_delivery",
         rates={},
     )
+
+
+async def test_what_follows_from_counted_rows_is_known_before(tmp_path: Path) -> None:
+    """Columns and rows go along the edges: splits, mapped nodes, vectors, an empty part."""
+    (tmp_path / "rows.jsonl").write_text('{"text": "a", "label": "b"}\n' * 8)
+    async with toy(tmp_path) as market:
+        graph = JobGraph("known")
+        rows = graph.data("rows", source="rows.jsonl")
+        most, rest = graph.split("parts", rows, at=0.75)
+        said = graph.infer("said", model="m", over=most, prompt="{text}")
+        graph.infer("again", model="m", over=said, prompt="{said} of {label}")
+        vectors = graph.infer("v", model="m", over=rest, prompt="{text}", output=Embedding)
+        graph.infer("near", model="m", over=vectors, prompt="{vector} {text}")
+        all_of_it, none = graph.split("all", rows, at=0.99)
+        graph.infer("nothing", model="m", over=none, prompt="{text}")
+        plan = await market.plan(graph)
+        items = {node.name: node.items for node in plan.nodes if node.offer}
+        assert items == {"said": 6, "again": 6, "v": 2, "near": 2, "nothing": 1}
+        result = await (await runs.start(market.means, plan)).result()
+        assert len(result.receipts) == 16
+        graph.infer("wrong", model="m", over=all_of_it, prompt="{said}")
+        with pytest.raises(WrongInput, match=r"\{said\}") as raised:
+            await market.plan(graph)
+        assert "label, text" in raised.value.hint
