@@ -354,7 +354,9 @@ class Agent:
         return await asyncio.to_thread(keystore.unlock, path, passphrase, real=True)
 
     def _open_rails(self, allowance: Allowance) -> dict[str, Rail]:
-        sender = Sender(self._journal, self._chain, self._signer, self.network, allowance.gas)
+        none = None if self.network.test else self.network.coin.zero()  # on a real one: set it
+        gas = allowance.gas or none
+        sender = Sender(self._journal, self._chain, self._signer, self.network, gas)
         parts = (self._journal, self._chain, self._signer, self.network, sender)
         rails: Sequence[Rail] = (ChannelRail(*parts), PrepaidRail(*parts), ElsewhereRail())
         return {rail.name: rail for rail in rails}

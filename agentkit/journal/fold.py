@@ -188,8 +188,9 @@ def _(event: e.ChannelOpened, stream: str, at: float, rows: Records) -> None:
 def _(event: e.ChannelFunded, stream: str, at: float, rows: Records) -> None:
     channel = _must(rows, r.Channel, event.channel)
     rows.put(channel.model_copy(update={"deposited": event.deposited.units}))
-    account = _account(rows, "channel", channel.payee, event.amount)
-    rows.put(account.model_copy(update={"funded": account.funded + event.amount}))
+    if not channel.closing:  # what arrives later comes back with the rest
+        account = _account(rows, "channel", channel.payee, event.amount)
+        rows.put(account.model_copy(update={"funded": account.funded + event.amount}))
 
 
 @fold.register
@@ -248,8 +249,13 @@ def _count_found(rows: Records, channel: r.Channel, amount: Money, *, back: bool
     account = _account(rows, "channel", channel.payee, amount)
     spent = account.spent - amount if back else account.spent + amount
     rows.put(account.model_copy(update={"spent": spent}))
-    for scope in ("ever", f"day:{channel.found_on}", f"provider:{channel.provider}"):
+    for scope in ("ever", f"provider:{channel.provider}"):
         _total(rows, scope, amount, back=back)
+    day = f"day:{channel.found_on}"
+    known = rows.get(r.Total, f"{day}|{amount.asset.id}")
+    most = known.amount.units if known else 0  # what was found on several days goes back on one
+    units = min(amount.units, most) if back else amount.units
+    _total(rows, day, Money(units, amount.asset), back=back)
 
 
 @fold.register

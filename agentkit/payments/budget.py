@@ -73,7 +73,7 @@ class Budget:
     def spend(self, tx: Transaction, attempt: Attempt, amount: Money, standing: Standing) -> None:
         if amount > attempt.at_most:
             raise NotAllowed(f"{amount} is more than the attempt's at most of {attempt.at_most}")
-        if paid_before(tx, attempt) == amount:
+        if paid_before(tx, attempt) is not None:
             return
         tx.append(
             e.WALLET,
@@ -83,7 +83,8 @@ class Budget:
         )
 
     def unreserve(self, tx: Transaction, attempt: Attempt) -> None:
-        tx.append(e.WALLET, e.Unreserved(attempt=attempt.id))
+        if paid_before(tx, attempt) is None:
+            tx.append(e.WALLET, e.Unreserved(attempt=attempt.id))
 
     def release(self, tx: Transaction, run: str) -> None:
         if tx.get(r.Hold, run):

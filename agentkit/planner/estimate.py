@@ -50,11 +50,12 @@ class Size:
 Sizes = dict[str, tuple[Size, ...]]
 """The sizes of each node's outputs, in order."""
 
-GROWING = re.compile(
-    r"\b(join|union|unnest|values|recursive|generate_series|range|repeat|concat|list)\b|,\s*\w+\s*\(",
-    re.IGNORECASE,
+PLAIN = re.compile(
+    r'\s*select\s+(\*|[\w"]+(?:\s*,\s*[\w"]+)*)\s+from\s+[\w"]+\s*'
+    r"(?:(?:where|order\s+by|limit)\b(?!.*\b(?:union|intersect|except)\b).*)?",
+    re.IGNORECASE | re.DOTALL,
 )
-"""What a query says when its result may have more or longer rows than what it reads."""
+"""A query whose rows are some of one table's, with some of its columns: no more and no longer."""
 
 ASSUMED = Size(rows=200, row_bytes=512)
 
@@ -84,8 +85,8 @@ def _sizes_of(node: Node, sizes: Sizes, folder: Path) -> tuple[Size, ...]:
         case SqlNode():
             inputs = [_of(sizes, ref) for ref in node.inputs.values()]
             largest = max(inputs, key=lambda size: size.rows, default=ASSUMED)
-            grows = len(inputs) > 1 or GROWING.search(node.sql)
-            return (replace(largest, bound=not grows and largest.bound, exact=False, columns=None),)
+            bound = largest.bound and len(inputs) == 1 and _is_plain(node.sql)
+            return (replace(largest, bound=bound, exact=False, columns=None),)
         case InferNode() if node.over:
             over = _of(sizes, node.over)
             grown = over.row_bytes + BYTES_PER_TOKEN * node.max_tokens
@@ -96,6 +97,12 @@ def _sizes_of(node: Node, sizes: Sizes, folder: Path) -> tuple[Size, ...]:
             return (Size(1, BYTES_PER_TOKEN * node.max_tokens),)
         case _:
             return (ASSUMED,)
+
+
+def _is_plain(sql: str) -> bool:
+    found = PLAIN.fullmatch(sql)
+    names = [name.strip() for name in found[1].split(",")] if found else []
+    return bool(names) and len(set(names)) == len(names)
 
 
 def count(path: Path) -> Size:

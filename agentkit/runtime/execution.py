@@ -9,12 +9,13 @@ import asyncio
 import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from agentkit.artifacts import Artifact, Table
-from agentkit.errors import AgentKitError, RunPaused, StateError, WrongInput
+from agentkit.errors import AgentKitError, PaymentError, RunPaused, StateError, WrongInput
 from agentkit.graph.nodes import (
     InferNode,
     LocalNode,
@@ -176,7 +177,8 @@ class Execution:
     async def _cancel_open(self, why: str) -> None:
         for purchase in self.state.purchases.values():
             for attempt in list(purchase.open.values()):
-                await self._buyer.cancel(attempt, why)
+                with suppress(PaymentError):  # its end must not keep the run from its own
+                    await self._buyer.cancel(attempt, why)
 
     async def _watch_for_cancel(self) -> None:
         run, journal = self.state.run, self._means.journal

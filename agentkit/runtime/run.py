@@ -204,7 +204,8 @@ async def resume(
         if state.outcome in ("done", "failed", "cancelled"):
             return Run(means, Execution(means, state), lease)
         plan = plan and _continued(plan, state)
-        if not await means.journal.commit(lambda tx: tx.get(r.CancelRequest, run)):
+        ending = await means.journal.commit(lambda tx: tx.get(r.CancelRequest, run))
+        if not ending:
             (plan or state.planned).graph.adopt(graph)
         resumed = e.RunResumed(plan=plan)
 
@@ -216,6 +217,8 @@ async def resume(
         await means.journal.commit(work)
         state.apply(resumed)
         execution = Execution(means, state, rebuy=rebuy)
+        if ending:
+            execution.cancel()
     except BaseException:
         lease.close()
         raise

@@ -60,7 +60,7 @@ def _wrong_rows(output: Artifact) -> str:
             return "" if whole else "delivered a table whose rows are not objects"
         if isinstance(output, Text):
             output.read().decode()
-    except (ValueError, KeyError, TypeError, RecursionError) as wrong:
+    except (ArithmeticError, ValueError, KeyError, TypeError, RecursionError) as wrong:
         return f"delivered what is no {output.kind}: {type(wrong).__name__}"
     return ""
 

@@ -289,11 +289,17 @@ class ChannelRail:
         Which of the payee's old attempts that voucher paid cannot be told, and need not: beyond
         what it is still owed for them, they are paid.
         """
-        if attempt.id in channel.old and channel.owed < price.units <= channel.unexplained:
-            matched = e.VoucherMatched(channel=channel.channel, attempt=attempt.id, amount=price)
+        if attempt.id not in channel.old:
+            return self._promise(tx, channel, attempt, price)
+        paid = min(channel.unexplained, max(0, price.units - channel.owed))
+        if price.units > paid:
+            rest = Money(price.units - paid, price.asset)
+            channel = self._promise(tx, channel, attempt, rest)
+        if paid:
+            amount = Money(paid, price.asset)
+            matched = e.VoucherMatched(channel=channel.channel, attempt=attempt.id, amount=amount)
             tx.append(e.WALLET, matched)
-            return channel
-        return self._promise(tx, channel, attempt, price)
+        return channel
 
     def _promise(
         self, tx: Transaction, channel: r.Channel, attempt: Attempt, price: Money

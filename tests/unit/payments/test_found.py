@@ -1,0 +1,79 @@
+"""A voucher that a payee shows after a restore: what it paid is not promised again."""
+
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentkit.journal import events as e
+from agentkit.journal import records as r
+from agentkit.journal.journal import Journal
+from agentkit.keys.signer import KeySigner
+from agentkit.market.attempt import Attempt
+from agentkit.market.seams import Transaction
+from agentkit.money import Money
+from agentkit.payments.channels.rail import ChannelRail
+from agentkit.payments.sender import Sender
+from agentkit.testing.fakes import NETWORK, USDC
+
+SIGNER = KeySigner(b"\x11" * 32)
+CHANNEL = "aa" * 32
+PRICES = {"a": 60, "b": 40, "c": 25}
+
+
+def opened() -> list[Any]:
+    terms = {"payee": "0xP", "token": "t", "close_delay": 1, "salt": "00", "payer": SIGNER.address}
+    where = {"channel": CHANNEL, "provider": "p", "provider_node": "n"}
+    thousand = Money(1000, USDC)
+    return [
+        e.ChannelOpened(**where, **terms),  # type: ignore[arg-type]
+        e.ChannelFunded(channel=CHANNEL, amount=thousand, deposited=thousand),
+    ]
+
+
+@pytest.mark.parametrize("paid", [("b",), ("a", "c"), ("a", "b", "c"), ()])
+async def test_in_whatever_order_old_attempts_settle_their_sum_is_promised(
+    tmp_path: Path, paid: tuple[str, ...]
+) -> None:
+    for number, order in enumerate(permutations(PRICES)):
+        journal = await Journal.open(tmp_path / str(number), SIGNER.address)
+        chain: Any = None
+        rail = ChannelRail(journal, chain, SIGNER, NETWORK, Sender(journal, chain, SIGNER, NETWORK))
+        found = e.VoucherFound(
+            channel=CHANNEL,
+            cumulative=Money(sum(PRICES[name] for name in paid), USDC),
+            tasks=len(paid),
+            signature="aa",
+            delivered=Money(sum(PRICES.values()), USDC),
+            attempts=tuple(PRICES),
+        )
+        for event in (*opened(), found):
+            await journal.commit(lambda tx, event=event: tx.append(e.WALLET, event))
+        for name in order:
+
+            def settle(tx: Transaction, name: str = name) -> None:
+                channel = tx.get(r.Channel, CHANNEL)
+                assert channel
+                attempt = Attempt.model_construct(id=name)
+                rail._pay(tx, channel, attempt, Money(PRICES[name], USDC))
+
+            await journal.commit(settle)
+        channel = await journal.commit(lambda tx: tx.get(r.Channel, CHANNEL))
+        assert channel
+        assert channel.cumulative == sum(PRICES.values())
+        assert (channel.unexplained, channel.owed, channel.old) == (0, 0, ())
+        await journal.check()
+        await journal.close()
+
+
+async def test_a_top_up_that_lands_while_a_channel_closes_is_not_free_money(tmp_path: Path) -> None:
+    journal = await Journal.open(tmp_path, SIGNER.address)
+    late = e.ChannelFunded(channel=CHANNEL, amount=Money(50, USDC), deposited=Money(1050, USDC))
+    closed = e.ChannelClosed(channel=CHANNEL, claimed=Money(0, USDC), refunded=Money(1050, USDC))
+    for event in (*opened(), e.ChannelClosing(channel=CHANNEL), late, closed):
+        await journal.commit(lambda tx, event=event: tx.append(e.WALLET, event))
+    account = await journal.commit(lambda tx: tx.get(r.Account, "channel|0xP"))
+    assert account
+    assert account.free == 0
+    await journal.close()
