@@ -54,6 +54,20 @@ def network(network_folder: Path) -> Iterator[finder.NetworkFile]:
 
 
 @pytest.fixture
+def own_folder(
+    network: finder.NetworkFile,
+    network_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """A folder to work in, with a home of its own; processes started here find the network."""
+    monkeypatch.setenv("AGENTKIT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("AGENTKIT_NETWORK", str(network_folder))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def open_agent(network: finder.NetworkFile, network_folder: Path, tmp_path: Path) -> Open:
     """Return a function that opens an agent with a home of this test's own."""
 

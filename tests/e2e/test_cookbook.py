@@ -7,8 +7,6 @@ from types import ModuleType
 
 import pytest
 
-from agentkit.embedded import finder
-
 COOKBOOK = Path(__file__).parents[2] / "cookbook"
 NOTEBOOKS = sorted(path.name for path in COOKBOOK.glob("[0-9]*.py"))
 
@@ -29,18 +27,10 @@ def test_there_are_three() -> None:
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_runs_from_its_first_cell_to_its_last(
-    name: str,
-    runner: ModuleType,
-    network: finder.NetworkFile,
-    network_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, runner: ModuleType, own_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AGENTKIT_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("AGENTKIT_NETWORK", str(network_folder))
-    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(own_folder))
     monkeypatch.setenv("PYTHONPATH", ":".join(sys.path))
-    monkeypatch.chdir(tmp_path)
     notebook = runner.execute(COOKBOOK / name)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from support import usdc
 
-from agentkit.embedded import finder
 from agentkit.money import Money
 
 ROWS = 24
@@ -24,17 +23,9 @@ said = graph.infer("said", model="smollm2-135m", over=rows, prompt="{n}", max_to
 
 
 @pytest.fixture(autouse=True)
-def here(
-    network: finder.NetworkFile,
-    network_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Path:
-    monkeypatch.setenv("AGENTKIT_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("AGENTKIT_NETWORK", str(network_folder))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "rows.jsonl").write_text("".join(f'{{"n": "row {n}"}}\n' for n in range(ROWS)))
-    return tmp_path
+def here(own_folder: Path) -> Path:
+    (own_folder / "rows.jsonl").write_text("".join(f'{{"n": "row {n}"}}\n' for n in range(ROWS)))
+    return own_folder
 
 
 @contextmanager

@@ -30,19 +30,11 @@ max_tokens = 12
 
 
 @pytest.fixture
-def cli(
-    network: finder.NetworkFile,
-    network_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Any:
+def cli(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that runs a verb in a folder of the test's own."""
-    monkeypatch.setenv("AGENTKIT_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("AGENTKIT_NETWORK", str(network_folder))
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "graph.toml").write_text(HELLO)
+    (own_folder / "graph.toml").write_text(HELLO)
 
     def run(*arguments: str) -> Result:
         return CliRunner().invoke(app, list(arguments))

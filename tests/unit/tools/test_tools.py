@@ -5,14 +5,12 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
 from agentkit.agent import Agent
-from agentkit.embedded import finder
 from agentkit.errors import ConfigError, OverBudget
 from agentkit.money import Money
 from agentkit.planner import policy
@@ -146,15 +144,9 @@ async def test_what_a_model_asks_wrongly_is_told_and_not_bought(open_agent: Any)
         assert await spent(agent) == 0
 
 
-def test_without_an_agent_the_default_one_is_used(
-    network: finder.NetworkFile,
-    network_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.usefixtures("own_folder")
+def test_without_an_agent_the_default_one_is_used() -> None:
     """Synchronous, asynchronous, and inside a running loop: always one and the same agent."""
-    monkeypatch.setenv("AGENTKIT_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("AGENTKIT_NETWORK", str(network_folder))
     code = (
         "import asyncio, json\n"
         "import agentkit as ak\n"
