@@ -247,11 +247,7 @@ class Agent:
 
     def is_left(self, run_id: str) -> bool:
         """Whether no process works on a run, so that it waits for `resume`."""
-        try:
-            self._journal.lease(run_id).close()
-        except RunPaused:
-            return False
-        return True
+        return self._journal.is_left(run_id)
 
     async def status(self, run_id: str) -> RunState:
         """Return what a run has done so far; raises RunNotFound."""

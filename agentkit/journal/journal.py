@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from agentkit.errors import JournalDamaged, StoreUnavailable, WrongKey
 from agentkit.journal import verify
-from agentkit.journal.lease import Lease
+from agentkit.journal.lease import Lease, is_free
 from agentkit.journal.store import SCHEMA, Row, Tx, connect
 from agentkit.journal.writer import Writer, as_ours
 
@@ -64,6 +64,10 @@ class Journal:
     def lease(self, run: str) -> Lease:
         """Take the claim on a run; raises RunPaused when another process has it."""
         return Lease(self.home / "leases", run)
+
+    def is_left(self, run: str) -> bool:
+        """Whether no process works on a run."""
+        return is_free(self.home / "leases", run)
 
     async def check(self) -> int:
         """Check every row of the file and return the number of events; raises JournalDamaged."""

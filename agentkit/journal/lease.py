@@ -52,3 +52,15 @@ class Lease:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def is_free(folder: Path, run: str) -> bool:
+    """Whether no process has a run; leaves the lease as it is."""
+    try:
+        with (folder / f"{run}.lease").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True

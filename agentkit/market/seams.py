@@ -58,7 +58,9 @@ class Transaction(Protocol):
 class Ledger(Protocol):
     """The budget: money set aside in our own books, and what was spent.
 
-    `hold` raises OverBudget, naming the limit; the others raise nothing in good use.
+    `hold` and `reserve` raise OverBudget, naming the limit; `reserve` also NotAllowed (the
+    provider is not listed), `spend` too (more than the at most); the others raise nothing in good
+    use.
     """
 
     def hold(self, tx: Transaction, run: str, amount: Money, budget: Money | None) -> None:
@@ -167,7 +169,10 @@ class Rail(Protocol):
     def settle(
         self, tx: Transaction, attempt: Attempt, result: Result
     ) -> tuple[Receipt, Sequence[Message]]:
-        """Pay for a verified result; the messages tell the provider."""
+        """Pay for a verified result; the messages tell the provider.
+
+        Raises SettlementFailed, and InsufficientFunds when `fund` has to come first.
+        """
 
     def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> None:
         """Undo a reservation; an uncertain one stays counted as spent."""

@@ -73,7 +73,7 @@ class Budget:
     def spend(self, tx: Transaction, attempt: Attempt, amount: Money, standing: Standing) -> None:
         if amount > attempt.at_most:
             raise NotAllowed(f"{amount} is more than the attempt's at most of {attempt.at_most}")
-        if paid_before(tx, attempt) is not None:
+        if paid_before(tx, attempt.id) is not None:
             return
         tx.append(
             e.WALLET,
@@ -83,7 +83,7 @@ class Budget:
         )
 
     def unreserve(self, tx: Transaction, attempt: Attempt) -> None:
-        if paid_before(tx, attempt) is None:
+        if paid_before(tx, attempt.id) is None:
             tx.append(e.WALLET, e.Unreserved(attempt=attempt.id))
 
     def release(self, tx: Transaction, run: str) -> None:
@@ -97,9 +97,9 @@ class Budget:
         return Money(max(0, hold.left.units - hold.reserved.units), hold.left.asset)
 
 
-def paid_before(tx: Transaction, attempt: Attempt) -> Money | None:
+def paid_before(tx: Transaction, attempt: str) -> Money | None:
     """Return what an attempt was paid already: a restored wallet may know more than its run."""
-    known = tx.get(r.Reservation, attempt.id)
+    known = tx.get(r.Reservation, attempt)
     return known.spent if known and known.standing in SETTLED else None
 
 

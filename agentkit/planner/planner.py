@@ -70,9 +70,8 @@ async def make_plan(
     *,
     balance: Money | None = None,
     uploads: Sequence[Fee] = (),
-    done: frozenset[str] = frozenset(),
 ) -> Plan:
-    """Return a plan within budget and deadline; nodes in `done` need no offer any more.
+    """Return a plan within budget and deadline.
 
     Raises NoOffer, OverBudget (naming the limit), PastDeadline.
     """
@@ -80,11 +79,7 @@ async def make_plan(
     if wish.deadline is not None and not wish.deadline > 0:
         raise PlanError("the deadline is in the past", hint="set a deadline that lies ahead")
     sizes = await asyncio.to_thread(sizes_of, graph, market.folder)
-    specs = {
-        node.name: spec_of(node, sizes)
-        for node in graph.nodes
-        if isinstance(node, PAID) and node.name not in done
-    }
+    specs = {node.name: spec_of(node, sizes) for node in graph.nodes if isinstance(node, PAID)}
     offered = await _collect(specs, market, wish)
     candidates = [
         Candidate(
@@ -92,7 +87,7 @@ async def make_plan(
             offers=offered[node.name].offers if node.name in offered else (),
             parents=graph.parents[node.name],
             items=specs[node.name].items if node.name in specs else 1,
-            eta=0.0 if node.name in done else HERE_SECONDS,
+            eta=HERE_SECONDS,
         )
         for node in graph.nodes
     ]

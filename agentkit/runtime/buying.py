@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain, islice, repeat
 from typing import Literal, TypeVar
 
 from agentkit.artifacts import Artifact
@@ -104,8 +105,7 @@ class Buyer:
         offer = self._state.offers[attempt.terms]
         with suppress(ProviderError), _only_its_errors(offer):
             await self._provider(attempt.provider).cancel(attempt)
-        known = offer.pays == "on_delivery"
-        await self._close(attempt, "unpaid" if known else "uncertain", why)
+        await self._close_lost(attempt, offer, why)
 
     async def settle_errands(self) -> None:
         """Wait for messages that are still on their way to providers."""
@@ -117,7 +117,7 @@ class Buyer:
         reasons: list[str] = []
         for offer in self._ordered(want.planned.offers):
             wait = 0.0
-            for pause in _pauses(want.node.retries):
+            for pause in islice(_pauses(), 1 + want.node.retries):
                 await self._or_stop(asyncio.sleep(wait))
                 try:
                     return await self._attempt(want, await self._fresh(want, offer))
@@ -353,19 +353,17 @@ class Buyer:
             outputs = await self._reattach(want, attempt)
             if outputs is not None:
                 return outputs
+        elif unknown or isinstance(wrong, BadOutput):  # a bad answer costs like a good one
+            await self._close_lost(attempt, offer, str(wrong))
         else:
-            billed = unknown or isinstance(wrong, BadOutput)  # a bad answer costs like a good one
-            paid = billed and offer.pays != "on_delivery"
-            await self._close(attempt, "uncertain" if paid else "unpaid", str(wrong))
+            await self._close(attempt, "unpaid", str(wrong))
         raise wrong
 
     async def _reattach(self, want: Want, attempt: Attempt) -> tuple[Artifact, ...] | None:
         """Take up an open attempt where it stands; None once it is closed without a result."""
         offer = self._state.offers[attempt.terms]
         if not offer.finds:
-            on_delivery = offer.pays == "on_delivery"
-            why = "the provider cannot be asked what became of it"
-            await self._close(attempt, "unpaid" if on_delivery else "uncertain", why)
+            await self._close_lost(attempt, offer, "the provider cannot be asked about it")
             return None
         try:
             status = await self._find(attempt, offer)
@@ -391,30 +389,31 @@ class Buyer:
                     result = await self._result(provider, offer, attempt)
             verify.check(want.node, offer, attempt, result)
         except TimeoutError:
-            await self._close_lost(attempt, offer, await self._too_late(want, offer, attempt))
+            late = await self._too_late(want, offer, attempt)
+            await self._close_lost(attempt, offer, str(late))
             return None
         except ProviderError as wrong:
-            await self._close_lost(attempt, offer, wrong)
+            await self._close_lost(attempt, offer, str(wrong))
             return None
         return await self._settle(want, attempt, result)
 
-    async def _close_lost(self, attempt: Attempt, offer: Offer, wrong: ProviderError) -> None:
+    async def _close_lost(self, attempt: Attempt, offer: Offer, why: str) -> None:
         """Close an attempt whose result cannot be had, or cannot be taken."""
-        paid = offer.pays != "on_delivery"
-        await self._close(attempt, "uncertain" if paid else "unpaid", str(wrong))
+        on_delivery = offer.pays == "on_delivery"
+        await self._close(attempt, "unpaid" if on_delivery else "uncertain", why)
 
     async def _find(self, attempt: Attempt, offer: Offer) -> JobStatus | None:
         """Ask what became of an attempt, for as long as patience lasts."""
-        until = time.monotonic() + FIND_PATIENCE
+        until, pauses = time.monotonic() + FIND_PATIENCE, _pauses()
         while True:
-            for pause in _pauses(20):
-                try:
-                    with _only_its_errors(offer):
-                        return await self._provider(attempt.provider).find(attempt)
-                except ProviderError as wrong:
-                    if not wrong.retryable or time.monotonic() + pause > until:
-                        raise
-                await self._or_stop(asyncio.sleep(pause))
+            pause = next(pauses)
+            try:
+                with _only_its_errors(offer):
+                    return await self._provider(attempt.provider).find(attempt)
+            except ProviderError as wrong:
+                if not wrong.retryable or time.monotonic() + pause > until:
+                    raise
+            await self._or_stop(asyncio.sleep(pause))
 
     async def _close(
         self, attempt: Attempt, outcome: Literal["unpaid", "uncertain"], reason: str
@@ -533,10 +532,10 @@ def _only_its_errors(offer: Offer) -> Iterator[None]:
         raise ProtocolBroken(why, provider=offer.label, unknown=True) from odd
 
 
-def _pauses(retries: int) -> Iterator[float]:
-    """Yield 1 + `retries` waiting times, growing and jittered, in seconds."""
-    for number in range(1 + retries):
-        yield min(5.0, 0.1 * 2**number) * (0.5 + random.random())  # noqa: S311
+def _pauses() -> Iterator[float]:
+    """Yield waiting times without end, growing to some seconds, and jittered."""
+    for longest in chain((0.1, 0.2, 0.4, 0.8, 1.6, 3.2), repeat(5.0)):
+        yield longest * (0.5 + random.random())  # noqa: S311
 
 
 def _at_most(task: Task, offer: Offer) -> Money:

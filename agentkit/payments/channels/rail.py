@@ -27,7 +27,7 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
 from agentkit.payments import abi
-from agentkit.payments.budget import SETTLED, paid_before
+from agentkit.payments.budget import paid_before
 from agentkit.payments.channels.terms import (
     CLOSE_DELAY,
     CONFIG,
@@ -119,7 +119,7 @@ class ChannelRail:
             raise SettlementFailed(f"there is no open channel with {attempt.payee}")
         if channel.doubtful:
             raise InsufficientFunds(f"what {channel.label} was promised is not known any more")
-        if result.price and paid_before(tx, attempt) is None:
+        if result.price and paid_before(tx, attempt.id) is None:
             channel = self._pay(tx, channel, attempt, result.price)
         receipt = Receipt(
             attempt=attempt,
@@ -156,10 +156,14 @@ class ChannelRail:
     async def finish(self, answer: Message) -> None:
         if answer.verb == "best":
             await self._take_best(answer.body)
-        if answer.verb != "closed":
-            return
-        channel = str(answer.body.get("channel", ""))
-        transaction = str(answer.body.get("transaction", ""))
+        if answer.verb == "closed":
+            await self._take_closed(answer.body)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    async def _take_closed(self, body: dict[str, Any]) -> None:
+        """Book the end of a channel as the chain tells it."""
+        channel, transaction = str(body.get("channel", "")), str(body.get("transaction", ""))
         claimed, refunded = await self._closed_on_chain(channel, transaction)
         currency = self._network.currency
         closed = e.ChannelClosed(
@@ -185,8 +189,6 @@ class ChannelRail:
             tx.append(e.WALLET, closed)
 
         await self._journal.commit(work)
-
-    # -- inside ----------------------------------------------------------------------------------
 
     def _choose(self, tx: Transaction, offer: Offer) -> r.Channel:
         """Write down the terms of a new channel.
@@ -364,7 +366,7 @@ class ChannelRail:
         currency = self._network.currency
 
         def work(tx: Transaction) -> None:
-            lacking = [x for x in attempts if not _is_settled(tx, x)]
+            lacking = [x for x in attempts if paid_before(tx, x) is None]
             found = e.VoucherFound(
                 channel=voucher.channel.hex(),
                 cumulative=Money(cumulative, currency),
@@ -407,11 +409,6 @@ def _message(attempt: Attempt, verb: str, body: dict[str, Any]) -> Message:
         verb=verb,
         body=body,
     )
-
-
-def _is_settled(tx: Transaction, attempt: str) -> bool:
-    known = tx.get(r.Reservation, attempt)
-    return known is not None and known.standing in SETTLED
 
 
 def _is(log: Log, contract: str, topic: bytes, channel: str) -> bool:
