@@ -11,16 +11,21 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
+
+from pydantic_core import from_json
 
 from agentkit.errors import StateCorrupt, StoreUnavailable, WrongInput
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """Bytes named by their sha256; `content` is the bytes, or the file that holds them."""
+    """Bytes named by their sha256; `content` is the bytes, or the file that holds them.
+
+    Bytes were checked against the digest when they were attached, a file is whenever it is read.
+    """
 
     kind: ClassVar[str]
     default_media_type: ClassVar[str] = "application/octet-stream"
@@ -41,15 +46,25 @@ class Artifact:
         """Return the bytes, their digest checked; raises StateCorrupt, StoreUnavailable."""
         if self.content is None:
             raise StoreUnavailable(f"the bytes of artifact {self.digest[:12]} are not at hand")
-        data = self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+        if isinstance(self.content, bytes):
+            return self.content
+        return self._checked(self.content.read_bytes())
+
+    def _checked(self, data: bytes) -> bytes:
         if hashlib.sha256(data).hexdigest() != self.digest:
             raise StateCorrupt(f"artifact {self.digest[:12]} does not hash to its own name")
         return data
 
     def located(self, *locators: str, content: bytes | Path | None = None) -> Self:
-        """Return this artifact with further locators, and with `content` if it is given."""
-        known = tuple(dict.fromkeys((*self.locators, *locators)))
-        return replace(self, locators=known, content=content or self.content)
+        """Return this artifact with further locators, and with `content` if it is given.
+
+        Raises StateCorrupt when bytes are given that do not hash to the digest.
+        """
+        if isinstance(content, bytes):
+            self._checked(content)
+        known = tuple(dict.fromkeys((*self.locators, *locators))) if locators else self.locators
+        at_hand = self.content if content is None else content
+        return type(self)(self.digest, self.size, self.media_type, known, at_hand)
 
     @property
     def locator(self) -> str:
@@ -90,7 +105,7 @@ class Json(Artifact):
 
     @property
     def value(self) -> Any:
-        return json.loads(self.read())
+        return from_json(self.read(), allow_inf_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +121,7 @@ class Table(Artifact):
         return cls.of(b"".join(_json(dict(row)) + b"\n" for row in rows))
 
     def rows(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.read().splitlines() if line.strip()]
+        return [from_json(line) for line in self.read().splitlines() if line.strip()]
 
 
 @dataclass(frozen=True, slots=True)

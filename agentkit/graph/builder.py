@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints, overload
 
-from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from agentkit.artifacts import Artifact, Dataset, Embedding, Json, Model, Table, Text
 from agentkit.errors import DuplicateNode, UnknownInput, WrongInput
 from agentkit.graph import callables, codec
-from agentkit.graph.frozen import FrozenGraph, check_node
+from agentkit.graph.frozen import FrozenGraph, Function, check_node
+from agentkit.graph.included import Included, moved
 from agentkit.graph.nodes import (
     InferNode,
     LocalNode,
@@ -23,7 +24,8 @@ from agentkit.graph.nodes import (
     SqlNode,
     TrainNode,
 )
-from agentkit.graph.refs import InputRef, Ref
+from agentkit.graph.refs import InputRef, Ref, When
+from agentkit.graph.schemas import schema_of
 
 A = TypeVar("A", bound=Artifact)
 B = TypeVar("B", bound=Artifact)
@@ -35,13 +37,15 @@ class JobGraph:
     """A job graph under construction.
 
     Every method adds one node and returns a handle on what it will produce.  Keyword arguments
-    that all nodes take: `retries`, `timeout` (seconds for one try), `on_unknown`, `privacy`.
+    that all nodes take: `retries`, `timeout` (seconds for one try, or `Timeouts`), `on_unknown`,
+    `privacy`, `cache`, `approve`, and `when` (a condition like `report.below(0.8)`, or a list of
+    them that must all hold).  Nodes that are bought take `verify`: a check, a function, or a list.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._nodes: dict[str, Node] = {}
-        self._functions: dict[str, Callable[..., Any]] = {}
+        self._functions: dict[tuple[str, str], Function] = {}
 
     def __repr__(self) -> str:
         return f"<JobGraph {self.name!r}: {', '.join(self._nodes) or 'no nodes'}>"
@@ -96,8 +100,8 @@ class JobGraph:
         """Ask `model`; `{name}` in the prompt is a column of `over` or one of `inputs`.
 
         `over=` asks once for every row (up to `max_items`, else the run fails before buying any)
-        and gives the rows back with a further column called like the node.  `output=` is a
-        pydantic model or type the answer must satisfy, or `Embedding`.
+        and gives the rows back with a further column, called like the node or as `column=` says.
+        `output=` is a pydantic model or type the answer must satisfy, or `Embedding`.
         """
         return self._add(
             InferNode,
@@ -253,11 +257,49 @@ class JobGraph:
         """
         args = tuple(self._edge(ref) for ref in refs)
         spec = callables.describe(fn)
-        handle = self._add(
-            LocalNode, name, kind="local", fn=spec, args=args, returns=_returns(fn), **more
+        return self._add(
+            LocalNode,
+            name,
+            {"fn": fn},
+            kind="local",
+            fn=spec,
+            args=args,
+            returns=_returns(fn),
+            **more,
         )[0]
-        self._functions[name] = fn
-        return handle
+
+    def include(
+        self,
+        other: JobGraph | FrozenGraph,
+        prefix: str = "",
+        *,
+        bind: Mapping[str, Ref[Any]] | None = None,
+    ) -> Included:
+        """Add every node of another graph, `prefix` before its name; all of them, or none.
+
+        `bind={"tickets": ref}` leaves its node `tickets` out: what read it reads `ref` instead.
+        """
+        frozen = other.freeze() if isinstance(other, JobGraph) else other
+        bound = {name: self._edge(ref) for name, ref in (bind or {}).items()}
+        nodes = moved(frozen, prefix, bound)
+        new = {node.name: node for node in nodes.values()}
+        for name in sorted(new.keys() & self._nodes.keys()):
+            raise DuplicateNode(
+                f"node {name!r} of graph {frozen.name!r} is called like one of {self.name!r}",
+                hint=f'pass prefix="{frozen.name}." to include it under another name',
+            )
+        for node in new.values():
+            check_node(node, self._nodes | new)
+        self._nodes |= new
+        self._functions |= {
+            (nodes[name].name, place): fn
+            for (name, place), fn in frozen.remembered.items()
+            if name in nodes
+        }
+        refs = {InputRef(node=name): ref for name, ref in (bind or {}).items()}
+        for name, node in nodes.items():
+            refs |= {InputRef(node=name, output=r.output): r for r in self._refs_of(node)}
+        return Included(frozen.name, refs)
 
     # -- the document ----------------------------------------------------------------------------
 
@@ -279,6 +321,7 @@ class JobGraph:
         """Return a graph that goes on from a frozen one."""
         graph = cls(frozen.name)
         graph._nodes = {node.name: node for node in frozen.nodes}
+        graph._functions = dict(frozen.remembered)
         return graph
 
     def ref(self, name: str, output: int = 0) -> Ref[Any]:
@@ -294,6 +337,11 @@ class JobGraph:
 
     # -- inside ----------------------------------------------------------------------------------
 
+    def _refs_of(self, node: Node) -> tuple[Ref[Any], ...]:
+        return tuple(
+            Ref(self.name, node.name, kind, number) for number, kind in enumerate(node.outputs)
+        )
+
     def _edge(self, ref: object) -> InputRef:
         if not isinstance(ref, Ref):
             raise WrongInput(
@@ -303,41 +351,72 @@ class JobGraph:
             raise UnknownInput(f"{ref.node!r} is a node of another graph, {ref.graph!r}")
         return ref.input
 
-    def _add(self, node_type: type[Node], name: str, **fields: Any) -> tuple[Ref[Any], ...]:
+    def _add(
+        self,
+        node_type: type[Node],
+        name: str,
+        functions: Mapping[str, Function] | None = None,
+        /,
+        *,
+        when: When | Sequence[When] | None = None,
+        verify: Any = None,
+        **fields: Any,
+    ) -> tuple[Ref[Any], ...]:
         if name in self._nodes:
             raise DuplicateNode(f"two nodes are called {name!r}")
+        conditions, checks = _listed(when), _listed(verify)
+        if conditions:
+            fields["when"] = tuple(self._condition(name, given) for given in conditions)
+        if checks:
+            fields["verify"] = tuple(_check(name, given) for given in checks)
         try:
             node = node_type(name=name, **fields)
         except ValidationError as wrong:
-            raise codec.as_wrong_input(f"node {name!r}", wrong) from wrong
+            document = {"name": name, **fields}
+            raise codec.as_wrong_input(f"node {name!r}", wrong, document) from wrong
         check_node(node, self._nodes)
         self._nodes[name] = node
-        return tuple(Ref(self.name, name, kind, number) for number, kind in enumerate(node.outputs))
+        given_functions = {
+            **(functions or {}),
+            **{f"when.{n}.fn": given.fn for n, given in enumerate(conditions) if given.fn},
+            **{f"verify.{n}.fn": given for n, given in enumerate(checks) if callable(given)},
+        }
+        self._functions |= {(name, place): fn for place, fn in given_functions.items()}
+        return self._refs_of(node)
+
+    def _condition(self, name: str, given: object) -> dict[str, Any]:
+        if not isinstance(given, When):
+            raise WrongInput(
+                f"when= of node {name!r} takes conditions, and {given!r} is none",
+                hint="write when=report.below(0.8), about a ref of this graph",
+            )
+        fn = {"fn": callables.describe(given.fn)} if given.fn else {}
+        about = {"ref": self._edge(given.ref), "op": given.op, "key": given.key}
+        return {**about, "value": given.value, **fn}
+
+
+def _listed(given: Any) -> tuple[Any, ...]:
+    if given is None:
+        return ()
+    return tuple(given) if isinstance(given, list | tuple) else (given,)
+
+
+def _check(name: str, given: Any) -> Any:
+    """Return a check for the document: the given one, or that a function accepts the result."""
+    if isinstance(given, BaseModel):
+        return given
+    if not callable(given) or inspect.isclass(given):
+        raise WrongInput(
+            f"verify= of node {name!r} takes checks and functions, and {given!r} is neither",
+            hint="write verify=ak.verify.schema(...), ak.verify.redundant(2, of=3) or a function",
+        )
+    return {"check": "callable", "fn": callables.describe(given)}
 
 
 def _schema(output: Any) -> dict[str, Any] | Literal["embedding"] | None:
-    if output is None or isinstance(output, dict):
-        return output
-    if output is Embedding:
-        return "embedding"
-    try:
-        schema: dict[str, Any] = _without_null_defaults(TypeAdapter(output).json_schema())
-    except PydanticUserError as wrong:
-        raise WrongInput(
-            f"output={output!r} is no type", hint="pass a pydantic model, a type or ak.Embedding"
-        ) from wrong
-    return schema
-
-
-def _without_null_defaults(schema: Any) -> Any:
-    """Drop `default: null`, which says nothing and which TOML cannot write."""
-    if isinstance(schema, dict):
-        return {
-            key: _without_null_defaults(value)
-            for key, value in schema.items()
-            if (key, value) != ("default", None)
-        }
-    return [_without_null_defaults(x) for x in schema] if isinstance(schema, list) else schema
+    if output is None:
+        return None
+    return "embedding" if output is Embedding else schema_of(output)
 
 
 def _returns(fn: Callable[..., Any]) -> str:

@@ -37,13 +37,24 @@ class CallableSpec(BaseModel):
         """Whether another process can find this function."""
         return bool(self.sha256) and "<" not in self.qualname
 
+    def bare(self, *, code: bool = True) -> CallableSpec:
+        """Return the spec without where the file stands, and without `code` without its hash."""
+        return self.model_copy(update={"file": ""} if code else {"file": "", "sha256": ""})
+
     def __str__(self) -> str:
         return f"{self.module}:{self.qualname}"
 
 
 @lru_cache(maxsize=4096)
 def describe(fn: Callable[..., Any]) -> CallableSpec:
-    """Return the spec of a function; its hash is empty when its source cannot be read."""
+    """Return the spec of a function; its hash is empty when its source cannot be read.
+
+    Raises WrongInput for what is called but has no name of its own.
+    """
+    if not hasattr(fn, "__qualname__"):
+        raise WrongInput(
+            f"{fn!r} has no name to be found again by", hint="wrap it in a function with def"
+        )
     module, qualname = fn.__module__ or "__main__", fn.__qualname__
     try:
         source, file = inspect.getsource(fn), inspect.getsourcefile(fn) or ""

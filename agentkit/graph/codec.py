@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from agentkit.errors import GraphError, WrongInput
+from agentkit.graph.conditions import Condition
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.graph.nodes import Name, Node, SourceNode, SplitNode, SqlNode
 
@@ -57,7 +61,13 @@ def save(graph: FrozenGraph, path: Path) -> None:
         document = encode(graph)
         # TOML reads a carriage return in a multi-line string as the end of a line.
         readable = "\\r" not in json.dumps(document)
-        text = tomli_w.dumps(document, multiline_strings=readable)
+        try:
+            text = tomli_w.dumps(document, multiline_strings=readable)
+        except TypeError as wrong:  # the document is JSON, and null is all that TOML lacks of it
+            raise WrongInput(
+                f"{path} cannot be written: a schema or a parameter holds null, which TOML has not",
+                hint=f"save it as {path.with_suffix('.json').name}",
+            ) from wrong
         path.write_text(text, encoding="utf-8", newline="\n")
     else:
         path.write_text(json.dumps(encode(graph), indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -69,9 +79,10 @@ def to_mermaid(graph: FrozenGraph) -> str:
     lines = ["flowchart LR"]
     lines += [f'  n{number[node.name]}["{node.name}<br/>{_label(node)}"]' for node in graph.nodes]
     for node in graph.nodes:
-        lines += [
-            f"  n{number[name]} --> n{number[node.name]}" for name in graph.parents[node.name]
-        ]
+        to = f"n{number[node.name]}"
+        above = dict.fromkeys(ref.node for _, ref, _ in node.reads())
+        lines += [f"  n{number[name]} --> {to}" for name in above]
+        lines += [f"  n{number[c.ref.node]} -.->|{_plain(_test(c))}| {to}" for c in node.when]
     return "\n".join(lines) + "\n"
 
 
@@ -79,34 +90,100 @@ def _label(node: Node) -> str:
     return node.op if isinstance(node, SourceNode | SqlNode | SplitNode) else node.kind
 
 
-def as_wrong_input(what: str, error: ValidationError, document: Any = None) -> WrongInput:
-    """Return our error for pydantic's, naming the first field at fault; unknown keys before all."""
-    errors = error.errors(include_url=False)
-    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-    loc = [str(part) for part in first["loc"]]
+def _test(condition: Condition) -> str:
+    return f"{condition.key} {condition.test}".lstrip()
+
+
+def _plain(text: str) -> str:
+    """Write everything that could end a label, or mean something in it, as its number."""
+    return re.sub(r"[^\w .-]", lambda found: f"#{ord(found[0])};", text)
+
+
+def as_wrong_input(what: str, error: ValidationError, document: Any) -> WrongInput:
+    """Return our error for pydantic's, naming the first field at fault; unknown keys before all.
+
+    Of the errors of a union's branches, the deepest is of the branch that was meant.
+    """
+    first = max(
+        error.errors(include_url=False),
+        key=lambda one: (one["type"] == "extra_forbidden", len(one["loc"])),
+    )
+    loc = first["loc"]
     if len(loc) > 1 and loc[0] == "nodes":
-        what = f"node {_name_of(document, int(loc[1]))!r}"
-        loc = [part for part in loc[2:] if part not in _TAGS]
-    where, message = ".".join(loc), _SAID.get(first["type"], first["msg"])
+        number = int(loc[1])
+        what = f"node {_name_of(document, number)!r}"
+        document = _at(_at(document, "nodes"), number)
+        loc = loc[4:] if loc[2:3] == ("data",) else loc[3:]  # kind and op are tags of unions
+    where = ".".join(_place(loc, document, missing=first["type"] == "missing"))
     return WrongInput(
-        f"{what}: {f'{where}: ' if where else ''}{message}",
-        hint=_HINTS.get(first["type"]) or (f"mend {where!r}" if where else _SHAPE),
+        f"{what}: {f'{where}: ' if where else ''}{_said(first)}",
+        hint=_hint(first) or (f"mend {where!r}" if where else _SHAPE),
     )
 
 
-_TAGS = ("infer", "train", "data", "local", "source", "sql", "split")
+def _place(loc: Sequence[int | str], document: Any, *, missing: bool) -> list[str]:
+    """Leave out of a place what is not in the document: pydantic's names for unions' branches."""
+    place = []
+    for part in loc:
+        inner = _at(document, part)
+        if inner is not _NOTHING:
+            document = inner
+            place.append(str(part))
+    return [*place, str(loc[-1])] if missing else place
+
+
+_NOTHING = object()
+
+
+def _at(document: Any, part: int | str) -> Any:
+    if isinstance(document, Mapping):
+        return document.get(part, _NOTHING)
+    if isinstance(document, list | tuple) and isinstance(part, int) and part < len(document):
+        return document[part]
+    return _NOTHING
+
+
+def _said(error: ErrorDetails) -> str:
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "union_tag_not_found":
+            return f"it does not say which {_tag(context)}"
+        case "union_tag_invalid":
+            return f"there is no such {_tag(context)}: {context['tag']!r}"
+        case "value_error":
+            return str(context["error"])
+        case kind:
+            return _SAID.get(kind, error["msg"])
+
+
+def _hint(error: ErrorDetails) -> str:
+    context = error.get("ctx", {})
+    if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        return _TAGS[_tag(context)]
+    return _MODELS.get(context.get("class_name", ""), "")
+
+
+def _tag(context: Mapping[str, Any]) -> str:
+    return str(context["discriminator"]).strip("'")
+
+
 _SHAPE = "write a graph to a file with graph.save('graph.toml') to see its shape"
 _SAID = {
     "extra_forbidden": "this key is not known here",
-    "union_tag_not_found": "it does not say which",
-    "union_tag_invalid": "there is no such kind of node",
     "missing": "it is missing",
+    "tuple_type": "it must be a list",
+    "model_type": "it must be keys and values",
+    "model_attributes_type": "it must be keys and values",
 }
-_HINTS = {
-    "union_tag_not_found": 'write kind = "infer", "train", "data" or "local"; and for data'
-    ' op = "source", "sql" or "split"',
-    "union_tag_invalid": 'write kind = "infer", "train", "data" or "local"',
-    "model_type": 'write a ref as { node = "name" }',
+_TAGS = {
+    "kind": 'write kind = "infer", "train", "data" or "local"',
+    "op": 'write op = "source", "sql" or "split"',
+    "check": 'write check = "schema", "redundant", "named" or "callable"',
+}
+_MODELS = {
+    "InputRef": 'write a ref as { node = "name" }',
+    "Condition": 'write a condition as { ref = { node = "name" }, op = "below", value = 0.8 }',
+    "Timeouts": "write seconds, or { submit = 5, execute = 60 }",
 }
 
 

@@ -5,24 +5,34 @@ from __future__ import annotations
 import graphlib
 import hashlib
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from agentkit.artifacts import Artifact
 from agentkit.errors import CyclicGraph, DuplicateNode, GraphError, UnknownInput, WrongInput
 from agentkit.graph import callables
-from agentkit.graph.nodes import InferNode, LocalNode, Name, Node, NodeBase, canonical
+from agentkit.graph.conditions import Condition
+from agentkit.graph.nodes import InferNode, LocalNode, Name, Node, NodeBase, PaidNode, canonical
 from agentkit.graph.refs import InputRef
+from agentkit.graph.schemas import fault_of
+from agentkit.graph.verifying import VerifySpec
+
+Function: TypeAlias = Callable[..., Any]
+Functions: TypeAlias = Mapping[tuple[str, str], Function]
+"""Functions of this process by node and place in it.
+
+Not by spec: closures and lambdas of one line share theirs.
+"""
 
 
 class FrozenGraph(BaseModel):
     """Nodes in an order in which each stands after its inputs.
 
-    Functions of `local` nodes ride along in the process that made them; elsewhere they are found
-    again by their spec.  They are not part of the document.
+    Functions (of `local` nodes, conditions and checks) ride along in the process that made them;
+    elsewhere they are found again by their spec.  They are not part of the document.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,14 +40,11 @@ class FrozenGraph(BaseModel):
     name: Name
     nodes: tuple[Node, ...]
 
-    _functions: dict[str, Callable[..., Any]] = PrivateAttr(default_factory=dict)
+    _functions: dict[tuple[str, str], Function] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def build(
-        cls,
-        name: str,
-        nodes: tuple[Node, ...],
-        functions: Mapping[str, Callable[..., Any]] | None = None,
+        cls, name: str, nodes: tuple[Node, ...], functions: Functions | None = None
     ) -> FrozenGraph:
         """Check and order nodes; raises GraphError's children, naming the node at fault."""
         if not nodes:
@@ -58,8 +65,17 @@ class FrozenGraph(BaseModel):
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over the canonical JSON: the identity of the graph."""
-        document = {"name": self.name, "nodes": [node.identity() for node in self.nodes]}
+        """sha256 over the canonical JSON: the identity of the graph, however it was put down."""
+        return self._hash(code=True)
+
+    @cached_property
+    def shape(self) -> str:
+        """The digest as it would be whatever the functions of the graph said."""
+        return self._hash(code=False)
+
+    def _hash(self, *, code: bool) -> str:
+        nodes = sorted(self.nodes, key=lambda node: node.name)
+        document = {"name": self.name, "nodes": [node.identity(code=code) for node in nodes]}
         return hashlib.sha256(canonical(document)).hexdigest()
 
     @cached_property
@@ -68,32 +84,81 @@ class FrozenGraph(BaseModel):
 
     @cached_property
     def parents(self) -> dict[str, tuple[str, ...]]:
-        """The names of the nodes that each node reads, each once."""
+        """The names of the nodes that each node reads or depends on by `when`, each once."""
         return {
             node.name: tuple(dict.fromkeys(ref.node for _, ref, _ in node.edges()))
             for node in self.nodes
         }
 
-    def functions(self) -> dict[str, Callable[..., Any]]:
+    @property
+    def remembered(self) -> Functions:
+        """The functions that this process has of the graph."""
+        return self._functions
+
+    def function(self, node: str, place: str) -> Function:
+        """Return the function at a place of a node, as in `NodeBase.callables`; raises WrongInput.
+
+        One that this process remembers comes before one that would have to be found.
+        """
+        remembered = self._functions.get((node, place))
+        if remembered is not None:
+            return remembered
+        return callables.find(self.by_name[node].callables()[place])
+
+    def functions(self) -> dict[str, Function]:
         """Return the function of every local node; raises WrongInput when one is not found."""
-        known = self._functions
         return {
-            node.name: known.get(node.name) or callables.find(node.fn)
+            node.name: self.function(node.name, "fn")
             for node in self.nodes
             if isinstance(node, LocalNode)
         }
 
-    def adopt(self, other: FrozenGraph | None) -> None:
-        """Take the functions of an equal graph, and see that all are there; raises WrongInput."""
-        if other is not None and other.digest != self.digest:
+    def conditions(self, node: str) -> tuple[tuple[Condition, Function | None], ...]:
+        """Return the conditions of a node, each with its function; raises WrongInput."""
+        return tuple(
+            (condition, self.function(node, f"when.{number}.fn") if condition.fn else None)
+            for number, condition in enumerate(self.by_name[node].when)
+        )
+
+    def checks(self, node: str) -> tuple[tuple[VerifySpec, Function | None], ...]:
+        """Return the checks of a node, each with its function; raises WrongInput."""
+        paid = self.by_name[node]
+        return tuple(
+            (check, self.function(node, f"verify.{n}.fn") if check.check == "callable" else None)
+            for n, check in enumerate(paid.verify if isinstance(paid, PaidNode) else ())
+        )
+
+    def same_but_for_code(self, other: FrozenGraph) -> bool:
+        """Whether the other is this graph with functions that say something else."""
+        return other.shape == self.shape and other.digest != self.digest
+
+    def adopt(self, other: FrozenGraph | None, needed: Collection[str] | None = None) -> None:
+        """Take the functions of an equal graph, and see that all are there; raises WrongInput.
+
+        `needed` names the nodes whose functions must be there; None is all of them.
+        """
+        if other is not None:
+            self._check_equal(other)
+            self._functions.update(other._functions)
+        for node in self.nodes:
+            for place in node.callables() if needed is None or node.name in needed else ():
+                self.function(node.name, place)
+
+    def _check_equal(self, other: FrozenGraph) -> None:
+        if self.same_but_for_code(other):
+            changed = [
+                n.name for n in self.nodes if n.identity() != other.by_name[n.name].identity()
+            ]
+            raise WrongInput(
+                f"functions of {', '.join(map(repr, changed))} have changed since the run began",
+                hint="put them back as they were, or run the graph anew",
+            )
+        if other.digest != self.digest:
             raise WrongInput(
                 f"the graph given ({other.digest[:6]}) is not the one of the run"
                 f" ({self.digest[:6]})",
                 hint="build the graph exactly as it was when the run began",
             )
-        if other is not None:
-            self._functions.update(other._functions)
-        self.functions()
 
 
 def check_node(node: NodeBase, known: Mapping[str, NodeBase]) -> None:
@@ -106,17 +171,12 @@ def check_node(node: NodeBase, known: Mapping[str, NodeBase]) -> None:
 
 
 def _check_schema(node: InferNode) -> None:
-    if not isinstance(node.output, dict):
-        return
-    from jsonschema import Draft202012Validator, SchemaError
-
-    try:
-        Draft202012Validator.check_schema(node.output)
-    except SchemaError as wrong:
+    fault = fault_of(node.output) if isinstance(node.output, dict) else ""
+    if fault:
         raise WrongInput(
-            f"output of node {node.name!r} is not a JSON schema: {wrong.message}",
+            f"output of node {node.name!r} is not a JSON schema: {fault}",
             hint="pass a pydantic model or a type as output=",
-        ) from wrong
+        )
 
 
 def _check_edge(
@@ -159,7 +219,10 @@ def _check_prompt(node: InferNode) -> None:
 
 
 def _order(known: Mapping[str, NodeBase]) -> tuple[str, ...]:
-    edges = {name: {ref.node for _, ref, _ in node.edges()} for name, node in known.items()}
+    # Dicts, because the order of a set differs from process to process.
+    edges = {
+        name: dict.fromkeys(ref.node for _, ref, _ in node.edges()) for name, node in known.items()
+    }
     try:
         return tuple(graphlib.TopologicalSorter(edges).static_order())
     except graphlib.CycleError as cycle:

@@ -4,61 +4,142 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from agentkit.artifacts import KINDS, Artifact, Dataset, Embedding, Json, Model, Table, Text
 from agentkit.graph.callables import CallableSpec
+from agentkit.graph.conditions import Condition
+from agentkit.graph.parts import parts_of, with_parts
 from agentkit.graph.refs import InputRef
+from agentkit.graph.verifying import Redundant, VerifySpec
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Seconds = Annotated[float, Field(gt=0)]
+
+Edges: TypeAlias = Iterator[tuple[str, InputRef, type[Artifact]]]
+"""What for, the edge, and the type of artifact it must carry."""
 
 
 class Needs(BaseModel):
     """Hardware a node asks for; `hours` bounds how long it may run."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     gpu: str = ""
     count: int = Field(default=1, ge=1)
     hours: float = Field(default=1.0, gt=0)
 
 
+class Timeouts(BaseModel):
+    """Seconds for each stage of one try; None is as long as the runtime gives it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    offers: Seconds | None = None
+    submit: Seconds | None = None
+    execute: Seconds | None = None
+    settle: Seconds | None = None
+    store: Seconds | None = None
+
+
 class NodeBase(BaseModel):
     """What every node has.
 
     `retries`: further tries after a failure known not to be paid.  `timeout`: seconds for one
-    try.  `on_unknown`: what to do when a try's outcome cannot be found out.  `privacy="tee"`:
-    only providers that attest a trusted environment.
+    try, or for each stage of it.  `on_unknown`: what to do when a try's outcome cannot be found
+    out.  `privacy="tee"`: only providers that attest a trusted environment.  `when`: conditions
+    that must all hold, else the node is not done.  `cache`: the same task's artifact is taken
+    again instead of paid for again.  `approve`: somebody is asked before the node begins.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: Name
     retries: int = Field(default=2, ge=0, le=20)
-    timeout: float | None = Field(default=None, gt=0)
+    timeout: Seconds | Timeouts | None = None
     on_unknown: Literal["pause", "rebuy"] = "pause"
     privacy: Literal["tee"] | None = None
+    when: tuple[Condition, ...] = ()
+    cache: bool = False
+    approve: bool = False
 
-    def edges(self) -> Iterator[tuple[str, InputRef, type[Artifact]]]:
-        """Yield (what for, edge, the type of artifact it must carry)."""
+    def reads(self) -> Edges:
+        """Yield the edges that carry data into this node."""
         yield from ()
+
+    def edges(self) -> Edges:
+        """Yield every edge: what the node reads, and what its conditions are about."""
+        yield from self.reads()
+        for condition in self.when:
+            yield "when", condition.ref, Json
 
     @property
     def outputs(self) -> tuple[type[Artifact], ...]:
         """The types of artifact this node produces, in order."""
         raise TypeError(f"{type(self).__name__} does not say what it produces")
 
-    def identity(self) -> dict[str, Any]:
-        """Return what the digest of the graph covers of this node."""
-        return self.model_dump(mode="json")
+    @property
+    def limits(self) -> Timeouts:
+        """The seconds each stage may take; a plain number is for the execution."""
+        given = self.timeout
+        return given if isinstance(given, Timeouts) else Timeouts(execute=given)
+
+    def callables(self) -> dict[str, CallableSpec]:
+        """Return the functions in this node by their place, as `fn`, `when.0.fn`, `verify.1.fn`."""
+        return dict(parts_of(self, CallableSpec))
+
+    def with_refs(self, change: Callable[[InputRef], InputRef]) -> Self:
+        """Return this node with every edge changed."""
+        return with_parts(self, InputRef, change)
+
+    def renamed(self, name: str) -> Self:
+        """Return this node under another name; raises ValidationError for no name."""
+        return type(self).model_validate({**dict(self), "name": name})
+
+    def identity(self, *, code: bool = True) -> dict[str, Any]:
+        """Return what the digest of the graph covers of this node.
+
+        Left out are defaults, so a field added later changes no digest, and a default may never
+        change; where files of functions stand; and without `code` what their functions say.
+        """
+        bare = with_parts(self, CallableSpec, lambda spec: spec.bare(code=code))
+        return bare.model_dump(mode="json", exclude_defaults=True)
 
 
-class InferNode(NodeBase):
-    """Ask a model.  With `over`, once for every row of a table, filling `{column}`s in."""
+class PaidNode(NodeBase):
+    """A node that is bought; `verify` is what its result must pass before it is paid."""
+
+    verify: tuple[VerifySpec, ...] = ()
+
+    @field_validator("verify")
+    @classmethod
+    def _bought_in_one_way(cls, verify: tuple[VerifySpec, ...]) -> tuple[VerifySpec, ...]:
+        if sum(isinstance(check, Redundant) for check in verify) > 1:
+            raise ValueError("it holds more than one redundant check")
+        return verify
+
+    @property
+    def replicas(self) -> int:
+        """How often the result is bought."""
+        return next((check.of for check in self.verify if isinstance(check, Redundant)), 1)
+
+
+class InferNode(PaidNode):
+    """Ask a model.  With `over`, once for every row of a table, filling `{column}`s in.
+
+    `column` is what the answers are called beside the rows of `over`; else it is the node's name.
+    """
 
     kind: Literal["infer"]
     model: str | InputRef
@@ -71,8 +152,15 @@ class InferNode(NodeBase):
     max_tokens: int = Field(default=64, ge=1)
     temperature: float = Field(default=0.0, ge=0)
     stop: tuple[str, ...] = ()
+    column: str | None = Field(default=None, min_length=1)
 
-    def edges(self) -> Iterator[tuple[str, InputRef, type[Artifact]]]:
+    @model_validator(mode="after")
+    def _column_of_answers(self) -> Self:
+        if self.column and (not self.over or self.output == "embedding"):
+            raise ValueError("column is for the answers of over=, and vectors are called vector")
+        return self
+
+    def reads(self) -> Edges:
         if isinstance(self.model, InputRef):
             yield "model", self.model, Model
         if self.over:
@@ -88,12 +176,23 @@ class InferNode(NodeBase):
             return (Dataset,)
         return (Json,) if self.output else (Text,)
 
+    @property
+    def adds(self) -> str:
+        """The column that the rows of `over` gain."""
+        return "vector" if self.output == "embedding" else self.column or self.name
+
+    def renamed(self, name: str) -> Self:
+        """Keep what the answers are called: prompts, queries and trainings name that column."""
+        keeps = self.over and self.output != "embedding"
+        column = {"column": self.adds} if keeps and name != self.name else {}
+        return type(self).model_validate({**dict(self), "name": name, **column})
+
     def placeholders(self) -> set[str]:
         """The names in braces in the prompt."""
         return {name for _, name, _, _ in string.Formatter().parse(self.prompt) if name is not None}
 
 
-class TrainNode(NodeBase):
+class TrainNode(PaidNode):
     """Train a model on a dataset: columns `text` and `label`, method `head` or a provider's own."""
 
     kind: Literal["train"]
@@ -106,7 +205,7 @@ class TrainNode(NodeBase):
     seed: int = 0
     needs: Needs | None = None
 
-    def edges(self) -> Iterator[tuple[str, InputRef, type[Artifact]]]:
+    def reads(self) -> Edges:
         yield "dataset", self.dataset, Table
 
     @property
@@ -127,7 +226,7 @@ class SourceNode(NodeBase):
         return (Dataset,)
 
 
-class SqlNode(NodeBase):
+class SqlNode(PaidNode):
     """Query tables: each input is a table of the same name."""
 
     kind: Literal["data"]
@@ -135,7 +234,7 @@ class SqlNode(NodeBase):
     sql: str
     inputs: dict[Name, InputRef]
 
-    def edges(self) -> Iterator[tuple[str, InputRef, type[Artifact]]]:
+    def reads(self) -> Edges:
         for name, ref in self.inputs.items():
             yield name, ref, Table
 
@@ -153,7 +252,7 @@ class SplitNode(NodeBase):
     at: float = Field(gt=0, lt=1)
     seed: int = 0
 
-    def edges(self) -> Iterator[tuple[str, InputRef, type[Artifact]]]:
+    def reads(self) -> Edges:
         yield "table", self.table, Table
 
     @property
@@ -169,17 +268,13 @@ class LocalNode(NodeBase):
     args: tuple[InputRef, ...] = ()
     returns: str = "json"
 
-    def edges(self) -> Iterator[tuple[str, InputRef, type[Artifact]]]:
+    def reads(self) -> Edges:
         for number, ref in enumerate(self.args):
             yield f"argument {number + 1}", ref, Artifact
 
     @property
     def outputs(self) -> tuple[type[Artifact], ...]:
         return (KINDS[self.returns],)
-
-    def identity(self) -> dict[str, Any]:
-        """Leave out where the file stands: the same function elsewhere is the same graph."""
-        return self.model_dump(mode="json", exclude={"fn": {"file"}})
 
 
 DataNode = Annotated[SourceNode | SqlNode | SplitNode, Field(discriminator="op")]

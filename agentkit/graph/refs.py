@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from agentkit.artifacts import Artifact
+from agentkit.artifacts import Artifact, Json
+from agentkit.errors import WrongInput
 
 T_co = TypeVar("T_co", bound=Artifact, covariant=True)
 
@@ -26,7 +28,10 @@ class InputRef(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Ref(Generic[T_co]):
-    """A typed handle on what a node will produce; only a graph's own methods make one."""
+    """A typed handle on what a node will produce; only a graph's own methods make one.
+
+    The methods make conditions for `when=`, about the JSON value or about its `key`.
+    """
 
     graph: str
     node: str
@@ -36,3 +41,43 @@ class Ref(Generic[T_co]):
     @property
     def input(self) -> InputRef:
         return InputRef(node=self.node, output=self.output)
+
+    def below(self: Ref[Json], value: float | str, *, key: str = "") -> When:
+        return When(self, "below", value, key)
+
+    def above(self: Ref[Json], value: float | str, *, key: str = "") -> When:
+        return When(self, "above", value, key)
+
+    def at_least(self: Ref[Json], value: float | str, *, key: str = "") -> When:
+        return When(self, "at_least", value, key)
+
+    def at_most(self: Ref[Json], value: float | str, *, key: str = "") -> When:
+        return When(self, "at_most", value, key)
+
+    def equals(self: Ref[Json], value: str | float | None, *, key: str = "") -> When:
+        return When(self, "equals", value, key)
+
+    def differs(self: Ref[Json], value: str | float | None, *, key: str = "") -> When:
+        return When(self, "differs", value, key)
+
+    def holds(self: Ref[Json], fn: Callable[[Any], bool], *, key: str = "") -> When:
+        """Return the condition that `fn`, given the value, returns True; keep it pure."""
+        return When(self, "holds", key=key, fn=fn)
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """A condition on its way into a graph: about a typed ref, with its function itself."""
+
+    ref: Ref[Any]
+    op: str
+    value: str | float | None = None
+    key: str = ""
+    fn: Callable[[Any], bool] | None = None
+
+    def __bool__(self) -> NoReturn:
+        """Refuse `a and b`, which would drop a condition without a word."""
+        raise WrongInput(
+            "a condition is not known before the run, so it has no truth here",
+            hint="pass several as a list, when=[a, b], and all of them must hold",
+        )

@@ -7,10 +7,10 @@ may be restored in any order.  A field that an old reader cannot do without mean
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from agentkit.artifacts import KINDS, Artifact
-from agentkit.market.attempt import Attempt, JobState
+from agentkit.market.attempt import Attempt, Evidence, JobState
 from agentkit.market.plan import Plan
 from agentkit.market.receipt import Receipt, Standing
 from agentkit.market.seams import Event
@@ -24,28 +24,47 @@ WALLET = "wallet"
 NODE = "node"
 
 
+TINY_BYTES = 512
+"""Text up to this size stands in the event itself: one page less to write for each node."""
+
+
 class Produced(Value):
-    """An artifact as events name it: everything but its bytes."""
+    """An artifact as events name it; `text` is its bytes, where they are few and text.
+
+    No `media_type` is the kind's own.
+    """
 
     kind: str
     digest: str
     size: int
-    media_type: str
+    media_type: str = ""
     locators: tuple[str, ...] = ()
+    text: str | None = None
 
     @classmethod
     def of(cls, artifact: Artifact) -> Produced:
-        return cls(
-            kind=artifact.kind,
-            digest=artifact.digest,
-            size=artifact.size,
-            media_type=artifact.media_type,
-            locators=artifact.locators,
-        )
+        fields: dict[str, Any] = {}
+        if artifact.media_type != artifact.default_media_type:
+            fields["media_type"] = artifact.media_type
+        if artifact.locators:
+            fields["locators"] = artifact.locators
+        if artifact.size <= TINY_BYTES:
+            fields["text"] = _text_of(artifact)
+        return cls(kind=artifact.kind, digest=artifact.digest, size=artifact.size, **fields)
 
     def artifact(self) -> Artifact:
-        """Return the artifact, its bytes not at hand."""
-        return KINDS[self.kind](self.digest, self.size, self.media_type, self.locators)
+        """Return the artifact, its bytes at hand only if they stand here; raises StateCorrupt."""
+        kind = KINDS[self.kind]
+        bare = kind(self.digest, self.size, self.media_type or kind.default_media_type)
+        content = None if self.text is None else self.text.encode()
+        return bare.located(*self.locators, content=content)
+
+
+def _text_of(artifact: Artifact) -> str | None:
+    try:
+        return artifact.read().decode()
+    except UnicodeDecodeError:
+        return None
 
 
 # -- one stream per run --------------------------------------------------------------------------
@@ -73,6 +92,8 @@ class AttemptClosed(Event):
     """An attempt came to nothing.
 
     `unpaid`: known not to cost anything.  `uncertain`: its outcome cannot be found out.
+    `refused`: what was delivered and failed verification, under the digest `result`, with what
+    its provider signed.
     """
 
     attempt: str
@@ -82,23 +103,42 @@ class AttemptClosed(Event):
     outcome: Literal["unpaid", "uncertain"]
     reason: str
     receipt: Receipt | None = None
+    provider: str = ""
+    refused: bool = False
+    result: str = ""
+    evidence: Evidence = Evidence()
 
 
 class ItemDone(Event):
-    """One item of a mapped node was delivered, verified and settled."""
+    """One item of a mapped node was delivered, verified and settled; else as `NodeDone`."""
 
     node: str
     item: int
     outputs: tuple[Produced, ...]
     receipt: Receipt | None = None
+    others: tuple[Receipt, ...] = ()
+    task: str = ""
 
 
 class NodeDone(Event):
-    """A node has its outputs."""
+    """A node has its outputs.
+
+    `others`: receipts of further replicas that agreed.  `task`: the digest under which later
+    runs may take the outputs again.
+    """
 
     node: str
     outputs: tuple[Produced, ...]
     receipt: Receipt | None = None
+    others: tuple[Receipt, ...] = ()
+    task: str = ""
+
+
+class NodeSkipped(Event):
+    """A node is not done: a condition did not hold, or a node it reads was skipped."""
+
+    node: str
+    why: str
 
 
 class NodeFailed(Event):
@@ -107,6 +147,20 @@ class NodeFailed(Event):
     node: str
     error: str
     reason: str
+
+
+class Approved(Event):
+    """Somebody agreed that a node may cost up to `amount`; `by` says how they were asked."""
+
+    node: str
+    amount: Money
+    by: str
+
+
+class BudgetRaised(Event):
+    """The run may come to `budget` in all."""
+
+    budget: Money
 
 
 class RunPaused(Event):
@@ -352,7 +406,10 @@ EVENTS: dict[str, type[Event]] = {
         AttemptClosed,
         ItemDone,
         NodeDone,
+        NodeSkipped,
         NodeFailed,
+        Approved,
+        BudgetRaised,
         RunPaused,
         RunFinished,
         Held,

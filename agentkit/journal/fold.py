@@ -13,6 +13,7 @@ from typing import Protocol
 from agentkit.errors import IntentMismatch
 from agentkit.journal import events as e
 from agentkit.journal import records as r
+from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Event, R, Record
 from agentkit.money import Money
 
@@ -60,6 +61,39 @@ def _(event: e.RunFinished, stream: str, at: float, rows: Records) -> None:
 def _update_run(rows: Records, run: str, **changes: object) -> None:
     known = _must(rows, r.Run, run)
     rows.put(known.model_copy(update=changes))
+
+
+@fold.register
+def _(event: e.AttemptClosed, stream: str, at: float, rows: Records) -> None:
+    if event.refused:
+        known = _reputation(rows, event.provider)
+        rows.put(known.model_copy(update={"refused": known.refused + 1}))
+
+
+@fold.register
+def _(event: e.NodeDone, stream: str, at: float, rows: Records) -> None:
+    if event.receipt:
+        _delivered(event.outputs, (event.receipt, *event.others), event.task, rows)
+
+
+@fold.register
+def _(event: e.ItemDone, stream: str, at: float, rows: Records) -> None:
+    if event.receipt:
+        _delivered(event.outputs, (event.receipt, *event.others), event.task, rows)
+
+
+def _delivered(
+    outputs: tuple[e.Produced, ...], receipts: tuple[Receipt, ...], task: str, rows: Records
+) -> None:
+    for receipt in receipts:
+        known = _reputation(rows, receipt.attempt.label)
+        rows.put(known.model_copy(update={"delivered": known.delivered + 1}))
+    if task:
+        rows.put(r.Reusable(task=task, outputs=outputs))
+
+
+def _reputation(rows: Records, provider: str) -> r.Reputation:
+    return rows.get(r.Reputation, provider) or r.Reputation(provider=provider)
 
 
 # -- budget --------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
@@ -12,12 +12,13 @@ from typing import TypeVar
 from agentkit.errors import JournalDamaged, StoreUnavailable, WrongKey
 from agentkit.journal import verify
 from agentkit.journal.lease import Lease, is_free
-from agentkit.journal.store import SCHEMA, Row, Tx, connect
+from agentkit.journal.store import SCHEMA, Row, Tx, connect, genesis
 from agentkit.journal.writer import Writer, as_ours
+from agentkit.market.seams import Event
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 
 
 class Journal:
@@ -50,7 +51,7 @@ class Journal:
             raise as_ours(home / "state.db", wrong) from wrong
         return cls(home)
 
-    def commit(self, work: Callable[[Tx], T]) -> Awaitable[T]:
+    def commit(self, work: Callable[[Tx], T]) -> asyncio.Future[T]:
         """Run a work in the writer's transaction; what is returned is done when it is on disk.
 
         Not undone by cancellation: a work that was queued is written.
@@ -60,6 +61,19 @@ class Journal:
     async def rows(self, stream: str, after: int = 0, most: int = -1) -> list[Row]:
         """Return a stream's rows after number `after`."""
         return await self.commit(lambda tx: list(tx.rows(stream, after, most)))
+
+    async def history(self, stream: str) -> list[Event]:
+        """Return all events of a stream, its chain checked; raises JournalDamaged."""
+        rows = await self.rows(stream)
+        return await asyncio.to_thread(self._read, stream, rows)
+
+    def _read(self, stream: str, rows: list[Row]) -> list[Event]:
+        verify.check_chain(self.path, rows, genesis(stream))
+        return [verify.readable(self.path, row) for row in rows]
+
+    async def events(self, stream: str, after: int, most: int) -> list[Event]:
+        """Return events of a stream after number `after`, as they were written."""
+        return [row.event() for row in await self.rows(stream, after, most)]
 
     def lease(self, run: str) -> Lease:
         """Take the claim on a run; raises RunPaused when another process has it."""

@@ -26,6 +26,34 @@ class Run(Record):
         return self.run
 
 
+class Reputation(Record):
+    """How a provider node has done by this agent: attempts delivered, and refused as bad."""
+
+    provider: str
+    delivered: int = 0
+    refused: int = 0
+
+    @property
+    def key(self) -> str:
+        return self.provider
+
+    @property
+    def share(self) -> float:
+        """The share that delivered what was asked; 1 while nothing was refused."""
+        return (self.delivered + 1) / (self.delivered + 1 + self.refused)
+
+
+class Reusable(Record):
+    """What a task came to, for nodes with `cache=True`: the same task again is not bought."""
+
+    task: str
+    outputs: tuple[Produced, ...]
+
+    @property
+    def key(self) -> str:
+        return self.task
+
+
 class Hold(Record):
     """Money set aside for a run: what is left of it, and how much of that attempts may take."""
 

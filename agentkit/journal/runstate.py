@@ -39,7 +39,9 @@ class RunState:
     items: dict[str, dict[int, Outputs]] = field(default_factory=dict)
     purchases: dict[str, Purchase] = field(default_factory=dict)
     receipts: list[Receipt] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    approved: set[str] = field(default_factory=set)
     outcome: Literal["running", "paused", "done", "failed", "cancelled"] = "running"
     why: str = ""
     uncertain: bool = False
@@ -75,14 +77,19 @@ class RunState:
         for node in plan.nodes:
             self.offers.update({offer.terms: offer for offer in node.offers})
 
-    def receive(self, receipt: Receipt | None) -> None:
-        """Take a receipt in; its attempt is no longer open."""
-        if receipt is None:
-            return
-        self.receipts.append(receipt)
-        purchase = self.purchases.get(receipt.attempt.purchase)
-        if purchase:
-            purchase.open.pop(receipt.attempt.id, None)
+    @property
+    def settled(self) -> int:
+        """How many nodes are at their end, done or skipped."""
+        return len(self.done) + len(self.skipped)
+
+    def receive(self, *receipts: Receipt | None) -> None:
+        """Take receipts in; their attempts are no longer open."""
+        for receipt in receipts:
+            if receipt is not None:
+                self.receipts.append(receipt)
+                purchase = self.purchases.get(receipt.attempt.purchase)
+                if purchase:
+                    purchase.open.pop(receipt.attempt.id, None)
 
 
 @singledispatch
@@ -121,13 +128,28 @@ def _(event: e.AttemptClosed, state: RunState) -> None:
 @_apply.register
 def _(event: e.ItemDone, state: RunState) -> None:
     state.items.setdefault(event.node, {})[event.item] = event.outputs
-    state.receive(event.receipt)
+    state.receive(event.receipt, *event.others)
 
 
 @_apply.register
 def _(event: e.NodeDone, state: RunState) -> None:
     state.done[event.node] = event.outputs
-    state.receive(event.receipt)
+    state.receive(event.receipt, *event.others)
+
+
+@_apply.register
+def _(event: e.NodeSkipped, state: RunState) -> None:
+    state.skipped[event.node] = event.why
+
+
+@_apply.register
+def _(event: e.Approved, state: RunState) -> None:
+    state.approved.add(event.node)
+
+
+@_apply.register
+def _(event: e.BudgetRaised, state: RunState) -> None:
+    state.plan = state.planned.model_copy(update={"budget": event.budget})
 
 
 @_apply.register

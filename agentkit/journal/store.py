@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,6 +125,30 @@ def row_of(stream: str, seq: int, at: float, event: Event) -> Row:
     return Row(stream, seq, int(at * 1e6), name, VERSION, event.encode())
 
 
+def _record_row(record: Record) -> tuple[str | bytes, ...]:
+    kind, key, body = type(record).__name__, record.key, record.encode()
+    return kind, key, body, checksum(kind, key, body)
+
+
+MOST_PARAMETERS = 32_766
+"""SQLite's limit for one statement."""
+
+
+def _insert(
+    db: sqlite3.Connection, into: str, rows: Sequence[tuple[str | int | bytes, ...]]
+) -> None:
+    """Insert rows of equal width by as few statements as SQLite takes."""
+    if not rows:
+        return
+    mark = f"({','.join('?' * len(rows[0]))})"
+    most = MOST_PARAMETERS // len(rows[0])
+    for start in range(0, len(rows), most):
+        part = rows[start : start + most]
+        db.execute(
+            f"{into} values {','.join([mark] * len(part))}", [x for row in part for x in row]
+        )
+
+
 def checksum(*parts: str | bytes | int) -> bytes:
     """Return a short checksum over a row's other columns."""
     total = hashlib.sha256()
@@ -135,16 +159,46 @@ def checksum(*parts: str | bytes | int) -> bytes:
 
 
 class Tx:
-    """One transaction on the state file; see `market.seams.Transaction`."""
+    """One transaction on the state file; see `market.seams.Transaction`.
+
+    What is written is gathered and reaches SQLite by `flush`, in few statements: each statement
+    lets other threads have the interpreter, and it may be long until they give it back.
+    """
 
     def __init__(self, db: sqlite3.Connection, path: Path | str) -> None:
         self._db, self._path = db, path
-        self._heads: dict[str, tuple[int, bytes]] = {}
         self._now = time.time()
+        self._heads: dict[str, tuple[int, bytes]] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        self._heads.clear()
+        self._rows: list[tuple[str | int | bytes, ...]] = []
+        self._records: dict[tuple[type[Record], str], Record | None] = {}
+        self._changed: set[tuple[type[Record], str]] = set()
+        self._blobs: dict[str, bytes] = {}
 
     @property
     def now(self) -> float:
         return self._now
+
+    def undone(self) -> None:
+        """Forget what was gathered and read: the database went back to where it was."""
+        self._forget()
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        _insert(self._db, "insert into events", self._rows)
+        self._rows = []
+        _insert(self._db, "insert or ignore into blobs", list(self._blobs.items()))
+        self._blobs = {}
+        changed = {name: self._records[name] for name in self._changed}
+        self._changed = set()
+        rows = [_record_row(record) for record in changed.values() if record is not None]
+        _insert(self._db, "insert or replace into records", rows)
+        for (kind, key), record in changed.items():
+            if record is None:
+                self._db.execute("delete from records where kind=? and key=?", (kind.__name__, key))
 
     # -- events ----------------------------------------------------------------------------------
 
@@ -157,10 +211,7 @@ class Tx:
 
     def insert(self, row: Row, digest: bytes) -> None:
         """Write a row as it is; only restoring does this without folding."""
-        self._db.execute(
-            "insert into events values(?,?,?,?,?,?,?)",
-            (row.stream, row.seq, row.at, row.kind, row.version, row.body, digest),
-        )
+        self._rows.append((*row[:6], digest))
         self._heads[row.stream] = (row.seq, digest)
 
     def head(self, stream: str) -> tuple[int, bytes]:
@@ -172,12 +223,9 @@ class Tx:
             self._heads[stream] = found or (0, genesis(stream))
         return self._heads[stream]
 
-    def forget_heads(self) -> None:
-        """Read heads anew: the work that moved them was undone."""
-        self._heads.clear()
-
     def rows(self, stream: str, after: int = 0, most: int = -1) -> Iterator[Row]:
         """Yield a stream's rows in order."""
+        self.flush()
         found = self._db.execute(
             "select stream, seq, at, kind, version, body, hash from events"
             " where stream=? and seq>? order by seq limit ?",
@@ -187,18 +235,22 @@ class Tx:
 
     def streams(self) -> list[str]:
         """Return the names of all streams."""
+        self.flush()
         return [name for (name,) in self._db.execute("select distinct stream from events")]
 
     # -- records ---------------------------------------------------------------------------------
 
     def get(self, record: type[R], key: str) -> R | None:
-        found = self._db.execute(
-            "select kind, key, body, checksum from records where kind=? and key=?",
-            (record.__name__, key),
-        ).fetchone()
-        return self._read(record, found) if found else None
+        if (record, key) not in self._records:
+            found = self._db.execute(
+                "select kind, key, body, checksum from records where kind=? and key=?",
+                (record.__name__, key),
+            ).fetchone()
+            self._records[record, key] = self._read(record, found) if found else None
+        return self._records[record, key]  # type: ignore[return-value]  # the key says which
 
     def every(self, record: type[R], prefix: str = "") -> list[R]:
+        self.flush()
         found = self._db.execute(
             "select kind, key, body, checksum from records"
             " where kind=? and key>=? and substr(key, 1, ?)=? order by key",
@@ -207,14 +259,14 @@ class Tx:
         return [self._read(record, columns) for columns in found.fetchall()]
 
     def put(self, record: Record) -> None:
-        kind, key, body = type(record).__name__, record.key, record.encode()
-        self._db.execute(
-            "insert or replace into records values(?,?,?,?)",
-            (kind, key, body, checksum(kind, key, body)),
-        )
+        self._set(type(record), record.key, record)
 
     def drop(self, record: type[Record], key: str) -> None:
-        self._db.execute("delete from records where kind=? and key=?", (record.__name__, key))
+        self._set(record, key, None)
+
+    def _set(self, kind: type[Record], key: str, record: Record | None) -> None:
+        self._records[kind, key] = record
+        self._changed.add((kind, key))
 
     def _read(self, record: type[R], columns: tuple[str, str, str, bytes]) -> R:
         kind, key, body, known = columns
@@ -229,10 +281,12 @@ class Tx:
 
     def keep(self, data: bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()
-        self._db.execute("insert or ignore into blobs values(?,?)", (digest, data))
+        self._blobs[digest] = data
         return digest
 
     def kept(self, digest: str) -> bytes | None:
+        if digest in self._blobs:
+            return self._blobs[digest]
         found = self._db.execute("select data from blobs where digest=?", (digest,)).fetchone()
         if found and hashlib.sha256(found[0]).hexdigest() != digest:
             raise JournalDamaged(self._path, f"blob {digest[:12]}", "its bytes were changed")

@@ -99,6 +99,7 @@ def _in_one(
     try:
         tx = Tx(db, path)
         outcomes = [run(db, tx, work) for work in works]
+        tx.flush()
         db.execute("commit")
     except BaseException:
         if db.in_transaction:
@@ -121,11 +122,12 @@ def _apart(db: sqlite3.Connection, tx: Tx, work: Callable[[Tx], Any]) -> Any:
     db.execute("savepoint work")
     try:
         outcome = work(tx)
+        tx.flush()
     except sqlite3.Error:
         raise
     except Exception as wrong:  # noqa: BLE001  # the caller gets it; the thread must live on
         db.execute("rollback to work")
-        tx.forget_heads()
+        tx.undone()
         outcome = wrong
     db.execute("release work")
     return outcome

@@ -62,6 +62,11 @@ class Attempt(Value):
             task=task,
         )
 
+    @property
+    def label(self) -> str:
+        """How people tell this attempt's provider node from the others."""
+        return f"{self.provider}/{self.provider_node}" if self.provider_node else self.provider
+
 
 class Payment(Value):
     """What a rail sends along with a request; `body` is the rail's own JSON."""

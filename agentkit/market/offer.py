@@ -21,7 +21,8 @@ class Offer(Value):
 
     `price` and `at_most` are for one purchase (one item of a mapped node); `eta` is its duration
     in seconds and `lanes` how many the provider takes at once.  `finds`: the provider can be
-    asked later what became of an attempt.
+    asked later what became of an attempt.  `reputation`: the share of this agent's attempts there
+    that delivered what was asked; whatever a provider says of it is not believed.
     """
 
     provider: str
@@ -40,6 +41,7 @@ class Offer(Value):
     rates: dict[str, Rate]
     finds: bool = False
     evidence: tuple[str, ...] = ()
+    reputation: float = 1.0
 
     @property
     def terms(self) -> str:

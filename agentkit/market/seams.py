@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from agentkit.artifacts import Artifact
-from agentkit.market.attempt import Attempt, JobStatus, Message, Payment, Result
+from agentkit.market.attempt import Attempt, Evidence, JobStatus, Message, Payment, Result
 from agentkit.market.offer import Offer, Pays
 from agentkit.market.plan import Fee
 from agentkit.market.receipt import Receipt, Standing
@@ -185,6 +185,23 @@ class Rail(Protocol):
 
     async def finish(self, answer: Message) -> None:
         """Take a provider's answer to a message of this rail."""
+
+
+class Verdict(Value):
+    """What a verifier says of a result; `unsure` is not paid, and not held against its provider."""
+
+    outcome: Literal["pass", "fail", "unsure"]
+    reason: str = ""
+
+
+class Verifier(Protocol):
+    """Whether a result may be paid.  Raises nothing: whoever cannot tell is `unsure`."""
+
+    def accepts(self, evidence: Evidence) -> bool:
+        """Return whether this verifier can tell from such evidence."""
+
+    async def verify(self, task: Task, result: Result, evidence: Evidence) -> Verdict:
+        """Look at a result, with what its provider signed."""
 
 
 class ArtifactStore(Protocol):

@@ -240,7 +240,8 @@ def _hash_at(tx: Tx, stream: str, seq: int) -> bytes:
 
 
 def named_in(row: Row) -> list[str]:
-    """Return the digests of the artifacts that an event names."""
+    """Return the digests of the artifacts that an event names and does not hold."""
     if row.kind not in ("NodeDone", "ItemDone", "JobEnded"):
         return []
-    return [str(output["digest"]) for output in json.loads(row.body).get("outputs", ())]
+    outputs = json.loads(row.body).get("outputs", ())
+    return [str(output["digest"]) for output in outputs if "text" not in output]

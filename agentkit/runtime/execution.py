@@ -7,38 +7,47 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from agentkit.artifacts import Artifact, Table
-from agentkit.errors import AgentKitError, PaymentError, RunPaused, StateError, WrongInput
-from agentkit.graph.nodes import (
-    InferNode,
-    LocalNode,
-    Node,
-    SourceNode,
-    SplitNode,
-    SqlNode,
-    TrainNode,
+from agentkit.artifacts import Artifact, Json, Table
+from agentkit.errors import (
+    AgentKitError,
+    ExecuteTimedOut,
+    PaymentError,
+    RunPaused,
+    StateError,
+    StoreUnavailable,
+    WrongInput,
 )
+from agentkit.graph.nodes import LocalNode, Node, SourceNode, SplitNode
 from agentkit.journal import events as e
 from agentkit.journal import records as r
-from agentkit.journal.events import Produced
+from agentkit.journal.kept import INLINE_BYTES, keep
 from agentkit.journal.runstate import RunState
-from agentkit.market.attempt import purchase_id
-from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Event, Transaction
+from agentkit.planner.estimate import PAID
 from agentkit.runtime import here, resolve
-from agentkit.runtime.buying import Buyer, Want
-from agentkit.runtime.means import Means, keep
+from agentkit.runtime.again import FIRST_WAIT, again
+from agentkit.runtime.buying import Buyer
+from agentkit.runtime.crew import Crew
+from agentkit.runtime.deadline import Deadline, within
+from agentkit.runtime.means import Means
+from agentkit.runtime.paid import Bought, Paid
 from agentkit.runtime.threads import Threads
+
+A_LONG_TIME = 10 * 365 * 86_400.0
+"""Seconds after which a run without a deadline is looked at."""
 
 CANCEL_POLL = 0.5
 """Seconds between looks for another process's request to cancel."""
+
+HERE_AT_ONCE = 64
+"""Nodes on this machine that are under way at once; a thread runs each function that blocks."""
 
 
 class Execution:
@@ -46,20 +55,29 @@ class Execution:
 
     def __init__(self, means: Means, state: RunState, *, rebuy: bool = False) -> None:
         self._means, self.state = means, state
-        self._buyer = Buyer(means, state, rebuy=rebuy)
-        self._threads = Threads()
+        self._deadline = Deadline(state.planned)
+        self._buyer = Buyer(means, state, self._deadline, rebuy=rebuy)
+        self._paid = Paid(means, state, self._buyer, self._tell)
         self._graph = state.planned.graph
         self._waiting = {name: len(above) for name, above in self._graph.parents.items()}
-        self._children: dict[str, list[Node]] = {}
+        self._children: dict[str, list[str]] = {node.name: [] for node in self._graph.nodes}
+        for name, above in self._graph.parents.items():
+            for parent in above:
+                self._children[parent].append(name)
+        self._unread = {name: len(below) for name, below in self._children.items()}
         self._outputs: dict[str, tuple[Artifact, ...]] = {}
+        self._here = Crew(HERE_AT_ONCE, self._do_here, self._settle_idle)
+        self._threads = Threads()
         self._live: dict[asyncio.Task[None], str] = {}
+        self._unsaved: list[_Ended] = []
+        self._saving = 0
         self._idle = asyncio.Event()
         self._paused: RunPaused | None = None
         self._cancelled = False
         self.changed = asyncio.Event()
-        for node in self._graph.nodes:
-            for parent in self._graph.parents[node.name]:
-                self._children.setdefault(parent, []).append(node)
+
+    def _tell(self) -> None:
+        self.changed.set()
 
     @cached_property
     def _functions(self) -> dict[str, Callable[..., Any]]:
@@ -72,6 +90,7 @@ class Execution:
         if self.state.outcome != "running":
             return
         watch = asyncio.create_task(self._watch_for_cancel())
+        alarm = self._set_alarm()
         try:
             self._begin()
             await self._idle.wait()
@@ -79,6 +98,8 @@ class Execution:
             await self._end()
         finally:
             watch.cancel()
+            alarm.cancel()
+            self._here.stop()
             for task in self._live:
                 task.cancel()
             self._threads.close()
@@ -94,47 +115,78 @@ class Execution:
         self._halt()
         self._settle_idle()
 
+    def _set_alarm(self) -> asyncio.TimerHandle:
+        """Pause the run when its deadline comes."""
+        left = self._deadline.left
+        seconds = A_LONG_TIME if left is None else left
+        return asyncio.get_running_loop().call_later(seconds, self._too_late)
+
+    def _too_late(self) -> None:
+        self._halt()
+        why = "its deadline has passed: plan what is left with a later one"
+        self._pause(RunPaused(self.state.run, why, f"{self._command} --plan plan.json"))
+
     def _halt(self) -> None:
         """Have nothing more bought, and wait for no user's function: it may never return."""
         self._buyer.stopping.set()
-        for task, name in self._live.items():
-            if isinstance(self._graph.by_name[name], LocalNode):
-                task.cancel()
+        self._here.stop()
 
     @property
     def _command(self) -> str:
         return f"agentkit resume {self.state.run}"
 
     def _begin(self) -> None:
-        for name in self.state.done:
-            for child in self._children.get(name, ()):
-                self._waiting[child.name] -= 1
+        ended = self.state.done.keys() | self.state.skipped.keys()
+        for name in ended:
+            for child in self._children[name]:
+                self._waiting[child] -= 1
         for node in self._graph.nodes:
-            self._start_if_ready(node)
+            if not self._waiting[node.name] and node.name not in ended:
+                self._start(node)
         self._settle_idle()
 
-    def _start_if_ready(self, node: Node) -> None:
-        halted = self._paused or self._cancelled or self.state.failures
-        if self._waiting[node.name] or node.name in self.state.done or halted:
+    def _start(self, node: Node) -> None:
+        if self._paused or self._cancelled or self.state.failures:
             return
-        task = asyncio.create_task(self._do(node))
-        self._live[task] = node.name
-        task.add_done_callback(self._ended)
+        if self.state.skipped and (lost := self._lost_input(node)):
+            self._skip(node.name, f"{lost} was skipped")
+        elif isinstance(node, PAID):
+            task = asyncio.create_task(self._buy_node(node))
+            self._live[task] = node.name
+            task.add_done_callback(self._ended)
+        else:
+            self._here.add(node)
+
+    def _lost_input(self, node: Node) -> str:
+        """Return the name of a skipped node that this one depends on, "" for none."""
+        parents = self._graph.parents[node.name]
+        return next((parent for parent in parents if parent in self.state.skipped), "")
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         name = self._live.pop(task)
-        error = None if task.cancelled() else task.exception()
+        if not task.cancelled():
+            error = task.exception()
+            if error is not None:
+                self._failed(name, error)
+            elif name in self.state.done:
+                self._release(name)
+        self._settle_idle()
+
+    def _failed(self, name: str, error: BaseException) -> None:
         if isinstance(error, RunPaused):
             self._pause(error)
         elif isinstance(error, StateError):
             self._pause(RunPaused(self.state.run, str(error), self._command))
-        elif error is not None:
+        else:
             self.state.apply(_failure(name, error))
-        elif not task.cancelled():
-            for child in self._children.get(name, ()):
-                self._waiting[child.name] -= 1
-                self._start_if_ready(child)
-        self._settle_idle()
+
+    def _release(self, name: str) -> None:
+        """Start what waited for a node alone; its outputs are durable."""
+        waiting, known = self._waiting, self._graph.by_name
+        for child in self._children[name]:
+            waiting[child] -= 1
+            if not waiting[child]:
+                self._start(known[child])
 
     def _pause(self, why: RunPaused) -> None:
         """Keep the first reason to pause, but an uncertain purchase before any other."""
@@ -143,7 +195,7 @@ class Execution:
         self._settle_idle()
 
     def _settle_idle(self) -> None:
-        if not self._live:
+        if not (self._live or self._here.busy or self._unsaved or self._saving):
             self._idle.set()
 
     async def _end(self) -> None:
@@ -155,7 +207,8 @@ class Execution:
             await self._cancel_open("the run failed")
             events = [e.NodeFailed(node=n, error="", reason=why) for n, why in failures.items()]
             await self._record(*events, e.RunFinished(outcome="failed"), release=True)
-        elif len(state.done) == len(self._graph.nodes):
+        elif state.settled == len(self._graph.nodes):
+            await self._cancel_open("another attempt delivered")
             await self._record(e.RunFinished(outcome="done"), release=True)
         elif self._paused:
             why = self._paused
@@ -186,127 +239,160 @@ class Execution:
             await asyncio.sleep(CANCEL_POLL)  # the request is another process's
         self.cancel()
 
-    # -- one node --------------------------------------------------------------------------------
+    # -- nodes on this machine -------------------------------------------------------------------
 
-    async def _do(self, node: Node) -> None:
-        inputs = await self._inputs(node)
+    async def _do_here(self, node: Node) -> None:
+        try:
+            if node.when and await self._ruled_out(node):
+                return
+            outputs = await self._make_again(node, await self._inputs(node))
+            if any(output.size > INLINE_BYTES for output in outputs):
+                outputs = await self._means.put(outputs)
+            self._save(node.name, outputs)
+        except Exception as wrong:  # noqa: BLE001  # users' functions may raise anything
+            self._failed(node.name, wrong)
+
+    async def _make_again(self, node: Node, inputs: resolve.Inputs) -> tuple[Artifact, ...]:
+        """Make a node's outputs, as often as its retries allow."""
+        try:
+            return await self._make(node, inputs)
+        except Exception as wrong:  # users' functions may raise anything
+            if not node.retries or not _may_pass(wrong):
+                raise
+        await self._buyer.sleep(FIRST_WAIT)
+        async for one in again(node.retries - 1, _may_pass, self._buyer.sleep):
+            with one:
+                return await self._make(node, inputs)
+        raise AssertionError(node.name)
+
+    async def _make(self, node: Node, inputs: resolve.Inputs) -> tuple[Artifact, ...]:
+        if node.timeout is None:
+            return await self._made(node, inputs)
+        async with within(node.limits.execute, _too_slow):
+            return await self._made(node, inputs)
+
+    async def _made(self, node: Node, inputs: resolve.Inputs) -> tuple[Artifact, ...]:
         match node:
             case LocalNode():
-                outputs = await self._call(node, inputs)
+                return (await here.call(node, self._functions[node.name], inputs, self._threads),)
             case SourceNode():
-                outputs = (await here.source(node, self._means.folder),)
+                return (await here.source(node, self._means.folder),)
             case SplitNode():
-                table = _as_table(inputs["table"])
-                outputs = await asyncio.to_thread(here.split, node, table)
-            case InferNode() if node.over:
-                outputs = (await self._map(node, inputs),)
-            case InferNode() | TrainNode() | SqlNode():
-                self._outputs[node.name] = await self._buy(node, inputs)
-                self.changed.set()
-                return
-        await self._finish(node, outputs)
+                return await asyncio.to_thread(here.split, node, _as_table(inputs["table"]))
+            case _:
+                raise TypeError(f"{node.name} is done by a provider")
 
-    async def _call(self, node: LocalNode, inputs: resolve.Inputs) -> tuple[Artifact, ...]:
-        function, arguments = self._functions[node.name], list(inputs.values())
-        return (await self._threads.call(lambda: here.call(node, function, arguments)),)
+    def _save(self, name: str, outputs: tuple[Artifact, ...]) -> None:
+        self._ends(_Ended(name, outputs))
 
-    async def _finish(self, node: Node, outputs: tuple[Artifact, ...]) -> None:
-        """Record the outputs of a node that was not bought as one purchase."""
-        outputs = await self._means.put(outputs)
-        event = await self._means.journal.commit(
-            lambda tx: _append(tx, self.state.run, node.name, keep(tx, outputs))
-        )
-        self.state.apply(event)
-        self._outputs[node.name] = outputs
+    def _skip(self, name: str, why: str) -> None:
+        self._ends(_Ended(name, skipped=why))
+
+    def _ends(self, ended: _Ended) -> None:
+        """Record the end of a node together with those of all that are ready to be done."""
+        self._unsaved.append(ended)
+        if not self._here.waiting:
+            self._flush()
+        elif len(self._unsaved) == 1:
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if not self._unsaved:
+            return
+        ready, self._unsaved = self._unsaved, []
+        self._saving += 1
+        run = self.state.run
+        saved = self._means.journal.commit(lambda tx: _record_ends(tx, run, ready))
+        saved.add_done_callback(lambda events: self._saved(ready, events))
+
+    def _saved(self, ready: list[_Ended], saved: asyncio.Future[list[Event]]) -> None:
+        self._saving -= 1
+        if saved.cancelled():
+            return
+        wrong = saved.exception()
+        if wrong is not None:
+            self._failed(ready[0].name, wrong)
+        else:
+            for ended, event in zip(ready, saved.result(), strict=True):
+                self.state.apply(event)
+                if self._unread[ended.name] and not ended.skipped:
+                    self._outputs[ended.name] = ended.outputs
+                self._release(ended.name)
         self.changed.set()
+        self._settle_idle()
+
+    # -- inputs ----------------------------------------------------------------------------------
 
     async def _inputs(self, node: Node) -> dict[str, Artifact]:
+        """Return what a node reads; what no other node will read is let go."""
+        known, unread = self._outputs, self._unread
+        inputs = {}
+        for what, ref, _ in node.reads():
+            if ref.node not in known:  # an earlier process made them, or they were bought
+                known[ref.node] = await self._recalled(ref.node)
+            inputs[what] = known[ref.node][ref.output]
         for parent in self._graph.parents[node.name]:
-            if parent not in self._outputs:  # an earlier process made them
-                produced = self.state.done[parent]
-                self._outputs[parent] = tuple([await self._means.get(p) for p in produced])
-        return {what: self._outputs[ref.node][ref.output] for what, ref, _ in node.edges()}
+            unread[parent] -= 1
+            if not unread[parent]:
+                known.pop(parent, None)
+        return inputs
 
-    # -- bought nodes ----------------------------------------------------------------------------
+    async def _outputs_of(self, name: str) -> tuple[Artifact, ...]:
+        if name not in self._outputs:
+            self._outputs[name] = await self._recalled(name)
+        return self._outputs[name]
 
-    async def _buy(
-        self, node: InferNode | TrainNode | SqlNode, inputs: resolve.Inputs
-    ) -> tuple[Artifact, ...]:
-        def done(outputs: tuple[Produced, ...], receipt: Receipt) -> Event:
-            return e.NodeDone(node=node.name, outputs=outputs, receipt=receipt)
+    async def _recalled(self, name: str) -> tuple[Artifact, ...]:
+        return tuple([await self._means.get(produced) for produced in self.state.done[name]])
 
-        match node:
-            case InferNode():
-                task = resolve.infer_task(node, inputs)
-            case TrainNode():
-                task = resolve.train_task(node, inputs)
-            case SqlNode():
-                task = resolve.sql_task(node, inputs)
-        planned = self.state.planned.node(node.name)
-        purchase = purchase_id(self.state.run, node.name)
-        return await self._buyer.buy(Want(node, planned, task, purchase, None, done))
+    # -- bought nodes and conditions ---------------------------------------------------------------
 
-    async def _map(self, node: InferNode, inputs: resolve.Inputs) -> Artifact:
-        """Buy an infer node once for every row, as many at a time as the offer has lanes."""
-        rows = _as_table(inputs["over"]).rows()
-        if len(rows) > node.max_items:
-            raise WrongInput(
-                f"node {node.name!r} maps over {len(rows)} rows, and max_items is {node.max_items}",
-                hint=f"set max_items={len(rows)}, or take fewer rows",
-            )
-        planned = self.state.planned.node(node.name)
-        if len(rows) > planned.items:
-            raise RunPaused(
-                self.state.run,
-                f"node {node.name!r} maps over {len(rows)} rows, and the plan priced"
-                f" {planned.items}: resume it under a new plan",
-                f"{self._command} --plan plan.json",
-            )
-        lanes = planned.offer.lanes if planned.offer else 1
-        answers: dict[int, Artifact] = {}
-        numbers = iter(range(len(rows)))
+    async def _buy_node(self, node: Bought) -> None:
+        if await self._ruled_out(node):
+            return
+        outputs = await self._paid.do(node, await self._inputs(node))
+        if outputs is not None:
+            self._save(node.name, await self._means.put(outputs))
 
-        async def lane() -> None:
-            for number in numbers:
-                try:
-                    answers[number] = await self._item(node, inputs, rows[number], number)
-                except BaseException:
-                    deque(numbers, maxlen=0)  # the other lanes end what they are at, and no more
-                    raise
-
-        await _all_or_worst_error([lane() for _ in range(max(1, lanes))])
-        return resolve.mapped_output(node, rows, [answers[n] for n in range(len(rows))])
-
-    async def _item(
-        self, node: InferNode, inputs: resolve.Inputs, row: dict[str, Any], number: int
-    ) -> Artifact:
-        known = self.state.items.get(node.name, {}).get(number)
-        if known:
-            return await self._means.get(known[0])
-
-        def done(outputs: tuple[Produced, ...], receipt: Receipt) -> Event:
-            return e.ItemDone(node=node.name, item=number, outputs=outputs, receipt=receipt)
-
-        planned = self.state.planned.node(node.name)
-        task = resolve.infer_task(node, inputs, row)
-        purchase = purchase_id(self.state.run, node.name, number)
-        (answer,) = await self._buyer.buy(Want(node, planned, task, purchase, number, done))
-        self.changed.set()
-        return answer
+    async def _ruled_out(self, node: Node) -> bool:
+        """Whether a condition keeps a node from being done, which is then recorded."""
+        for condition, function in self._graph.conditions(node.name) if node.when else ():
+            (value, *_) = await self._outputs_of(condition.ref.node)
+            assert isinstance(value, Json)  # the graph was checked
+            if not condition.holds_for(value.value, function):
+                self._skip(node.name, f"{condition} did not hold")
+                return True
+        return False
 
 
-async def _all_or_worst_error(lanes: list[Coroutine[Any, Any, None]]) -> None:
-    """Run lanes side by side to their ends; raises an uncertain pause before any other error."""
-    outcomes = await asyncio.gather(*lanes, return_exceptions=True)
-    errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-    for error in sorted(errors, key=lambda e: not (isinstance(e, RunPaused) and e.uncertain)):
-        raise error
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A node at its end and not yet recorded: its outputs, or why it was skipped."""
+
+    name: str
+    outputs: tuple[Artifact, ...] = ()
+    skipped: str = ""
+
+    def event(self, tx: Transaction) -> e.NodeDone | e.NodeSkipped:
+        if self.skipped:
+            return e.NodeSkipped(node=self.name, why=self.skipped)
+        return e.NodeDone(node=self.name, outputs=keep(tx, self.outputs))
 
 
-def _append(tx: Transaction, run: str, node: str, outputs: tuple[Produced, ...]) -> Event:
-    event = e.NodeDone(node=node, outputs=outputs)
-    tx.append(run, event)
-    return event
+def _record_ends(tx: Transaction, run: str, ready: list[_Ended]) -> list[Event]:
+    events: list[Event] = [ended.event(tx) for ended in ready]
+    for event in events:
+        tx.append(run, event)
+    return events
+
+
+def _may_pass(wrong: BaseException) -> bool:
+    """Whether trying again may help: errors of ours say what is wrong, except that of a store."""
+    return not isinstance(wrong, AgentKitError) or isinstance(wrong, StoreUnavailable)
+
+
+def _too_slow(seconds: float) -> ExecuteTimedOut:
+    return ExecuteTimedOut(seconds, provider="this machine")
 
 
 def _failure(node: str, error: BaseException) -> Event:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import aiohttp
 from agentkit.artifacts import Artifact, Dataset, Json, Table, read_rows
 from agentkit.errors import StateCorrupt, StoreUnavailable, WrongInput
 from agentkit.graph.nodes import LocalNode, SourceNode, SplitNode
+from agentkit.runtime.threads import Threads
 
 MOST_BYTES = 256 * 1024 * 1024
 """The largest source that is read into memory."""
@@ -72,9 +75,23 @@ def split(node: SplitNode, table: Table) -> tuple[Dataset, Dataset]:
     )
 
 
-def call(node: LocalNode, fn: Callable[..., Any], inputs: Sequence[Artifact]) -> Artifact:
-    """Call a user's function; raises WrongInput when it returns what the node does not promise."""
-    value = fn(*inputs)
+async def call(
+    node: LocalNode, fn: Callable[..., Any], inputs: Mapping[str, Artifact], threads: Threads
+) -> Artifact:
+    """Call a user's function, in a thread unless it is a coroutine function.
+
+    Raises WrongInput when it returns what the node does not promise.
+    """
+    if _is_async(fn):
+        return _promised(node, await fn(*inputs.values()))
+    arguments = list(inputs.values())
+    return await threads.call(lambda: _promised(node, fn(*arguments)))
+
+
+_is_async = lru_cache(maxsize=1024)(iscoroutinefunction)
+
+
+def _promised(node: LocalNode, value: Any) -> Artifact:
     (promised,) = node.outputs
     if isinstance(value, promised):
         return value

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentkit.artifacts import Artifact
-from agentkit.errors import StoreUnavailable
 from agentkit.journal.events import Produced
 from agentkit.journal.journal import Journal
+from agentkit.journal.kept import INLINE_BYTES, fetch
 from agentkit.market.allowance import Allowance
-from agentkit.market.seams import ArtifactStore, Ledger, Provider, Rail, Transaction
+from agentkit.market.seams import ArtifactStore, Ledger, Provider, Rail
 from agentkit.money import Money
-
-INLINE_BYTES = 256 * 1024
-"""Artifacts up to this size lie in the state file and are sealed beside the log."""
+from agentkit.runtime.approval import Approval
 
 
 async def nothing_first(at_most: Money) -> None:
@@ -26,7 +24,8 @@ async def nothing_first(at_most: Money) -> None:
 class Means:
     """Journal, providers, rails, ledger and store; `folder` is where relative sources lie.
 
-    `before_pay` is waited for before a purchase of that at most is sent.
+    `before_pay` is waited for before a purchase of that at most is sent; `approval` is who must
+    agree to which nodes.
     """
 
     journal: Journal
@@ -37,6 +36,7 @@ class Means:
     store: ArtifactStore
     folder: Path
     before_pay: Callable[[Money], Awaitable[None]] = nothing_first
+    approval: Approval = Approval()
 
     async def put(self, artifacts: tuple[Artifact, ...]) -> tuple[Artifact, ...]:
         """Store what is too large for the state file; returns the artifacts with locators."""
@@ -46,18 +46,8 @@ class Means:
 
     async def get(self, produced: Produced) -> Artifact:
         """Return an artifact with its bytes at hand; raises StoreUnavailable, StateCorrupt."""
-        artifact = produced.artifact()
-        if artifact.size > INLINE_BYTES:
-            return await self.store.get(artifact)
-        data = await self.journal.commit(lambda tx: tx.kept(artifact.digest))
-        if data is None:
-            raise StoreUnavailable(f"artifact {artifact.digest[:12]} is not in the state file")
-        return artifact.located(content=data)
-
-
-def keep(tx: Transaction, artifacts: tuple[Artifact, ...]) -> tuple[Produced, ...]:
-    """Write small artifacts into the state file and return what events say of all of them."""
-    for artifact in artifacts:
-        if artifact.size <= INLINE_BYTES:
-            tx.keep(artifact.content if isinstance(artifact.content, bytes) else artifact.read())
-    return tuple(Produced.of(artifact) for artifact in artifacts)
+        if produced.size > INLINE_BYTES:
+            return await self.store.get(produced.artifact())
+        if produced.text is not None:
+            return produced.artifact()
+        return await self.journal.commit(lambda tx: fetch(tx, produced))

@@ -18,8 +18,6 @@ from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.journal.lease import Lease
 from agentkit.journal.runstate import RunState
-from agentkit.journal.store import genesis
-from agentkit.journal.verify import check_chain, readable
 from agentkit.market.plan import Plan
 from agentkit.market.receipt import Receipt, Standing
 from agentkit.market.seams import Event, Transaction
@@ -121,11 +119,11 @@ class Run:
         while True:
             self._execution.changed.clear()
             ended = self._task.done()
-            rows = await self._means.journal.rows(self.id, position, 500)
-            for row in rows:
-                position = row.seq
-                yield row.event()
-            if rows:
+            events = await self._means.journal.events(self.id, position, 500)
+            for event in events:
+                position += 1
+                yield event
+            if events:
                 continue
             if ended:
                 return
@@ -133,9 +131,13 @@ class Run:
             await asyncio.wait([waiter, self._task], return_when=asyncio.FIRST_COMPLETED)
             waiter.cancel()
 
+    async def ended(self) -> None:
+        """Wait until the run has ended or paused; raises StateError when it cannot go on."""
+        await asyncio.shield(self._task)
+
     async def result(self) -> RunResult:
         """Wait for the end; raises RunFailed, RunPaused, or StateError when it cannot go on."""
-        await asyncio.shield(self._task)
+        await self.ended()
         return await result_of(self._means, self._execution.state)
 
     def on_end(self, told: Callable[[Run], None]) -> None:
@@ -252,11 +254,10 @@ def _hold_for_rest(means: Means, tx: Transaction, plan: Plan, state: RunState) -
 
 async def read(journal: Journal, run: str) -> RunState:
     """Fold a run's stream; raises RunNotFound, JournalDamaged."""
-    rows = await journal.rows(run)
-    if not rows:
+    events = await journal.history(run)
+    if not events:
         raise RunNotFound(f"there is no run {run!r} in {journal.path}")
-    check_chain(journal.path, rows, genesis(run))
-    return RunState.of(run, (readable(journal.path, row) for row in rows))
+    return RunState.of(run, events)
 
 
 async def result_of(means: Means, state: RunState) -> RunResult:

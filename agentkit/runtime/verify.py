@@ -44,7 +44,7 @@ def _wrong_outputs(node: InferNode | TrainNode | SqlNode, result: Result) -> str
     if not isinstance(node, SqlNode) and not all(output.size for output in result.outputs):
         return "delivered an empty output"  # a query may well find nothing
     if isinstance(node, InferNode) and isinstance(node.output, dict):
-        return _against_schema(result.outputs[0], node.output)
+        return against_schema(result.outputs[0], node.output)
     return next(filter(None, map(_wrong_rows, result.outputs)), "")
 
 
@@ -73,7 +73,8 @@ def _is_vector(value: object) -> bool:
     )
 
 
-def _against_schema(output: Artifact, schema: dict[str, Any]) -> str:
+def against_schema(output: Artifact, schema: dict[str, Any]) -> str:
+    """Say how an output does not fit a JSON schema, "" when it does."""
     from jsonschema import Draft202012Validator, ValidationError
     from referencing import Registry
     from referencing.exceptions import Unresolvable

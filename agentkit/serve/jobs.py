@@ -14,12 +14,12 @@ from agentkit.errors import (
     AgentKitError,
     BadAmount,
     Refused,
-    StoreUnavailable,
 )
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.events import Produced
 from agentkit.journal.journal import Journal
+from agentkit.journal.kept import INLINE_BYTES, fetch, keep
 from agentkit.keys.messages import Delivery
 from agentkit.keys.signer import Signer
 from agentkit.market.attempt import JobState, result_digest
@@ -32,8 +32,6 @@ from agentkit.payments.channels.book import VoucherBook
 from agentkit.pool.call import Done, asked
 from agentkit.pool.pool import Pool
 from agentkit.providers.wire import Submission
-
-INLINE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +193,7 @@ class Jobs:
         outputs: tuple[Artifact, ...] = result.pop("outputs", ())
 
         def work(tx: Transaction) -> None:
-            for output in outputs:
-                if output.size <= INLINE_BYTES:
-                    tx.keep(output.read())
-            produced = tuple(Produced.of(output) for output in outputs)
+            produced = keep(tx, outputs)
             tx.append(
                 e.NODE,
                 e.JobEnded(attempt=attempt, state=state, reason=reason, outputs=produced, **result),
@@ -207,13 +202,9 @@ class Jobs:
         await self._journal.commit(work)
 
     async def _load(self, produced: Produced) -> Artifact:
-        artifact = produced.artifact()
-        if artifact.size > INLINE_BYTES:
-            return await self._store.get(artifact)
-        data = await self._journal.commit(lambda tx: tx.kept(artifact.digest))
-        if data is None:
-            raise StoreUnavailable(f"artifact {artifact.digest[:12]} is not here any more")
-        return artifact.located(content=data)
+        if produced.size > INLINE_BYTES:
+            return await self._store.get(produced.artifact())
+        return await self._journal.commit(lambda tx: fetch(tx, produced))
 
 
 def task_digest(submission: Submission) -> str:

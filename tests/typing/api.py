@@ -4,7 +4,7 @@ An unused `type: ignore` is an error too, so each one below proves that the mist
 """
 
 from datetime import timedelta
-from typing import Literal, assert_type
+from typing import Any, Literal, assert_type
 
 import agentkit as ak
 
@@ -31,7 +31,29 @@ def count(table: ak.Dataset) -> ak.Json:
 
 
 assert_type(graph.local("count", count, held), ak.Ref[ak.Json])
+report = graph.infer("report", model="m", prompt="how good?", output=dict)
+assert_type(
+    graph.infer("sorry", model="m", prompt="sorry", when=report.below(0.8, key="accuracy")),
+    ak.Ref[ak.Text],
+)
+assert_type(
+    graph.infer("more", model="m", prompt="{text}", over=held, when=[report.equals(None)]),
+    ak.Ref[ak.Dataset],
+)
+report.holds(lambda value: bool(value))
 
+main = ak.JobGraph("main")
+included = main.include(graph, prefix="a.", bind={"rows": main.data("mine", source="x.csv")})
+assert_type(included[tuned], ak.Ref[ak.Model])
+assert_type(included[train], ak.Ref[ak.Dataset])
+assert_type(included["tune"], ak.Ref[Any])
+main.infer("last", model=included[tuned], prompt="hello")
+
+main.infer("e", model=included[rows], prompt="p")  # type: ignore[index]
+held.below(0.8)  # type: ignore[misc]
+report.below(None)  # type: ignore[arg-type]
+report.equals([1])  # type: ignore[arg-type]
+main.include(rows)  # type: ignore[arg-type]
 graph.train("a", base="m", dataset=tuned)  # type: ignore[arg-type]
 graph.infer("b", model=rows, prompt="p")  # type: ignore[arg-type]
 graph.split("c", tuned, at=0.5)  # type: ignore[arg-type]

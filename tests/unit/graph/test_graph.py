@@ -121,7 +121,7 @@ def test_a_ref_of_the_wrong_kind_is_refused() -> None:
     refused(
         WrongInput,
         "Model",
-        lambda: graph.infer("i", model=rows, prompt="x"),  # type: ignore[call-overload]
+        lambda: graph.infer("i", model=rows, prompt="x"),  # type: ignore[arg-type]
     )
 
 

@@ -12,6 +12,7 @@ from agentkit.errors import AgentKitError, JournalDamaged, OverBudget, StoreUnav
 from agentkit.graph.builder import JobGraph
 from agentkit.journal import events as e
 from agentkit.journal import records as r
+from agentkit.journal.events import TINY_BYTES
 from agentkit.journal.journal import Journal
 from agentkit.journal.store import Outgoing, Tx
 from agentkit.market.seams import Record
@@ -160,7 +161,7 @@ async def filled(folder: Path) -> Path:
     """Make a state file with something in every table; returns its path."""
     async with toy(folder) as market:
         graph = JobGraph("g")
-        graph.infer("hello", model="m", prompt="x")
+        graph.infer("hello", model="m", prompt="x" * TINY_BYTES)  # too long to stand in an event
         await market.run(graph)
         await market.journal.commit(
             lambda tx: tx.put_outgoing(

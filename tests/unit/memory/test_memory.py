@@ -14,6 +14,7 @@ from agentkit.errors import RunNotFound, StateCorrupt, StateError, StateForked, 
 from agentkit.graph.builder import JobGraph
 from agentkit.journal import events as e
 from agentkit.journal import records as r
+from agentkit.journal.events import TINY_BYTES
 from agentkit.journal.journal import Journal
 from agentkit.keys.signer import KeySigner
 from agentkit.memory import restore
@@ -76,7 +77,7 @@ async def test_a_run_comes_back_with_its_artifacts_from_the_key_alone(
 ) -> None:
     async with toy(tmp_path) as market:
         graph = JobGraph("g")
-        graph.infer("hello", model="m", prompt="the secret prompt")
+        graph.infer("hello", model="m", prompt="the secret prompt" + "!" * TINY_BYTES)
         result = await market.run(graph)
         before = {stream: await market.journal.rows(stream) for stream in (result.run_id, e.WALLET)}
         signer = KeySigner(b"\x22" * 32)

@@ -77,7 +77,7 @@ async def test_a_run_that_fails_leaves_no_attempt_open(tmp_path: Path) -> None:
 
     async with toy(tmp_path, endless=Endless("endless", tmp_path / "p")) as market:
         graph = asking()
-        graph.local("fails", fails)
+        graph.local("fails", fails, retries=0)
         run = await runs.start(market.means, await market.plan(graph))
         await until(lambda: run.status.purchases)
         run._execution._buyer.stopping.set()  # the purchase stops; the function does not

@@ -1,0 +1,571 @@
+"""One attempt's life: opened durably, handed over, verified; then paid, or closed unpaid.
+
+open (durable) -> submit -> result -> verify -> Delivery
+settle: pay and record in one transaction        close: unpaid, refused or uncertain
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Literal, TypeVar
+
+from agentkit.artifacts import Artifact
+from agentkit.errors import (
+    BadAmount,
+    BadOutput,
+    ExecuteTimedOut,
+    InsufficientFunds,
+    OfferExpired,
+    OffersTimedOut,
+    OverBudget,
+    PaymentError,
+    ProtocolBroken,
+    ProviderError,
+    RunPaused,
+    SettleTimedOut,
+    StateError,
+    StoreTimedOut,
+    SubmitTimedOut,
+    Unavailable,
+)
+from agentkit.journal import events as e
+from agentkit.journal.kept import keep
+from agentkit.journal.runstate import Purchase, RunState
+from agentkit.market.attempt import Attempt, Evidence, JobStatus, Message, Payment, Result
+from agentkit.market.offer import Offer, charge
+from agentkit.market.receipt import Receipt
+from agentkit.market.seams import Event, Provider, Rail, Transaction
+from agentkit.market.task import Task, TaskSpec
+from agentkit.money import Money
+from agentkit.runtime import verify
+from agentkit.runtime.again import again_for
+from agentkit.runtime.deadline import Deadline, within
+from agentkit.runtime.means import Means
+from agentkit.runtime.verifiers import judge
+from agentkit.runtime.want import Delivery, Want
+
+T = TypeVar("T")
+
+FIND_PATIENCE = 10.0
+"""Seconds for which a provider that can be asked is asked what became of an attempt."""
+
+FUNDINGS = 3
+"""How often a rail is asked to put money in place for one attempt."""
+
+OFFERS_SECONDS = 20.0
+"""Seconds in which a provider repeats an offer, unless the node says otherwise."""
+
+MOST_LANES = 64
+"""Attempts that are under way at one provider node, whatever it says it takes."""
+
+
+class Attempts:
+    """The attempts of one run.  `rebuy`: the user asked to buy again what is uncertain."""
+
+    def __init__(self, means: Means, state: RunState, deadline: Deadline, *, rebuy: bool) -> None:
+        self._means, self._state, self._deadline = means, state, deadline
+        self._rebuy = rebuy
+        self._funding: dict[str, asyncio.Lock] = {}
+        self._lanes: dict[str, asyncio.Semaphore] = {}
+        self._errands: set[asyncio.Task[None]] = set()
+        self.stopping = asyncio.Event()
+
+    @property
+    def run(self) -> str:
+        return self._state.run
+
+    def past(self, purchase: str) -> Purchase:
+        """Return the attempts made at a purchase so far."""
+        return self._state.purchases.get(purchase, Purchase())
+
+    # -- from offer to delivery ------------------------------------------------------------------
+
+    async def deliver(self, want: Want, offer: Offer, begun: asyncio.Event) -> Delivery:
+        """Have a purchase done under an offer and verify what comes back; nothing is paid yet.
+
+        `begun` is set when the provider is about to be asked.  Raises ProviderError once the
+        attempt is closed, RunPaused when the run cannot go on.
+        """
+        offer = await self._fresh(want, offer)
+        async with self._lane(offer):
+            attempt = self._next(want, offer)
+            payment = await self._open(want, offer, attempt)
+            await self._before_pay(attempt)
+            started = time.monotonic()
+            begun.set()
+            try:
+                result = await self._asked(want, offer, attempt, payment)
+            except ProviderError as wrong:
+                return await self._lost(want, offer, attempt, wrong)
+        seconds = time.monotonic() - started
+        return await self._verified(want, Delivery(attempt, offer, result, seconds))
+
+    async def _asked(self, want: Want, offer: Offer, attempt: Attempt, payment: Payment) -> Result:
+        """Hand the task over and wait; an error says by `unknown` whether it may have been done."""
+        provider, limits = self._provider(offer.provider), want.node.limits
+        taken = False
+        try:
+            async with self._time_for(want, offer, attempt):
+                with _only_its_errors(offer):
+                    async with within(
+                        limits.submit, lambda s: SubmitTimedOut(s, provider=offer.label)
+                    ):
+                        await provider.submit(want.task, offer, attempt, payment)
+                    taken = True
+                    return await self._result(provider, offer, attempt)
+        except Unavailable as wrong:
+            wrong.unknown = wrong.unknown or taken
+            raise
+
+    @asynccontextmanager
+    async def _time_for(self, want: Want, offer: Offer, attempt: Attempt) -> AsyncIterator[None]:
+        """Bound an execution; what is late is called off at its provider."""
+        given = (want.node.limits.execute, self._deadline.share(want.node.name))
+        seconds = min((limit for limit in given if limit is not None), default=None)
+        try:
+            async with within(seconds, lambda s: ExecuteTimedOut(s, provider=offer.label)):
+                yield
+        except ExecuteTimedOut:
+            with suppress(ProviderError), _only_its_errors(offer):
+                await self._provider(attempt.provider).cancel(attempt)
+            raise
+
+    async def _result(self, provider: Provider, offer: Offer, attempt: Attempt) -> Result:
+        """Wait for a result; a stop leaves it behind only where it can be found again."""
+        waiting = provider.result(attempt)
+        return await (self.or_stop(waiting) if offer.finds else waiting)
+
+    async def _verified(self, want: Want, delivery: Delivery) -> Delivery:
+        """Return a delivery that may be paid; raises BadOutput once it is refused and closed."""
+        offer, attempt, result = delivery.offer, delivery.attempt, delivery.result
+        try:
+            verify.check(want.node, offer, attempt, result)
+            verdict = await judge(want.verifiers, want.task, result)
+        except BadOutput as wrong:
+            await self.refuse(delivery, str(wrong))
+            raise
+        if verdict.outcome != "pass":
+            bad = BadOutput(f"its output did not verify: {verdict.reason}", provider=offer.label)
+            await self.refuse(delivery, str(bad), blame=verdict.outcome == "fail")
+            raise bad
+        return delivery
+
+    async def _lost(
+        self, want: Want, offer: Offer, attempt: Attempt, wrong: ProviderError
+    ) -> Delivery:
+        """End an attempt that failed, or carry it on when the provider turns out to have it."""
+        if wrong.unknown and offer.finds:
+            delivery = await self.reattach(want, attempt)
+            if delivery is not None:
+                return delivery
+        elif wrong.unknown:
+            await self.close_lost(attempt, offer, str(wrong))
+        else:
+            await self._close(attempt, "unpaid", str(wrong))
+        raise wrong
+
+    # -- opening ---------------------------------------------------------------------------------
+
+    def _next(self, want: Want, offer: Offer) -> Attempt:
+        attempt = Attempt.at(
+            want.purchase,
+            len(self.past(want.purchase).attempts),
+            offer,
+            run=self.run,
+            item=want.item,
+            task=want.task.digest,
+            at_most=_at_most(want.task, offer),
+        )
+        if attempt.at_most > offer.at_most:
+            raise OfferExpired(
+                f"the task can come to {attempt.at_most}, above the offer's {offer.at_most}",
+                provider=offer.label,
+            )
+        return attempt
+
+    async def _fresh(self, want: Want, offer: Offer) -> Offer:
+        """Return the offer, or its provider's new one on terms that are no dearer."""
+        if time.time() < offer.expires or want.planned.spec is None:
+            return offer
+        for new in await self._asked_again(want, offer, want.planned.spec):
+            if new.terms == offer.terms:
+                return new.model_copy(update={"at_most": min(new.at_most, offer.at_most)})
+        raise OfferExpired("the price has changed since the plan was made", provider=offer.label)
+
+    async def _asked_again(self, want: Want, offer: Offer, spec: TaskSpec) -> Sequence[Offer]:
+        seconds = want.node.limits.offers or OFFERS_SECONDS
+        with _only_its_errors(offer):
+            async with within(seconds, lambda s: OffersTimedOut(s, provider=offer.label)):
+                return await self._provider(offer.provider).offers(spec)
+
+    def _lane(self, offer: Offer) -> asyncio.Semaphore:
+        """Return what bounds the attempts under way at an offer's node."""
+        lanes = min(max(offer.lanes, 1), MOST_LANES)
+        return self._lanes.setdefault(offer.label, asyncio.Semaphore(lanes))
+
+    async def _open(self, want: Want, offer: Offer, attempt: Attempt) -> Payment:
+        """Reserve an attempt everywhere and journal it; from here on it may be sent."""
+        if self.stopping.is_set():
+            raise self.pause("it was asked to stop")
+        rail = self._means.rails[offer.rail]
+        try:
+            await self._hold_more(attempt)
+            try:
+                return await self._commit_open(rail, attempt)
+            except InsufficientFunds:
+                await self._confirm(want, offer)
+                return await self._open_funded(want, rail, offer, attempt)
+        except (PaymentError, OverBudget) as wrong:
+            raise self.pause(f"{offer.label} cannot be paid: {wrong}") from wrong
+
+    async def _commit_open(self, rail: Rail, attempt: Attempt) -> Payment:
+        opened = e.AttemptOpened(attempt=attempt)
+
+        def work(tx: Transaction) -> tuple[Event, Payment]:
+            self._means.ledger.reserve(tx, attempt)
+            payment = rail.reserve(tx, attempt)
+            tx.append(self.run, opened)
+            return opened, payment
+
+        return await self._record(work)
+
+    async def _hold_more(self, attempt: Attempt) -> None:
+        """Take a further hold where what is left of it is too little, if the budget has room.
+
+        Without a budget the plan's worst case is all that was agreed to, and what is uncertain is
+        bought again within it, unless the user asked for more.  Raises OverBudget.
+        """
+        ledger, budget = self._means.ledger, self._state.planned.budget
+        unknown = self.past(attempt.purchase).uncertain
+        if not self._rebuy and (budget is None or unknown):
+            return
+
+        def work(tx: Transaction) -> None:
+            left = ledger.left(tx, self.run)
+            if left is None or left < attempt.at_most:
+                ledger.hold(tx, self.run, attempt.at_most, budget)
+
+        await self._means.journal.commit(work)
+
+    async def _confirm(self, want: Want, offer: Offer) -> None:
+        """Hear the offer again before money is locked up for its provider node."""
+        if want.planned.spec is None:
+            return
+        again = await self._asked_again(want, offer, want.planned.spec)
+        if all(new.terms != offer.terms for new in again):
+            raise OfferExpired("it no longer offers these terms", provider=offer.label)
+
+    async def _open_funded(self, want: Want, rail: Rail, offer: Offer, attempt: Attempt) -> Payment:
+        """Have the rail put enough in place for what this run still plans, then open.
+
+        One at a time for each payee: what another purchase of this run funded counts first.
+        More than once, where a payee is asked for our promises first, or a process was quicker.
+        """
+        async with self._funding.setdefault(offer.payee or offer.label, asyncio.Lock()):
+            for _ in range(FUNDINGS):
+                with suppress(InsufficientFunds):
+                    return await self._commit_open(rail, attempt)
+                await self._fund(want, rail, offer, attempt.at_most)
+            return await self._commit_open(rail, attempt)
+
+    async def _fund(self, want: Want, rail: Rail, offer: Offer, least: Money) -> None:
+        try:
+            async with within(want.node.limits.settle, SettleTimedOut):
+                for message in await self._top_up(rail, offer, least):
+                    await self._carry(rail, message)
+        except StateError as wrong:
+            raise self.pause(f"{offer.label} cannot be paid: {wrong}") from wrong
+
+    async def _top_up(self, rail: Rail, offer: Offer, least: Money) -> Sequence[Message]:
+        """Fund all that is planned with the payee, or this attempt if the wallet has no more."""
+        planned = self._planned(offer)
+        if planned > least:
+            with suppress(InsufficientFunds):
+                return await rail.fund(offer, self.run, planned)
+        return await rail.fund(offer, self.run, least)
+
+    def _planned(self, offer: Offer) -> Money:
+        """Return the worst case of what this run still plans with a payee and has not open.
+
+        Alternates count in it, as they do in the hold, so that the sum over all payees is the
+        hold and a small next run needs no top-up.
+        """
+        units = 0
+        for node in self._state.planned.nodes:
+            chosen = node.offer and (node.offer.rail, node.offer.payee) == (offer.rail, offer.payee)
+            mine = chosen or node.name == offer.node  # where an alternate steps in
+            if node.at_most and mine and node.name not in self._state.done:
+                left = node.items - len(self._state.items.get(node.name, ()))
+                units += node.at_most.units * max(left, 0) // node.items
+        units -= sum(
+            attempt.at_most.units
+            for purchase in self._state.purchases.values()
+            for attempt in purchase.open.values()
+            if (attempt.rail, attempt.payee) == (offer.rail, offer.payee)
+        )
+        return Money(max(units, 0), offer.at_most.asset)
+
+    async def _before_pay(self, attempt: Attempt) -> None:
+        """Wait for what has to precede a purchase; when it fails, nothing was sent."""
+        try:
+            await self._means.before_pay(attempt.at_most)
+        except StateError as wrong:
+            await self._close(attempt, "unpaid", f"it was not sent: {wrong}")
+            raise self.pause(f"the log is not on Arweave before a purchase: {wrong}") from wrong
+
+    # -- what was left open ----------------------------------------------------------------------
+
+    async def reattach(self, want: Want, attempt: Attempt) -> Delivery | None:
+        """Take up an open attempt where it stands; None once it is closed without a result."""
+        offer = self._state.offers[attempt.terms]
+        if not offer.finds:
+            await self.close_lost(attempt, offer, "the provider cannot be asked about it")
+            return None
+        try:
+            status = await self._find(attempt, offer)
+        except ProviderError as wrong:
+            if offer.pays != "on_delivery":
+                why = f"{offer.label} cannot be asked: {wrong}"
+                raise self.pause(why, uncertain=True) from wrong
+            await self._close(attempt, "unpaid", str(wrong))
+            return None
+        if status is None or status.state in ("failed", "cancelled"):
+            await self._close(attempt, "unpaid", _story(status))
+            return None
+        return await self._take(want, offer, attempt)
+
+    async def _take(self, want: Want, offer: Offer, attempt: Attempt) -> Delivery | None:
+        """Wait for the result of an attempt that is there; None once it is closed without one."""
+        try:
+            async with self._time_for(want, offer, attempt):
+                with _only_its_errors(offer):
+                    provider = self._provider(attempt.provider)
+                    result = await self._result(provider, offer, attempt)
+        except ProviderError as wrong:
+            await self.close_lost(attempt, offer, str(wrong))
+            return None
+        try:
+            return await self._verified(want, Delivery(attempt, offer, result))
+        except BadOutput:
+            return None
+
+    async def _find(self, attempt: Attempt, offer: Offer) -> JobStatus | None:
+        """Ask what became of an attempt, for as long as patience lasts."""
+
+        def worth(wrong: BaseException) -> bool:
+            return isinstance(wrong, ProviderError) and wrong.retryable
+
+        async for one in again_for(FIND_PATIENCE, worth, self.sleep):
+            with one, _only_its_errors(offer):
+                return await self._provider(attempt.provider).find(attempt)
+        raise Unavailable(provider=offer.label)
+
+    # -- endings ---------------------------------------------------------------------------------
+
+    async def settle(self, want: Want, *deliveries: Delivery) -> tuple[Artifact, ...]:
+        """Pay for verified results that agree and record the first, in one transaction."""
+        first = deliveries[0]
+        limits = want.node.limits
+        async with within(limits.store, StoreTimedOut):
+            outputs = await self._means.put(first.result.outputs)
+
+        def work(tx: Transaction) -> tuple[Event, list[tuple[Rail, Message]]]:
+            receipts, messages = [], []
+            for delivery in deliveries:
+                attempt, rail = delivery.attempt, self._means.rails[delivery.attempt.rail]
+                receipt, told = rail.settle(tx, attempt, delivery.result)
+                self._means.ledger.spend(tx, attempt, receipt.amount, receipt.standing)
+                receipts.append(receipt)
+                messages += [(rail, message) for message in told]
+            event = want.event(keep(tx, outputs), tuple(receipts))
+            tx.append(self.run, event)
+            return event, messages
+
+        try:
+            messages = await self._paid(want, deliveries, work)
+        except (PaymentError, ProviderError) as wrong:  # it stays open, and is found again
+            who = first.attempt.provider
+            why = f"{who} delivered {want.node.name!r} and cannot be paid: {wrong}"
+            raise self.pause(why) from wrong
+        for rail, message in messages:
+            self.errand(self._carry(rail, message))
+        return outputs
+
+    async def _paid(
+        self,
+        want: Want,
+        deliveries: Sequence[Delivery],
+        work: Callable[[Transaction], tuple[Event, T]],
+    ) -> T:
+        try:
+            return await self._record(work)
+        except InsufficientFunds:  # a restored rail has to hear of its own promises first
+            for delivery in deliveries:
+                rail, zero = self._means.rails[delivery.offer.rail], delivery.attempt.at_most.asset
+                await self._fund(want, rail, delivery.offer, zero.zero())
+            return await self._record(work)
+
+    async def refuse(self, delivery: Delivery, why: str, *, blame: bool = True) -> None:
+        """Close an attempt whose result is not paid; `blame` counts against its provider."""
+        on_delivery = delivery.offer.pays == "on_delivery"
+        await self._close(
+            delivery.attempt,
+            "unpaid" if on_delivery else "uncertain",  # a bad answer is billed like a good one
+            why,
+            refused=delivery.result if blame else None,
+        )
+
+    async def close_lost(self, attempt: Attempt, offer: Offer, why: str) -> None:
+        """Close an attempt whose result cannot be had."""
+        on_delivery = offer.pays == "on_delivery"
+        await self._close(attempt, "unpaid" if on_delivery else "uncertain", why)
+
+    async def cancel(self, attempt: Attempt, why: str) -> None:
+        """Stop an open attempt at its provider and close it."""
+        offer = self._state.offers[attempt.terms]
+        with suppress(ProviderError), _only_its_errors(offer):
+            await self._provider(attempt.provider).cancel(attempt)
+        await self.close_lost(attempt, offer, why)
+
+    async def cancel_others(self, purchase: str, why: str) -> None:
+        """Stop and close what is open of a purchase that was delivered."""
+        for attempt in list(self.past(purchase).open.values()):
+            with suppress(PaymentError):  # its end must not keep the run from its own
+                await self.cancel(attempt, why)
+
+    async def _close(
+        self,
+        attempt: Attempt,
+        outcome: Literal["unpaid", "uncertain"],
+        reason: str,
+        refused: Result | None = None,
+    ) -> None:
+        """Record that an attempt came to nothing, or that nobody can say."""
+        if attempt.id not in self.past(attempt.purchase).open:
+            return
+        rail, ledger = self._means.rails[attempt.rail], self._means.ledger
+
+        def work(tx: Transaction) -> tuple[Event, None]:
+            rail.release(tx, attempt, uncertain=outcome == "uncertain")
+            receipt = None
+            if outcome == "uncertain":
+                ledger.spend(tx, attempt, attempt.at_most, "uncertain")
+                receipt = Receipt(
+                    attempt=attempt, standing="uncertain", amount=attempt.at_most, at=tx.now
+                )
+            else:
+                ledger.unreserve(tx, attempt)
+            closed = e.AttemptClosed(
+                attempt=attempt.id,
+                purchase=attempt.purchase,
+                node=attempt.node,
+                item=attempt.item,
+                outcome=outcome,
+                reason=reason,
+                receipt=receipt,
+                provider=attempt.label,
+                refused=refused is not None,
+                result=refused.digest if refused else "",
+                evidence=refused.evidence if refused else Evidence(),
+            )
+            tx.append(self.run, closed)
+            return closed, None
+
+        await self._record(work)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    async def _record(self, work: Callable[[Transaction], tuple[Event, T]]) -> T:
+        """Commit a work and take its event in, even when this task is being cancelled."""
+
+        async def both() -> T:
+            event, outcome = await self._means.journal.commit(work)
+            self._state.apply(event)
+            return outcome
+
+        write = asyncio.ensure_future(both())
+        try:
+            return await asyncio.shield(write)
+        except asyncio.CancelledError:
+            await asyncio.wait([write])
+            raise
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, or raise RunPaused as soon as the run is asked to stop."""
+        await self.or_stop(asyncio.sleep(seconds))
+
+    async def or_stop(self, waiting: Awaitable[T]) -> T:
+        """Wait for something, or raise RunPaused as soon as the run is asked to stop."""
+        task = asyncio.ensure_future(waiting)
+        stop = asyncio.ensure_future(self.stopping.wait())
+        try:
+            await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise self.pause("it was asked to stop")
+        finally:
+            stop.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+
+    def errand(self, going: Awaitable[None]) -> None:
+        """Have something done without waiting for it; a provider's error is its own affair."""
+
+        async def quietly() -> None:
+            with suppress(ProviderError):
+                await going
+
+        errand = asyncio.create_task(quietly())
+        self._errands.add(errand)
+        errand.add_done_callback(self._errands.discard)
+
+    async def settle_errands(self) -> None:
+        """Wait for errands that are still under way."""
+        while self._errands:
+            await asyncio.gather(*self._errands, return_exceptions=True)
+
+    async def _carry(self, rail: Rail, message: Message) -> None:
+        await rail.finish(await self._provider(message.provider).carry(message))
+
+    def _provider(self, name: str) -> Provider:
+        provider = self._means.providers.get(name)
+        if provider is None:
+            raise Unavailable("is not among the configured providers", provider=name)
+        return provider
+
+    def pause(self, why: str, *, uncertain: bool = False) -> RunPaused:
+        """Return the pause of this run, with the command that goes on."""
+        command = f"agentkit resume {self.run}" + (" --rebuy" if uncertain else "")
+        return RunPaused(self.run, why, command, uncertain=uncertain)
+
+
+@contextmanager
+def _only_its_errors(offer: Offer) -> Iterator[None]:
+    """Turn whatever else a provider's words make an adapter raise into ProtocolBroken.
+
+    The boundary between the run and everybody else's code: nobody can say what was done.
+    """
+    try:
+        yield
+    except (ProviderError, RunPaused, StateError):
+        raise
+    except Exception as odd:
+        why = f"its answer made no sense ({type(odd).__name__}: {odd})"
+        raise ProtocolBroken(why, provider=offer.label, unknown=True) from odd
+
+
+def _at_most(task: Task, offer: Offer) -> Money:
+    try:
+        return charge(offer.at_most.asset, offer.rates, task.load.most)
+    except BadAmount as unpriced:
+        raise OfferExpired(str(unpriced), provider=offer.label) from unpriced
+
+
+def _story(status: JobStatus | None) -> str:
+    if status is None:
+        return "it never arrived"
+    return f"the provider says {status.state}" + (f": {status.reason}" if status.reason else "")

@@ -1,0 +1,118 @@
+"""The verifiers a node can name: a schema, a function, or what another package brings."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+from agentkit.artifacts import Artifact, Json
+from agentkit.errors import ConfigError
+from agentkit.graph.verifying import CallableCheck, Named, Redundant, SchemaCheck, VerifySpec
+from agentkit.market.attempt import Evidence, Result
+from agentkit.market.seams import Verdict, Verifier
+from agentkit.market.task import Task
+from agentkit.runtime import verify
+
+GROUP = "agentkit.verifiers"
+"""Entry points that make a verifier from a check's parameters."""
+
+PASS = Verdict(outcome="pass")
+
+
+@dataclass(frozen=True)
+class SchemaVerifier:
+    """Passes what fits a JSON schema (draft 2020-12)."""
+
+    schema: dict[str, Any]
+
+    def accepts(self, evidence: Evidence) -> bool:
+        return True
+
+    async def verify(self, task: Task, result: Result, evidence: Evidence) -> Verdict:
+        wrong = verify.against_schema(result.outputs[0], self.schema)
+        return Verdict(outcome="fail", reason=wrong) if wrong else PASS
+
+
+@dataclass(frozen=True)
+class FunctionVerifier:
+    """Passes what a function of the user's, given the output, returns True for."""
+
+    function: Callable[..., Any]
+
+    def accepts(self, evidence: Evidence) -> bool:
+        return True
+
+    async def verify(self, task: Task, result: Result, evidence: Evidence) -> Verdict:
+        name = getattr(self.function, "__name__", "the function")
+        try:
+            answer = await asyncio.to_thread(self.function, *result.outputs)
+        except Exception as wrong:  # noqa: BLE001  # users' functions may raise anything
+            return Verdict(outcome="unsure", reason=f"{name} raised {wrong!r}")
+        if answer is True:
+            return PASS
+        return Verdict(outcome="fail", reason=f"{name} returned {answer!r}")
+
+
+def verifiers_of(
+    checks: Iterable[tuple[VerifySpec, Callable[..., Any] | None]],
+) -> tuple[Verifier, ...]:
+    """Return the verifiers of a node's checks; redundancy is none, it compares several results.
+
+    Raises ConfigError for a name that no installed package brings.
+    """
+    return tuple(
+        _verifier(check, function) for check, function in checks if not isinstance(check, Redundant)
+    )
+
+
+def _verifier(check: VerifySpec, function: Callable[..., Any] | None) -> Verifier:
+    match check:
+        case SchemaCheck():
+            return SchemaVerifier(check.schema_)
+        case CallableCheck() if function:
+            return FunctionVerifier(function)
+        case Named():
+            return _named(check)
+        case _:
+            raise TypeError(f"{check} has no verifier")
+
+
+def _named(check: Named) -> Verifier:
+    for found in entry_points(group=GROUP, name=check.name):
+        made: Verifier = found.load()(**check.params)
+        return made
+    raise ConfigError(
+        f"no installed package brings a verifier {check.name!r}",
+        hint=f"install the package whose entry point in {GROUP!r} is called so",
+    )
+
+
+async def judge(verifiers: Iterable[Verifier], task: Task, result: Result) -> Verdict:
+    """Return the first verdict that is no pass, else a pass."""
+    for verifier in verifiers:
+        if not verifier.accepts(result.evidence):
+            return Verdict(outcome="unsure", reason="its verifier cannot tell from such evidence")
+        verdict = await verifier.verify(task, result, result.evidence)
+        if verdict.outcome != "pass":
+            return verdict
+    return PASS
+
+
+def canonical(output: Artifact) -> bytes:
+    """Return what two outputs are compared by: the value, not how it was written down."""
+    data = output.read()
+    if isinstance(output, Json):
+        return _sorted(json.loads(data))
+    if output.kind in ("table", "dataset", "embedding"):
+        return b"\n".join(_sorted(json.loads(line)) for line in data.splitlines() if line.strip())
+    if output.kind == "text":
+        return " ".join(data.decode().split()).encode()
+    return output.digest.encode()
+
+
+def _sorted(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
