@@ -28,14 +28,17 @@ if TYPE_CHECKING:
     from agentkit.errors import RunFailed as RunFailed
     from agentkit.errors import RunPaused as RunPaused
     from agentkit.errors import StateError as StateError
+    from agentkit.graph import verify as verify
     from agentkit.graph.builder import JobGraph as JobGraph
     from agentkit.graph.nodes import Needs as Needs
+    from agentkit.graph.nodes import Timeouts as Timeouts
     from agentkit.graph.refs import Ref as Ref
     from agentkit.market.allowance import Allowance as Allowance
     from agentkit.market.plan import Plan as Plan
     from agentkit.market.receipt import Receipt as Receipt
     from agentkit.money import Money as Money
     from agentkit.planner import policy as policy
+    from agentkit.runtime import approve as approve
     from agentkit.runtime.run import Run as Run
     from agentkit.runtime.run import RunResult as RunResult
     from agentkit.sync import plan as plan
@@ -62,15 +65,22 @@ _HOMES = {
         "StateError",
     ),
     "graph.builder": ("JobGraph",),
-    "graph.nodes": ("Needs",),
+    "graph.nodes": ("Needs", "Timeouts"),
     "graph.refs": ("Ref",),
     "market.allowance": ("Allowance",),
     "market.plan": ("Plan",),
     "market.receipt": ("Receipt",),
     "money": ("Money",),
+    "graph": ("verify",),
     "planner": ("policy",),
+    "runtime": ("approve",),
     "runtime.run": ("Run", "RunResult"),
     "sync": ("plan", "resume", "run", "status"),
+}
+_MODULES = {
+    "approve": "agentkit.runtime.approve",
+    "policy": "agentkit.planner.policy",
+    "verify": "agentkit.graph.verify",
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -81,8 +91,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
     if name not in _HOME_OF:
         raise AttributeError(f"module 'agentkit' has no attribute {name!r}")
-    if name == "policy":
-        return import_module("agentkit.planner.policy")
+    if name in _MODULES:
+        return import_module(_MODULES[name])
     return getattr(import_module(f"agentkit.{_HOME_OF[name]}"), name)
 
 

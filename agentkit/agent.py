@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -51,7 +51,9 @@ from agentkit.payments.sender import Sender
 from agentkit.planner.planner import Market, Wish, check_fresh, make_plan
 from agentkit.planner.policy import Choose
 from agentkit.providers import registry
+from agentkit.runtime import approve as approvals
 from agentkit.runtime import run as runs
+from agentkit.runtime.approve import Approval
 from agentkit.runtime.means import Means
 from agentkit.runtime.run import Run, RunResult
 
@@ -157,25 +159,30 @@ class Agent:
             objective=objective,
         )
         held = await self._currency_balance() if balance else None
-        return await make_plan(
-            _frozen(graph), self._market, wish, balance=held, uploads=self._uploads
-        )
+        known = await self._journal.commit(lambda tx: tx.every(r.Reputation))
+        market = replace(self._market, reputations={row.provider: row.share for row in known})
+        return await make_plan(_frozen(graph), market, wish, balance=held, uploads=self._uploads)
 
-    async def start(self, plan: Plan) -> Run:
-        """Reserve a plan's worst case and begin to run it; raises PlanError, InsufficientFunds."""
+    async def start(self, plan: Plan, *, approve: Approval | None = None) -> Run:
+        """Reserve a plan's worst case and begin to run it; raises PlanError, InsufficientFunds.
+
+        `approve` says who is asked before dear or marked nodes, instead of the settings.
+        """
         check_fresh(plan, self._market)
         if plan.balance is not None:
             await self._check_funds(plan)
-        return self._keep(await runs.start(self._means, plan))
+        return self._keep(await runs.start(self._asking(approve), plan))
 
-    async def run(self, what: Graph | Plan, **wish: Any) -> RunResult:
+    async def run(
+        self, what: Graph | Plan, *, approve: Approval | None = None, **wish: Any
+    ) -> RunResult:
         """Plan a graph, or take a plan, run it and return the result.
 
         Takes what `plan` takes.  Raises PlanError (nothing spent), RunPaused, RunFailed.
         """
         if not isinstance(what, Plan):
             what = await self.plan(what, **{"balance": False, **wish})
-        run = await self.start(what)
+        run = await self.start(what, approve=approve)
         return await run.result()
 
     async def resume(
@@ -184,13 +191,24 @@ class Agent:
         *,
         graph: Graph | None = None,
         plan: Plan | None = None,
+        budget: str | Money | None = None,
+        approved: Sequence[str] = (),
+        approve: Approval | None = None,
         rebuy: bool = False,
     ) -> Run:
         """Go on with a run; see `runtime.run.resume`.  Raises PlanExpired for an old plan, too."""
         frozen = _frozen(graph) if graph is not None else None
         if plan is not None:
             check_fresh(plan, self._market)
-        run = await runs.resume(self._means, run_id, plan=plan, graph=frozen, rebuy=rebuy)
+        run = await runs.resume(
+            self._asking(approve),
+            run_id,
+            plan=plan,
+            graph=frozen,
+            budget=self._money(budget),
+            approved=approved,
+            rebuy=rebuy,
+        )
         return self._keep(run)
 
     async def resume_all(
@@ -252,6 +270,19 @@ class Agent:
     async def status(self, run_id: str) -> RunState:
         """Return what a run has done so far; raises RunNotFound."""
         return await runs.read(self._journal, run_id)
+
+    async def event_lines(self, run_id: str, *, watch: bool = False) -> AsyncIterator[str]:
+        """Yield the events of any run as lines of JSON, with `watch` until it ends or pauses."""
+        position = 0
+        while True:
+            state = await self.status(run_id)
+            events = await self._journal.events(run_id, position, -1)
+            for event in events:
+                yield runs.line_of(event)
+            position += len(events)
+            if not watch or (state.outcome != "running" and not events):
+                return
+            await asyncio.sleep(0.5)
 
     async def receipts(self, run_id: str | None = None) -> list[Receipt]:
         """Return the receipts of one run or of all, in the order in which they came."""
@@ -337,6 +368,7 @@ class Agent:
             store=LocalStore(self.home / "artifacts"),
             folder=folder,
             before_pay=self._seal_before,
+            approval=self._approval(),
         )
         self._market = Market(
             self.network, self._providers, self._rails, allowance, self.address, folder
@@ -379,6 +411,21 @@ class Agent:
                 hint="set memory.gateways",
             )
         return Gateways(urls) if urls else None
+
+    def _approval(self) -> Approval:
+        """Return who is asked as the settings have it; the terminal where they say nothing."""
+        known = self.settings.approval
+        token = known.token.read() if known.token else ""
+        asked = (
+            approvals.console() if known.ask == "console" else approvals.webhook(known.ask, token)
+        )
+        return replace(asked, above=self._money(known.above), patience=known.patience)
+
+    def _asking(self, approve: Approval | None) -> Means:
+        if approve is None:
+            return self._means
+        above = approve.above and approve.above.bind(self.network.currency)
+        return replace(self._means, approval=replace(approve, above=above))
 
     async def _seal_before(self, at_most: Money) -> None:
         """Have the journal on Arweave before a purchase from `memory.seal_before_pay` on."""

@@ -32,7 +32,7 @@ from pydantic_settings import (
 
 from agentkit.errors import ConfigError
 from agentkit.market.allowance import Allowance
-from agentkit.money import Rate
+from agentkit.money import Money, Rate
 
 LOCAL_FILE = Path("agentkit.toml")
 USER_FILE = Path("~/.config/agentkit/config.toml")
@@ -111,6 +111,18 @@ class MemorySettings(_Section):
     seal_before_pay: str | None = None
 
 
+class ApprovalSettings(_Section):
+    """Who is asked before a node is bought that can come to more than `above`, or is marked.
+
+    `ask`: `console`, or the address of a webhook; `token` goes along as a bearer token.
+    """
+
+    above: Money | None = None
+    ask: str = "console"
+    token: SecretIn | None = None
+    patience: float = Field(default=300.0, gt=0)
+
+
 class Settings(BaseSettings):
     """Everything that can be set; `origins` says from where each key came."""
 
@@ -134,6 +146,7 @@ class Settings(BaseSettings):
     allowance: Allowance = Allowance()
     providers: dict[str, ProviderSettings] = {}
     memory: MemorySettings = MemorySettings()
+    approval: ApprovalSettings = ApprovalSettings()
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 

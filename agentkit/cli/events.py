@@ -9,10 +9,6 @@ from agentkit.market.seams import Event
 def line_of(event: Event) -> str:
     """Return what an event means to a person, "" for what says nothing new."""
     match event:
-        case e.RunStarted():
-            return f"started: at most {event.plan.at_most} is set aside"
-        case e.RunResumed():
-            return "resumed from the journal"
         case e.AttemptOpened():
             a = event.attempt
             again = f", try {a.n + 1}" if a.n else ""
@@ -25,8 +21,24 @@ def line_of(event: Event) -> str:
             return f"{_where(event.node, item)}: done, {receipt.standing} {receipt.amount}"
         case e.NodeDone():
             return f"{event.node}: done"
+        case e.NodeSkipped():
+            return f"{event.node}: skipped: {event.why}"
         case e.NodeFailed():
             return f"{event.node}: failed: {event.reason}"
+        case _:
+            return _line_of_run(event)
+
+
+def _line_of_run(event: Event) -> str:
+    match event:
+        case e.RunStarted():
+            return f"started: at most {event.plan.at_most} is set aside"
+        case e.RunResumed():
+            return "resumed from the journal"
+        case e.Approved():
+            return f"{event.node}: up to {event.amount} agreed to"
+        case e.BudgetRaised():
+            return f"the budget is now {event.budget}"
         case e.RunPaused():
             return f"paused: {event.why}"
         case e.RunFinished():

@@ -115,6 +115,8 @@ class _Rows:
             case e.NodeDone():
                 self._state[event.node] = "done"
                 self._add(event.node, event)
+            case e.NodeSkipped():
+                self._state[event.node] = "skipped"
             case e.NodeFailed():
                 self._state[event.node] = "failed"
 
@@ -156,7 +158,8 @@ def _last_words(result: RunResult) -> str:
     told = []
     for node in result.plan.graph.nodes:
         if node.name not in read:
-            told += [f"{node.name}: {_words(output)}" for output in result.artifacts[node.name]]
+            outputs = result.artifacts.get(node.name, ())
+            told += [f"{node.name}: {_words(output)}" for output in outputs]
     return "\n".join(told) + "\n" if told else ""
 
 

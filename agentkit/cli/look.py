@@ -26,6 +26,7 @@ MaybeRun = Annotated[str | None, typer.Argument(metavar="[RUN]", help="a run's i
 def status(
     run_id: MaybeRun = None,
     watch: Annotated[bool, typer.Option(help="look again every second until it ends")] = False,
+    events: Annotated[bool, typer.Option(help="print its events, one line of JSON each")] = False,
     as_json: say.AsJson = False,
     config: say.Config = None,
     quiet: say.Quiet = False,
@@ -41,6 +42,10 @@ def status(
                         row["why"] = f"left: no process works on it; agentkit resume {row['run']}"
                 standing = _standing_text(await agent.memory.standing(), agent.network.test)
                 say.result(rows, _runs_text(rows, standing), as_json=as_json)
+                return
+            if events:
+                async for line in agent.event_lines(run_id, watch=watch):
+                    say.result(None, line, as_json=False)
                 return
             state = await agent.status(run_id)
             while watch and state.outcome == "running":

@@ -122,6 +122,10 @@ def resume(
     run_id: RunId,
     plan: Annotated[Path | None, typer.Option(help="go on under this new plan")] = None,
     rebuy: Annotated[bool, typer.Option(help="buy again what is uncertain")] = False,
+    budget: Annotated[str | None, typer.Option(help="raise the run's budget to this")] = None,
+    approve: Annotated[
+        list[str] | None, typer.Option(metavar="NODE", help="agree to what this node costs")
+    ] = None,
     as_json: say.AsJson = False,
     config: say.Config = None,
     quiet: say.Quiet = False,
@@ -131,7 +135,9 @@ def resume(
     async def go() -> None:
         new = files.read_plan(str(plan)) if plan else None
         async with Agent.from_config(config) as agent:
-            run = await agent.resume(run_id, plan=new, rebuy=rebuy)
+            run = await agent.resume(
+                run_id, plan=new, rebuy=rebuy, budget=budget, approved=approve or ()
+            )
             result = await follow(run, quiet=quiet)
             say.result(result.data(), result_text(result), as_json=as_json)
 

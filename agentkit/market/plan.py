@@ -44,7 +44,11 @@ class PlannedNode(Value):
     @property
     def price(self) -> Money | None:
         """What the node is expected to come to, None for nothing."""
-        return self.offer.price * self.spec.likely if self.offer and self.spec else None
+        if not (self.offer and self.spec):
+            return None
+        replicas = self.offers[: self.spec.replicas]
+        units = sum(offer.price.units for offer in replicas)
+        return Money(units * self.spec.likely, self.offer.price.asset)
 
     @property
     def eta(self) -> float:
@@ -111,6 +115,8 @@ class Plan(Value):
         for number, offer in enumerate(planned.offers):
             paid = "billed elsewhere" if offer.pays == "billed" else f"paid by {offer.rail}"
             standing = f"alternate {number}" if number else f"chosen, {paid}"
+            if offer.reputation < 1:
+                standing += f", {offer.reputation:.0%} of what it delivered verified"
             rows.append(
                 (
                     offer.label,

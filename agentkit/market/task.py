@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from agentkit.artifacts import Artifact
-from agentkit.graph.nodes import Node, canonical
+from agentkit.graph.nodes import Node, PaidNode, canonical
 from agentkit.market.value import Value
 
 PaidKind = Literal["infer", "train", "data"]
@@ -39,6 +39,11 @@ class TaskSpec(Value):
     load: Load
     items: int = 1
     likely: int = 1
+
+    @property
+    def replicas(self) -> int:
+        """How often each item is bought, from as many provider nodes."""
+        return self.node.replicas if isinstance(self.node, PaidNode) else 1
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agentkit.errors import (
@@ -44,6 +44,8 @@ class Market:
     allowance: Allowance
     wallet: str
     folder: Path
+    reputations: Mapping[str, float] = field(default_factory=dict)
+    """The share of this agent's attempts that each provider node delivered as asked."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ async def _offers_for(spec: TaskSpec, market: Market, wish: Wish) -> _Offered:
         if wrong:
             rejected.append(Rejection(label=offer.label, reason=wrong))
         else:
-            offers.append(offer)
+            reputation = market.reputations.get(offer.label, 1.0)
+            offers.append(offer.model_copy(update={"reputation": reputation}))
     offers, dropped = _apply(offers, wish)
     if not offers:
         raise NoOffer(spec.node.name, [(r.label, r.reason) for r in (*rejected, *dropped)])
@@ -194,7 +197,12 @@ def _place(
     if offered is None:
         return PlannedNode(name=name)
     offer = chosen[name]
-    others = tuple(o for o in offered.offers if o.terms != offer.terms)[:MOST_ALTERNATES]
+    replicas = offered.spec.replicas
+    most = MOST_ALTERNATES + replicas - 1
+    others = tuple(o for o in offered.offers if o.terms != offer.terms)[:most]
+    if len({o.label for o in (offer, *others)}) < replicas:
+        told = [(r.label, r.reason) for r in offered.rejected]
+        raise NoOffer(name, [("redundancy", _too_few(offered, replicas)), *told])
     return PlannedNode(
         name=name,
         spec=offered.spec,
@@ -205,13 +213,18 @@ def _place(
     )
 
 
+def _too_few(offered: _Offered, replicas: int) -> str:
+    return f"{replicas} provider nodes are needed, and {len(offered.offers)} made an offer"
+
+
 def at_most(spec: TaskSpec, offers: Sequence[Offer], allowance: Allowance) -> Money:
     """Return the most a node can come to.
 
-    items x the dearest offer x (1 + attempts that could be billed without delivery).
+    replicas x items x the dearest offer x (1 + attempts that could be billed without delivery).
     """
     dearest = max(offers, key=lambda offer: offer.at_most.units).at_most
-    return dearest * spec.items * (1 + max(_lost(spec, o, allowance) for o in offers))
+    lost = max(_lost(spec, o, allowance) for o in offers)
+    return dearest * spec.items * spec.replicas * (1 + lost)
 
 
 def _lost(spec: TaskSpec, offer: Offer, allowance: Allowance) -> int:
@@ -249,7 +262,7 @@ def _saved_without_dearest(node: PlannedNode, market: Market) -> int:
 
 
 def _without_dearest(node: PlannedNode, market: Market) -> PlannedNode:
-    if node.spec is None or node.offer is None or not node.alternates:
+    if node.spec is None or node.offer is None or len(node.alternates) < node.spec.replicas:
         return node
     dearest = max(node.alternates, key=lambda offer: offer.at_most.units)
     rest = tuple(offer for offer in node.alternates if offer is not dearest)

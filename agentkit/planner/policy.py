@@ -50,7 +50,12 @@ def name_of(policy: Choose) -> str:
     return str(policy) if isinstance(policy, Policy) else getattr(policy, "__name__", "policy")
 
 
-cheapest = Policy("cheapest", lambda offers: sorted(offers, key=lambda o: o.price.units))
+def effective_price(offer: Offer) -> float:
+    """Return what an offer comes to when what it fails to deliver has to be bought elsewhere."""
+    return offer.price.units / offer.reputation
+
+
+cheapest = Policy("cheapest", lambda offers: sorted(offers, key=effective_price))
 fastest = Policy("fastest", lambda offers: sorted(offers, key=lambda o: o.eta))
 attested = Policy("attested", lambda offers: [o for o in offers if "tee" in o.evidence])
 

@@ -209,7 +209,8 @@ class Buyer:
 
     async def _redundant(self, want: Want, check: Redundant) -> tuple[Artifact, ...]:
         """Buy several replicas, each from another provider; pay those that agree."""
-        fresh = deque(self._ordered(want.planned.offers))
+        by_label = {offer.label: offer for offer in reversed(self._ordered(want.planned.offers))}
+        fresh = deque(reversed(by_label.values()))
         replicas = [self._replica(want, number) for number in range(check.of)]
         tasks = {
             asyncio.create_task(self._obtain(replica, _taken_from(fresh), hedge=False))

@@ -329,7 +329,7 @@ class Execution:
         inputs = {}
         for what, ref, _ in node.reads():
             if ref.node not in known:  # an earlier process made them, or they were bought
-                known[ref.node] = await self._recalled(ref.node)
+                known[ref.node] = await self._means.get_all(self.state.done[ref.node])
             inputs[what] = known[ref.node][ref.output]
         for parent in self._graph.parents[node.name]:
             unread[parent] -= 1
@@ -339,11 +339,8 @@ class Execution:
 
     async def _outputs_of(self, name: str) -> tuple[Artifact, ...]:
         if name not in self._outputs:
-            self._outputs[name] = await self._recalled(name)
+            self._outputs[name] = await self._means.get_all(self.state.done[name])
         return self._outputs[name]
-
-    async def _recalled(self, name: str) -> tuple[Artifact, ...]:
-        return tuple([await self._means.get(produced) for produced in self.state.done[name]])
 
     # -- bought nodes and conditions ---------------------------------------------------------------
 

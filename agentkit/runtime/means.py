@@ -13,7 +13,7 @@ from agentkit.journal.kept import INLINE_BYTES, fetch
 from agentkit.market.allowance import Allowance
 from agentkit.market.seams import ArtifactStore, Ledger, Provider, Rail
 from agentkit.money import Money
-from agentkit.runtime.approval import Approval
+from agentkit.runtime.approve import Approval
 
 
 async def nothing_first(at_most: Money) -> None:
@@ -43,6 +43,10 @@ class Means:
         if all(artifact.size <= INLINE_BYTES for artifact in artifacts):
             return artifacts
         return tuple([a if a.size <= INLINE_BYTES else await self.store.put(a) for a in artifacts])
+
+    async def get_all(self, outputs: tuple[Produced, ...]) -> tuple[Artifact, ...]:
+        """Return all outputs of a node, as `get` does."""
+        return tuple([await self.get(produced) for produced in outputs])
 
     async def get(self, produced: Produced) -> Artifact:
         """Return an artifact with its bytes at hand; raises StoreUnavailable, StateCorrupt."""

@@ -19,7 +19,7 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Event, Transaction, Verifier
 from agentkit.market.task import Task
 from agentkit.runtime import resolve
-from agentkit.runtime.approval import Question
+from agentkit.runtime.approve import Question
 from agentkit.runtime.attempts import MOST_LANES
 from agentkit.runtime.buying import Buyer
 from agentkit.runtime.means import Means
@@ -90,7 +90,7 @@ class Paid:
         if found is None:
             return None
         try:
-            outputs = tuple([await self._means.get(produced) for produced in found.outputs])
+            outputs = await self._means.get_all(found.outputs)
         except StoreUnavailable:
             return None
         event = done(found.outputs, ())

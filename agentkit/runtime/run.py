@@ -6,11 +6,18 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, overload
 
 from agentkit.artifacts import Artifact
-from agentkit.errors import RunFailed, RunNotFound, RunPaused, UnknownInput, WrongInput
+from agentkit.errors import (
+    OverBudget,
+    RunFailed,
+    RunNotFound,
+    RunPaused,
+    UnknownInput,
+    WrongInput,
+)
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.graph.refs import Ref
 from agentkit.journal import events as e
@@ -36,6 +43,7 @@ class RunResult:
     plan: Plan
     artifacts: Mapping[str, tuple[Artifact, ...]]
     receipts: tuple[Receipt, ...]
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     @overload
     def __getitem__(self, ref: Ref[A]) -> A: ...
@@ -44,8 +52,16 @@ class RunResult:
     def __getitem__(self, ref: str) -> Artifact: ...
 
     def __getitem__(self, ref: Ref[Any] | str) -> Artifact:
-        """Return the artifact of a ref, or the first output of a node by name."""
+        """Return the artifact of a ref, or the first output of a node by name.
+
+        Raises UnknownInput for a node that there is not, or that was skipped.
+        """
         name, output = (ref, 0) if isinstance(ref, str) else (ref.node, ref.output)
+        if name in self.skipped:
+            raise UnknownInput(
+                f"node {name!r} was skipped: {self.skipped[name]}",
+                hint=f"look at result.skipped before result[{name!r}]",
+            )
         if name not in self.artifacts:
             raise UnknownInput(f"the run had no node {name!r}")
         return self.artifacts[name][output]
@@ -80,6 +96,7 @@ class RunResult:
             "uncertain": str(self.uncertain),
             "billed_elsewhere": str(self.billed_elsewhere),
             "nodes": {name: [a.digest for a in outs] for name, outs in self.artifacts.items()},
+            "skipped": dict(self.skipped),
         }
 
     def summary(self) -> str:
@@ -131,6 +148,15 @@ class Run:
             await asyncio.wait([waiter, self._task], return_when=asyncio.FIRST_COMPLETED)
             waiter.cancel()
 
+    async def lines(self) -> AsyncIterator[str]:
+        """Yield every event as one line of JSON: its name under `event`, then its fields."""
+        async for event in self.events():
+            yield line_of(event)
+
+    async def raise_budget(self, budget: Money) -> None:
+        """Let the run come to `budget` in all; raises OverBudget when that is less than held."""
+        await raise_budget(self._means, self.status, budget)
+
     async def ended(self) -> None:
         """Wait until the run has ended or paused; raises StateError when it cannot go on."""
         await asyncio.shield(self._task)
@@ -159,6 +185,26 @@ class Run:
             await self._execution.go()
         finally:
             self._lease.close()
+
+
+def line_of(event: Event) -> str:
+    """Return an event as one line of JSON."""
+    fields = json.loads(event.encode())
+    return json.dumps({"event": type(event).__name__, **fields}, ensure_ascii=False)
+
+
+async def raise_budget(means: Means, state: RunState, budget: Money) -> None:
+    """Journal a higher budget for a run; raises OverBudget when it is below what is set aside."""
+    event = e.BudgetRaised(budget=budget)
+
+    def work(tx: Transaction) -> None:
+        hold = tx.get(r.Hold, state.run)
+        if hold and hold.left + hold.spent > budget:
+            raise OverBudget("budget", hold.left + hold.spent, budget)
+        tx.append(state.run, event)
+
+    await means.journal.commit(work)
+    state.apply(event)
 
 
 async def start(means: Means, plan: Plan) -> Run:
@@ -191,13 +237,16 @@ async def resume(
     *,
     plan: Plan | None = None,
     graph: FrozenGraph | None = None,
+    budget: Money | None = None,
+    approved: Sequence[str] = (),
     rebuy: bool = False,
 ) -> Run:
     """Go on with a run where its journal stands, under a new plan if one is given.
 
-    `graph` supplies functions that only the process which makes it has.  Raises RunNotFound,
-    RunPaused when another process has it, JournalDamaged, OverBudget, WrongInput (a function of
-    the graph cannot be found, or the plan is of another graph).
+    `graph` supplies functions that only the process which makes it has, or whose code was changed
+    since.  `budget` raises the run's; `approved` names nodes that somebody agreed to.  Raises
+    RunNotFound, RunPaused when another process has it, JournalDamaged, OverBudget, WrongInput (a
+    function of the graph cannot be found, or the plan is of another graph).
     """
     lease = means.journal.lease(run)
     try:
@@ -206,9 +255,12 @@ async def resume(
         if state.outcome in ("done", "failed", "cancelled"):
             return Run(means, Execution(means, state), lease)
         plan = plan and _continued(plan, state)
+        if graph and state.planned.graph.same_but_for_code(graph):
+            plan = (plan or state.planned).model_copy(update={"graph": graph})
         ending = await means.journal.commit(lambda tx: tx.get(r.CancelRequest, run))
         if not ending:
-            (plan or state.planned).graph.adopt(graph)
+            frozen = (plan or state.planned).graph
+            frozen.adopt(graph, {node.name for node in frozen.nodes} - state.done.keys())
         resumed = e.RunResumed(plan=plan)
 
         def work(tx: Transaction) -> None:
@@ -218,6 +270,10 @@ async def resume(
 
         await means.journal.commit(work)
         state.apply(resumed)
+        if budget:
+            await raise_budget(means, state, budget)
+        for name in approved:
+            await _approve(means, state, name)
         execution = Execution(means, state, rebuy=rebuy)
         if ending:
             execution.cancel()
@@ -227,9 +283,23 @@ async def resume(
     return Run(means, execution, lease)
 
 
+async def _approve(means: Means, state: RunState, name: str) -> None:
+    """Journal that the user agreed to a node; raises PlanError for one that there is not."""
+    amount = state.planned.node(name).at_most
+    if amount is None or name in state.approved:
+        return
+    event = e.Approved(node=name, amount=amount, by="resume")
+
+    def work(tx: Transaction) -> None:
+        tx.append(state.run, event)
+
+    await means.journal.commit(work)
+    state.apply(event)
+
+
 def _continued(plan: Plan, state: RunState) -> Plan:
     """Return a new plan for a run, under the run's budget unless it has one of its own."""
-    if plan.graph.digest != state.planned.graph.digest:
+    if plan.graph.shape != state.planned.graph.shape:
         raise WrongInput(
             f"the plan is for graph {plan.graph.digest[:6]}, and run {state.run} is of graph"
             f" {state.planned.graph.digest[:6]}",
@@ -245,7 +315,7 @@ def _hold_for_rest(means: Means, tx: Transaction, plan: Plan, state: RunState) -
     rest = sum(
         node.at_most.units * max(0, node.items - len(state.items.get(node.name, ()))) // node.items
         for node in plan.nodes
-        if node.at_most and node.name not in state.done
+        if node.at_most and node.name not in state.done and node.name not in state.skipped
     )
     missing = rest - (hold.left.units if hold else 0)
     if missing > 0:
@@ -273,8 +343,5 @@ async def result_of(means: Means, state: RunState) -> RunResult:
         raise RunPaused(
             state.run, state.why, f"agentkit resume {state.run}{flag}", uncertain=state.uncertain
         )
-    artifacts = {
-        name: tuple([await means.get(produced) for produced in outputs])
-        for name, outputs in state.done.items()
-    }
-    return RunResult(state.run, state.planned, artifacts, tuple(state.receipts))
+    artifacts = {name: await means.get_all(outputs) for name, outputs in state.done.items()}
+    return RunResult(state.run, state.planned, artifacts, tuple(state.receipts), state.skipped)

@@ -65,9 +65,13 @@ class Approval:
             return False
 
 
-def console() -> Approval:
+def console(above: str | Money | None = None) -> Approval:
     """Ask on the terminal; nobody there is a no."""
-    return Approval(_ask_on_console, by="console")
+    return Approval(_ask_on_console, above=_limit(above), by="console")
+
+
+def _limit(above: str | Money | None) -> Money | None:
+    return None if above is None else Money.parse(above)
 
 
 async def _ask_on_console(question: Question) -> bool:
@@ -78,14 +82,14 @@ async def _ask_on_console(question: Question) -> bool:
     return answer.strip().lower() in ("y", "yes")
 
 
-def callback(ask: Ask) -> Approval:
+def callback(ask: Ask, above: str | Money | None = None) -> Approval:
     """Ask a function, which may be async and gets the question."""
     if not callable(ask):
         raise ConfigError(f"{ask!r} cannot be called", hint="pass ak.approve.callback(function)")
-    return Approval(ask)
+    return Approval(ask, above=_limit(above))
 
 
-def webhook(url: str, *, token: str = "") -> Approval:
+def webhook(url: str, token: str = "", above: str | Money | None = None) -> Approval:
     """Ask by POST of the question as JSON; only `{"approve": true}` with status 200 is a yes.
 
     `token` goes along as a bearer token.
@@ -110,4 +114,4 @@ def webhook(url: str, *, token: str = "") -> Approval:
         except (aiohttp.ClientError, OSError, ValueError, AttributeError):
             return False
 
-    return Approval(ask, by="webhook")
+    return Approval(ask, above=_limit(above), by="webhook")
