@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agentkit.graph.builder import JobGraph
@@ -13,13 +13,14 @@ from agentkit.graph.frozen import FrozenGraph
 from agentkit.journal.journal import Journal
 from agentkit.market.allowance import Allowance
 from agentkit.market.plan import Plan
-from agentkit.market.seams import Provider
+from agentkit.market.seams import ArtifactStore, Provider
 from agentkit.memory.local import LocalStore
 from agentkit.money import Money
 from agentkit.payments.budget import Budget
 from agentkit.planner.planner import Market, Wish, make_plan
 from agentkit.planner.policy import Choose
 from agentkit.runtime import run as runs
+from agentkit.runtime.approve import Approval
 from agentkit.runtime.means import Means
 from agentkit.testing.fakes import NETWORK, USDC, FakeProvider, ToyRail
 
@@ -39,6 +40,7 @@ class Toy:
     providers: dict[str, FakeProvider]
     rail: ToyRail
     allowance: Allowance
+    store: ArtifactStore | None = None
 
     @property
     def market(self) -> Market:
@@ -58,19 +60,30 @@ class Toy:
             {"toy": self.rail},
             Budget(self.allowance),
             self.allowance,
-            LocalStore(self.folder / "artifacts"),
+            self.store or LocalStore(self.folder / "artifacts"),
             self.folder,
         )
+
+    def asking(self, approval: Approval) -> Means:
+        """Return the means of a run that asks somebody."""
+        return replace(self.means, approval=approval)
 
     @property
     def executions(self) -> list[str]:
         return [attempt for p in self.providers.values() for attempt in p.executions]
 
     async def plan(
-        self, graph: JobGraph | FrozenGraph, budget: str = "1", policy: Choose | None = None
+        self,
+        graph: JobGraph | FrozenGraph,
+        budget: str = "1",
+        policy: Choose | None = None,
+        deadline: float | None = None,
+        reputations: Mapping[str, float] | None = None,
     ) -> Plan:
         frozen = graph.freeze() if isinstance(graph, JobGraph) else graph
-        return await make_plan(frozen, self.market, Wish(budget=usdc(budget), policy=policy))
+        market = replace(self.market, reputations=reputations or {})
+        wish = Wish(budget=usdc(budget), policy=policy, deadline=deadline)
+        return await make_plan(frozen, market, wish)
 
     async def run(self, graph: JobGraph, budget: str = "1") -> runs.RunResult:
         run = await runs.start(self.means, await self.plan(graph, budget))

@@ -164,10 +164,11 @@ class BudgetRaised(Event):
 
 
 class RunPaused(Event):
-    """The run stopped where it can be resumed."""
+    """The run stopped where it can be resumed, by `command` where a plain resume is not enough."""
 
     why: str
     uncertain: bool = False
+    command: str = ""
 
 
 class RunFinished(Event):

@@ -45,6 +45,7 @@ class RunState:
     outcome: Literal["running", "paused", "done", "failed", "cancelled"] = "running"
     why: str = ""
     uncertain: bool = False
+    command: str = ""
 
     @classmethod
     def of(cls, run: str, events: Iterable[Event]) -> RunState:
@@ -106,7 +107,7 @@ def _(event: e.RunStarted, state: RunState) -> None:
 def _(event: e.RunResumed, state: RunState) -> None:
     if event.plan:
         state.follow(event.plan)
-    state.outcome, state.why, state.uncertain = "running", "", False
+    state.outcome, state.why, state.uncertain, state.command = "running", "", False, ""
     state.failures.clear()
 
 
@@ -160,6 +161,7 @@ def _(event: e.NodeFailed, state: RunState) -> None:
 @_apply.register
 def _(event: e.RunPaused, state: RunState) -> None:
     state.outcome, state.why, state.uncertain = "paused", event.why, event.uncertain
+    state.command = event.command
 
 
 @_apply.register

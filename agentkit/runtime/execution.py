@@ -213,7 +213,9 @@ class Execution:
         elif self._paused:
             why = self._paused
             uncertain = why.uncertain or bool(state.unresolved)
-            await self._record(e.RunPaused(why=why.why, uncertain=uncertain), release=False)
+            command = why.command if why.uncertain == uncertain else ""
+            paused = e.RunPaused(why=why.why, uncertain=uncertain, command=command)
+            await self._record(paused, release=False)
 
     async def _record(self, *events: Event, release: bool) -> None:
         def work(tx: Transaction) -> None:

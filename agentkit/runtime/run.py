@@ -19,6 +19,7 @@ from agentkit.errors import (
     WrongInput,
 )
 from agentkit.graph.frozen import FrozenGraph
+from agentkit.graph.nodes import PaidNode
 from agentkit.graph.refs import Ref
 from agentkit.journal import events as e
 from agentkit.journal import records as r
@@ -31,6 +32,7 @@ from agentkit.market.seams import Event, Transaction
 from agentkit.money import Money
 from agentkit.runtime.execution import Execution
 from agentkit.runtime.means import Means
+from agentkit.runtime.verifiers import verifiers_of
 
 A = TypeVar("A", bound=Artifact)
 
@@ -210,9 +212,13 @@ async def raise_budget(means: Means, state: RunState, budget: Money) -> None:
 async def start(means: Means, plan: Plan) -> Run:
     """Reserve the plan's worst case and begin.
 
-    Raises OverBudget and WrongInput (a function of the graph cannot be found) with nothing spent.
+    Raises OverBudget, WrongInput (a function of the graph cannot be found) and ConfigError (a
+    verifier is not installed) with nothing spent.
     """
     plan.graph.adopt(None)
+    for node in plan.graph.nodes:
+        if isinstance(node, PaidNode) and node.verify:
+            verifiers_of(plan.graph.checks(node.name))
     run = f"r{secrets.token_hex(4)}"
     started = e.RunStarted(plan=plan)
     lease = means.journal.lease(run)
@@ -340,8 +346,7 @@ async def result_of(means: Means, state: RunState) -> RunResult:
         raise RunFailed(state.run, (), uncertain=bool(state.unresolved), hint=hint)
     if state.outcome != "done":
         flag = " --rebuy" if state.uncertain else ""
-        raise RunPaused(
-            state.run, state.why, f"agentkit resume {state.run}{flag}", uncertain=state.uncertain
-        )
+        command = state.command or f"agentkit resume {state.run}{flag}"
+        raise RunPaused(state.run, state.why, command, uncertain=state.uncertain)
     artifacts = {name: await means.get_all(outputs) for name, outputs in state.done.items()}
     return RunResult(state.run, state.planned, artifacts, tuple(state.receipts), state.skipped)
