@@ -97,6 +97,13 @@ def expected(parents: Parents) -> list[int]:
     return values
 
 
+def settle_memory() -> None:
+    """Have the collector pass over what was there before: it takes longer than some whole runs."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
 # -- the reference -------------------------------------------------------------------------------
 
 
@@ -114,6 +121,7 @@ async def reference(parents: Parents) -> float:
         done.put_nowait(number)
 
     live = set()
+    settle_memory()
     started = time.perf_counter()
     while sorter.is_active():
         for number in sorter.get_ready():
@@ -181,6 +189,7 @@ class Bench:
         return took, sum(file.stat().st_size for file in home.glob("state.db*"))
 
     async def _run(self, means: Means, plan: Plan) -> float:
+        settle_memory()
         started = time.perf_counter()
         run = await runs.start(means, plan)
         await run.ended()
@@ -238,8 +247,6 @@ async def measure(options: argparse.Namespace) -> dict[str, object]:
     frozen = (local_graph if options.kind == "local" else paid_graph)(parents)
     bench = Bench(frozen, parents, options.kind, options.store)
     plain, own, commits, size = list[float](), list[float](), list[float](), 0
-    gc.collect()
-    gc.freeze()  # a full collection of what imports left takes longer than some whole rounds
     for _ in range(options.rounds):
         plain.append(await reference(parents))
         with tempfile.TemporaryDirectory() as folder:

@@ -82,11 +82,33 @@ class FrozenGraph(BaseModel):
     def by_name(self) -> dict[str, Node]:
         return {node.name: node for node in self.nodes}
 
-    @cached_property
+    @property
     def parents(self) -> dict[str, tuple[str, ...]]:
         """The names of the nodes that each node reads or depends on by `when`, each once."""
+        return self._links[0]
+
+    @property
+    def children(self) -> dict[str, list[str]]:
+        """The names of the nodes that wait for each node."""
+        return self._links[1]
+
+    @cached_property
+    def _links(self) -> tuple[dict[str, tuple[str, ...]], dict[str, list[str]]]:
+        parents: dict[str, tuple[str, ...]] = {}
+        children: dict[str, list[str]] = {node.name: [] for node in self.nodes}
+        for node in self.nodes:
+            above = [source for _, source, _ in self.wires[node.name]]
+            above += [condition.ref.node for condition in node.when]
+            parents[node.name] = tuple(dict.fromkeys(above))
+            for parent in parents[node.name]:
+                children[parent].append(node.name)
+        return parents, children
+
+    @cached_property
+    def wires(self) -> dict[str, tuple[tuple[str, str, int], ...]]:
+        """What each node reads: what for, of which node, which of its outputs."""
         return {
-            node.name: tuple(dict.fromkeys(ref.node for _, ref, _ in node.edges()))
+            node.name: tuple([(what, ref.node, ref.output) for what, ref, _ in node.reads()])
             for node in self.nodes
         }
 
@@ -140,9 +162,11 @@ class FrozenGraph(BaseModel):
         if other is not None:
             self._check_equal(other)
             self._functions.update(other._functions)
+        known = self._functions
         for node in self.nodes:
             for place in node.callables() if needed is None or node.name in needed else ():
-                self.function(node.name, place)
+                if (node.name, place) not in known:
+                    self.function(node.name, place)
 
     def _check_equal(self, other: FrozenGraph) -> None:
         if self.same_but_for_code(other):

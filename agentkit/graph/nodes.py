@@ -19,9 +19,9 @@ from pydantic import (
 from agentkit.artifacts import KINDS, Artifact, Dataset, Embedding, Json, Model, Table, Text
 from agentkit.graph.callables import CallableSpec
 from agentkit.graph.conditions import Condition
-from agentkit.graph.parts import parts_of, with_parts
+from agentkit.graph.parts import with_parts
 from agentkit.graph.refs import InputRef
-from agentkit.graph.verifying import Redundant, VerifySpec
+from agentkit.graph.verifying import CallableCheck, Redundant, VerifySpec
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -97,7 +97,8 @@ class NodeBase(BaseModel):
 
     def callables(self) -> dict[str, CallableSpec]:
         """Return the functions in this node by their place, as `fn`, `when.0.fn`, `verify.1.fn`."""
-        return dict(parts_of(self, CallableSpec))
+        tests = enumerate(self.when)
+        return {f"when.{n}.fn": test.fn for n, test in tests if test.fn} if self.when else {}
 
     def with_refs(self, change: Callable[[InputRef], InputRef]) -> Self:
         """Return this node with every edge changed."""
@@ -128,6 +129,11 @@ class PaidNode(NodeBase):
         if sum(isinstance(check, Redundant) for check in verify) > 1:
             raise ValueError("it holds more than one redundant check")
         return verify
+
+    def callables(self) -> dict[str, CallableSpec]:
+        checks = {f"verify.{n}.fn": check for n, check in enumerate(self.verify)}
+        mine = {place: c.fn for place, c in checks.items() if isinstance(c, CallableCheck)}
+        return {**super().callables(), **mine}
 
     @property
     def replicas(self) -> int:
@@ -271,6 +277,9 @@ class LocalNode(NodeBase):
     def reads(self) -> Edges:
         for number, ref in enumerate(self.args):
             yield f"argument {number + 1}", ref, Artifact
+
+    def callables(self) -> dict[str, CallableSpec]:
+        return {"fn": self.fn} | (super().callables() if self.when else {})
 
     @property
     def outputs(self) -> tuple[type[Artifact], ...]:

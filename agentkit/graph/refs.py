@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Generic, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -26,6 +27,12 @@ class InputRef(BaseModel):
         return f"{self.node}[{self.output}]" if self.output else self.node
 
 
+@lru_cache(maxsize=1 << 14)
+def _input(node: str, output: int) -> InputRef:
+    """Return one edge for all that read the same: in wide graphs most of the memory is edges."""
+    return InputRef(node=node, output=output)
+
+
 @dataclass(frozen=True, slots=True)
 class Ref(Generic[T_co]):
     """A typed handle on what a node will produce; only a graph's own methods make one.
@@ -40,7 +47,8 @@ class Ref(Generic[T_co]):
 
     @property
     def input(self) -> InputRef:
-        return InputRef(node=self.node, output=self.output)
+        """The edge from here, as the document holds it."""
+        return _input(self.node, self.output)
 
     def below(self: Ref[Json], value: float | str, *, key: str = "") -> When:
         return When(self, "below", value, key)

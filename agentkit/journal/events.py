@@ -49,7 +49,7 @@ class Produced(Value):
         if artifact.locators:
             fields["locators"] = artifact.locators
         if artifact.size <= TINY_BYTES:
-            fields["text"] = _text_of(artifact)
+            fields["text"] = _text_of(artifact.read())
         return cls(kind=artifact.kind, digest=artifact.digest, size=artifact.size, **fields)
 
     def artifact(self) -> Artifact:
@@ -60,9 +60,9 @@ class Produced(Value):
         return bare.located(*self.locators, content=content)
 
 
-def _text_of(artifact: Artifact) -> str | None:
+def _text_of(data: bytes) -> str | None:
     try:
-        return artifact.read().decode()
+        return data.decode()
     except UnicodeDecodeError:
         return None
 

@@ -6,9 +6,9 @@ Most events of a run fold into nothing: what a run has done is read from its own
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import singledispatch
-from typing import Protocol
+from typing import Any, Protocol
 
 from agentkit.errors import IntentMismatch
 from agentkit.journal import events as e
@@ -30,30 +30,45 @@ class Records(Protocol):
     def every(self, record: type[R], prefix: str = "") -> list[R]: ...
 
 
-@singledispatch
+Fold = Callable[[Any, str, float, Records], None]
+
+_FOLDS: dict[type[Event], Fold] = {}
+
+
 def fold(event: Event, stream: str, at: float, rows: Records) -> None:
     """Change the records by one event, written at `at` (unix seconds) in `stream`."""
+    change = _FOLDS.get(type(event))
+    if change is not None:
+        change(event, stream, at, rows)
+
+
+def _folds(event: type[Event]) -> Callable[[Fold], Fold]:
+    def remember(change: Fold) -> Fold:
+        _FOLDS[event] = change
+        return change
+
+    return remember
 
 
 # -- runs ----------------------------------------------------------------------------------------
 
 
-@fold.register
+@_folds(e.RunStarted)
 def _(event: e.RunStarted, stream: str, at: float, rows: Records) -> None:
     rows.put(r.Run(run=stream, graph=event.plan.graph.name, started=at))
 
 
-@fold.register
+@_folds(e.RunResumed)
 def _(event: e.RunResumed, stream: str, at: float, rows: Records) -> None:
     _update_run(rows, stream, state="running", why="", uncertain=False)
 
 
-@fold.register
+@_folds(e.RunPaused)
 def _(event: e.RunPaused, stream: str, at: float, rows: Records) -> None:
     _update_run(rows, stream, state="paused", why=event.why, uncertain=event.uncertain)
 
 
-@fold.register
+@_folds(e.RunFinished)
 def _(event: e.RunFinished, stream: str, at: float, rows: Records) -> None:
     _update_run(rows, stream, state=event.outcome)
 
@@ -63,20 +78,20 @@ def _update_run(rows: Records, run: str, **changes: object) -> None:
     rows.put(known.model_copy(update=changes))
 
 
-@fold.register
+@_folds(e.AttemptClosed)
 def _(event: e.AttemptClosed, stream: str, at: float, rows: Records) -> None:
     if event.refused:
         known = _reputation(rows, event.provider)
         rows.put(known.model_copy(update={"refused": known.refused + 1}))
 
 
-@fold.register
+@_folds(e.NodeDone)
 def _(event: e.NodeDone, stream: str, at: float, rows: Records) -> None:
     if event.receipt:
         _delivered(event.outputs, (event.receipt, *event.others), event.task, rows)
 
 
-@fold.register
+@_folds(e.ItemDone)
 def _(event: e.ItemDone, stream: str, at: float, rows: Records) -> None:
     if event.receipt:
         _delivered(event.outputs, (event.receipt, *event.others), event.task, rows)
@@ -99,7 +114,7 @@ def _reputation(rows: Records, provider: str) -> r.Reputation:
 # -- budget --------------------------------------------------------------------------------------
 
 
-@fold.register
+@_folds(e.Held)
 def _(event: e.Held, stream: str, at: float, rows: Records) -> None:
     zero = event.amount.asset.zero()
     hold = rows.get(r.Hold, event.run) or r.Hold(
@@ -109,7 +124,7 @@ def _(event: e.Held, stream: str, at: float, rows: Records) -> None:
     _total(rows, "held", event.amount)
 
 
-@fold.register
+@_folds(e.Reserved)
 def _(event: e.Reserved, stream: str, at: float, rows: Records) -> None:
     hold = _must(rows, r.Hold, event.run)
     account = _account(rows, event.rail, event.account, event.amount)
@@ -126,13 +141,13 @@ def _(event: e.Reserved, stream: str, at: float, rows: Records) -> None:
     )
 
 
-@fold.register
+@_folds(e.Unreserved)
 def _(event: e.Unreserved, stream: str, at: float, rows: Records) -> None:
     reservation = _close_reservation(rows, event.attempt)
     rows.put(reservation.model_copy(update={"standing": "unpaid"}))
 
 
-@fold.register
+@_folds(e.Spent)
 def _(event: e.Spent, stream: str, at: float, rows: Records) -> None:
     reservation = _close_reservation(rows, event.attempt)
     rows.put(reservation.model_copy(update={"spent": event.amount, "standing": event.standing}))
@@ -148,7 +163,7 @@ def _(event: e.Spent, stream: str, at: float, rows: Records) -> None:
         _total(rows, scope, event.amount)
 
 
-@fold.register
+@_folds(e.HoldReleased)
 def _(event: e.HoldReleased, stream: str, at: float, rows: Records) -> None:
     hold = rows.get(r.Hold, event.run)
     if hold:
@@ -189,7 +204,7 @@ def _total(rows: Records, scope: str, amount: Money, *, back: bool = False) -> N
 # -- chain ---------------------------------------------------------------------------------------
 
 
-@fold.register
+@_folds(e.TxSigned)
 def _(event: e.TxSigned, stream: str, at: float, rows: Records) -> None:
     rows.put(
         r.Tx(
@@ -204,7 +219,7 @@ def _(event: e.TxSigned, stream: str, at: float, rows: Records) -> None:
     rows.put(r.Nonce(chain=event.cost.asset.network, following=event.nonce + 1))
 
 
-@fold.register
+@_folds(e.TxFinal)
 def _(event: e.TxFinal, stream: str, at: float, rows: Records) -> None:
     tx = _must(rows, r.Tx, event.intent)
     changes = {"final": True, "succeeded": event.succeeded, "cost": event.cost}
@@ -212,13 +227,13 @@ def _(event: e.TxFinal, stream: str, at: float, rows: Records) -> None:
     _total(rows, "gas", event.cost)
 
 
-@fold.register
+@_folds(e.ChannelOpened)
 def _(event: e.ChannelOpened, stream: str, at: float, rows: Records) -> None:
     rows.put(r.Channel(**event.model_dump()))
     rows.put(r.CurrentChannel(payee=event.payee, channel=event.channel))
 
 
-@fold.register
+@_folds(e.ChannelFunded)
 def _(event: e.ChannelFunded, stream: str, at: float, rows: Records) -> None:
     channel = _must(rows, r.Channel, event.channel)
     rows.put(channel.model_copy(update={"deposited": event.deposited.units}))
@@ -227,7 +242,7 @@ def _(event: e.ChannelFunded, stream: str, at: float, rows: Records) -> None:
         rows.put(account.model_copy(update={"funded": account.funded + event.amount}))
 
 
-@fold.register
+@_folds(e.VoucherSigned)
 def _(event: e.VoucherSigned, stream: str, at: float, rows: Records) -> None:
     channel = _must(rows, r.Channel, event.channel)
     price = event.cumulative.units - channel.cumulative
@@ -250,7 +265,7 @@ def _without(channel: r.Channel, attempt: str, *, owed: int) -> r.Channel:
     return channel.model_copy(update={"old": rest, "owed": max(0, channel.owed - owed)})
 
 
-@fold.register
+@_folds(e.VoucherFound)
 def _(event: e.VoucherFound, stream: str, at: float, rows: Records) -> None:
     channel = _must(rows, r.Channel, event.channel)
     lost = max(0, event.cumulative.units - channel.cumulative)
@@ -269,7 +284,7 @@ def _(event: e.VoucherFound, stream: str, at: float, rows: Records) -> None:
     rows.put(channel.model_copy(update={"doubtful": False, "old": event.attempts, "owed": owed}))
 
 
-@fold.register
+@_folds(e.VoucherMatched)
 def _(event: e.VoucherMatched, stream: str, at: float, rows: Records) -> None:
     channel = _must(rows, r.Channel, event.channel)
     left = channel.unexplained - event.amount.units
@@ -292,7 +307,7 @@ def _count_found(rows: Records, channel: r.Channel, amount: Money, *, back: bool
     _total(rows, day, Money(units, amount.asset), back=back)
 
 
-@fold.register
+@_folds(e.ChannelClosing)
 def _(event: e.ChannelClosing, stream: str, at: float, rows: Records) -> None:
     channel = _must(rows, r.Channel, event.channel)
     rows.put(channel.model_copy(update={"closing": True}))
@@ -313,21 +328,21 @@ def _fund_account(rows: Records, channel: r.Channel, units: int) -> None:
         rows.put(row.model_copy(update={"funded": funded}))
 
 
-@fold.register
+@_folds(e.Restored)
 def _(event: e.Restored, stream: str, at: float, rows: Records) -> None:
     for channel in rows.every(r.Channel):
         if channel.open:
             rows.put(channel.model_copy(update={"doubtful": True}))
 
 
-@fold.register
+@_folds(e.ChannelClosed)
 def _(event: e.ChannelClosed, stream: str, at: float, rows: Records) -> None:
     channel = _must(rows, r.Channel, event.channel)
     rows.put(channel.model_copy(update={"open": False}))
     _fund_account(rows, channel, _rest(channel) - event.refunded.units)
 
 
-@fold.register
+@_folds(e.CreditFunded)
 def _(event: e.CreditFunded, stream: str, at: float, rows: Records) -> None:
     account = _account(rows, "prepaid", event.account, event.amount)
     rows.put(account.model_copy(update={"funded": account.funded + event.amount}))
@@ -337,7 +352,7 @@ def _(event: e.CreditFunded, stream: str, at: float, rows: Records) -> None:
 # -- the agent -----------------------------------------------------------------------------------
 
 
-@fold.register
+@_folds(e.NoteAdded)
 def _(event: e.NoteAdded, stream: str, at: float, rows: Records) -> None:
     newest = rows.get(r.NoteCount, event.topic)
     number = newest.count + 1 if newest else 1
@@ -345,7 +360,7 @@ def _(event: e.NoteAdded, stream: str, at: float, rows: Records) -> None:
     rows.put(r.Note(topic=event.topic, number=number, text=event.text, at=at))
 
 
-@fold.register
+@_folds(e.CancelAsked)
 def _(event: e.CancelAsked, stream: str, at: float, rows: Records) -> None:
     rows.put(r.CancelRequest(run=event.run))
 
@@ -353,7 +368,7 @@ def _(event: e.CancelAsked, stream: str, at: float, rows: Records) -> None:
 # -- provider nodes ------------------------------------------------------------------------------
 
 
-@fold.register
+@_folds(e.JobTaken)
 def _(event: e.JobTaken, stream: str, at: float, rows: Records) -> None:
     before = rows.get(r.Job, event.attempt)
     executions = before.executions if before else 0
@@ -361,14 +376,14 @@ def _(event: e.JobTaken, stream: str, at: float, rows: Records) -> None:
     _work_on(rows, event.channel, event.at_most.units)
 
 
-@fold.register
+@_folds(e.JobStarted)
 def _(event: e.JobStarted, stream: str, at: float, rows: Records) -> None:
     job = _must(rows, r.Job, event.attempt)
     changes = {"state": "running", "executions": job.executions + 1}
     rows.put(job.model_copy(update=changes))
 
 
-@fold.register
+@_folds(e.JobEnded)
 def _(event: e.JobEnded, stream: str, at: float, rows: Records) -> None:
     job = _must(rows, r.Job, event.attempt)
     fields = ("state", "reason", "outputs", "usage", "price", "signature", "model")
@@ -386,7 +401,7 @@ def _work_on(rows: Records, channel: str, working: int, delivered: int = 0) -> N
         rows.put(booked.model_copy(update=changes))
 
 
-@fold.register
+@_folds(e.VoucherTaken)
 def _(event: e.VoucherTaken, stream: str, at: float, rows: Records) -> None:
     before = rows.get(r.BookedChannel, event.channel)
     rows.put(
@@ -406,7 +421,7 @@ def _(event: e.VoucherTaken, stream: str, at: float, rows: Records) -> None:
     )
 
 
-@fold.register
+@_folds(e.ChannelSettled)
 def _(event: e.ChannelSettled, stream: str, at: float, rows: Records) -> None:
     booked = _must(rows, r.BookedChannel, event.channel)
     rows.put(booked.model_copy(update={"settled": True}))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import singledispatch
-from typing import Literal
+from typing import Any, Literal
 
 from agentkit.errors import RunNotFound
 from agentkit.journal import events as e
@@ -69,14 +68,17 @@ class RunState:
         return {name for name, past in self.purchases.items() if past.uncertain} - settled
 
     def apply(self, event: Event) -> None:
-        """Take one event in."""
-        _apply(event, self)
+        """Take one event in; one that a run's state does not depend on changes nothing."""
+        change = _CHANGES.get(type(event))
+        if change is not None:
+            change(event, self)
 
     def follow(self, plan: Plan) -> None:
         """Go by a plan; offers of earlier ones stay known, for attempts that are still open."""
         self.plan = plan
         for node in plan.nodes:
-            self.offers.update({offer.terms: offer for offer in node.offers})
+            for offer in node.offers:
+                self.offers[offer.terms] = offer
 
     @property
     def settled(self) -> int:
@@ -93,17 +95,25 @@ class RunState:
                     purchase.open.pop(receipt.attempt.id, None)
 
 
-@singledispatch
-def _apply(event: Event, state: RunState) -> None:
-    """Events that a run's state does not depend on change nothing."""
+Change = Callable[[Any, RunState], None]
+
+_CHANGES: dict[type[Event], Change] = {}
 
 
-@_apply.register
+def _changes(event: type[Event]) -> Callable[[Change], Change]:
+    def remember(change: Change) -> Change:
+        _CHANGES[event] = change
+        return change
+
+    return remember
+
+
+@_changes(e.RunStarted)
 def _(event: e.RunStarted, state: RunState) -> None:
     state.follow(event.plan)
 
 
-@_apply.register
+@_changes(e.RunResumed)
 def _(event: e.RunResumed, state: RunState) -> None:
     if event.plan:
         state.follow(event.plan)
@@ -111,14 +121,14 @@ def _(event: e.RunResumed, state: RunState) -> None:
     state.failures.clear()
 
 
-@_apply.register
+@_changes(e.AttemptOpened)
 def _(event: e.AttemptOpened, state: RunState) -> None:
     purchase = state.purchases.setdefault(event.attempt.purchase, Purchase())
     purchase.attempts.append(event.attempt)
     purchase.open[event.attempt.id] = event.attempt
 
 
-@_apply.register
+@_changes(e.AttemptClosed)
 def _(event: e.AttemptClosed, state: RunState) -> None:
     purchase = state.purchases[event.purchase]
     purchase.open.pop(event.attempt, None)
@@ -126,44 +136,44 @@ def _(event: e.AttemptClosed, state: RunState) -> None:
     state.receive(event.receipt)
 
 
-@_apply.register
+@_changes(e.ItemDone)
 def _(event: e.ItemDone, state: RunState) -> None:
     state.items.setdefault(event.node, {})[event.item] = event.outputs
     state.receive(event.receipt, *event.others)
 
 
-@_apply.register
+@_changes(e.NodeDone)
 def _(event: e.NodeDone, state: RunState) -> None:
     state.done[event.node] = event.outputs
     state.receive(event.receipt, *event.others)
 
 
-@_apply.register
+@_changes(e.NodeSkipped)
 def _(event: e.NodeSkipped, state: RunState) -> None:
     state.skipped[event.node] = event.why
 
 
-@_apply.register
+@_changes(e.Approved)
 def _(event: e.Approved, state: RunState) -> None:
     state.approved.add(event.node)
 
 
-@_apply.register
+@_changes(e.BudgetRaised)
 def _(event: e.BudgetRaised, state: RunState) -> None:
     state.plan = state.planned.model_copy(update={"budget": event.budget})
 
 
-@_apply.register
+@_changes(e.NodeFailed)
 def _(event: e.NodeFailed, state: RunState) -> None:
     state.failures[event.node] = event.reason
 
 
-@_apply.register
+@_changes(e.RunPaused)
 def _(event: e.RunPaused, state: RunState) -> None:
     state.outcome, state.why, state.uncertain = "paused", event.why, event.uncertain
     state.command = event.command
 
 
-@_apply.register
+@_changes(e.RunFinished)
 def _(event: e.RunFinished, state: RunState) -> None:
     state.outcome = event.outcome

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from agentkit.keys.messages import Domain
 from agentkit.market.value import Value
 from agentkit.money import Asset
+
+if TYPE_CHECKING:  # planning and local runs sign nothing, and its libraries are slow to import
+    from agentkit.keys.messages import Domain
 
 
 class Network(Value):
@@ -36,11 +38,15 @@ class Network(Value):
     @property
     def channels_domain(self) -> Domain:
         """Where vouchers and deliveries are signed."""
+        from agentkit.keys.messages import Domain
+
         return Domain("AgentChannels", "1", self.chain_id, self.channels)
 
     @property
     def token_domain(self) -> Domain:
         """Where the token takes authorizations."""
+        from agentkit.keys.messages import Domain
+
         return Domain(self.token_name, self.token_version, self.chain_id, self.token)
 
 

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, TypeVar
 
 from agentkit.artifacts import Artifact, Json, Table
 from agentkit.errors import (
@@ -24,13 +22,12 @@ from agentkit.errors import (
     StoreUnavailable,
     WrongInput,
 )
-from agentkit.graph.nodes import LocalNode, Node, SourceNode, SplitNode
+from agentkit.graph.nodes import LocalNode, Node, PaidNode, SourceNode, SplitNode
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.kept import INLINE_BYTES, keep
 from agentkit.journal.runstate import RunState
 from agentkit.market.seams import Event, Transaction
-from agentkit.planner.estimate import PAID
 from agentkit.runtime import here, resolve
 from agentkit.runtime.again import FIRST_WAIT, again
 from agentkit.runtime.buying import Buyer
@@ -39,6 +36,8 @@ from agentkit.runtime.deadline import Deadline, within
 from agentkit.runtime.means import Means
 from agentkit.runtime.paid import Bought, Paid
 from agentkit.runtime.threads import Threads
+
+T = TypeVar("T")
 
 A_LONG_TIME = 10 * 365 * 86_400.0
 """Seconds after which a run without a deadline is looked at."""
@@ -60,10 +59,7 @@ class Execution:
         self._paid = Paid(means, state, self._buyer, self._tell)
         self._graph = state.planned.graph
         self._waiting = {name: len(above) for name, above in self._graph.parents.items()}
-        self._children: dict[str, list[str]] = {node.name: [] for node in self._graph.nodes}
-        for name, above in self._graph.parents.items():
-            for parent in above:
-                self._children[parent].append(name)
+        self._children, self._functions = self._graph.children, self._graph.remembered
         self._unread = {name: len(below) for name, below in self._children.items()}
         self._outputs: dict[str, tuple[Artifact, ...]] = {}
         self._here = Crew(HERE_AT_ONCE, self._do_here, self._settle_idle)
@@ -78,10 +74,6 @@ class Execution:
 
     def _tell(self) -> None:
         self.changed.set()
-
-    @cached_property
-    def _functions(self) -> dict[str, Callable[..., Any]]:
-        return self._graph.functions()
 
     # -- the whole -------------------------------------------------------------------------------
 
@@ -150,7 +142,7 @@ class Execution:
             return
         if self.state.skipped and (lost := self._lost_input(node)):
             self._skip(node.name, f"{lost} was skipped")
-        elif isinstance(node, PAID):
+        elif isinstance(node, PaidNode):
             task = asyncio.create_task(self._buy_node(node))
             self._live[task] = node.name
             task.add_done_callback(self._ended)
@@ -247,36 +239,39 @@ class Execution:
         try:
             if node.when and await self._ruled_out(node):
                 return
-            outputs = await self._make_again(node, await self._inputs(node))
-            if any(output.size > INLINE_BYTES for output in outputs):
+            inputs = await self._inputs(node)
+            try:
+                outputs = await self._in_time(node, self._make(node, inputs))
+            except Exception as wrong:  # users' functions may raise anything
+                if not node.retries or not _may_pass(wrong):
+                    raise
+                outputs = await self._make_again(node, inputs)
+            if outputs[0].size > INLINE_BYTES or len(outputs) > 1:
                 outputs = await self._means.put(outputs)
             self._save(node.name, outputs)
-        except Exception as wrong:  # noqa: BLE001  # users' functions may raise anything
+        except Exception as wrong:  # noqa: BLE001  # as above
             self._failed(node.name, wrong)
 
+    def _in_time(
+        self, node: Node, making: Awaitable[tuple[Artifact, ...]]
+    ) -> Awaitable[tuple[Artifact, ...]]:
+        """Bound the making of outputs where the node says so."""
+        return making if node.timeout is None else _within(node.limits.execute, making)
+
     async def _make_again(self, node: Node, inputs: resolve.Inputs) -> tuple[Artifact, ...]:
-        """Make a node's outputs, as often as its retries allow."""
-        try:
-            return await self._make(node, inputs)
-        except Exception as wrong:  # users' functions may raise anything
-            if not node.retries or not _may_pass(wrong):
-                raise
+        """Make a node's outputs after a first failure, as often as its retries allow."""
         await self._buyer.sleep(FIRST_WAIT)
         async for one in again(node.retries - 1, _may_pass, self._buyer.sleep):
             with one:
-                return await self._make(node, inputs)
+                return await self._in_time(node, self._make(node, inputs))
         raise AssertionError(node.name)
 
     async def _make(self, node: Node, inputs: resolve.Inputs) -> tuple[Artifact, ...]:
-        if node.timeout is None:
-            return await self._made(node, inputs)
-        async with within(node.limits.execute, _too_slow):
-            return await self._made(node, inputs)
-
-    async def _made(self, node: Node, inputs: resolve.Inputs) -> tuple[Artifact, ...]:
         match node:
             case LocalNode():
-                return (await here.call(node, self._functions[node.name], inputs, self._threads),)
+                key = (node.name, "fn")
+                function = self._functions.get(key) or self._graph.function(*key)
+                return (await here.call(node, function, inputs, self._threads),)
             case SourceNode():
                 return (await here.source(node, self._means.folder),)
             case SplitNode():
@@ -329,10 +324,10 @@ class Execution:
         """Return what a node reads; what no other node will read is let go."""
         known, unread = self._outputs, self._unread
         inputs = {}
-        for what, ref, _ in node.reads():
-            if ref.node not in known:  # an earlier process made them, or they were bought
-                known[ref.node] = await self._means.get_all(self.state.done[ref.node])
-            inputs[what] = known[ref.node][ref.output]
+        for what, source, output in self._graph.wires[node.name]:
+            if source not in known:  # an earlier process made them, or they were bought
+                known[source] = await self._means.get_all(self.state.done[source])
+            inputs[what] = known[source][output]
         for parent in self._graph.parents[node.name]:
             unread[parent] -= 1
             if not unread[parent]:
@@ -364,8 +359,7 @@ class Execution:
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class _Ended:
+class _Ended(NamedTuple):
     """A node at its end and not yet recorded: its outputs, or why it was skipped."""
 
     name: str
@@ -390,8 +384,9 @@ def _may_pass(wrong: BaseException) -> bool:
     return not isinstance(wrong, AgentKitError) or isinstance(wrong, StoreUnavailable)
 
 
-def _too_slow(seconds: float) -> ExecuteTimedOut:
-    return ExecuteTimedOut(seconds, provider="this machine")
+async def _within(seconds: float | None, making: Awaitable[T]) -> T:
+    async with within(seconds, lambda s: ExecuteTimedOut(s, provider="this machine")):
+        return await making
 
 
 def _failure(node: str, error: BaseException) -> Event:

@@ -40,8 +40,6 @@ class Means:
 
     async def put(self, artifacts: tuple[Artifact, ...]) -> tuple[Artifact, ...]:
         """Store what is too large for the state file; returns the artifacts with locators."""
-        if all(artifact.size <= INLINE_BYTES for artifact in artifacts):
-            return artifacts
         return tuple([a if a.size <= INLINE_BYTES else await self.store.put(a) for a in artifacts])
 
     async def get_all(self, outputs: tuple[Produced, ...]) -> tuple[Artifact, ...]:

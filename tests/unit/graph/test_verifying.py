@@ -51,8 +51,10 @@ def test_every_node_that_is_bought_takes_checks() -> None:
 def test_a_node_that_is_not_bought_takes_none() -> None:
     graph = JobGraph("g")
     anything: Any = polite
+    rows = graph.data("mine", source="x")
     calls: list[Any] = [
         lambda: graph.data("rows", source="x", verify=polite),
+        lambda: graph.split("parts", rows, at=0.5, verify=polite),
         lambda: graph.local("here", anything, verify=CHECKS[1]),
     ]
     for call in calls:

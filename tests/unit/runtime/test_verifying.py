@@ -151,6 +151,7 @@ async def test_a_verifier_that_is_not_installed_is_named(tmp_path: Path) -> None
 
 async def test_replicas_that_agree_are_paid_and_the_other_is_not(tmp_path: Path) -> None:
     words = saying(tmp_path, one="Yes  we can", two="no", three="Yes we\ncan")
+    words["three"].delay = 0.2  # so that `two` has answered when two agree
     async with toy(tmp_path, **words) as market:
         graph = asking(ak.verify.redundant(2, of=3))
         plan = await market.plan(graph)
