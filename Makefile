@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install install-dev demo check format test cookbook bench clean
+.PHONY: help install install-dev demo check format test cookbook bench peers soak clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -48,8 +48,17 @@ test: check ## every check and every test
 cookbook: install-dev ## run the notebooks and write .ipynb files beside them
 	$(BIN)/python cookbook/run.py
 
-bench: install ## what the executor costs for each node
+bench: install ## what the executor costs for each node, and what hedging does to slow calls
 	$(BIN)/python benchmarks/runtime.py --shape fan --nodes 1000
+	$(BIN)/python benchmarks/runtime.py --shape layered --nodes 10000 --store memory
+	$(BIN)/python benchmarks/runtime.py --shape chain --nodes 1000
+	$(BIN)/python benchmarks/hedging.py
+
+peers: install ## the executor beside other engines (installs them, some minutes)
+	$(BIN)/python benchmarks/peers/run.py $(ARGS)
+
+soak: install-dev ## 200 kills at random moments
+	AGENTKIT_KILLS=200 $(BIN)/pytest tests/crash $(ARGS)
 
 clean: ## forget .venv and build products
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache tests/npm/node_modules

@@ -6,20 +6,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agentkit.testing.conformance import Case as Case
     from agentkit.testing.conformance import Desk as Desk
     from agentkit.testing.conformance import ProviderConformance as ProviderConformance
     from agentkit.testing.conformance import RailConformance as RailConformance
     from agentkit.testing.conformance import StoreConformance as StoreConformance
+    from agentkit.testing.conformance import VerifierConformance as VerifierConformance
     from agentkit.testing.fakes import FakeProvider as FakeProvider
     from agentkit.testing.fakes import ToyRail as ToyRail
 
 _HOMES = {
+    "Case": "conformance",
     "Desk": "conformance",
     "FakeProvider": "fakes",
     "ProviderConformance": "conformance",
     "RailConformance": "conformance",
     "StoreConformance": "conformance",
     "ToyRail": "fakes",
+    "VerifierConformance": "conformance",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605

@@ -34,7 +34,7 @@ from agentkit.journal.journal import Journal
 from agentkit.market.attempt import Attempt, Message, Payment, Result, purchase_id
 from agentkit.market.offer import Offer, charge
 from agentkit.market.receipt import Receipt
-from agentkit.market.seams import ArtifactStore, Ledger, Provider, Rail, Transaction
+from agentkit.market.seams import ArtifactStore, Ledger, Provider, Rail, Transaction, Verifier
 from agentkit.market.task import Task, TaskSpec
 from agentkit.money import Money
 from agentkit.planner.estimate import infer_load
@@ -251,3 +251,39 @@ class StoreConformance:
             file.write_bytes(b"Some bytes")
         with pytest.raises(StateCorrupt):
             (await store.get(Blob(put.digest, put.size, ""))).read()
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a verifier is shown: the suite tells it a good result and a bad one."""
+
+    verifier: Verifier
+    task: Task
+    good: Result
+    bad: Result
+
+
+class VerifierConformance:
+    """What every verifier keeps to; give it the fixture `case`."""
+
+    async def test_it_passes_what_is_good_and_not_what_is_bad(self, case: Case) -> None:
+        assert case.verifier.accepts(case.good.evidence) is True
+        good = await case.verifier.verify(case.task, case.good, case.good.evidence)
+        bad = await case.verifier.verify(case.task, case.bad, case.bad.evidence)
+        assert good.outcome == "pass"
+        assert bad.outcome == "fail"
+        assert bad.reason, "a refusal says why"
+
+    async def test_it_says_the_same_twice(self, case: Case) -> None:
+        for result in (case.good, case.bad):
+            verdicts = [
+                await case.verifier.verify(case.task, result, result.evidence) for _ in range(2)
+            ]
+            assert verdicts[0] == verdicts[1]
+
+    async def test_nonsense_is_no_pass_and_no_error(self, case: Case) -> None:
+        (output,) = case.good.outputs
+        for data in (b"", b"\xff\xfe", b"[" * 5000, b"null"):
+            nonsense = replace(case.good, outputs=(type(output).of(data),))
+            verdict = await case.verifier.verify(case.task, nonsense, nonsense.evidence)
+            assert verdict.outcome in ("fail", "unsure")

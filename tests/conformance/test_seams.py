@@ -7,19 +7,26 @@ from typing import Any
 import pytest
 from support import WALLET
 
+from agentkit.artifacts import Json, Text
 from agentkit.journal.journal import Journal
 from agentkit.market.allowance import Allowance
+from agentkit.market.attempt import Result
 from agentkit.market.seams import ArtifactStore
+from agentkit.market.task import Load, Task
 from agentkit.memory.local import LocalStore
 from agentkit.payments.budget import Budget
+from agentkit.runtime.verifiers import FunctionVerifier, SchemaVerifier
 from agentkit.testing import (
+    Case,
     Desk,
     FakeProvider,
     ProviderConformance,
     RailConformance,
     StoreConformance,
     ToyRail,
+    VerifierConformance,
 )
+from agentkit.testing.fakes import USDC
 
 MODEL = "smollm2-135m"
 
@@ -67,3 +74,24 @@ class TestLocalStore(StoreConformance):
     @pytest.fixture
     def store(self, tmp_path: Path) -> ArtifactStore:
         return LocalStore(tmp_path / "artifacts")
+
+
+TASK = Task("infer", {"prompt": "how many?"}, Load(expected={}, most={}))
+
+
+def delivered(*outputs: Json | Text) -> Result:
+    return Result(outputs, {}, USDC.zero())
+
+
+class TestSchemaVerifier(VerifierConformance):
+    @pytest.fixture
+    def case(self) -> Case:
+        verifier = SchemaVerifier({"type": "integer"})
+        return Case(verifier, TASK, delivered(Json.dump(7)), delivered(Json.dump("seven")))
+
+
+class TestFunctionVerifier(VerifierConformance):
+    @pytest.fixture
+    def case(self) -> Case:
+        verifier = FunctionVerifier(lambda text: "seven" in text.text)
+        return Case(verifier, TASK, delivered(Text.of(b"seven")), delivered(Text.of(b"eight")))
