@@ -68,8 +68,8 @@ class Journal:
         return await asyncio.to_thread(self._read, stream, rows)
 
     def _read(self, stream: str, rows: list[Row]) -> list[Event]:
-        verify.check_chain(self.path, rows, genesis(stream))
-        return [verify.readable(self.path, row) for row in rows]
+        chain = verify.chained(self.path, rows, genesis(stream))
+        return [verify.readable(self.path, row) for row in chain]
 
     async def events(self, stream: str, after: int, most: int) -> list[Event]:
         """Return events of a stream after number `after`, as they were written."""
@@ -85,7 +85,13 @@ class Journal:
 
     async def check(self) -> int:
         """Check every row of the file and return the number of events; raises JournalDamaged."""
-        return await asyncio.to_thread(_check, self.path)
+        count, _ = await asyncio.to_thread(_check, self.path)
+        return count
+
+    async def checked(self, stream: str) -> list[Event]:
+        """Check every row of the file and return a stream's events; raises JournalDamaged."""
+        _, events = await asyncio.to_thread(_check, self.path, stream)
+        return events
 
     async def close(self) -> None:
         """Write what is queued and close."""
@@ -114,12 +120,12 @@ def _prepare(home: Path, address: str) -> None:
         )
 
 
-def _check(path: Path) -> int:
+def _check(path: Path, wanted: str = "") -> tuple[int, list[Event]]:
     try:
         with closing(connect(path)) as db:
             (verdict,) = db.execute("pragma quick_check").fetchone()
             if verdict != "ok":
                 raise JournalDamaged(path, "the file itself", verdict)
-            return verify.check(db, path)
+            return verify.check(db, path, wanted)
     except sqlite3.Error as wrong:
         raise as_ours(path, wrong) from wrong

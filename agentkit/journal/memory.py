@@ -57,6 +57,9 @@ class MemoryJournal(Journal):
     async def check(self) -> int:
         return sum(map(len, self.streams.values()))
 
+    async def checked(self, stream: str) -> list[Event]:
+        return await self.history(stream)
+
     async def close(self) -> None:
         """Leave everything as it is: a test may open it again."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from agentkit.errors import JournalDamaged
@@ -36,8 +36,8 @@ class MemoryRecords:
         self.rows.pop((record.__name__, key), None)
 
 
-def check_chain(path: Path, rows: Iterable[Row], before: bytes, seq: int = 0) -> None:
-    """Follow a chain of rows; raises JournalDamaged at the first that does not fit."""
+def chained(path: Path, rows: Iterable[Row], before: bytes, seq: int = 0) -> Iterator[Row]:
+    """Yield a chain of rows; raises JournalDamaged at the first that does not fit."""
     for row in rows:
         seq += 1
         if row.seq != seq:
@@ -45,6 +45,7 @@ def check_chain(path: Path, rows: Iterable[Row], before: bytes, seq: int = 0) ->
         before = row.link(before)
         if before != row.hash:
             raise JournalDamaged(path, row.name, "it is not what was written")
+        yield row
 
 
 def readable(path: Path, row: Row) -> Event:
@@ -55,24 +56,27 @@ def readable(path: Path, row: Row) -> Event:
         raise JournalDamaged(path, row.name, str(wrong)) from wrong
 
 
-def check(db: sqlite3.Connection, path: Path) -> int:
-    """Check everything in a state file and return its number of events.
+def check(db: sqlite3.Connection, path: Path, wanted: str = "") -> tuple[int, list[Event]]:
+    """Check everything in a state file; returns its number of events, and those of one stream.
 
     Raises JournalDamaged naming the first place that is wrong.
     """
+    db.execute("begin")  # one state of the file, whoever writes meanwhile
     tx = Tx(db, path)
     again = MemoryRecords()
-    count = 0
+    count, found = 0, list[Event]()
     for stream in tx.streams():
-        check_chain(path, tx.rows(stream, LOWEST), genesis(stream))
-        for row in tx.rows(stream):
+        for row in chained(path, tx.rows(stream, LOWEST), genesis(stream)):
+            event = readable(path, row)
+            fold(event, stream, row.at / 1e6, again)
             count += 1
-            fold(readable(path, row), stream, row.at / 1e6, again)
+            if stream == wanted:
+                found.append(event)
     _check_records(db, path, again)
     for (digest,) in db.execute("select digest from blobs"):
         tx.kept(digest)
     _check_outbox(db, path)
-    return count
+    return count, found
 
 
 def _check_records(db: sqlite3.Connection, path: Path, again: MemoryRecords) -> None:

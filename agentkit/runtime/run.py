@@ -256,8 +256,7 @@ async def resume(
     """
     lease = means.journal.lease(run)
     try:
-        await means.journal.check()
-        state = await read(means.journal, run)
+        state = _folded(means.journal, run, await means.journal.checked(run))
         if state.outcome in ("done", "failed", "cancelled"):
             return Run(means, Execution(means, state), lease)
         plan = plan and _continued(plan, state)
@@ -330,7 +329,10 @@ def _hold_for_rest(means: Means, tx: Transaction, plan: Plan, state: RunState) -
 
 async def read(journal: Journal, run: str) -> RunState:
     """Fold a run's stream; raises RunNotFound, JournalDamaged."""
-    events = await journal.history(run)
+    return _folded(journal, run, await journal.history(run))
+
+
+def _folded(journal: Journal, run: str, events: Sequence[Event]) -> RunState:
     if not events:
         raise RunNotFound(f"there is no run {run!r} in {journal.path}")
     return RunState.of(run, events)

@@ -208,6 +208,23 @@ def test_a_timeout_that_never_or_always_comes_is_refused(wrong: Any) -> None:
         graph.infer("a", model="m", prompt="x", timeout=wrong)
 
 
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        ({"timeout": {"submit": -1}}, "'a': timeout.submit: .*greater than 0"),
+        ({"timeout": {"sumbit": 1}}, "'a': timeout.sumbit: this key is not known"),
+        ({"timeout": -1}, "'a': timeout: .*greater than 0"),
+        ({"model": {}}, "'a': model.node: it is missing"),
+        ({"inputs": {"float": 5}}, "'a': inputs.float: it must be keys and values"),
+        ({"retries": -1, "retrys": 3}, "'a': retrys: this key is not known"),
+    ],
+)
+def test_the_field_at_fault_is_named_as_it_was_written(more: dict[str, Any], word: str) -> None:
+    node = {"kind": "infer", "name": "a", "model": "m", "prompt": "x", **more}
+    with pytest.raises(WrongInput, match=word):
+        codec.decode({"name": "g", "nodes": [node]})
+
+
 def test_what_is_not_used_is_not_written() -> None:
     graph = JobGraph("g")
     graph.infer("a", model="m", prompt="x", cache=False, approve=False, when=[], timeout=None)

@@ -134,6 +134,13 @@ def test_a_bound_node_is_left_out_and_read_from_here() -> None:
     assert included["tickets"] == mine
 
 
+def test_the_function_of_a_bound_node_stays_behind() -> None:
+    graph = JobGraph("main")
+    mine = graph.infer("mine", model="m", prompt="x", output=dict)
+    graph.include(labelling(), prefix="a.", bind={"shout": mine})
+    assert {name for name, _ in graph.freeze().remembered} == {"a.sorry"}
+
+
 def test_a_condition_follows_a_bound_node() -> None:
     graph = JobGraph("main")
     mine = graph.infer("mine", model="m", prompt="x", output=dict)

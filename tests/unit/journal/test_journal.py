@@ -241,3 +241,28 @@ def test_processes_that_open_a_new_file_at_once_all_get_it(tmp_path: Path) -> No
         for racer in racers:
             racer.communicate("go\n", timeout=60)
         assert [racer.returncode for racer in racers] == [0] * 6
+
+
+async def test_a_file_is_not_called_damaged_because_another_process_writes(tmp_path: Path) -> None:
+    """Whoever resumes a run while others pay would be told to throw its state away."""
+    journal = await Journal.open(tmp_path, WALLET)
+    other = await Journal.open(tmp_path, WALLET)
+    written = 0
+
+    async def write() -> None:
+        nonlocal written
+        while True:
+            note = e.NoteAdded(topic=f"t{written}", text="x" * 200)
+            await other.commit(lambda tx: tx.append(e.WALLET, note))
+            written += 1
+
+    writing = asyncio.create_task(write())
+    seen = set()
+    for _ in range(40):
+        seen.add(await journal.check())
+        await asyncio.sleep(0.01)
+    assert len(seen) > 10
+    writing.cancel()
+    await asyncio.wait([writing])
+    await journal.close()
+    await other.close()
