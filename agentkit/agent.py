@@ -277,9 +277,9 @@ class Agent:
         while True:
             state = await self.status(run_id)
             events = await self._journal.events(run_id, position, -1)
-            for event in events:
-                yield runs.line_of(event)
-            position += len(events)
+            for position, event in events:  # noqa: B007  # it is where to go on from
+                for part in event.parts():
+                    yield runs.line_of(part)
             if not watch or (state.outcome != "running" and not events):
                 return
             await asyncio.sleep(0.5)

@@ -141,6 +141,19 @@ class NodeSkipped(Event):
     why: str
 
 
+class NodesEnded(Event):
+    """Nodes on this machine that ended in the same moment: one row for all of them.
+
+    Readers get the events inside, see `Event.parts`.
+    """
+
+    done: tuple[NodeDone, ...] = ()
+    skipped: tuple[NodeSkipped, ...] = ()
+
+    def parts(self) -> tuple[Event, ...]:
+        return (*self.done, *self.skipped)
+
+
 class NodeFailed(Event):
     """A node cannot be done."""
 
@@ -408,6 +421,7 @@ EVENTS: dict[str, type[Event]] = {
         ItemDone,
         NodeDone,
         NodeSkipped,
+        NodesEnded,
         NodeFailed,
         Approved,
         BudgetRaised,

@@ -6,8 +6,9 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from agentkit.errors import JournalDamaged, StoreUnavailable, WrongKey
 from agentkit.journal import verify
@@ -56,7 +57,16 @@ class Journal:
 
         Not undone by cancellation: a work that was queued is written.
         """
-        return self._writer.submit(work)
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.post(work, partial(_resolve, future))
+        return future
+
+    def post(self, work: Callable[[Tx], Any], told: Callable[[Any], None]) -> None:
+        """Run a work as `commit` does; `told` is called on this loop with what it came to.
+
+        That is what the work returned, or the exception that it or the writing of it raised.
+        """
+        self._writer.submit(work, told)
 
     async def rows(self, stream: str, after: int = 0, most: int = -1) -> list[Row]:
         """Return a stream's rows after number `after`."""
@@ -71,9 +81,9 @@ class Journal:
         chain = verify.chained(self.path, rows, genesis(stream))
         return [verify.readable(self.path, row) for row in chain]
 
-    async def events(self, stream: str, after: int, most: int) -> list[Event]:
-        """Return events of a stream after number `after`, as they were written."""
-        return [row.event() for row in await self.rows(stream, after, most)]
+    async def events(self, stream: str, after: int, most: int) -> list[tuple[int, Event]]:
+        """Return up to `most` events of a stream after number `after`, each with its number."""
+        return [(row.seq, row.event()) for row in await self.rows(stream, after, most)]
 
     def lease(self, run: str) -> Lease:
         """Take the claim on a run; raises RunPaused when another process has it."""
@@ -96,6 +106,15 @@ class Journal:
     async def close(self) -> None:
         """Write what is queued and close."""
         await asyncio.to_thread(self._writer.close)
+
+
+def _resolve(future: asyncio.Future[Any], outcome: Any) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, BaseException):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
 
 
 def _prepare(home: Path, address: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from agentkit.artifacts import Artifact
 from agentkit.errors import StoreUnavailable
@@ -13,16 +13,20 @@ INLINE_BYTES = 256 * 1024
 """Artifacts up to this size lie in the state file and are sealed beside the log."""
 
 
-def keep(tx: Transaction, artifacts: Iterable[Artifact]) -> tuple[Produced, ...]:
+def keep(tx: Transaction, artifacts: Sequence[Artifact]) -> tuple[Produced, ...]:
     """Write small artifacts into the state file and return what events say of all of them."""
-    return tuple([_keep(tx, artifact) for artifact in artifacts])
-
-
-def _keep(tx: Transaction, artifact: Artifact) -> Produced:
-    produced = Produced.of(artifact)
-    if produced.text is None and artifact.size <= INLINE_BYTES:
-        tx.keep(artifact.read())
+    produced = tuple(map(Produced.of, artifacts))
+    keep_bytes(tx, artifacts, produced)
     return produced
+
+
+def keep_bytes(
+    tx: Transaction, artifacts: Iterable[Artifact], produced: Iterable[Produced]
+) -> None:
+    """Write the bytes of small artifacts that do not stand in their event."""
+    for artifact, said in zip(artifacts, produced, strict=True):
+        if said.text is None and said.size <= INLINE_BYTES:
+            tx.keep(artifact.read())
 
 
 def fetch(tx: Transaction, produced: Produced) -> Artifact:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from agentkit.journal.fold import fold
 from agentkit.journal.journal import Journal
@@ -16,8 +16,6 @@ from agentkit.journal.lease import Lease
 from agentkit.journal.store import Row, genesis, row_of
 from agentkit.journal.verify import MemoryRecords
 from agentkit.market.seams import Event, R, Record
-
-T = TypeVar("T")
 
 
 class MemoryJournal(Journal):
@@ -32,24 +30,22 @@ class MemoryJournal(Journal):
         self.records = MemoryRecords()
         self.blobs: dict[str, bytes] = {}
 
-    def commit(self, work: Callable[[Any], T]) -> asyncio.Future[T]:
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    def post(self, work: Callable[[Any], Any], told: Callable[[Any], None]) -> None:
         tx = MemoryTx(self)
         try:
             outcome = work(tx)
         except Exception as wrong:  # noqa: BLE001  # the caller gets it, as from the writer
-            future.set_exception(wrong)
+            outcome = wrong
         else:
             tx.apply()
-            future.set_result(outcome)
-        return future
+        asyncio.get_running_loop().call_soon(told, outcome)
 
     async def history(self, stream: str) -> list[Event]:
         return [event for _, event in self.streams.get(stream, ())]
 
-    async def events(self, stream: str, after: int, most: int) -> list[Event]:
-        written = self.streams.get(stream, [])
-        return [event for _, event in islice(written, after, after + most)]
+    async def events(self, stream: str, after: int, most: int) -> list[tuple[int, Event]]:
+        written = islice(self.streams.get(stream, ()), after, after + most if most >= 0 else None)
+        return [(number, event) for number, (_, event) in enumerate(written, after + 1)]
 
     def lease(self, run: str) -> Lease:
         return Lease(self.home / "leases", run)

@@ -77,7 +77,7 @@ class RunState:
         """Go by a plan; offers of earlier ones stay known, for attempts that are still open."""
         self.plan = plan
         for node in plan.nodes:
-            for offer in node.offers:
+            for offer in node.offers if node.offer else ():
                 self.offers[offer.terms] = offer
 
     @property
@@ -146,6 +146,14 @@ def _(event: e.ItemDone, state: RunState) -> None:
 def _(event: e.NodeDone, state: RunState) -> None:
     state.done[event.node] = event.outputs
     state.receive(event.receipt, *event.others)
+
+
+@_changes(e.NodesEnded)
+def _(event: e.NodesEnded, state: RunState) -> None:
+    for done in event.done:
+        state.done[done.node] = done.outputs
+    for skipped in event.skipped:
+        state.apply(skipped)
 
 
 @_changes(e.NodeSkipped)

@@ -8,19 +8,22 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from agentkit.errors import AgentKitError, JournalDamaged, StoreUnavailable
 from agentkit.journal.store import Tx, connect
 
-T = TypeVar("T")
-
 MOST_IN_ONE_COMMIT = 1024
+
+
+Told = Callable[[Any], None]
+"""Called on the loop that asked, with what a work returned, or with its error."""
 
 
 class _Job(NamedTuple):
     work: Callable[[Tx], Any]
-    future: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+    told: Told
 
 
 class Writer:
@@ -32,11 +35,9 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="agentkit-journal", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[Tx], T]) -> asyncio.Future[T]:
-        """Queue a work; the future is done once the work is durable, or has failed."""
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.put(_Job(work, future))
-        return future
+    def submit(self, work: Callable[[Tx], Any], told: Told) -> None:
+        """Queue a work; `told` hears of it once it is durable, or has failed."""
+        self._queue.put(_Job(work, asyncio.get_running_loop(), told))
 
     def close(self) -> None:
         """Finish what is queued and end the thread."""
@@ -144,20 +145,15 @@ def as_ours(path: Path, wrong: sqlite3.Error) -> AgentKitError:
 
 
 def _deliver(jobs: list[_Job], outcomes: list[Any]) -> None:
-    """Resolve the futures, with one wake-up for each event loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
+    """Tell of the works, with one wake-up for each event loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Told, Any]]] = {}
     for job, outcome in zip(jobs, outcomes, strict=True):
-        by_loop.setdefault(job.future.get_loop(), []).append((job.future, outcome))
+        by_loop.setdefault(job.loop, []).append((job.told, outcome))
     for loop, settled in by_loop.items():
         if not loop.is_closed():
-            loop.call_soon_threadsafe(_resolve, settled)
+            loop.call_soon_threadsafe(_tell, settled)
 
 
-def _resolve(settled: list[tuple[asyncio.Future[Any], Any]]) -> None:
-    for future, outcome in settled:
-        if future.done():
-            continue
-        if isinstance(outcome, BaseException):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
+def _tell(settled: list[tuple[Told, Any]]) -> None:
+    for told, outcome in settled:
+        told(outcome)

@@ -18,6 +18,10 @@ from agentkit.money import Money
 class Event(Value):
     """Something that happened; the closed set of them stands in `journal.events`."""
 
+    def parts(self) -> tuple[Event, ...]:
+        """Return the events that readers see: this one, or those that were written as one."""
+        return (self,)
+
 
 class Record(Value):
     """A row of state that events fold into, found by `key`; the set stands in `journal.records`."""

@@ -241,7 +241,9 @@ def _hash_at(tx: Tx, stream: str, seq: int) -> bytes:
 
 def named_in(row: Row) -> list[str]:
     """Return the digests of the artifacts that an event names and does not hold."""
-    if row.kind not in ("NodeDone", "ItemDone", "JobEnded"):
+    if row.kind not in ("NodeDone", "NodesEnded", "ItemDone", "JobEnded"):
         return []
-    outputs = json.loads(row.body).get("outputs", ())
+    body = json.loads(row.body)
+    parts = body.get("done", ()) if row.kind == "NodesEnded" else (body,)
+    outputs = [output for part in parts for output in part.get("outputs", ())]
     return [str(output["digest"]) for output in outputs if "text" not in output]

@@ -90,8 +90,7 @@ def _sizes_of(node: Node, sizes: Sizes, folder: Path) -> tuple[Size, ...]:
         case InferNode() if node.over:
             over = _of(sizes, node.over)
             grown = over.row_bytes + BYTES_PER_TOKEN * node.max_tokens
-            added = "vector" if node.output == "embedding" else node.name
-            columns = over.columns and over.columns | {added}
+            columns = over.columns and over.columns | {node.adds}
             return (Size(min(over.rows, node.max_items), grown, over.bound, over.exact, columns),)
         case InferNode():
             return (Size(1, BYTES_PER_TOKEN * node.max_tokens),)

@@ -25,7 +25,8 @@ from agentkit.errors import (
 from agentkit.graph.nodes import LocalNode, Node, PaidNode, SourceNode, SplitNode
 from agentkit.journal import events as e
 from agentkit.journal import records as r
-from agentkit.journal.kept import INLINE_BYTES, keep
+from agentkit.journal.events import Produced
+from agentkit.journal.kept import INLINE_BYTES, keep_bytes
 from agentkit.journal.runstate import RunState
 from agentkit.market.seams import Event, Transaction
 from agentkit.runtime import here, resolve
@@ -44,6 +45,9 @@ A_LONG_TIME = 10 * 365 * 86_400.0
 
 CANCEL_POLL = 0.5
 """Seconds between looks for another process's request to cancel."""
+
+MOST_IN_ONE_EVENT = 64
+"""Nodes that are recorded by one event: one row, one hash and one insert for all of them."""
 
 HERE_AT_ONCE = 64
 """Nodes on this machine that are under way at once; a thread runs each function that blocks."""
@@ -280,10 +284,11 @@ class Execution:
                 raise TypeError(f"{node.name} is done by a provider")
 
     def _save(self, name: str, outputs: tuple[Artifact, ...]) -> None:
-        self._ends(_Ended(name, outputs))
+        produced = tuple(map(Produced.of, outputs))
+        self._ends(_Ended(name, e.NodeDone(node=name, outputs=produced), outputs))
 
     def _skip(self, name: str, why: str) -> None:
-        self._ends(_Ended(name, skipped=why))
+        self._ends(_Ended(name, e.NodeSkipped(node=name, why=why)))
 
     def _ends(self, ended: _Ended) -> None:
         """Record the end of a node together with those of all that are ready to be done."""
@@ -299,22 +304,20 @@ class Execution:
         ready, self._unsaved = self._unsaved, []
         self._saving += 1
         run = self.state.run
-        saved = self._means.journal.commit(lambda tx: _record_ends(tx, run, ready))
-        saved.add_done_callback(lambda events: self._saved(ready, events))
+        self._means.journal.post(
+            lambda tx: _record_ends(tx, run, ready), lambda wrong: self._saved(ready, wrong)
+        )
 
-    def _saved(self, ready: list[_Ended], saved: asyncio.Future[list[Event]]) -> None:
+    def _saved(self, ready: list[_Ended], wrong: Exception | None) -> None:
         self._saving -= 1
-        if saved.cancelled():
-            return
-        wrong = saved.exception()
         if wrong is not None:
             self._failed(ready[0].name, wrong)
         else:
-            for ended, event in zip(ready, saved.result(), strict=True):
+            for name, event, outputs in ready:
                 self.state.apply(event)
-                if self._unread[ended.name] and not ended.skipped:
-                    self._outputs[ended.name] = ended.outputs
-                self._release(ended.name)
+                if self._unread[name] and outputs:
+                    self._outputs[name] = outputs
+                self._release(name)
         self.changed.set()
         self._settle_idle()
 
@@ -360,23 +363,24 @@ class Execution:
 
 
 class _Ended(NamedTuple):
-    """A node at its end and not yet recorded: its outputs, or why it was skipped."""
+    """A node at its end and not yet recorded: what will be, and its outputs."""
 
     name: str
+    event: e.NodeDone | e.NodeSkipped
     outputs: tuple[Artifact, ...] = ()
-    skipped: str = ""
-
-    def event(self, tx: Transaction) -> e.NodeDone | e.NodeSkipped:
-        if self.skipped:
-            return e.NodeSkipped(node=self.name, why=self.skipped)
-        return e.NodeDone(node=self.name, outputs=keep(tx, self.outputs))
 
 
-def _record_ends(tx: Transaction, run: str, ready: list[_Ended]) -> list[Event]:
-    events: list[Event] = [ended.event(tx) for ended in ready]
-    for event in events:
-        tx.append(run, event)
-    return events
+def _record_ends(tx: Transaction, run: str, ready: list[_Ended]) -> None:
+    for start in range(0, len(ready), MOST_IN_ONE_EVENT):
+        part = ready[start : start + MOST_IN_ONE_EVENT]
+        done, skipped = [], []
+        for _, event, outputs in part:
+            if isinstance(event, e.NodeDone):
+                keep_bytes(tx, outputs, event.outputs)
+                done.append(event)
+            else:
+                skipped.append(event)
+        tx.append(run, e.NodesEnded(done=tuple(done), skipped=tuple(skipped)))
 
 
 def _may_pass(wrong: BaseException) -> bool:

@@ -102,12 +102,12 @@ def expected_outputs(node: InferNode | TrainNode | SqlNode) -> tuple[type[Artifa
 def mapped_output(
     node: InferNode, rows: Sequence[Mapping[str, Any]], answers: Sequence[Artifact]
 ) -> Artifact:
-    """Return the rows with each one's answer in a further column called like the node."""
+    """Return the rows with each one's answer in the further column that the node adds."""
     if node.output == "embedding":
         vectors = (_table(answer).rows()[0]["vector"] for answer in answers)
         return Embedding.dump({**row, "vector": v} for row, v in zip(rows, vectors, strict=True))
     values = (_value(answer) for answer in answers)
-    return Dataset.dump({**row, node.name: v} for row, v in zip(rows, values, strict=True))
+    return Dataset.dump({**row, node.adds: v} for row, v in zip(rows, values, strict=True))
 
 
 def _value(answer: Artifact) -> Any:

@@ -139,9 +139,9 @@ class Run:
             self._execution.changed.clear()
             ended = self._task.done()
             events = await self._means.journal.events(self.id, position, 500)
-            for event in events:
-                position += 1
-                yield event
+            for position, event in events:  # noqa: B007  # it is where to go on from
+                for part in event.parts():
+                    yield part
             if events:
                 continue
             if ended:

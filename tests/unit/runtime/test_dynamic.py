@@ -103,7 +103,7 @@ async def test_what_was_skipped_stays_so_when_the_run_goes_on(tmp_path: Path) ->
         assert state.skipped == {"apologise": "score below 0.1 did not hold"}
         again = await runs.resume(market.means, run.id, graph=graph.freeze())
         await again.stop()
-        events = [type(x).__name__ for x in await market.journal.history(run.id)]
+        events = [type(x).__name__ async for x in again.events()]
         assert events.count("NodeSkipped") == 1
 
 
