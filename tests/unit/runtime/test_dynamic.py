@@ -120,6 +120,26 @@ async def test_an_included_graph_runs_as_part_of_the_other(tmp_path: Path) -> No
         assert len(market.executions) == 4
 
 
+async def test_a_mapped_node_keeps_its_column_where_it_is_included(tmp_path: Path) -> None:
+    """What reads the column by name would be bought for nothing, or fail after it was paid."""
+    (tmp_path / "rows.jsonl").write_text('{"text": "row"}\n')
+    part = JobGraph("part")
+    table = part.data("rows", source="rows.jsonl")
+    labels = part.infer("label", model="m", over=table, prompt="{text}")
+    last = part.infer("check", model="m", over=labels, prompt="is it {label}?")
+    async with toy(tmp_path) as market:
+        whole = JobGraph("whole")
+        sub = whole.include(part, prefix="a.")
+        result = await market.run(whole)
+        assert result[sub[last]].rows() == [
+            {
+                "text": "row",
+                "label": "answer to: row",
+                "check": "answer to: is it answer to: row?",
+            }
+        ]
+
+
 def rows_of(folder: Path, count: int) -> JobGraph:
     rows = "".join(json.dumps({"text": f"row {n}"}) + "\n" for n in range(count))
     (folder / "rows.jsonl").write_text(rows)
