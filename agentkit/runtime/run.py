@@ -200,13 +200,17 @@ async def raise_budget(means: Means, state: RunState, budget: Money) -> None:
     event = e.BudgetRaised(budget=budget)
 
     def work(tx: Transaction) -> None:
-        hold = tx.get(r.Hold, state.run)
-        if hold and hold.left + hold.spent > budget:
-            raise OverBudget("budget", hold.left + hold.spent, budget)
+        _check_budget(tx, state.run, budget)
         tx.append(state.run, event)
 
     await means.journal.commit(work)
     state.apply(event)
+
+
+def _check_budget(tx: Transaction, run: str, budget: Money) -> None:
+    hold = tx.get(r.Hold, run)
+    if hold and hold.left + hold.spent > budget:
+        raise OverBudget("budget", hold.left + hold.spent, budget)
 
 
 async def start(means: Means, plan: Plan) -> Run:
@@ -266,19 +270,23 @@ async def resume(
         if not ending:
             frozen = (plan or state.planned).graph
             frozen.adopt(graph, {node.name for node in frozen.nodes} - state.done.keys())
-        resumed = e.RunResumed(plan=plan)
+        events = [
+            e.RunResumed(plan=plan),
+            *([e.BudgetRaised(budget=budget)] if budget else ()),
+            *_approvals(plan or state.planned, state, approved),
+        ]
 
         def work(tx: Transaction) -> None:
             if plan:
                 _hold_for_rest(means, tx, plan, state)
-            tx.append(run, resumed)
+            if budget:
+                _check_budget(tx, run, budget)
+            for event in events:
+                tx.append(run, event)
 
         await means.journal.commit(work)
-        state.apply(resumed)
-        if budget:
-            await raise_budget(means, state, budget)
-        for name in approved:
-            await _approve(means, state, name)
+        for event in events:
+            state.apply(event)
         execution = Execution(means, state, rebuy=rebuy)
         if ending:
             execution.cancel()
@@ -288,18 +296,10 @@ async def resume(
     return Run(means, execution, lease)
 
 
-async def _approve(means: Means, state: RunState, name: str) -> None:
-    """Journal that the user agreed to a node; raises PlanError for one that there is not."""
-    amount = state.planned.node(name).at_most
-    if amount is None or name in state.approved:
-        return
-    event = e.Approved(node=name, amount=amount, by="resume")
-
-    def work(tx: Transaction) -> None:
-        tx.append(state.run, event)
-
-    await means.journal.commit(work)
-    state.apply(event)
+def _approvals(plan: Plan, state: RunState, names: Sequence[str]) -> list[Event]:
+    """Return that the user agreed to nodes; raises PlanError for one that there is not."""
+    amounts = {name: plan.node(name).at_most for name in names if name not in state.approved}
+    return [e.Approved(node=n, amount=a, by="resume") for n, a in amounts.items() if a]
 
 
 def _continued(plan: Plan, state: RunState) -> Plan:

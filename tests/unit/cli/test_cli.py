@@ -401,3 +401,32 @@ def test_a_run_that_was_killed_is_shown_as_left(cli: Any, tmp_path: Path) -> Non
     (row,) = json.loads(cli("status", "--json").stdout)
     assert "no process works on it" in cli("status").stdout
     assert f"agentkit resume {row['run']}" in cli("status", row["run"]).stdout
+
+
+def test_a_node_that_needs_consent_waits_for_it(cli: Any, tmp_path: Path) -> None:
+    """Nobody is at the terminal, so nothing is bought until somebody says yes."""
+    Path("graph.toml").write_text(HELLO + "approve = true\n")
+    outcome = cli("run", "graph.toml", "--yes", "--json")
+    assert outcome.exit_code == 4
+    error = json.loads(outcome.stdout.splitlines()[-1])["error"]
+    assert "nobody agreed to" in error["message"]
+    run = error["message"].split()[1]
+    assert f"agentkit resume {run} --approve greet" in error["hint"]
+    wrong = cli("resume", run, "--approve", "nobody")
+    assert wrong.exit_code == 3
+    assert "no node 'nobody'" in wrong.output
+    assert cli("resume", run, "--approve", "greet").exit_code == 0
+    lines = [json.loads(line) for line in cli("status", run, "--events").stdout.splitlines()]
+    names = [line["event"] for line in lines]
+    assert names[0] == "RunStarted"
+    assert names.count("Approved") == 1
+    assert names[-1] == "RunFinished"
+
+
+def test_a_budget_can_be_raised_and_a_smaller_one_is_refused(cli: Any) -> None:
+    Path("graph.toml").write_text(HELLO + "approve = true\n")
+    run = json.loads(cli("run", "graph.toml", "--yes", "--json").stdout.splitlines()[-1])
+    name = run["error"]["message"].split()[1]
+    low = cli("resume", name, "--budget", "0.0000001 USDC")
+    assert low.exit_code in (2, 3)
+    assert cli("resume", name, "--budget", "1 USDC", "--approve", "greet").exit_code == 0
