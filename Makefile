@@ -58,7 +58,7 @@ peers: install ## the executor beside other engines (installs them, some minutes
 	$(BIN)/python benchmarks/peers/run.py $(ARGS)
 
 soak: install-dev ## 200 kills at random moments
-	AGENTKIT_KILLS=200 $(BIN)/pytest tests/crash $(ARGS)
+	AGENTKIT_KILLS=200 $(BIN)/pytest tests/crash -k random -s $(ARGS)
 
 clean: ## forget .venv and build products
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache tests/npm/node_modules

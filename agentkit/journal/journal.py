@@ -81,6 +81,10 @@ class Journal:
         chain = verify.chained(self.path, rows, genesis(stream))
         return [verify.readable(self.path, row) for row in chain]
 
+    async def checked(self, run: str) -> list[Event]:
+        """Return all events of a run, its chain and the wallet's checked; raises JournalDamaged."""
+        return await asyncio.to_thread(_check_run, self.path, run)
+
     async def events(self, stream: str, after: int, most: int) -> list[tuple[int, Event]]:
         """Return up to `most` events of a stream after number `after`, each with its number."""
         return [(row.seq, row.event()) for row in await self.rows(stream, after, most)]
@@ -95,13 +99,7 @@ class Journal:
 
     async def check(self) -> int:
         """Check every row of the file and return the number of events; raises JournalDamaged."""
-        count, _ = await asyncio.to_thread(_check, self.path)
-        return count
-
-    async def checked(self, stream: str) -> list[Event]:
-        """Check every row of the file and return a stream's events; raises JournalDamaged."""
-        _, events = await asyncio.to_thread(_check, self.path, stream)
-        return events
+        return await asyncio.to_thread(_check, self.path)
 
     async def close(self) -> None:
         """Write what is queued and close."""
@@ -139,12 +137,20 @@ def _prepare(home: Path, address: str) -> None:
         )
 
 
-def _check(path: Path, wanted: str = "") -> tuple[int, list[Event]]:
+def _check_run(path: Path, run: str) -> list[Event]:
+    try:
+        with closing(connect(path)) as db:
+            return verify.check_run(db, path, run)
+    except sqlite3.Error as wrong:
+        raise as_ours(path, wrong) from wrong
+
+
+def _check(path: Path) -> int:
     try:
         with closing(connect(path)) as db:
             (verdict,) = db.execute("pragma quick_check").fetchone()
             if verdict != "ok":
                 raise JournalDamaged(path, "the file itself", verdict)
-            return verify.check(db, path, wanted)
+            return verify.check(db, path)
     except sqlite3.Error as wrong:
         raise as_ours(path, wrong) from wrong

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -24,8 +25,7 @@ class Lease:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as held:
-            self._file.seek(0)
-            owner = self._file.read().strip() or "unknown"
+            owner = self._owner()
             self._file.close()
             watch = f"agentkit status {run} --watch"
             raise RunPaused(
@@ -38,8 +38,21 @@ class Lease:
         self._file.write(str(os.getpid()))
         self._file.flush()
 
+    def _owner(self) -> str:
+        """Return the process that has the lease; it writes its number just after it locks."""
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            self._file.seek(0)
+            owner = self._file.read().strip()
+            if owner:
+                return owner
+            time.sleep(0.005)
+        return "unknown"
+
     def close(self) -> None:
         """Give the lease back."""
+        if not self._file.closed:
+            self._file.truncate(0)
         self._file.close()
 
     def __enter__(self) -> Lease:

@@ -81,6 +81,17 @@ class RunState:
                 self.offers[offer.terms] = offer
 
     @property
+    def unfinished(self) -> list[Attempt]:
+        """The open attempts at what is still wanted; others are only to be called off."""
+        return [
+            attempt
+            for purchase in self.purchases.values()
+            for attempt in purchase.open.values()
+            if attempt.node not in self.done
+            and attempt.item not in self.items.get(attempt.node, ())
+        ]
+
+    @property
     def settled(self) -> int:
         """How many nodes are at their end, done or skipped."""
         return len(self.done) + len(self.skipped)

@@ -79,6 +79,10 @@ def genesis(stream: str) -> bytes:
     return hashlib.sha256(b"agentkit/1 " + stream.encode()).digest()
 
 
+class NewerVersion(ValueError):
+    """An event that this reader is too old for."""
+
+
 class Row(NamedTuple):
     """An event as it is stored; `at` in microseconds."""
 
@@ -103,7 +107,7 @@ class Row(NamedTuple):
         """Return the event; raises ValueError when this reader does not know it."""
         kind = EVENTS.get(self.kind)
         if self.version > VERSION or kind is None:
-            raise ValueError("it was written by a newer version of agentkit")
+            raise NewerVersion("it was written by a newer version of agentkit")
         return kind.model_validate_json(self.body)
 
 

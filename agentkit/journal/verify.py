@@ -7,9 +7,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from agentkit.errors import JournalDamaged
+from agentkit.journal.events import WALLET
 from agentkit.journal.fold import fold
-from agentkit.journal.store import Row, Tx, checksum, genesis
+from agentkit.journal.store import NewerVersion, Row, Tx, checksum, genesis
 from agentkit.market.seams import Event, R, Record
+
+USE_THE_NEWER = "use the agentkit that wrote it, or one that is newer"
 
 LOWEST = -(2**63)
 """Before any number a damaged row may have got."""
@@ -52,31 +55,42 @@ def readable(path: Path, row: Row) -> Event:
     """Return a row's event; raises JournalDamaged when it cannot be read."""
     try:
         return row.event()
+    except NewerVersion as newer:
+        raise JournalDamaged(path, row.name, str(newer), hint=USE_THE_NEWER) from newer
     except ValueError as wrong:
         raise JournalDamaged(path, row.name, str(wrong)) from wrong
 
 
-def check(db: sqlite3.Connection, path: Path, wanted: str = "") -> tuple[int, list[Event]]:
-    """Check everything in a state file; returns its number of events, and those of one stream.
+def check_run(db: sqlite3.Connection, path: Path, run: str) -> list[Event]:
+    """Return a run's events, its chain checked and that of the wallet's money.
+
+    What a resume needs: records carry checksums of their own, and other runs are no part of it.
+    """
+    db.execute("begin")  # as below
+    tx = Tx(db, path)
+    for _ in chained(path, tx.rows(WALLET, LOWEST), genesis(WALLET)):
+        pass
+    return [readable(path, row) for row in chained(path, tx.rows(run, LOWEST), genesis(run))]
+
+
+def check(db: sqlite3.Connection, path: Path) -> int:
+    """Check everything in a state file and return its number of events.
 
     Raises JournalDamaged naming the first place that is wrong.
     """
     db.execute("begin")  # one state of the file, whoever writes meanwhile
     tx = Tx(db, path)
     again = MemoryRecords()
-    count, found = 0, list[Event]()
+    count = 0
     for stream in tx.streams():
         for row in chained(path, tx.rows(stream, LOWEST), genesis(stream)):
-            event = readable(path, row)
-            fold(event, stream, row.at / 1e6, again)
+            fold(readable(path, row), stream, row.at / 1e6, again)
             count += 1
-            if stream == wanted:
-                found.append(event)
     _check_records(db, path, again)
     for (digest,) in db.execute("select digest from blobs"):
         tx.kept(digest)
     _check_outbox(db, path)
-    return count, found
+    return count
 
 
 def _check_records(db: sqlite3.Connection, path: Path, again: MemoryRecords) -> None:

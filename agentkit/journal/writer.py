@@ -140,7 +140,7 @@ def as_ours(path: Path, wrong: sqlite3.Error) -> AgentKitError:
         return JournalDamaged(path, "the file itself", str(wrong))
     return StoreUnavailable(
         f"the state file {path} cannot be written: {wrong}",
-        hint=f"check free disk space and permissions of {path.parent}; nothing was spent",
+        hint=f"check free disk space and permissions of {path.parent}; what was done is kept",
     )
 
 

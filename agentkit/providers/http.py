@@ -51,11 +51,22 @@ class Answer:
 
 
 class Http:
-    """A provider's address: requests to it, and its name in every error."""
+    """A provider's address: requests to it, and its name in every error.
 
-    def __init__(self, provider: str, url: str, headers: Mapping[str, str] | None = None) -> None:
+    `reuse=False` takes a new connection for each request: where answers do not say what they
+    answer, one that came unasked would be taken for that of the next.
+    """
+
+    def __init__(
+        self,
+        provider: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        reuse: bool = True,
+    ) -> None:
         self._provider, self.url = provider, url.rstrip("/")
-        self._headers = dict(headers or {})
+        self._headers, self._reuse = dict(headers or {}), reuse
         self._session: aiohttp.ClientSession | None = None
 
     async def send(
@@ -113,9 +124,8 @@ class Http:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                headers=self._headers, connector=aiohttp.TCPConnector(limit=64)
-            )
+            connector = aiohttp.TCPConnector(limit=64, force_close=not self._reuse)
+            self._session = aiohttp.ClientSession(headers=self._headers, connector=connector)
         return self._session
 
     async def _body(self, answer: aiohttp.ClientResponse) -> bytes:

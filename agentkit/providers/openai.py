@@ -83,7 +83,7 @@ class OpenAI:
         headers = {"User-Agent": USER_AGENT}
         if account.key:
             headers["Authorization"] = f"Bearer {account.key}"
-        self._http = Http(name, url.removesuffix("/").removesuffix("/v1"), headers)
+        self._http = Http(name, url.removesuffix("/").removesuffix("/v1"), headers, reuse=False)
         self._answers: dict[str, Result] = {}
         self._listed: tuple[float, frozenset[str]] = (0.0, frozenset())
 

@@ -71,6 +71,7 @@ class Attempts:
         self._funding: dict[str, asyncio.Lock] = {}
         self._lanes: dict[str, asyncio.Semaphore] = {}
         self._errands: set[asyncio.Task[None]] = set()
+        self._left = {attempt.id: attempt for attempt in state.unfinished}
         self.stopping = asyncio.Event()
 
     @property
@@ -161,7 +162,7 @@ class Attempts:
             delivery = await self.reattach(want, attempt)
             if delivery is not None:
                 return delivery
-        elif wrong.unknown:
+        elif wrong.unknown or isinstance(wrong, BadOutput):
             await self.close_lost(attempt, offer, str(wrong))
         else:
             await self._close(attempt, "unpaid", str(wrong))
@@ -202,9 +203,19 @@ class Attempts:
                 return await self._provider(offer.provider).offers(spec)
 
     def _lane(self, offer: Offer) -> asyncio.Semaphore:
-        """Return what bounds the attempts under way at an offer's node."""
-        lanes = min(max(offer.lanes, 1), MOST_LANES)
-        return self._lanes.setdefault(offer.label, asyncio.Semaphore(lanes))
+        """Return what bounds the attempts under way at an offer's node.
+
+        Those that an earlier process left there count until they are taken up.
+        """
+        if offer.label not in self._lanes:
+            lanes = min(max(offer.lanes, 1), MOST_LANES)
+            taken = sum(attempt.label == offer.label for attempt in self._left.values())
+            self._lanes[offer.label] = asyncio.Semaphore(max(lanes - taken, 0))
+        return self._lanes[offer.label]
+
+    def _free_lane(self, attempt: Attempt) -> None:
+        if self._left.pop(attempt.id, None) and attempt.label in self._lanes:
+            self._lanes[attempt.label].release()
 
     async def _open(self, want: Want, offer: Offer, attempt: Attempt) -> Payment:
         """Reserve an attempt everywhere and journal it; from here on it may be sent."""
@@ -320,6 +331,12 @@ class Attempts:
 
     async def reattach(self, want: Want, attempt: Attempt) -> Delivery | None:
         """Take up an open attempt where it stands; None once it is closed without a result."""
+        try:
+            return await self._taken_up(want, attempt)
+        finally:
+            self._free_lane(attempt)
+
+    async def _taken_up(self, want: Want, attempt: Attempt) -> Delivery | None:
         offer = self._state.offers[attempt.terms]
         if not offer.finds:
             await self.close_lost(attempt, offer, "the provider cannot be asked about it")

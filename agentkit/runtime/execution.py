@@ -172,7 +172,8 @@ class Execution:
         if isinstance(error, RunPaused):
             self._pause(error)
         elif isinstance(error, StateError):
-            self._pause(RunPaused(self.state.run, str(error), self._command))
+            why = f"{error} ({error.hint})" if error.hint else str(error)
+            self._pause(RunPaused(self.state.run, why, self._command))
         else:
             self.state.apply(_failure(name, error))
 

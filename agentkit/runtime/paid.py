@@ -114,7 +114,9 @@ class Paid:
         lanes = planned.offers[0].lanes if planned.offers else 1
         verifiers = self._verifiers(node)
         answers: dict[int, Artifact] = {}
-        numbers = iter(range(len(rows)))
+        begun = {a.item for a in self._state.unfinished if a.node == node.name}
+        # Those that hold a lane at a provider go first, or the others might wait for it for ever.
+        numbers = iter(sorted(range(len(rows)), key=lambda number: number not in begun))
 
         async def lane() -> None:
             for number in numbers:

@@ -1,59 +1,56 @@
-"""A process to be killed: starts a run in a folder, or resumes the one that is there.
+"""An agent to be killed: begins a run of a graph, or goes on with the one that is there.
 
-python child.py FOLDER          prints the run id and `done` when it got that far
+python child.py FOLDER SHAPE        reads the number of the graph, prints `go`, then
+                                    `first SECONDS` from resume to the first new event, and `done`
 """
 
 import asyncio
-import json
 import sys
+import time
 from pathlib import Path
 
-from support import toy
+from crash.node import Away
+from crash.shapes import graph_of
+from support import Toy, toy
 
-from agentkit.artifacts import Dataset
-from agentkit.graph.builder import JobGraph
+from agentkit.graph.frozen import FrozenGraph
+from agentkit.journal import events as e
+from agentkit.journal import records as r
 from agentkit.runtime import run as runs
-from agentkit.testing.fakes import FakeProvider
-
-ROWS = 40
 
 
-def count(rows: Dataset) -> int:
-    with Path(sys.argv[1], "counted.log").open("a") as log:
-        log.write("x")
-    return len(rows.rows())
+async def begun(market: Toy, graph: FrozenGraph) -> str | None:
+    """Return the run of a graph that an earlier process began."""
+    known = await market.journal.commit(lambda tx: tx.every(r.Run))
+    return next((run.run for run in known if run.graph == graph.name), None)
 
 
-def graph(folder: Path) -> JobGraph:
-    rows = [{"n": n, "text": f"row {n}"} for n in range(ROWS)]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    job = JobGraph("killed")
-    source = job.data("rows", source="rows.jsonl")
-    labels = job.infer("label", model="m", over=source, prompt="{text}")
-    one, other = job.split("parts", labels, at=0.5)
-    job.train("tune", base="b", dataset=one)
-    job.infer("check", model="m", over=other, prompt="{label}")
-    job.local("count", count, job.ref("check"))
-    return job
+async def tell_first(market: Toy, run: str, called: float) -> None:
+    """Print how long after the call of resume its first event is durable."""
+    rows = await market.journal.rows(run)
+    resumed = max(row.seq for row in rows if row.kind == e.RunResumed.__name__)
+    while not await market.journal.rows(run, after=resumed, most=1):
+        await asyncio.sleep(0.002)
+    print("first", time.perf_counter() - called, flush=True)
 
 
-async def main() -> None:
-    folder = Path(sys.argv[1])
-    folder.mkdir(exist_ok=True)
-    providers = {
-        "one": FakeProvider("one", folder / "one", delay=0.01, lanes=8),
-        "two": FakeProvider("two", folder / "two", delay=0.01, factor=2),
-    }
-    async with toy(folder, **providers) as market:
-        known = folder / "run"
-        if known.exists():
-            run = await runs.resume(market.means, known.read_text())
+async def main(folder: Path, shape: str, number: int) -> None:
+    graph = graph_of(shape, number, folder).freeze()
+    async with toy(folder, node=Away("node", folder / "node")) as market:
+        known = await begun(market, graph)
+        plan = None if known else await market.plan(graph)
+        print("go", flush=True)
+        called = time.perf_counter()
+        if known:
+            run = await runs.resume(market.means, known, graph=graph)
+            if run.status.outcome == "running":  # it may have ended just before the kill
+                await tell_first(market, known, called)
         else:
-            run = await runs.start(market.means, await market.plan(graph(folder)))
-            known.write_text(run.id)
-        result = await run.result()
-        print("done", result.paid.units, flush=True)
+            assert plan
+            run = await runs.start(market.means, plan)
+        await run.result()
+        print("done", flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], int(sys.stdin.readline())))
