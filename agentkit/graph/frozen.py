@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr
+from pydantic import BaseModel, ConfigDict, PrivateAttr, SerializeAsAny
 
 from agentkit.artifacts import Artifact
 from agentkit.errors import CyclicGraph, DuplicateNode, GraphError, UnknownInput, WrongInput
@@ -38,7 +38,7 @@ class FrozenGraph(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Name
-    nodes: tuple[Node, ...]
+    nodes: tuple[SerializeAsAny[Node], ...]  # or it is looked for in the union, at twice the cost
 
     _functions: dict[tuple[str, str], Function] = PrivateAttr(default_factory=dict)
 

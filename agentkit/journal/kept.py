@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from agentkit.artifacts import Artifact
 from agentkit.errors import StoreUnavailable
@@ -16,17 +16,17 @@ INLINE_BYTES = 256 * 1024
 def keep(tx: Transaction, artifacts: Sequence[Artifact]) -> tuple[Produced, ...]:
     """Write small artifacts into the state file and return what events say of all of them."""
     produced = tuple(map(Produced.of, artifacts))
-    keep_bytes(tx, artifacts, produced)
+    for data in beside(artifacts, produced):
+        tx.keep(data)
     return produced
 
 
-def keep_bytes(
-    tx: Transaction, artifacts: Iterable[Artifact], produced: Iterable[Produced]
-) -> None:
-    """Write the bytes of small artifacts that do not stand in their event."""
-    for artifact, said in zip(artifacts, produced, strict=True):
-        if said.text is None and said.size <= INLINE_BYTES:
-            tx.keep(artifact.read())
+def beside(artifacts: Sequence[Artifact], produced: Sequence[Produced]) -> tuple[bytes, ...]:
+    """Return the bytes that an event does not hold and the state file has to."""
+    if len(produced) == 1 and produced[0].text is not None:
+        return ()  # nearly always, and for every node
+    pairs = zip(artifacts, produced, strict=True)
+    return tuple([a.read() for a, p in pairs if p.text is None and p.size <= INLINE_BYTES])
 
 
 def fetch(tx: Transaction, produced: Produced) -> Artifact:

@@ -26,7 +26,7 @@ from agentkit.graph.nodes import LocalNode, Node, PaidNode, SourceNode, SplitNod
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.events import Produced
-from agentkit.journal.kept import INLINE_BYTES, keep_bytes
+from agentkit.journal.kept import INLINE_BYTES, beside
 from agentkit.journal.runstate import RunState
 from agentkit.market.seams import Event, Transaction
 from agentkit.runtime import here, resolve
@@ -286,7 +286,8 @@ class Execution:
 
     def _save(self, name: str, outputs: tuple[Artifact, ...]) -> None:
         produced = tuple(map(Produced.of, outputs))
-        self._ends(_Ended(name, e.NodeDone(node=name, outputs=produced), outputs))
+        done = e.NodeDone(node=name, outputs=produced)
+        self._ends(_Ended(name, done, outputs, beside(outputs, produced)))
 
     def _skip(self, name: str, why: str) -> None:
         self._ends(_Ended(name, e.NodeSkipped(node=name, why=why)))
@@ -304,19 +305,23 @@ class Execution:
             return
         ready, self._unsaved = self._unsaved, []
         self._saving += 1
-        run = self.state.run
+        run, events = self.state.run, _in_few(ready)
         self._means.journal.post(
-            lambda tx: _record_ends(tx, run, ready), lambda wrong: self._saved(ready, wrong)
+            lambda tx: _record_ends(tx, run, ready, events),
+            lambda wrong: self._saved(ready, events, wrong),
         )
 
-    def _saved(self, ready: list[_Ended], wrong: Exception | None) -> None:
+    def _saved(
+        self, ready: list[_Ended], events: list[e.NodesEnded], wrong: Exception | None
+    ) -> None:
         self._saving -= 1
         if wrong is not None:
             self._failed(ready[0].name, wrong)
         else:
-            for name, event, outputs in ready:
+            for event in events:
                 self.state.apply(event)
-                if self._unread[name] and outputs:
+            for name, _, outputs, _ in ready:
+                if outputs and self._unread[name]:
                     self._outputs[name] = outputs
                 self._release(name)
         self.changed.set()
@@ -364,24 +369,35 @@ class Execution:
 
 
 class _Ended(NamedTuple):
-    """A node at its end and not yet recorded: what will be, and its outputs."""
+    """A node at its end and not yet recorded: what will be, its outputs, and bytes to keep."""
 
     name: str
     event: e.NodeDone | e.NodeSkipped
     outputs: tuple[Artifact, ...] = ()
+    kept: tuple[bytes, ...] = ()
 
 
-def _record_ends(tx: Transaction, run: str, ready: list[_Ended]) -> None:
-    for start in range(0, len(ready), MOST_IN_ONE_EVENT):
-        part = ready[start : start + MOST_IN_ONE_EVENT]
-        done, skipped = [], []
-        for _, event, outputs in part:
-            if isinstance(event, e.NodeDone):
-                keep_bytes(tx, outputs, event.outputs)
-                done.append(event)
-            else:
-                skipped.append(event)
-        tx.append(run, e.NodesEnded(done=tuple(done), skipped=tuple(skipped)))
+def _in_few(ready: list[_Ended]) -> list[e.NodesEnded]:
+    """Return the ends of nodes as few events."""
+    starts = range(0, len(ready), MOST_IN_ONE_EVENT)
+    parts = [[end.event for end in ready[start : start + MOST_IN_ONE_EVENT]] for start in starts]
+    return [
+        e.NodesEnded(
+            done=tuple([x for x in part if isinstance(x, e.NodeDone)]),
+            skipped=tuple([x for x in part if isinstance(x, e.NodeSkipped)]),
+        )
+        for part in parts
+    ]
+
+
+def _record_ends(
+    tx: Transaction, run: str, ready: list[_Ended], events: list[e.NodesEnded]
+) -> None:
+    for end in ready:
+        for data in end.kept:
+            tx.keep(data)
+    for event in events:
+        tx.append(run, event)
 
 
 def _may_pass(wrong: BaseException) -> bool:
