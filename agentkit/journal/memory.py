@@ -112,7 +112,7 @@ class MemoryTx:
         return digest
 
     def kept(self, digest: str) -> bytes | None:
-        return self._blobs.get(digest) or self._journal.blobs.get(digest)
+        return self._blobs[digest] if digest in self._blobs else self._journal.blobs.get(digest)
 
     def apply(self) -> None:
         """Let what was written count."""

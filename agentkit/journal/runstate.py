@@ -14,6 +14,7 @@ from agentkit.market.offer import Offer
 from agentkit.market.plan import Plan
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Event
+from agentkit.money import Money
 
 Outputs = tuple[Produced, ...]
 
@@ -40,7 +41,7 @@ class RunState:
     receipts: list[Receipt] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    approved: set[str] = field(default_factory=set)
+    approved: dict[str, Money] = field(default_factory=dict)
     outcome: Literal["running", "paused", "done", "failed", "cancelled"] = "running"
     why: str = ""
     uncertain: bool = False
@@ -174,7 +175,7 @@ def _(event: e.NodeSkipped, state: RunState) -> None:
 
 @_changes(e.Approved)
 def _(event: e.Approved, state: RunState) -> None:
-    state.approved.add(event.node)
+    state.approved[event.node] = event.amount
 
 
 @_changes(e.BudgetRaised)

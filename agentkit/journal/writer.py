@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
@@ -56,6 +57,8 @@ class Writer:
                 outcomes = _commit(db, self._path, jobs)
             except sqlite3.Error as wrong:
                 outcomes = [as_ours(self._path, wrong)] * len(jobs)
+            except Exception as wrong:  # noqa: BLE001  # the thread must live on, whatever it was
+                outcomes = [wrong] * len(jobs)
             _deliver(jobs, outcomes)
         if db:
             db.close()
@@ -150,7 +153,7 @@ def _deliver(jobs: list[_Job], outcomes: list[Any]) -> None:
     for job, outcome in zip(jobs, outcomes, strict=True):
         by_loop.setdefault(job.loop, []).append((job.told, outcome))
     for loop, settled in by_loop.items():
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop was closed, and nobody waits
             loop.call_soon_threadsafe(_tell, settled)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,16 +40,17 @@ class LocalStore:
         path = self._path(artifact.digest)
         if path.exists():
             return path
-        path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f"draft-{secrets.token_hex(6)}")
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with draft.open("wb") as file:
                 file.write(artifact.read())
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(path)
         except OSError as wrong:
-            draft.unlink(missing_ok=True)
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
             raise StoreUnavailable(
                 f"the artifact folder {self._folder} cannot be written: {wrong.strerror}",
                 hint="free some space, or set AGENTKIT_HOME to another disk",

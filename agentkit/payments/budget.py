@@ -57,6 +57,9 @@ class Budget:
         if known and known.standing in ("open", *SETTLED):
             return  # a restored run asks again for what its wallet remembers
         left = self.left(tx, attempt.run)
+        if left is None and not attempt.at_most:  # what costs nothing was never held for
+            tx.append(e.WALLET, e.Held(run=attempt.run, amount=attempt.at_most))
+            left = attempt.at_most
         if left is None or attempt.at_most > left:
             raise OverBudget("hold", attempt.at_most, left or attempt.at_most.asset.zero())
         tx.append(

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
+import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from inspect import isawaitable
+from urllib.parse import urlsplit
 
 from agentkit.errors import ConfigError
 from agentkit.market.value import Value
 from agentkit.money import Money
+
+log = logging.getLogger("agentkit")
 
 PATIENCE = 300.0
 """Seconds for which an answer is waited for."""
@@ -51,17 +57,21 @@ class Approval:
 
     def concerns(self, amount: Money, *, marked: bool) -> bool:
         """Whether somebody has to agree to a node that can come to `amount`."""
-        return marked or (self.above is not None and amount.units > self.above.units)
+        return marked or (self.above is not None and self._is_dear(amount, self.above))
+
+    def _is_dear(self, amount: Money, above: Money) -> bool:
+        return amount.asset != above.asset or amount > above  # what cannot be compared is asked
 
     async def agreed(self, question: Question) -> bool:
-        """Ask, and return whether the answer was yes in time."""
+        """Ask, and return whether the answer was yes in time; an error is a no, and logged."""
         if self.ask is None:
             return False
         try:
             async with asyncio.timeout(self.patience):
                 answer = self.ask(question)
                 return (await answer if isawaitable(answer) else answer) is True
-        except TimeoutError:
+        except Exception:  # whatever keeps somebody from saying yes
+            log.warning("nobody could be asked: %s", question, exc_info=True)
             return False
 
 
@@ -77,9 +87,32 @@ def _limit(above: str | Money | None) -> Money | None:
 async def _ask_on_console(question: Question) -> bool:
     if not sys.stdin.isatty():
         return False
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201  # that is asking
-    answer = await asyncio.to_thread(sys.stdin.readline)
+    async with _one_at_a_time:
+        print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201  # that is asking
+        answer = await _line()
     return answer.strip().lower() in ("y", "yes")
+
+
+_one_at_a_time = asyncio.Lock()
+
+
+def _answer(line: asyncio.Future[str], typed: str) -> None:
+    if not line.done():
+        line.set_result(typed)
+
+
+async def _line() -> str:
+    """Return the next line typed; a thread that waits for it does not keep the process alive."""
+    loop = asyncio.get_running_loop()
+    line: asyncio.Future[str] = loop.create_future()
+
+    def read() -> None:
+        typed = sys.stdin.readline()
+        with suppress(RuntimeError):  # nobody waits any more, and the loop is closed
+            loop.call_soon_threadsafe(_answer, line, typed)
+
+    threading.Thread(target=read, name="agentkit-console", daemon=True).start()
+    return await line
 
 
 def callback(ask: Ask, above: str | Money | None = None) -> Approval:
@@ -94,7 +127,9 @@ def webhook(url: str, token: str = "", above: str | Money | None = None) -> Appr
 
     `token` goes along as a bearer token.
     """
-    if not url.startswith(("https://", "http://127.0.0.1", "http://localhost", "http://[::1]")):
+    parts = urlsplit(url)
+    here = parts.hostname in ("127.0.0.1", "localhost", "::1")
+    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and here)):
         raise ConfigError(
             f"{url!r} is no address that can be asked safely",
             hint="give an https:// address, or one on this machine",

@@ -36,6 +36,7 @@ from agentkit.journal.kept import keep
 from agentkit.journal.runstate import Purchase, RunState
 from agentkit.market.attempt import Attempt, Evidence, JobStatus, Message, Payment, Result
 from agentkit.market.offer import Offer, charge
+from agentkit.market.plan import PlannedNode
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Event, Provider, Rail, Transaction
 from agentkit.market.task import Task, TaskSpec
@@ -58,6 +59,12 @@ FUNDINGS = 3
 OFFERS_SECONDS = 20.0
 """Seconds in which a provider repeats an offer, unless the node says otherwise."""
 
+CALL_SECONDS = 10.0
+"""Seconds in which a provider has to say what became of an attempt, or stop it."""
+
+CARRY_SECONDS = 60.0
+"""Seconds in which a provider has to take a rail's message."""
+
 MOST_LANES = 64
 """Attempts that are under way at one provider node, whatever it says it takes."""
 
@@ -73,6 +80,7 @@ class Attempts:
         self._errands: set[asyncio.Task[None]] = set()
         self._left = {attempt.id: attempt for attempt in state.unfinished}
         self.stopping = asyncio.Event()
+        self.closing = False
 
     @property
     def run(self) -> str:
@@ -84,16 +92,19 @@ class Attempts:
 
     # -- from offer to delivery ------------------------------------------------------------------
 
-    async def deliver(self, want: Want, offer: Offer, begun: asyncio.Event) -> Delivery:
+    async def deliver(
+        self, want: Want, offer: Offer, begun: asyncio.Event, *, extra: bool = False
+    ) -> Delivery:
         """Have a purchase done under an offer and verify what comes back; nothing is paid yet.
 
-        `begun` is set when the provider is about to be asked.  Raises ProviderError once the
-        attempt is closed, RunPaused when the run cannot go on.
+        `begun` is set when the provider is about to be asked; `extra` is one more than the plan
+        foresaw.  Raises ProviderError once the attempt is closed, RunPaused when the run cannot
+        go on.
         """
         offer = await self._fresh(want, offer)
         async with self._lane(offer):
             attempt = self._next(want, offer)
-            payment = await self._open(want, offer, attempt)
+            payment = await self._open(want, offer, attempt, extra=extra)
             await self._before_pay(attempt)
             started = time.monotonic()
             begun.set()
@@ -109,12 +120,14 @@ class Attempts:
         provider, limits = self._provider(offer.provider), want.node.limits
         taken = False
         try:
-            async with self._time_for(want, offer, attempt):
+            share = self._deadline.share(want.node.name)
+            async with self._time_for(want, offer, attempt, share):
                 with _only_its_errors(offer):
                     async with within(
                         limits.submit, lambda s: SubmitTimedOut(s, provider=offer.label)
                     ):
-                        await provider.submit(want.task, offer, attempt, payment)
+                        sending = provider.submit(want.task, offer, attempt, payment)
+                        await (self.or_stop(sending) if offer.finds else sending)
                     taken = True
                     return await self._result(provider, offer, attempt)
         except Unavailable as wrong:
@@ -122,17 +135,30 @@ class Attempts:
             raise
 
     @asynccontextmanager
-    async def _time_for(self, want: Want, offer: Offer, attempt: Attempt) -> AsyncIterator[None]:
-        """Bound an execution; what is late is called off at its provider."""
-        given = (want.node.limits.execute, self._deadline.share(want.node.name))
+    async def _time_for(
+        self, want: Want, offer: Offer, attempt: Attempt, share: float | None = None
+    ) -> AsyncIterator[None]:
+        """Bound an execution by the node's limit and by its `share` of the deadline.
+
+        What is late is called off at its provider; at the deadline itself, what can be found
+        again is left to be found.
+        """
+        given = (want.node.limits.execute, share)
         seconds = min((limit for limit in given if limit is not None), default=None)
         try:
             async with within(seconds, lambda s: ExecuteTimedOut(s, provider=offer.label)):
                 yield
         except ExecuteTimedOut:
-            with suppress(ProviderError), _only_its_errors(offer):
-                await self._provider(attempt.provider).cancel(attempt)
+            if offer.finds and self._deadline.passed:
+                raise self.pause("its deadline has passed") from None
+            await self._call_off(attempt, offer)
             raise
+
+    async def _call_off(self, attempt: Attempt, offer: Offer) -> None:
+        """Ask a provider to stop, and do not wait long for its answer."""
+        with suppress(ProviderError, TimeoutError), _only_its_errors(offer):
+            async with asyncio.timeout(CALL_SECONDS):
+                await self._provider(attempt.provider).cancel(attempt)
 
     async def _result(self, provider: Provider, offer: Offer, attempt: Attempt) -> Result:
         """Wait for a result; a stop leaves it behind only where it can be found again."""
@@ -143,11 +169,16 @@ class Attempts:
         """Return a delivery that may be paid; raises BadOutput once it is refused and closed."""
         offer, attempt, result = delivery.offer, delivery.attempt, delivery.result
         try:
-            verify.check(want.node, offer, attempt, result)
-            verdict = await judge(want.verifiers, want.task, result)
+            with _only_its_errors(offer):
+                verify.check(want.node, offer, attempt, result)
         except BadOutput as wrong:
             await self.refuse(delivery, str(wrong))
             raise
+        except ProtocolBroken as odd:
+            await self.close_lost(attempt, offer, str(odd))
+            raise
+        judging = judge(want.verifiers, want.task, result)
+        verdict = await (self.or_stop(judging) if offer.finds else judging)
         if verdict.outcome != "pass":
             bad = BadOutput(f"its output did not verify: {verdict.reason}", provider=offer.label)
             await self.refuse(delivery, str(bad), blame=verdict.outcome == "fail")
@@ -217,25 +248,33 @@ class Attempts:
         if self._left.pop(attempt.id, None) and attempt.label in self._lanes:
             self._lanes[attempt.label].release()
 
-    async def _open(self, want: Want, offer: Offer, attempt: Attempt) -> Payment:
+    async def _open(self, want: Want, offer: Offer, attempt: Attempt, *, extra: bool) -> Payment:
         """Reserve an attempt everywhere and journal it; from here on it may be sent."""
-        if self.stopping.is_set():
-            raise self.pause("it was asked to stop")
+        self._check_going()
         rail = self._means.rails[offer.rail]
+        spare = self._needed(extra)
         try:
-            await self._hold_more(attempt)
             try:
-                return await self._commit_open(rail, attempt)
+                return await self._commit_open(rail, attempt, spare)
             except InsufficientFunds:
                 await self._confirm(want, offer)
-                return await self._open_funded(want, rail, offer, attempt)
+                return await self._open_funded(want, rail, offer, attempt, spare)
         except (PaymentError, OverBudget) as wrong:
             raise self.pause(f"{offer.label} cannot be paid: {wrong}") from wrong
 
-    async def _commit_open(self, rail: Rail, attempt: Attempt) -> Payment:
+    def _check_going(self) -> None:
+        if self.stopping.is_set():
+            raise self.pause("it was asked to stop")
+        if self.closing:
+            raise self.pause("another node has failed")
+        if self._deadline.passed:
+            raise self.pause("its deadline has passed")
+
+    async def _commit_open(self, rail: Rail, attempt: Attempt, spare: int) -> Payment:
         opened = e.AttemptOpened(attempt=attempt)
 
         def work(tx: Transaction) -> tuple[Event, Payment]:
+            self._hold_more(tx, attempt, spare)
             self._means.ledger.reserve(tx, attempt)
             payment = rail.reserve(tx, attempt)
             tx.append(self.run, opened)
@@ -243,23 +282,37 @@ class Attempts:
 
         return await self._record(work)
 
-    async def _hold_more(self, attempt: Attempt) -> None:
-        """Take a further hold where what is left of it is too little, if the budget has room.
+    def _hold_more(self, tx: Transaction, attempt: Attempt, spare: int) -> None:
+        """Take a further hold for what is missing, if the budget has room; raises OverBudget.
 
         Without a budget the plan's worst case is all that was agreed to, and what is uncertain is
-        bought again within it, unless the user asked for more.  Raises OverBudget.
+        bought again within it, unless the user asked for more.  `spare`: the units that others
+        still need of the hold.
         """
         ledger, budget = self._means.ledger, self._state.planned.budget
-        unknown = self.past(attempt.purchase).uncertain
-        if not self._rebuy and (budget is None or unknown):
+        left = ledger.left(tx, self.run)
+        missing = attempt.at_most.units + spare - (left.units if left else 0)
+        if missing <= 0:
             return
+        if not self._rebuy and (budget is None or self.past(attempt.purchase).uncertain):
+            if spare:
+                raise OverBudget("hold", attempt.at_most, left)
+            return
+        ledger.hold(tx, self.run, Money(missing, attempt.at_most.asset), budget)
 
-        def work(tx: Transaction) -> None:
-            left = ledger.left(tx, self.run)
-            if left is None or left < attempt.at_most:
-                ledger.hold(tx, self.run, attempt.at_most, budget)
+    def _needed(self, extra: bool) -> int:
+        """Return the units of the hold that an extra attempt has to leave to the planned ones."""
+        if not extra:
+            return 0
+        units = sum(self._still(node) for node in self._state.planned.nodes)
+        return max(0, units - sum(attempt.at_most.units for attempt in self._state.unfinished))
 
-        await self._means.journal.commit(work)
+    def _still(self, node: PlannedNode) -> int:
+        """Return the units that what is left of a node can come to."""
+        if node.at_most is None or node.name in self._state.done:
+            return 0
+        left = node.items - len(self._state.items.get(node.name, ()))
+        return node.at_most.units * max(left, 0) // node.items
 
     async def _confirm(self, want: Want, offer: Offer) -> None:
         """Hear the offer again before money is locked up for its provider node."""
@@ -269,7 +322,9 @@ class Attempts:
         if all(new.terms != offer.terms for new in again):
             raise OfferExpired("it no longer offers these terms", provider=offer.label)
 
-    async def _open_funded(self, want: Want, rail: Rail, offer: Offer, attempt: Attempt) -> Payment:
+    async def _open_funded(
+        self, want: Want, rail: Rail, offer: Offer, attempt: Attempt, spare: int
+    ) -> Payment:
         """Have the rail put enough in place for what this run still plans, then open.
 
         One at a time for each payee: what another purchase of this run funded counts first.
@@ -278,9 +333,9 @@ class Attempts:
         async with self._funding.setdefault(offer.payee or offer.label, asyncio.Lock()):
             for _ in range(FUNDINGS):
                 with suppress(InsufficientFunds):
-                    return await self._commit_open(rail, attempt)
+                    return await self._commit_open(rail, attempt, spare)
                 await self._fund(want, rail, offer, attempt.at_most)
-            return await self._commit_open(rail, attempt)
+            return await self._commit_open(rail, attempt, spare)
 
     async def _fund(self, want: Want, rail: Rail, offer: Offer, least: Money) -> None:
         try:
@@ -308,9 +363,8 @@ class Attempts:
         for node in self._state.planned.nodes:
             chosen = node.offer and (node.offer.rail, node.offer.payee) == (offer.rail, offer.payee)
             mine = chosen or node.name == offer.node  # where an alternate steps in
-            if node.at_most and mine and node.name not in self._state.done:
-                left = node.items - len(self._state.items.get(node.name, ()))
-                units += node.at_most.units * max(left, 0) // node.items
+            if mine:
+                units += self._still(node)
         units -= sum(
             attempt.at_most.units
             for purchase in self._state.purchases.values()
@@ -377,8 +431,9 @@ class Attempts:
 
         async for one in again_for(FIND_PATIENCE, worth, self.sleep):
             with one, _only_its_errors(offer):
-                return await self._provider(attempt.provider).find(attempt)
-        raise Unavailable(provider=offer.label)
+                async with within(CALL_SECONDS, lambda _: _no_answer(offer)):
+                    return await self.or_stop(self._provider(attempt.provider).find(attempt))
+        raise _no_answer(offer)
 
     # -- endings ---------------------------------------------------------------------------------
 
@@ -443,8 +498,7 @@ class Attempts:
     async def cancel(self, attempt: Attempt, why: str) -> None:
         """Stop an open attempt at its provider and close it."""
         offer = self._state.offers[attempt.terms]
-        with suppress(ProviderError), _only_its_errors(offer):
-            await self._provider(attempt.provider).cancel(attempt)
+        await self._call_off(attempt, offer)
         await self.close_lost(attempt, offer, why)
 
     async def cancel_others(self, purchase: str, why: str) -> None:
@@ -530,10 +584,10 @@ class Attempts:
                 await asyncio.wait([task])
 
     def errand(self, going: Awaitable[None]) -> None:
-        """Have something done without waiting for it; a provider's error is its own affair."""
+        """Have something done without waiting for it; where it fails, the run's end does it."""
 
         async def quietly() -> None:
-            with suppress(ProviderError):
+            with suppress(ProviderError, PaymentError, StateError, RunPaused):
                 await going
 
         errand = asyncio.create_task(quietly())
@@ -546,7 +600,10 @@ class Attempts:
             await asyncio.gather(*self._errands, return_exceptions=True)
 
     async def _carry(self, rail: Rail, message: Message) -> None:
-        await rail.finish(await self._provider(message.provider).carry(message))
+        provider = self._provider(message.provider)
+        async with within(CARRY_SECONDS, lambda s: Unavailable(f"took no message in {s:g} s")):
+            answer = await provider.carry(message)
+        await rail.finish(answer)
 
     def _provider(self, name: str) -> Provider:
         provider = self._means.providers.get(name)
@@ -573,6 +630,10 @@ def _only_its_errors(offer: Offer) -> Iterator[None]:
     except Exception as odd:
         why = f"its answer made no sense ({type(odd).__name__}: {odd})"
         raise ProtocolBroken(why, provider=offer.label, unknown=True) from odd
+
+
+def _no_answer(offer: Offer) -> Unavailable:
+    return Unavailable("does not say what became of it", provider=offer.label)
 
 
 def _at_most(task: Task, offer: Offer) -> Money:

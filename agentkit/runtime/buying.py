@@ -50,8 +50,12 @@ class Buyer:
 
     @property
     def stopping(self) -> asyncio.Event:
-        """Set, it has nothing more bought."""
+        """Set, it has nothing more bought, and leaves what can be found again."""
         return self._attempts.stopping
+
+    def open_nothing_more(self) -> None:
+        """Let what is under way come to its end, and begin nothing else: the run has failed."""
+        self._attempts.closing = True
 
     async def buy(self, want: Want) -> tuple[Artifact, ...]:
         """Return the verified outputs of a purchase, paid for and journalled.
@@ -89,11 +93,11 @@ class Buyer:
     async def _obtain(self, want: Want, offers: Iterable[Offer], *, hedge: bool) -> Delivery:
         """Return a verified delivery of a purchase, from the first provider that gives one."""
         past = self._attempts.past(want.purchase)
-        forgiven = past.uncertain + len(past.open) if self._rebuy else 0
         for attempt in list(past.open.values()):
             delivery = await self._attempts.reattach(want, attempt)
             if delivery is not None:
                 return delivery
+        forgiven = past.uncertain if self._rebuy else 0
         self._check_unknown(want, forgiven)
         reasons: list[str] = []
         for offer in offers:
@@ -126,7 +130,8 @@ class Buyer:
             if hedge
             else self._attempts.deliver(want, offer, asyncio.Event())
         )
-        self._hedges.took(want.node.name, delivery.seconds)
+        if delivery.seconds:  # one that was taken up again says nothing
+            self._hedges.took(want.node.name, delivery.seconds)
         return delivery
 
     def _ordered(self, offers: Sequence[Offer]) -> list[Offer]:
@@ -172,7 +177,7 @@ class Buyer:
             other = await self._if_slow(want, offer, first, begun)
             if other:
                 self._hedges.extra += 1
-                second = self._attempts.deliver(want, other, asyncio.Event())
+                second = self._attempts.deliver(want, other, asyncio.Event(), extra=True)
                 racing.add(asyncio.create_task(second))
             async for task in _as_they_end(racing):
                 if not task.cancelled() and task.exception() is None:
@@ -209,9 +214,8 @@ class Buyer:
 
     async def _redundant(self, want: Want, check: Redundant) -> tuple[Artifact, ...]:
         """Buy several replicas, each from another provider; pay those that agree."""
-        by_label = {offer.label: offer for offer in reversed(self._ordered(want.planned.offers))}
-        fresh = deque(reversed(by_label.values()))
         replicas = [self._replica(want, number) for number in range(check.of)]
+        fresh = deque(self._untouched(want, replicas))
         tasks = {
             asyncio.create_task(self._obtain(replica, _taken_from(fresh), hedge=False))
             for replica in replicas
@@ -243,6 +247,14 @@ class Buyer:
             )
         return outputs
 
+    def _untouched(self, want: Want, replicas: Sequence[Want]) -> list[Offer]:
+        """Return one offer of each provider node that no replica is at, after a resume either."""
+        taken = {a.label for r in replicas for a in self._attempts.past(r.purchase).open.values()}
+        by_label: dict[str, Offer] = {}
+        for offer in self._ordered(want.planned.offers):
+            by_label.setdefault(offer.label, offer)
+        return [offer for label, offer in by_label.items() if label not in taken]
+
     def _replica(self, want: Want, number: int) -> Want:
         purchase = purchase_id(self._attempts.run, want.node.name, want.item, number)
         return replace(want, purchase=purchase)
@@ -259,7 +271,7 @@ class Buyer:
             if not isinstance(wrong, RunPaused) or wrong.uncertain:
                 return wrong
         if self.stopping.is_set():
-            return stopped[0]
+            return stopped[0] if stopped else self._attempts.pause("it was asked to stop")
         for delivery in deliveries:
             await self._attempts.refuse(delivery, "no replicas agree", blame=False)
         votes = f"{len(deliveries)} of {check.of} replicas of {want.node.name!r} came"

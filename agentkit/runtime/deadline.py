@@ -10,6 +10,9 @@ from functools import cached_property
 
 from agentkit.market.plan import Plan
 
+SHORTEST = 1e-3
+"""Seconds a node takes, whatever its ETA says."""
+
 
 class Deadline:
     """When a run has to end; told once by the wall clock, then kept by one that never jumps."""
@@ -24,6 +27,12 @@ class Deadline:
         """Seconds that are left, None without a deadline."""
         return None if self._at is None else self._at - time.monotonic()
 
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is left."""
+        left = self.left
+        return left is not None and left <= 0
+
     def share(self, node: str) -> float | None:
         """Return the seconds one try of a node may take, None without a deadline.
 
@@ -32,13 +41,13 @@ class Deadline:
         left = self.left
         if left is None:
             return None
-        own = self._plan.node(node).eta
+        own = max(self._plan.node(node).eta, SHORTEST)
         return max(0.0, left * own / self._ahead[node])
 
     @cached_property
     def _ahead(self) -> dict[str, float]:
         """The longest time from the start of each node to the end of the run, as planned."""
-        etas = {planned.name: max(planned.eta, 1e-3) for planned in self._plan.nodes}
+        etas = {planned.name: max(planned.eta, SHORTEST) for planned in self._plan.nodes}
         after = dict.fromkeys(etas, 0.0)
         for node in reversed(self._plan.graph.nodes):
             ahead = etas[node.name] + after[node.name]

@@ -20,6 +20,7 @@ from agentkit.errors import (
     RunPaused,
     StateError,
     StoreUnavailable,
+    TimedOut,
     WrongInput,
 )
 from agentkit.graph.nodes import LocalNode, Node, PaidNode, SourceNode, SplitNode
@@ -42,6 +43,8 @@ T = TypeVar("T")
 
 A_LONG_TIME = 10 * 365 * 86_400.0
 """Seconds after which a run without a deadline is looked at."""
+
+CANCELLED_FROM_INSIDE = "it was cancelled by itself, or by something it called"
 
 CANCEL_POLL = 0.5
 """Seconds between looks for another process's request to cancel."""
@@ -68,16 +71,18 @@ class Execution:
         self._outputs: dict[str, tuple[Artifact, ...]] = {}
         self._here = Crew(HERE_AT_ONCE, self._do_here, self._settle_idle)
         self._threads = Threads()
-        self._live: dict[asyncio.Task[None], str] = {}
+        self._live: dict[asyncio.Task[bool], str] = {}
         self._unsaved: list[_Ended] = []
         self._saving = 0
         self._idle = asyncio.Event()
         self._paused: RunPaused | None = None
-        self._cancelled = False
+        self._cancelled = self._leaving = False
         self.changed = asyncio.Event()
 
     def _tell(self) -> None:
+        """Wake whoever waits for a change; each waits for its own next one."""
         self.changed.set()
+        self.changed = asyncio.Event()
 
     # -- the whole -------------------------------------------------------------------------------
 
@@ -93,6 +98,7 @@ class Execution:
             await self._buyer.settle_errands()
             await self._end()
         finally:
+            self._leaving = True
             watch.cancel()
             alarm.cancel()
             self._here.stop()
@@ -124,6 +130,7 @@ class Execution:
 
     def _halt(self) -> None:
         """Have nothing more bought, and wait for no user's function: it may never return."""
+        self._leaving = True
         self._buyer.stopping.set()
         self._here.stop()
 
@@ -134,6 +141,8 @@ class Execution:
     def _begin(self) -> None:
         ended = self.state.done.keys() | self.state.skipped.keys()
         for name in ended:
+            for parent in self._graph.parents[name]:
+                self._unread[parent] -= 1
             for child in self._children[name]:
                 self._waiting[child] -= 1
         for node in self._graph.nodes:
@@ -158,14 +167,15 @@ class Execution:
         parents = self._graph.parents[node.name]
         return next((parent for parent in parents if parent in self.state.skipped), "")
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[bool]) -> None:
         name = self._live.pop(task)
-        if not task.cancelled():
-            error = task.exception()
-            if error is not None:
-                self._failed(name, error)
-            elif name in self.state.done:
-                self._release(name)
+        if task.cancelled():
+            if not self._leaving:
+                self._failed(name, RuntimeError(CANCELLED_FROM_INSIDE))
+        elif error := task.exception():
+            self._failed(name, error)
+        elif task.result():
+            self._release(name)
         self._settle_idle()
 
     def _failed(self, name: str, error: BaseException) -> None:
@@ -176,6 +186,7 @@ class Execution:
             self._pause(RunPaused(self.state.run, why, self._command))
         else:
             self.state.apply(_failure(name, error))
+            self._buyer.open_nothing_more()
 
     def _release(self, name: str) -> None:
         """Start what waited for a node alone; its outputs are durable."""
@@ -207,8 +218,8 @@ class Execution:
         elif state.settled == len(self._graph.nodes):
             await self._cancel_open("another attempt delivered")
             await self._record(e.RunFinished(outcome="done"), release=True)
-        elif self._paused:
-            why = self._paused
+        else:
+            why = self._paused or RunPaused(state.run, "it came to no end", self._command)
             uncertain = why.uncertain or bool(state.unresolved)
             command = why.command if why.uncertain == uncertain else ""
             paused = e.RunPaused(why=why.why, uncertain=uncertain, command=command)
@@ -224,7 +235,7 @@ class Execution:
         await self._means.journal.commit(work)
         for event in events:
             self.state.apply(event)
-        self.changed.set()
+        self._tell()
 
     async def _cancel_open(self, why: str) -> None:
         for purchase in self.state.purchases.values():
@@ -234,8 +245,11 @@ class Execution:
 
     async def _watch_for_cancel(self) -> None:
         run, journal = self.state.run, self._means.journal
-        while not await journal.commit(lambda tx: tx.get(r.CancelRequest, run)):  # noqa: ASYNC110
+        asked = None
+        while not asked:
             await asyncio.sleep(CANCEL_POLL)  # the request is another process's
+            with suppress(StateError):  # the next look may find the file well again
+                asked = await journal.commit(lambda tx: tx.get(r.CancelRequest, run))
         self.cancel()
 
     # -- nodes on this machine -------------------------------------------------------------------
@@ -254,6 +268,10 @@ class Execution:
             if outputs[0].size > INLINE_BYTES or len(outputs) > 1:
                 outputs = await self._means.put(outputs)
             self._save(node.name, outputs)
+        except asyncio.CancelledError:
+            if self._leaving:
+                raise
+            self._failed(node.name, RuntimeError(CANCELLED_FROM_INSIDE))
         except Exception as wrong:  # noqa: BLE001  # as above
             self._failed(node.name, wrong)
 
@@ -324,7 +342,7 @@ class Execution:
                 if outputs and self._unread[name]:
                     self._outputs[name] = outputs
                 self._release(name)
-        self.changed.set()
+        self._tell()
         self._settle_idle()
 
     # -- inputs ----------------------------------------------------------------------------------
@@ -350,12 +368,14 @@ class Execution:
 
     # -- bought nodes and conditions ---------------------------------------------------------------
 
-    async def _buy_node(self, node: Bought) -> None:
+    async def _buy_node(self, node: Bought) -> bool:
+        """Do a node that providers do; returns whether its end is recorded already."""
         if await self._ruled_out(node):
-            return
+            return False
         outputs = await self._paid.do(node, await self._inputs(node))
         if outputs is not None:
             self._save(node.name, await self._means.put(outputs))
+        return outputs is None
 
     async def _ruled_out(self, node: Node) -> bool:
         """Whether a condition keeps a node from being done, which is then recorded."""
@@ -401,8 +421,8 @@ def _record_ends(
 
 
 def _may_pass(wrong: BaseException) -> bool:
-    """Whether trying again may help: errors of ours say what is wrong, except that of a store."""
-    return not isinstance(wrong, AgentKitError) or isinstance(wrong, StoreUnavailable)
+    """Whether trying again may help: most errors of ours say what will stay wrong."""
+    return not isinstance(wrong, AgentKitError) or isinstance(wrong, StoreUnavailable | TimedOut)
 
 
 async def _within(seconds: float | None, making: Awaitable[T]) -> T:

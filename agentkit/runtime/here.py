@@ -85,7 +85,8 @@ async def call(
     if _is_async(fn):
         return _promised(node, await fn(*inputs.values()))
     arguments = list(inputs.values())
-    return await threads.call(lambda: _promised(node, fn(*arguments)))
+    run = threads.call if node.timeout is None else threads.call_alone
+    return await run(lambda: _promised(node, fn(*arguments)))
 
 
 _is_async = lru_cache(maxsize=1024)(iscoroutinefunction)

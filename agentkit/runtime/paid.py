@@ -14,19 +14,24 @@ from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.events import Produced
 from agentkit.journal.runstate import RunState
-from agentkit.market.attempt import purchase_id
+from agentkit.market.attempt import Result, purchase_id
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Event, Transaction, Verifier
 from agentkit.market.task import Task
+from agentkit.market.value import digest_of
+from agentkit.money import Asset
 from agentkit.runtime import resolve
 from agentkit.runtime.approve import Question
 from agentkit.runtime.attempts import MOST_LANES
 from agentkit.runtime.buying import Buyer
 from agentkit.runtime.means import Means
-from agentkit.runtime.verifiers import verifiers_of
+from agentkit.runtime.verifiers import judge, verifiers_of
 from agentkit.runtime.want import Want
 
 Bought = InferNode | TrainNode | SqlNode
+
+NOTHING = Asset.named("USDC").zero()
+"""The price of what is not bought again."""
 
 
 class Paid:
@@ -61,7 +66,7 @@ class Paid:
         self, node: Bought, task: Task, item: int | None, verifiers: tuple[Verifier, ...]
     ) -> tuple[Artifact, ...]:
         """Buy what is wanted once, or take what the same task came to before."""
-        cached_as = task.digest if node.cache else ""
+        cached_as = _cache_key(node, task) if node.cache else ""
 
         def done(outputs: tuple[Produced, ...], receipts: tuple[Receipt, ...]) -> Event:
             fields: dict[str, Any] = {
@@ -73,7 +78,7 @@ class Paid:
             }
             return e.NodeDone(**fields) if item is None else e.ItemDone(item=item, **fields)
 
-        known = await self._reused(task, done) if cached_as else None
+        known = await self._reused(cached_as, task, verifiers, done) if cached_as else None
         if known is None:
             planned = self._state.planned.node(node.name)
             purchase = purchase_id(self._state.run, node.name, item)
@@ -83,15 +88,25 @@ class Paid:
         return known
 
     async def _reused(
-        self, task: Task, done: Callable[[tuple[Produced, ...], tuple[Receipt, ...]], Event]
+        self,
+        cached_as: str,
+        task: Task,
+        verifiers: tuple[Verifier, ...],
+        done: Callable[[tuple[Produced, ...], tuple[Receipt, ...]], Event],
     ) -> tuple[Artifact, ...] | None:
-        """Take the outputs of an equal task that some run of this wallet paid for; None: none."""
-        found = await self._means.journal.commit(lambda tx: tx.get(r.Reusable, task.digest))
+        """Take the outputs of an equal task that some run of this wallet paid for; None: none.
+
+        They are verified again: a function that decided then may say something else by now.
+        """
+        found = await self._means.journal.commit(lambda tx: tx.get(r.Reusable, cached_as))
         if found is None:
             return None
         try:
             outputs = await self._means.get_all(found.outputs)
         except StoreUnavailable:
+            return None
+        as_result = Result(outputs, {}, NOTHING)
+        if (await judge(verifiers, task, as_result)).outcome != "pass":
             return None
         event = done(found.outputs, ())
         await self._means.journal.commit(lambda tx: tx.append(self._state.run, event))
@@ -167,7 +182,8 @@ class Paid:
         """Have somebody agree to a node that needs it; raises RunPaused without a yes."""
         planned = self._state.planned.node(node.name)
         amount, approval = planned.at_most, self._means.approval
-        if amount is None or node.name in self._state.approved:
+        agreed = self._state.approved.get(node.name)
+        if amount is None or (agreed is not None and amount <= agreed):
             return
         if not approval.concerns(amount, marked=node.approve):
             return
@@ -194,6 +210,12 @@ class Paid:
         await self._means.journal.commit(work)
         self._state.apply(event)
         self._told()
+
+
+def _cache_key(node: Bought, task: Task) -> str:
+    """Return what must be equal for a result to be taken again: the task, and how it was got."""
+    checks = [check.model_dump_json() for check in node.verify]
+    return digest_of("cache", task.digest, node.privacy, *checks)
 
 
 async def _all_or_worst_error(lanes: list[Coroutine[Any, Any, None]]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, overload
 
 from agentkit.artifacts import Artifact
 from agentkit.errors import (
+    ConfigError,
     OverBudget,
     RunFailed,
     RunNotFound,
@@ -136,8 +137,7 @@ class Run:
         """Yield every event of the run from its first; a slow reader holds nothing back."""
         position = 0
         while True:
-            self._execution.changed.clear()
-            ended = self._task.done()
+            changed, ended = self._execution.changed, self._task.done()
             events = await self._means.journal.events(self.id, position, 500)
             for position, event in events:  # noqa: B007  # it is where to go on from
                 for part in event.parts():
@@ -146,7 +146,7 @@ class Run:
                 continue
             if ended:
                 return
-            waiter = asyncio.ensure_future(self._execution.changed.wait())
+            waiter = asyncio.ensure_future(changed.wait())
             await asyncio.wait([waiter, self._task], return_when=asyncio.FIRST_COMPLETED)
             waiter.cancel()
 
@@ -220,9 +220,7 @@ async def start(means: Means, plan: Plan) -> Run:
     verifier is not installed) with nothing spent.
     """
     plan.graph.adopt(None)
-    for node in plan.graph.nodes:
-        if isinstance(node, PaidNode) and node.verify:
-            verifiers_of(plan.graph.checks(node.name))
+    _check_means(means, plan)
     run = f"r{secrets.token_hex(4)}"
     started = e.RunStarted(plan=plan)
     lease = means.journal.lease(run)
@@ -270,6 +268,7 @@ async def resume(
         if not ending:
             frozen = (plan or state.planned).graph
             frozen.adopt(graph, {node.name for node in frozen.nodes} - state.done.keys())
+            _check_means(means, plan or state.planned)
         events = [
             e.RunResumed(plan=plan),
             *([e.BudgetRaised(budget=budget)] if budget else ()),
@@ -296,9 +295,23 @@ async def resume(
     return Run(means, execution, lease)
 
 
+def _check_means(means: Means, plan: Plan) -> None:
+    """Raise ConfigError for a verifier or a rail that the plan needs and is not set up."""
+    for node in plan.graph.nodes:
+        if isinstance(node, PaidNode) and node.verify:
+            verifiers_of(plan.graph.checks(node.name))
+    for planned in plan.nodes:
+        for offer in planned.offers if planned.offer else ():
+            if offer.rail not in means.rails:
+                raise ConfigError(
+                    f"node {planned.name!r} is to be paid by {offer.rail!r}, which is not set up",
+                    hint="open the agent with the settings the plan was made with, or plan again",
+                )
+
+
 def _approvals(plan: Plan, state: RunState, names: Sequence[str]) -> list[Event]:
     """Return that the user agreed to nodes; raises PlanError for one that there is not."""
-    amounts = {name: plan.node(name).at_most for name in names if name not in state.approved}
+    amounts = {name: plan.node(name).at_most for name in names}
     return [e.Approved(node=n, amount=a, by="resume") for n, a in amounts.items() if a]
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
@@ -56,6 +57,18 @@ class Threads:
             self._loop.call_later(SWEEP, self._sweep)
         return future
 
+    def call_alone(self, function: Callable[[], T]) -> asyncio.Future[T]:
+        """Run `function` in a thread of its own at once: nobody waits for it without end."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._open += 1
+
+        def work() -> None:
+            self._settled.append(_run(_Call(function, future)))
+            self._wake()
+
+        threading.Thread(target=work, name="agentkit-local", daemon=True).start()
+        return future
+
     def close(self) -> None:
         """Let the threads end when they are through with what was queued."""
         for _ in self._threads:
@@ -72,7 +85,7 @@ class Threads:
                 self._wake()
 
     def _wake(self) -> None:
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):  # the loop was closed, and nobody waits
             self._loop.call_soon_threadsafe(self._resolve)
 
     def _sweep(self) -> None:
@@ -94,9 +107,13 @@ class Threads:
 
 
 def _run(call: _Call) -> _Settled:
+    if call.future.done():  # it was given up while it waited for a thread
+        return _Settled(call.future, None, None)
     try:
         return _Settled(call.future, call.function(), None)
-    except (StopIteration, KeyboardInterrupt, SystemExit) as wrong:
+    except StopIteration as wrong:  # which no future takes
         return _Settled(call.future, None, RuntimeError(f"the function raised {wrong!r}"))
     except Exception as wrong:  # noqa: BLE001  # raised again where it is awaited
         return _Settled(call.future, None, wrong)
+    except BaseException as wrong:  # noqa: BLE001  # it must not end the thread, or the process
+        return _Settled(call.future, None, RuntimeError(f"the function raised {wrong!r}"))

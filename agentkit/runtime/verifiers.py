@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from inspect import iscoroutinefunction
 from typing import Any
 
 from agentkit.artifacts import Artifact, Json
@@ -49,12 +50,16 @@ class FunctionVerifier:
     async def verify(self, task: Task, result: Result, evidence: Evidence) -> Verdict:
         name = getattr(self.function, "__name__", "the function")
         try:
-            answer = await asyncio.to_thread(self.function, *result.outputs)
+            if iscoroutinefunction(self.function):
+                answer = await self.function(*result.outputs)
+            else:
+                answer = await asyncio.to_thread(self.function, *result.outputs)
         except Exception as wrong:  # noqa: BLE001  # users' functions may raise anything
             return Verdict(outcome="unsure", reason=f"{name} raised {wrong!r}")
-        if answer is True:
-            return PASS
-        return Verdict(outcome="fail", reason=f"{name} returned {answer!r}")
+        if not isinstance(answer, bool):
+            why = f"{name} returned {answer!r}, neither True nor False"
+            return Verdict(outcome="unsure", reason=why)
+        return PASS if answer else Verdict(outcome="fail", reason=f"{name} returned False")
 
 
 def verifiers_of(
@@ -96,7 +101,11 @@ async def judge(verifiers: Iterable[Verifier], task: Task, result: Result) -> Ve
     for verifier in verifiers:
         if not verifier.accepts(result.evidence):
             return Verdict(outcome="unsure", reason="its verifier cannot tell from such evidence")
-        verdict = await verifier.verify(task, result, result.evidence)
+        try:
+            verdict = await verifier.verify(task, result, result.evidence)
+        except Exception as wrong:  # noqa: BLE001  # another package's verifier
+            why = f"{type(verifier).__name__} raised {wrong!r}"
+            return Verdict(outcome="unsure", reason=why)
         if verdict.outcome != "pass":
             return verdict
     return PASS

@@ -237,7 +237,7 @@ async def test_a_marked_node_is_bought_once_somebody_agreed(tmp_path: Path) -> N
         (question,) = asked
         assert (question.node, question.amount) == ("ask", run.plan.node("ask").at_most)
         assert "may infer node 'ask' of 'asking' cost up to" in str(question)
-        assert run.status.approved == {"ask"}
+        assert run.status.approved == {"ask": question.amount}
 
 
 @pytest.mark.parametrize("answer", [False, None, "yes", 1])
