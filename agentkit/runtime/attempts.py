@@ -170,6 +170,7 @@ class Attempts:
         offer, attempt, result = delivery.offer, delivery.attempt, delivery.result
         try:
             with _only_its_errors(offer):
+                result.digest  # noqa: B018  # what has none is no result
                 verify.check(want.node, offer, attempt, result)
         except BadOutput as wrong:
             await self.refuse(delivery, str(wrong))

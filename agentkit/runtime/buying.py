@@ -12,6 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TypeVar
 
 from agentkit.artifacts import Artifact
@@ -217,7 +218,9 @@ class Buyer:
         replicas = [self._replica(want, number) for number in range(check.of)]
         fresh = deque(self._untouched(want, replicas))
         tasks = {
-            asyncio.create_task(self._obtain(replica, _taken_from(fresh), hedge=False))
+            asyncio.create_task(
+                self._obtain(replica, chain(_taken_from(fresh), self._own(replica)), hedge=False)
+            )
             for replica in replicas
         }
         deliveries: list[Delivery] = []
@@ -254,6 +257,11 @@ class Buyer:
         for offer in self._ordered(want.planned.offers):
             by_label.setdefault(offer.label, offer)
         return [offer for label, offer in by_label.items() if label not in taken]
+
+    def _own(self, replica: Want) -> list[Offer]:
+        """Return the offers of provider nodes that a replica is at, should it have to ask again."""
+        mine = {attempt.label for attempt in self._attempts.past(replica.purchase).open.values()}
+        return [offer for offer in replica.planned.offers if offer.label in mine]
 
     def _replica(self, want: Want, number: int) -> Want:
         purchase = purchase_id(self._attempts.run, want.node.name, want.item, number)
