@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentkit.artifacts import Json
+from agentkit.artifacts import Json, Text
 from agentkit.graph.builder import JobGraph
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.graph.refs import Ref
@@ -38,6 +38,7 @@ from agentkit.journal.memory import MemoryJournal
 from agentkit.market.allowance import Allowance
 from agentkit.market.plan import Plan
 from agentkit.market.seams import Provider, Rail
+from agentkit.market.task import Task
 from agentkit.memory.local import LocalStore
 from agentkit.payments.budget import Budget
 from agentkit.planner.planner import Market, Wish, make_plan
@@ -159,6 +160,11 @@ def paid_graph(parents: Parents) -> FrozenGraph:
     return graph.freeze()
 
 
+def short_answer(task: Task) -> Text:
+    """Answer as briefly as a number: words would grow from layer to layer."""
+    return Text.of(task.digest[:6].encode())
+
+
 @dataclass(frozen=True)
 class Bench:
     """What is measured: a graph of some kind on some store."""
@@ -175,7 +181,9 @@ class Bench:
         providers: dict[str, Provider] = {}
         rails: dict[str, Rail] = {}
         if paid:
-            providers = {"toy": FakeProvider("toy", home / "toy", lanes=64)}
+            provider = FakeProvider("toy", home / "toy", lanes=64)
+            provider.answer = short_answer
+            providers = {"toy": provider}
             rails = {"toy": ToyRail()}
         market = Market(NETWORK, providers, rails, allowance, WALLET, home)
         plan = await make_plan(self.frozen, market, Wish())

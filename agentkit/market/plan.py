@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -100,11 +101,15 @@ class Plan(Value):
 
     def node(self, name: str) -> PlannedNode:
         """Return a node's place in the plan; raises PlanError for an unknown name."""
-        for planned in self.nodes:
-            if planned.name == name:
-                return planned
-        names = ", ".join(planned.name for planned in self.nodes)
-        raise PlanError(f"the plan has no node {name!r}", hint=f"name one of: {names}")
+        planned = self._by_name.get(name)
+        if planned is None:
+            names = ", ".join(list(self._by_name)[:20])
+            raise PlanError(f"the plan has no node {name!r}", hint=f"name one of: {names}")
+        return planned
+
+    @cached_property
+    def _by_name(self) -> dict[str, PlannedNode]:
+        return {planned.name: planned for planned in self.nodes}
 
     def explain(self, name: str) -> str:
         """Return every offer there was for a node, and what became of it."""

@@ -57,6 +57,7 @@ class FakeProvider:
 
     `folder` holds one file per attempt it executed and a log line per execution; `fault` may
     return an error to raise instead of answering; `before` and `after` the work is counted.
+    `answer` is what it delivers for a task.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class FakeProvider:
         }
         self.before: Fault = lambda task, attempt: None
         self.after: Fault = lambda task, attempt: None
-        self._answers: dict[str, Result] = {}
+        self.answer: Callable[[Task], Artifact] = answer
         folder.mkdir(parents=True, exist_ok=True)
 
     # -- what tests ask --------------------------------------------------------------------------
@@ -162,7 +163,7 @@ class FakeProvider:
     def _execute(self, task: Task, attempt: Attempt) -> None:
         with (self._folder / "executions.log").open("a") as log:
             log.write(attempt.id + "\n")
-        output = answer(task)
+        output = self.answer(task)
         usage = dict(task.load.expected)
         document = {
             "kind": output.kind,
