@@ -77,6 +77,7 @@ class Attempts:
         self._rebuy = rebuy
         self._funding: dict[str, asyncio.Lock] = {}
         self._lanes: dict[str, asyncio.Semaphore] = {}
+        self._beyond: dict[str, int] = {}
         self._errands: set[asyncio.Task[None]] = set()
         self._left = {attempt.id: attempt for attempt in state.unfinished}
         self.stopping = asyncio.Event()
@@ -243,11 +244,17 @@ class Attempts:
             lanes = min(max(offer.lanes, 1), MOST_LANES)
             taken = sum(attempt.label == offer.label for attempt in self._left.values())
             self._lanes[offer.label] = asyncio.Semaphore(max(lanes - taken, 0))
+            self._beyond[offer.label] = max(taken - lanes, 0)  # delivered, and not yet settled
         return self._lanes[offer.label]
 
     def _free_lane(self, attempt: Attempt) -> None:
-        if self._left.pop(attempt.id, None) and attempt.label in self._lanes:
-            self._lanes[attempt.label].release()
+        label = attempt.label
+        if not self._left.pop(attempt.id, None) or label not in self._lanes:
+            return
+        if self._beyond[label]:
+            self._beyond[label] -= 1
+        else:
+            self._lanes[label].release()
 
     async def _open(self, want: Want, offer: Offer, attempt: Attempt, *, extra: bool) -> Payment:
         """Reserve an attempt everywhere and journal it; from here on it may be sent."""

@@ -225,6 +225,7 @@ def test_a_run_survives_kills_at_random_moments(tmp_path: Path, shape: str) -> N
         f" {max(witness.firsts):.3f} s at worst of {len(witness.firsts)}"
     )
     assert witness.node.highest == AT_ONCE[shape]
+    assert not witness.node.count("refused")
     assert max(witness.firsts) < LONGEST
 
 

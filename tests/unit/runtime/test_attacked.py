@@ -301,3 +301,48 @@ async def test_a_request_to_cancel_is_heard_after_a_look_that_failed(tmp_path: P
         await real(lambda tx: tx.append(e.WALLET, e.CancelAsked(run=run.id)))
         with pytest.raises(RunFailed, match="was cancelled"):
             await run.result()
+
+
+async def test_more_left_attempts_than_lanes_open_no_more_lanes(tmp_path: Path) -> None:
+    """What was delivered and not settled is open too: twice as many as lanes were let through."""
+    one = Counting("one", tmp_path / "one", lanes=2)
+    rail = Stuck()
+    async with toy(tmp_path, one=one, rail=rail) as market:
+        graph = JobGraph("wide")
+        for number in range(12):
+            graph.infer(f"n{number}", model="m", prompt=f"{number}")
+        run = await runs.start(market.means, await market.plan(graph))
+        await until(lambda: sum(len(p.open) for p in run.status.purchases.values()) > 3)
+        await run.stop()
+        rail.stuck = False
+        result = await (await runs.resume(market.means, run.id)).result()
+        assert len(result.receipts) == 12
+        assert one.highest == 2
+
+
+class Counting(FakeProvider):
+    """Counts how many tasks it is at, at once."""
+
+    now = highest = 0
+
+    async def submit(
+        self, task: Task, offer: Offer, attempt: Attempt, payment: Payment
+    ) -> JobStatus:
+        self.now += 1
+        self.highest = max(self.highest, self.now)
+        try:
+            await asyncio.sleep(0.03)
+        finally:
+            self.now -= 1
+        return await super().submit(task, offer, attempt, payment)
+
+
+class Stuck(ToyRail):
+    """Settles nothing for as long as it is told, which leaves what was delivered open."""
+
+    stuck = True
+
+    def settle(self, tx: Any, attempt: Attempt, result: Result) -> Any:
+        if self.stuck:
+            raise ak.PaymentError("not now")
+        return super().settle(tx, attempt, result)
