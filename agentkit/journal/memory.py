@@ -12,7 +12,6 @@ from typing import Any
 
 from agentkit.journal.fold import fold
 from agentkit.journal.journal import Journal
-from agentkit.journal.lease import Lease
 from agentkit.journal.store import Row, genesis, row_of
 from agentkit.journal.verify import MemoryRecords
 from agentkit.market.seams import Event, R, Record
@@ -49,9 +48,6 @@ class MemoryJournal(Journal):
     async def events(self, stream: str, after: int, most: int) -> list[tuple[int, Event]]:
         written = islice(self.streams.get(stream, ()), after, after + most if most >= 0 else None)
         return [(number, event) for number, (_, event) in enumerate(written, after + 1)]
-
-    def lease(self, run: str) -> Lease:
-        return Lease(self.home / "leases", run)
 
     async def check(self) -> int:
         return sum(map(len, self.streams.values()))

@@ -11,7 +11,7 @@ from agentkit.journal import events as e
 from agentkit.journal.events import Produced
 from agentkit.market.attempt import Attempt
 from agentkit.market.offer import Offer
-from agentkit.market.plan import Plan
+from agentkit.market.plan import Plan, PlannedNode
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Event
 from agentkit.money import Money
@@ -91,6 +91,14 @@ class RunState:
             if attempt.node not in self.done
             and attempt.item not in self.items.get(attempt.node, ())
         ]
+
+    def rest_of(self, planned: PlannedNode) -> int:
+        """Return the units that what is left of a planned node can come to."""
+        ended = planned.name in self.done or planned.name in self.skipped
+        if planned.at_most is None or ended:
+            return 0
+        left = planned.items - len(self.items.get(planned.name, ()))
+        return planned.at_most.units * max(left, 0) // planned.items
 
     @property
     def settled(self) -> int:

@@ -172,11 +172,11 @@ class Tx:
     def __init__(self, db: sqlite3.Connection, path: Path | str) -> None:
         self._db, self._path = db, path
         self._now = time.time()
-        self._heads: dict[str, tuple[int, bytes]] = {}
-        self._forget()
+        self.forget()
 
-    def _forget(self) -> None:
-        self._heads.clear()
+    def forget(self) -> None:
+        """Forget what was gathered and read: the database is, or went back to, where it was."""
+        self._heads: dict[str, tuple[int, bytes]] = {}
         self._rows: list[tuple[str | int | bytes, ...]] = []
         self._records: dict[tuple[type[Record], str], Record | None] = {}
         self._changed: set[tuple[type[Record], str]] = set()
@@ -185,10 +185,6 @@ class Tx:
     @property
     def now(self) -> float:
         return self._now
-
-    def undone(self) -> None:
-        """Forget what was gathered and read: the database went back to where it was."""
-        self._forget()
 
     def flush(self) -> None:
         """Write what was gathered."""

@@ -131,7 +131,7 @@ def _apart(db: sqlite3.Connection, tx: Tx, work: Callable[[Tx], Any]) -> Any:
         raise
     except Exception as wrong:  # noqa: BLE001  # the caller gets it; the thread must live on
         db.execute("rollback to work")
-        tx.undone()
+        tx.forget()
         outcome = wrong
     db.execute("release work")
     return outcome

@@ -36,7 +36,6 @@ from agentkit.journal.kept import keep
 from agentkit.journal.runstate import Purchase, RunState
 from agentkit.market.attempt import Attempt, Evidence, JobStatus, Message, Payment, Result
 from agentkit.market.offer import Offer, charge
-from agentkit.market.plan import PlannedNode
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Event, Provider, Rail, Transaction
 from agentkit.market.task import Task, TaskSpec
@@ -304,7 +303,7 @@ class Attempts:
             return
         if not self._rebuy and (budget is None or self.past(attempt.purchase).uncertain):
             if spare:
-                raise OverBudget("hold", attempt.at_most, left)
+                raise OverBudget("hold", attempt.at_most, left or attempt.at_most.asset.zero())
             return
         ledger.hold(tx, self.run, Money(missing, attempt.at_most.asset), budget)
 
@@ -312,15 +311,8 @@ class Attempts:
         """Return the units of the hold that an extra attempt has to leave to the planned ones."""
         if not extra:
             return 0
-        units = sum(self._still(node) for node in self._state.planned.nodes)
+        units = sum(map(self._state.rest_of, self._state.planned.nodes))
         return max(0, units - sum(attempt.at_most.units for attempt in self._state.unfinished))
-
-    def _still(self, node: PlannedNode) -> int:
-        """Return the units that what is left of a node can come to."""
-        if node.at_most is None or node.name in self._state.done:
-            return 0
-        left = node.items - len(self._state.items.get(node.name, ()))
-        return node.at_most.units * max(left, 0) // node.items
 
     async def _confirm(self, want: Want, offer: Offer) -> None:
         """Hear the offer again before money is locked up for its provider node."""
@@ -372,7 +364,7 @@ class Attempts:
             chosen = node.offer and (node.offer.rail, node.offer.payee) == (offer.rail, offer.payee)
             mine = chosen or node.name == offer.node  # where an alternate steps in
             if mine:
-                units += self._still(node)
+                units += self._state.rest_of(node)
         units -= sum(
             attempt.at_most.units
             for purchase in self._state.purchases.values()

@@ -19,7 +19,6 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Event, Transaction, Verifier
 from agentkit.market.task import Task
 from agentkit.market.value import digest_of
-from agentkit.money import Asset
 from agentkit.runtime import resolve
 from agentkit.runtime.approve import Question
 from agentkit.runtime.attempts import MOST_LANES
@@ -29,9 +28,6 @@ from agentkit.runtime.verifiers import judge, verifiers_of
 from agentkit.runtime.want import Want
 
 Bought = InferNode | TrainNode | SqlNode
-
-NOTHING = Asset.named("USDC").zero()
-"""The price of what is not bought again."""
 
 
 class Paid:
@@ -105,12 +101,10 @@ class Paid:
             outputs = await self._means.get_all(found.outputs)
         except StoreUnavailable:
             return None
-        as_result = Result(outputs, {}, NOTHING)
+        as_result = Result(outputs, {}, self._state.planned.price.asset.zero())
         if (await judge(verifiers, task, as_result)).outcome != "pass":
             return None
-        event = done(found.outputs, ())
-        await self._means.journal.commit(lambda tx: tx.append(self._state.run, event))
-        self._state.apply(event)
+        await self._record(done(found.outputs, ()))
         return outputs
 
     def _verifiers(self, node: Bought) -> tuple[Verifier, ...]:

@@ -157,7 +157,14 @@ class Run:
 
     async def raise_budget(self, budget: Money) -> None:
         """Let the run come to `budget` in all; raises OverBudget when that is less than held."""
-        await raise_budget(self._means, self.status, budget)
+        event = e.BudgetRaised(budget=budget)
+
+        def work(tx: Transaction) -> None:
+            _check_budget(tx, self.id, budget)
+            tx.append(self.id, event)
+
+        await self._means.journal.commit(work)
+        self.status.apply(event)
 
     async def ended(self) -> None:
         """Wait until the run has ended or paused; raises StateError when it cannot go on."""
@@ -193,18 +200,6 @@ def line_of(event: Event) -> str:
     """Return an event as one line of JSON."""
     fields = json.loads(event.encode())
     return json.dumps({"event": type(event).__name__, **fields}, ensure_ascii=False)
-
-
-async def raise_budget(means: Means, state: RunState, budget: Money) -> None:
-    """Journal a higher budget for a run; raises OverBudget when it is below what is set aside."""
-    event = e.BudgetRaised(budget=budget)
-
-    def work(tx: Transaction) -> None:
-        _check_budget(tx, state.run, budget)
-        tx.append(state.run, event)
-
-    await means.journal.commit(work)
-    state.apply(event)
 
 
 def _check_budget(tx: Transaction, run: str, budget: Money) -> None:
@@ -329,15 +324,9 @@ def _continued(plan: Plan, state: RunState) -> Plan:
 def _hold_for_rest(means: Means, tx: Transaction, plan: Plan, state: RunState) -> None:
     """Hold what a new plan can still come to: nodes and items that are done need nothing."""
     hold = tx.get(r.Hold, state.run)
-    zero = plan.at_most.asset.zero()
-    rest = sum(
-        node.at_most.units * max(0, node.items - len(state.items.get(node.name, ()))) // node.items
-        for node in plan.nodes
-        if node.at_most and node.name not in state.done and node.name not in state.skipped
-    )
-    missing = rest - (hold.left.units if hold else 0)
+    missing = sum(map(state.rest_of, plan.nodes)) - (hold.left.units if hold else 0)
     if missing > 0:
-        means.ledger.hold(tx, state.run, Money(missing, zero.asset), plan.budget)
+        means.ledger.hold(tx, state.run, Money(missing, plan.at_most.asset), plan.budget)
 
 
 async def read(journal: Journal, run: str) -> RunState:

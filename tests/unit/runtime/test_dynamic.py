@@ -64,6 +64,17 @@ async def test_what_reads_a_skipped_node_is_skipped_too(tmp_path: Path) -> None:
         assert len(market.executions) == 1
 
 
+async def test_a_skipped_node_needs_nothing_of_the_hold(tmp_path: Path) -> None:
+    """A hedge or a top-up would set money aside for what is never bought."""
+    async with toy(tmp_path) as market:
+        run = await runs.start(market.means, await market.plan(judged(below=0.1)))
+        await run.ended()
+        planned = run.plan.node("apologise")
+        assert planned.at_most
+        assert run.status.rest_of(planned) == 0
+        assert runs.RunState("r").rest_of(planned) == planned.at_most.units
+
+
 async def test_all_conditions_of_a_node_must_hold(tmp_path: Path) -> None:
     async with toy(tmp_path) as market:
         graph = JobGraph("g")
