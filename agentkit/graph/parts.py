@@ -1,4 +1,4 @@
-"""What lies inside a node, found by its type: nothing of a new node type can be forgotten."""
+"""What lies inside a node, changed by its type: nothing of a new node type can be forgotten."""
 
 from __future__ import annotations
 
@@ -9,15 +9,6 @@ from pydantic import BaseModel
 
 P = TypeVar("P", bound=BaseModel)
 V = TypeVar("V")
-
-
-def parts_of(value: Any, kind: type[P], place: str = "") -> Iterator[tuple[str, P]]:
-    """Yield (place, part) for every `kind` in a value, as in `("when.0.fn", spec)`."""
-    if isinstance(value, kind):
-        yield place, value
-        return
-    for key, inner in _inside(value):
-        yield from parts_of(inner, kind, f"{place}.{key}" if place else str(key))
 
 
 def with_parts(value: V, kind: type[P], change: Callable[[P], P]) -> V:

@@ -45,9 +45,10 @@ Ask = Callable[[Question], bool | Awaitable[bool]]
 
 @dataclass(frozen=True)
 class Approval:
-    """Who is asked, and about what: nodes with `approve=True`, and those that can come to more.
+    """Who is asked, for how many seconds of `patience`, and about what.
 
-    than `above`.  `by` is how the journal says they were asked.
+    That is nodes with `approve=True`, and those that can come to more than `above`.  `by` is how
+    the journal says they were asked.
     """
 
     ask: Ask | None = None
@@ -70,6 +71,8 @@ class Approval:
             async with asyncio.timeout(self.patience):
                 answer = self.ask(question)
                 return (await answer if isawaitable(answer) else answer) is True
+        except TimeoutError:
+            return False
         except Exception:  # whatever keeps somebody from saying yes
             log.warning("nobody could be asked: %s", question, exc_info=True)
             return False

@@ -41,9 +41,6 @@ from agentkit.runtime.threads import Threads
 
 T = TypeVar("T")
 
-A_LONG_TIME = 10 * 365 * 86_400.0
-"""Seconds after which a run without a deadline is looked at."""
-
 CANCELLED_FROM_INSIDE = "it was cancelled by itself, or by something it called"
 
 CANCEL_POLL = 0.5
@@ -100,7 +97,8 @@ class Execution:
         finally:
             self._leaving = True
             watch.cancel()
-            alarm.cancel()
+            if alarm:
+                alarm.cancel()
             self._here.stop()
             for task in self._live:
                 task.cancel()
@@ -117,11 +115,12 @@ class Execution:
         self._halt()
         self._settle_idle()
 
-    def _set_alarm(self) -> asyncio.TimerHandle:
-        """Pause the run when its deadline comes."""
+    def _set_alarm(self) -> asyncio.TimerHandle | None:
+        """Pause the run when its deadline comes, if it has one."""
         left = self._deadline.left
-        seconds = A_LONG_TIME if left is None else left
-        return asyncio.get_running_loop().call_later(seconds, self._too_late)
+        if left is None:
+            return None
+        return asyncio.get_running_loop().call_later(left, self._too_late)
 
     def _too_late(self) -> None:
         self._halt()
@@ -265,7 +264,7 @@ class Execution:
                 if not node.retries or not _may_pass(wrong):
                     raise
                 outputs = await self._make_again(node, inputs)
-            if outputs[0].size > INLINE_BYTES or len(outputs) > 1:
+            if outputs[0].size > INLINE_BYTES or len(outputs) > 1:  # most need not even be asked
                 outputs = await self._means.put(outputs)
             self._save(node.name, outputs)
         except asyncio.CancelledError:
@@ -292,7 +291,7 @@ class Execution:
     async def _make(self, node: Node, inputs: resolve.Inputs) -> tuple[Artifact, ...]:
         match node:
             case LocalNode():
-                key = (node.name, "fn")
+                key = (node.name, "fn")  # looked up here first: on a model it takes as long again
                 function = self._functions.get(key) or self._graph.function(*key)
                 return (await here.call(node, function, inputs, self._threads),)
             case SourceNode():

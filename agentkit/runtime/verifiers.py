@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from inspect import iscoroutinefunction
 from typing import Any
 
-from agentkit.artifacts import Artifact, Json
+from agentkit.artifacts import Artifact, Json, Table, Text
 from agentkit.errors import ConfigError
+from agentkit.graph import nodes
 from agentkit.graph.verifying import CallableCheck, Named, Redundant, SchemaCheck, VerifySpec
 from agentkit.market.attempt import Evidence, Result
 from agentkit.market.seams import Verdict, Verifier
@@ -113,15 +113,13 @@ async def judge(verifiers: Iterable[Verifier], task: Task, result: Result) -> Ve
 
 def canonical(output: Artifact) -> bytes:
     """Return what two outputs are compared by: the value, not how it was written down."""
-    data = output.read()
-    if isinstance(output, Json):
-        return _sorted(json.loads(data))
-    if output.kind in ("table", "dataset", "embedding"):
-        return b"\n".join(_sorted(json.loads(line)) for line in data.splitlines() if line.strip())
-    if output.kind == "text":
-        return " ".join(data.decode().split()).encode()
+    try:
+        if isinstance(output, Json):
+            return nodes.canonical(output.value)
+        if isinstance(output, Table):
+            return nodes.canonical(output.rows())
+        if isinstance(output, Text):
+            return " ".join(output.text.split()).encode()
+    except (ValueError, RecursionError):
+        pass  # what cannot be read agrees with its own bytes alone
     return output.digest.encode()
-
-
-def _sorted(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkit import errors
-from agentkit.errors import LeaseLost, ProviderError, RateLimited, Unavailable
+from agentkit.errors import ProviderError, RateLimited, Unavailable
 from agentkit.market.attempt import Attempt, JobStatus, Message, Payment, Result
 from agentkit.market.offer import Offer
 from agentkit.market.seams import ProviderInfo
@@ -135,12 +135,6 @@ class Away(FakeProvider):
 
     async def find(self, attempt: Attempt) -> JobStatus | None:
         return await self._ask("find", attempt)  # type: ignore[no-any-return]
-
-    async def status(self, attempt: Attempt) -> JobStatus:
-        found = await self.find(attempt)
-        if found is None:
-            raise LeaseLost(provider=self.name)
-        return found
 
     async def result(self, attempt: Attempt) -> Result:
         return await self._ask("result", attempt)  # type: ignore[no-any-return]

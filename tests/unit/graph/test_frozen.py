@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,19 @@ from agentkit.graph.builder import JobGraph
 from agentkit.graph.callables import CallableSpec
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.graph.nodes import InferNode, Timeouts
-from agentkit.graph.parts import parts_of, with_parts
+from agentkit.graph.parts import _inside, with_parts
 from agentkit.graph.refs import InputRef
 
 PLACES = {"here": "fn", "ask": "when.0.fn", "buy": "verify.1.fn"}
+
+
+def parts_of(value: Any, kind: type[Any], place: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (place, part) for every `kind` in a value, as in `("when.0.fn", spec)`."""
+    if isinstance(value, kind):
+        yield place, value
+        return
+    for key, inner in _inside(value):
+        yield from parts_of(inner, kind, f"{place}.{key}" if place else str(key))
 
 
 def one() -> Json:

@@ -111,9 +111,6 @@ async def test_a_slow_store_leaves_the_purchase_to_be_found_again(tmp_path: Path
             await asyncio.sleep(30)
 
         market.store = _with_put(store, late)
-        graph = asking(timeout=ak.Timeouts(store=0.05))
-        for provider in market.providers.values():
-            provider.after = lambda task, attempt: None
         graph = JobGraph("big")
         graph.infer("ask", model="m", prompt="x" * 300_000, timeout=ak.Timeouts(store=0.05))
         with pytest.raises(RunPaused, match=r"storing the result took longer than 0\.05 s") as why:

@@ -9,7 +9,7 @@ import pytest
 from support import Toy, toy, until
 
 import agentkit as ak
-from agentkit.artifacts import Text
+from agentkit.artifacts import Dataset, Json, Text
 from agentkit.errors import ConfigError, NoOffer, RunPaused, WrongInput
 from agentkit.graph.builder import JobGraph
 from agentkit.journal import events as e
@@ -221,3 +221,11 @@ async def test_replicas_left_open_are_taken_up_again(tmp_path: Path) -> None:
         result = await (await runs.resume(market.means, run.id, graph=graph.freeze())).result()
         assert len(market.executions) == 3
         assert len(result.receipts) == 3
+
+
+@pytest.mark.parametrize("data", [b"NaN", b"[" * 5000, b"\xff"], ids=["nan", "deep", "bytes"])
+def test_what_cannot_be_read_agrees_with_its_own_bytes_alone(data: bytes) -> None:
+    """It was an error that ended the run, where a provider sent it."""
+    for kind in (Json, Dataset):
+        assert verifiers.canonical(kind.of(data)) == verifiers.canonical(kind.of(data))
+        assert verifiers.canonical(kind.of(data)) != verifiers.canonical(kind.of(data + b" "))
