@@ -235,7 +235,8 @@ class TxSigned(Event):
     """A transaction's bytes exist; from here on it may reach the chain.
 
     `intent` is why, once; `call` the digest of receiver and data; `raw` the signed bytes in hex;
-    `cost` the most gas can come to.
+    `cost` the most gas can come to.  Again for the same intent: with higher fees, or with another
+    nonce once somebody else has used the first for good.
     """
 
     intent: str

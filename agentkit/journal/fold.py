@@ -206,6 +206,7 @@ def _total(rows: Records, scope: str, amount: Money, *, back: bool = False) -> N
 
 @_folds(e.TxSigned)
 def _(event: e.TxSigned, stream: str, at: float, rows: Records) -> None:
+    before = rows.get(r.Tx, event.intent)
     rows.put(
         r.Tx(
             intent=event.intent,
@@ -214,16 +215,21 @@ def _(event: e.TxSigned, stream: str, at: float, rows: Records) -> None:
             transaction=event.transaction,
             raw=event.raw,
             cost=event.cost,
+            earlier=before.transactions if before else (),
         )
     )
-    rows.put(r.Nonce(chain=event.cost.asset.network, following=event.nonce + 1))
+    chain = event.cost.asset.network
+    noted = rows.get(r.Nonce, chain)
+    following = max(event.nonce + 1, noted.following if noted else 0)
+    rows.put(r.Nonce(chain=chain, following=following))
 
 
 @_folds(e.TxFinal)
 def _(event: e.TxFinal, stream: str, at: float, rows: Records) -> None:
     tx = _must(rows, r.Tx, event.intent)
-    changes = {"final": True, "succeeded": event.succeeded, "cost": event.cost}
-    rows.put(tx.model_copy(update=changes))
+    fields = ("transaction", "succeeded", "cost")
+    changes = {field: getattr(event, field) for field in fields}
+    rows.put(tx.model_copy(update={"final": True, **changes}))
     _total(rows, "gas", event.cost)
 
 

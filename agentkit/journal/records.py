@@ -164,7 +164,11 @@ class CurrentChannel(Record):
 
 
 class Tx(Record):
-    """A transaction of the wallet; not `final` means it has to be looked after."""
+    """An intent of the wallet to have one transaction; not `final` means to look after it.
+
+    `nonce`, `transaction`, `raw` and `cost` are of what was signed last, `transaction` and `cost`
+    of what was mined once it is final; `earlier` what was signed before and may be mined instead.
+    """
 
     intent: str
     call: str
@@ -172,8 +176,14 @@ class Tx(Record):
     transaction: str
     raw: str
     cost: Money
+    earlier: tuple[str, ...] = ()
     final: bool = False
     succeeded: bool = False
+
+    @property
+    def transactions(self) -> tuple[str, ...]:
+        """All transactions that could carry this intent out, the newest first."""
+        return (self.transaction, *self.earlier)
 
     @property
     def key(self) -> str:

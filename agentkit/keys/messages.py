@@ -177,6 +177,23 @@ class Transaction:
     max_tip: int
     value: int = 0
 
+    @classmethod
+    def of(cls, raw: bytes) -> Transaction:
+        """Return the transaction in signed bytes of ours (EIP-2718 envelope of type 2)."""
+        import rlp
+
+        chain_id, nonce, max_tip, max_fee, gas, to, value, data, *_ = rlp.decode(raw[1:])
+        return cls(
+            chain_id=int.from_bytes(chain_id),
+            nonce=int.from_bytes(nonce),
+            to=checksummed("0x" + to.hex()),
+            data=bytes(data),
+            gas=int.from_bytes(gas),
+            max_fee=int.from_bytes(max_fee),
+            max_tip=int.from_bytes(max_tip),
+            value=int.from_bytes(value),
+        )
+
 
 # -- ANS-104 -------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from agentkit.keys.messages import (
     Transaction,
     Voucher,
     address_of,
+    checksummed,
     typed_digest,
 )
 
@@ -88,7 +89,7 @@ class KeySigner:
                 "type": 2,
                 "chainId": transaction.chain_id,
                 "nonce": transaction.nonce,
-                "to": transaction.to,
+                "to": checksummed(transaction.to),
                 "data": transaction.data,
                 "gas": transaction.gas,
                 "maxFeePerGas": transaction.max_fee,

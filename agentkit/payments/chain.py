@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -34,7 +35,7 @@ class Web3Chain:
         self._opening = asyncio.Lock()
 
     async def chain_id(self) -> int:
-        return await self._ask(lambda w3: w3.eth.chain_id)
+        return int(await self._ask(lambda w3: w3.eth.chain_id))
 
     async def head(self) -> int:
         return int(await self._ask(lambda w3: w3.eth.block_number))
@@ -53,35 +54,36 @@ class Web3Chain:
         return int(await self._ask(lambda w3: w3.eth.get_transaction_count(whose, tag)))
 
     async def fees(self) -> Fees:
-        block = await self._ask(lambda w3: w3.eth.get_block("latest"))
+        base = await self._ask(lambda w3: w3.eth.get_block("latest"), _base_fee)
         tip = int(await self._ask(lambda w3: w3.eth.max_priority_fee))
-        return Fees(max_fee=2 * int(block["baseFeePerGas"]) + tip, max_tip=tip)
+        return Fees(max_fee=2 * base + tip, max_tip=tip)
 
     async def call(self, to: str, data: bytes) -> bytes:
         call: Any = {"to": checksummed(to), "data": data}
-        return bytes(await self._ask(lambda w3: w3.eth.call(call)))
+        return await self._ask(lambda w3: w3.eth.call(call), bytes)
 
     async def estimate(self, sender: str, to: str, data: bytes) -> int:
         call: Any = {"from": checksummed(sender), "to": checksummed(to), "data": data}
         return int(await self._ask(lambda w3: w3.eth.estimate_gas(call)))
 
     async def send(self, raw: bytes) -> None:
-        await self._ask(lambda w3: w3.eth.send_raw_transaction(raw), sending=True)
+        try:
+            await self._ask(lambda w3: w3.eth.send_raw_transaction(raw))
+        except SettlementFailed as refused:
+            if not any(word in str(refused).lower() for word in KNOWN):
+                raise
 
     async def receipt(self, transaction: str) -> ChainReceipt | None:
         from web3.exceptions import TransactionNotFound
 
+        asked: Any = transaction
         try:
-            found = await self._ask(lambda w3: w3.eth.get_transaction_receipt(transaction))  # type: ignore[arg-type]
+            return await self._ask(
+                lambda w3: w3.eth.get_transaction_receipt(asked),
+                lambda found: _receipt(transaction, found),
+            )
         except TransactionNotFound:
             return None
-        return ChainReceipt(
-            transaction=transaction,
-            block=int(found["blockNumber"]),
-            succeeded=found["status"] == 1,
-            cost=int(found["gasUsed"]) * int(found["effectiveGasPrice"]),
-            logs=tuple(_log(entry) for entry in found["logs"]),
-        )
 
     async def logs(
         self, address: str, topics: list[bytes | None], first: int, last: int
@@ -92,7 +94,9 @@ class Web3Chain:
             "fromBlock": first,
             "toBlock": last,
         }
-        return [_log(entry) for entry in await self._ask(lambda w3: w3.eth.get_logs(wanted))]
+        return await self._ask(
+            lambda w3: w3.eth.get_logs(wanted), lambda found: [_log(entry) for entry in found]
+        )
 
     async def close(self) -> None:
         if self._web3 is not None:
@@ -106,7 +110,8 @@ class Web3Chain:
         async with self._opening:
             if self._web3 is None:
                 web3 = await asyncio.to_thread(_connect, self._network.rpc)
-                found = await _translated(web3.eth.chain_id, self._network.rpc)
+                with _translating(self._network.rpc):
+                    found = await web3.eth.chain_id
                 if found != self._network.chain_id:
                     await web3.provider.disconnect()
                     raise ConfigError(
@@ -118,11 +123,14 @@ class Web3Chain:
             return self._web3
 
     async def _ask(
-        self, question: Callable[[AsyncWeb3[Any]], Awaitable[T]], *, sending: bool = False
+        self,
+        question: Callable[[AsyncWeb3[Any]], Awaitable[Any]],
+        read: Callable[[Any], T] = lambda answer: answer,
     ) -> T:
+        """Return what `read` makes of an answer; whatever cannot be read is ProtocolBroken."""
         web3 = await self._open()
-        answer: T = await _translated(question(web3), self._network.rpc, sending=sending)
-        return answer
+        with _translating(self._network.rpc):
+            return read(await question(web3))
 
 
 def _connect(rpc: str) -> AsyncWeb3[Any]:
@@ -133,33 +141,48 @@ def _connect(rpc: str) -> AsyncWeb3[Any]:
     return AsyncWeb3(AsyncHTTPProvider(rpc, request_kwargs=arguments))
 
 
-async def _translated(answer: Awaitable[T], rpc: str, *, sending: bool = False) -> Any:
-    """Await an answer, web3's errors turned into ours."""
+@contextmanager
+def _translating(rpc: str) -> Iterator[None]:
+    """Turn web3's errors, and what reading an odd answer raises, into ours."""
     from aiohttp import ClientError
     from web3.exceptions import ContractLogicError, TransactionNotFound, Web3Exception, Web3RPCError
 
     try:
-        return await answer
-    except TransactionNotFound:
+        yield
+    except (TransactionNotFound, ProtocolBroken):
         raise
     except ContractLogicError as reverted:
         raise SettlementFailed(f"the contract refuses: {reverted.message}") from reverted
     except Web3RPCError as refused:
-        if sending and any(word in str(refused).lower() for word in KNOWN):
-            return None
         raise SettlementFailed(f"the chain refuses: {refused.message}") from refused
     except (ClientError, TimeoutError, OSError) as lost:
         raise StoreUnavailable(
             f"the chain at {_host(rpc)} does not answer", hint="run `agentkit doctor`"
         ) from lost
-    except Web3Exception as odd:
-        raise ProtocolBroken(f"the chain at {_host(rpc)} answers oddly: {odd}") from odd
+    except (Web3Exception, ValueError, LookupError, TypeError, AttributeError) as odd:
+        raise ProtocolBroken(f"the chain at {_host(rpc)} answers oddly: {odd!s:.200}") from odd
 
 
 def _host(rpc: str) -> str:
     """Return an address without its path and query, in which people keep their keys."""
     parts = urlsplit(rpc)
     return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+
+
+def _base_fee(block: Any) -> int:
+    return int(block["baseFeePerGas"])
+
+
+def _receipt(transaction: str, found: Any) -> ChainReceipt:
+    if "0x" + bytes(found["transactionHash"]).hex() != transaction.lower():
+        raise ProtocolBroken(f"asked for {transaction}, the chain answers about another one")
+    return ChainReceipt(
+        transaction=transaction,
+        block=int(found["blockNumber"]),
+        succeeded=found["status"] == 1,
+        cost=int(found["gasUsed"]) * int(found["effectiveGasPrice"]),
+        logs=tuple(_log(entry) for entry in found["logs"]),
+    )
 
 
 def _log(entry: Any) -> Log:

@@ -62,7 +62,7 @@ def embedded(path: Path) -> Iterator[Node]:
 
 
 @contextmanager
-def anvil() -> Iterator[Node]:
+def anvil(*more: str) -> Iterator[Node]:
     """Foundry's node, which the set-up puts under tests/npm; skips where it is not."""
     binary = anvil_binary()
     if not binary.exists():
@@ -77,6 +77,7 @@ def anvil() -> Iterator[Node]:
         "prague",
         "--accounts",
         "0",
+        *more,
     ]
     with _running([str(binary), "--host", "127.0.0.1", *options]) as process:
         node = Node("anvil", f"http://{_listening(process)}", process)
