@@ -47,6 +47,7 @@ from agentkit.payments.channels.rail import ChannelRail
 from agentkit.payments.channels.terms import token_balance
 from agentkit.payments.elsewhere import ElsewhereRail
 from agentkit.payments.prepaid import PrepaidRail
+from agentkit.payments.receipts import Bundle, bundle_of, verify, verify_on_chain
 from agentkit.payments.sender import Sender
 from agentkit.planner.planner import Market, Wish, check_fresh, make_plan
 from agentkit.planner.policy import Choose
@@ -288,6 +289,21 @@ class Agent:
         """Return the receipts of one run or of all, in the order in which they came."""
         names = [run_id] if run_id else [row.run for row in reversed(await self.runs())]
         return [receipt for name in names for receipt in (await self.status(name)).receipts]
+
+    async def bundle(self, run_id: str | None = None) -> Bundle:
+        """Return the receipts of one run, or of all, with what proves them to others.
+
+        A bundle of one run proves its deliveries; the vouchers of its channels name the receipts
+        of other runs too, so only a bundle of all proves what was promised.
+        """
+        receipts = await self.receipts(run_id)
+        wallet = [] if run_id else await self._journal.history(e.WALLET)
+        return bundle_of(self.network, self.address, receipts, wallet)
+
+    async def check_receipts(self) -> list[str]:
+        """Return where receipts, vouchers and the chain disagree; nothing, if they never do."""
+        bundle = await self.bundle()
+        return verify(bundle) + await verify_on_chain(bundle, self._chain, self.network)
 
     async def providers(self) -> list[ProviderInfo]:
         """Return what every provider says of itself; one that does not answer is marked down."""

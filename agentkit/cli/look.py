@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from agentkit.journal.runstate import RunState
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import ProviderInfo
 from agentkit.memory.memory import Standing
+from agentkit.payments.receipts import Bundle, verify
 
 MaybeRun = Annotated[str | None, typer.Argument(metavar="[RUN]", help="a run's id")]
 
@@ -107,17 +109,34 @@ def _run_text(state: RunState) -> str:
 def receipts(
     run_id: MaybeRun = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="print CSV")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="write them with their proofs to this file")
+    ] = None,
+    check: Annotated[
+        Path | None, typer.Option("--check", help="check such a file; asks nobody")
+    ] = None,
+    on_chain: Annotated[
+        bool, typer.Option("--on-chain", help="compare the wallet's own with the chain")
+    ] = False,
     as_json: say.AsJson = False,
     config: say.Config = None,
     quiet: say.Quiet = False,
 ) -> None:
-    """List what was paid, to whom and for what."""
+    """List what was paid, to whom and for what; or prove it, or check somebody's proof."""
+    if check:
+        _say_checked(verify(Bundle.load(check)), f"every receipt in {check}", as_json=as_json)
+        return
 
-    async def go() -> list[Receipt]:
+    async def go() -> tuple[list[Receipt], list[str]]:
         async with Agent.from_config(config) as agent:
-            return await agent.receipts(run_id)
+            if out:
+                (await agent.bundle(run_id)).save(out)
+            return await agent.receipts(run_id), await agent.check_receipts() if on_chain else []
 
-    found = asyncio.run(go())
+    found, wrong = asyncio.run(go())
+    if on_chain:
+        _say_checked(wrong, "every receipt, voucher and claim", as_json=as_json)
+        return
     rows = [_receipt_row(receipt) for receipt in found]
     if as_csv:
         say.result(None, _csv([_HEADINGS, *rows]), as_json=False)
@@ -125,6 +144,14 @@ def receipts(
     data = [receipt.model_dump(mode="json") for receipt in found]
     text = columns([_HEADINGS, *rows], right=(3,)) if rows else "no receipts yet"
     say.result(data, text, as_json=as_json)
+
+
+def _say_checked(wrong: list[str], what: str, *, as_json: bool) -> None:
+    """Tell what a check found, and leave with 1 when something is wrong."""
+    text = "\n".join(wrong) or f"{what} holds"
+    say.result({"holds": not wrong, "wrong": wrong}, text, as_json=as_json)
+    if wrong:
+        raise typer.Exit(1)
 
 
 _HEADINGS = ("run", "node", "provider", "amount", "standing", "rail", "result")

@@ -279,13 +279,17 @@ class ChannelFunded(Event):
 
 
 class VoucherSigned(Event):
-    """A cumulative promise on a channel; the newest covers all before it."""
+    """A cumulative promise on a channel; the newest covers all before it.
+
+    `leaf` is what the attempt's delivery adds to the tree whose root the promise names.
+    """
 
     channel: str
     attempt: str
     cumulative: Money
     tasks: int
     signature: str
+    leaf: str
 
 
 class ChannelClosing(Event):
@@ -320,6 +324,7 @@ class VoucherFound(Event):
     cumulative: Money
     tasks: int
     signature: str
+    root: str
     delivered: Money
     attempts: tuple[str, ...] = ()
 
@@ -402,6 +407,7 @@ class VoucherTaken(Event):
     deposited: Money
     cumulative: Money
     tasks: int
+    root: str
     signature: str
 
 

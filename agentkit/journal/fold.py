@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from agentkit.errors import IntentMismatch
 from agentkit.journal import events as e
 from agentkit.journal import records as r
+from agentkit.market import tree
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Event, R, Record
 from agentkit.money import Money
@@ -252,7 +253,14 @@ def _(event: e.ChannelFunded, stream: str, at: float, rows: Records) -> None:
 def _(event: e.VoucherSigned, stream: str, at: float, rows: Records) -> None:
     channel = _must(rows, r.Channel, event.channel)
     price = event.cumulative.units - channel.cumulative
-    rows.put(_without(channel, event.attempt, owed=price).model_copy(update=_promised(event)))
+    peaks = tree.added(channel.peaks, channel.leaves, bytes.fromhex(event.leaf))
+    changes = {
+        **_promised(event),
+        "peaks": peaks,
+        "leaves": channel.leaves + 1,
+        "root": tree.root_of(peaks).hex(),
+    }
+    rows.put(_without(channel, event.attempt, owed=price).model_copy(update=changes))
 
 
 def _promised(event: e.VoucherSigned | e.VoucherFound) -> dict[str, object]:
@@ -261,6 +269,12 @@ def _promised(event: e.VoucherSigned | e.VoucherFound) -> dict[str, object]:
         "tasks": event.tasks,
         "voucher": event.signature,
     }
+
+
+def _grown_from(root: str) -> dict[str, object]:
+    """Return the tree of a channel whose leaves are lost: the root over them is its first leaf."""
+    first = tree.leaf_of(bytes.fromhex(root)).hex()
+    return {"peaks": (first,), "leaves": 1, "root": root}
 
 
 def _without(channel: r.Channel, attempt: str, *, owed: int) -> r.Channel:
@@ -279,6 +293,7 @@ def _(event: e.VoucherFound, stream: str, at: float, rows: Records) -> None:
         channel = channel.model_copy(
             update={
                 **_promised(event),
+                **_grown_from(event.root),
                 "unexplained": channel.unexplained + lost,
                 "found_on": day_of(at),
             }
@@ -420,6 +435,7 @@ def _(event: e.VoucherTaken, stream: str, at: float, rows: Records) -> None:
             deposited=event.deposited.units,
             cumulative=event.cumulative.units,
             tasks=event.tasks,
+            root=event.root,
             signature=event.signature,
             delivered=before.delivered if before else 0,
             working=before.working if before else 0,

@@ -117,9 +117,11 @@ class Channel(Record):
     """A payment channel as its payer sees it; hex ids, `voucher` the newest signature.
 
     `doubtful`: restored from Arweave, so the payee may hold a newer voucher than we know.
-    `closing`: nothing more is bought on it.  Once the payee has shown its newest voucher:
-    `unexplained` is what that promised beyond our books, since the day `found_on`; `old` are
-    the attempts it had delivered that our books lack, `owed` what it had not been paid for them.
+    `peaks` and `leaves`: the tree over what was paid on it, see `market.tree`; `root` is the one
+    in `voucher`.  `closing`: nothing more is bought on it.  Once the payee has shown its newest
+    voucher: `unexplained` is what that promised beyond our books, since the day `found_on`; `old`
+    are the attempts it had delivered that our books lack, `owed` what it had not been paid for
+    them.
     """
 
     channel: str
@@ -134,6 +136,9 @@ class Channel(Record):
     cumulative: int = 0
     tasks: int = 0
     voucher: str = ""
+    peaks: tuple[str, ...] = ()
+    leaves: int = 0
+    root: str = ""
     open: bool = True
     doubtful: bool = False
     closing: bool = False
@@ -281,6 +286,7 @@ class BookedChannel(Record):
     deposited: int = 0
     cumulative: int = 0
     tasks: int = 0
+    root: str = ""
     signature: str = ""
     delivered: int = 0
     working: int = 0

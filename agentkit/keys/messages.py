@@ -150,15 +150,21 @@ class Authorization:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A provider node's statement: for `attempt` it delivered `result` at `units`."""
+    """A provider node's statement: for `attempt` it delivered `result` at `price`.
 
-    TYPE: ClassVar[bytes] = keccak(b"Delivery(bytes32 attempt,bytes32 result,uint256 units)")
+    `price` in base units; `usage` the sha256 of what it counted.
+    """
+
+    TYPE: ClassVar[bytes] = keccak(
+        b"Delivery(bytes32 attempt,bytes32 result,uint256 price,bytes32 usage)"
+    )
     attempt: bytes
     result: bytes
-    units: int
+    price: int
+    usage: bytes
 
     def struct_hash(self) -> bytes:
-        return keccak(self.TYPE + self.attempt + self.result + word(self.units))
+        return keccak(self.TYPE + self.attempt + self.result + word(self.price) + self.usage)
 
 
 # -- chain transactions --------------------------------------------------------------------------

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
 
+from agentkit.graph.nodes import canonical
 from agentkit.market.attempt import Attempt, Evidence
 from agentkit.market.value import Value
 from agentkit.money import Money
+
+if TYPE_CHECKING:  # planning and local runs sign nothing, and its libraries are slow to import
+    from agentkit.keys.messages import Delivery
 
 Standing = Literal["paid", "billed elsewhere", "uncertain"]
 
@@ -24,3 +30,19 @@ class Receipt(Value):
     usage: dict[str, int] = {}
     evidence: Evidence = Evidence()
     at: float
+
+    @property
+    def delivery(self) -> Delivery:
+        """What the provider signed for this receipt, see `evidence`."""
+        return delivery_of(self.attempt.id, self.result, self.amount, self.usage)
+
+
+def delivery_of(attempt: str, result: str, price: Money, usage: Mapping[str, int]) -> Delivery:
+    """Return what a provider states of a delivery; `attempt` and `result` are digests in hex.
+
+    Raises ValueError for what is no digest, OverflowError for a price below nothing.
+    """
+    from agentkit.keys.messages import Delivery
+
+    counted = hashlib.sha256(canonical(dict(usage))).digest()
+    return Delivery(bytes.fromhex(attempt), bytes.fromhex(result), price.units, counted)

@@ -18,10 +18,11 @@ from agentkit.errors import (
     StateCorrupt,
     Unavailable,
 )
-from agentkit.keys.messages import Delivery, recover, typed_digest
+from agentkit.keys.messages import recover, typed_digest
 from agentkit.market.attempt import Attempt, JobStatus, Message, Payment, Result, result_digest
 from agentkit.market.chain import Network
 from agentkit.market.offer import Offer, priced
+from agentkit.market.receipt import delivery_of
 from agentkit.market.seams import ProviderInfo
 from agentkit.market.task import Task, TaskSpec
 from agentkit.providers import wire
@@ -222,8 +223,8 @@ class Native:
     def _check_signature(self, attempt: Attempt, job: wire.Job) -> None:
         with suppress(ValueError, OverflowError):
             result = result_digest([output.digest for output in job.outputs])
-            units = job.price.units if job.price else 0
-            said = Delivery(bytes.fromhex(attempt.id), bytes.fromhex(result), units)
+            price = job.price or self._network.currency.zero()
+            said = delivery_of(attempt.id, result, price, job.usage)
             signature = bytes.fromhex(job.evidence.signature)
             signer = recover(typed_digest(self._network.channels_domain, said), signature)
             if signer.lower() == attempt.payee.lower():

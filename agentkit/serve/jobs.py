@@ -20,11 +20,11 @@ from agentkit.journal import records as r
 from agentkit.journal.events import Produced
 from agentkit.journal.journal import Journal
 from agentkit.journal.kept import INLINE_BYTES, fetch, keep
-from agentkit.keys.messages import Delivery
 from agentkit.keys.signer import Signer
 from agentkit.market.attempt import JobState, result_digest
 from agentkit.market.chain import Network
 from agentkit.market.offer import charge
+from agentkit.market.receipt import delivery_of
 from agentkit.market.seams import Transaction
 from agentkit.memory.local import LocalStore
 from agentkit.money import Money, Rate
@@ -173,7 +173,7 @@ class Jobs:
         """Store the answer under its key, signed."""
         outputs = [await self._store.put(a) if a.size > INLINE_BYTES else a for a in done.outputs]
         result = result_digest([output.digest for output in outputs])
-        said = Delivery(bytes.fromhex(attempt), bytes.fromhex(result), price.units)
+        said = delivery_of(attempt, result, price, done.usage)
         signature = self._signer.sign_delivery(self._network.channels_domain, said).hex()
         await self._end(
             attempt,

@@ -10,6 +10,7 @@ from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.keys.messages import Voucher, recover, typed_digest
 from agentkit.keys.signer import Signer
+from agentkit.market import tree
 from agentkit.market.chain import ChainClient, Network
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
@@ -89,6 +90,7 @@ class VoucherBook:
             deposited=Money(booked.deposited, self._network.currency),
             cumulative=Money(voucher.cumulative if signature else 0, self._network.currency),
             tasks=voucher.tasks,
+            root=voucher.receipts_root.hex(),
             signature=signature,
         )
         return await self._journal.commit(lambda tx: _book(tx, taken))
@@ -111,6 +113,7 @@ class VoucherBook:
             "channel": channel,
             "cumulative": booked.cumulative,
             "tasks": booked.tasks,
+            "root": booked.root,
             "voucher": booked.signature,
             "delivered": booked.delivered,
             "attempts": [j.attempt for j in jobs if j.channel == channel and j.state == "done"],
@@ -126,7 +129,7 @@ class VoucherBook:
         terms = Terms.of(booked, self._signer.address)
         if booked.cumulative:
             signature = bytes.fromhex(booked.signature)
-            promise = (booked.cumulative, booked.tasks, bytes(32))
+            promise = (booked.cumulative, booked.tasks, bytes.fromhex(booked.root))
             vrs = (signature[64], signature[:32], signature[32:64])
             data = abi.encode(CLAIM_AND_CLOSE, *terms.words(), *promise, *vrs)
         else:
@@ -158,12 +161,15 @@ class VoucherBook:
                 salt=str(body["salt"]),
             )
             channel = terms.id(self._network)
-            voucher = Voucher(bytes.fromhex(channel), int(body["cumulative"]), int(body["tasks"]))
+            counts = int(body["cumulative"]), int(body["tasks"])
+            root = bytes.fromhex(str(body["root"])) or tree.EMPTY
+            voucher = Voucher(bytes.fromhex(channel), *counts, root)
         except (KeyError, TypeError, ValueError, OverflowError) as wrong:
             raise Refused(f"this is no channel payment: {wrong!r}") from wrong
         if channel != body.get("channel") or terms.token.lower() != self._network.token.lower():
             raise Refused("the channel is not one with this provider node in its currency")
-        if terms.close_delay < CLOSE_DELAY or voucher.cumulative < 0 or voucher.tasks < 0:
+        odd = voucher.cumulative < 0 or voucher.tasks < 0 or len(voucher.receipts_root) != 32
+        if terms.close_delay < CLOSE_DELAY or odd:
             raise Refused("the channel's terms are not acceptable")
         return terms, voucher
 
@@ -218,6 +224,7 @@ class VoucherBook:
             deposited=Money(deposited, self._network.currency),
             cumulative=Money(booked.cumulative, self._network.currency),
             tasks=booked.tasks,
+            root=booked.root,
             signature=booked.signature,
         )
         return await self._journal.commit(lambda tx: _book(tx, taken))

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from agentkit.errors import (
@@ -19,11 +20,12 @@ from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.keys.messages import Authorization, Voucher, keccak, recover, typed_digest, word
 from agentkit.keys.signer import Signer
+from agentkit.market import tree
 from agentkit.market.attempt import Attempt, Message, Payment, Result
 from agentkit.market.chain import ChainClient, ChainReceipt, Log, Network
 from agentkit.market.offer import Offer, Pays
 from agentkit.market.plan import Fee
-from agentkit.market.receipt import Receipt
+from agentkit.market.receipt import Receipt, delivery_of
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
 from agentkit.payments import abi
@@ -120,7 +122,7 @@ class ChannelRail:
         if channel.doubtful:
             raise InsufficientFunds(f"what {channel.label} was promised is not known any more")
         if result.price and paid_before(tx, attempt.id) is None:
-            channel = self._pay(tx, channel, attempt, result.price)
+            channel = self._pay(tx, channel, attempt, result)
         receipt = Receipt(
             attempt=attempt,
             standing="paid",
@@ -164,28 +166,25 @@ class ChannelRail:
     async def _take_closed(self, body: dict[str, Any]) -> None:
         """Book the end of a channel as the chain tells it."""
         channel, transaction = str(body.get("channel", "")), str(body.get("transaction", ""))
-        claimed, refunded = await self._closed_on_chain(channel, transaction)
+        end = await self._closed_on_chain(channel, transaction)
         currency = self._network.currency
-        closed = e.ChannelClosed(
-            channel=channel, claimed=Money(claimed, currency), refunded=Money(refunded, currency)
-        )
+        claimed, refunded = Money(end.claimed, currency), Money(end.refunded, currency)
+        closed = e.ChannelClosed(channel=channel, claimed=claimed, refunded=refunded)
 
         def work(tx: Transaction) -> None:
             row = tx.get(r.Channel, channel)
             if row is None or not row.open:
                 return
-            if claimed > row.cumulative:  # the contract has checked our signature for it
-                found = Money(claimed, currency)
-                tx.append(
-                    e.WALLET,
-                    e.VoucherFound(
-                        channel=channel,
-                        cumulative=found,
-                        tasks=row.tasks,
-                        signature="",
-                        delivered=found,
-                    ),
+            if end.claimed > row.cumulative:  # the contract has checked our signature for it
+                found = e.VoucherFound(
+                    channel=channel,
+                    cumulative=claimed,
+                    tasks=end.tasks,
+                    signature="",
+                    root=end.root.hex(),
+                    delivered=claimed,
                 )
+                tx.append(e.WALLET, found)
             tx.append(e.WALLET, closed)
 
         await self._journal.commit(work)
@@ -284,19 +283,21 @@ class ChannelRail:
         raise SettlementFailed(f"transaction {receipt.transaction} funded no channel")
 
     def _pay(
-        self, tx: Transaction, channel: r.Channel, attempt: Attempt, price: Money
+        self, tx: Transaction, channel: r.Channel, attempt: Attempt, result: Result
     ) -> r.Channel:
         """Promise an attempt's price, unless a voucher that was found after a restore has done so.
 
         Which of the payee's old attempts that voucher paid cannot be told, and need not: beyond
         what it is still owed for them, they are paid.
         """
+        price = result.price
+        leaf = leaf_of(attempt, result)
         if attempt.id not in channel.old:
-            return self._promise(tx, channel, attempt, price)
+            return self._promise(tx, channel, attempt, price, leaf)
         paid = min(channel.unexplained, max(0, price.units - channel.owed))
         if price.units > paid:
             rest = Money(price.units - paid, price.asset)
-            channel = self._promise(tx, channel, attempt, rest)
+            channel = self._promise(tx, channel, attempt, rest, leaf)
         if paid:
             amount = Money(paid, price.asset)
             matched = e.VoucherMatched(channel=channel.channel, attempt=attempt.id, amount=amount)
@@ -304,13 +305,14 @@ class ChannelRail:
         return channel
 
     def _promise(
-        self, tx: Transaction, channel: r.Channel, attempt: Attempt, price: Money
+        self, tx: Transaction, channel: r.Channel, attempt: Attempt, price: Money, leaf: bytes
     ) -> r.Channel:
         """Sign for one task more and write the voucher down."""
         cumulative, tasks = channel.cumulative + price.units, channel.tasks + 1
         if cumulative > channel.deposited:
             raise SettlementFailed(f"the channel with {channel.label} is exhausted")
-        voucher = Voucher(bytes.fromhex(channel.channel), cumulative, tasks)
+        root = tree.root_of(tree.added(channel.peaks, channel.leaves, leaf))
+        voucher = Voucher(bytes.fromhex(channel.channel), cumulative, tasks, root)
         signature = self._signer.sign_voucher(self._domain, voucher).hex()
         tx.append(
             e.WALLET,
@@ -320,11 +322,10 @@ class ChannelRail:
                 cumulative=Money(cumulative, price.asset),
                 tasks=tasks,
                 signature=signature,
+                leaf=leaf.hex(),
             ),
         )
-        return channel.model_copy(
-            update={"cumulative": cumulative, "tasks": tasks, "voucher": signature}
-        )
+        return _known(tx, channel)
 
     def _close(self, tx: Transaction, channel: r.Channel) -> Message:
         """Have nothing more bought on a channel, and return the message that ends it."""
@@ -356,7 +357,8 @@ class ChannelRail:
         try:
             cumulative, tasks = int(body["cumulative"]), int(body["tasks"])
             delivered, attempts = max(0, int(body["delivered"])), map(str, body["attempts"])
-            voucher = Voucher(bytes.fromhex(str(body["channel"])), cumulative, tasks)
+            root = bytes.fromhex(str(body["root"])) or tree.EMPTY
+            voucher = Voucher(bytes.fromhex(str(body["channel"])), cumulative, tasks, root)
             signature = bytes.fromhex(str(body["voucher"]))
         except (KeyError, TypeError, ValueError) as wrong:
             raise ProtocolBroken("the payee's newest voucher cannot be read") from wrong
@@ -372,6 +374,7 @@ class ChannelRail:
                 cumulative=Money(cumulative, currency),
                 tasks=tasks,
                 signature=signature.hex(),
+                root=root.hex(),
                 delivered=Money(delivered, currency),
                 attempts=tuple(lacking),
             )
@@ -379,14 +382,30 @@ class ChannelRail:
 
         await self._journal.commit(work)
 
-    async def _closed_on_chain(self, channel: str, transaction: str) -> tuple[int, int]:
-        """Return (claimed, refunded) of a closed channel from the contract's own log."""
+    async def _closed_on_chain(self, channel: str, transaction: str) -> _End:
+        """Return how a channel ended, from the contract's own logs."""
         receipt = await self._chain.receipt(transaction)
-        for log in receipt.logs if receipt else ():
-            if _is(log, self._network.channels, abi.CLOSED, channel):
-                _, claimed = await deposit_of(self._chain, self._network, channel)
-                return claimed, abi.numbers(log.data)[0]
-        raise ProtocolBroken(f"the chain does not show that channel {channel[:12]} was closed")
+        logs = receipt.logs if receipt and receipt.succeeded else ()
+        mine = [x for x in logs if x.address.lower() == self._network.channels.lower()]
+        named = {x.topics[0]: x.data for x in mine if x.topics[1:2] == (bytes.fromhex(channel),)}
+        if abi.CLOSED not in named:
+            raise ProtocolBroken(f"the chain does not show that channel {channel[:12]} was closed")
+        _, claimed = await deposit_of(self._chain, self._network, channel)
+        tasks, root = 0, tree.EMPTY
+        if abi.CLAIMED in named:
+            last = named[abi.CLAIMED]
+            tasks, root = abi.numbers(last)[2], last[96:128]
+        return _End(claimed, abi.numbers(named[abi.CLOSED])[0], tasks, root)
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a channel was closed: units claimed in all and refunded; the last claim's promise."""
+
+    claimed: int
+    refunded: int
+    tasks: int
+    root: bytes
 
 
 def _current(tx: Transaction, payee: str) -> r.Channel | None:
@@ -395,9 +414,20 @@ def _current(tx: Transaction, payee: str) -> r.Channel | None:
     return tx.get(r.Channel, current.channel) if current else None
 
 
+def _known(tx: Transaction, channel: r.Channel) -> r.Channel:
+    """Return a channel as the events of this transaction have left it."""
+    return tx.get(r.Channel, channel.channel) or channel
+
+
+def leaf_of(attempt: Attempt, result: Result) -> bytes:
+    """Return what a paid delivery adds to its channel's tree: the provider's own statement."""
+    said = delivery_of(attempt.id, result.digest, result.price, result.usage)
+    return tree.leaf_of(said.struct_hash())
+
+
 def _body(channel: r.Channel) -> dict[str, Any]:
     """Return what a provider needs to know of a channel, and the newest promise on it."""
-    fields = ("payer", "token", "close_delay", "salt", "cumulative", "tasks", "voucher")
+    fields = ("payer", "token", "close_delay", "salt", "cumulative", "tasks", "root", "voucher")
     return {"channel": channel.channel, **{name: getattr(channel, name) for name in fields}}
 
 

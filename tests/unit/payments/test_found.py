@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from agentkit.artifacts import Text
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.keys.signer import KeySigner
-from agentkit.market.attempt import Attempt
+from agentkit.market.attempt import Attempt, Result
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
 from agentkit.payments.channels.rail import ChannelRail
@@ -19,7 +20,8 @@ from agentkit.testing.fakes import NETWORK, USDC
 
 SIGNER = KeySigner(b"\x11" * 32)
 CHANNEL = "aa" * 32
-PRICES = {"a": 60, "b": 40, "c": 25}
+PRICES = {"aa" * 32: 60, "bb" * 32: 40, "cc" * 32: 25}
+A, B, C = PRICES
 
 
 def opened() -> list[Any]:
@@ -32,7 +34,7 @@ def opened() -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("paid", [("b",), ("a", "c"), ("a", "b", "c"), ()])
+@pytest.mark.parametrize("paid", [(B,), (A, C), (A, B, C), ()])
 async def test_in_whatever_order_old_attempts_settle_their_sum_is_promised(
     tmp_path: Path, paid: tuple[str, ...]
 ) -> None:
@@ -41,6 +43,7 @@ async def test_in_whatever_order_old_attempts_settle_their_sum_is_promised(
         chain: Any = None
         rail = ChannelRail(journal, chain, SIGNER, NETWORK, Sender(journal, chain, SIGNER, NETWORK))
         found = e.VoucherFound(
+            root="00" * 32,
             channel=CHANNEL,
             cumulative=Money(sum(PRICES[name] for name in paid), USDC),
             tasks=len(paid),
@@ -56,7 +59,8 @@ async def test_in_whatever_order_old_attempts_settle_their_sum_is_promised(
                 channel = tx.get(r.Channel, CHANNEL)
                 assert channel
                 attempt = Attempt.model_construct(id=name)
-                rail._pay(tx, channel, attempt, Money(PRICES[name], USDC))
+                output = Text.of(name.encode())
+                rail._pay(tx, channel, attempt, Result((output,), {}, Money(PRICES[name], USDC)))
 
             await journal.commit(settle)
         channel = await journal.commit(lambda tx: tx.get(r.Channel, CHANNEL))

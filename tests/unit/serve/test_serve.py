@@ -144,6 +144,7 @@ def voucher_body(bench: Bench, channel: r.Channel, cumulative: int, signature: b
         **bench.payment.body,
         "cumulative": cumulative,
         "tasks": 1,
+        "root": "",
         "voucher": signature.hex(),
     }
 

@@ -1,0 +1,272 @@
+"""Receipts that others can check: a bundle, and its verifier, which needs nothing but the bundle.
+
+What proves what:  a provider's signature over (attempt, result, price, usage) proves what it
+delivered and asked for; the payer's voucher proves what it promised for it, since it names the
+Merkle root over those statements (`market.tree`); the contract's own logs prove what moved.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from agentkit.errors import ConfigError
+from agentkit.journal import events as e
+from agentkit.keys.messages import Domain, Voucher, recover, typed_digest
+from agentkit.market import tree
+from agentkit.market.chain import ChainClient, Network
+from agentkit.market.receipt import Receipt
+from agentkit.market.seams import Event
+from agentkit.market.value import Value
+from agentkit.payments import abi
+from agentkit.payments.channels.terms import deposit_of
+
+VERSION = 1
+
+
+class Paid(Value):
+    """One attempt in a channel's tree, and what the voucher grew by for it in base units."""
+
+    attempt: str
+    units: int
+
+
+class ChannelProof(Value):
+    """What was promised on one channel: the newest voucher, and what it is made of, in order.
+
+    `base` and `base_root`: the promise that a payer who lost its books was shown; `matched`: the
+    attempts whose price, or a part of it, that promise had covered.
+    """
+
+    channel: str
+    payee: str
+    cumulative: int = 0
+    tasks: int = 0
+    root: str = tree.EMPTY.hex()
+    signature: str = ""
+    base: int = 0
+    base_root: str = ""
+    paid: tuple[Paid, ...] = ()
+    matched: tuple[Paid, ...] = ()
+
+
+class Bundle(Value):
+    """Receipts of a wallet, with what proves them."""
+
+    version: int = VERSION
+    chain_id: int
+    channels_contract: str
+    token: str
+    payer: str
+    receipts: tuple[Receipt, ...]
+    channels: tuple[ChannelProof, ...]
+
+    @property
+    def domain(self) -> Domain:
+        """Where vouchers and deliveries of this bundle were signed."""
+        return Domain("AgentChannels", "1", self.chain_id, self.channels_contract)
+
+    def save(self, path: Path) -> None:
+        """Write the bundle as JSON."""
+        path.write_text(self.model_dump_json(indent=1, exclude_defaults=True) + "\n", "utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Bundle:
+        """Read a bundle; raises ConfigError for anything else."""
+        try:
+            return cls.model_validate(json.loads(path.read_text("utf-8")))
+        except FileNotFoundError as missing:
+            raise ConfigError(f"there is no file {path}", hint="check the path") from missing
+        except (OSError, ValueError, ValidationError, RecursionError) as wrong:
+            raise ConfigError(
+                f"{path} is no bundle of receipts",
+                hint="write one with `agentkit receipts --out FILE`",
+            ) from wrong
+
+
+def bundle_of(
+    network: Network, payer: str, receipts: Sequence[Receipt], wallet: Iterable[Event]
+) -> Bundle:
+    """Return all that proves `receipts`; `wallet` are the events of the payer's money, in order."""
+    made: dict[str, _Making] = {}
+    for event in wallet:
+        if isinstance(event, e.ChannelOpened):
+            made[event.channel] = _Making(ChannelProof(channel=event.channel, payee=event.payee))
+        elif isinstance(event, e.VoucherSigned | e.VoucherFound | e.VoucherMatched):
+            made[event.channel].take(event)
+    return Bundle(
+        chain_id=network.chain_id,
+        channels_contract=network.channels,
+        token=network.token,
+        payer=payer,
+        receipts=tuple(receipts),
+        channels=tuple(making.proof for making in made.values() if making.proof.cumulative),
+    )
+
+
+class _Making:
+    """A channel's proof while the events that it is made of are read."""
+
+    def __init__(self, proof: ChannelProof) -> None:
+        self.proof = proof
+        self._peaks: tree.Peaks = ()
+        self._leaves = 0
+
+    def take(self, event: e.VoucherSigned | e.VoucherFound | e.VoucherMatched) -> None:
+        if isinstance(event, e.VoucherMatched):
+            part = Paid(attempt=event.attempt, units=event.amount.units)
+            self._change(matched=(*self.proof.matched, part))
+        elif isinstance(event, e.VoucherSigned):
+            units = event.cumulative.units - self.proof.cumulative
+            part = Paid(attempt=event.attempt, units=units)
+            self._add(bytes.fromhex(event.leaf))
+            root = tree.root_of(self._peaks).hex()
+            self._promised(event, root=root, paid=(*self.proof.paid, part))
+        elif event.cumulative.units > self.proof.cumulative:
+            self._start_from(event)
+
+    def _start_from(self, event: e.VoucherFound) -> None:
+        """Go on from a promise that was found: what the books knew before is part of it."""
+        covered = (*self.proof.matched, *self.proof.paid)
+        base = {"base": event.cumulative.units, "base_root": event.root, "paid": ()}
+        self._promised(event, **base, root=event.root, matched=covered)
+        self._peaks, self._leaves = (), 0
+        self._add(tree.leaf_of(bytes.fromhex(event.root)))
+
+    def _add(self, leaf: bytes) -> None:
+        self._peaks = tree.added(self._peaks, self._leaves, leaf)
+        self._leaves += 1
+
+    def _promised(self, event: e.VoucherSigned | e.VoucherFound, **more: object) -> None:
+        units, tasks, signature = event.cumulative.units, event.tasks, event.signature
+        self._change(cumulative=units, tasks=tasks, signature=signature, **more)
+
+    def _change(self, **changes: object) -> None:
+        self.proof = self.proof.model_copy(update=changes)
+
+
+# -- checking ------------------------------------------------------------------------------------
+
+
+def verify(bundle: Bundle) -> list[str]:
+    """Return what is wrong with a bundle, a sentence for each; nothing else is asked or trusted."""
+    by_attempt = {receipt.attempt.id: receipt for receipt in bundle.receipts}
+    wrong = ["a receipt stands in it twice"] if len(by_attempt) < len(bundle.receipts) else []
+    for receipt in bundle.receipts:
+        wrong += _wrong_with(receipt, bundle)
+    for proof in bundle.channels:
+        wrong += _wrong_with_channel(proof, by_attempt, bundle)
+    return wrong
+
+
+def _wrong_with(receipt: Receipt, bundle: Bundle) -> list[str]:
+    """Check a provider's statement; a receipt of another rail is its provider's word alone."""
+    if receipt.standing != "paid" or receipt.attempt.rail not in SIGNED_RAILS:
+        return []
+    name = f"receipt {receipt.attempt.id[:12]}"
+    if receipt.amount > receipt.attempt.at_most:
+        return [f"{name} is above the attempt's at most"]
+    try:
+        digest = typed_digest(bundle.domain, receipt.delivery)
+        signer = recover(digest, bytes.fromhex(receipt.evidence.signature))
+    except (ValueError, OverflowError):
+        signer = ""
+    if signer.lower() != receipt.attempt.payee.lower():
+        return [f"{name} is not signed by {receipt.attempt.payee}"]
+    return []
+
+
+SIGNED_RAILS = ("channel", "escrow")
+"""The rails whose providers sign what they deliver."""
+
+
+def _wrong_with_channel(
+    proof: ChannelProof, receipts: dict[str, Receipt], bundle: Bundle
+) -> list[str]:
+    name = f"channel {proof.channel[:12]}"
+    wrong = [] if _is_signed(proof, bundle) else [f"{name}: its voucher is not the payer's"]
+    if proof.base + sum(paid.units for paid in proof.paid) != proof.cumulative:
+        wrong.append(f"{name}: its voucher is not the sum of what was paid")
+    known = [receipts.get(paid.attempt) for paid in proof.paid]
+    if None in known:
+        return [*wrong, f"{name}: {known.count(None)} of its receipts are missing"]
+    there = [receipt for receipt in known if receipt]
+    if _root(proof, there) != proof.root:
+        wrong.append(f"{name}: its voucher's root is not over these receipts")
+    covered: dict[str, int] = {}
+    for part in (*proof.paid, *proof.matched):
+        covered[part.attempt] = covered.get(part.attempt, 0) + part.units
+    for receipt in there:
+        if receipt.attempt.payee.lower() != proof.payee.lower():
+            wrong.append(f"{name}: receipt {receipt.attempt.id[:12]} is of another provider")
+        if covered[receipt.attempt.id] != receipt.amount.units:
+            wrong.append(f"{name}: receipt {receipt.attempt.id[:12]} and its payment differ")
+    return wrong
+
+
+def _is_signed(proof: ChannelProof, bundle: Bundle) -> bool:
+    try:
+        voucher = Voucher(
+            bytes.fromhex(proof.channel), proof.cumulative, proof.tasks, bytes.fromhex(proof.root)
+        )
+        signer = recover(typed_digest(bundle.domain, voucher), bytes.fromhex(proof.signature))
+    except (ValueError, OverflowError):
+        return False
+    return signer.lower() == bundle.payer.lower()
+
+
+def _root(proof: ChannelProof, receipts: Sequence[Receipt]) -> str:
+    """Return the root over the deliveries that receipts state, "" where one cannot be read."""
+    try:
+        leaves = [tree.leaf_of(receipt.delivery.struct_hash()) for receipt in receipts]
+        if proof.base_root:
+            leaves.insert(0, tree.leaf_of(bytes.fromhex(proof.base_root)))
+    except (ValueError, OverflowError):
+        return ""
+    peaks: tree.Peaks = ()
+    for number, leaf in enumerate(leaves):
+        peaks = tree.added(peaks, number, leaf)
+    return tree.root_of(peaks).hex()
+
+
+async def verify_on_chain(bundle: Bundle, chain: ChainClient, network: Network) -> list[str]:
+    """Return what a bundle says and the chain does not, read from the contract and token alone.
+
+    For each channel: what was claimed is within the voucher and, where all of it was claimed, was
+    claimed under its root; and the token moved each claim from the contract to the provider.
+    Raises StoreUnavailable.
+    """
+    if (bundle.chain_id, bundle.channels_contract) != (network.chain_id, network.channels):
+        return ["the bundle is of another network"]
+    head = await chain.head()
+    return [
+        sentence
+        for proof in bundle.channels
+        for sentence in await _wrong_on_chain(proof, chain, network, head)
+    ]
+
+
+async def _wrong_on_chain(
+    proof: ChannelProof, chain: ChainClient, network: Network, head: int
+) -> list[str]:
+    name = f"channel {proof.channel[:12]}"
+    _, claimed = await deposit_of(chain, network, proof.channel)
+    wanted: list[bytes | None] = [abi.CLAIMED, bytes.fromhex(proof.channel)]
+    claims = await chain.logs(network.channels, wanted, 0, head)
+    wrong = []
+    if sum(abi.numbers(log.data)[0] for log in claims) != claimed:
+        wrong.append(f"{name}: its claims do not add up to {claimed}")
+    if claimed > proof.cumulative:
+        wrong.append(f"{name}: {claimed} units were claimed and {proof.cumulative} promised")
+    if claims and claimed == proof.cumulative and claims[-1].data[96:128].hex() != proof.root:
+        wrong.append(f"{name}: it was claimed under another root")
+    parties: Any = [abi.as_word(address) for address in (network.channels, proof.payee)]
+    moved = await chain.logs(network.token, [abi.TRANSFER, *parties], 0, head)
+    transfers = {(log.transaction, abi.numbers(log.data)[0]) for log in moved}
+    if any((log.transaction, abi.numbers(log.data)[0]) not in transfers for log in claims):
+        wrong.append(f"{name}: the token did not move what was claimed")
+    return wrong

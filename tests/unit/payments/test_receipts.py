@@ -1,0 +1,208 @@
+"""A bundle of receipts proves what was delivered and promised, to somebody who trusts nobody."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentkit.artifacts import Text
+from agentkit.errors import ConfigError
+from agentkit.journal import events as e
+from agentkit.journal.journal import Journal
+from agentkit.keys.signer import KeySigner
+from agentkit.market.attempt import Attempt, Evidence, Result
+from agentkit.market.receipt import Receipt, delivery_of
+from agentkit.market.seams import Transaction
+from agentkit.money import Money
+from agentkit.payments.channels.rail import ChannelRail
+from agentkit.payments.receipts import Bundle, bundle_of, verify
+from agentkit.payments.sender import Sender
+from agentkit.testing.fakes import NETWORK, USDC
+
+PAYER, SHOP, OTHER = (KeySigner(bytes([n]) * 32) for n in (1, 2, 3))
+DOMAIN = NETWORK.channels_domain
+CHANNEL = "ab" * 32
+USAGE = {"input": 7, "output": 3}
+
+
+def attempt(n: int, rail: str = "channel") -> Attempt:
+    return Attempt(
+        id=hashlib.sha256(b"%d" % n).hexdigest(),
+        purchase=f"p{n}",
+        n=0,
+        run="r1",
+        node="n",
+        provider="native",
+        rail=rail,
+        payee=SHOP.address,
+        terms="t",
+        at_most=Money(1000, USDC),
+        task="t",
+    )
+
+
+def delivered(n: int, price: int, by: KeySigner = SHOP) -> Result:
+    output = Text.of(b"answer %d" % n)
+    said = delivery_of(attempt(n).id, output.digest, Money(price, USDC), USAGE)
+    signature = by.sign_delivery(DOMAIN, said).hex()
+    return Result((output,), USAGE, Money(price, USDC), Evidence(signer="", signature=signature))
+
+
+class Wallet:
+    """A payer's books with one open channel, as its runs would have written them."""
+
+    def __init__(self, journal: Journal) -> None:
+        chain: Any = None
+        sender = Sender(journal, chain, PAYER, NETWORK)
+        self.journal, self.rail = journal, ChannelRail(journal, chain, PAYER, NETWORK, sender)
+        self.receipts: list[Receipt] = []
+
+    async def open(self) -> None:
+        amount = Money(10_000, USDC)
+        opened = e.ChannelOpened(
+            channel=CHANNEL,
+            provider="native",
+            provider_node="",
+            payer=PAYER.address,
+            payee=SHOP.address,
+            token=NETWORK.token,
+            close_delay=3600,
+            salt="00",
+        )
+        funded = e.ChannelFunded(channel=CHANNEL, amount=amount, deposited=amount)
+        for event in (opened, funded):
+            await self.write(event)
+
+    async def write(self, event: Any) -> None:
+        await self.journal.commit(lambda tx: tx.append(e.WALLET, event))
+
+    async def pay(self, n: int, price: int) -> None:
+        def work(tx: Transaction) -> Receipt:
+            return self.rail.settle(tx, attempt(n), delivered(n, price))[0]
+
+        self.receipts.append(await self.journal.commit(work))
+
+    async def bundle(self) -> Bundle:
+        wallet = await self.journal.history(e.WALLET)
+        return bundle_of(NETWORK, PAYER.address, self.receipts, wallet)
+
+
+@pytest.fixture
+async def wallet(tmp_path: Path) -> Any:
+    journal = await Journal.open(tmp_path / "home", PAYER.address)
+    wallet = Wallet(journal)
+    await wallet.open()
+    for n, price in enumerate((5, 7, 11, 13, 2)):
+        await wallet.pay(n, price)
+    yield wallet
+    await journal.close()
+
+
+async def test_what_was_paid_proves_itself_from_a_file(wallet: Wallet, tmp_path: Path) -> None:
+    bundle = await wallet.bundle()
+    bundle.save(tmp_path / "bundle.json")
+    again = Bundle.load(tmp_path / "bundle.json")
+    assert again == bundle
+    assert verify(again) == []
+    assert again.channels[0].cumulative == sum(r.amount.units for r in again.receipts) == 38
+
+
+def money(units: int) -> str:
+    """Money as JSON has it."""
+    return json.loads(e.Held(run="", amount=Money(units, USDC)).model_dump_json())["amount"]
+
+
+def changed(path: str, value: object) -> Callable[[Any], None]:
+    def change(document: Any) -> None:
+        *way, last = (int(part) if part.isdigit() else part for part in path.split("."))
+        for part in way:
+            document = document[part]
+        document[last] = value(document[last]) if callable(value) else value
+
+    return change
+
+
+CHANGES = {
+    "a price": (changed("receipts.1.amount", money(8)), "is not signed by"),
+    "a result": (changed("receipts.1.result", "ee" * 32), "is not signed by"),
+    "what was counted": (changed("receipts.1.usage.output", 4), "is not signed by"),
+    "an attempt": (changed("receipts.1.attempt.id", "ee" * 32), "missing"),
+    "a payee": (changed("receipts.1.attempt.payee", OTHER.address), "is not signed by"),
+    "a signature": (changed("receipts.1.evidence.signature", "00" * 65), "is not signed by"),
+    "no signature": (changed("receipts.1.evidence.signature", "no hex"), "is not signed by"),
+    "a price above its at most": (changed("receipts.1.amount", money(2000)), "at most"),
+    "a missing receipt": (lambda d: d["receipts"].pop(2), "1 of its receipts are missing"),
+    "a receipt twice": (lambda d: d["receipts"].append(d["receipts"][0]), "twice"),
+    "the order": (lambda d: d["channels"][0]["paid"].reverse(), "root is not over these"),
+    "a larger promise": (changed("channels.0.cumulative", 39), "not the payer's"),
+    "a task more": (changed("channels.0.tasks", 6), "not the payer's"),
+    "another root": (changed("channels.0.root", "ee" * 32), "not the payer's"),
+    "another payer": (changed("payer", OTHER.address), "not the payer's"),
+    "another chain": (changed("chain_id", 1), "is not signed by"),
+    "another contract": (changed("channels_contract", OTHER.address), "is not signed by"),
+    "another provider's channel": (changed("channels.0.payee", OTHER.address), "another provider"),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+async def test_nothing_in_a_bundle_can_be_changed_unseen(
+    wallet: Wallet, what: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "bundle.json"
+    (await wallet.bundle()).save(path)
+    document = json.loads(path.read_text())
+    change, complaint = CHANGES[what]
+    change(document)
+    path.write_text(json.dumps(document))
+    wrong = verify(Bundle.load(path))
+    assert any(complaint in sentence for sentence in wrong), wrong
+
+
+async def test_a_bundle_after_a_restore_proves_what_came_before_by_the_voucher_found(
+    wallet: Wallet,
+) -> None:
+    """The wallet lost its last two payments; the shop showed the voucher that made them."""
+    late = await wallet.bundle()
+    lost = late.channels[0]
+    journal = await Journal.open(wallet.journal.home.parent / "restored", PAYER.address)
+    restored = Wallet(journal)
+    await restored.open()
+    for n, price in enumerate((5, 7, 11)):
+        await restored.pay(n, price)
+    found = e.VoucherFound(
+        channel=CHANNEL,
+        cumulative=Money(lost.cumulative, USDC),
+        tasks=lost.tasks,
+        signature=lost.signature,
+        root=lost.root,
+        delivered=Money(lost.cumulative, USDC),
+        attempts=(attempt(3).id, attempt(4).id),
+    )
+    await restored.write(found)
+    await restored.pay(3, 13)
+    await restored.pay(4, 2)
+    await restored.pay(5, 100)
+    bundle = await restored.bundle()
+    assert verify(bundle) == []
+    assert bundle.channels[0].cumulative == 138
+    assert [paid.units for paid in bundle.channels[0].paid] == [100]
+    forged = bundle.channels[0].model_copy(update={"base_root": "ee" * 32})
+    wrong = verify(bundle.model_copy(update={"channels": (forged,)}))
+    assert any("root is not over these" in sentence for sentence in wrong)
+    await journal.close()
+
+
+async def test_what_is_no_bundle_is_said_so(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    for text in ("", "[]", "{}", '{"version": 1}', "[" * 100_000):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match="no bundle of receipts") as wrong:
+            Bundle.load(path)
+        assert wrong.value.hint.startswith("write one with `agentkit receipts --out")
+    with pytest.raises(ConfigError, match="there is no file"):
+        Bundle.load(tmp_path / "nothing.json")
