@@ -25,6 +25,7 @@ from agentkit.market.allowance import Allowance
 from agentkit.money import Money
 from agentkit.payments import abi
 from agentkit.payments.channels.terms import token_balance
+from agentkit.payments.receipts import verify_on_chain
 from agentkit.planner import policy
 from agentkit.runtime.run import Run
 
@@ -107,6 +108,13 @@ async def test_the_sums_hold_to_the_unit_on_the_chain(
         claimed = await agent._chain.logs(agent.network.channels, [abi.CLAIMED], 0, head)
         assert abi.numbers(claimed[-1].data)[0] == paid
         assert (await agent.balances()).placed == {}
+        bundle = await agent.bundle()
+        assert claimed[-1].data[96:128].hex() == bundle.channels[0].root != 64 * "0"
+        assert await agent.check_receipts() == []
+        less = bundle.channels[0].model_copy(update={"cumulative": paid - 1})
+        short = bundle.model_copy(update={"channels": (less,)})
+        wrong = await verify_on_chain(short, agent._chain, agent.network)
+        assert f"{paid} units were claimed and {paid - 1} promised" in wrong[0]
 
 
 async def test_credit_is_topped_up_used_and_debited(
