@@ -547,6 +547,7 @@ def _real_network(settings: Settings) -> Network:
         token_name="USD Coin",  # noqa: S106  # the name of a currency
         token_version="2",  # noqa: S106
         channels=settings.chain.channels,
+        escrow=settings.chain.escrow,
         finality=5,
     )
 

@@ -64,10 +64,11 @@ class WalletSettings(_Section):
 
 
 class ChainSettings(_Section):
-    """How a real network's chain is reached, and where our contract stands on it."""
+    """How a real network's chain is reached, and where our contracts stand on it."""
 
     rpc: str = ""
     channels: str = ""
+    escrow: str = ""
 
 
 class ProviderSettings(_Section):

@@ -174,6 +174,7 @@ class EmbeddedNetwork:
             token_name="USD Coin",  # noqa: S106  # the name of a currency
             token_version="1",  # noqa: S106
             channels=deployed.channels,
+            escrow=deployed.escrow,
             test=True,
         )
 

@@ -123,6 +123,68 @@ class Voucher:
 
 
 @dataclass(frozen=True, slots=True)
+class Release:
+    """A payee's word that on a channel it claims nothing beyond `final_claimed` base units."""
+
+    TYPE: ClassVar[bytes] = keccak(b"Release(bytes32 channelId,uint128 finalClaimed)")
+    channel: bytes
+    final_claimed: int
+
+    def struct_hash(self) -> bytes:
+        return keccak(self.TYPE + self.channel + word(self.final_claimed))
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What a provider offers to do for money in escrow; its digest is the job's id.
+
+    `price` is in base units and the most the task costs; times are in unix seconds, windows in
+    seconds, `default_bps` in 1/10000.  Without an arbiter, the zero address, nothing is disputed.
+    """
+
+    TYPE: ClassVar[bytes] = keccak(
+        b"Quote(address payer,address provider,address arbiter,address token,uint128 price,"
+        b"uint40 deliverBy,uint40 judgeWindow,uint40 quoteExpiry,uint40 arbiterWindow,"
+        b"uint16 defaultBps,bytes32 taskId,bytes32 specHash)"
+    )
+    payer: str
+    provider: str
+    arbiter: str
+    token: str
+    price: int
+    deliver_by: int
+    judge_window: int
+    quote_expiry: int
+    arbiter_window: int
+    default_bps: int
+    task_id: bytes
+    spec_hash: bytes
+
+    def words(self) -> tuple[bytes, ...]:
+        """Return the members as the contract takes them."""
+        parties = (self.payer, self.provider, self.arbiter, self.token)
+        times = (self.deliver_by, self.judge_window, self.quote_expiry, self.arbiter_window)
+        numbers = (self.price, *times, self.default_bps)
+        return (*map(address_word, parties), *map(word, numbers), self.task_id, self.spec_hash)
+
+    def struct_hash(self) -> bytes:
+        return keccak(self.TYPE + b"".join(self.words()))
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """One side's word that a job in escrow is settled with `pay` base units for the provider."""
+
+    TYPE: ClassVar[bytes] = keccak(b"Accept(bytes32 jobId,uint128 pay,bytes32 resultHash)")
+    job: bytes
+    pay: int
+    result_hash: bytes
+
+    def struct_hash(self) -> bytes:
+        return keccak(self.TYPE + self.job + word(self.pay) + self.result_hash)
+
+
+@dataclass(frozen=True, slots=True)
 class Authorization:
     """EIP-3009 ReceiveWithAuthorization: `payee` may draw `units` once, until `valid_before`."""
 

@@ -10,10 +10,13 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from agentkit.errors import WrongKey
 from agentkit.keys.messages import (
+    Accept,
     Authorization,
     Delivery,
     Domain,
     ItemMessage,
+    Quote,
+    Release,
     Transaction,
     Voucher,
     address_of,
@@ -34,6 +37,12 @@ class Signer(Protocol):
         """Uncompressed public key, 65 bytes."""
 
     def sign_voucher(self, domain: Domain, voucher: Voucher) -> bytes: ...
+
+    def sign_release(self, domain: Domain, release: Release) -> bytes: ...
+
+    def sign_quote(self, domain: Domain, quote: Quote) -> bytes: ...
+
+    def sign_accept(self, domain: Domain, accept: Accept) -> bytes: ...
 
     def sign_authorization(self, domain: Domain, authorization: Authorization) -> bytes: ...
 
@@ -74,6 +83,15 @@ class KeySigner:
 
     def sign_voucher(self, domain: Domain, voucher: Voucher) -> bytes:
         return self._sign(typed_digest(domain, voucher))
+
+    def sign_release(self, domain: Domain, release: Release) -> bytes:
+        return self._sign(typed_digest(domain, release))
+
+    def sign_quote(self, domain: Domain, quote: Quote) -> bytes:
+        return self._sign(typed_digest(domain, quote))
+
+    def sign_accept(self, domain: Domain, accept: Accept) -> bytes:
+        return self._sign(typed_digest(domain, accept))
 
     def sign_authorization(self, domain: Domain, authorization: Authorization) -> bytes:
         return self._sign(typed_digest(domain, authorization))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from agentkit.errors import ConfigError
 from agentkit.market.value import Value
 from agentkit.money import Asset
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:  # planning and local runs sign nothing, and its libraries are
 class Network(Value):
     """A chain and the contracts on it that money moves through.
 
-    `coin` pays for gas; `finality` is the number of blocks after which a receipt counts.
+    `coin` pays for gas; `finality` is the number of blocks after which a receipt counts.  Where
+    `escrow` is empty nothing is paid through escrow.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Network(Value):
     token_name: str
     token_version: str
     channels: str
+    escrow: str = ""
     finality: int = 1
     test: bool = False
 
@@ -41,6 +44,15 @@ class Network(Value):
         from agentkit.keys.messages import Domain
 
         return Domain("AgentChannels", "1", self.chain_id, self.channels)
+
+    @property
+    def escrow_domain(self) -> Domain:
+        """Where quotes and acceptances are signed; raises ConfigError where there is no escrow."""
+        from agentkit.keys.messages import Domain
+
+        if not self.escrow:
+            raise ConfigError(f"{self.name} has no escrow contract", hint="set chain.escrow")
+        return Domain("TaskEscrow", "1", self.chain_id, self.escrow)
 
     @property
     def token_domain(self) -> Domain:

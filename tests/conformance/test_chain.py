@@ -17,7 +17,7 @@ from web3.exceptions import ContractLogicError, TransactionNotFound, Web3RPCErro
 from web3.logs import DISCARD
 from web3.types import TxReceipt
 
-from agentkit.keys.messages import HALF_ORDER, Authorization, Domain, Voucher, keccak
+from agentkit.keys.messages import HALF_ORDER, Authorization, Domain, Release, Voucher, keccak
 from agentkit.keys.signer import KeySigner
 from agentkit.payments.contracts import load
 
@@ -141,6 +141,12 @@ class Scene:
         signed = replace(Voucher(await self.id(), cumulative, 3, keccak(b"root")), **changed)
         r, s, v = split(signer.sign_voucher(self.domain, signed))
         return (cumulative, 3, keccak(b"root")), v, r, s
+
+    async def release(self, claimed: int, signer: KeySigner = PROVIDER) -> Any:
+        """Return the arguments of a release: the sum and its signature."""
+        signature = signer.sign_release(self.domain, Release(await self.id(), claimed))
+        r, s, v = split(signature)
+        return claimed, v, r, s
 
     async def authorization(self, units: int, signer: KeySigner = PAYER, **changed: Any) -> Any:
         """The arguments with which a signed top-up is brought."""
@@ -566,20 +572,24 @@ async def test_a_whole_deposit_can_be_claimed(funded: Scene) -> None:
 
 async def test_a_provider_releases_what_it_does_not_claim(funded: Scene) -> None:
     await funded.do(PROVIDER, "claim", *await funded.voucher(250))
-    for who in (PAYER, STRANGER):
-        await funded.refused("NotProvider", who, "release")
-    await funded.do(PROVIDER, "release")
+    for signer in (PAYER, STRANGER, SESSION):
+        forged = await funded.release(250, signer=signer)
+        await funded.refused("BadSignature", PROVIDER, "closeWithRelease", *forged)
+    for other in (0, 249, 251):
+        wrong = await funded.release(other)
+        await funded.refused("OtherClaims", PROVIDER, "closeWithRelease", *wrong)
+    await funded.do(STRANGER, "closeWithRelease", *await funded.release(250))
     books = await funded.books()
     assert (books["held"], books["payer"], books["provider"]) == (0, MINTED - 250, 250)
-    await funded.refused("Closed", PROVIDER, "release")
+    await funded.refused("Closed", PROVIDER, "closeWithRelease", *await funded.release(250))
     await spent(funded)
 
 
 async def test_a_channel_nothing_was_claimed_from_is_released_whole(funded: Scene) -> None:
-    await funded.do(PROVIDER, "release")
+    await funded.do(PROVIDER, "closeWithRelease", *await funded.release(0))
     books = await funded.books()
     assert (books["held"], books["payer"], books["state"]) == (0, MINTED, (0, 0))
-    await funded.refused("NotOpen", PROVIDER, "release")
+    await funded.refused("NotOpen", PROVIDER, "closeWithRelease", *await funded.release(0))
     await funded.refused("Closing", PAYER, "fund", 1)
 
 
@@ -622,7 +632,7 @@ async def test_a_provider_ends_a_closing_channel_early(funded: Scene) -> None:
 
 async def test_a_channel_that_never_was_cannot_be_closed(scene: Scene) -> None:
     await scene.refused("NotOpen", PAYER, "requestClose")
-    await scene.refused("NotOpen", PROVIDER, "release")
+    await scene.refused("NotOpen", PROVIDER, "closeWithRelease", *await scene.release(0))
     await scene.refused("NotClosing", STRANGER, "finishClose")
     await scene.refused("OverDeposit", PROVIDER, "claim", *await scene.voucher(1))
     await scene.do(PAYER, "fund", 1000)

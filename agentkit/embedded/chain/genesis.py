@@ -1,4 +1,4 @@
-"""The first block of a new chain: the test token, the channels, and money to begin with."""
+"""The first block of a new chain: the test token, our contracts, and money to begin with."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from agentkit.payments.contracts import load
 _CREATE_GAS = 4_000_000
 _MINT_GAS = 120_000
 _MINT = keccak(b"mint(address,uint256)")[:4]
+_CONTRACTS = {"token": "TestUSD", "channels": "AgentChannels", "escrow": "TaskEscrow"}
 
 
 @dataclass(frozen=True)
@@ -25,24 +26,26 @@ class Deployed:
 
     token: str
     channels: str
+    escrow: str
 
 
 def deploy(chain: Chain, deployer_key: bytes, mint: Mapping[str, int]) -> Deployed:
     """Return where the contracts are; on a new chain, deploy them and mint first, in one block.
 
     `mint` is address to base units of the token.  The deployer has to be among the chain's rich,
-    since it pays for the gas.  A chain that has its contracts heeds neither key nor `mint`.
+    since it pays for the gas.  A chain that an older version began gets what it lacks and keeps
+    what it has; one that has its contracts heeds neither key nor `mint`.
     """
-    if (token := chain.fact("token")) and (channels := chain.fact("channels")):
-        return Deployed(token, channels)
-    sealed = _Sender(chain, PrivateKey(deployer_key))
-    token = sealed.create(load("TestUSD").bytecode)
-    channels = sealed.create(load("AgentChannels").bytecode)
-    for receiver, units in mint.items():
-        sealed.call(token, _MINT + address_word(receiver) + word(units))
-    chain.seal(sealed.transactions, {"token": token, "channels": channels})
-    assert all(receipt.state_root == b"\x01" for receipt in chain.receipts(chain.head))
-    return Deployed(token, channels)
+    known = {name: chain.fact(name) or "" for name in _CONTRACTS}
+    if not all(known.values()):
+        sealed = _Sender(chain, PrivateKey(deployer_key))
+        for name in [name for name, place in known.items() if not place]:
+            known[name] = sealed.create(load(_CONTRACTS[name]).bytecode)
+        for receiver, units in mint.items() if chain.fact("token") is None else ():
+            sealed.call(known["token"], _MINT + address_word(receiver) + word(units))
+        chain.seal(sealed.transactions, known)
+        assert all(receipt.state_root == b"\x01" for receipt in chain.receipts(chain.head))
+    return Deployed(**known)
 
 
 class _Sender:

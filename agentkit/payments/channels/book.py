@@ -8,7 +8,7 @@ from agentkit.errors import InsufficientFunds, ProtocolBroken, Refused
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import Voucher, recover, typed_digest
+from agentkit.keys.messages import Release, Voucher, recover, typed_digest
 from agentkit.keys.signer import Signer
 from agentkit.market import tree
 from agentkit.market.chain import ChainClient, Network
@@ -24,7 +24,7 @@ from agentkit.payments.channels.terms import (
 from agentkit.payments.sender import Sender
 
 CLAIM_AND_CLOSE = f"claimAndClose({CONFIG},(uint128,uint64,bytes32),uint8,bytes32,bytes32)"
-RELEASE = f"release({CONFIG})"
+RELEASE = f"closeWithRelease({CONFIG},uint128,uint8,bytes32,bytes32)"
 
 
 class VoucherBook:
@@ -126,14 +126,7 @@ class VoucherBook:
         booked = await self._booked_or_none(voucher.channel.hex())
         if booked is None or not booked.settled:
             booked = await self.take(body)
-        terms = Terms.of(booked, self._signer.address)
-        if booked.cumulative:
-            signature = bytes.fromhex(booked.signature)
-            promise = (booked.cumulative, booked.tasks, bytes.fromhex(booked.root))
-            vrs = (signature[64], signature[:32], signature[32:64])
-            data = abi.encode(CLAIM_AND_CLOSE, *terms.words(), *promise, *vrs)
-        else:
-            data = abi.encode(RELEASE, *terms.words())
+        data = await self._closing(booked)
         try:
             receipt = await self._sender.send(
                 f"close:{booked.channel}", self._network.channels, data
@@ -149,6 +142,18 @@ class VoucherBook:
         return {"channel": booked.channel, "transaction": receipt.transaction}
 
     # -- inside ----------------------------------------------------------------------------------
+
+    async def _closing(self, booked: r.BookedChannel) -> bytes:
+        """Return the call that claims what is promised, or gives back what never was."""
+        terms = Terms.of(booked, self._signer.address).words()
+        if booked.cumulative:
+            signature = bytes.fromhex(booked.signature)
+            promise = (booked.cumulative, booked.tasks, bytes.fromhex(booked.root))
+            return abi.encode(CLAIM_AND_CLOSE, *terms, *promise, *_vrs(signature))
+        _, claimed = await deposit_of(self._chain, self._network, booked.channel)
+        release = Release(bytes.fromhex(booked.channel), claimed)
+        signature = self._signer.sign_release(self._domain, release)
+        return abi.encode(RELEASE, *terms, claimed, *_vrs(signature))
 
     def _read(self, body: dict[str, Any]) -> tuple[Terms, Voucher]:
         """Return a payment's channel and voucher; raises Refused unless the channel is ours."""
@@ -228,6 +233,11 @@ class VoucherBook:
             signature=booked.signature,
         )
         return await self._journal.commit(lambda tx: _book(tx, taken))
+
+
+def _vrs(signature: bytes) -> tuple[int, bytes, bytes]:
+    """Return a signature as the contract takes it."""
+    return signature[64], signature[:32], signature[32:64]
 
 
 def _book(tx: Transaction, taken: e.VoucherTaken) -> r.BookedChannel:

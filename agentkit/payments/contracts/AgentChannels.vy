@@ -8,12 +8,14 @@
     and hashes to the id, so one word is all that is stored.
 
     none -- fund --> open -- requestClose --> closing -- finishClose, after closeDelay --> closed
-    open or closing -- claimAndClose, release (provider) --> closed
+    open or closing -- claimAndClose (provider) --> closed
+    open or closing -- closeWithRelease (anybody, with the provider's release) --> closed
 
     An id that was closed is spent for good.  Money leaves only towards the provider (up to what
     the payer's voucher key signed) and the payer (the rest).
 @dev Balances and states are written before tokens are called, so a token that calls back finds
-    nothing to take twice.
+    nothing to take twice.  Keys are plain keys: a contract that signs (EIP-1271) could take its
+    word back after delivery, and then a voucher would promise nothing.
 """
 from ethereum.ercs import IERC20
 
@@ -35,6 +37,11 @@ struct Voucher:
     cumulative: uint128
     tasks: uint64
     receiptsRoot: bytes32
+
+struct Signature:
+    v: uint8  # 27 or 28
+    r: bytes32
+    s: bytes32  # the lower of the two that would do, so that a signature has one form
 
 struct State:
     deposited: uint256
@@ -66,6 +73,7 @@ event Closed:
 MIN_DELAY: constant(uint40) = 15 * 60
 MAX_DELAY: constant(uint40) = 30 * 24 * 60 * 60
 CLOSED: constant(uint256) = 2**40 - 1  # as closesAt: a time that never comes
+MANY: constant(uint256) = 32  # channels in one call
 AMOUNT_BITS: constant(uint256) = 104
 MAX_AMOUNT: constant(uint256) = 2**104 - 1  # two amounts and a time fit one word
 HALF_ORDER: constant(uint256) = (
@@ -77,6 +85,7 @@ DOMAIN_TYPE: constant(bytes32) = keccak256(
 VOUCHER_TYPE: constant(bytes32) = keccak256(
     "Voucher(bytes32 channelId,uint128 cumulative,uint64 tasks,bytes32 receiptsRoot)"
 )
+RELEASE_TYPE: constant(bytes32) = keccak256("Release(bytes32 channelId,uint128 finalClaimed)")
 
 DOMAIN_SEPARATOR: public(immutable(bytes32))
 words: HashMap[bytes32, uint256]
@@ -126,15 +135,22 @@ def fund(c: Config, amount: uint128):
     """
     @notice Open the channel or add to it, from the payer's balance and allowance
     """
-    assert msg.sender == c.payer, "NotPayer"
-    id: bytes32 = self._id(c)
-    state: State = self._load(id)
-    self._credit(c, id, state, amount)
-    before: uint256 = staticcall IERC20(c.token).balanceOf(self)
-    assert extcall IERC20(c.token).transferFrom(
-        c.payer, self, convert(amount, uint256), default_return_value=True
-    ), "ShortTransfer"
-    self._check_received(c.token, before, amount)
+    self._credit_own(c, amount)
+    self._pull(c.token, convert(amount, uint256))
+
+
+@external
+def fundMany(cs: DynArray[Config, MANY], amounts: DynArray[uint128, MANY]):
+    """
+    @notice Like fund for many channels in one token, with one transfer
+    """
+    assert len(cs) == len(amounts), "BadLengths"
+    total: uint256 = 0
+    for i: uint256 in range(len(cs), bound=MANY):
+        assert cs[i].token == cs[0].token, "Mixed"
+        self._credit_own(cs[i], amounts[i])
+        total += convert(amounts[i], uint256)
+    self._pull(cs[0].token, total)
 
 
 @external
@@ -153,7 +169,7 @@ def fundWithAuthorization(
     extcall Authorizing(c.token).receiveWithAuthorization(
         c.payer, self, convert(amount, uint256), 0, validBefore, nonce, v, r, s
     )
-    self._check_received(c.token, before, amount)
+    self._check_received(c.token, before, convert(amount, uint256))
 
 
 # -- paying out ----------------------------------------------------------------------------------
@@ -164,11 +180,25 @@ def claim(c: Config, voucher: Voucher, v: uint8, r: bytes32, s: bytes32):
     """
     @notice Pay the provider what the voucher adds to earlier claims; anybody may bring it
     """
-    id: bytes32 = self._id(c)
-    state: State = self._load(id)
-    amount: uint256 = self._redeem(c, id, state, voucher, v, r, s)
-    self._store(id, state.deposited, convert(voucher.cumulative, uint256), state.closesAt)
+    amount: uint256 = self._claim(c, voucher, Signature(v=v, r=r, s=s))
     self._pay(c.token, c.provider, amount)
+
+
+@external
+def claimMany(
+    cs: DynArray[Config, MANY],
+    vouchers: DynArray[Voucher, MANY],
+    signatures: DynArray[Signature, MANY],
+):
+    """
+    @notice Like claim for many channels of one provider in one token, with one transfer
+    """
+    assert len(cs) == len(vouchers) and len(cs) == len(signatures), "BadLengths"
+    total: uint256 = 0
+    for i: uint256 in range(len(cs), bound=MANY):
+        assert cs[i].provider == cs[0].provider and cs[i].token == cs[0].token, "Mixed"
+        total += self._claim(cs[i], vouchers[i], signatures[i])
+    self._pay(cs[0].token, cs[0].provider, total)
 
 
 @external
@@ -179,7 +209,7 @@ def claimAndClose(c: Config, voucher: Voucher, v: uint8, r: bytes32, s: bytes32)
     assert msg.sender == c.provider, "NotProvider"
     id: bytes32 = self._id(c)
     state: State = self._load(id)
-    amount: uint256 = self._redeem(c, id, state, voucher, v, r, s)
+    amount: uint256 = self._redeem(c, id, state, voucher, Signature(v=v, r=r, s=s))
     state.claimed = convert(voucher.cumulative, uint256)
     rest: uint256 = self._close(id, state)
     self._pay(c.token, c.provider, amount)
@@ -187,14 +217,17 @@ def claimAndClose(c: Config, voucher: Voucher, v: uint8, r: bytes32, s: bytes32)
 
 
 @external
-def release(c: Config):
+def closeWithRelease(c: Config, finalClaimed: uint128, v: uint8, r: bytes32, s: bytes32):
     """
-    @notice The provider gives the rest back at once, claiming nothing more
+    @notice Give the payer the rest at once; anybody may bring the provider's release
+    @param finalClaimed What was claimed so far: a release ends after the claims it knows of
     """
-    assert msg.sender == c.provider, "NotProvider"
     id: bytes32 = self._id(c)
     state: State = self._load(id)
     assert state.deposited != 0, "NotOpen"
+    assert state.claimed == convert(finalClaimed, uint256), "OtherClaims"
+    message: bytes32 = keccak256(abi_encode(RELEASE_TYPE, id, finalClaimed))
+    assert self._signer(message, Signature(v=v, r=r, s=s)) == c.provider, "BadSignature"
     self._pay(c.token, c.payer, self._close(id, state))
 
 
@@ -251,6 +284,13 @@ def _store(id: bytes32, deposited: uint256, claimed: uint256, closesAt: uint256)
 
 
 @internal
+def _credit_own(c: Config, amount: uint128):
+    assert msg.sender == c.payer, "NotPayer"
+    id: bytes32 = self._id(c)
+    self._credit(c, id, self._load(id), amount)
+
+
+@internal
 def _credit(c: Config, id: bytes32, state: State, amount: uint128):
     assert amount != 0, "Zero"
     assert c.closeDelay >= MIN_DELAY and c.closeDelay <= MAX_DELAY, "BadConfig"
@@ -268,28 +308,42 @@ def _credit(c: Config, id: bytes32, state: State, amount: uint128):
     )
 
 
+@internal
+def _pull(token: address, amount: uint256):
+    before: uint256 = staticcall IERC20(token).balanceOf(self)
+    assert extcall IERC20(token).transferFrom(
+        msg.sender, self, amount, default_return_value=True
+    ), "ShortTransfer"
+    self._check_received(token, before, amount)
+
+
 @view
 @internal
-def _check_received(token: address, before: uint256, amount: uint128):
+def _check_received(token: address, before: uint256, amount: uint256):
     # Some tokens take a fee, and some return without having moved anything.
     after: uint256 = staticcall IERC20(token).balanceOf(self)
-    assert after == before + convert(amount, uint256), "ShortTransfer"
+    assert after == before + amount, "ShortTransfer"
+
+
+@internal
+def _claim(c: Config, voucher: Voucher, signature: Signature) -> uint256:
+    id: bytes32 = self._id(c)
+    state: State = self._load(id)
+    amount: uint256 = self._redeem(c, id, state, voucher, signature)
+    self._store(id, state.deposited, convert(voucher.cumulative, uint256), state.closesAt)
+    return amount
 
 
 @internal
 def _redeem(
-    c: Config, id: bytes32, state: State, voucher: Voucher, v: uint8, r: bytes32, s: bytes32
+    c: Config, id: bytes32, state: State, voucher: Voucher, signature: Signature
 ) -> uint256:
     cumulative: uint256 = convert(voucher.cumulative, uint256)
     assert cumulative > state.claimed, "NothingNew"
     # A closed channel's deposit is what was claimed, so nothing passes this line again.
     assert cumulative <= state.deposited, "OverDeposit"
-    assert convert(s, uint256) <= HALF_ORDER, "BadSignature"
-    digest: bytes32 = keccak256(
-        concat(x"1901", DOMAIN_SEPARATOR, keccak256(abi_encode(VOUCHER_TYPE, id, voucher)))
-    )
-    # What cannot be recovered is the zero address, which no funded channel has as its key.
-    assert ecrecover(digest, v, r, s) == c.voucherKey, "BadSignature"
+    message: bytes32 = keccak256(abi_encode(VOUCHER_TYPE, id, voucher))
+    assert self._signer(message, signature) == c.voucherKey, "BadSignature"
     amount: uint256 = cumulative - state.claimed
     log Claimed(
         id=id,
@@ -299,6 +353,16 @@ def _redeem(
         receiptsRoot=voucher.receiptsRoot,
     )
     return amount
+
+
+@view
+@internal
+def _signer(message: bytes32, signature: Signature) -> address:
+    # What cannot be recovered is the zero address, which signs for no funded channel.
+    if convert(signature.s, uint256) > HALF_ORDER:
+        return empty(address)
+    digest: bytes32 = keccak256(concat(x"1901", DOMAIN_SEPARATOR, message))
+    return ecrecover(digest, signature.v, signature.r, signature.s)
 
 
 @internal

@@ -19,6 +19,6 @@ class Contract:
 
 
 def load(name: str) -> Contract:
-    """Return the contract `AgentChannels` or `TestUSD` from the files of this package."""
+    """Return `AgentChannels`, `TaskEscrow` or `TestUSD` from the files of this package."""
     built = json.loads(files(__name__).joinpath(f"{name}.json").read_text("utf-8"))
     return Contract(name, tuple(built["abi"]), bytes.fromhex(built["bytecode"][2:]))

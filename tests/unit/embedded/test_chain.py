@@ -26,6 +26,7 @@ from agentkit.embedded.chain.vm import CHAIN_ID, GENESIS_TIME
 from agentkit.errors import StoreUnavailable
 from agentkit.keys.messages import Transaction, keccak
 from agentkit.keys.signer import KeySigner
+from agentkit.payments.contracts import load
 
 ANNE, BOB, CARL, *_ = map(KeySigner, KEYS)
 RICH = {KeySigner(key).address: WEALTH for key in KEYS}
@@ -100,10 +101,25 @@ def test_a_reopened_chain_is_where_it_was(chain: Chain, path: Path) -> None:
 def test_the_contracts_are_deployed_in_one_block(chain: Chain) -> None:
     at = deploy(chain, KEYS[0], {ANNE.address: 7, BOB.address: 8})
     assert chain.number == 1
-    assert at == Deployed(chain.fact("token") or "", chain.fact("channels") or "")
+    assert at == Deployed(*(chain.fact(name) or "" for name in ("token", "channels", "escrow")))
     for owner, units in ((ANNE, 7), (BOB, 8), (CARL, 0)):
         data = "0x70a08231" + "00" * 12 + owner.address[2:]
         assert int(ask(chain, "eth_call", {"to": at.token, "data": data}), 16) == units
+
+
+def test_a_chain_of_an_older_version_gets_the_contract_it_lacks(chain: Chain) -> None:
+    old = deploy(chain, KEYS[0], {ANNE.address: 7})
+    with chain._store.block():
+        chain._store.set_fact("escrow", "")
+    at = deploy(chain, KEYS[0], {ANNE.address: 7})
+    assert (at.token, at.channels) == (old.token, old.channels)
+    assert at.escrow != old.escrow
+    code = chain.state().get_code(bytes.fromhex(at.escrow[2:]))
+    assert code[:1000] in load("TaskEscrow").bytecode
+    data = "0x70a08231" + "00" * 12 + ANNE.address[2:]
+    assert int(ask(chain, "eth_call", {"to": at.token, "data": data}), 16) == 7
+    assert deploy(chain, KEYS[1], {}) == at
+    assert chain.number == 2
 
 
 def test_one_process_has_the_file(chain: Chain, path: Path) -> None:
@@ -134,11 +150,17 @@ def test_receipts_share_a_block_out(chain: Chain) -> None:
     totals = [int(receipt["cumulativeGasUsed"], 16) for receipt in receipts]
     assert totals == list(itertools.accumulate(used))
     assert totals[-1] == int(block["gasUsed"], 16)
-    assert [len(receipt["logs"]) for receipt in receipts] == [0, 0, 1, 1]
+    assert [len(receipt["logs"]) for receipt in receipts] == [0, 0, 0, 1, 1]
     logs = [log for receipt in receipts for log in receipt["logs"]]
     assert [log["logIndex"] for log in logs] == ["0x0", "0x1"]
     assert ask(chain, "eth_getLogs", {"blockHash": block["hash"]}) == logs
-    assert [bool(receipt["contractAddress"]) for receipt in receipts] == [True, True, False, False]
+    assert [bool(receipt["contractAddress"]) for receipt in receipts] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 # -- time ----------------------------------------------------------------------------------------
