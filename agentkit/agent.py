@@ -19,9 +19,13 @@ from agentkit.errors import (
     AgentKitError,
     ConfigError,
     InsufficientFunds,
+    OverBudget,
+    PaymentError,
     ProviderError,
     RunNotFound,
     RunPaused,
+    StateError,
+    Unavailable,
     WrongInput,
 )
 from agentkit.graph.builder import JobGraph
@@ -33,6 +37,7 @@ from agentkit.journal.runstate import RunState
 from agentkit.keys import keystore
 from agentkit.keys.signer import Signer
 from agentkit.market.allowance import Allowance
+from agentkit.market.attempt import Message
 from agentkit.market.chain import Network
 from agentkit.market.plan import Fee, Plan
 from agentkit.market.receipt import Receipt
@@ -45,7 +50,10 @@ from agentkit.payments.budget import Budget
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.channels.rail import ChannelRail
 from agentkit.payments.channels.terms import token_balance
+from agentkit.payments.choosing import History, RailPlanner
 from agentkit.payments.elsewhere import ElsewhereRail
+from agentkit.payments.escrow.rail import EscrowRail
+from agentkit.payments.escrow.terms import NOBODY
 from agentkit.payments.prepaid import PrepaidRail
 from agentkit.payments.receipts import Bundle, bundle_of, verify, verify_on_chain
 from agentkit.payments.sender import Sender
@@ -160,8 +168,14 @@ class Agent:
             objective=objective,
         )
         held = await self._currency_balance() if balance else None
-        known = await self._journal.commit(lambda tx: tx.every(r.Reputation))
-        market = replace(self._market, reputations={row.provider: row.share for row in known})
+        known, history = await self._journal.commit(
+            lambda tx: (tx.every(r.Reputation), History.of(tx))
+        )
+        market = replace(
+            self._market,
+            reputations={row.provider: row.share for row in known},
+            pay=self._rail_planner.choosing(history),
+        )
         return await make_plan(_frozen(graph), market, wish, balance=held, uploads=self._uploads)
 
     async def start(self, plan: Plan, *, approve: Approval | None = None) -> Run:
@@ -220,6 +234,7 @@ class Agent:
         A run that cannot go on (its functions are not here, a purchase is uncertain) is left as
         it is and reported by its error; the others go on.
         """
+        await self._close_idle()
         known = {frozen.digest: frozen for frozen in map(_frozen, graphs)}
         outcomes: dict[str, RunResult | AgentKitError] = {}
         for row in await self._journal.commit(lambda tx: tx.every(r.Run)):
@@ -232,6 +247,15 @@ class Agent:
             except AgentKitError as wrong:
                 outcomes[row.run] = wrong
         return outcomes
+
+    async def _close_idle(self) -> None:
+        """Close channels that nothing was paid on for long; one that cannot be stays open."""
+        idle = timedelta(days=self.settings.payments.close_idle)
+        try:
+            for label, outcome in (await self.close_channels(idle)).items():
+                log.warning("idle channel %s: %s", label, outcome)
+        except AgentKitError as wrong:
+            log.warning("idle channels stay open: %s", wrong)
 
     async def cancel(self, run_id: str) -> None:
         """End a run for good, whichever process has it; raises RunNotFound."""
@@ -328,22 +352,35 @@ class Agent:
             spent=by_scope.get("ever", zero),
         )
 
-    async def close_channels(self) -> dict[str, str]:
-        """Close every open channel through its provider; returns what came of each, by label.
+    async def close_channels(self, idle: timedelta | None = None) -> dict[str, str]:
+        """Close channels and take money out of escrow; returns what came of each, by label.
 
-        Raises SettlementFailed when a run still has attempts open on one of them.
+        Through their providers; where one does not answer, what the contract lets the payer do
+        alone.  `idle` closes only what was not used for that long.  Raises SettlementFailed when a
+        run still has attempts open on one of them.
         """
+        seconds = idle.total_seconds() if idle else 0.0
         outcomes = {}
         for rail in self._rails.values():
-            for message in await rail.close():
-                label = f"{message.provider}/{message.provider_node}"
-                try:
-                    provider = self._providers[message.provider]
-                    await rail.finish(await provider.carry(message))
-                    outcomes[label] = "closed"
-                except (ProviderError, KeyError) as wrong:
-                    outcomes[label] = f"not closed: {wrong}"
+            for message in await rail.close(seconds):
+                outcomes[_label_of(message)] = await self._end(rail, message)
         return outcomes
+
+    async def _end(self, rail: Rail, message: Message) -> str:
+        """End one relation with a provider and return what came of it."""
+        try:
+            provider = self._providers.get(message.provider)
+            if provider is None:
+                raise Unavailable(
+                    "is not among the configured providers", provider=message.provider
+                )
+            await rail.finish(await provider.carry(message))
+        except ProviderError as silent:
+            try:
+                return await rail.insist(message) or f"not closed: {silent}"
+            except (PaymentError, StateError, ProviderError, OverBudget) as wrong:
+                return f"not closed: {silent}; and alone: {wrong}"
+        return "closed"
 
     @property
     def address(self) -> str:
@@ -368,6 +405,7 @@ class Agent:
         allowance = self.settings.allowance.bind(self.network.currency)
         self._seal_from = self._money(self.settings.memory.seal_before_pay)
         self._rails = self._open_rails(allowance)
+        self._rail_planner = self._choose_rails()
         self._providers = self._open_providers(self._embedded)
         folder = Path.cwd()
         gateways = self._open_gateways(self._embedded)
@@ -402,8 +440,21 @@ class Agent:
         gas = allowance.gas or none
         sender = Sender(self._journal, self._chain, self._signer, self.network, gas)
         parts = (self._journal, self._chain, self._signer, self.network, sender)
-        rails: Sequence[Rail] = (ChannelRail(*parts), PrepaidRail(*parts), ElsewhereRail())
+        rails: list[Rail] = [ChannelRail(*parts), PrepaidRail(*parts), ElsewhereRail()]
+        if self.network.escrow:
+            arbiter = self.settings.payments.arbiter or NOBODY
+            rails.append(EscrowRail(*parts, arbiter=arbiter))
         return {rail.name: rail for rail in rails}
+
+    def _choose_rails(self) -> RailPlanner:
+        known, currency = self.settings.payments, self.network.currency
+        return RailPlanner(
+            rails=tuple(self._rails),
+            escrow_from=known.escrow_from.bind(currency),
+            escrow_after=known.escrow_after,
+            arbiter_above=known.arbiter_above.bind(currency),
+            arbitrated=bool(known.arbiter),
+        )
 
     def _open_providers(self, found: finder.NetworkFile | None) -> dict[str, Provider]:
         settings = {
@@ -501,6 +552,13 @@ def _frozen(graph: Graph) -> FrozenGraph:
             f"{graph!r} is not a job graph", hint='read one with ak.JobGraph.load("graph.toml")'
         )
     return graph.freeze()
+
+
+def _label_of(message: Message) -> str:
+    """Return how people tell what a message would end."""
+    who = f"{message.provider}/{message.provider_node}"
+    attempt = str(message.body.get("attempt", ""))
+    return f"{who}, escrow {attempt[:8]}" if message.rail == "escrow" else who
 
 
 def _check_wish(deadline: object, policy: object, objective: str) -> None:

@@ -9,6 +9,7 @@ file.  A real network is set in a file or by argument only.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,29 @@ class ProviderSettings(_Section):
         return self.api_key.get_secret_value() if self.api_key else ""
 
 
+class PaymentSettings(_Section):
+    """Which tasks are paid out of escrow, who decides there, and when channels are closed.
+
+    `escrow_from`: at most of a task from which its price is locked for it alone; `escrow_after`:
+    seconds it lasts.  `arbiter`: the address that decides about refused results; without one, no
+    task above `arbiter_above` is paid out of escrow.  `close_idle`: days after which a channel
+    that nothing was paid on is closed when runs are resumed.
+    """
+
+    escrow_from: Money = Money.parse("1 USDC")
+    escrow_after: float = Field(default=600.0, gt=0)
+    arbiter: str = ""
+    arbiter_above: Money = Money.parse("10 USDC")
+    close_idle: float = Field(default=7.0, gt=0)
+
+    @field_validator("arbiter")
+    @classmethod
+    def _an_address(cls, given: str) -> str:
+        if given and not re.fullmatch(r"0x[0-9a-fA-F]{40}", given):
+            raise ValueError(f"{given!r} is no address: 0x and 40 hex digits")
+        return given
+
+
 class MemorySettings(_Section):
     """Which gateways keep the sealed log, and how it gets there."""
 
@@ -146,6 +170,7 @@ class Settings(BaseSettings):
     chain: ChainSettings = ChainSettings()
     allowance: Allowance = Allowance()
     providers: dict[str, ProviderSettings] = {}
+    payments: PaymentSettings = PaymentSettings()
     memory: MemorySettings = MemorySettings()
     approval: ApprovalSettings = ApprovalSettings()
 

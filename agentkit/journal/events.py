@@ -306,6 +306,49 @@ class ChannelClosed(Event):
     refunded: Money
 
 
+class ChannelCloseRequested(Event):
+    """Its payer asked the contract for the rest of a channel; anybody may finish at `closes_at`."""
+
+    channel: str
+    closes_at: int
+
+
+class EscrowQuoted(Event):
+    """A payee offered to do an attempt for money in escrow: its signed quote, whose id is `id`."""
+
+    attempt: str
+    id: str
+    provider: str
+    provider_node: str
+    payee: str
+    price: Money
+    job: dict[str, Any]
+
+
+class EscrowOpened(Event):
+    """An attempt's price is locked in the contract."""
+
+    attempt: str
+    amount: Money
+
+
+class EscrowAccepted(Event):
+    """We gave our word that `amount` of what is locked is the payee's, for this result."""
+
+    attempt: str
+    amount: Money
+    result: str
+    signature: str
+
+
+class EscrowClosed(Event):
+    """What was locked is not any more: what the payee got, and what came back."""
+
+    attempt: str
+    paid: Money
+    refunded: Money
+
+
 class CreditFunded(Event):
     """A prepaid account was topped up on chain."""
 
@@ -368,13 +411,14 @@ class Extra(Event):
 
 
 class JobTaken(Event):
-    """An attempt was accepted."""
+    """An attempt was accepted; it is paid on `channel`, or by the job in escrow of that id."""
 
     attempt: str
     task: str
     payer: str
     channel: str
     at_most: Money
+    escrow: dict[str, Any] = {}
 
 
 class JobStarted(Event):
@@ -409,6 +453,36 @@ class VoucherTaken(Event):
     tasks: int
     root: str
     signature: str
+
+
+class EscrowEarned(Event):
+    """A payer gave its word for what was delivered: `accept` is its signature."""
+
+    attempt: str
+    job: dict[str, Any]
+    pay: Money
+    result: str
+    accept: str
+
+
+class EscrowGivenBack(Event):
+    """The node gave its word to take nothing for an attempt, and will not do it any more."""
+
+    attempt: str
+
+
+class EscrowSubmitted(Event):
+    """The node told the contract that it delivered; `due` is how long the payer may judge."""
+
+    attempt: str
+    due: int
+
+
+class EscrowSettled(Event):
+    """What was locked for an attempt came to its end on the chain."""
+
+    attempt: str
+    paid: Money
 
 
 class ChannelSettled(Event):
@@ -446,6 +520,11 @@ EVENTS: dict[str, type[Event]] = {
         VoucherSigned,
         ChannelClosed,
         ChannelClosing,
+        ChannelCloseRequested,
+        EscrowQuoted,
+        EscrowOpened,
+        EscrowAccepted,
+        EscrowClosed,
         CreditFunded,
         VoucherFound,
         VoucherMatched,
@@ -457,6 +536,10 @@ EVENTS: dict[str, type[Event]] = {
         JobStarted,
         JobEnded,
         VoucherTaken,
+        EscrowEarned,
+        EscrowGivenBack,
+        EscrowSubmitted,
+        EscrowSettled,
         ChannelSettled,
     )
 }

@@ -146,6 +146,9 @@ def _(event: e.Reserved, stream: str, at: float, rows: Records) -> None:
 def _(event: e.Unreserved, stream: str, at: float, rows: Records) -> None:
     reservation = _close_reservation(rows, event.attempt)
     rows.put(reservation.model_copy(update={"standing": "unpaid"}))
+    hold = rows.get(r.Hold, reservation.run)
+    if hold:
+        _keep_hold(rows, hold)
 
 
 @_folds(e.Spent)
@@ -158,8 +161,8 @@ def _(event: e.Spent, stream: str, at: float, rows: Records) -> None:
     if hold:
         taken = Money(min(event.amount.units, hold.left.units), event.amount.asset)
         left, spent = hold.left - taken, hold.spent + event.amount
-        rows.put(hold.model_copy(update={"left": left, "spent": spent}))
         _total(rows, "held", taken, back=True)
+        _keep_hold(rows, hold.model_copy(update={"left": left, "spent": spent}))
     for scope in ("ever", f"day:{day_of(at)}", f"provider:{event.provider}"):
         _total(rows, scope, event.amount)
 
@@ -168,8 +171,17 @@ def _(event: e.Spent, stream: str, at: float, rows: Records) -> None:
 def _(event: e.HoldReleased, stream: str, at: float, rows: Records) -> None:
     hold = rows.get(r.Hold, event.run)
     if hold:
+        _total(rows, "held", hold.left - hold.reserved, back=True)
+        _keep_hold(rows, hold.model_copy(update={"left": hold.reserved, "released": True}))
+
+
+def _keep_hold(rows: Records, hold: r.Hold) -> None:
+    """Write a hold, or drop it once its run has ended and nothing of it can be drawn any more."""
+    if hold.released and not hold.reserved:
         _total(rows, "held", hold.left, back=True)
-        rows.drop(r.Hold, event.run)
+        rows.drop(r.Hold, hold.run)
+    else:
+        rows.put(hold)
 
 
 def day_of(at: float) -> str:
@@ -236,7 +248,7 @@ def _(event: e.TxFinal, stream: str, at: float, rows: Records) -> None:
 
 @_folds(e.ChannelOpened)
 def _(event: e.ChannelOpened, stream: str, at: float, rows: Records) -> None:
-    rows.put(r.Channel(**event.model_dump()))
+    rows.put(r.Channel(**event.model_dump(), used=at))
     rows.put(r.CurrentChannel(payee=event.payee, channel=event.channel))
 
 
@@ -256,6 +268,7 @@ def _(event: e.VoucherSigned, stream: str, at: float, rows: Records) -> None:
     peaks = tree.added(channel.peaks, channel.leaves, bytes.fromhex(event.leaf))
     changes = {
         **_promised(event),
+        "used": at,
         "peaks": peaks,
         "leaves": channel.leaves + 1,
         "root": tree.root_of(peaks).hex(),
@@ -363,6 +376,40 @@ def _(event: e.ChannelClosed, stream: str, at: float, rows: Records) -> None:
     _fund_account(rows, channel, _rest(channel) - event.refunded.units)
 
 
+@_folds(e.ChannelCloseRequested)
+def _(event: e.ChannelCloseRequested, stream: str, at: float, rows: Records) -> None:
+    channel = _must(rows, r.Channel, event.channel)
+    rows.put(channel.model_copy(update={"closes_at": event.closes_at}))
+
+
+@_folds(e.EscrowQuoted)
+def _(event: e.EscrowQuoted, stream: str, at: float, rows: Records) -> None:
+    rows.put(r.Escrow(**event.model_dump(exclude={"price"}), price=event.price))
+
+
+@_folds(e.EscrowOpened)
+def _(event: e.EscrowOpened, stream: str, at: float, rows: Records) -> None:
+    job = _must(rows, r.Escrow, event.attempt)
+    rows.put(job.model_copy(update={"state": "open", "at": at}))
+    account = _account(rows, "escrow", job.payee, event.amount)
+    rows.put(account.model_copy(update={"funded": account.funded + event.amount}))
+
+
+@_folds(e.EscrowAccepted)
+def _(event: e.EscrowAccepted, stream: str, at: float, rows: Records) -> None:
+    job = _must(rows, r.Escrow, event.attempt)
+    word = {"paid": event.amount.units, "result": event.result, "accept": event.signature}
+    rows.put(job.model_copy(update={"state": "accepted", **word}))
+
+
+@_folds(e.EscrowClosed)
+def _(event: e.EscrowClosed, stream: str, at: float, rows: Records) -> None:
+    job = _must(rows, r.Escrow, event.attempt)
+    rows.put(job.model_copy(update={"state": "closed", "paid": event.paid.units}))
+    account = _account(rows, "escrow", job.payee, event.refunded)
+    rows.put(account.model_copy(update={"funded": account.funded - event.refunded}))
+
+
 @_folds(e.CreditFunded)
 def _(event: e.CreditFunded, stream: str, at: float, rows: Records) -> None:
     account = _account(rows, "prepaid", event.account, event.amount)
@@ -441,6 +488,31 @@ def _(event: e.VoucherTaken, stream: str, at: float, rows: Records) -> None:
             working=before.working if before else 0,
         )
     )
+
+
+@_folds(e.EscrowEarned)
+def _(event: e.EscrowEarned, stream: str, at: float, rows: Records) -> None:
+    word = {"job": event.job, "pay": event.pay, "result": event.result, "accept": event.accept}
+    rows.put(_earned(rows, event.attempt).model_copy(update=word))
+
+
+@_folds(e.EscrowGivenBack)
+def _(event: e.EscrowGivenBack, stream: str, at: float, rows: Records) -> None:
+    rows.put(_earned(rows, event.attempt).model_copy(update={"given_back": True}))
+
+
+@_folds(e.EscrowSubmitted)
+def _(event: e.EscrowSubmitted, stream: str, at: float, rows: Records) -> None:
+    rows.put(_earned(rows, event.attempt).model_copy(update={"due": event.due}))
+
+
+@_folds(e.EscrowSettled)
+def _(event: e.EscrowSettled, stream: str, at: float, rows: Records) -> None:
+    rows.put(_earned(rows, event.attempt).model_copy(update={"settled": True}))
+
+
+def _earned(rows: Records, attempt: str) -> r.EarnedEscrow:
+    return rows.get(r.EarnedEscrow, attempt) or r.EarnedEscrow(attempt=attempt)
 
 
 @_folds(e.ChannelSettled)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from agentkit.journal.events import Produced
 from agentkit.market.attempt import JobState
@@ -55,12 +55,16 @@ class Reusable(Record):
 
 
 class Hold(Record):
-    """Money set aside for a run: what is left of it, and how much of that attempts may take."""
+    """Money set aside for a run: what is left of it, and how much of that attempts may take.
+
+    `released`: the run has ended, and what is left are reservations that may still be drawn.
+    """
 
     run: str
     left: Money
     reserved: Money
     spent: Money
+    released: bool = False
 
     @property
     def key(self) -> str:
@@ -118,10 +122,12 @@ class Channel(Record):
 
     `doubtful`: restored from Arweave, so the payee may hold a newer voucher than we know.
     `peaks` and `leaves`: the tree over what was paid on it, see `market.tree`; `root` is the one
-    in `voucher`.  `closing`: nothing more is bought on it.  Once the payee has shown its newest
-    voucher: `unexplained` is what that promised beyond our books, since the day `found_on`; `old`
-    are the attempts it had delivered that our books lack, `owed` what it had not been paid for
-    them.
+    in `voucher`, `used` when that was signed.  `closing`: nothing more is bought on it; `closes_at`
+    is when its rest may be taken without the payee, 0 while nobody asked for it.
+
+    Once the payee has shown its newest voucher: `unexplained` is what that promised beyond our
+    books, since the day `found_on`; `old` are the attempts it had delivered that our books lack,
+    `owed` what it had not been paid for them.
     """
 
     channel: str
@@ -142,6 +148,8 @@ class Channel(Record):
     open: bool = True
     doubtful: bool = False
     closing: bool = False
+    closes_at: int = 0
+    used: float = 0.0
     unexplained: int = 0
     found_on: str = ""
     old: tuple[str, ...] = ()
@@ -166,6 +174,55 @@ class CurrentChannel(Record):
     @property
     def key(self) -> str:
         return self.payee
+
+
+class Escrow(Record):
+    """An attempt's price in escrow, as its payer sees it; `at` is when it was opened.
+
+    `accept`: our signed word that `paid` units of it are the payee's, for the result `result`.
+    """
+
+    attempt: str
+    id: str
+    provider: str
+    provider_node: str
+    payee: str
+    price: Money
+    job: dict[str, Any]
+    state: Literal["quoted", "open", "accepted", "closed"] = "quoted"
+    paid: int = 0
+    result: str = ""
+    accept: str = ""
+    at: float = 0.0
+
+    @property
+    def key(self) -> str:
+        return self.attempt
+
+    @property
+    def label(self) -> str:
+        """How people tell this job's provider node from the others."""
+        return f"{self.provider}/{self.provider_node}" if self.provider_node else self.provider
+
+
+class EarnedEscrow(Record):
+    """An attempt that is paid out of escrow, as the provider node sees it.
+
+    `accept`: the payer's signed word for `pay`; `due`: how long it may judge what was submitted.
+    """
+
+    attempt: str
+    job: dict[str, Any] = {}
+    pay: Money | None = None
+    result: str = ""
+    accept: str = ""
+    due: int = 0
+    given_back: bool = False
+    settled: bool = False
+
+    @property
+    def key(self) -> str:
+        return self.attempt
 
 
 class Tx(Record):
@@ -258,6 +315,7 @@ class Job(Record):
     payer: str
     channel: str
     at_most: Money
+    escrow: dict[str, Any] = {}
     state: JobState = "queued"
     reason: str = ""
     executions: int = 0
@@ -307,6 +365,8 @@ RECORDS: dict[str, type[Record]] = {
         Account,
         Channel,
         CurrentChannel,
+        Escrow,
+        EarnedEscrow,
         Tx,
         Nonce,
         Credited,

@@ -22,7 +22,8 @@ class Offer(Value):
     `price` and `at_most` are for one purchase (one item of a mapped node); `eta` is its duration
     in seconds and `lanes` how many the provider takes at once.  `finds`: the provider can be
     asked later what became of an attempt.  `reputation`: the share of this agent's attempts there
-    that delivered what was asked; whatever a provider says of it is not believed.
+    that delivered what was asked; whatever a provider says of it is not believed.  `rails` are
+    all ways of paying that the provider takes, `paid_because` why it is `rail`.
     """
 
     provider: str
@@ -36,7 +37,9 @@ class Offer(Value):
     lanes: int = 1
     expires: float
     rail: str
+    rails: dict[str, Pays] = {}
     pays: Pays
+    paid_because: str = ""
     payee: str = ""
     rates: dict[str, Rate]
     finds: bool = False
@@ -53,6 +56,11 @@ class Offer(Value):
     def label(self) -> str:
         """How people tell this offer from the others."""
         return f"{self.provider}/{self.provider_node}" if self.provider_node else self.provider
+
+    def paid_by(self, rail: str, because: str = "") -> Offer:
+        """Return the offer under another of its `rails`."""
+        change = {"rail": rail, "pays": self.rails[rail], "paid_because": because}
+        return self.model_copy(update=change)
 
     def seconds(self, items: int) -> float:
         """Return how long `items` purchases take with `lanes` at once."""

@@ -119,6 +119,7 @@ class Plan(Value):
         rows = [("offer", "on", "price", "at most", "eta", "standing")]
         for number, offer in enumerate(planned.offers):
             paid = "billed elsewhere" if offer.pays == "billed" else f"paid by {offer.rail}"
+            paid += f" ({offer.paid_because})" if offer.paid_because else ""
             standing = f"alternate {number}" if number else f"chosen, {paid}"
             if offer.reputation < 1:
                 standing += f", {offer.reputation:.0%} of what it delivered verified"

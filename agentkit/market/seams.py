@@ -157,11 +157,14 @@ class Rail(Protocol):
     async def quote(self, offers: Sequence[Offer], amounts: Sequence[Money]) -> Sequence[Fee]:
         """Return what paying `amounts` under `offers` costs beside the amounts themselves."""
 
-    async def fund(self, offer: Offer, run: str, need: Money) -> Sequence[Message]:
+    async def fund(
+        self, offer: Offer, run: str, need: Money, attempt: Attempt
+    ) -> Sequence[Message]:
         """Make sure `need` can be reserved with the offer's payee, on chain if it must be.
 
-        Never more than the open hold it serves less what is already there.  Returns messages
-        for the provider.  Raises InsufficientFunds, NotAllowed, SettlementFailed, OverBudget.
+        It is asked for because of `attempt`, whose own at most may be less.  Never more than the
+        open hold it serves less what is already there.  Returns messages for the provider.
+        Raises InsufficientFunds, NotAllowed, SettlementFailed, OverBudget.
         """
 
     def reserve(self, tx: Transaction, attempt: Attempt) -> Payment:
@@ -178,14 +181,28 @@ class Rail(Protocol):
         Raises SettlementFailed, and InsufficientFunds when `fund` has to come first.
         """
 
-    def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> None:
-        """Undo a reservation; an uncertain one stays counted as spent."""
+    def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> bool:
+        """Undo a reservation, and return whether its money may be drawn all the same.
+
+        What may be drawn stays reserved until this rail says what became of it; an uncertain
+        one is counted as spent.
+        """
 
     async def balance(self) -> dict[str, Money]:
         """Return what is left with each payee, by label."""
 
-    async def close(self) -> Sequence[Message]:
-        """Return the messages that end every open relation; money comes back on chain."""
+    async def close(self, idle: float = 0.0) -> Sequence[Message]:
+        """Return the messages that end what was not used for `idle` seconds.
+
+        The money in it comes back on chain.
+        """
+
+    async def insist(self, message: Message) -> str:
+        """Do what can be done without a provider that does not take a message of `close`.
+
+        Returns in words what was done, or from when on more can be, "" for nothing.  Raises as
+        `fund`, and StoreUnavailable.
+        """
 
     async def finish(self, answer: Message) -> None:
         """Take a provider's answer to a message of this rail."""

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from agentkit.artifacts import Artifact
 from agentkit.graph.nodes import Node, PaidNode, canonical
@@ -61,6 +61,16 @@ class Task:
     @cached_property
     def digest(self) -> str:
         """sha256 over kind, parameters and the digests of the inputs."""
-        inputs = {name: artifact.digest for name, artifact in self.inputs.items()}
-        document = {"kind": self.kind, "params": self.params, "inputs": inputs}
-        return hashlib.sha256(canonical(document)).hexdigest()
+        return task_digest(self.kind, self.params, self.inputs)
+
+
+class _Named(Protocol):
+    @property
+    def digest(self) -> str: ...
+
+
+def task_digest(kind: str, params: Mapping[str, Any], inputs: Mapping[str, _Named]) -> str:
+    """Return the digest of a task, whichever form its inputs have."""
+    named = {name: artifact.digest for name, artifact in inputs.items()}
+    document = {"kind": kind, "params": params, "inputs": named}
+    return hashlib.sha256(canonical(document)).hexdigest()

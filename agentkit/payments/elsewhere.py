@@ -26,7 +26,9 @@ class ElsewhereRail:
     async def quote(self, offers: Sequence[Offer], amounts: Sequence[Money]) -> Sequence[Fee]:
         return []
 
-    async def fund(self, offer: Offer, run: str, need: Money) -> Sequence[Message]:
+    async def fund(
+        self, offer: Offer, run: str, need: Money, attempt: Attempt
+    ) -> Sequence[Message]:
         return []
 
     def reserve(self, tx: Transaction, attempt: Attempt) -> Payment:
@@ -46,14 +48,17 @@ class ElsewhereRail:
         )
         return receipt, []
 
-    def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> None:
-        return
+    def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> bool:
+        return False
 
     async def balance(self) -> dict[str, Money]:
         return {}
 
-    async def close(self) -> Sequence[Message]:
+    async def close(self, idle: float = 0.0) -> Sequence[Message]:
         return []
+
+    async def insist(self, message: Message) -> str:
+        return ""
 
     async def finish(self, answer: Message) -> None:
         return

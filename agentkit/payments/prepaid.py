@@ -67,7 +67,9 @@ class PrepaidRail:
         at_most = Money(topups * TRANSFER_GAS * 2 * fees.max_fee, self._network.coin)
         return [Fee(name="gas", on="top up credit", price=price, at_most=at_most)]
 
-    async def fund(self, offer: Offer, run: str, need: Money) -> Sequence[Message]:
+    async def fund(
+        self, offer: Offer, run: str, need: Money, attempt: Attempt
+    ) -> Sequence[Message]:
         await self._sender.recover()
 
         def look(tx: Transaction) -> tuple[int, list[r.Tx]]:
@@ -102,8 +104,8 @@ class PrepaidRail:
         )
         return receipt, []
 
-    def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> None:
-        return  # the provider's own figures say what it debited
+    def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> bool:
+        return False  # the provider's own figures say what it debited
 
     async def balance(self) -> dict[str, Money]:
         accounts = await self._journal.commit(lambda tx: tx.every(r.Account, "prepaid|"))
@@ -113,8 +115,11 @@ class PrepaidRail:
             for account in accounts
         }
 
-    async def close(self) -> Sequence[Message]:
+    async def close(self, idle: float = 0.0) -> Sequence[Message]:
         return []  # credit stays with the provider until it is used
+
+    async def insist(self, message: Message) -> str:
+        return ""
 
     async def finish(self, answer: Message) -> None:
         if answer.verb != "credited":

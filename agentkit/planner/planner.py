@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +46,8 @@ class Market:
     folder: Path
     reputations: Mapping[str, float] = field(default_factory=dict)
     """The share of this agent's attempts that each provider node delivered as asked."""
+    pay: Callable[[Offer], Offer] = lambda offer: offer
+    """Which of the ways of paying that a provider takes is used for an offer."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,8 @@ async def _offers_for(spec: TaskSpec, market: Market, wish: Wish) -> _Offered:
             rejected.append(Rejection(label=offer.label, reason=wrong))
         else:
             reputation = market.reputations.get(offer.label, 1.0)
-            offers.append(offer.model_copy(update={"reputation": reputation}))
+            paid = market.pay(offer.model_copy(update={"reputation": reputation}))
+            offers.append(paid)
     offers, dropped = _apply(offers, wish)
     if not offers:
         raise NoOffer(spec.node.name, [(r.label, r.reason) for r in (*rejected, *dropped)])

@@ -21,7 +21,7 @@ from agentkit.errors import (
 from agentkit.keys.messages import recover, typed_digest
 from agentkit.market.attempt import Attempt, JobStatus, Message, Payment, Result, result_digest
 from agentkit.market.chain import Network
-from agentkit.market.offer import Offer, priced
+from agentkit.market.offer import Offer, Pays, priced
 from agentkit.market.receipt import delivery_of
 from agentkit.market.seams import ProviderInfo
 from agentkit.market.task import Task, TaskSpec
@@ -33,6 +33,9 @@ WAIT_SECONDS = 10
 """How long one request waits for a job at the node (RFC 7240, `Prefer: wait`)."""
 
 FACTS_LAST = 30.0
+
+RAILS: dict[str, Pays] = {"channel": "on_delivery", "escrow": "on_delivery"}
+"""The ways of paying that a node may say it takes, and when each parts with money."""
 
 
 class Native:
@@ -196,6 +199,7 @@ class Native:
                 lanes=max(1, min(offered.lanes, 64)),
                 expires=time.time() + offered.lasts,
                 rail=facts.rail,
+                rails={rail: RAILS[rail] for rail in facts.rails if rail in RAILS},
                 pays=facts.pays,
                 payee=facts.address,
                 rates={unit: rate.bind(currency) for unit, rate in offered.rates.items()},

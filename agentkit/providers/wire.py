@@ -18,7 +18,7 @@ from agentkit.errors import ProtocolBroken, StateCorrupt
 from agentkit.graph.nodes import InferNode, SqlNode, TrainNode
 from agentkit.market.attempt import Evidence, JobStatus
 from agentkit.market.offer import Pays
-from agentkit.market.task import Load, Task, TaskSpec
+from agentkit.market.task import Load, Task, TaskSpec, task_digest
 from agentkit.market.value import Value
 from agentkit.money import Money, Rate
 
@@ -73,6 +73,11 @@ class WireTask(Value):
         inputs = {name: WireArtifact.of(artifact) for name, artifact in task.inputs.items()}
         return cls(kind=task.kind, params=task.params, load=task.load, inputs=inputs)
 
+    @property
+    def digest(self) -> str:
+        """The digest of the task that travels, see `market.task.Task`."""
+        return task_digest(self.kind, self.params, self.inputs)
+
 
 class Submission(Value):
     """What is posted to `/jobs`: the attempt's key, the task, the most it may cost, the payment."""
@@ -98,7 +103,7 @@ class WireOffer(Value):
 
 
 class NodeFacts(Value):
-    """What a node says of itself at `/node`."""
+    """What a node says of itself at `/node`; `rails` are all that it can be paid by."""
 
     name: str
     label: str = ""
@@ -106,7 +111,9 @@ class NodeFacts(Value):
     chain_id: int
     token: str
     channels: str
+    escrow: str = ""
     rail: str
+    rails: tuple[str, ...] = ()
     pays: Pays
     kinds: tuple[str, ...]
     models: tuple[str, ...]

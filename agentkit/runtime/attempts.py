@@ -232,7 +232,8 @@ class Attempts:
         seconds = want.node.limits.offers or OFFERS_SECONDS
         with _only_its_errors(offer):
             async with within(seconds, lambda s: OffersTimedOut(s, provider=offer.label)):
-                return await self._provider(offer.provider).offers(spec)
+                again = await self._provider(offer.provider).offers(spec)
+                return [o.paid_by(offer.rail) if offer.rail in o.rails else o for o in again]
 
     def _lane(self, offer: Offer) -> asyncio.Semaphore:
         """Return what bounds the attempts under way at an offer's node.
@@ -334,24 +335,28 @@ class Attempts:
             for _ in range(FUNDINGS):
                 with suppress(InsufficientFunds):
                     return await self._commit_open(rail, attempt, spare)
-                await self._fund(want, rail, offer, attempt.at_most)
+                await self._fund(want, rail, offer, attempt, attempt.at_most)
             return await self._commit_open(rail, attempt, spare)
 
-    async def _fund(self, want: Want, rail: Rail, offer: Offer, least: Money) -> None:
+    async def _fund(
+        self, want: Want, rail: Rail, offer: Offer, attempt: Attempt, least: Money
+    ) -> None:
         try:
             async with within(want.node.limits.settle, SettleTimedOut):
-                for message in await self._top_up(rail, offer, least):
+                for message in await self._top_up(rail, offer, attempt, least):
                     await self._carry(rail, message)
         except StateError as wrong:
             raise self.pause(f"{offer.label} cannot be paid: {wrong}") from wrong
 
-    async def _top_up(self, rail: Rail, offer: Offer, least: Money) -> Sequence[Message]:
+    async def _top_up(
+        self, rail: Rail, offer: Offer, attempt: Attempt, least: Money
+    ) -> Sequence[Message]:
         """Fund all that is planned with the payee, or this attempt if the wallet has no more."""
         planned = self._planned(offer)
         if planned > least:
             with suppress(InsufficientFunds):
-                return await rail.fund(offer, self.run, planned)
-        return await rail.fund(offer, self.run, least)
+                return await rail.fund(offer, self.run, planned, attempt)
+        return await rail.fund(offer, self.run, least, attempt)
 
     def _planned(self, offer: Offer) -> Money:
         """Return the worst case of what this run still plans with a payee and has not open.
@@ -477,7 +482,7 @@ class Attempts:
         except InsufficientFunds:  # a restored rail has to hear of its own promises first
             for delivery in deliveries:
                 rail, zero = self._means.rails[delivery.offer.rail], delivery.attempt.at_most.asset
-                await self._fund(want, rail, delivery.offer, zero.zero())
+                await self._fund(want, rail, delivery.offer, delivery.attempt, zero.zero())
             return await self._record(work)
 
     async def refuse(self, delivery: Delivery, why: str, *, blame: bool = True) -> None:
@@ -520,14 +525,14 @@ class Attempts:
         rail, ledger = self._means.rails[attempt.rail], self._means.ledger
 
         def work(tx: Transaction) -> tuple[Event, None]:
-            rail.release(tx, attempt, uncertain=outcome == "uncertain")
+            may_be_drawn = rail.release(tx, attempt, uncertain=outcome == "uncertain")
             receipt = None
             if outcome == "uncertain":
                 ledger.spend(tx, attempt, attempt.at_most, "uncertain")
                 receipt = Receipt(
                     attempt=attempt, standing="uncertain", amount=attempt.at_most, at=tx.now
                 )
-            else:
+            elif not may_be_drawn:
                 ledger.unreserve(tx, attempt)
             closed = e.AttemptClosed(
                 attempt=attempt.id,

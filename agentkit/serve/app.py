@@ -19,7 +19,7 @@ from typing import Any
 from aiohttp import web
 
 from agentkit.artifacts import Artifact, Blob
-from agentkit.errors import AgentKitError, ProtocolBroken, RateLimited, Refused, StateError
+from agentkit.errors import AgentKitError, ProtocolBroken, RateLimited, StateError
 from agentkit.journal import records as r
 from agentkit.market.attempt import Evidence, JobStatus, Message
 from agentkit.market.value import Value
@@ -110,20 +110,9 @@ async def offers(request: web.Request) -> web.Response:
 
 
 async def carry(request: web.Request) -> web.Response:
-    """Take a message of the channel rail."""
+    """Take a message of one of the rails."""
     message: Message = wire.read(Message, await request.read(), "this message")
-    book = request.app[NODE].book
-    if message.verb == "voucher":
-        await book.take(message.body)
-        body: dict[str, Any] = {}
-    elif message.verb == "best":
-        body = await book.best(message.body)
-    elif message.verb == "close":
-        body = await book.close(message.body)
-    else:
-        raise Refused(f"the channel rail has no message {message.verb!r}")
-    verbs = {"voucher": "acknowledged", "best": "best", "close": "closed"}
-    return _answer(message.model_copy(update={"verb": verbs[message.verb], "body": body}))
+    return _answer(await request.app[NODE].till.take(message))
 
 
 # -- artifacts -----------------------------------------------------------------------------------

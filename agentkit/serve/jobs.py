@@ -28,10 +28,10 @@ from agentkit.market.receipt import delivery_of
 from agentkit.market.seams import Transaction
 from agentkit.memory.local import LocalStore
 from agentkit.money import Money, Rate
-from agentkit.payments.channels.book import VoucherBook
 from agentkit.pool.call import Done, asked
 from agentkit.pool.pool import Pool
 from agentkit.providers.wire import Submission
+from agentkit.serve.till import Till
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,13 @@ class Jobs:
         self,
         journal: Journal,
         pool: Pool,
-        book: VoucherBook,
+        till: Till,
         store: LocalStore,
         *,
         signer: Signer,
         network: Network,
     ) -> None:
-        self._journal, self._pool, self._book = journal, pool, book
+        self._journal, self._pool, self._till = journal, pool, till
         self._signer, self._network, self._store = signer, network, store
         self._working: dict[str, asyncio.Task[None]] = {}
         self._starts: dict[str, asyncio.Future[int]] = {}
@@ -85,13 +85,15 @@ class Jobs:
             return known
         asked(submission.task.kind, submission.task.params)
         self._check_price(submission, charged.rates)
-        channel = await self._book.admit(submission.payment, submission.at_most)
+        paid_by = await self._till.admit(submission)
+        escrow = submission.payment.get("escrow", {})
         taken = e.JobTaken(
             attempt=submission.attempt,
             task=digest,
-            payer=str(submission.payment["payer"]),
-            channel=channel,
+            payer=str((escrow.get("quote") or submission.payment)["payer"]),
+            channel=paid_by,
             at_most=submission.at_most,
+            escrow=escrow,
         )
         job, new = await self._journal.commit(lambda tx: _take(tx, taken))
         if new:

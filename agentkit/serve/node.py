@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from agentkit.errors import BadAmount, Refused
+from agentkit.errors import AgentKitError, BadAmount, Refused
 from agentkit.journal.journal import Journal
 from agentkit.keys.signer import Signer
 from agentkit.market.chain import ChainClient, Network
 from agentkit.memory.local import LocalStore
 from agentkit.money import Money, Rate
 from agentkit.payments.channels.book import VoucherBook
+from agentkit.payments.escrow.book import EscrowBook
 from agentkit.pool.pool import Pool
 from agentkit.providers import wire
 from agentkit.serve.jobs import Charged, Jobs
 from agentkit.serve.speed import Speed
+from agentkit.serve.till import Till
+
+log = logging.getLogger(__name__)
+
+WATCH_SECONDS = 60.0
+"""How often a node looks after what it earned and has not been given yet."""
 
 PRICES = {
     "infer": {
@@ -83,9 +92,12 @@ class Node:
             nice=settings.nice,
             on_execute=self._started,
         )
-        self.jobs = Jobs(journal, self.pool, self.book, self.store, signer=signer, network=network)
+        escrow = EscrowBook(journal, chain, signer, network) if network.escrow else None
+        self.till = Till(self.book, escrow)
+        self.jobs = Jobs(journal, self.pool, self.till, self.store, signer=signer, network=network)
         self._journal, self._chain = journal, chain
         self._rates = _rates(settings, network)
+        self._watching = asyncio.create_task(self._watch())
 
     @classmethod
     async def open(
@@ -99,6 +111,8 @@ class Node:
 
     async def close(self) -> None:
         """End all work and every child process."""
+        self._watching.cancel()
+        await asyncio.wait([self._watching])
         await self.jobs.close()
         await self.pool.close()
         await self._chain.close()
@@ -116,7 +130,9 @@ class Node:
             chain_id=self.network.chain_id,
             token=self.network.token,
             channels=self.network.channels,
+            escrow=self.network.escrow,
             rail="channel",
+            rails=self.till.rails,
             pays="on_delivery",
             kinds=tuple(pool["kinds"]),
             models=tuple(pool["models"]),
@@ -148,6 +164,15 @@ class Node:
         }
         sort, _ = self._sort(question)
         return Charged(self._rates[sort], lambda units, s: self.speed.observe(sort, units, s))
+
+    async def _watch(self) -> None:
+        """Look after what was earned, now and then; what fails is tried again."""
+        while True:
+            try:
+                await self.till.watch()
+            except AgentKitError as wrong:
+                log.warning("node %s: %s", self.settings.name, wrong)
+            await asyncio.sleep(WATCH_SECONDS)
 
     def _started(self, attempt: str) -> None:
         self.jobs.started(attempt)

@@ -226,7 +226,9 @@ class ToyRail:
     async def quote(self, offers: Sequence[Offer], amounts: Sequence[Money]) -> Sequence[Fee]:
         return []
 
-    async def fund(self, offer: Offer, run: str, need: Money) -> Sequence[Message]:
+    async def fund(
+        self, offer: Offer, run: str, need: Money, attempt: Attempt
+    ) -> Sequence[Message]:
         raise InsufficientFunds(f"the toy purse holds {self._purse}")
 
     def reserve(self, tx: Transaction, attempt: Attempt) -> Payment:
@@ -250,14 +252,17 @@ class ToyRail:
         )
         return receipt, []
 
-    def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> None:
-        return
+    def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> bool:
+        return False
 
     async def balance(self) -> dict[str, Money]:
         return {}
 
-    async def close(self) -> Sequence[Message]:
+    async def close(self, idle: float = 0.0) -> Sequence[Message]:
         return []
+
+    async def insist(self, message: Message) -> str:
+        return ""
 
     async def finish(self, answer: Message) -> None:
         return

@@ -35,27 +35,33 @@ class Both(ProviderConformance, RailConformance):
     """A provider and the rail that pays it, together."""
 
     provider: str
+    rail: str
 
     @pytest.fixture
     async def desk(self, open_agent: Any) -> AsyncIterator[Desk]:
         async with open_agent() as agent:
-            provider = agent._providers[self.provider]
-            rail = {"native": "channel", "hyperbolic": "prepaid", "gaia": "elsewhere"}[
-                self.provider
-            ]
-            yield Desk(provider, agent._rails[rail], agent._journal, agent._means.ledger, MODEL)
+            provider, rail = agent._providers[self.provider], agent._rails[self.rail]
+            yield Desk(provider, rail, agent._journal, agent._means.ledger, MODEL)
 
 
 class TestNative(Both):
-    provider = "native"
+    provider, rail = "native", "channel"
+
+
+class TestNativeByEscrow(RailConformance):
+    @pytest.fixture
+    async def desk(self, open_agent: Any) -> AsyncIterator[Desk]:
+        async with open_agent() as agent:
+            provider, rail = agent._providers["native"], agent._rails["escrow"]
+            yield Desk(provider, rail, agent._journal, agent._means.ledger, MODEL)
 
 
 class TestHyperbolic(Both):
-    provider = "hyperbolic"
+    provider, rail = "hyperbolic", "prepaid"
 
 
 class TestGaia(Both):
-    provider = "gaia"
+    provider, rail = "gaia", "elsewhere"
 
 
 class TestFakes(ProviderConformance, RailConformance):

@@ -19,10 +19,12 @@ from agentkit.payments.channels.terms import (
     CLOSE_DELAY,
     CONFIG,
     Terms,
+    closing_at,
     deposit_of,
 )
 from agentkit.payments.sender import Sender
 
+CLAIM = f"claim({CONFIG},(uint128,uint64,bytes32),uint8,bytes32,bytes32)"
 CLAIM_AND_CLOSE = f"claimAndClose({CONFIG},(uint128,uint64,bytes32),uint8,bytes32,bytes32)"
 RELEASE = f"closeWithRelease({CONFIG},uint128,uint8,bytes32,bytes32)"
 
@@ -141,7 +143,27 @@ class VoucherBook:
         await self._journal.commit(lambda tx: _settle(tx, settled))
         return {"channel": booked.channel, "transaction": receipt.transaction}
 
+    async def watch(self) -> None:
+        """Claim what is promised on channels whose payers have asked the contract for the rest."""
+        for booked in await self.books():
+            if booked.settled or not booked.cumulative:
+                continue
+            if await closing_at(self._chain, self._network, booked.channel):
+                await self._claim(booked)
+
     # -- inside ----------------------------------------------------------------------------------
+
+    async def _claim(self, booked: r.BookedChannel) -> None:
+        """Have the newest promise paid, if it was not yet."""
+        _, claimed = await deposit_of(self._chain, self._network, booked.channel)
+        if claimed >= booked.cumulative:
+            return
+        signature = bytes.fromhex(booked.signature)
+        promise = (booked.cumulative, booked.tasks, bytes.fromhex(booked.root))
+        words = Terms.of(booked, self._signer.address).words()
+        data = abi.encode(CLAIM, *words, *promise, *_vrs(signature))
+        intent = f"claim:{booked.channel}:{booked.cumulative}"
+        await self._sender.send(intent, self._network.channels, data)
 
     async def _closing(self, booked: r.BookedChannel) -> bytes:
         """Return the call that claims what is promised, or gives back what never was."""
@@ -215,10 +237,7 @@ class VoucherBook:
     async def _refresh(self, terms: Terms, booked: r.BookedChannel) -> r.BookedChannel:
         """Read the deposit from the chain again; a channel that is closing counts as empty."""
         deposited, _ = await deposit_of(self._chain, self._network, booked.channel)
-        closing = await self._chain.call(
-            self._network.channels, abi.encode("closingAt(bytes32)", bytes.fromhex(booked.channel))
-        )
-        if abi.numbers(closing)[0]:
+        if await closing_at(self._chain, self._network, booked.channel):
             raise Refused(f"channel {booked.channel[:12]} is closing")
         taken = e.VoucherTaken(
             channel=booked.channel,

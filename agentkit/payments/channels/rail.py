@@ -32,8 +32,10 @@ from agentkit.payments import abi
 from agentkit.payments.budget import paid_before
 from agentkit.payments.channels.terms import (
     CLOSE_DELAY,
+    CLOSED,
     CONFIG,
     Terms,
+    closing_at,
     deposit_of,
     token_balance,
 )
@@ -63,6 +65,7 @@ class ChannelRail:
         self._network, self._sender = network, sender
         self._domain = network.channels_domain
         sender.on_final["fund"] = self._funded
+        sender.on_final["requestClose"] = self._close_requested
 
     @property
     def name(self) -> str:
@@ -86,7 +89,9 @@ class ChannelRail:
         at_most = Money(openings * FUND_GAS * 2 * fees.max_fee, self._network.coin)
         return [Fee(name="gas", on="top up channels", price=price, at_most=at_most)]
 
-    async def fund(self, offer: Offer, run: str, need: Money) -> Sequence[Message]:
+    async def fund(
+        self, offer: Offer, run: str, need: Money, attempt: Attempt
+    ) -> Sequence[Message]:
         await self._sender.recover()
         channel = await self._journal.commit(
             lambda tx: _current(tx, offer.payee) or self._choose(tx, offer)
@@ -134,26 +139,47 @@ class ChannelRail:
         )
         return receipt, [_message(attempt, "voucher", _body(channel))]
 
-    def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> None:
-        return  # nothing was signed for it
+    def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> bool:
+        return False  # nothing was signed for it
 
     async def balance(self) -> dict[str, Money]:
         def look(tx: Transaction) -> dict[str, Money]:
             currency = self._network.currency
             rows = [row for row in tx.every(r.Channel) if row.open]
-            return {c.label: Money(c.deposited - c.cumulative, currency) for c in rows}
+            return {_place(c): Money(c.deposited - c.cumulative, currency) for c in rows}
 
         return await self._journal.commit(look)
 
-    async def close(self) -> Sequence[Message]:
+    async def close(self, idle: float = 0.0) -> Sequence[Message]:
         for channel in await self._journal.commit(lambda tx: tx.every(r.Channel)):
             if channel.open and channel.doubtful:
                 await self._read_deposit(channel)
 
         def work(tx: Transaction) -> list[Message]:
-            return [self._close(tx, row) for row in tx.every(r.Channel) if row.open]
+            rows = [row for row in tx.every(r.Channel) if row.open and tx.now - row.used >= idle]
+            return [self._close(tx, row) for row in rows]
 
         return await self._journal.commit(work)
+
+    async def insist(self, message: Message) -> str:
+        """Ask the contract for the rest, and take it once the payee's time to claim is over."""
+        channel = str(message.body["channel"])
+        row = await self._journal.commit(lambda tx: tx.get(r.Channel, channel))
+        if row is None or not row.open:
+            return ""
+        closes_at = await closing_at(self._chain, self._network, channel)
+        if closes_at == CLOSED:
+            await self._take_closed({"channel": channel, "transaction": await self._end_of(row)})
+            return "closed"
+        verb = "finishClose" if 0 < closes_at <= time.time() else "requestClose"
+        if closes_at and verb == "requestClose":
+            return _free_at(closes_at)
+        data = abi.encode(f"{verb}({CONFIG})", *Terms.of(row, row.payee).words())
+        await self._sender.send(f"{verb}:{channel}", self._network.channels, data)
+        if verb == "finishClose":
+            await self._take_closed({"channel": channel, "transaction": await self._end_of(row)})
+            return "closed"
+        return _free_at(await closing_at(self._chain, self._network, channel))
 
     async def finish(self, answer: Message) -> None:
         if answer.verb == "best":
@@ -382,6 +408,24 @@ class ChannelRail:
 
         await self._journal.commit(work)
 
+    def _close_requested(self, tx: Transaction, intent: str, receipt: ChainReceipt) -> None:
+        """Book from when on a channel's rest can be taken, as the contract logged it."""
+        channel = intent.split(":")[1]
+        for log in receipt.logs:
+            if _is(log, self._network.channels, abi.CLOSE_REQUESTED, channel):
+                asked = e.ChannelCloseRequested(channel=channel, closes_at=abi.numbers(log.data)[0])
+                tx.append(e.WALLET, asked)
+                return
+        raise SettlementFailed(f"transaction {receipt.transaction} asked for no close")
+
+    async def _end_of(self, row: r.Channel) -> str:
+        """Return the transaction that closed a channel, whoever sent it."""
+        wanted: list[bytes | None] = [abi.CLOSED, bytes.fromhex(row.channel)]
+        logs = await self._chain.logs(self._network.channels, wanted, 0, await self._chain.head())
+        if not logs:
+            raise ProtocolBroken(f"the chain does not show that channel {row.channel[:12]} ended")
+        return logs[-1].transaction
+
     async def _closed_on_chain(self, channel: str, transaction: str) -> _End:
         """Return how a channel ended, from the contract's own logs."""
         receipt = await self._chain.receipt(transaction)
@@ -423,6 +467,16 @@ def leaf_of(attempt: Attempt, result: Result) -> bytes:
     """Return what a paid delivery adds to its channel's tree: the provider's own statement."""
     said = delivery_of(attempt.id, result.digest, result.price, result.usage)
     return tree.leaf_of(said.struct_hash())
+
+
+def _place(channel: r.Channel) -> str:
+    """Return how people tell a channel, and when its rest can be taken if they asked for it."""
+    return f"{channel.label}, {_free_at(channel.closes_at)}" if channel.closes_at else channel.label
+
+
+def _free_at(closes_at: int) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(closes_at))
+    return f"asked for on chain, comes back by `agentkit wallet close` from {when} on"
 
 
 def _body(channel: r.Channel) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from agentkit.payments import abi
 CLOSE_DELAY = 3600
 """Seconds a provider has left to claim after a payer asks to close alone."""
 
+CLOSED = 2**40 - 1
+"""As the time of a channel's close: it is closed."""
+
 CONFIG = "(address,address,address,address,uint40,bytes32)"
 
 
@@ -48,6 +51,12 @@ async def deposit_of(chain: ChainClient, network: Network, channel: str) -> tupl
     )
     deposited, claimed = abi.numbers(answer)
     return deposited, claimed
+
+
+async def closing_at(chain: ChainClient, network: Network, channel: str) -> int:
+    """Return from when on anybody may finish a close, 0 if nobody asked, `CLOSED` if it is over."""
+    data = abi.encode("closingAt(bytes32)", bytes.fromhex(channel))
+    return abi.numbers(await chain.call(network.channels, data))[0]
 
 
 async def token_balance(chain: ChainClient, network: Network, address: str) -> int:

@@ -1,0 +1,408 @@
+"""The payer's half: the price of one task locked before it is done, paid when it was accepted.
+
+quote (signed by the provider) -> open, on chain -> the task is done -> Accept, signed -> settled
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from agentkit.errors import (
+    InsufficientFunds,
+    ProtocolBroken,
+    SettlementFailed,
+)
+from agentkit.journal import events as e
+from agentkit.journal import records as r
+from agentkit.journal.journal import Journal
+from agentkit.keys.messages import Accept, Authorization, recover, typed_digest
+from agentkit.keys.signer import Signer
+from agentkit.market.attempt import Attempt, Message, Payment, Result
+from agentkit.market.chain import ChainClient, ChainReceipt, Network
+from agentkit.market.offer import Offer, Pays
+from agentkit.market.plan import Fee
+from agentkit.market.receipt import Receipt
+from agentkit.market.seams import Transaction
+from agentkit.money import Money
+from agentkit.payments import abi
+from agentkit.payments.budget import paid_before
+from agentkit.payments.channels.terms import token_balance
+from agentkit.payments.escrow import terms
+from agentkit.payments.escrow.terms import NOBODY, Job
+from agentkit.payments.sender import Sender
+
+OPEN = f"openWithAuthorization({terms.QUOTE},(uint8,bytes32,bytes32),uint256,uint8,bytes32,bytes32)"
+OPEN_GAS = 160_000
+"""What opening a job costs at most, for the gas row of a plan."""
+
+NONCE_BYTES = 24
+"""How much of a job's id is the nonce of the authorization that opens it; zeros follow."""
+
+LEFT_SECONDS = 30
+"""A quote that expires sooner than this is asked for anew."""
+
+LONGEST = timedelta(days=30).total_seconds()
+"""Windows beyond this are refused, as the contract does."""
+
+
+class EscrowRail:
+    """Pays for one task at a time out of escrow; see `market.seams.Rail`.
+
+    `arbiter`, the zero address for none, is who decides when a result is refused.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        chain: ChainClient,
+        signer: Signer,
+        network: Network,
+        sender: Sender,
+        *,
+        arbiter: str = NOBODY,
+    ) -> None:
+        self._journal, self._chain, self._signer = journal, chain, signer
+        self._network, self._sender, self._arbiter = network, sender, arbiter
+        self._asked: dict[str, Attempt] = {}
+        sender.on_final["escrow"] = self._opened
+        sender.on_final["settle"] = self._settled
+
+    @property
+    def name(self) -> str:
+        return "escrow"
+
+    @property
+    def pays(self) -> Pays:
+        return "on_delivery"
+
+    async def quote(self, offers: Sequence[Offer], amounts: Sequence[Money]) -> Sequence[Fee]:
+        pairs = zip(offers, amounts, strict=True)
+        jobs = sum(-(-amount.units // max(offer.at_most.units, 1)) for offer, amount in pairs)
+        fees = await self._chain.fees()
+        gas = jobs * OPEN_GAS
+        price = Money(gas * (fees.max_fee + fees.max_tip) // 2, self._network.coin)
+        at_most = Money(gas * 2 * fees.max_fee, self._network.coin)
+        return [Fee(name="gas", on="open escrow", price=price, at_most=at_most)]
+
+    async def fund(
+        self, offer: Offer, run: str, need: Money, attempt: Attempt
+    ) -> Sequence[Message]:
+        """Ask for the attempt's quote, or open what was quoted; one after the other."""
+        await self._sender.recover()
+        known = await self._row(attempt.id)
+        if known is None or await self._is_stale(known):
+            self._asked[attempt.id] = attempt
+            return [self._quote_please(offer, attempt)]
+        if known.state == "quoted":
+            await self._open(known)
+        return []
+
+    def reserve(self, tx: Transaction, attempt: Attempt) -> Payment:
+        known = tx.get(r.Escrow, attempt.id)
+        if known is None or known.state != "open":
+            raise InsufficientFunds(f"no money is in escrow for attempt {attempt.id[:12]}")
+        return Payment(rail=self.name, body={"escrow": known.job})
+
+    def settle(
+        self, tx: Transaction, attempt: Attempt, result: Result
+    ) -> tuple[Receipt, Sequence[Message]]:
+        known = tx.get(r.Escrow, attempt.id)
+        if known is None or known.state in ("quoted", "closed"):
+            raise SettlementFailed(f"no money is in escrow for attempt {attempt.id[:12]}")
+        if result.price > attempt.at_most:
+            raise SettlementFailed(f"{result.price} is above the at most of {attempt.at_most}")
+        if paid_before(tx, attempt.id) is None:
+            known = self._accept(tx, known, attempt, result)
+        receipt = Receipt(
+            attempt=attempt,
+            standing="paid",
+            amount=result.price,
+            result=result.digest,
+            usage=result.usage,
+            evidence=result.evidence,
+            at=tx.now,
+        )
+        return receipt, [self._about(known, "accept")]
+
+    def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> bool:
+        """Say that what is locked may still go to the payee, until its word or time frees it."""
+        known = tx.get(r.Escrow, attempt.id)
+        return known is not None and known.state == "open"
+
+    async def balance(self) -> dict[str, Money]:
+        rows = await self._journal.commit(_alive)
+        locked: dict[str, Money] = {}
+        for row in rows:
+            name = f"escrow with {row.label}"
+            locked[name] = locked.get(name, self._network.currency.zero()) + row.price
+        return locked
+
+    async def close(self, idle: float = 0.0) -> Sequence[Message]:
+        """Ask providers to take what was accepted, and to give the rest back."""
+        now = time.time()
+
+        def work(tx: Transaction) -> list[Message]:
+            known = [row for row in _alive(tx) if now - row.at >= idle]
+            ended = [row for row in known if row.accept or not _is_under_way(tx, row)]
+            return [self._about(row, "settle" if row.accept else "refund") for row in ended]
+
+        return await self._journal.commit(work)
+
+    async def insist(self, message: Message) -> str:
+        """Do what the contract lets the payer do alone; returns what, in words, or ""."""
+        known = await self._row(str(message.body.get("attempt")))
+        if known is None:
+            return ""
+        job = Job.read(known.job)
+        state, due = await terms.state_of(self._chain, self._network, job.id(self._network))
+        late = time.time() > due
+        steps = {
+            (terms.FUNDED, True): ("refundUndelivered", "refunded, nothing was delivered in time"),
+            (terms.DISPUTED, True): ("expireDispute", "divided as quoted, the arbiter was silent"),
+        }
+        if (state, late) in steps:
+            verb, words = steps[state, late]
+            data = job.call(f"{verb}({terms.QUOTE})")
+            await self._sender.send(f"settle:{known.attempt}:{verb}", self._network.escrow, data)
+            return words
+        if state == terms.SUBMITTED and not late and not known.accept:
+            return await self._dispute(known, job)
+        until = time.strftime("%Y-%m-%d %H:%M", time.localtime(due))
+        return f"locked until {until}" if state in (terms.FUNDED, terms.DISPUTED) else ""
+
+    async def finish(self, answer: Message) -> None:
+        match answer.verb:
+            case "quoted":
+                await self._take_quote(answer)
+            case "settled":
+                await self._take_settled(answer)
+            case "released":
+                await self._take_back(answer)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    async def _row(self, attempt: str) -> r.Escrow | None:
+        return await self._journal.commit(lambda tx: tx.get(r.Escrow, attempt))
+
+    async def _is_stale(self, known: r.Escrow) -> bool:
+        """Whether a quote cannot be opened any more, and never was."""
+        if known.state != "quoted":
+            return False
+        sent = await self._journal.commit(lambda tx: tx.get(r.Tx, _intent(known)))
+        if sent is not None:
+            return sent.final and not sent.succeeded
+        return time.time() > Job.read(known.job).quote.quote_expiry - LEFT_SECONDS
+
+    def _quote_please(self, offer: Offer, attempt: Attempt) -> Message:
+        body = {
+            "attempt": attempt.id,
+            "task": attempt.task,
+            "payer": self._signer.address,
+            "arbiter": self._arbiter,
+            "price": attempt.at_most.units,
+            "seconds": offer.eta,
+        }
+        return Message(
+            rail=self.name,
+            provider=attempt.provider,
+            provider_node=attempt.provider_node,
+            verb="quote",
+            body=body,
+        )
+
+    async def _take_quote(self, answer: Message) -> None:
+        """Store a quote if it is what was asked for: nothing else is ever opened."""
+        attempt = self._asked.pop(str(answer.body.get("attempt")), None)
+        if attempt is None:
+            raise ProtocolBroken("it quotes what nobody asked for", provider=answer.provider)
+        try:
+            job = Job.read(answer.body)
+        except (LookupError, TypeError, ValueError, OverflowError) as wrong:
+            raise ProtocolBroken("its quote cannot be read", provider=attempt.label) from wrong
+        reason = self._unlike(job, attempt)
+        if reason:
+            raise ProtocolBroken(f"its quote {reason}", provider=attempt.label)
+        quoted = e.EscrowQuoted(
+            attempt=attempt.id,
+            id=job.id(self._network).hex(),
+            provider=attempt.provider,
+            provider_node=attempt.provider_node,
+            payee=attempt.payee,
+            price=attempt.at_most,
+            job=job.document(),
+        )
+        await self._journal.commit(lambda tx: tx.append(e.WALLET, quoted))
+
+    def _unlike(self, job: Job, attempt: Attempt) -> str:
+        """Return how a quote differs from what was asked for, "" when it does not."""
+        quote, now = job.quote, time.time()
+        windows = quote.judge_window + quote.arbiter_window
+        checks = (
+            (quote.payer.lower() != self._signer.address.lower(), "is for another payer"),
+            (quote.provider.lower() != attempt.payee.lower(), "pays somebody else"),
+            (quote.token.lower() != self._network.token.lower(), "is in another token"),
+            (quote.price != attempt.at_most.units, f"is not over {attempt.at_most}"),
+            (quote.arbiter.lower() != self._arbiter.lower(), "names another arbiter"),
+            (quote.task_id != bytes.fromhex(attempt.id), "is for another attempt"),
+            (quote.spec_hash != bytes.fromhex(attempt.task), "is for another task"),
+            (not now < quote.deliver_by < now + LONGEST, "is to be delivered at an odd time"),
+            (windows > 2 * LONGEST, "asks for odd windows"),
+            (quote.quote_expiry < now, "has expired"),
+            (not job.is_signed(self._network), "is not signed by its payee"),
+        )
+        return next((reason for wrong, reason in checks if wrong), "")
+
+    async def _open(self, known: r.Escrow) -> None:
+        """Lock the price, once: the authorization's nonce is the job's own id."""
+        held = await token_balance(self._chain, self._network, self._signer.address)
+        if known.price.units > held:
+            raise InsufficientFunds(
+                f"{known.price} are to be locked, and the wallet holds"
+                f" {Money(held, self._network.currency)}"
+            )
+        job = Job.read(known.job)
+        authorization = Authorization(
+            payer=self._signer.address,
+            payee=self._network.escrow,
+            units=job.quote.price,
+            valid_before=job.quote.quote_expiry,
+            nonce=job.id(self._network)[:NONCE_BYTES].ljust(32, b"\0"),
+        )
+        given = self._signer.sign_authorization(self._network.token_domain, authorization)
+        until = authorization.valid_before
+        data = job.call(OPEN, *terms.vrs(job.signature), until, *terms.vrs(given))
+        await self._sender.send(_intent(known), self._network.escrow, data)
+
+    def _opened(self, tx: Transaction, intent: str, receipt: ChainReceipt) -> None:
+        """Book what the contract says it has locked."""
+        attempt, job = intent.split(":")[1:3]
+        wanted = (abi.OPENED, bytes.fromhex(job))
+        for log in receipt.logs:
+            if log.address.lower() == self._network.escrow.lower() and log.topics[:2] == wanted:
+                amount = Money(abi.numbers(log.data)[0], self._network.currency)
+                tx.append(e.WALLET, e.EscrowOpened(attempt=attempt, amount=amount))
+                return
+        raise SettlementFailed(f"transaction {receipt.transaction} opened no escrow")
+
+    def _accept(
+        self, tx: Transaction, known: r.Escrow, attempt: Attempt, result: Result
+    ) -> r.Escrow:
+        """Give our word for a result, once."""
+        job = Job.read(known.job).id(self._network)
+        accept = Accept(job, result.price.units, bytes.fromhex(result.digest))
+        signature = self._signer.sign_accept(self._network.escrow_domain, accept)
+        accepted = e.EscrowAccepted(
+            attempt=attempt.id,
+            amount=result.price,
+            result=result.digest,
+            signature=signature.hex(),
+        )
+        tx.append(e.WALLET, accepted)
+        return tx.get(r.Escrow, attempt.id) or known
+
+    def _about(self, known: r.Escrow, verb: str) -> Message:
+        """Return a message about a job; it proves its payer by what only the payer has signed."""
+        job = Job.read(known.job).id(self._network)
+        nothing = Accept(job, 0, bytes(32))
+        proof = self._signer.sign_accept(self._network.escrow_domain, nothing)
+        body: dict[str, Any] = {**known.job, "attempt": known.attempt}
+        if known.accept:
+            body |= {"pay": known.paid, "result": known.result, "accept": known.accept}
+        else:
+            body |= {"proof": proof.hex()}
+        return Message(
+            rail=self.name,
+            provider=known.provider,
+            provider_node=known.provider_node,
+            verb=verb,
+            body=body,
+        )
+
+    async def _take_settled(self, answer: Message) -> None:
+        """Book a settlement that the provider brought to the chain, as the chain tells it."""
+        known = await self._row(str(answer.body.get("attempt")))
+        if known is None:
+            raise ProtocolBroken("it settles what nobody bought", provider=answer.provider)
+        receipt = await self._chain.receipt(str(answer.body.get("transaction")))
+        job = Job.read(known.job).id(self._network)
+        if receipt is None or terms.settled_in(receipt, self._network, job) is None:
+            raise ProtocolBroken("the chain does not show it", provider=answer.provider)
+        await self._journal.commit(partial(self._close, known=known, receipt=receipt))
+
+    async def _take_back(self, answer: Message) -> None:
+        """Bring the provider's word that it delivered nothing to the chain."""
+        known = await self._row(str(answer.body.get("attempt")))
+        if known is None or known.state != "open":
+            return
+        job = Job.read(known.job)
+        nothing = Accept(job.id(self._network), 0, bytes(32))
+        try:
+            word = bytes.fromhex(str(answer.body.get("release")))
+        except ValueError:
+            word = b""
+        digest = typed_digest(self._network.escrow_domain, nothing)
+        if recover(digest, word).lower() != job.quote.provider.lower():
+            raise ProtocolBroken("its word is not signed by it", provider=answer.provider)
+        data = terms.accept_call(job, nothing, word)
+        await self._sender.send(f"settle:{known.attempt}:refund", self._network.escrow, data)
+
+    async def _dispute(self, known: r.Escrow, job: Job) -> str:
+        """Refuse what was submitted and not accepted, where somebody can decide."""
+        if job.quote.arbiter == NOBODY:
+            return "submitted without our word, and nobody was named to decide"
+        data = job.call(f"dispute({terms.QUOTE},bytes32)", bytes(32))
+        await self._sender.send(f"dispute:{known.attempt}", self._network.escrow, data)
+        return "disputed; the arbiter decides"
+
+    def _settled(self, tx: Transaction, intent: str, receipt: ChainReceipt) -> None:
+        known = tx.get(r.Escrow, intent.split(":")[1])
+        if known:
+            self._close(tx, known, receipt)
+
+    def _close(self, tx: Transaction, known: r.Escrow, receipt: ChainReceipt) -> None:
+        """Book the end of a job once."""
+        job = Job.read(known.job).id(self._network)
+        found = terms.settled_in(receipt, self._network, job)
+        current = tx.get(r.Escrow, known.attempt)
+        if found is None:
+            raise SettlementFailed(f"transaction {receipt.transaction} settled nothing")
+        if current and current.state != "closed":
+            paid, refunded = (Money(units, self._network.currency) for units in found)
+            closed = e.EscrowClosed(attempt=known.attempt, paid=paid, refunded=refunded)
+            tx.append(e.WALLET, closed)
+            self._end_reservation(tx, known, paid)
+
+    def _end_reservation(self, tx: Transaction, known: r.Escrow, paid: Money) -> None:
+        """Count what went to the payee without our word as spent, and the rest as free again."""
+        reservation = tx.get(r.Reservation, known.attempt)
+        if reservation is None or reservation.standing != "open":
+            return
+        ended = (
+            e.Spent(
+                attempt=known.attempt, provider=known.provider, amount=paid, standing="uncertain"
+            )
+            if paid
+            else e.Unreserved(attempt=known.attempt)
+        )
+        tx.append(e.WALLET, ended)
+
+
+def _intent(known: r.Escrow) -> str:
+    """Return the intent under which a quoted job is opened; another quote is another job."""
+    return f"escrow:{known.attempt}:{known.id}"
+
+
+def _alive(tx: Transaction) -> list[r.Escrow]:
+    """Return the jobs that hold money of ours."""
+    return [row for row in tx.every(r.Escrow) if row.state in ("open", "accepted")]
+
+
+def _is_under_way(tx: Transaction, row: r.Escrow) -> bool:
+    """Whether the run of a job's attempt may still take its result."""
+    known = tx.get(r.Reservation, row.attempt)
+    run = tx.get(r.Run, known.run) if known else None
+    return run is not None and run.state in ("running", "paused")
