@@ -46,7 +46,7 @@ from agentkit.memory.gateways import Gateways
 from agentkit.memory.local import LocalStore
 from agentkit.memory.memory import Memory
 from agentkit.money import Asset, Money
-from agentkit.payments.budget import Budget
+from agentkit.payments.budget import Budget, Exposure
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.channels.rail import ChannelRail
 from agentkit.payments.channels.terms import token_balance
@@ -440,10 +440,15 @@ class Agent:
         gas = allowance.gas or none
         sender = Sender(self._journal, self._chain, self._signer, self.network, gas)
         parts = (self._journal, self._chain, self._signer, self.network, sender)
-        rails: list[Rail] = [ChannelRail(*parts), PrepaidRail(*parts), ElsewhereRail()]
+        exposure = Exposure(allowance.exposure)
+        rails: list[Rail] = [
+            ChannelRail(*parts, exposure=exposure),
+            PrepaidRail(*parts, exposure=exposure),
+            ElsewhereRail(),
+        ]
         if self.network.escrow:
             arbiter = self.settings.payments.arbiter or NOBODY
-            rails.append(EscrowRail(*parts, arbiter=arbiter))
+            rails.append(EscrowRail(*parts, arbiter=arbiter, exposure=exposure))
         return {rail.name: rail for rail in rails}
 
     def _choose_rails(self) -> RailPlanner:

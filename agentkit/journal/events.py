@@ -208,6 +208,7 @@ class Reserved(Event):
     rail: str
     account: str
     amount: Money
+    provider: str
 
 
 class Unreserved(Event):

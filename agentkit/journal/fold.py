@@ -121,7 +121,7 @@ def _(event: e.Held, stream: str, at: float, rows: Records) -> None:
     hold = rows.get(r.Hold, event.run) or r.Hold(
         run=event.run, left=zero, reserved=zero, spent=zero
     )
-    rows.put(hold.model_copy(update={"left": hold.left + event.amount}))
+    rows.put(hold.model_copy(update={"left": hold.left + event.amount, "released": False}))
     _total(rows, "held", event.amount)
 
 
@@ -137,9 +137,14 @@ def _(event: e.Reserved, stream: str, at: float, rows: Records) -> None:
             run=event.run,
             rail=event.rail,
             account=event.account,
+            provider=event.provider,
             amount=event.amount,
         )
     )
+    _total(rows, f"open:{event.provider}", event.amount)
+    minute, pace = int(at // 60), rows.get(r.Pace, "newest")
+    bought = pace.bought if pace and pace.minute == minute else 0
+    rows.put(r.Pace(minute=minute, bought=bought + 1))
 
 
 @_folds(e.Unreserved)
@@ -195,6 +200,7 @@ def _close_reservation(rows: Records, attempt: str) -> r.Reservation:
         raise IntentMismatch(f"attempt {attempt[:12]} is already settled: {reservation.standing}")
     account = _account(rows, reservation.rail, reservation.account, reservation.amount)
     rows.put(account.model_copy(update={"reserved": account.reserved - reservation.amount}))
+    _total(rows, f"open:{reservation.provider}", reservation.amount, back=True)
     hold = rows.get(r.Hold, reservation.run)
     if hold:
         rows.put(hold.model_copy(update={"reserved": hold.reserved - reservation.amount}))

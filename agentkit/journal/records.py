@@ -78,6 +78,7 @@ class Reservation(Record):
     run: str
     rail: str
     account: str
+    provider: str
     amount: Money
     spent: Money | None = None
     standing: Standing | Literal["open", "unpaid"] = "open"
@@ -88,7 +89,10 @@ class Reservation(Record):
 
 
 class Total(Record):
-    """What was spent in a scope: `ever`, `day:2026-01-31`, `provider:native`, `held`, `gas`."""
+    """What was spent in a scope: `ever`, `day:2026-01-31`, `provider:native`, `held`, `gas`.
+
+    `open:native`: what is reserved with a provider.
+    """
 
     scope: str
     amount: Money
@@ -96,6 +100,17 @@ class Total(Record):
     @property
     def key(self) -> str:
         return f"{self.scope}|{self.amount.asset.id}"
+
+
+class Pace(Record):
+    """How many tasks were bought in a minute of the clock, counted from 1970; only the newest."""
+
+    minute: int
+    bought: int
+
+    @property
+    def key(self) -> str:
+        return "newest"
 
 
 class Account(Record):
@@ -362,6 +377,7 @@ RECORDS: dict[str, type[Record]] = {
         Hold,
         Reservation,
         Total,
+        Pace,
         Account,
         Channel,
         CurrentChannel,

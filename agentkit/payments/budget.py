@@ -50,12 +50,19 @@ class Budget:
                 f"the allowance does not list provider {attempt.provider!r}",
                 hint="add it to allowance.providers",
             )
+        if not self.allowance.permits_payee(attempt.payee):
+            raise NotAllowed(
+                f"the allowance does not list payee {attempt.payee}",
+                hint="add it to allowance.payees",
+            )
         limit = self.allowance.per_task
         if limit is not None and attempt.at_most > limit:
             raise OverBudget("per_task", attempt.at_most, limit)
         known = tx.get(r.Reservation, attempt.id)
         if known and known.standing in ("open", *SETTLED):
             return  # a restored run asks again for what its wallet remembers
+        self._check_provider(tx, attempt)
+        self._check_pace(tx)
         left = self.left(tx, attempt.run)
         if left is None and not attempt.at_most:  # what costs nothing was never held for
             tx.append(e.WALLET, e.Held(run=attempt.run, amount=attempt.at_most))
@@ -70,8 +77,29 @@ class Budget:
                 rail=attempt.rail,
                 account=account_of(attempt),
                 amount=attempt.at_most,
+                provider=attempt.provider,
             ),
         )
+
+    def _check_provider(self, tx: Transaction, attempt: Attempt) -> None:
+        limit = self.allowance.per_provider
+        if limit is None:
+            return
+        spent = _total(tx, f"provider:{attempt.provider}", limit)
+        needed = spent + _total(tx, f"open:{attempt.provider}", limit) + attempt.at_most
+        if needed > limit:
+            raise OverBudget("per_provider", needed, limit)
+
+    def _check_pace(self, tx: Transaction) -> None:
+        limit, pace = self.allowance.per_minute, tx.get(r.Pace, "newest")
+        if limit is None:
+            return
+        bought = pace.bought if pace and pace.minute == int(tx.now // 60) else 0
+        if bought >= limit:
+            raise NotAllowed(
+                f"{bought} tasks were bought in this minute, and no more are allowed",
+                hint="raise allowance.per_minute, or resume later",
+            )
 
     def spend(self, tx: Transaction, attempt: Attempt, amount: Money, standing: Standing) -> None:
         if amount > attempt.at_most:
@@ -98,6 +126,32 @@ class Budget:
         if hold is None:
             return None
         return Money(max(0, hold.left.units - hold.reserved.units), hold.left.asset)
+
+
+class Exposure:
+    """How much may lie with one payee and not be spent yet; without a limit there is no end."""
+
+    def __init__(self, limit: Money | None = None) -> None:
+        self._limit = limit
+
+    def within(self, tx: Transaction, payee: str, units: int, least: int) -> int:
+        """Return how many of `units` more may be put with a payee; raises OverBudget under `least`.
+
+        Called in the transaction that signs, too, so that processes cannot pass it together.
+        """
+        if self._limit is None:
+            return units
+        accounts = [row for row in tx.every(r.Account) if row.account == payee]
+        there = sum(row.funded.units - row.spent.units for row in accounts if row.rail in HOLDS)
+        room = max(0, self._limit.units - there)
+        if room < least:
+            asset = self._limit.asset
+            raise OverBudget("exposure", Money(there + least, asset), self._limit)
+        return min(units, room)
+
+
+HOLDS = ("channel", "prepaid", "escrow")
+"""The rails on which money lies with a payee before it is spent."""
 
 
 def paid_before(tx: Transaction, attempt: str) -> Money | None:

@@ -18,6 +18,7 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
 from agentkit.payments import abi
+from agentkit.payments.budget import Exposure
 from agentkit.payments.channels.terms import token_balance
 from agentkit.payments.sender import Sender
 
@@ -38,9 +39,12 @@ class PrepaidRail:
         signer: Signer,
         network: Network,
         sender: Sender,
+        *,
+        exposure: Exposure | None = None,
     ) -> None:
         self._journal, self._chain, self._signer = journal, chain, signer
         self._network, self._sender = network, sender
+        self._exposure = exposure or Exposure()
         sender.on_final["topup"] = self._check_transfer
 
     @property
@@ -76,7 +80,11 @@ class PrepaidRail:
             account = tx.get(r.Account, f"prepaid|{offer.payee}")
             hold = tx.get(r.Hold, run)
             most = min(need.units, hold.left.units - hold.reserved.units if hold else 0)
-            return most - (account.free if account else 0), _unclaimed(tx, offer.payee)
+            free = account.free if account else 0
+            missing, least = most - free, max(0, attempt.at_most.units - free)
+            if missing > 0:
+                missing = self._exposure.within(tx, offer.payee, missing, least)
+            return missing, _unclaimed(tx, offer.payee)
 
         missing, unclaimed = await self._journal.commit(look)
         missing -= sum(_amount(row.intent) for row in unclaimed)
@@ -156,6 +164,7 @@ class PrepaidRail:
         def still_next(tx: Transaction) -> None:
             if len(tx.every(r.Tx, f"topup:{payee}:")) != before:
                 raise InsufficientFunds("another process of this wallet has topped up meanwhile")
+            self._exposure.within(tx, payee, units, least=units)
 
         await self._sender.send(intent, self._network.token, data, check=still_next)
         row = await self._journal.commit(lambda tx: tx.get(r.Tx, intent))

@@ -176,6 +176,7 @@ def unfit(offer: Offer, spec: TaskSpec, market: Market) -> str:
         (offer.expires <= time.time(), "already expired"),
         (offer.rail not in market.rails, f"is paid by {offer.rail!r}, which is not set up"),
         (not market.allowance.permits(offer.provider), "not among allowance.providers"),
+        (not market.allowance.permits_payee(offer.payee), "pays nobody of allowance.payees"),
         (limit is not None and offer.at_most.units > limit.units, f"above per_task of {limit}"),
         (spec.node.privacy == "tee" and "tee" not in offer.evidence, "does not attest a TEE"),
     )

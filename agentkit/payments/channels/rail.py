@@ -29,7 +29,7 @@ from agentkit.market.receipt import Receipt, delivery_of
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
 from agentkit.payments import abi
-from agentkit.payments.budget import paid_before
+from agentkit.payments.budget import Exposure, paid_before
 from agentkit.payments.channels.terms import (
     CLOSE_DELAY,
     CLOSED,
@@ -60,9 +60,12 @@ class ChannelRail:
         signer: Signer,
         network: Network,
         sender: Sender,
+        *,
+        exposure: Exposure | None = None,
     ) -> None:
         self._journal, self._chain, self._signer = journal, chain, signer
         self._network, self._sender = network, sender
+        self._exposure = exposure or Exposure()
         self._domain = network.channels_domain
         sender.on_final["fund"] = self._funded
         sender.on_final["requestClose"] = self._close_requested
@@ -104,7 +107,11 @@ class ChannelRail:
             account = tx.get(r.Account, f"channel|{offer.payee}")
             hold = tx.get(r.Hold, run)
             most = min(need.units, hold.left.units - hold.reserved.units if hold else 0)
-            return _current(tx, offer.payee), most - (account.free if account else 0)
+            free = account.free if account else 0
+            missing, least = most - free, max(0, attempt.at_most.units - free)
+            if missing > 0:
+                missing = self._exposure.within(tx, offer.payee, missing, least)
+            return _current(tx, offer.payee), missing
 
         current, missing = await self._journal.commit(look)
         if current and missing > 0:
@@ -260,7 +267,15 @@ class ChannelRail:
         tried = await self._journal.commit(lambda tx: tx.every(r.Tx, prefix))
         failed = sum(row.final and not row.succeeded for row in tried)
         with suppress(IntentMismatch):  # another process of this wallet is at it; look again
-            await self._sender.send(f"{prefix}{failed}", self._network.channels, data)
+            await self._sender.send(
+                f"{prefix}{failed}",
+                self._network.channels,
+                data,
+                check=lambda tx: self._check_exposure(tx, channel.payee, units),
+            )
+
+    def _check_exposure(self, tx: Transaction, payee: str, units: int) -> None:
+        self._exposure.within(tx, payee, units, least=units)
 
     async def _read_deposit(self, channel: r.Channel) -> None:
         """Book what the chain knows of a channel's deposit and a restored journal does not."""

@@ -29,7 +29,7 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
 from agentkit.payments import abi
-from agentkit.payments.budget import paid_before
+from agentkit.payments.budget import Exposure, paid_before
 from agentkit.payments.channels.terms import token_balance
 from agentkit.payments.escrow import terms
 from agentkit.payments.escrow.terms import NOBODY, Job
@@ -64,9 +64,11 @@ class EscrowRail:
         sender: Sender,
         *,
         arbiter: str = NOBODY,
+        exposure: Exposure | None = None,
     ) -> None:
         self._journal, self._chain, self._signer = journal, chain, signer
         self._network, self._sender, self._arbiter = network, sender, arbiter
+        self._exposure = exposure or Exposure()
         self._asked: dict[str, Attempt] = {}
         sender.on_final["escrow"] = self._opened
         sender.on_final["settle"] = self._settled
@@ -275,7 +277,12 @@ class EscrowRail:
         given = self._signer.sign_authorization(self._network.token_domain, authorization)
         until = authorization.valid_before
         data = job.call(OPEN, *terms.vrs(job.signature), until, *terms.vrs(given))
-        await self._sender.send(_intent(known), self._network.escrow, data)
+        units = known.price.units
+
+        def check(tx: Transaction) -> None:
+            self._exposure.within(tx, known.payee, units, least=units)
+
+        await self._sender.send(_intent(known), self._network.escrow, data, check=check)
 
     def _opened(self, tx: Transaction, intent: str, receipt: ChainReceipt) -> None:
         """Book what the contract says it has locked."""

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,13 @@ from hypothesis import strategies as st
 from support import WALLET, usdc
 
 from agentkit.errors import NotAllowed, OverBudget
+from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt
 from agentkit.market.seams import Transaction
-from agentkit.payments.budget import Budget
+from agentkit.payments.budget import Budget, Exposure
 
 RACER = """
 import asyncio, sys
@@ -70,12 +72,12 @@ def test_processes_that_race_for_an_allowance_stop_exactly_at_it(tmp_path: Path)
             text=True,
             env={"PYTHONPATH": ":".join(sys.path)},
         )
-        for number in range(3)
+        for number in range(6)
     ]
     for racer in racers:
         assert racer.stdout and racer.stdout.readline() == "ready\n"
     got = [int(racer.communicate("go\n", timeout=60)[0]) for racer in racers]
-    assert sum(got) == 40  # 60 were asked for
+    assert sum(got) == 40  # 120 were asked for
     assert all(racer.returncode == 0 for racer in racers)
 
 
@@ -126,6 +128,95 @@ async def test_only_listed_providers_are_paid(tmp_path: Path) -> None:
     await journal.close()
 
 
+async def test_only_listed_addresses_are_paid(tmp_path: Path) -> None:
+    """Whatever a provider or its text says: an address that is not listed gets nothing."""
+    journal = await Journal.open(tmp_path, WALLET)
+    good, bad = "0x" + "aB" * 20, "0x" + "Ee" * 20
+    budget = Budget(Allowance(payees=(good.lower(),)))
+    await journal.commit(lambda tx: budget.hold(tx, "r1", usdc("1"), None))
+    paid, injected = (
+        attempt(n, "0.1").model_copy(update={"payee": payee}) for n, payee in enumerate((good, bad))
+    )
+    await journal.commit(lambda tx: budget.reserve(tx, paid))
+    with pytest.raises(NotAllowed, match="does not list payee 0xEeEe") as refused:
+        await journal.commit(lambda tx: budget.reserve(tx, injected))
+    assert refused.value.hint == "add it to allowance.payees"
+    await journal.close()
+
+
+async def test_a_provider_gets_no_more_than_its_share_in_the_end(tmp_path: Path) -> None:
+    journal = await Journal.open(tmp_path, WALLET)
+    budget = Budget(Allowance(per_provider=usdc("0.5")))
+    one, two, three, other = (
+        attempt(1, "0.3"),
+        attempt(2, "0.2"),
+        attempt(3, "0.1"),
+        attempt(4, "0.4", "other"),
+    )
+    await journal.commit(lambda tx: budget.hold(tx, "r1", usdc("2"), None))
+    for open_ in (one, two, other):
+        await journal.commit(lambda tx, a=open_: budget.reserve(tx, a))
+    with pytest.raises(OverBudget) as over:
+        await journal.commit(lambda tx: budget.reserve(tx, three))
+    assert (over.value.limit, str(over.value.needed)) == ("per_provider", "0.60 USDC")
+    await journal.commit(lambda tx: budget.spend(tx, one, usdc("0.2"), "paid"))
+    await journal.commit(lambda tx: budget.reserve(tx, three))  # what is not spent is free again
+    await journal.commit(lambda tx: budget.unreserve(tx, two))
+    with pytest.raises(OverBudget):
+        await journal.commit(lambda tx: budget.reserve(tx, attempt(5, "0.21")))
+    await journal.commit(lambda tx: budget.reserve(tx, attempt(6, "0.2")))
+    await journal.close()
+
+
+async def test_no_more_tasks_a_minute_than_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand small payments are what limits on amounts do not stop."""
+    now = 1_800_000_000.0
+    monkeypatch.setattr(time, "time", lambda: now)
+    journal = await Journal.open(tmp_path, WALLET)
+    budget = Budget(Allowance(per_minute=3))
+    await journal.commit(lambda tx: budget.hold(tx, "r1", usdc("1"), None))
+
+    async def bought(first: int) -> int:
+        for number in range(first, first + 10):
+            try:
+                await journal.commit(lambda tx, n=number: budget.reserve(tx, attempt(n, "0.001")))
+            except NotAllowed as refused:
+                assert refused.hint == "raise allowance.per_minute, or resume later"
+                return number - first
+        return 10
+
+    assert await bought(0) == 3
+    now += 30
+    assert await bought(20) == 0
+    now += 30
+    assert await bought(40) == 3
+    await journal.close()
+
+
+async def test_what_lies_with_one_payee_is_bounded_over_all_rails(tmp_path: Path) -> None:
+    journal = await Journal.open(tmp_path, WALLET)
+    exposure = Exposure(usdc("1"))
+    funded = [
+        e.CreditFunded(account="0xP", amount=usdc("0.7"), transaction="t"),
+        e.CreditFunded(account="0xQ", amount=usdc("0.9"), transaction="u"),
+    ]
+    for event in funded:
+        await journal.commit(lambda tx, event=event: tx.append(e.WALLET, event))
+
+    async def room(units: int, least: int) -> int:
+        return await journal.commit(lambda tx: exposure.within(tx, "0xP", units, least))
+
+    assert await room(200_000, 0) == 200_000
+    assert await room(500_000, 300_000) == 300_000
+    with pytest.raises(OverBudget) as over:
+        await room(500_000, 300_001)
+    assert over.value.limit == "exposure"
+    assert await journal.commit(lambda tx: Exposure().within(tx, "0xP", 10**12, 1)) == 10**12
+    await journal.close()
+
+
 steps = st.lists(
     st.tuples(
         st.sampled_from(["hold", "reserve", "spend", "lose", "unreserve", "release"]),
@@ -170,7 +261,7 @@ async def _walk(home: Path, steps: list[tuple[str, int, int]]) -> None:
                 budget.spend(tx, one, paid, "paid" if what == "spend" else "uncertain")
             elif what == "unreserve" and open_:
                 budget.unreserve(tx, open_.popitem()[1])
-            elif what == "release" and not any(a.run == run for a in open_.values()):
+            elif what == "release":  # what may be drawn after the run's end stays in the hold
                 budget.release(tx, run)
 
         try:

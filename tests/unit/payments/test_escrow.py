@@ -1,0 +1,516 @@
+"""Money in escrow: what each side may do with it, on a real chain, whatever the other one says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestServer
+from conformance.chains import KEYS, WEALTH
+
+from agentkit.artifacts import Text
+from agentkit.embedded.chain.chain import Chain
+from agentkit.embedded.chain.genesis import deploy
+from agentkit.embedded.chain.rpc import RpcFront, rpc_app
+from agentkit.embedded.chain.vm import CHAIN_ID
+from agentkit.errors import InsufficientFunds, ProtocolBroken, Refused, SettlementFailed
+from agentkit.journal import events as e
+from agentkit.journal import records as r
+from agentkit.journal.events import Produced
+from agentkit.journal.journal import Journal
+from agentkit.keys.signer import KeySigner
+from agentkit.market.allowance import Allowance
+from agentkit.market.attempt import Attempt, Message, Result, purchase_id
+from agentkit.market.chain import Network
+from agentkit.market.offer import Offer
+from agentkit.market.seams import Transaction
+from agentkit.money import Asset, Money
+from agentkit.payments import abi
+from agentkit.payments.budget import Budget
+from agentkit.payments.chain import Web3Chain
+from agentkit.payments.channels.terms import token_balance
+from agentkit.payments.escrow import terms
+from agentkit.payments.escrow.book import EscrowBook
+from agentkit.payments.escrow.rail import EscrowRail
+from agentkit.payments.escrow.terms import Job
+from agentkit.payments.sender import Sender
+
+DEPLOYER, PAYER, SHOP, ARBITER = map(KeySigner, KEYS[:4])
+MINTED = 10_000
+PRICE = 1000
+ANSWER = Text.of(b"the answer")
+TASK = "cd" * 32
+
+
+@dataclass
+class Pair:
+    """A payer and a shop, each with books of its own, on one chain whose clock can be set."""
+
+    network: Network
+    payer: Journal
+    shop: Journal
+    chain: Web3Chain
+    rail: EscrowRail
+    book: EscrowBook
+    clock: Any
+    budget: Budget = Budget(Allowance())
+
+    def money(self, units: int) -> Money:
+        return Money(units, self.network.currency)
+
+    def offer(self) -> Offer:
+        return Offer(
+            provider="native",
+            node="n",
+            on="x",
+            price=self.money(PRICE),
+            at_most=self.money(PRICE),
+            eta=1,
+            expires=time.time() + 600,
+            rail="escrow",
+            pays="on_delivery",
+            payee=SHOP.address,
+            rates={},
+        )
+
+    def attempt(self, n: int = 0) -> Attempt:
+        purchase = purchase_id("r1", "n", n)
+        return Attempt.at(
+            purchase, 0, self.offer(), run="r1", item=n, task=TASK, at_most=self.money(PRICE)
+        )
+
+    async def ask(self, attempt: Attempt) -> Message:
+        """Ask for a quote and return the shop's answer, not taken yet."""
+        (question,) = await self.rail.fund(self.offer(), "r1", attempt.at_most, attempt)
+        assert question.verb == "quote"
+        answer = self.book.quote(question.body)
+        return question.model_copy(update={"verb": "quoted", "body": answer})
+
+    async def open(self, n: int = 0) -> Attempt:
+        """Have an attempt's price locked and reserved."""
+        attempt = self.attempt(n)
+        await self.payer.commit(lambda tx: self.budget.hold(tx, "r1", attempt.at_most, None))
+        await self.rail.finish(await self.ask(attempt))
+        assert await self.rail.fund(self.offer(), "r1", attempt.at_most, attempt) == []
+
+        def reserve(tx: Transaction) -> Any:
+            self.budget.reserve(tx, attempt)
+            return self.rail.reserve(tx, attempt)
+
+        payment = await self.payer.commit(reserve)
+        await self.book.admit(payment.body, attempt.id, TASK, attempt.at_most)
+        return attempt
+
+    async def deliver(self, attempt: Attempt, price: int, state: str = "done") -> Result:
+        """Have the shop's books say that it did the work, or failed at it."""
+        known = await self.row(attempt)
+        taken = e.JobTaken(
+            attempt=attempt.id,
+            task="t",
+            payer=PAYER.address,
+            channel=known.id,
+            at_most=attempt.at_most,
+            escrow=known.job,
+        )
+        ended = e.JobEnded(attempt=attempt.id, state="failed", reason="broken")
+        if state == "done":
+            outputs = (Produced.of(ANSWER),)
+            ended = e.JobEnded(
+                attempt=attempt.id, state="done", outputs=outputs, price=self.money(price)
+            )
+        for event in (taken, ended):
+            await self.shop.commit(lambda tx, event=event: tx.append(e.NODE, event))
+        return Result((ANSWER,), {}, self.money(price))
+
+    async def pay(self, attempt: Attempt, result: Result) -> Message:
+        """Give our word for a result; returns the message that tells the shop."""
+
+        def settle(tx: Transaction) -> Message:
+            receipt, messages = self.rail.settle(tx, attempt, result)
+            self.budget.spend(tx, attempt, receipt.amount, receipt.standing)
+            return messages[0]
+
+        return await self.payer.commit(settle)
+
+    async def refuse(self, attempt: Attempt) -> bool:
+        def close(tx: Transaction) -> bool:
+            may_be_drawn = self.rail.release(tx, attempt, uncertain=False)
+            if not may_be_drawn:
+                self.budget.unreserve(tx, attempt)
+            return may_be_drawn
+
+        return await self.payer.commit(close)
+
+    async def end_run(self) -> None:
+        """End the run that bought: whatever is left of it is not under way any more."""
+        await self.payer.commit(lambda tx: self.budget.release(tx, "r1"))
+
+    async def row(self, attempt: Attempt) -> r.Escrow:
+        found = await self.payer.commit(lambda tx: tx.get(r.Escrow, attempt.id))
+        assert found
+        return found
+
+    async def held(self) -> int:
+        total = await self.payer.commit(
+            lambda tx: tx.get(r.Total, f"held|{self.network.currency.id}")
+        )
+        return total.amount.units if total else 0
+
+    async def spent(self) -> int:
+        total = await self.payer.commit(
+            lambda tx: tx.get(r.Total, f"ever|{self.network.currency.id}")
+        )
+        return total.amount.units if total else 0
+
+    async def balances(self) -> tuple[int, int, int]:
+        """What payer, shop and contract have, read from the token."""
+        who = (PAYER.address, SHOP.address, self.network.escrow)
+        found = [await token_balance(self.chain, self.network, address) for address in who]
+        return found[0], found[1], found[2]
+
+    async def state(self, attempt: Attempt) -> int:
+        job = Job.read((await self.row(attempt)).job)
+        return (await terms.state_of(self.chain, self.network, job.id(self.network)))[0]
+
+    async def opened(self) -> int:
+        """How many jobs were ever opened on the chain."""
+        logs = await self.chain.logs(self.network.escrow, [abi.OPENED], 0, await self.chain.head())
+        return len(logs)
+
+
+class Clock:
+    """The time of everybody here, which can be moved on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._ahead, self._real = 0.0, time.time
+        monkeypatch.setattr(time, "time", self.now)
+
+    def now(self) -> float:
+        return self._real() + self._ahead
+
+    def skip(self, seconds: float) -> None:
+        self._ahead += seconds
+
+
+@pytest.fixture
+async def pair(
+    request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Pair]:
+    clock = Clock(monkeypatch)
+    arbiter = getattr(request, "param", terms.NOBODY)
+    coins = {who.address: WEALTH for who in (DEPLOYER, PAYER, SHOP, ARBITER)}
+    chain = Chain.open(tmp_path / "chain.db", rich=coins, clock=lambda: int(clock.now()))
+    at = deploy(chain, KEYS[0], {PAYER.address: MINTED})
+    async with TestServer(rpc_app(RpcFront(chain))) as server:
+        here = f"eip155:{CHAIN_ID}"
+        network = Network(
+            name="test",
+            chain_id=CHAIN_ID,
+            rpc=str(server.make_url("/")),
+            currency=Asset.named("USDC").bind(here, f"erc20:{at.token}"),
+            coin=Asset.named("ETH").bind(here, "slip44:60"),
+            token=at.token,
+            token_name="USD Coin",
+            token_version="1",
+            channels=at.channels,
+            escrow=at.escrow,
+            test=True,
+        )
+        payer = await Journal.open(tmp_path / "payer", PAYER.address)
+        shop = await Journal.open(tmp_path / "shop", SHOP.address)
+        line = Web3Chain(network)
+        sender = Sender(payer, line, PAYER, network)
+        rail = EscrowRail(payer, line, PAYER, network, sender, arbiter=arbiter)
+        book = EscrowBook(shop, line, SHOP, network, arbiters=(arbiter,))
+        yield Pair(network, payer, shop, line, rail, book, clock)
+        await line.close()
+        await payer.close()
+        await shop.close()
+    chain.close()
+
+
+async def closing(pair: Pair) -> list[Message]:
+    return list(await pair.rail.close())
+
+
+# -- the way it should go ------------------------------------------------------------------------
+
+
+async def test_what_was_accepted_is_paid_and_the_rest_comes_back(pair: Pair) -> None:
+    attempt = await pair.open()
+    assert await pair.balances() == (MINTED - PRICE, 0, PRICE)
+    word = await pair.pay(attempt, await pair.deliver(attempt, 700))
+    await pair.book.accept(word.body)
+    assert await pair.balances() == (MINTED - PRICE, 0, PRICE), "nothing moves before it must"
+    assert await pair.rail.balance() == {"escrow with native": pair.money(PRICE)}
+    (message,) = await closing(pair)
+    assert message.verb == "settle"
+    answer = await pair.book.settle(message.body)
+    await pair.rail.finish(message.model_copy(update={"verb": "settled", "body": answer}))
+    assert await pair.balances() == (MINTED - 700, 700, 0)
+    assert await pair.spent() == 700
+    assert await pair.rail.balance() == {}
+    assert await closing(pair) == []
+
+
+async def test_the_shop_brings_a_word_home_by_itself(pair: Pair) -> None:
+    attempt = await pair.open()
+    word = await pair.pay(attempt, await pair.deliver(attempt, 700))
+    await pair.book.accept(word.body)
+    for _ in range(2):
+        await pair.book.watch()
+    assert await pair.balances() == (MINTED - 700, 700, 0)
+
+
+async def test_an_attempt_is_locked_once_however_often_it_is_asked_for(pair: Pair) -> None:
+    attempt = await pair.open()
+    for _ in range(3):
+        assert await pair.rail.fund(pair.offer(), "r1", attempt.at_most, attempt) == []
+    assert await pair.opened() == 1
+    assert await pair.balances() == (MINTED - PRICE, 0, PRICE)
+
+
+async def test_a_word_is_given_once(pair: Pair) -> None:
+    attempt = await pair.open()
+    result = await pair.deliver(attempt, 700)
+    first = await pair.pay(attempt, result)
+    assert (await pair.pay(attempt, replace(result, price=pair.money(900)))).body == first.body
+    assert await pair.spent() == 700
+
+
+# -- quotes --------------------------------------------------------------------------------------
+
+
+def other(quote: Any, **changes: Any) -> Any:
+    return replace(quote, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"price": PRICE + 1}, "is not over"),
+        ({"price": PRICE - 1}, "is not over"),
+        ({"payer": SHOP.address}, "another payer"),
+        ({"provider": ARBITER.address}, "pays somebody else"),
+        ({"token": ARBITER.address}, "another token"),
+        ({"arbiter": SHOP.address}, "another arbiter"),
+        ({"task_id": b"\x01" * 32}, "another attempt"),
+        ({"spec_hash": b"\x01" * 32}, "another task"),
+        ({"deliver_by": 1}, "odd time"),
+        ({"deliver_by": 2**39}, "odd time"),
+        ({"judge_window": 10**8}, "odd windows"),
+        ({"quote_expiry": 1}, "expired"),
+        ({"default_bps": 10**4}, "not signed"),
+    ],
+)
+async def test_a_quote_that_is_not_what_was_asked_for_is_not_opened(
+    pair: Pair, changes: dict[str, Any], reason: str
+) -> None:
+    answer = await pair.ask(pair.attempt())
+    job = Job.read(answer.body)
+    changed = replace(job.quote, **changes)
+    signature = SHOP.sign_quote(pair.network.escrow_domain, changed)
+    if reason == "not signed":
+        signature = ARBITER.sign_quote(pair.network.escrow_domain, changed)
+    body = {**Job(changed, signature).document(), "attempt": answer.body["attempt"]}
+    with pytest.raises(ProtocolBroken, match=reason):
+        await pair.rail.finish(answer.model_copy(update={"body": body}))
+    assert await pair.payer.commit(lambda tx: tx.every(r.Escrow)) == []
+    assert await pair.opened() == 0
+
+
+@pytest.mark.parametrize("body", [{}, {"quote": 7}, {"quote": {}, "signature": ""}])
+async def test_nonsense_is_no_quote(pair: Pair, body: dict[str, Any]) -> None:
+    answer = await pair.ask(pair.attempt())
+    with pytest.raises(ProtocolBroken, match="cannot be read"):
+        attempt = {"attempt": answer.body["attempt"]}
+        await pair.rail.finish(answer.model_copy(update={"body": {**body, **attempt}}))
+    with pytest.raises(ProtocolBroken, match="nobody asked for"):
+        await pair.rail.finish(answer)
+
+
+async def test_a_quote_that_expires_unopened_is_asked_for_anew(pair: Pair) -> None:
+    attempt = pair.attempt()
+    await pair.rail.finish(await pair.ask(attempt))
+    pair.clock.skip(3600)
+    await pair.rail.finish(await pair.ask(attempt))
+    assert await pair.rail.fund(pair.offer(), "r1", attempt.at_most, attempt) == []
+    assert (await pair.row(attempt)).state == "open"
+    assert await pair.opened() == 1
+
+
+async def test_more_than_the_wallet_holds_is_not_locked(pair: Pair) -> None:
+    attempt = pair.attempt()
+    await pair.rail.finish(await pair.ask(attempt))
+    drain = abi.encode("transfer(address,uint256)", ARBITER.address, MINTED)
+    await pair.rail._sender.send("drain:all", pair.network.token, drain)
+    with pytest.raises(InsufficientFunds, match=r"are to be locked, and the wallet holds 0\.00"):
+        await pair.rail.fund(pair.offer(), "r1", attempt.at_most, attempt)
+    assert await pair.opened() == 0
+
+
+# -- the shop's side -----------------------------------------------------------------------------
+
+
+async def test_the_shop_works_only_for_money_that_is_locked_for_it(pair: Pair) -> None:
+    attempt = await pair.open()
+    body = {"escrow": (await pair.row(attempt)).job}
+    with pytest.raises(Refused, match="another attempt"):
+        await pair.book.admit(body, "ee" * 32, TASK, pair.money(PRICE))
+    with pytest.raises(Refused, match="another task"):
+        await pair.book.admit(body, attempt.id, "ee" * 32, pair.money(PRICE))
+    with pytest.raises(Refused, match="are needed"):
+        await pair.book.admit(body, attempt.id, TASK, pair.money(PRICE + 1))
+    unopened = await pair.ask(pair.attempt(7))
+    with pytest.raises(Refused, match="no money is in escrow"):
+        escrow = {"escrow": unopened.body}
+        await pair.book.admit(escrow, pair.attempt(7).id, TASK, pair.money(PRICE))
+    forged = Job.read(body["escrow"])
+    forged = replace(forged, quote=replace(forged.quote, price=10**6))
+    with pytest.raises(Refused, match="has not quoted"):
+        await pair.book.admit({"escrow": forged.document()}, attempt.id, TASK, pair.money(PRICE))
+    pair.clock.skip(30 * 86400)
+    with pytest.raises(Refused, match="no money is in escrow"):
+        await pair.book.admit(body, attempt.id, TASK, pair.money(PRICE))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"pay": 699}, "another price"),
+        ({"pay": 701}, "another price"),
+        ({"result": "ee" * 32}, "another result"),
+        ({"accept": "00" * 65}, "not signed by the payer"),
+        ({"accept": "no hex"}, "cannot be read"),
+        ({"accept": None}, "cannot be read"),
+    ],
+)
+async def test_the_shop_takes_no_other_word(
+    pair: Pair, change: dict[str, Any], reason: str
+) -> None:
+    attempt = await pair.open()
+    word = await pair.pay(attempt, await pair.deliver(attempt, 700))
+    with pytest.raises(Refused, match=reason):
+        await pair.book.accept({**word.body, **change})
+    await pair.book.watch()
+    assert await pair.balances() == (MINTED - PRICE, 0, PRICE)
+
+
+async def test_a_payer_that_says_nothing_pays_the_price(pair: Pair) -> None:
+    attempt = await pair.open()
+    await pair.deliver(attempt, 700)
+    await pair.book.watch()
+    assert await pair.state(attempt) == terms.FUNDED, "it is not time yet"
+    pair.clock.skip(3600 - 600)
+    await pair.book.watch()
+    assert await pair.state(attempt) == terms.SUBMITTED
+    pair.clock.skip(3601)
+    await pair.book.watch()
+    assert await pair.state(attempt) == terms.PAID
+    assert await pair.balances() == (MINTED - PRICE, PRICE, 0)
+
+
+# -- what comes back -----------------------------------------------------------------------------
+
+
+async def test_what_was_not_delivered_stays_reserved_until_the_shop_gives_it_back(
+    pair: Pair,
+) -> None:
+    """Freed at once, it could be spent twice: here, and by a shop that claims it later."""
+    attempt = await pair.open()
+    await pair.deliver(attempt, 0, state="failed")
+    assert await pair.refuse(attempt) is True
+    await pair.end_run()
+    assert await pair.held() == PRICE
+    (message,) = await closing(pair)
+    assert message.verb == "refund"
+    answer = await pair.book.give_back(message.body)
+    await pair.rail.finish(message.model_copy(update={"verb": "released", "body": answer}))
+    assert await pair.balances() == (MINTED, 0, 0)
+    assert (await pair.held(), await pair.spent()) == (0, 0)
+    with pytest.raises(Refused):
+        body = {"escrow": (await pair.row(attempt)).job}
+        await pair.book.admit(body, attempt.id, TASK, pair.money(PRICE))
+
+
+async def test_what_was_delivered_is_not_given_back(pair: Pair) -> None:
+    attempt = await pair.open()
+    await pair.deliver(attempt, 700)
+    await pair.refuse(attempt)
+    await pair.end_run()
+    (message,) = await closing(pair)
+    with pytest.raises(Refused, match="was delivered"):
+        await pair.book.give_back(message.body)
+
+
+async def test_only_the_payer_is_told_that_a_job_is_given_up(pair: Pair) -> None:
+    attempt = await pair.open()
+    body = {**(await pair.row(attempt)).job, "attempt": attempt.id, "proof": "00" * 65}
+    with pytest.raises(Refused, match="not signed by the payer"):
+        await pair.book.give_back(body)
+    await pair.book.admit({"escrow": body}, attempt.id, TASK, pair.money(PRICE))
+
+
+async def test_a_false_word_brings_nothing_back_and_ends_nothing(pair: Pair) -> None:
+    attempt = await pair.open()
+    await pair.refuse(attempt)
+    body = {"attempt": attempt.id, "release": "11" * 65}
+    said = Message(rail="escrow", provider="native", verb="released", body=body)
+    with pytest.raises(ProtocolBroken, match="not signed by it"):
+        await pair.rail.finish(said)
+    lie = {"attempt": attempt.id, "transaction": "0x" + "22" * 32}
+    with pytest.raises(ProtocolBroken, match="does not show"):
+        await pair.rail.finish(said.model_copy(update={"verb": "settled", "body": lie}))
+    assert (await pair.row(attempt)).state == "open"
+
+
+async def test_a_silent_shop_keeps_nothing_beyond_its_time(pair: Pair) -> None:
+    attempt = await pair.open()
+    await pair.refuse(attempt)
+    await pair.end_run()
+    (message,) = await closing(pair)
+    assert "locked until" in await pair.rail.insist(message)
+    assert await pair.balances() == (MINTED - PRICE, 0, PRICE)
+    pair.clock.skip(3601)
+    assert "nothing was delivered in time" in await pair.rail.insist(message)
+    assert await pair.balances() == (MINTED, 0, 0)
+    assert (await pair.held(), await pair.spent()) == (0, 0)
+
+
+@pytest.mark.parametrize("pair", [terms.NOBODY, ARBITER.address], indirect=True)
+async def test_junk_that_was_submitted_goes_to_the_arbiter_or_is_counted(pair: Pair) -> None:
+    """The payer refused it; what the shop gets all the same is counted as spent."""
+    attempt = await pair.open()
+    await pair.deliver(attempt, 700)
+    await pair.refuse(attempt)
+    await pair.end_run()
+    pair.clock.skip(3600 - 600)
+    await pair.book.watch()
+    (message,) = await closing(pair)
+    said = await pair.rail.insist(message)
+    job = Job.read((await pair.row(attempt)).job)
+    if job.quote.arbiter == terms.NOBODY:
+        assert "nobody was named to decide" in said
+        return
+    assert said == "disputed; the arbiter decides"
+    assert await pair.state(attempt) == terms.DISPUTED
+    pair.clock.skip(7 * 86400 + 1)
+    assert "the arbiter was silent" in await pair.rail.insist(message)
+    assert await pair.balances() == (MINTED - PRICE // 2, PRICE // 2, 0)
+    assert (await pair.held(), await pair.spent()) == (0, PRICE // 2)
+
+
+async def test_nothing_is_paid_that_was_never_locked(pair: Pair) -> None:
+    attempt = pair.attempt()
+    result = Result((ANSWER,), {}, pair.money(5))
+    with pytest.raises(SettlementFailed, match="no money is in escrow"):
+        await pair.payer.commit(lambda tx: pair.rail.settle(tx, attempt, result))
+    await pair.rail.finish(await pair.ask(attempt))
+    with pytest.raises(SettlementFailed, match="no money is in escrow"):
+        await pair.payer.commit(lambda tx: pair.rail.settle(tx, attempt, result))
+    with pytest.raises(InsufficientFunds):
+        await pair.payer.commit(lambda tx: pair.rail.reserve(tx, attempt))
