@@ -54,6 +54,7 @@ from agentkit.payments.choosing import History, RailPlanner
 from agentkit.payments.elsewhere import ElsewhereRail
 from agentkit.payments.escrow.rail import EscrowRail
 from agentkit.payments.escrow.terms import NOBODY
+from agentkit.payments.networks import real_network
 from agentkit.payments.prepaid import PrepaidRail
 from agentkit.payments.receipts import Bundle, bundle_of, verify, verify_on_chain
 from agentkit.payments.sender import Sender
@@ -69,13 +70,6 @@ from agentkit.runtime.run import Run, RunResult
 log = logging.getLogger("agentkit")
 
 Graph = JobGraph | FrozenGraph
-
-REAL_NETWORKS = {
-    "base": (8453, "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"),
-    "base-sepolia": (84532, "0x036CbD53842c5426634e7929541eC2318f3dCF7e"),
-}
-"""Networks that can be set by name: chain id and the address of USDC (Circle's list)."""
-
 
 FREE_UPLOADS = Fee(
     name="uploads",
@@ -581,38 +575,10 @@ def _check_wish(deadline: object, policy: object, objective: str) -> None:
 async def network_of(settings: Settings) -> tuple[Network, finder.NetworkFile | None]:
     """Return the network that is set, or the embedded one and its file, started if need be."""
     if settings.network is not None:
-        return _real_network(settings), None
+        return real_network(settings.network, settings.chain), None
     found = await asyncio.to_thread(finder.ensure, settings.network_home.expanduser())
     log.warning("embedded network: test money only")
     return Network.model_validate(found.network), found
-
-
-def _real_network(settings: Settings) -> Network:
-    """Return the network that is set by name; raises ConfigError for what is missing."""
-    name = settings.network or ""
-    if name not in REAL_NETWORKS:
-        raise ConfigError(
-            f"there is no network {name!r}",
-            hint=f"set network to one of: {', '.join(REAL_NETWORKS)}; leave it out for embedded",
-        )
-    for key in ("rpc", "channels"):
-        if not getattr(settings.chain, key):
-            raise ConfigError(f"chain.{key} is not set for {name}", hint=f"set chain.{key}")
-    chain_id, token = REAL_NETWORKS[name]
-    here = f"eip155:{chain_id}"
-    return Network(
-        name=name,
-        chain_id=chain_id,
-        rpc=settings.chain.rpc,
-        currency=Asset.named("USDC").bind(here, f"erc20:{token}"),
-        coin=Asset.named("ETH").bind(here, "slip44:60"),
-        token=token,
-        token_name="USD Coin",  # noqa: S106  # the name of a currency
-        token_version="2",  # noqa: S106
-        channels=settings.chain.channels,
-        escrow=settings.chain.escrow,
-        finality=5,
-    )
 
 
 @dataclass(frozen=True)

@@ -65,11 +65,17 @@ class WalletSettings(_Section):
 
 
 class ChainSettings(_Section):
-    """How a real network's chain is reached, and where our contracts stand on it."""
+    """How a real network's chain is reached, and where our contracts stand on it.
+
+    `token_name` and `finality` (blocks after which a receipt counts) replace what is known of the
+    network.
+    """
 
     rpc: str = ""
     channels: str = ""
     escrow: str = ""
+    token_name: str = ""
+    finality: int | None = Field(default=None, ge=1)
 
 
 class ProviderSettings(_Section):

@@ -245,6 +245,15 @@ class Transaction:
     max_tip: int
     value: int = 0
 
+    def unsigned(self) -> bytes:
+        """Return the bytes that are signed (EIP-1559)."""
+        import rlp
+
+        to = bytes.fromhex(self.to[2:])
+        fees = (self.max_tip, self.max_fee, self.gas)
+        fields = (self.chain_id, self.nonce, *fees, to, self.value, self.data, ())
+        return b"\x02" + bytes(rlp.encode(fields))
+
     @classmethod
     def of(cls, raw: bytes) -> Transaction:
         """Return the transaction in signed bytes of ours (EIP-2718 envelope of type 2)."""

@@ -17,7 +17,8 @@ class Network(Value):
     """A chain and the contracts on it that money moves through.
 
     `coin` pays for gas; `finality` is the number of blocks after which a receipt counts.  Where
-    `escrow` is empty nothing is paid through escrow.
+    `escrow` is empty nothing is paid through escrow.  `gas_oracle`: the contract that says what a
+    transaction's data costs on the chain below, on rollups that charge for it.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Network(Value):
     channels: str
     escrow: str = ""
     finality: int = 1
+    gas_oracle: str = ""
     test: bool = False
 
     @property
@@ -119,6 +121,9 @@ class ChainClient(Protocol):
 
     async def estimate(self, sender: str, to: str, data: bytes) -> int:
         """Return the gas a transaction needs; raises SettlementFailed when it would revert."""
+
+    async def data_fee(self, raw: bytes) -> int:
+        """Return in wei what a transaction's bytes cost beside its gas, 0 where they do not."""
 
     async def send(self, raw: bytes) -> None:
         """Hand signed bytes to the chain; bytes it already has are not an error."""

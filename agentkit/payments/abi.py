@@ -28,6 +28,21 @@ def encode(signature: str, *words: bytes | int | str) -> bytes:
     return selector(signature) + b"".join(as_word(value) for value in words)
 
 
+def encode_bytes(signature: str, data: bytes) -> bytes:
+    """Return call data of a function that takes one `bytes`."""
+    padded = data.ljust(-(-len(data) // 32) * 32, b"\0")
+    return selector(signature) + word(32) + word(len(data)) + padded
+
+
+def text(data: bytes) -> str:
+    """Return the one string of an answer; raises ValueError for anything else."""
+    at = int.from_bytes(data[:32], "big")
+    size = int.from_bytes(data[at : at + 32], "big")
+    if at + 32 + size > len(data):
+        raise ValueError("no string")
+    return data[at + 32 : at + 32 + size].decode()
+
+
 def as_word(value: bytes | int | str) -> bytes:
     """Return a value as one word."""
     if isinstance(value, int):

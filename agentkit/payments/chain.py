@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from agentkit.errors import ConfigError, ProtocolBroken, SettlementFailed, StoreUnavailable
-from agentkit.keys.messages import checksummed
+from agentkit.keys.messages import Domain, checksummed
 from agentkit.market.chain import ChainReceipt, Fees, Log, Network
+from agentkit.payments import abi
 
 if TYPE_CHECKING:
     from web3 import AsyncWeb3
@@ -66,6 +67,12 @@ class Web3Chain:
         call: Any = {"from": checksummed(sender), "to": checksummed(to), "data": data}
         return int(await self._ask(lambda w3: w3.eth.estimate_gas(call)))
 
+    async def data_fee(self, raw: bytes) -> int:
+        if not self._network.gas_oracle:
+            return 0
+        asked = abi.encode_bytes("getL1Fee(bytes)", raw)
+        return abi.numbers(await self.call(self._network.gas_oracle, asked))[0]
+
     async def send(self, raw: bytes) -> None:
         try:
             await self._ask(lambda w3: w3.eth.send_raw_transaction(raw))
@@ -119,8 +126,39 @@ class Web3Chain:
                         f" chain {self._network.chain_id}",
                         hint="check the rpc address of the network in agentkit.toml",
                     )
+                await self._check_contracts(web3)
                 self._web3 = web3
             return self._web3
+
+    async def _check_contracts(self, web3: AsyncWeb3[Any]) -> None:
+        """See that token and contracts are what signatures will be made for; raises ConfigError."""
+        known = self._network
+        domains = [("token", known.token, known.token_domain)]
+        domains += [("channels", known.channels, known.channels_domain)] if known.channels else []
+        domains += [("escrow", known.escrow, known.escrow_domain)] if known.escrow else []
+
+        async def ask(to: str, function: str) -> bytes:
+            call: Any = {"to": checksummed(to), "data": abi.encode(function)}
+            with _translating(known.rpc):
+                return bytes(await web3.eth.call(call))
+
+        try:
+            for key, address, domain in domains:
+                if await ask(address, "DOMAIN_SEPARATOR()") != domain.separator:
+                    raise _not_there(key, address, domain, known)
+            decimals = abi.numbers(await ask(known.token, "decimals()"))
+            if decimals != [known.currency.decimals]:
+                raise ConfigError(
+                    f"the token {known.token} has {decimals} decimals,"
+                    f" and {known.currency.symbol} has {known.currency.decimals}",
+                    hint="check `network` and chain.rpc in agentkit.toml",
+                )
+        except ConfigError:
+            await web3.provider.disconnect()
+            raise
+        except (SettlementFailed, ProtocolBroken) as wrong:
+            await web3.provider.disconnect()
+            raise _not_there(key, address, domain, known) from wrong
 
     async def _ask(
         self,
@@ -131,6 +169,15 @@ class Web3Chain:
         web3 = await self._open()
         with _translating(self._network.rpc):
             return read(await question(web3))
+
+
+def _not_there(key: str, address: str, domain: Domain, network: Network) -> ConfigError:
+    """Return what is said where a contract is not the one that is configured."""
+    hint = "check `network` and chain.rpc" if key == "token" else f"check chain.{key}"
+    return ConfigError(
+        f"{address} on {network.name} is no contract {domain.name!r}, version {domain.version!r}",
+        hint=f"{hint} in agentkit.toml",
+    )
 
 
 def _connect(rpc: str) -> AsyncWeb3[Any]:
@@ -173,6 +220,12 @@ def _base_fee(block: Any) -> int:
     return int(block["baseFeePerGas"])
 
 
+def _data_fee(found: Any) -> int:
+    """Return what a rollup charged for the data of a transaction (OP stack's `l1Fee`)."""
+    fee = found.get("l1Fee") or 0
+    return int(fee, 16) if isinstance(fee, str) else int(fee)
+
+
 def _receipt(transaction: str, found: Any) -> ChainReceipt:
     if "0x" + bytes(found["transactionHash"]).hex() != transaction.lower():
         raise ProtocolBroken(f"asked for {transaction}, the chain answers about another one")
@@ -180,7 +233,7 @@ def _receipt(transaction: str, found: Any) -> ChainReceipt:
         transaction=transaction,
         block=int(found["blockNumber"]),
         succeeded=found["status"] == 1,
-        cost=int(found["gasUsed"]) * int(found["effectiveGasPrice"]),
+        cost=int(found["gasUsed"]) * int(found["effectiveGasPrice"]) + _data_fee(found),
         logs=tuple(_log(entry) for entry in found["logs"]),
     )
 

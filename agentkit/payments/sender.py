@@ -117,13 +117,15 @@ class Sender:
         fees = await self._chain.fees()
         pending = await self._chain.nonce(address)
         call = self._call(to, data, gas, fees)
-        await self._check_gas_money(self._cost(call))
+        cost = await self._cost(call)
+        await self._check_gas_money(cost)
 
         def work(tx: Transaction) -> r.Tx:
             known = tx.get(r.Tx, intent)
             if known is None and check:
                 check(tx)
-            return known or self._write(tx, intent, replace(call, nonce=self._free(tx, pending)))
+            nonce = self._free(tx, pending)
+            return known or self._write(tx, intent, replace(call, nonce=nonce), cost)
 
         return await self._journal.commit(work)
 
@@ -147,10 +149,11 @@ class Sender:
             if known and (known.final or known.transaction != row.transaction):
                 return known  # another process was quicker
             nonce = self._free(tx, pending) if next_nonce else last.nonce
-            return self._write(tx, row.intent, replace(call, nonce=nonce))
+            return self._write(tx, row.intent, replace(call, nonce=nonce), cost)
 
+        cost = await self._cost(call)
         try:
-            await self._check_gas_money(self._cost(call))
+            await self._check_gas_money(cost)
             return await self._journal.commit(work)
         except (InsufficientFunds, OverBudget):
             if next_nonce:
@@ -168,8 +171,10 @@ class Sender:
             max_tip=fees.max_tip,
         )
 
-    def _cost(self, call: Call) -> Money:
-        return Money(call.gas * call.max_fee, self._network.coin)
+    async def _cost(self, call: Call) -> Money:
+        """Return what a call can cost at most; the price of its data may double before it lands."""
+        data_fee = await self._chain.data_fee(call.unsigned()) * 2
+        return Money(call.gas * call.max_fee + data_fee, self._network.coin)
 
     async def _check_gas_money(self, cost: Money) -> None:
         balance = Money(await self._chain.balance(self._signer.address), cost.asset)
@@ -181,9 +186,9 @@ class Sender:
         noted = tx.get(r.Nonce, self._network.coin.network)
         return max(pending, noted.following if noted else 0)
 
-    def _write(self, tx: Transaction, intent: str, call: Call) -> r.Tx:
+    def _write(self, tx: Transaction, intent: str, call: Call, cost: Money) -> r.Tx:
         """Sign and write down what may leave from here on."""
-        self._check_gas_limit(tx, intent, self._cost(call))
+        self._check_gas_limit(tx, intent, cost)
         transaction, raw = self._signer.sign_tx(call)
         signed = e.TxSigned(
             intent=intent,
@@ -191,7 +196,7 @@ class Sender:
             nonce=call.nonce,
             transaction=transaction,
             raw=raw.hex(),
-            cost=self._cost(call),
+            cost=cost,
         )
         tx.append(e.WALLET, signed)
         row = tx.get(r.Tx, intent)

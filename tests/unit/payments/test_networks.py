@@ -1,0 +1,200 @@
+"""What a chain says of itself is compared with what is configured before anything is signed."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from conformance import chains
+from conformance.chains import Node
+from faults.sending import PAYER, SHOP, deploy_token, network_at
+
+from agentkit.config import ChainSettings
+from agentkit.errors import ConfigError, OverBudget
+from agentkit.journal import records as r
+from agentkit.journal.journal import Journal
+from agentkit.keys.messages import Transaction, checksummed
+from agentkit.market.chain import Network
+from agentkit.money import Asset, Money
+from agentkit.payments import abi
+from agentkit.payments.chain import Web3Chain, _receipt
+from agentkit.payments.networks import NETWORKS, OP_GAS_ORACLE, real_network
+from agentkit.payments.sender import Sender
+
+DATA_FEE = 7 * 10**12
+CHAIN = ChainSettings(rpc="http://127.0.0.1:1", channels="0x" + "11" * 20)
+
+
+@pytest.fixture(scope="module")
+def node() -> object:
+    with chains.anvil() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def token(node: Node) -> str:
+    return deploy_token(node)
+
+
+@asynccontextmanager
+async def opened(network: Network) -> AsyncIterator[Web3Chain]:
+    chain = Web3Chain(network)
+    try:
+        yield chain
+    finally:
+        await chain.close()
+
+
+# -- profiles ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_is_whole(name: str) -> None:
+    network = real_network(name, CHAIN)
+    assert network.token == checksummed(network.token)
+    assert network.currency.id.endswith(f"erc20:{network.token}")
+    assert network.finality > 1
+    assert bool(network.gas_oracle) == (name not in ("ethereum", "sepolia"))
+    assert not network.test, "a limit on gas has to be set for it"
+
+
+def test_networks_differ_in_chain_and_token() -> None:
+    assert len({profile.chain_id for profile in NETWORKS.values()}) == len(NETWORKS)
+    assert len({profile.usdc for profile in NETWORKS.values()}) == len(NETWORKS)
+
+
+@pytest.mark.parametrize("key", ["rpc", "channels"])
+def test_what_a_network_lacks_is_named(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"chain.{key} is not set for base") as wrong:
+        real_network("base", CHAIN.model_copy(update={key: ""}))
+    assert wrong.value.hint == f"set chain.{key}"
+
+
+def test_an_unknown_network_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="no network 'bose'") as wrong:
+        real_network("bose", CHAIN)
+    assert "base-sepolia" in wrong.value.hint
+
+
+def test_settings_replace_what_is_known() -> None:
+    chain = CHAIN.model_copy(update={"finality": 64, "token_name": "Bridged USDC"})
+    network = real_network("base", chain)
+    assert (network.finality, network.token_name) == (64, "Bridged USDC")
+
+
+# -- what the chain says -------------------------------------------------------------------------
+
+
+@pytest.mark.anvil
+async def test_the_right_chain_and_token_are_taken(node: Node, token: str) -> None:
+    async with opened(network_at(node.url, token)) as chain:
+        assert await chain.head() > 0
+
+
+@pytest.mark.anvil
+@pytest.mark.parametrize(
+    ("changes", "said", "hint"),
+    [
+        ({"chain_id": 8453}, "is chain 1337", "check the rpc address"),
+        ({"token_name": "USDC"}, "is no contract 'USDC', version '1'", "check `network`"),
+        ({"token_version": "2"}, "is no contract 'USD Coin', version '2'", "check `network`"),
+        ({"token": "0x" + "22" * 20}, "is no contract 'USD Coin'", "check `network`"),
+        ({"channels": "0x" + "22" * 20}, "is no contract 'AgentChannels'", "check chain.channels"),
+        ({"escrow": "0x" + "22" * 20}, "is no contract 'TaskEscrow'", "check chain.escrow"),
+        ({"channels": "token"}, "is no contract 'AgentChannels'", "check chain.channels"),
+    ],
+)
+async def test_a_wrong_chain_or_contract_is_refused_before_anything_is_signed(
+    node: Node, token: str, tmp_path: Path, changes: dict[str, object], said: str, hint: str
+) -> None:
+    changes = {key: token if value == "token" else value for key, value in changes.items()}
+    network = network_at(node.url, token).model_copy(update=changes)
+    journal = await Journal.open(tmp_path, PAYER.address)
+    async with opened(network) as chain:
+        sender = Sender(journal, chain, PAYER, network)
+        for _ in range(2):
+            with pytest.raises(ConfigError, match=said) as wrong:
+                await sender.send("pay:a", token, b"")
+            assert wrong.value.hint.startswith(hint)
+    assert await journal.commit(lambda tx: tx.every(r.Tx)) == []
+    await journal.close()
+
+
+@pytest.mark.anvil
+async def test_other_decimals_are_refused(node: Node, token: str) -> None:
+    here, there = network_at(node.url, token).currency, Asset.named("ETH")
+    odd = there.bind("eip155:1337", f"erc20:{token}")
+    assert odd.decimals != here.decimals
+    network = network_at(node.url, token).model_copy(update={"currency": odd})
+    async with opened(network) as chain:
+        with pytest.raises(ConfigError, match=r"has \[6\] decimals, and ETH has 18"):
+            await chain.head()
+
+
+# -- what data costs -----------------------------------------------------------------------------
+
+
+def answering(value: int) -> str:
+    """Code of a contract that answers everything with a number."""
+    return "0x7f" + value.to_bytes(32, "big").hex() + "60005260206000f3"
+
+
+@pytest.mark.anvil
+async def test_what_a_rollup_charges_for_data_counts_towards_gas(
+    node: Node, token: str, tmp_path: Path
+) -> None:
+    node.rpc("anvil_setCode", OP_GAS_ORACLE, answering(DATA_FEE))
+    network = network_at(node.url, token)
+    rollup = network.model_copy(update={"gas_oracle": OP_GAS_ORACLE})
+    data = abi.encode("transfer(address,uint256)", SHOP.address, 5)
+    costs = []
+    for number, one in enumerate((network, rollup)):
+        journal = await Journal.open(tmp_path / str(number), PAYER.address)
+        async with opened(one) as chain:
+            await Sender(journal, chain, PAYER, one).send(f"pay:{number}", token, data)
+            fees = await chain.fees()
+        rows = await journal.rows("wallet")
+        signed = next(e for e in (row.event() for row in rows) if hasattr(e, "raw"))
+        call = Transaction.of(bytes.fromhex(signed.raw))
+        costs.append(signed.cost.units - call.gas * call.max_fee)
+        assert fees.max_fee > 0
+        await journal.close()
+    assert costs == [0, 2 * DATA_FEE]
+
+
+@pytest.mark.anvil
+async def test_a_limit_on_gas_that_data_would_pass_is_kept(
+    node: Node, token: str, tmp_path: Path
+) -> None:
+    node.rpc("anvil_setCode", OP_GAS_ORACLE, answering(10**18))
+    network = network_at(node.url, token).model_copy(update={"gas_oracle": OP_GAS_ORACLE})
+    journal = await Journal.open(tmp_path, PAYER.address)
+    async with opened(network) as chain:
+        sender = Sender(journal, chain, PAYER, network, Money.parse("1 ETH"))
+        data = abi.encode("transfer(address,uint256)", SHOP.address, 5)
+        with pytest.raises(OverBudget) as over:
+            await sender.send("pay:a", token, data)
+    assert over.value.limit == "gas"
+    assert await journal.commit(lambda tx: tx.every(r.Tx)) == []
+    await journal.close()
+
+
+def test_a_receipt_of_a_rollup_says_what_data_cost() -> None:
+    transaction = "0x" + "ab" * 32
+    found = {
+        "transactionHash": bytes.fromhex("ab" * 32),
+        "blockNumber": 5,
+        "status": 1,
+        "gasUsed": 100,
+        "effectiveGasPrice": 3,
+        "logs": [],
+    }
+    assert _receipt(transaction, found).cost == 300
+    assert _receipt(transaction, {**found, "l1Fee": "0x64"}).cost == 400
+
+
+def test_signed_bytes_tell_what_they_do() -> None:
+    call = Transaction(10, 7, SHOP.address, b"\x01" * 100, 21_000, 5 * 10**9, 10**9, value=3)
+    raw = PAYER.sign_tx(call)[1]
+    assert Transaction.of(raw) == call
+    assert 60 < len(raw) - len(call.unsigned()) < 75
