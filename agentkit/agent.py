@@ -35,6 +35,7 @@ from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.journal.runstate import RunState
 from agentkit.keys import keystore
+from agentkit.keys.apart import ProcessSigner, open_signer
 from agentkit.keys.signer import Signer
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Message
@@ -425,9 +426,17 @@ class Agent:
     async def _key(self) -> Signer:
         if self._embedded:
             return keystore.unlock(Path(self._embedded.agent_key), real=False)
-        path = self.settings.wallet.keystore.expanduser()
-        passphrase = self.settings.passphrase.get_secret_value()
-        return await asyncio.to_thread(keystore.unlock, path, passphrase, real=True)
+        known = self.settings.wallet
+        signer = await asyncio.to_thread(
+            open_signer,
+            known.keystore.expanduser(),
+            self.settings.secret,
+            known.signer,
+            real=True,
+        )
+        if isinstance(signer, ProcessSigner):
+            self._stack.callback(signer.close)
+        return signer
 
     def _open_rails(self, allowance: Allowance) -> dict[str, Rail]:
         none = None if self.network.test else self.network.coin.zero()  # on a real one: set it

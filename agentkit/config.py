@@ -31,7 +31,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from agentkit.errors import ConfigError
+from agentkit.errors import ConfigError, MissingExtra
 from agentkit.market.allowance import Allowance
 from agentkit.money import Money, Rate
 
@@ -58,10 +58,60 @@ class SecretIn(_Section):
         return value
 
 
+class SecretInFile(_Section):
+    """A file that holds a secret, and that nobody else may read."""
+
+    file: Path
+
+    def read(self) -> str:
+        """Return the secret, without the end of its line; raises ConfigError."""
+        path = self.file.expanduser()
+        try:
+            if path.stat().st_mode & 0o077:
+                raise ConfigError(
+                    f"others can read the secret in {path}", hint=f"run chmod 600 {path}"
+                )
+            return path.read_text("utf-8").rstrip("\r\n")
+        except (OSError, ValueError) as wrong:
+            raise ConfigError(f"{path} cannot be read", hint="check wallet.unlock.file") from wrong
+
+
+class SecretInKeyring(_Section):
+    """A secret in the system's keyring, under a service and this user's name."""
+
+    keyring: str
+    user: str = "agentkit"
+
+    def read(self) -> str:
+        """Return the secret; raises ConfigError, MissingExtra."""
+        try:
+            import keyring
+            from keyring.errors import KeyringError
+        except ImportError as missing:
+            raise MissingExtra("keyring", "keyring") from missing
+        try:
+            found = keyring.get_password(self.keyring, self.user)
+        except KeyringError as wrong:
+            raise ConfigError(f"the keyring cannot be read: {wrong}", hint="unlock it") from wrong
+        if not found:
+            raise ConfigError(
+                f"the keyring has no secret of {self.keyring!r} for {self.user!r}",
+                hint=f"store it with: keyring set {self.keyring} {self.user}",
+            )
+        return found
+
+
 class WalletSettings(_Section):
-    """Where the wallet's keystore lies."""
+    """Where the wallet's keystore lies, what opens it, and which process has its key.
+
+    `unlock`: `{ env = "NAME" }`, `{ file = "path" }` or `{ keyring = "service" }`; without it,
+    AGENTKIT_PASSPHRASE.  `signer`: `here`, `process` (one of its own, started with the agent), or
+    the path of the socket of one that `agentkit wallet signer` serves.
+    """
 
     keystore: Path = Path("~/.config/agentkit/wallet.json")
+    unlock: SecretIn | SecretInFile | SecretInKeyring | None = None
+    signer: str = "here"
 
 
 class ChainSettings(_Section):
@@ -181,6 +231,11 @@ class Settings(BaseSettings):
     approval: ApprovalSettings = ApprovalSettings()
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def secret(self) -> str:
+        """Return the wallet's passphrase, "" when none is set; raises ConfigError."""
+        known = self.wallet.unlock
+        return known.read() if known else self.passphrase.get_secret_value()
 
     @property
     def origins(self) -> dict[str, str]:

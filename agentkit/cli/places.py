@@ -57,7 +57,7 @@ def init(as_json: say.AsJson = False, config: say.Config = None, quiet: say.Quie
     if path.exists():
         made["wallet"] = f"{path} was there already"
     else:
-        passphrase = settings.passphrase.get_secret_value() or _ask_passphrase()
+        passphrase = settings.secret() or _ask_passphrase()
         address = keystore.create(path, passphrase).address
         made["wallet"] = f"{path} (address {address}; used once a real network is set)"
     for name, text in (
@@ -207,7 +207,7 @@ def _node_key(settings: Settings, home: Path, *, test: bool) -> Signer:
         return (
             keystore.unlock(path, real=False) if path.exists() else keystore.create_test_key(path)
         )
-    path, passphrase = home / "wallet.json", settings.passphrase.get_secret_value()
+    path, passphrase = home / "wallet.json", settings.secret()
     if path.exists():
         return keystore.unlock(path, passphrase, real=True)
     return keystore.create(path, passphrase)

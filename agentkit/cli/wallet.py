@@ -14,10 +14,11 @@ from agentkit.config import Settings
 from agentkit.display.text import columns
 from agentkit.errors import ConfigError
 from agentkit.journal.journal import Journal
-from agentkit.keys import keystore
+from agentkit.keys import keystore, process
 from agentkit.keys.signer import Signer
 from agentkit.memory import restore as restoring
 from agentkit.memory.gateways import Gateways
+from agentkit.payments.networks import real_network
 
 wallet = typer.Typer(no_args_is_help=True, help="The wallet's money.")
 memory = typer.Typer(no_args_is_help=True, help="The sealed log on Arweave.")
@@ -60,6 +61,62 @@ def close(as_json: say.AsJson = False, config: say.Config = None, quiet: say.Qui
     if any(outcome != "closed" for outcome in outcomes.values()):
         say.note("what is not closed stays in its channel; close it again later", quiet=quiet)
         raise typer.Exit(1)
+
+
+@wallet.command()
+@say.verb
+def fund(as_json: say.AsJson = False, config: say.Config = None, quiet: say.Quiet = False) -> None:
+    """Say what to send where, so that this wallet can pay; asks no chain."""
+    settings = Settings.read(config)
+    if settings.network is None:
+        text = "the embedded network's wallet has test money already; `agentkit wallet show`"
+        say.result({"network": "embedded"}, text, as_json=as_json)
+        return
+    network, address = real_network(settings.network, settings.chain), _address(settings)
+    rows = [
+        ("to", address),
+        ("on", f"{network.name} (chain {network.chain_id})"),
+        ("what you pay with", f"USDC, the token {network.token}"),
+        ("for gas", "a little ETH on the same network, within allowance.gas"),
+    ]
+    warning = "Send nothing else, and nothing on another network: it would be lost to this wallet."
+    say.result(dict(rows), f"{columns(rows)}\n\n{warning}", as_json=as_json)
+
+
+@wallet.command()
+@say.verb
+def export(
+    out: Annotated[Path, typer.Argument(help="where to write the encrypted keystore")],
+    as_json: say.AsJson = False,
+    config: say.Config = None,
+    quiet: say.Quiet = False,
+) -> None:
+    """Copy the encrypted keystore (V3, as other wallets read it); never over another file."""
+    settings = Settings.read(config)
+    path = settings.wallet.keystore.expanduser()
+    address = keystore.copy(path, out.expanduser())
+    text = f"{out} written for {address}; it opens with the same passphrase, which is not in it"
+    say.result({"address": address, "keystore": str(out)}, text, as_json=as_json)
+
+
+@wallet.command()
+@say.verb
+def signer(
+    path: Annotated[Path, typer.Option("--socket", help="where to listen")],
+    as_json: say.AsJson = False,
+    config: say.Config = None,
+    quiet: say.Quiet = False,
+) -> None:
+    """Keep the wallet's key in this process, for agents with `wallet.signer` set to the socket."""
+    settings = Settings.read(config)
+    unlocked = keystore.unlock(settings.wallet.keystore.expanduser(), settings.secret(), real=True)
+    say.note(f"signing for {unlocked.address} at {path}", quiet=quiet)
+    process.serve(path.expanduser(), unlocked)
+
+
+def _address(settings: Settings) -> str:
+    """Return the wallet's address as its keystore says it, without opening it."""
+    return keystore.address(settings.wallet.keystore.expanduser())
 
 
 KeyFile = Annotated[
@@ -156,8 +213,7 @@ def _signer(settings: Settings, file: Path | None) -> Signer:
             )
         file = Path(found.agent_key)
     path = file or settings.wallet.keystore.expanduser()
-    passphrase = settings.passphrase.get_secret_value()
-    return keystore.unlock(path, passphrase, real=settings.network is not None)
+    return keystore.unlock(path, settings.secret(), real=settings.network is not None)
 
 
 def _urls(settings: Settings, given: list[str] | None) -> tuple[str, ...]:

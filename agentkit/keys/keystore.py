@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.errors import ConfigError, WrongKey
+from agentkit.keys.messages import checksummed
 from agentkit.keys.signer import KeySigner
 
 TEST_MARK = "agentkit embedded network: test key, never send real money to it"
@@ -61,8 +62,25 @@ def unlock(path: Path, passphrase: str = "", *, real: bool) -> KeySigner:
 
     try:
         return KeySigner(bytes(decode_keyfile_json(document, passphrase.encode())))
-    except (ValueError, KeyError, TypeError) as wrong:
-        raise WrongKey(f"the passphrase does not open {path}") from wrong
+    except (ValueError, KeyError, TypeError):
+        # Their frames hold the passphrase: whoever prints a traceback with locals must not see it.
+        raise WrongKey(f"the passphrase does not open {path}") from None
+
+
+def address(path: Path) -> str:
+    """Return the address that a keystore says it is of, without opening it; raises as `unlock`."""
+    document = _read(path)
+    plain = str(document.get("address", "")).removeprefix("0x")
+    if document.get("mark") == TEST_MARK or len(plain) != 40:
+        raise WrongKey(f"{path} does not say whose keystore it is")
+    return checksummed(f"0x{plain}")
+
+
+def copy(path: Path, to: Path) -> str:
+    """Write a keystore once more, as it is, and return its address; never over another file."""
+    whose = address(path)
+    write_new(to, _read(path))
+    return whose
 
 
 def write_new(path: Path, document: dict[str, Any]) -> None:

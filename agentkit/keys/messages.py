@@ -246,12 +246,22 @@ class Transaction:
     value: int = 0
 
     def unsigned(self) -> bytes:
-        """Return the bytes that are signed (EIP-1559)."""
+        """Return the bytes whose hash is signed (EIP-1559)."""
+        return self._encoded()
+
+    def signed(self, signature: bytes) -> bytes:
+        """Return the bytes that are sent; `signature` as `recover` takes it."""
+        r, s = int.from_bytes(signature[:32]), int.from_bytes(signature[32:64])
+        return self._encoded(signature[64] - 27, r, s)
+
+    def _encoded(self, *signature: int) -> bytes:
         import rlp
 
-        to = bytes.fromhex(self.to[2:])
+        to = bytes.fromhex(self.to.removeprefix("0x"))
+        if len(to) != 20:
+            raise ValueError(f"{self.to!r} is no address")
         fees = (self.max_tip, self.max_fee, self.gas)
-        fields = (self.chain_id, self.nonce, *fees, to, self.value, self.data, ())
+        fields = (self.chain_id, self.nonce, *fees, to, self.value, self.data, (), *signature)
         return b"\x02" + bytes(rlp.encode(fields))
 
     @classmethod

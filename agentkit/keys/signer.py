@@ -20,7 +20,7 @@ from agentkit.keys.messages import (
     Transaction,
     Voucher,
     address_of,
-    checksummed,
+    keccak,
     typed_digest,
 )
 
@@ -100,23 +100,8 @@ class KeySigner:
         return self._sign(typed_digest(domain, delivery))
 
     def sign_tx(self, transaction: Transaction) -> tuple[str, bytes]:
-        from eth_account import Account
-
-        signed = Account.sign_transaction(
-            {
-                "type": 2,
-                "chainId": transaction.chain_id,
-                "nonce": transaction.nonce,
-                "to": checksummed(transaction.to),
-                "data": transaction.data,
-                "gas": transaction.gas,
-                "maxFeePerGas": transaction.max_fee,
-                "maxPriorityFeePerGas": transaction.max_tip,
-                "value": transaction.value,
-            },
-            self._key.secret,
-        )
-        return "0x" + bytes(signed.hash).hex(), bytes(signed.raw_transaction)
+        raw = transaction.signed(self._sign(keccak(transaction.unsigned())))
+        return "0x" + keccak(raw).hex(), raw
 
     def sign_item(self, item: ItemMessage) -> bytes:
         return self._sign(item.digest())

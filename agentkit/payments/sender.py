@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import importlib
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -111,7 +110,6 @@ class Sender:
 
     async def _sign(self, intent: str, to: str, data: bytes, check: Check | None) -> r.Tx:
         """Estimate, then take a nonce and write the signed bytes in one transaction."""
-        await asyncio.to_thread(importlib.import_module, "eth_account")
         address = self._signer.address
         gas = await self._chain.estimate(address, to, data) * 5 // 4
         fees = await self._chain.fees()
