@@ -1,11 +1,14 @@
 """Where settings come from, and that nobody reaches a real network by accident."""
 
+import sys
 from pathlib import Path
 
+import keyring
 import pytest
+from keyring.errors import KeyringError
 
 from agentkit.config import Settings
-from agentkit.errors import ConfigError
+from agentkit.errors import ConfigError, MissingExtra
 
 
 @pytest.fixture(autouse=True)
@@ -69,4 +72,73 @@ def test_secrets_are_named_by_their_variable_and_never_shown(
 def test_a_float_is_no_amount_of_money(here: Path) -> None:
     (here / "agentkit.toml").write_text("[allowance]\nper_run = 2.0\n")
     with pytest.raises(ConfigError, match=r"allowance\.per_run in agentkit\.toml"):
+        Settings.read()
+
+
+# -- what opens the wallet -----------------------------------------------------------------------
+
+
+def test_a_passphrase_comes_from_where_it_is_said_to_lie(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTKIT_PASSPHRASE", "from the environment")
+    monkeypatch.setenv("MY_PASSPHRASE", "from a variable of mine")
+    secret = here / "secret"
+    secret.write_text("from a file\n")
+    secret.chmod(0o600)
+    monkeypatch.setattr(keyring, "get_password", lambda *who: f"from the keyring of {who}")
+    for unlock, passphrase in (
+        ("", "from the environment"),
+        ("unlock = { env = 'MY_PASSPHRASE' }", "from a variable of mine"),
+        (f"unlock = {{ file = '{secret}' }}", "from a file"),
+        ("unlock = { keyring = 'mine' }", "from the keyring of ('mine', 'agentkit')"),
+    ):
+        (here / "agentkit.toml").write_text(f"[wallet]\n{unlock}\n")
+        settings = Settings.read()
+        assert settings.secret() == passphrase
+        assert passphrase not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("unlock", "said", "hint"),
+    [
+        ("{ env = 'NOT_SET' }", "variable NOT_SET is not set", "export NOT_SET=..."),
+        ("{ file = 'nowhere' }", "nowhere cannot be read", "check wallet.unlock.file"),
+        ("{ file = 'open' }", "others can read the secret in open", "run chmod 600 open"),
+        ("{ keyring = 'empty' }", "has no secret of 'empty'", "keyring set empty agentkit"),
+        ("{ keyring = 'locked' }", "the keyring cannot be read", "unlock it"),
+    ],
+)
+def test_a_passphrase_that_is_not_there_is_said_so(
+    here: Path, monkeypatch: pytest.MonkeyPatch, unlock: str, said: str, hint: str
+) -> None:
+    def get_password(service: str, user: str) -> str | None:
+        if service == "locked":
+            raise KeyringError("it is locked")
+        return None
+
+    monkeypatch.setattr(keyring, "get_password", get_password)
+    monkeypatch.delenv("NOT_SET", raising=False)
+    (here / "open").write_text("secret")
+    (here / "open").chmod(0o644)
+    (here / "agentkit.toml").write_text(f"[wallet]\nunlock = {unlock}\n")
+    with pytest.raises(ConfigError, match=said) as wrong:
+        Settings.read().secret()
+    assert hint in wrong.value.hint
+
+
+def test_without_the_keyring_package_its_extra_is_named(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "keyring", None)
+    (here / "agentkit.toml").write_text("[wallet]\nunlock = { keyring = 'mine' }\n")
+    with pytest.raises(MissingExtra) as wrong:
+        Settings.read().secret()
+    assert "deai-agentkit[keyring]" in wrong.value.hint
+
+
+@pytest.mark.parametrize("address", ["0x12", "me", "0x" + "g" * 40])
+def test_an_arbiter_is_an_address(here: Path, address: str) -> None:
+    (here / "agentkit.toml").write_text(f"[payments]\narbiter = '{address}'\n")
+    with pytest.raises(ConfigError, match="is no address"):
         Settings.read()

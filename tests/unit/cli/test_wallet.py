@@ -1,0 +1,129 @@
+"""The wallet's verbs that need no network: funding, export, a signer of its own."""
+
+from __future__ import annotations
+
+import json
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from agentkit.cli.main import app
+from agentkit.keys import keystore
+from agentkit.keys.apart import ProcessSigner
+from agentkit.keys.messages import Domain, Voucher
+
+PASSPHRASE = "correct horse"
+REAL = """
+network = "base-sepolia"
+[chain]
+rpc = "http://127.0.0.1:1"
+channels = "0x1111111111111111111111111111111111111111"
+[wallet]
+keystore = "wallet.json"
+"""
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("AGENTKIT_PASSPHRASE", PASSPHRASE)
+    monkeypatch.setenv("AGENTKIT_HOME", str(tmp_path / "home"))
+    (tmp_path / "agentkit.toml").write_text(REAL)
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, list(arguments))
+
+    return run
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> str:
+    return keystore.create(tmp_path / "wallet.json", PASSPHRASE).address
+
+
+def test_fund_says_what_to_send_where_and_asks_nobody(cli: Any, address: str) -> None:
+    told = cli("wallet", "fund")
+    assert told.exit_code == 0, told.output
+    for word in (
+        address,
+        "base-sepolia (chain 84532)",
+        "0x036CbD53842c5426634e7929541eC2318f3dCF7e",
+    ):
+        assert word in told.stdout
+    assert json.loads(cli("wallet", "fund", "--json").stdout)["to"] == address
+
+
+def test_fund_needs_no_passphrase(cli: Any, address: str, monkeypatch: Any) -> None:
+    monkeypatch.delenv("AGENTKIT_PASSPHRASE")
+    assert cli("wallet", "fund").exit_code == 0
+
+
+def test_without_a_wallet_there_is_nothing_to_fund(cli: Any) -> None:
+    told = cli("wallet", "fund")
+    assert told.exit_code == 2
+    assert "there is no keystore at wallet.json" in told.stderr
+    assert "agentkit init" in told.stderr
+
+
+def test_export_copies_what_is_encrypted_and_overwrites_nothing(
+    cli: Any, address: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "backup.json"
+    told = cli("wallet", "export", str(out))
+    assert told.exit_code == 0, told.output
+    assert address in told.stdout
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert keystore.unlock(out, PASSPHRASE, real=True).address == address
+    assert PASSPHRASE not in out.read_text()
+    again = cli("wallet", "export", str(out))
+    assert again.exit_code == 2
+    assert "already exists" in again.stderr
+
+
+def test_a_wallet_is_made_once_whatever_dies(tmp_path: Path) -> None:
+    """Written whole or not at all: a half-written keystore would be lost money."""
+    path = tmp_path / "wallet.json"
+    code = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from agentkit.keys import keystore\n"
+        "real = os.link\n"
+        "def die(*names): os.kill(os.getpid(), 9)\n"
+        "os.link = die\n"
+        "keystore.create(Path(sys.argv[1]), 'x')\n"
+    )
+    died = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert not path.exists()
+    assert keystore.create(path, PASSPHRASE).address == keystore.address(path)
+
+
+def test_a_signer_serves_agents_of_this_user_until_it_is_told_to_end(
+    cli: Any, address: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "signer"
+    command = [sys.executable, "-m", "agentkit", "wallet", "signer", "--socket", str(path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as serving:
+        ends = time.monotonic() + 60
+        while not path.exists() and time.monotonic() < ends:
+            time.sleep(0.05)
+        signer = ProcessSigner(path)
+        assert signer.address == address
+        assert (
+            len(signer.sign_voucher(Domain("a", "1", 1, address), Voucher(bytes(32), 1, 1))) == 65
+        )
+        signer.close()
+        serving.send_signal(signal.SIGTERM)
+        assert serving.wait(30) == 0
+        assert serving.stderr
+        assert address in serving.stderr.read()
+    assert not path.exists()
