@@ -456,6 +456,12 @@ class VoucherTaken(Event):
     signature: str
 
 
+class CloseSeen(Event):
+    """A payer has asked the contract for the rest of its channel: no more is done for it."""
+
+    channel: str
+
+
 class EscrowEarned(Event):
     """A payer gave its word for what was delivered: `accept` is its signature."""
 
@@ -537,6 +543,7 @@ EVENTS: dict[str, type[Event]] = {
         JobStarted,
         JobEnded,
         VoucherTaken,
+        CloseSeen,
         EscrowEarned,
         EscrowGivenBack,
         EscrowSubmitted,

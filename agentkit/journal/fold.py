@@ -379,7 +379,6 @@ def _(event: e.Restored, stream: str, at: float, rows: Records) -> None:
 def _(event: e.ChannelClosed, stream: str, at: float, rows: Records) -> None:
     channel = _must(rows, r.Channel, event.channel)
     rows.put(channel.model_copy(update={"open": False}))
-    _fund_account(rows, channel, _rest(channel) - event.refunded.units)
 
 
 @_folds(e.ChannelCloseRequested)
@@ -492,8 +491,15 @@ def _(event: e.VoucherTaken, stream: str, at: float, rows: Records) -> None:
             signature=event.signature,
             delivered=before.delivered if before else 0,
             working=before.working if before else 0,
+            closing=before.closing if before else False,
         )
     )
+
+
+@_folds(e.CloseSeen)
+def _(event: e.CloseSeen, stream: str, at: float, rows: Records) -> None:
+    booked = _must(rows, r.BookedChannel, event.channel)
+    rows.put(booked.model_copy(update={"closing": True}))
 
 
 @_folds(e.EscrowEarned)

@@ -348,7 +348,8 @@ class Job(Record):
 class BookedChannel(Record):
     """A channel as the provider node sees it: best voucher, and what it delivered on it.
 
-    `working` is what tasks that are not finished can come to.
+    `working` is what tasks that are not finished can come to; `closing`: its payer wants the rest
+    back.
     """
 
     channel: str
@@ -363,6 +364,7 @@ class BookedChannel(Record):
     signature: str = ""
     delivered: int = 0
     working: int = 0
+    closing: bool = False
     settled: bool = False
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from agentkit.errors import InsufficientFunds, ProtocolBroken, Refused
@@ -57,6 +58,8 @@ class VoucherBook:
         channel = voucher.channel.hex()
         await self.take(body)
         booked = await self._booked(channel)
+        if booked.closing:
+            raise Refused(f"channel {channel[:12]} is closing")
         if booked.delivered - booked.cumulative > self._window.units:
             raise Refused("earlier deliveries on this channel are not paid yet")
         needed = booked.delivered + booked.working + at_most.units
@@ -146,9 +149,10 @@ class VoucherBook:
     async def watch(self) -> None:
         """Claim what is promised on channels whose payers have asked the contract for the rest."""
         for booked in await self.books():
-            if booked.settled or not booked.cumulative:
+            if booked.settled:
                 continue
             if await closing_at(self._chain, self._network, booked.channel):
+                await self._journal.commit(partial(_see_close, channel=booked.channel))
                 await self._claim(booked)
 
     # -- inside ----------------------------------------------------------------------------------
@@ -156,7 +160,7 @@ class VoucherBook:
     async def _claim(self, booked: r.BookedChannel) -> None:
         """Have the newest promise paid, if it was not yet."""
         _, claimed = await deposit_of(self._chain, self._network, booked.channel)
-        if claimed >= booked.cumulative:
+        if claimed >= booked.cumulative or not booked.signature:
             return
         signature = bytes.fromhex(booked.signature)
         promise = (booked.cumulative, booked.tasks, bytes.fromhex(booked.root))
@@ -272,6 +276,12 @@ def _book(tx: Transaction, taken: e.VoucherTaken) -> r.BookedChannel:
     if row is None:
         raise ProtocolBroken("the voucher was not written")
     return row
+
+
+def _see_close(tx: Transaction, channel: str) -> None:
+    known = tx.get(r.BookedChannel, channel)
+    if known and not known.closing:
+        tx.append(e.NODE, e.CloseSeen(channel=channel))
 
 
 def _settle(tx: Transaction, settled: e.ChannelSettled) -> None:

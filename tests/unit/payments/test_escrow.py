@@ -9,26 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp.test_utils import TestServer
-from conformance.chains import KEYS, WEALTH
+from clocked import ARBITER, MINTED, PAYER, SHOP, Clock, clocked
 
 from agentkit.artifacts import Text
-from agentkit.embedded.chain.chain import Chain
-from agentkit.embedded.chain.genesis import deploy
-from agentkit.embedded.chain.rpc import RpcFront, rpc_app
-from agentkit.embedded.chain.vm import CHAIN_ID
 from agentkit.errors import InsufficientFunds, ProtocolBroken, Refused, SettlementFailed
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.events import Produced
 from agentkit.journal.journal import Journal
-from agentkit.keys.signer import KeySigner
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, Message, Result, purchase_id
 from agentkit.market.chain import Network
 from agentkit.market.offer import Offer
 from agentkit.market.seams import Transaction
-from agentkit.money import Asset, Money
+from agentkit.money import Money
 from agentkit.payments import abi
 from agentkit.payments.budget import Budget
 from agentkit.payments.chain import Web3Chain
@@ -39,8 +33,6 @@ from agentkit.payments.escrow.rail import EscrowRail
 from agentkit.payments.escrow.terms import Job
 from agentkit.payments.sender import Sender
 
-DEPLOYER, PAYER, SHOP, ARBITER = map(KeySigner, KEYS[:4])
-MINTED = 10_000
 PRICE = 1000
 ANSWER = Text.of(b"the answer")
 TASK = "cd" * 32
@@ -182,44 +174,13 @@ class Pair:
         return len(logs)
 
 
-class Clock:
-    """The time of everybody here, which can be moved on."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._ahead, self._real = 0.0, time.time
-        monkeypatch.setattr(time, "time", self.now)
-
-    def now(self) -> float:
-        return self._real() + self._ahead
-
-    def skip(self, seconds: float) -> None:
-        self._ahead += seconds
-
-
 @pytest.fixture
 async def pair(
     request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Pair]:
     clock = Clock(monkeypatch)
     arbiter = getattr(request, "param", terms.NOBODY)
-    coins = {who.address: WEALTH for who in (DEPLOYER, PAYER, SHOP, ARBITER)}
-    chain = Chain.open(tmp_path / "chain.db", rich=coins, clock=lambda: int(clock.now()))
-    at = deploy(chain, KEYS[0], {PAYER.address: MINTED})
-    async with TestServer(rpc_app(RpcFront(chain))) as server:
-        here = f"eip155:{CHAIN_ID}"
-        network = Network(
-            name="test",
-            chain_id=CHAIN_ID,
-            rpc=str(server.make_url("/")),
-            currency=Asset.named("USDC").bind(here, f"erc20:{at.token}"),
-            coin=Asset.named("ETH").bind(here, "slip44:60"),
-            token=at.token,
-            token_name="USD Coin",
-            token_version="1",
-            channels=at.channels,
-            escrow=at.escrow,
-            test=True,
-        )
+    async with clocked(tmp_path, clock) as network:
         payer = await Journal.open(tmp_path / "payer", PAYER.address)
         shop = await Journal.open(tmp_path / "shop", SHOP.address)
         line = Web3Chain(network)
@@ -230,7 +191,6 @@ async def pair(
         await line.close()
         await payer.close()
         await shop.close()
-    chain.close()
 
 
 async def closing(pair: Pair) -> list[Message]:

@@ -1,0 +1,210 @@
+"""Channels whose other side says nothing: neither can keep the other's money."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from clocked import MINTED, PAYER, SHOP, Clock, clocked
+
+from agentkit.artifacts import Text
+from agentkit.errors import InsufficientFunds, OverBudget, Refused
+from agentkit.journal import events as e
+from agentkit.journal import records as r
+from agentkit.journal.journal import Journal
+from agentkit.market.allowance import Allowance
+from agentkit.market.attempt import Attempt, Message, Payment, Result, purchase_id
+from agentkit.market.chain import Network
+from agentkit.market.offer import Offer
+from agentkit.market.seams import Transaction
+from agentkit.money import Money
+from agentkit.payments import abi
+from agentkit.payments.budget import Budget, Exposure
+from agentkit.payments.chain import Web3Chain
+from agentkit.payments.channels.book import VoucherBook
+from agentkit.payments.channels.rail import ChannelRail
+from agentkit.payments.channels.terms import token_balance
+from agentkit.payments.sender import Sender
+
+PRICE, HELD = 1000, 3000
+DELAY = 3600
+
+
+@dataclass
+class Pair:
+    """A payer with its channel rail, and a shop with its voucher book, on one chain."""
+
+    network: Network
+    payer: Journal
+    chain: Web3Chain
+    rail: ChannelRail
+    book: VoucherBook
+    clock: Clock
+    budget: Budget = Budget(Allowance())
+
+    def money(self, units: int) -> Money:
+        return Money(units, self.network.currency)
+
+    def offer(self) -> Offer:
+        return Offer(
+            provider="native",
+            node="n",
+            on="x",
+            price=self.money(PRICE),
+            at_most=self.money(PRICE),
+            eta=1,
+            expires=time.time() + 600,
+            rail="channel",
+            pays="on_delivery",
+            payee=SHOP.address,
+            rates={},
+        )
+
+    async def fund(self, units: int = HELD) -> Attempt:
+        """Hold for a run and have its channel funded with all of it."""
+        purchase = purchase_id("r1", "n")
+        attempt = Attempt.at(
+            purchase,
+            0,
+            self.offer(),
+            run="r1",
+            item=None,
+            task="cd" * 32,
+            at_most=self.money(PRICE),
+        )
+        await self.payer.commit(lambda tx: self.budget.hold(tx, "r1", self.money(units), None))
+        assert await self.rail.fund(self.offer(), "r1", self.money(units), attempt) == []
+        return attempt
+
+    async def pay(self, attempt: Attempt, units: int) -> Message:
+        """Reserve, and promise a price; returns the message that tells the shop."""
+
+        def work(tx: Transaction) -> Message:
+            self.budget.reserve(tx, attempt)
+            payment: Payment = self.rail.reserve(tx, attempt)
+            assert payment.body["payer"] == PAYER.address
+            result = Result((Text.of(b"x"),), {}, self.money(units))
+            receipt, messages = self.rail.settle(tx, attempt, result)
+            self.budget.spend(tx, attempt, receipt.amount, receipt.standing)
+            self.budget.release(tx, "r1")
+            return messages[0]
+
+        return await self.payer.commit(work)
+
+    async def balances(self) -> tuple[int, int, int]:
+        who = (PAYER.address, SHOP.address, self.network.channels)
+        found = [await token_balance(self.chain, self.network, address) for address in who]
+        return found[0], found[1], found[2]
+
+    async def channel(self) -> r.Channel:
+        (row,) = await self.payer.commit(lambda tx: tx.every(r.Channel))
+        return row
+
+
+@pytest.fixture
+async def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pair]:
+    clock = Clock(monkeypatch)
+    async with clocked(tmp_path, clock) as network:
+        payer = await Journal.open(tmp_path / "payer", PAYER.address)
+        shop = await Journal.open(tmp_path / "shop", SHOP.address)
+        line = Web3Chain(network)
+        sender = Sender(payer, line, PAYER, network)
+        exposure = Exposure(Money(5000, network.currency))
+        rail = ChannelRail(payer, line, PAYER, network, sender, exposure=exposure)
+        book = VoucherBook(shop, line, SHOP, network, Money(10**6, network.currency))
+        yield Pair(network, payer, line, rail, book, clock)
+        await line.close()
+        await payer.close()
+        await shop.close()
+
+
+async def test_a_silent_shop_gets_what_it_was_promised_and_no_more(pair: Pair) -> None:
+    told = await pair.pay(await pair.fund(), 700)
+    await pair.book.take(told.body)
+    (message,) = await pair.rail.close()
+    said = await pair.rail.insist(message)
+    assert "comes back by `agentkit wallet close` from" in said
+    (shown,) = await pair.rail.balance()
+    assert said in shown, "wallet show says from when on it comes back"
+    assert await pair.rail.insist(message) == said, "asked again it is the same request"
+    pair.clock.skip(DELAY - 60)
+    await pair.rail.insist(message)
+    assert await pair.balances() == (MINTED - HELD, 0, HELD), "it is not time yet"
+    await pair.book.watch()  # the shop looks after its money, if it is alive at all
+    assert await pair.balances() == (MINTED - HELD, 700, HELD - 700)
+    pair.clock.skip(120)
+    assert await pair.rail.insist(message) == "closed"
+    assert await pair.balances() == (MINTED - 700, 700, 0)
+    assert not (await pair.channel()).open
+    assert await pair.rail.balance() == {}
+
+
+async def test_a_dead_shop_keeps_nothing_it_never_claimed(pair: Pair) -> None:
+    await pair.pay(await pair.fund(), 700)
+    (message,) = await pair.rail.close()
+    await pair.rail.insist(message)
+    pair.clock.skip(DELAY + 1)
+    assert await pair.rail.insist(message) == "closed"
+    assert await pair.balances() == (MINTED, 0, 0)
+    account = await pair.payer.commit(lambda tx: tx.get(r.Account, f"channel|{SHOP.address}"))
+    assert account
+    assert account.free == 0
+
+
+async def test_a_shop_that_closes_meanwhile_is_found_on_the_chain(pair: Pair) -> None:
+    told = await pair.pay(await pair.fund(), 700)
+    await pair.book.take(told.body)
+    (message,) = await pair.rail.close()
+    await pair.rail.insist(message)
+    await pair.book.close(message.body)  # and its answer is lost
+    assert await pair.rail.insist(message) == "closed"
+    assert await pair.balances() == (MINTED - 700, 700, 0)
+
+
+async def test_a_shop_takes_no_work_on_a_channel_that_is_being_closed(pair: Pair) -> None:
+    told = await pair.pay(await pair.fund(), 700)
+    await pair.book.take(told.body)
+    (message,) = await pair.rail.close()
+    await pair.rail.insist(message)
+    await pair.book.watch()
+    with pytest.raises(Refused, match="is closing"):
+        await pair.book.admit(told.body, pair.money(1))
+
+
+async def test_only_idle_channels_are_closed_where_that_is_asked(pair: Pair) -> None:
+    await pair.pay(await pair.fund(), 700)
+    assert await pair.rail.close(idle=3600) == []
+    pair.clock.skip(3601)
+    assert len(await pair.rail.close(idle=3600)) == 1
+
+
+async def test_no_more_is_put_with_one_payee_than_allowed(pair: Pair) -> None:
+    """The run holds 8,000; what one shop could run away with is bounded by 5,000."""
+    attempt = await pair.fund(8000)
+    assert (await pair.balances())[2] == 5000
+    other = attempt.model_copy(update={"at_most": pair.money(5001)})
+    with pytest.raises(OverBudget) as over:
+        await pair.rail.fund(pair.offer(), "r1", pair.money(8000), other)
+    assert over.value.limit == "exposure"
+    assert (await pair.balances())[2] == 5000
+
+
+async def test_a_payer_without_gas_is_told_apart_from_one_without_tokens(pair: Pair) -> None:
+    drain = abi.encode("transfer(address,uint256)", SHOP.address, MINTED - 500)
+    await pair.rail._sender.send("drain:0", pair.network.token, drain)
+    with pytest.raises(InsufficientFunds, match=r"deposit of .* is needed, and the wallet holds"):
+        await pair.fund()
+    rows = await pair.payer.commit(lambda tx: tx.every(r.Tx, "fund:"))
+    assert rows == []
+
+
+async def test_a_voucher_that_never_reached_the_shop_is_shown_again(pair: Pair) -> None:
+    """Lost on the way, it goes with the next request: the greatest covers the rest."""
+    told = await pair.pay(await pair.fund(), 700)
+    assert (await pair.book.take(told.body)).cumulative == 700
+    lower = {**told.body, "cumulative": 100, "tasks": 1}
+    assert (await pair.book.take(lower)).cumulative == 700
+    assert await pair.payer.commit(lambda tx: tx.rows(e.WALLET, 0, -1))
