@@ -203,8 +203,11 @@ class Channels(RuleBasedStateMachine):
         reason = "Closing" if channel.closes else reason
         reason = reason if who is channel.payer else "NotPayer"
         if self.step(n, who, reason, "requestClose"):
-            channel.closes = self.evm.now + channel.delay
+            asked = self.evm.now
+            channel.closes = asked + channel.delay
+            self.evm.now = channel.closes - 1
             self.finish_close(n)
+            self.evm.now = asked
             self.fund(n, None, 1)
 
     @rule(n=which)
