@@ -408,3 +408,13 @@ def test_money_that_is_not_there_yet_cannot_be_claimed(way: str) -> None:
     with pytest.raises(Reverted, match="ShortTransfer"):
         other.do(PAYER, "fund", 500)
     assert other.books() == (1000, MINTED - 1000, 0, (0, 0), 0)
+
+
+# -- gas -----------------------------------------------------------------------------------------
+
+
+def test_a_claim_costs_less_than_in_the_first_sketch(funded: Scene) -> None:
+    funded.token.do(DEPLOYER, "mint", PROVIDER.address, 1)
+    for cumulative in (300, 600):
+        funded.do(PROVIDER, "claim", *funded.voucher(cumulative))
+        assert funded.evm.gas <= 58_000

@@ -555,3 +555,21 @@ def test_money_that_is_not_there_yet_cannot_be_paid_out(way: str) -> None:
     with pytest.raises(Reverted, match="ShortTransfer"):
         job.do(STRANGER, "openWithAuthorization", *job.authorized())
     assert (job.state, job.holdings()) == ((NONE, 0), (PRICE, MINTED - PRICE, 0))
+
+
+# -- gas -----------------------------------------------------------------------------------------
+
+
+def test_a_job_costs_what_was_promised(scene: Scene) -> None:
+    scene.token.do(DEPLOYER, "mint", PROVIDER.address, 1)
+    scene.open()
+    gas = scene.evm.gas
+    scene.do(PROVIDER, "acceptWithSig", *scene.word(900))
+    assert gas + scene.evm.gas <= 170_000
+    jobs = [scene.like(task_id=word(10 + n)) for n in range(10)]
+    scene.escrow.do(PAYER, "openMany", [job.raw for job in jobs], [job.signed() for job in jobs])
+    gas = scene.evm.gas
+    words = [job.word(900) for job in jobs]
+    columns = ([w[0] for w in words], [w[1] for w in words], [w[2:] for w in words])
+    scene.escrow.do(PROVIDER, "acceptMany", [job.raw for job in jobs], *columns)
+    assert gas + scene.evm.gas <= 10 * 75_000
