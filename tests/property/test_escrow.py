@@ -200,6 +200,7 @@ class Escrow(RuleBasedStateMachine):
         reason = self.in_time(job, FUNDED) if who is job.provider else "NotProvider"
         if self.step(job, who, reason, "submit", RESULT):
             job.state, job.due = SUBMITTED, self.evm.now + job.quote.judge_window
+            self.edges(job)
 
     @precondition(lambda self: self.jobs)
     @rule(n=which, who=actors, share=st.sampled_from([0, 0.5, 1, 1, 1, 2]))
@@ -272,6 +273,7 @@ class Escrow(RuleBasedStateMachine):
         reason = reason if who is job.payer else "NotPayer"
         if self.step(job, who, reason, "dispute", RESULT):
             job.state, job.due = DISPUTED, self.evm.now + job.quote.arbiter_window
+            self.edges(job)
 
     @precondition(lambda self: self.jobs)
     @rule(n=which, who=actors, share=st.sampled_from([0, 0.5, 1, 2]))
@@ -299,6 +301,21 @@ class Escrow(RuleBasedStateMachine):
             reason = reason if job.state == state else "BadState"
             if self.step(job, STRANGER, reason, name):
                 self.settled(job, pay)
+
+    def edges(self, job: Job) -> None:
+        """See that the last second of a state is in time, and that the next is not."""
+        now, self.evm.now = self.evm.now, job.due
+        self.try_time(job)
+        self.evm.now += 1
+        ways: dict[int, tuple[KeySigner, str, Any]] = {
+            FUNDED: (job.provider, "submit", RESULT),
+            SUBMITTED: (job.payer, "dispute", RESULT),
+            DISPUTED: (ARBITER, "resolve", job.quote.price),
+        }
+        who, name, argument = ways[job.state]
+        alone = job.state == SUBMITTED and job.quote.arbiter == NOBODY
+        self.step(job, who, "NoArbiter" if alone else "TooLate", name, argument)
+        self.evm.now = now
 
     @rule(seconds=st.sampled_from([1, 5, 15, 21, 31]))
     def wait(self, seconds: int) -> None:
@@ -370,6 +387,7 @@ class Escrow(RuleBasedStateMachine):
         job.state, job.due = FUNDED, job.quote.deliver_by
         self.coins[job.quote.payer] -= job.quote.price
         self.jobs.append(job)
+        self.edges(job)
 
     def settled(self, job: Job, pay: int) -> None:
         job.state, job.due = PAID if pay else REFUNDED, 0
