@@ -1,0 +1,1 @@
+"""What paying costs: gas on a chain, and signatures off it."""

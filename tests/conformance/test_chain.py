@@ -17,7 +17,17 @@ from web3.exceptions import ContractLogicError, TransactionNotFound, Web3RPCErro
 from web3.logs import DISCARD
 from web3.types import TxReceipt
 
-from agentkit.keys.messages import HALF_ORDER, Authorization, Domain, Release, Voucher, keccak
+from agentkit.keys.messages import (
+    HALF_ORDER,
+    Accept,
+    Authorization,
+    Domain,
+    Quote,
+    Release,
+    Voucher,
+    keccak,
+    typed_digest,
+)
 from agentkit.keys.signer import KeySigner
 from agentkit.payments.contracts import load
 
@@ -645,6 +655,103 @@ async def test_channels_do_not_touch_one_another(funded: Scene) -> None:
     books = await other.books()
     assert (books["held"], books["state"], books["closing"]) == (70, (70, 0), 0)
     await other.do(PROVIDER, "claim", *await other.voucher(70))
+
+
+# -- escrow --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task that the payer pays through escrow, with a stranger as arbiter."""
+
+    w3: AsyncWeb3
+    token: AsyncContract
+    escrow: AsyncContract
+    quote: Quote
+
+    @property
+    def raw(self) -> tuple[Any, ...]:
+        return tuple(getattr(self.quote, name) for name in Quote.__slots__)
+
+    @property
+    def domain(self) -> Domain:
+        return Domain("TaskEscrow", "1", CHAIN_ID, self.escrow.address)
+
+    @property
+    def id(self) -> bytes:
+        return typed_digest(self.domain, self.quote)
+
+    @property
+    def signed(self) -> tuple[int, bytes, bytes]:
+        r, s, v = split(PROVIDER.sign_quote(self.domain, self.quote))
+        return v, r, s
+
+    async def do(self, who: KeySigner, name: str, *arguments: Any) -> None:
+        receipt = await send(self.w3, who, self.escrow.functions[name](self.raw, *arguments))
+        assert receipt["status"] == 1
+
+    async def refused(self, reason: str, who: KeySigner, name: str, *arguments: Any) -> None:
+        function = self.escrow.functions[name](self.raw, *arguments)
+        with pytest.raises(ContractLogicError, match=reason):
+            await function.call({"from": who.address})
+
+    async def books(self) -> tuple[int, ...]:
+        """The job's state, and what escrow, payer and provider hold."""
+        state, _ = await self.escrow.functions.jobs(self.id).call()
+        held = (self.escrow.address, PAYER.address, PROVIDER.address)
+        return state, *[await self.token.functions.balanceOf(one).call() for one in held]
+
+
+@pytest.fixture
+async def job(w3: AsyncWeb3) -> Job:
+    token, escrow = await deployed(w3, "TestUSD"), await deployed(w3, "TaskEscrow")
+    await send(w3, DEPLOYER, token.functions.mint(PAYER.address, MINTED))
+    await send(w3, PAYER, token.functions.approve(escrow.address, 2**256 - 1))
+    at = await now(w3)
+    parties = (PAYER.address, PROVIDER.address, STRANGER.address, token.address)
+    quote = Quote(*parties, 1000, at + 3600, 600, at + 3600, 600, 2500, bytes(32), bytes(32))
+    return Job(w3, token, escrow, quote)
+
+
+async def test_a_job_is_opened_by_signature_and_paid_by_what_both_say(job: Job) -> None:
+    until, nonce = job.quote.deliver_by, job.id[:24] + bytes(8)
+    given = Authorization(PAYER.address, job.escrow.address, 1000, until, nonce)
+    domain = Domain("USD Coin", "1", CHAIN_ID, job.token.address)
+    r, s, v = split(PAYER.sign_authorization(domain, given))
+    await job.do(STRANGER, "openWithAuthorization", job.signed, until, v, r, s)
+    assert await job.books() == (1, 1000, MINTED - 1000, 0)
+    r, s, v = split(PAYER.sign_accept(job.domain, Accept(job.id, 900, keccak(b"result"))))
+    accepted = (900, keccak(b"result"), v, r, s)
+    await job.refused("NotAgreed", STRANGER, "acceptWithSig", *accepted)
+    await job.do(PROVIDER, "acceptWithSig", *accepted)
+    assert await job.books() == (4, 0, MINTED - 900, 900)
+    await job.refused("BadState", PROVIDER, "acceptWithSig", *accepted)
+
+
+async def test_a_job_on_which_everybody_is_silent_ends_by_time(job: Job) -> None:
+    await job.do(PAYER, "open", *job.signed)
+    await job.refused("TooEarly", STRANGER, "refundUndelivered")
+    await job.do(PROVIDER, "submit", keccak(b"result"))
+    await job.do(PAYER, "dispute", keccak(b"reason"))
+    await job.refused("TooEarly", SESSION, "expireDispute")
+    await later(job.w3, 601)
+    await job.do(SESSION, "expireDispute")
+    assert await job.books() == (4, 0, MINTED - 250, 250)
+
+
+async def test_many_jobs_share_a_transaction(job: Job) -> None:
+    jobs = [replace(job, quote=replace(job.quote, task_id=keccak(bytes([n])))) for n in range(3)]
+    raws = [one.raw for one in jobs]
+    opening = job.escrow.functions.openMany(raws, [one.signed for one in jobs])
+    assert (await send(job.w3, PAYER, opening))["status"] == 1
+    signatures = []
+    for one in jobs:
+        r, s, v = split(PAYER.sign_accept(one.domain, Accept(one.id, 1000, bytes(32))))
+        signatures.append((v, r, s))
+    accept = job.escrow.functions.acceptMany(raws, [1000] * 3, [bytes(32)] * 3, signatures)
+    assert (await send(job.w3, STRANGER, accept))["status"] == 1
+    assert [(await one.books())[0] for one in jobs] == [4] * 3
+    assert (await job.books())[1:] == (0, MINTED - 3000, 3000)
 
 
 # -- JSON-RPC of the embedded chain --------------------------------------------------------------

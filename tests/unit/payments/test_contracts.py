@@ -8,22 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eth_account import Account
-from eth_account.messages import encode_typed_data
 
-from agentkit.keys.messages import Authorization, Domain, Voucher, keccak, typed_digest
-from agentkit.keys.signer import KeySigner
 from agentkit.payments.contracts import build, load
 
 CONFIG = "(address,address,address,address,uint40,bytes32)"
 VOUCHER = "(uint128,uint64,bytes32)"
 SIGNATURE = "uint8,bytes32,bytes32"
+SIGNATURES = f"({SIGNATURE})[]"
+QUOTE = (
+    "(address,address,address,address,uint128,uint40,uint40,uint40,uint40,uint16,bytes32,bytes32)"
+)
 CHANNELS = {
     f"fund({CONFIG},uint128)",
     f"fundWithAuthorization({CONFIG},uint128,uint256,{SIGNATURE})",
     f"claim({CONFIG},{VOUCHER},{SIGNATURE})",
     f"claimAndClose({CONFIG},{VOUCHER},{SIGNATURE})",
-    f"release({CONFIG})",
+    f"fundMany({CONFIG}[],uint128[])",
+    f"claimMany({CONFIG}[],{VOUCHER}[],{SIGNATURES})",
+    f"closeWithRelease({CONFIG},uint128,{SIGNATURE})",
     f"requestClose({CONFIG})",
     f"finishClose({CONFIG})",
     f"channelId({CONFIG})",
@@ -34,6 +36,27 @@ CHANNELS = {
     "Claimed(bytes32,uint128,uint128,uint64,bytes32)",
     "CloseRequested(bytes32,uint40)",
     "Closed(bytes32,uint128)",
+}
+ESCROW = {
+    f"open({QUOTE},{SIGNATURE})",
+    f"openMany({QUOTE}[],{SIGNATURES})",
+    f"openWithAuthorization({QUOTE},({SIGNATURE}),uint256,{SIGNATURE})",
+    f"submit({QUOTE},bytes32)",
+    f"accept({QUOTE},uint128,bytes32)",
+    f"acceptWithSig({QUOTE},uint128,bytes32,{SIGNATURE})",
+    f"acceptMany({QUOTE}[],uint128[],bytes32[],{SIGNATURES})",
+    f"dispute({QUOTE},bytes32)",
+    f"resolve({QUOTE},uint128)",
+    f"claimUnjudged({QUOTE})",
+    f"refundUndelivered({QUOTE})",
+    f"expireDispute({QUOTE})",
+    f"jobIdOf({QUOTE})",
+    "jobs(bytes32)",
+    "DOMAIN_SEPARATOR()",
+    "Opened(bytes32,address,address,uint128,bytes32)",
+    "Submitted(bytes32,bytes32)",
+    "Disputed(bytes32,bytes32)",
+    "Settled(bytes32,uint8,uint128,uint128,bytes32)",
 }
 TOKEN = {
     *("name()", "symbol()", "version()", "decimals()", "DOMAIN_SEPARATOR()", "totalSupply()"),
@@ -54,8 +77,6 @@ TOKEN = {
     "AuthorizationUsed(address,bytes32)",
     "AuthorizationCanceled(address,bytes32)",
 }
-DOMAIN = Domain("AgentChannels", "1", 1337, "0x" + "ab" * 20)
-SIGNER = KeySigner(bytes(31) + b"\x07")
 
 
 def test_the_stored_bytes_are_what_the_sources_compile_to() -> None:
@@ -94,7 +115,10 @@ def test_a_loaded_contract_is_a_value() -> None:
         contract.name = "other"  # type: ignore[misc]
 
 
-@pytest.mark.parametrize(("name", "wanted"), [("AgentChannels", CHANNELS), ("TestUSD", TOKEN)])
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("AgentChannels", CHANNELS), ("TaskEscrow", ESCROW), ("TestUSD", TOKEN)],
+)
 def test_the_abi_has_what_we_call_and_hear(name: str, wanted: set[str]) -> None:
     assert wanted <= set(map(signature, load(name).abi))
 
@@ -104,44 +128,5 @@ def signature(entry: dict[str, Any]) -> str:
 
 
 def kind(given: dict[str, Any]) -> str:
-    if given["type"] != "tuple":
-        return str(given["type"])
-    return f"({','.join(map(kind, given['components']))})"
-
-
-def typed(domain: Domain, name: str, fields: str, values: list[Any]) -> Any:
-    """What eth_account makes of the same message."""
-    types = [tuple(field.split()) for field in fields.split(",")]
-    return encode_typed_data(
-        domain_data={
-            "name": domain.name,
-            "version": domain.version,
-            "chainId": domain.chain_id,
-            "verifyingContract": domain.contract,
-        },
-        message_types={name: [{"name": label, "type": of} for of, label in types]},
-        message_data=dict(zip((label for _, label in types), values, strict=True)),
-    )
-
-
-def test_a_voucher_is_signed_as_other_wallets_sign_it() -> None:
-    voucher = Voucher(keccak(b"channel"), 2**127 + 1, 2**63, keccak(b"root"))
-    fields = "bytes32 channelId,uint128 cumulative,uint64 tasks,bytes32 receiptsRoot"
-    values = [voucher.channel, voucher.cumulative, voucher.tasks, voucher.receipts_root]
-    message = typed(DOMAIN, "Voucher", fields, values)
-    assert keccak(b"\x19\x01" + message.header + message.body) == typed_digest(DOMAIN, voucher)
-    signature = SIGNER.sign_voucher(DOMAIN, voucher)
-    assert Account.recover_message(message, signature=signature) == SIGNER.address
-
-
-def test_an_authorization_is_signed_as_other_wallets_sign_it() -> None:
-    domain = Domain("USD Coin", "1", 1337, "0x" + "cd" * 20)
-    given = Authorization(SIGNER.address, "0x" + "ab" * 20, 5, 10**10, keccak(b"nonce"))
-    fields = (
-        "address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,bytes32 nonce"
-    )
-    values = [given.payer, given.payee, given.units, 0, given.valid_before, given.nonce]
-    message = typed(domain, "ReceiveWithAuthorization", fields, values)
-    assert keccak(b"\x19\x01" + message.header + message.body) == typed_digest(domain, given)
-    signature = SIGNER.sign_authorization(domain, given)
-    assert Account.recover_message(message, signature=signature) == SIGNER.address
+    members = f"({','.join(map(kind, given.get('components', ())))})"
+    return str(given["type"].replace("tuple", members))
