@@ -48,6 +48,7 @@ from agentkit.payments.channels.terms import token_balance
 from agentkit.payments.elsewhere import ElsewhereRail
 from agentkit.payments.prepaid import PrepaidRail
 from agentkit.payments.sender import Sender
+from agentkit.payments.x402.rail import X402Rail
 from agentkit.planner.planner import Market, Wish, check_fresh, make_plan
 from agentkit.planner.policy import Choose
 from agentkit.providers import registry
@@ -386,7 +387,8 @@ class Agent:
         gas = allowance.gas or none
         sender = Sender(self._journal, self._chain, self._signer, self.network, gas)
         parts = (self._journal, self._chain, self._signer, self.network, sender)
-        rails: Sequence[Rail] = (ChannelRail(*parts), PrepaidRail(*parts), ElsewhereRail())
+        x402 = X402Rail(self._journal, self._chain, self._signer, self.network)
+        rails: Sequence[Rail] = (ChannelRail(*parts), PrepaidRail(*parts), x402, ElsewhereRail())
         return {rail.name: rail for rail in rails}
 
     def _open_providers(self, found: finder.NetworkFile | None) -> dict[str, Provider]:

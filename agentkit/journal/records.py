@@ -84,7 +84,10 @@ class Reservation(Record):
 
 
 class Total(Record):
-    """What was spent in a scope: `ever`, `day:2026-01-31`, `provider:native`, `held`, `gas`."""
+    """What was spent in a scope: `ever`, `day:2026-01-31`, `provider:native`, `gas`.
+
+    Or may be yet: `held` for runs, `signed` away and not drawn.
+    """
 
     scope: str
     amount: Money
@@ -235,6 +238,33 @@ class NoteCount(Record):
         return self.topic
 
 
+class Authorization(Record):
+    """An attempt's payment over x402; without an outcome its payee may still draw it."""
+
+    attempt: str
+    provider: str
+    payee: str
+    amount: Money
+    valid_before: int
+    nonce: str
+    signature: str
+    outcome: Literal["", "used", "expired"] = ""
+
+    @property
+    def key(self) -> str:
+        return self.attempt
+
+
+class Outstanding(Record):
+    """An attempt whose authorization has no outcome yet."""
+
+    attempt: str
+
+    @property
+    def key(self) -> str:
+        return self.attempt
+
+
 class Job(Record):
     """An attempt as the provider node sees it."""
 
@@ -281,6 +311,34 @@ class BookedChannel(Record):
         return self.channel
 
 
+class PaidRequest(Record):
+    """A request that came with a payment over x402: how far it is, and what was answered."""
+
+    payment: str
+    identifier: str
+    request: str
+    block: int
+    transaction: str = ""
+    status: int = 0
+    media_type: str = ""
+    digest: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.payment
+
+
+class PaymentName(Record):
+    """Which payment a payer's own name stands for."""
+
+    identifier: str
+    payment: str
+
+    @property
+    def key(self) -> str:
+        return self.identifier
+
+
 RECORDS: dict[str, type[Record]] = {
     record.__name__: record
     for record in (
@@ -299,5 +357,9 @@ RECORDS: dict[str, type[Record]] = {
         NoteCount,
         Job,
         BookedChannel,
+        Authorization,
+        Outstanding,
+        PaidRequest,
+        PaymentName,
     )
 }

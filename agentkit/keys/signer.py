@@ -15,6 +15,7 @@ from agentkit.keys.messages import (
     Domain,
     ItemMessage,
     Transaction,
+    Transfer,
     Voucher,
     address_of,
     typed_digest,
@@ -37,6 +38,8 @@ class Signer(Protocol):
     def sign_authorization(self, domain: Domain, authorization: Authorization) -> bytes: ...
 
     def sign_delivery(self, domain: Domain, delivery: Delivery) -> bytes: ...
+
+    def sign_transfer(self, domain: Domain, transfer: Transfer) -> bytes: ...
 
     def sign_tx(self, transaction: Transaction) -> tuple[str, bytes]:
         """Return (hash as 0x hex, raw bytes) of the signed transaction."""
@@ -79,6 +82,9 @@ class KeySigner:
 
     def sign_delivery(self, domain: Domain, delivery: Delivery) -> bytes:
         return self._sign(typed_digest(domain, delivery))
+
+    def sign_transfer(self, domain: Domain, transfer: Transfer) -> bytes:
+        return self._sign(typed_digest(domain, transfer))
 
     def sign_tx(self, transaction: Transaction) -> tuple[str, bytes]:
         from eth_account import Account

@@ -39,6 +39,10 @@ class Web3Chain:
     async def head(self) -> int:
         return int(await self._ask(lambda w3: w3.eth.block_number))
 
+    async def time(self, block: int) -> int:
+        found = await self._ask(lambda w3: w3.eth.get_block(block))
+        return int(found["timestamp"])
+
     async def balance(self, address: str) -> int:
         whose: Any = checksummed(address)
         return int(await self._ask(lambda w3: w3.eth.get_balance(whose)))
