@@ -20,6 +20,8 @@ from conformance.chains import CHAIN_ID, KEYS
 from eth_account import Account as Key
 
 from agentkit.embedded.chain.vm import contract_address
+from agentkit.graph.builder import JobGraph
+from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.keys.messages import checksummed
 from agentkit.keys.signer import KeySigner
@@ -27,7 +29,9 @@ from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, Payment
 from agentkit.market.chain import Network
 from agentkit.market.offer import Offer
+from agentkit.market.plan import Plan
 from agentkit.market.task import Task
+from agentkit.memory.local import LocalStore
 from agentkit.money import Asset, Money, Rate
 from agentkit.payments import abi
 from agentkit.payments.budget import Budget
@@ -38,8 +42,11 @@ from agentkit.payments.x402.facilitator import Desk, facilitator_app
 from agentkit.payments.x402.middleware import Paywall
 from agentkit.payments.x402.rail import X402Rail
 from agentkit.payments.x402.remote import Facilitator
+from agentkit.planner.planner import Market, Wish, make_plan
 from agentkit.providers.openai import Account
 from agentkit.providers.x402 import X402Endpoint
+from agentkit.runtime import run as runs
+from agentkit.runtime.means import Means
 from agentkit.testing import Desk as Buying
 
 DEPLOYER, SHOP, SETTLER, OTHER, _ = map(KeySigner, KEYS)
@@ -51,12 +58,20 @@ PATH = "/v1/chat/completions"
 
 @dataclass
 class World:
-    """A chain with a token on it, and means to look at it past everybody else."""
+    """A chain with a token on it, and means to look at it past everybody else.
+
+    `payee` sells in this test, and owns nothing at its beginning.
+    """
 
     network: Network
     eyes: Web3Chain
     node: chains.Node
     nonce: int
+    payee: str = field(default_factory=lambda: KeySigner(secrets.token_bytes(32)).address)
+
+    async def earned(self) -> int:
+        """What the payee of this test was paid."""
+        return await self.balance(self.payee)
 
     async def mint(self, to: str, units: int) -> None:
         await self.send(self.network.token, abi.encode("mint(address,uint256)", to, units))
@@ -84,7 +99,7 @@ class World:
         await self.eyes.send(bytes(signed.raw_transaction))
         async with asyncio.timeout(10):
             while not (receipt := await self.eyes.receipt("0x" + bytes(signed.hash).hex())):
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.005)
         assert receipt.succeeded
         return "0x" + made.hex()
 
@@ -117,15 +132,23 @@ def chain_of(kind: str, folder: Path) -> Iterator[chains.Node]:
         yield node
 
 
+_TOKENS: dict[str, str] = {}
+"""The token of every chain, by its address: deploying one takes a while."""
+
+
 @asynccontextmanager
 async def world_on(node: chains.Node, bytecode: bytes = b"") -> AsyncIterator[World]:
-    """Deploy a fresh token on a chain."""
+    """A token on a chain: the one of this chain, or a new one from `bytecode`."""
     network = network_at(node.url, "0x" + "11" * 20)
     eyes = Web3Chain(network)
     try:
         world = World(network, eyes, node, await eyes.nonce(DEPLOYER.address))
-        token = await world.send("", bytecode or load("TestUSD").bytecode)
-        world.network = network_at(node.url, checksummed(token))
+        token = "" if bytecode else _TOKENS.get(node.url, "")
+        if not token:
+            token = checksummed(await world.send("", bytecode or load("TestUSD").bytecode))
+        if not bytecode:
+            _TOKENS[node.url] = token
+        world.network = network_at(node.url, token)
         yield world
     finally:
         await eyes.close()
@@ -186,7 +209,7 @@ async def shop(
         chain,
         world.network,
         remote,
-        payee=SHOP.address,
+        payee=world.payee,
         prices={f"POST {p}": Money(n, currency) for p, n in (prices or {PATH: PRICE}).items()},
     )
 
@@ -234,7 +257,7 @@ class Payer:
     rail: X402Rail
     provider: X402Endpoint
     desk: Buying
-    chain: Web3Chain
+    network: Network
 
     async def sign(self, **changes: object) -> tuple[Task, Offer, Attempt, Payment]:
         """Inspect, hold and sign; nothing has left yet."""
@@ -246,6 +269,48 @@ class Payer:
     async def again(self, attempt: Attempt) -> Payment:
         """Ask the rail for an attempt's payment once more."""
         return await self.journal.commit(lambda tx: self.rail.reserve(tx, attempt))
+
+    @property
+    def means(self) -> Means:
+        folder = self.journal.home
+        return Means(
+            self.journal,
+            {self.provider.name: self.provider},
+            {self.rail.name: self.rail},
+            Budget(self.allowance),
+            self.allowance,
+            LocalStore(folder / "artifacts"),
+            folder,
+        )
+
+    allowance = Allowance()
+
+    async def plan(self, **changes: object) -> Plan:
+        graph = JobGraph("hello")
+        graph.infer("greet", model=MODEL, prompt="hello", max_tokens=8, **changes)  # type: ignore[arg-type]
+        providers, rails = dict(self.means.providers), dict(self.means.rails)
+        market = Market(
+            self.network, providers, rails, self.allowance, self.signer.address, self.journal.home
+        )
+        budget = Money.parse("1 USDC").bind(self.network.currency)
+        return await make_plan(graph.freeze(), market, Wish(budget=budget))
+
+    async def run(self, **changes: object) -> runs.RunResult:
+        """Buy one answer by a run of its own."""
+        run = await runs.start(self.means, await self.plan(**changes))
+        return await run.result()
+
+    async def resume(self, run: str, **how: Any) -> runs.RunResult:
+        return await (await runs.resume(self.means, run, **how)).result()
+
+    async def spent(self) -> int:
+        """What counts as spent, ever."""
+        key = f"ever|{self.network.currency.id}"
+        row = await self.journal.commit(lambda tx: tx.get(r.Total, key))
+        return row.amount.units if row else 0
+
+    async def signed(self) -> list[r.Authorization]:
+        return await self.journal.commit(lambda tx: tx.every(r.Authorization))
 
 
 @asynccontextmanager
@@ -276,4 +341,4 @@ async def payer(
         stack.push_async_callback(journal.close)
         stack.push_async_callback(chain.close)
         stack.push_async_callback(provider.close)
-        yield Payer(signer, journal, rail, provider, desk, chain)
+        yield Payer(signer, journal, rail, provider, desk, world.network)

@@ -437,13 +437,13 @@ class PaymentTaken(Event):
     """A payment over x402 came with a request, and is about to be settled.
 
     `payment` is payer and nonce of its authorization, `identifier` the payer's own name for it,
-    `request` the digest of what it pays for, `block` the chain's newest at this time.
+    `request` the digest of what it pays for, `settlement` this server's key at the facilitator.
     """
 
     payment: str
     identifier: str
     request: str
-    block: int
+    settlement: str
 
 
 class PaymentSettled(Event):

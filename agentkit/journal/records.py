@@ -317,7 +317,7 @@ class PaidRequest(Record):
     payment: str
     identifier: str
     request: str
-    block: int
+    settlement: str
     transaction: str = ""
     status: int = 0
     media_type: str = ""

@@ -27,6 +27,9 @@ RESPONSE = "PAYMENT-RESPONSE"
 MOST_HEADER = 16 * 1024
 """Characters of a header that are read."""
 
+SETTLEMENT = "settlementKey"
+"""Where a server's key at a facilitator stands."""
+
 IDENTIFIER = "payment-identifier"
 """The extension by which a request presented again is known again."""
 
@@ -111,6 +114,20 @@ class Requirement(Wire):
             max_timeout_seconds=timeout,
             extra={**extra, "paymentFlow": flow} if flow else extra,
         )
+
+    def with_key(self, key: str) -> Self:
+        """Return what a facilitator is asked to settle under a server's own key.
+
+        One of ours settles an authorization for one key only, so that two servers of the same
+        payee cannot both be shown it.
+        """
+        return self.model_copy(update={"extra": {**self.extra, SETTLEMENT: key}})
+
+    @property
+    def key(self) -> str:
+        """The key of `with_key`, "" for none."""
+        found = self.extra.get(SETTLEMENT, "")
+        return found if isinstance(found, str) and re.fullmatch("[0-9a-f]{32}", found) else ""
 
     def payable_on(self, network: Network) -> bool:
         """Whether a wallet of this network can pay so: our chain, our token, `exact`, EIP-3009."""

@@ -4,7 +4,8 @@ GET /supported    POST /verify    POST /settle
 
 The SDK's own signer reserves a nonce before it signs and never gives one back, so after one
 failure its next transaction is not mined; ours takes the nonce with the signed bytes.  Settling
-is idempotent by authorization: presented again it is the same transaction, whatever died between.
+is idempotent by authorization and the server's key (`Requirement.with_key`): asked again it is
+the same transaction, whatever died between, and nobody else is told that it is theirs.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.keys.signer import Signer
 from agentkit.market.chain import ChainClient, Network
+from agentkit.market.seams import Transaction
 from agentkit.market.x402 import VERSION, Presented, Requirement, Settled, Verified, Wire
 from agentkit.payments import abi
 from agentkit.payments.sender import Sender
@@ -84,13 +86,19 @@ class Desk:
         prefix = f"x402:{presented.payload.authorization.key}:"
         tried = await self._journal.commit(lambda tx: tx.every(r.Tx, prefix))
         failed = sum(row.final and not row.succeeded for row in tried)
+        intent = f"{prefix}{failed}:{requirement.key}"
         if len(tried) == failed:
             verified = await self.verify(presented, requirement)
             if not verified.is_valid:
                 return self._told(due, "", verified.invalid_reason or "invalid_payload")
+
+        def still_free(tx: Transaction) -> None:
+            if len(tx.every(r.Tx, prefix)) > failed:
+                raise IntentMismatch("the authorization was settled for somebody else")
+
         try:
             receipt = await self._sender.send(
-                f"{prefix}{failed}", self._network.token, _call(presented)
+                intent, self._network.token, _call(presented), check=still_free
             )
         except (SettlementFailed, IntentMismatch) as wrong:
             log.warning("payment %s did not settle: %s", prefix, wrong)

@@ -14,6 +14,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -41,7 +42,7 @@ from agentkit.market.x402 import (
     Settled,
 )
 from agentkit.money import Money
-from agentkit.payments.x402.proof import Due, has_moved, moved_since
+from agentkit.payments.x402.proof import Due, has_moved
 from agentkit.payments.x402.remote import Facilitator
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -130,8 +131,6 @@ class Paywall:
             return _refusal(409, "this payment, or its identifier, belongs to another request")
         if known is None:
             await self._check(presented, requirement)
-            block = await self._chain.head()
-            taken = taken.model_copy(update={"block": block})
             await self._journal.commit(lambda tx: tx.append(e.NODE, taken))
             known = r.PaidRequest(**taken.model_dump())
         if not known.transaction:
@@ -155,14 +154,13 @@ class Paywall:
     ) -> r.PaidRequest:
         """Have a payment put on the chain and see it there, whatever the facilitator says."""
         due = Due.of(presented.payload.authorization)
-        settled = await self._facilitator.settle(presented, requirement)
-        transaction = settled.transaction if await self._shows(settled, due) else ""
-        transaction = transaction or await moved_since(self._chain, self._network, due, known.block)
-        if not transaction:
-            raise _Unpaid(settled.error_reason or "the payment did not arrive")
-        paid = e.PaymentSettled(payment=known.payment, transaction=transaction)
+        keyed = requirement.with_key(known.settlement)
+        settled = await self._facilitator.settle(presented, keyed)
+        if not await self._shows(settled, due):
+            raise _Unpaid(settled.error_reason or "the chain does not show the payment")
+        paid = e.PaymentSettled(payment=known.payment, transaction=settled.transaction)
         await self._journal.commit(lambda tx: tx.append(e.NODE, paid))
-        return known.model_copy(update={"transaction": transaction})
+        return known.model_copy(update={"transaction": settled.transaction})
 
     async def _shows(self, settled: Settled, due: Due) -> bool:
         """Whether the chain shows the payment in the transaction that a facilitator names."""
@@ -268,7 +266,10 @@ async def _digest(request: web.Request, presented: Presented) -> str:
 def _taken(presented: Presented, request: str) -> e.PaymentTaken:
     payment = presented.payload.authorization.key
     return e.PaymentTaken(
-        payment=payment, identifier=presented.identifier, request=request, block=0
+        payment=payment,
+        identifier=presented.identifier,
+        request=request,
+        settlement=secrets.token_hex(16),
     )
 
 

@@ -46,13 +46,3 @@ def has_moved(receipt: ChainReceipt, network: Network, due: Due) -> bool:
         and any(log.topics == used for log in ours)
         and any(log.topics == moved and abi.numbers(log.data) == [due.units] for log in ours)
     )
-
-
-async def moved_since(chain: ChainClient, network: Network, due: Due, block: int) -> str:
-    """Return the transaction since a block in which an authorization moved its money, or ""."""
-    topics: list[bytes | None] = [USED, address_word(due.payer), due.nonce]
-    for log in await chain.logs(network.token, topics, block, await chain.head()):
-        receipt = await chain.receipt(log.transaction)
-        if receipt and has_moved(receipt, network, due):
-            return log.transaction
-    return ""
