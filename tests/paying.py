@@ -17,9 +17,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from conformance import chains
 from conformance.chains import CHAIN_ID, KEYS
-from eth_account import Account as Key
 
-from agentkit.embedded.chain.vm import contract_address
 from agentkit.graph.builder import JobGraph
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
@@ -81,6 +79,10 @@ class World:
 
     async def send(self, to: str, data: bytes, gas: int = 4_000_000) -> str:
         """Do something as the deployer; returns the address of a contract that was made."""
+        from eth_account import Account as Key  # slow to import, and a killed payer has no need
+
+        from agentkit.embedded.chain.vm import contract_address
+
         fees = await self.eyes.fees()
         call = {
             "type": 2,
@@ -321,24 +323,31 @@ async def payer(
     *,
     units: int = 100 * PRICE,
     limit: str = "",
-    key: bytes = b"",
-    name: str = "x402",
     payee: str = "",
 ) -> AsyncIterator[Payer]:
     """A new wallet that owns `units`."""
-    signer = KeySigner(key or secrets.token_bytes(32))
+    key = secrets.token_bytes(32)
     if units:
-        await world.mint(signer.address, units)
+        await world.mint(KeySigner(key).address, units)
+    async with payer_of(world.network, folder, url, key, limit=limit, payee=payee) as one:
+        yield one
+
+
+@asynccontextmanager
+async def payer_of(
+    network: Network, folder: Path, url: str, key: bytes, *, limit: str = "", payee: str = ""
+) -> AsyncIterator[Payer]:
+    """The wallet of a key, with what it remembers in `folder`."""
+    signer = KeySigner(key)
     prices = {"request": Rate.parse(limit)} if limit else {}
-    provider = X402Endpoint(
-        name, url, world.network, Account(prices=prices, models={MODEL: SERVED}, payee=payee)
-    )
+    account = Account(prices=prices, models={MODEL: SERVED}, payee=payee)
+    provider = X402Endpoint("x402", url, network, account)
     journal = await Journal.open(folder / "payer" / signer.address, signer.address)
-    chain = Web3Chain(world.network)
-    rail = X402Rail(journal, chain, signer, world.network)
+    chain = Web3Chain(network)
+    rail = X402Rail(journal, chain, signer, network)
     desk = Buying(provider, rail, journal, Budget(Allowance()), MODEL)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(journal.close)
         stack.push_async_callback(chain.close)
         stack.push_async_callback(provider.close)
-        yield Payer(signer, journal, rail, provider, desk, world.network)
+        yield Payer(signer, journal, rail, provider, desk, network)
