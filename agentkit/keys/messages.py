@@ -43,6 +43,7 @@ def checksummed(address: str) -> str:
     return "0x" + "".join(c.upper() if int(digest[i], 16) > 7 else c for i, c in enumerate(plain))
 
 
+@lru_cache(maxsize=1024)
 def address_of(public_key: bytes) -> str:
     """Return the checksummed address of an uncompressed public key (65 bytes)."""
     return checksummed("0x" + keccak(public_key[1:])[-20:].hex())

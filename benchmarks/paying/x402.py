@@ -3,10 +3,10 @@
     python benchmarks/paying/x402.py --json
 
 x402: the SDK's client, its server core, its facilitator, each in a process of its own, on anvil
-with instant blocks.  Channel: vouchers signed by `ChannelRail`, budget and all, in the payer's
-journal before they leave, and the real `VoucherBook` in the provider's; both synchronous=FULL.
-Each at its best concurrency of those tried, in rounds that take turns.  Every answer is checked,
-and so is what the chain says everybody owns at the end.
+with instant blocks.  Channel: vouchers signed by `ChannelRail`, in the payer's journal before they
+leave, and the real `VoucherBook` in the provider's; both synchronous=FULL.  The SDK keeps no
+budget; with `--budget` ours does.  Each at its best concurrency of those tried, in rounds that take
+turns.  Every answer is checked, and so is what the chain says everybody owns at the end.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from yarl import URL
 
 from agentkit.artifacts import Text
 from agentkit.errors import Refused
@@ -59,7 +60,7 @@ CHAIN_ID = 1337
 PRICE = 1000
 ROUNDS = 3
 X402_TASKS, X402_WIDTHS = 120, (8, 16, 32)
-CHANNEL_TASKS, CHANNEL_WIDTHS = 3000, (16, 64, 128)
+CHANNEL_TASKS, CHANNEL_WIDTHS = 3000, (64, 128, 256)
 RECEIPT_POLL = 0.005
 """Seconds between the SDK facilitator's looks for a receipt; by default it waits 100 ms."""
 
@@ -209,6 +210,12 @@ async def play(role: str) -> None:
         await runner.cleanup()
 
 
+def many_at_once() -> aiohttp.ClientSession:
+    """Return a session that holds nobody back."""
+    connector = aiohttp.TCPConnector(limit=0)
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+
 # -- stock x402 ----------------------------------------------------------------------------------
 
 
@@ -324,7 +331,7 @@ async def stock_shop(place: Place, facilitator: str) -> AsyncIterator[web.Applic
     from x402.mechanisms.evm.exact import register_exact_evm_server
     from x402.schemas import SupportedResponse
 
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+    async with many_at_once() as session:
         async with session.get(facilitator + "/supported") as said:
             supported = SupportedResponse.model_validate(await said.json())
         server = x402ResourceServer(Remote(facilitator, supported, session))
@@ -382,7 +389,8 @@ class StockPayer:
         register_exact_evm_client(client, account, place.network.id)
         most = {"asset": place.token, "network": place.network.id}
         client.set_spend_controls({"allowed_assets": [{**most, "max_amount_per_payment": "2000"}]})
-        self._http, self._session, self._url = x402HTTPClient(client), session, url + "/task"
+        self._http, self._session = x402HTTPClient(client), session
+        self._url = URL(url) / "task"
         self.paid = 0
 
     async def buy(self, task: int) -> None:
@@ -390,7 +398,7 @@ class StockPayer:
         async with self._session.post(self._url, json=body) as asked:
             assert asked.status == 402
             headers, _ = await self._http.handle_402_response(
-                dict(asked.headers), await asked.read(), self._url
+                dict(asked.headers), await asked.read(), str(self._url)
             )
         async with self._session.post(self._url, json=body, headers=headers) as said:
             assert said.status == 200, await said.read()
@@ -434,18 +442,27 @@ async def channel_shop(place: Place, home: str) -> AsyncIterator[web.Application
 
 
 class ChannelPayer:
-    """The payer's half: what is paid is in its journal, budget and all, before it leaves."""
+    """The payer's half: a voucher is in its journal before it leaves, the budget too if wanted."""
 
     def __init__(
-        self, place: Place, url: str, session: aiohttp.ClientSession, journal: Journal
+        self,
+        place: Place,
+        url: str,
+        session: aiohttp.ClientSession,
+        journal: Journal,
+        *,
+        budget: bool,
     ) -> None:
-        self._session, self._url, self._journal = session, url, journal
+        self._session, self._url, self._journal = session, URL(url), journal
+        self._task_url = URL(url) / "task"
+        self._budget = budget
         self._currency, self._payee = place.network.currency, place.signer("provider").address
         self.chain, signer = Web3Chain(place.network), place.signer("payer")
         sender = Sender(journal, self.chain, signer, place.network)
         self.rail = ChannelRail(journal, self.chain, signer, place.network, sender)
         self._ledger = Budget(Allowance())
         self._offer = self._offered()
+        self._first = self._attempt_of(0)
         self.paid = 0
 
     async def fund(self, tasks: int) -> None:
@@ -457,22 +474,24 @@ class ChannelPayer:
         attempt, result = self._attempt(task), self._result(task)
 
         def work(tx: Transaction) -> dict[str, Any]:
-            self._ledger.reserve(tx, attempt)
+            if self._budget:
+                self._ledger.reserve(tx, attempt)
             self.rail.reserve(tx, attempt)
             receipt, (message,) = self.rail.settle(tx, attempt, result)
-            self._ledger.spend(tx, attempt, receipt.amount, receipt.standing)
+            if self._budget:
+                self._ledger.spend(tx, attempt, receipt.amount, receipt.standing)
             return message.body
 
         payment = await self._journal.commit(work)
         asked = {"task": task, "payment": payment}
-        async with self._session.post(self._url + "/task", json=asked) as said:
+        async with self._session.post(self._task_url, json=asked) as said:
             assert said.status == 200, await said.read()
             assert (await said.json())["answer"] == answer(task)
         self.paid += 1
 
     async def close(self) -> None:
         for message in await self.rail.close():
-            async with self._session.post(self._url + "/close", json=message.body) as said:
+            async with self._session.post(self._url / "close", json=message.body) as said:
                 assert said.status == 200, await said.read()
                 body = await said.json()
             await self.rail.finish(message.model_copy(update={"verb": "closed", "body": body}))
@@ -493,11 +512,17 @@ class ChannelPayer:
             rates={"request": Rate(price, 1, "request")},
         )
 
-    def _attempt(self, task: int) -> Attempt:
+    def _attempt_of(self, task: int) -> Attempt:
         purchase = purchase_id(RUN, "task", task)
         return Attempt.at(
             purchase, 0, self._offer, run=RUN, item=task, task=purchase, at_most=self._offer.at_most
         )
+
+    def _attempt(self, task: int) -> Attempt:
+        """Return another attempt under the same offer: what is bought, and not how it is paid."""
+        purchase = purchase_id(RUN, "task", task)
+        named = {"id": purchase, "purchase": purchase, "item": task, "task": purchase}
+        return self._first.model_copy(update=named)
 
     def _result(self, task: int) -> Result:
         return Result((Text.of(answer(task).encode()),), {"request": 1}, self._offer.price)
@@ -538,7 +563,9 @@ async def best_width(
     return max(rates, key=lambda width: rates[width])
 
 
-async def compare(rounds: int = ROUNDS, scale: float = 1.0) -> dict[str, Any]:
+async def compare(
+    rounds: int = ROUNDS, scale: float = 1.0, *, budget: bool = False
+) -> dict[str, Any]:
     """Return the rates of every round, and the median of their ratios."""
     few, many = round(X402_TASKS * scale), round(CHANNEL_TASKS * scale)
     with chain() as place, tempfile.TemporaryDirectory() as folder:
@@ -551,12 +578,11 @@ async def compare(rounds: int = ROUNDS, scale: float = 1.0) -> dict[str, Any]:
             channel_url = await stack.enter_async_context(
                 beside("channel_shop", place, home=f"{folder}/provider")
             )
-            connector = aiohttp.TCPConnector(limit=0)
-            session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+            session = await stack.enter_async_context(many_at_once())
             journal = await Journal.open(Path(folder) / "payer", payer)
             stack.push_async_callback(journal.close)
             stock = StockPayer(place, stock_url, session)
-            ours = ChannelPayer(place, channel_url, session, journal)
+            ours = ChannelPayer(place, channel_url, session, journal, budget=budget)
             stack.push_async_callback(ours.chain.close)
             await ours.fund(many * (rounds + len(CHANNEL_WIDTHS) + 1))
             found = await _rounds(stock, ours, rounds, few, many)
@@ -610,13 +636,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Paid tasks over HTTP, beside stock x402 exact.")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--scale", type=float, default=1.0, help="how many tasks, in proportion")
+    parser.add_argument("--budget", action="store_true", help="count every task in the budget, too")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--role", choices=sorted(ROLES), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.role:
         asyncio.run(play(chosen.role))
         return
-    found = asyncio.run(compare(chosen.rounds, chosen.scale))
+    found = asyncio.run(compare(chosen.rounds, chosen.scale, budget=chosen.budget))
     if chosen.json:
         print(json.dumps({"paid_tasks_vs_x402": found}))
         return
