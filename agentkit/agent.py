@@ -59,6 +59,7 @@ from agentkit.payments.networks import real_network
 from agentkit.payments.prepaid import PrepaidRail
 from agentkit.payments.receipts import Bundle, bundle_of, verify, verify_on_chain
 from agentkit.payments.sender import Sender
+from agentkit.payments.x402.rail import X402Rail
 from agentkit.planner.planner import Market, Wish, check_fresh, make_plan
 from agentkit.planner.policy import Choose
 from agentkit.providers import registry
@@ -447,6 +448,7 @@ class Agent:
         rails: list[Rail] = [
             ChannelRail(*parts, exposure=exposure),
             PrepaidRail(*parts, exposure=exposure),
+            X402Rail(self._journal, self._chain, self._signer, self.network),
             ElsewhereRail(),
         ]
         if self.network.escrow:

@@ -408,6 +408,28 @@ class Extra(Event):
     json_text: str
 
 
+class AuthorizationSigned(Event):
+    """An attempt's payment exists; from here on its payee may draw it, until `valid_before`.
+
+    An EIP-3009 authorization of this wallet over `amount`; `nonce` and `signature` in hex.
+    """
+
+    attempt: str
+    provider: str
+    payee: str
+    amount: Money
+    valid_before: int
+    nonce: str
+    signature: str
+
+
+class AuthorizationEnded(Event):
+    """The chain says what became of an authorization: its payee drew it, or never can."""
+
+    attempt: str
+    outcome: Literal["used", "expired"]
+
+
 # -- the stream of a provider node ---------------------------------------------------------------
 
 
@@ -499,6 +521,35 @@ class ChannelSettled(Event):
     claimed: Money
 
 
+class PaymentTaken(Event):
+    """A payment over x402 came with a request, and is about to be settled.
+
+    `payment` is payer and nonce of its authorization, `identifier` the payer's own name for it,
+    `request` the digest of what it pays for, `settlement` this server's key at the facilitator.
+    """
+
+    payment: str
+    identifier: str
+    request: str
+    settlement: str
+
+
+class PaymentSettled(Event):
+    """The chain shows that a payment arrived, in `transaction`."""
+
+    payment: str
+    transaction: str
+
+
+class PaymentAnswered(Event):
+    """What was paid for was answered; `digest` names the body, which is kept beside the journal."""
+
+    payment: str
+    status: int
+    media_type: str
+    digest: str
+
+
 EVENTS: dict[str, type[Event]] = {
     event.__name__: event
     for event in (
@@ -539,6 +590,8 @@ EVENTS: dict[str, type[Event]] = {
         NoteAdded,
         CancelAsked,
         Extra,
+        AuthorizationSigned,
+        AuthorizationEnded,
         JobTaken,
         JobStarted,
         JobEnded,
@@ -549,5 +602,8 @@ EVENTS: dict[str, type[Event]] = {
         EscrowSubmitted,
         EscrowSettled,
         ChannelSettled,
+        PaymentTaken,
+        PaymentSettled,
+        PaymentAnswered,
     )
 }

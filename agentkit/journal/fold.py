@@ -422,6 +422,38 @@ def _(event: e.CreditFunded, stream: str, at: float, rows: Records) -> None:
     rows.put(r.Credited(transaction=event.transaction))
 
 
+@_folds(e.AuthorizationSigned)
+def _(event: e.AuthorizationSigned, stream: str, at: float, rows: Records) -> None:
+    rows.put(r.Authorization(**event.model_dump()))
+    rows.put(r.Outstanding(attempt=event.attempt))
+    _total(rows, "signed", event.amount)
+
+
+@_folds(e.AuthorizationEnded)
+def _(event: e.AuthorizationEnded, stream: str, at: float, rows: Records) -> None:
+    known = _must(rows, r.Authorization, event.attempt)
+    rows.put(known.model_copy(update={"outcome": event.outcome}))
+    rows.drop(r.Outstanding, event.attempt)
+    _total(rows, "signed", known.amount, back=True)
+    if event.outcome == "expired":
+        _give_back(rows, known)
+
+
+def _give_back(rows: Records, expired: r.Authorization) -> None:
+    """Take back that an attempt was spent: its payee never drew it, and never can.
+
+    The day on which it was spent still counts it, and so does its run.
+    """
+    reservation = rows.get(r.Reservation, expired.attempt)
+    if reservation is None or not reservation.spent:
+        return
+    rows.put(reservation.model_copy(update={"spent": reservation.spent.asset.zero()}))
+    account = _account(rows, reservation.rail, reservation.account, reservation.spent)
+    rows.put(account.model_copy(update={"spent": account.spent - reservation.spent}))
+    for scope in ("ever", f"provider:{expired.provider}"):
+        _total(rows, scope, reservation.spent, back=True)
+
+
 # -- the agent -----------------------------------------------------------------------------------
 
 
@@ -531,6 +563,25 @@ def _earned(rows: Records, attempt: str) -> r.EarnedEscrow:
 def _(event: e.ChannelSettled, stream: str, at: float, rows: Records) -> None:
     booked = _must(rows, r.BookedChannel, event.channel)
     rows.put(booked.model_copy(update={"settled": True}))
+
+
+@_folds(e.PaymentTaken)
+def _(event: e.PaymentTaken, stream: str, at: float, rows: Records) -> None:
+    rows.put(r.PaidRequest(**event.model_dump()))
+    if event.identifier:
+        rows.put(r.PaymentName(identifier=event.identifier, payment=event.payment))
+
+
+@_folds(e.PaymentSettled)
+def _(event: e.PaymentSettled, stream: str, at: float, rows: Records) -> None:
+    known = _must(rows, r.PaidRequest, event.payment)
+    rows.put(known.model_copy(update={"transaction": event.transaction}))
+
+
+@_folds(e.PaymentAnswered)
+def _(event: e.PaymentAnswered, stream: str, at: float, rows: Records) -> None:
+    known = _must(rows, r.PaidRequest, event.payment)
+    rows.put(known.model_copy(update=event.model_dump(exclude={"payment"})))
 
 
 def _must(rows: Records, record: type[R], key: str) -> R:

@@ -89,9 +89,10 @@ class Reservation(Record):
 
 
 class Total(Record):
-    """What was spent in a scope: `ever`, `day:2026-01-31`, `provider:native`, `held`, `gas`.
+    """What was spent in a scope: `ever`, `day:2026-01-31`, `provider:native`, `gas`.
 
-    `open:native`: what is reserved with a provider.
+    Or may be yet: `held` for runs, `open:native` reserved with a provider, `signed` away and not
+    drawn.
     """
 
     scope: str
@@ -322,6 +323,33 @@ class NoteCount(Record):
         return self.topic
 
 
+class Authorization(Record):
+    """An attempt's payment over x402; without an outcome its payee may still draw it."""
+
+    attempt: str
+    provider: str
+    payee: str
+    amount: Money
+    valid_before: int
+    nonce: str
+    signature: str
+    outcome: Literal["", "used", "expired"] = ""
+
+    @property
+    def key(self) -> str:
+        return self.attempt
+
+
+class Outstanding(Record):
+    """An attempt whose authorization has no outcome yet."""
+
+    attempt: str
+
+    @property
+    def key(self) -> str:
+        return self.attempt
+
+
 class Job(Record):
     """An attempt as the provider node sees it."""
 
@@ -372,6 +400,34 @@ class BookedChannel(Record):
         return self.channel
 
 
+class PaidRequest(Record):
+    """A request that came with a payment over x402: how far it is, and what was answered."""
+
+    payment: str
+    identifier: str
+    request: str
+    settlement: str
+    transaction: str = ""
+    status: int = 0
+    media_type: str = ""
+    digest: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.payment
+
+
+class PaymentName(Record):
+    """Which payment a payer's own name stands for."""
+
+    identifier: str
+    payment: str
+
+    @property
+    def key(self) -> str:
+        return self.identifier
+
+
 RECORDS: dict[str, type[Record]] = {
     record.__name__: record
     for record in (
@@ -393,5 +449,9 @@ RECORDS: dict[str, type[Record]] = {
         NoteCount,
         Job,
         BookedChannel,
+        Authorization,
+        Outstanding,
+        PaidRequest,
+        PaymentName,
     )
 }

@@ -26,6 +26,7 @@ from agentkit.keys.messages import (
     Quote,
     Release,
     Transaction,
+    Transfer,
     Voucher,
 )
 from agentkit.keys.signer import Signer
@@ -108,6 +109,9 @@ class ProcessSigner:
 
     def sign_authorization(self, domain: Domain, authorization: Authorization) -> bytes:
         return self._typed("sign_authorization", domain, authorization)
+
+    def sign_transfer(self, domain: Domain, transfer: Transfer) -> bytes:
+        return self._typed("sign_transfer", domain, transfer)
 
     def sign_delivery(self, domain: Domain, delivery: Delivery) -> bytes:
         return self._typed("sign_delivery", domain, delivery)

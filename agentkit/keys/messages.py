@@ -230,6 +230,36 @@ class Delivery:
         return keccak(self.TYPE + self.attempt + self.result + word(self.price) + self.usage)
 
 
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """EIP-3009 TransferWithAuthorization: anybody may move `units` from payer to payee, once.
+
+    Between `valid_after` and `valid_before`, in unix seconds by the chain's clock.
+    """
+
+    TYPE: ClassVar[bytes] = keccak(
+        b"TransferWithAuthorization(address from,address to,uint256 value,"
+        b"uint256 validAfter,uint256 validBefore,bytes32 nonce)"
+    )
+    payer: str
+    payee: str
+    units: int
+    valid_before: int
+    nonce: bytes
+    valid_after: int = 0
+
+    def struct_hash(self) -> bytes:
+        return keccak(
+            self.TYPE
+            + address_word(self.payer)
+            + address_word(self.payee)
+            + word(self.units)
+            + word(self.valid_after)
+            + word(self.valid_before)
+            + self.nonce
+        )
+
+
 # -- chain transactions --------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from agentkit.keys.messages import (
     Quote,
     Release,
     Transaction,
+    Transfer,
     Voucher,
     address_of,
     keccak,
@@ -47,6 +48,8 @@ class Signer(Protocol):
     def sign_authorization(self, domain: Domain, authorization: Authorization) -> bytes: ...
 
     def sign_delivery(self, domain: Domain, delivery: Delivery) -> bytes: ...
+
+    def sign_transfer(self, domain: Domain, transfer: Transfer) -> bytes: ...
 
     def sign_tx(self, transaction: Transaction) -> tuple[str, bytes]:
         """Return (hash as 0x hex, raw bytes) of the signed transaction."""
@@ -98,6 +101,9 @@ class KeySigner:
 
     def sign_delivery(self, domain: Domain, delivery: Delivery) -> bytes:
         return self._sign(typed_digest(domain, delivery))
+
+    def sign_transfer(self, domain: Domain, transfer: Transfer) -> bytes:
+        return self._sign(typed_digest(domain, transfer))
 
     def sign_tx(self, transaction: Transaction) -> tuple[str, bytes]:
         raw = transaction.signed(self._sign(keccak(transaction.unsigned())))

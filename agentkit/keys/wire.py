@@ -14,6 +14,7 @@ from agentkit.keys.messages import (
     Quote,
     Release,
     Transaction,
+    Transfer,
     Voucher,
 )
 
@@ -26,6 +27,7 @@ TYPED: Mapping[str, type[Any]] = {
     "sign_quote": Quote,
     "sign_accept": Accept,
     "sign_authorization": Authorization,
+    "sign_transfer": Transfer,
     "sign_delivery": Delivery,
 }
 """The operations on a typed message in a domain; there is none that signs any hash."""

@@ -105,6 +105,9 @@ class ChainClient(Protocol):
     async def head(self) -> int:
         """Return the number of the newest block."""
 
+    async def time(self, block: int) -> int:
+        """Return when a block was made, in unix seconds by the chain's own clock."""
+
     async def balance(self, address: str) -> int:
         """Return the balance of the chain's coin in wei."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from agentkit.artifacts import Artifact
 from agentkit.market.attempt import Attempt, Evidence, JobStatus, Message, Payment, Result
@@ -127,7 +127,9 @@ class Provider(Protocol):
     async def find(self, attempt: Attempt) -> JobStatus | None:
         """Return what became of an attempt, None when it never arrived.
 
-        Raises ProtocolBroken when this provider cannot find (`Offer.finds` is false).
+        Where the payment goes with the request, None also means that handing the same attempt
+        over again is how to find it.  Raises ProtocolBroken when this provider cannot find
+        (`Offer.finds` is false).
         """
 
     async def status(self, attempt: Attempt) -> JobStatus:
@@ -206,6 +208,18 @@ class Rail(Protocol):
 
     async def finish(self, answer: Message) -> None:
         """Take a provider's answer to a message of this rail."""
+
+
+Fate = Literal["paid", "unpaid", "open"]
+"""What became of a payment that left: it arrived, it never can, or it still may."""
+
+
+@runtime_checkable
+class AskableRail(Protocol):
+    """A rail that can be asked later what became of an attempt's payment."""
+
+    async def lookup(self, attempt: Attempt) -> Fate:
+        """Return what the chain says; raises StoreUnavailable and ProtocolBroken."""
 
 
 class Verdict(Value):

@@ -41,6 +41,9 @@ class Web3Chain:
     async def head(self) -> int:
         return int(await self._ask(lambda w3: w3.eth.block_number))
 
+    async def time(self, block: int) -> int:
+        return await self._ask(lambda w3: w3.eth.get_block(block), _time)
+
     async def balance(self, address: str) -> int:
         whose: Any = checksummed(address)
         return int(await self._ask(lambda w3: w3.eth.get_balance(whose)))
@@ -131,9 +134,12 @@ class Web3Chain:
             return self._web3
 
     async def _check_contracts(self, web3: AsyncWeb3[Any]) -> None:
-        """See that token and contracts are what signatures will be made for; raises ConfigError."""
+        """See that token and contracts are what signatures will be made for; raises ConfigError.
+
+        Where a network has none of one of them, nothing is signed for it.
+        """
         known = self._network
-        domains = [("token", known.token, known.token_domain)]
+        domains = [("token", known.token, known.token_domain)] if known.token else []
         domains += [("channels", known.channels, known.channels_domain)] if known.channels else []
         domains += [("escrow", known.escrow, known.escrow_domain)] if known.escrow else []
 
@@ -146,13 +152,8 @@ class Web3Chain:
             for key, address, domain in domains:
                 if await ask(address, "DOMAIN_SEPARATOR()") != domain.separator:
                     raise _not_there(key, address, domain, known)
-            decimals = abi.numbers(await ask(known.token, "decimals()"))
-            if decimals != [known.currency.decimals]:
-                raise ConfigError(
-                    f"the token {known.token} has {decimals} decimals,"
-                    f" and {known.currency.symbol} has {known.currency.decimals}",
-                    hint="check `network` and chain.rpc in agentkit.toml",
-                )
+            if known.token:
+                _check_decimals(known, abi.numbers(await ask(known.token, "decimals()")))
         except ConfigError:
             await web3.provider.disconnect()
             raise
@@ -169,6 +170,16 @@ class Web3Chain:
         web3 = await self._open()
         with _translating(self._network.rpc):
             return read(await question(web3))
+
+
+def _check_decimals(network: Network, decimals: list[int]) -> None:
+    currency = network.currency
+    if decimals != [currency.decimals]:
+        raise ConfigError(
+            f"the token {network.token} has {decimals} decimals,"
+            f" and {currency.symbol} has {currency.decimals}",
+            hint="check `network` and chain.rpc in agentkit.toml",
+        )
 
 
 def _not_there(key: str, address: str, domain: Domain, network: Network) -> ConfigError:
@@ -214,6 +225,10 @@ def _host(rpc: str) -> str:
     """Return an address without its path and query, in which people keep their keys."""
     parts = urlsplit(rpc)
     return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+
+
+def _time(block: Any) -> int:
+    return int(block["timestamp"])
 
 
 def _base_fee(block: Any) -> int:

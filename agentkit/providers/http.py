@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
+from multidict import CIMultiDictProxy
 from tenacity import (
     AsyncRetrying,
     retry_if_exception_type,
@@ -27,12 +28,15 @@ CONNECT_SECONDS = 5.0
 MOST_BYTES = 64 * 1024 * 1024
 """The largest answer that is read."""
 
+MOST_FIELD = 24 * 1024
+"""The largest header that is read: some carry documents."""
+
 READ_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A complete HTTP answer; header names in lower case."""
+    """A complete HTTP answer; header names in lower case, repeated ones joined by commas."""
 
     status: int
     headers: Mapping[str, str]
@@ -86,8 +90,7 @@ class Http:
                 method, self.url + path, json=json, data=data, headers=headers, timeout=timeout
             ) as answer:
                 body = await self._body(answer)
-                lower = {name.lower(): value for name, value in answer.headers.items()}
-                return Answer(answer.status, lower, body)
+                return Answer(answer.status, _joined(answer.headers), body)
         except (aiohttp.ClientError, TimeoutError, OSError) as wrong:
             lost = self._lost(wrong)
         raise lost  # out here, because aiohttp's error holds the request's headers, keys included
@@ -125,7 +128,9 @@ class Http:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=64, force_close=not self._reuse)
-            self._session = aiohttp.ClientSession(headers=self._headers, connector=connector)
+            self._session = aiohttp.ClientSession(
+                headers=self._headers, connector=connector, max_field_size=MOST_FIELD
+            )
         return self._session
 
     async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
@@ -138,3 +143,8 @@ class Http:
                 )
             parts.append(part)
         return b"".join(parts)
+
+
+def _joined(headers: CIMultiDictProxy[str]) -> dict[str, str]:
+    """Return headers by name, all values of a repeated one in it (RFC 9110, 5.3)."""
+    return {name.lower(): ", ".join(headers.getall(name)) for name in headers}

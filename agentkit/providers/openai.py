@@ -35,6 +35,7 @@ from agentkit.providers.http import Answer, Http
 USER_AGENT = "agentkit/0.1"
 OFFERS_LAST = 300.0
 MODELS_LAST = 15.0
+ANSWER_SECONDS = 600.0
 SECONDS_PER_TOKEN = 0.02
 """A guess of how fast endpoints write, until runs measure it."""
 
@@ -73,6 +74,15 @@ class Account:
     label: str = ""
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What an endpoint asks for; `finds` as in `market.offer.Offer`."""
+
+    rates: dict[str, Rate]
+    payee: str
+    finds: bool = False
+
+
 class OpenAI:
     """A provider behind an OpenAI-compatible endpoint; `url` ends in `/v1`."""
 
@@ -106,8 +116,9 @@ class OpenAI:
         model = self._model(spec)
         if model not in await self._models():
             raise Refused(f"it does not serve {model!r} now", provider=self.name)
+        terms = await self._terms(model)
         try:
-            price, at_most = priced(self._network.currency, self._rates(), spec.load)
+            price, at_most = priced(self._network.currency, terms.rates, spec.load)
         except BadAmount as unpriced:
             raise Refused(
                 str(unpriced),
@@ -127,8 +138,9 @@ class OpenAI:
                 expires=time.time() + OFFERS_LAST,
                 rail=self._profile.rail,
                 pays=self._profile.pays,
-                payee=self._account.payee,
-                rates=self._rates(),
+                payee=terms.payee,
+                rates=terms.rates,
+                finds=terms.finds,
             )
         ]
 
@@ -136,8 +148,7 @@ class OpenAI:
         self, task: Task, offer: Offer, attempt: Attempt, payment: Payment
     ) -> JobStatus:
         path, body = self._request(task, offer.model)
-        answer = await self._http.send("POST", path, json=body, seconds=600.0)
-        self._check_status(answer)
+        answer = await self._ask(path, body, attempt, payment)
         self._answers[attempt.id] = self._result(task, offer, answer)
         return JobStatus(state="done")
 
@@ -166,6 +177,20 @@ class OpenAI:
 
     async def close(self) -> None:
         await self._http.close()
+
+    # -- what a dialect may do otherwise ----------------------------------------------------------
+
+    async def _terms(self, model: str) -> Terms:
+        """Return at which rates the endpoint answers, and whom that pays."""
+        return Terms(self._rates(), self._account.payee)
+
+    async def _ask(
+        self, path: str, body: dict[str, Any], attempt: Attempt, payment: Payment
+    ) -> Answer:
+        """Make the request that is paid for, and return its good answer."""
+        answer = await self._http.send("POST", path, json=body, seconds=ANSWER_SECONDS)
+        self._check_status(answer)
+        return answer
 
     # -- inside ----------------------------------------------------------------------------------
 

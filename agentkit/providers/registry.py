@@ -15,6 +15,7 @@ from agentkit.market.chain import Network
 from agentkit.market.seams import Provider
 from agentkit.providers.native import Native
 from agentkit.providers.openai import GAIA, HYPERBOLIC, Account, OpenAI, Profile, check_prices
+from agentkit.providers.x402 import X402Endpoint
 
 GROUP = "agentkit.providers"
 
@@ -36,6 +37,12 @@ def hyperbolic(name: str, settings: ProviderSettings, network: Network) -> Provi
     return _openai(name, settings, network, HYPERBOLIC)
 
 
+def x402(name: str, settings: ProviderSettings, network: Network) -> Provider:
+    """Return the adapter of an OpenAI-compatible endpoint that is paid by x402."""
+    account = _account(name, settings)
+    return X402Endpoint(name, _addresses(name, settings)[0], network, account)
+
+
 def provider(name: str, settings: ProviderSettings, network: Network) -> Provider:
     """Return the provider called `name`; raises ConfigError when no adapter is called so."""
     wanted = settings.adapter or name
@@ -50,6 +57,11 @@ def provider(name: str, settings: ProviderSettings, network: Network) -> Provide
 
 
 def _openai(name: str, settings: ProviderSettings, network: Network, profile: Profile) -> Provider:
+    account = _account(name, settings)
+    return OpenAI(name, _addresses(name, settings)[0], network, profile, account)
+
+
+def _account(name: str, settings: ProviderSettings) -> Account:
     account = Account(
         prices=settings.price,
         models=settings.models,
@@ -58,7 +70,7 @@ def _openai(name: str, settings: ProviderSettings, network: Network, profile: Pr
         label=settings.label,
     )
     check_prices(name, account)
-    return OpenAI(name, _addresses(name, settings)[0], network, profile, account)
+    return account
 
 
 def _addresses(name: str, settings: ProviderSettings) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ from agentkit.journal.runstate import Purchase, RunState
 from agentkit.market.attempt import Attempt, Evidence, JobStatus, Message, Payment, Result
 from agentkit.market.offer import Offer, charge
 from agentkit.market.receipt import Receipt
-from agentkit.market.seams import Event, Provider, Rail, Transaction
+from agentkit.market.seams import AskableRail, Event, Fate, Provider, Rail, Transaction
 from agentkit.market.task import Task, TaskSpec
 from agentkit.money import Money
 from agentkit.runtime import verify
@@ -408,10 +408,55 @@ class Attempts:
                 raise self.pause(why, uncertain=True) from wrong
             await self._close(attempt, "unpaid", str(wrong))
             return None
+        if status is None and offer.pays == "with_request":
+            return await self._handed_over_again(want, offer, attempt)
         if status is None or status.state in ("failed", "cancelled"):
             await self._close(attempt, "unpaid", _story(status))
             return None
         return await self._take(want, offer, attempt)
+
+    async def _handed_over_again(
+        self, want: Want, offer: Offer, attempt: Attempt
+    ) -> Delivery | None:
+        """Hand an attempt over with the payment that is its own; None once it is closed.
+
+        Whatever was done with it before, it is the same job and the same payment.
+        """
+        rail = self._means.rails[attempt.rail]
+        try:
+            payment = await self._means.journal.commit(lambda tx: rail.reserve(tx, attempt))
+            await self._submit_again(want, offer, attempt, payment)
+        except (ProviderError, PaymentError) as wrong:
+            why = f"{offer.label} does not say what became of it: {wrong}"
+            match await self._fate(rail, attempt):
+                case "unpaid":
+                    await self._close(attempt, "unpaid", why)
+                case "paid" if not getattr(wrong, "retryable", False):
+                    await self.close_lost(attempt, offer, why)
+                case _:
+                    raise self.pause(why, uncertain=True) from wrong
+            return None
+        return await self._take(want, offer, attempt)
+
+    async def _submit_again(
+        self, want: Want, offer: Offer, attempt: Attempt, payment: Payment
+    ) -> None:
+        """Hand an attempt over, for as long as patience lasts."""
+        limit = want.node.limits.submit
+        async for one in again_for(FIND_PATIENCE, _may_pass, self.sleep):
+            with one, _only_its_errors(offer):
+                async with within(limit, lambda s: SubmitTimedOut(s, provider=offer.label)):
+                    provider = self._provider(attempt.provider)
+                    await self.or_stop(provider.submit(want.task, offer, attempt, payment))
+
+    async def _fate(self, rail: Rail, attempt: Attempt) -> Fate:
+        """Return what became of an attempt's payment, as far as its rail can say."""
+        if not isinstance(rail, AskableRail):
+            return "open"
+        try:
+            return await rail.lookup(attempt)
+        except (StateError, ProviderError):
+            return "open"
 
     async def _take(self, want: Want, offer: Offer, attempt: Attempt) -> Delivery | None:
         """Wait for the result of an attempt that is there; None once it is closed without one."""
@@ -430,11 +475,7 @@ class Attempts:
 
     async def _find(self, attempt: Attempt, offer: Offer) -> JobStatus | None:
         """Ask what became of an attempt, for as long as patience lasts."""
-
-        def worth(wrong: BaseException) -> bool:
-            return isinstance(wrong, ProviderError) and wrong.retryable
-
-        async for one in again_for(FIND_PATIENCE, worth, self.sleep):
+        async for one in again_for(FIND_PATIENCE, _may_pass, self.sleep):
             with one, _only_its_errors(offer):
                 async with within(CALL_SECONDS, lambda _: _no_answer(offer)):
                     return await self.or_stop(self._provider(attempt.provider).find(attempt))
@@ -635,6 +676,10 @@ def _only_its_errors(offer: Offer) -> Iterator[None]:
     except Exception as odd:
         why = f"its answer made no sense ({type(odd).__name__}: {odd})"
         raise ProtocolBroken(why, provider=offer.label, unknown=True) from odd
+
+
+def _may_pass(wrong: BaseException) -> bool:
+    return isinstance(wrong, ProviderError) and wrong.retryable
 
 
 def _no_answer(offer: Offer) -> Unavailable:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import WeakValueDictionary
 
 from agentkit.errors import InsufficientFunds, ProtocolBroken, Refused
 from agentkit.journal import events as e
@@ -14,7 +17,7 @@ from agentkit.keys.signer import Signer
 from agentkit.market import tree
 from agentkit.market.chain import ChainClient, Network
 from agentkit.market.seams import Transaction
-from agentkit.money import Money
+from agentkit.money import Asset, Money
 from agentkit.payments import abi
 from agentkit.payments.channels.terms import (
     CLOSE_DELAY,
@@ -28,6 +31,50 @@ from agentkit.payments.sender import Sender
 CLAIM = f"claim({CONFIG},(uint128,uint64,bytes32),uint8,bytes32,bytes32)"
 CLAIM_AND_CLOSE = f"claimAndClose({CONFIG},(uint128,uint64,bytes32),uint8,bytes32,bytes32)"
 RELEASE = f"closeWithRelease({CONFIG},uint128,uint8,bytes32,bytes32)"
+
+
+@dataclass(frozen=True, slots=True)
+class _Promise:
+    """A voucher as it came, with the channel it is for; unsigned, it promises nothing."""
+
+    terms: Terms
+    voucher: Voucher
+    signature: str
+
+    @classmethod
+    def of(cls, terms: Terms, voucher: Voucher, signature: str) -> _Promise:
+        nothing = Voucher(voucher.channel, 0, voucher.tasks)
+        return cls(terms, voucher if signature else nothing, signature)
+
+    @property
+    def channel(self) -> str:
+        return self.voucher.channel.hex()
+
+    @property
+    def cumulative(self) -> int:
+        return self.voucher.cumulative
+
+    def taken(self, deposited: int, currency: Asset) -> e.VoucherTaken:
+        return e.VoucherTaken(
+            channel=self.channel,
+            payer=self.terms.payer,
+            token=self.terms.token,
+            close_delay=self.terms.close_delay,
+            salt=self.terms.salt,
+            deposited=Money(deposited, currency),
+            cumulative=Money(self.cumulative, currency),
+            tasks=self.voucher.tasks,
+            root=self.voucher.receipts_root.hex(),
+            signature=self.signature,
+        )
+
+
+@dataclass(slots=True)
+class _Gathering:
+    """The best of the vouchers that wait for their turn on one channel."""
+
+    best: _Promise
+    taking: asyncio.Task[r.BookedChannel | None]
 
 
 class VoucherBook:
@@ -48,6 +95,8 @@ class VoucherBook:
         self._network, self._window = network, window
         self._domain = network.channels_domain
         self._sender = Sender(journal, chain, signer, network)
+        self._gathering: dict[str, _Gathering] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def admit(self, body: dict[str, Any], at_most: Money) -> str:
         """Check that a task of `at_most` would be paid, and return its channel's id.
@@ -70,35 +119,16 @@ class VoucherBook:
         return channel
 
     async def take(self, body: dict[str, Any]) -> r.BookedChannel:
-        """Store a voucher if it is better than what we have; raises Refused for a bad one."""
-        terms, voucher = self._read(body)
-        channel = voucher.channel.hex()
-        signature = str(body["voucher"])
-        booked = await self._booked_or_none(channel)
-        if booked and booked.settled:
-            raise Refused(f"channel {channel[:12]} is closed")
-        if booked is None:
-            deposited, _ = await deposit_of(self._chain, self._network, channel)
-            if not deposited:
-                raise Refused("the channel holds nothing")
-            booked = r.BookedChannel(channel=channel, payer=terms.payer, deposited=deposited)
-        elif voucher.cumulative <= booked.cumulative:
+        """Store a voucher if it is better than what we have; raises Refused for a bad one.
+
+        Of vouchers that wait while another one is written only the best is looked at: it covers
+        the rest, unless it turns out to be no good.
+        """
+        promise = _Promise.of(*self._read(body), str(body["voucher"]))
+        booked = await asyncio.shield(self._gathered(promise))
+        if booked and booked.cumulative >= promise.cumulative:
             return booked
-        if signature:
-            self._check(terms, voucher, signature, booked.deposited)
-        taken = e.VoucherTaken(
-            channel=channel,
-            payer=terms.payer,
-            token=terms.token,
-            close_delay=terms.close_delay,
-            salt=terms.salt,
-            deposited=Money(booked.deposited, self._network.currency),
-            cumulative=Money(voucher.cumulative if signature else 0, self._network.currency),
-            tasks=voucher.tasks,
-            root=voucher.receipts_root.hex(),
-            signature=signature,
-        )
-        return await self._journal.commit(lambda tx: _book(tx, taken))
+        return await self._take(promise)
 
     async def books(self) -> list[r.BookedChannel]:
         """Return every channel this node was ever paid on."""
@@ -193,7 +223,7 @@ class VoucherBook:
             )
             channel = terms.id(self._network)
             counts = int(body["cumulative"]), int(body["tasks"])
-            root = bytes.fromhex(str(body["root"])) or tree.EMPTY
+            root = bytes.fromhex(str(body.get("root", ""))) or tree.EMPTY
             voucher = Voucher(bytes.fromhex(channel), *counts, root)
         except (KeyError, TypeError, ValueError, OverflowError) as wrong:
             raise Refused(f"this is no channel payment: {wrong!r}") from wrong
@@ -204,15 +234,68 @@ class VoucherBook:
             raise Refused("the channel's terms are not acceptable")
         return terms, voucher
 
-    def _check(self, terms: Terms, voucher: Voucher, signature: str, deposited: int) -> None:
+    def _gathered(self, promise: _Promise) -> asyncio.Task[r.BookedChannel | None]:
+        """Return the taking of the best voucher of those that gather on a channel now."""
+        channel = promise.channel
+        gathering = self._gathering.get(channel)
+        if gathering is None:
+            taking = asyncio.create_task(self._take_best(channel))
+            gathering = self._gathering[channel] = _Gathering(promise, taking)
+        elif promise.cumulative > gathering.best.cumulative:
+            gathering.best = promise
+        return gathering.taking
+
+    async def _take_best(self, channel: str) -> r.BookedChannel | None:
+        async with self._locks.setdefault(channel, asyncio.Lock()):
+            best = self._gathering.pop(channel).best
+            try:
+                return await self._take(best)
+            except Refused:
+                return None  # each of those that gathered hears why by itself
+
+    async def _take(self, promise: _Promise) -> r.BookedChannel:
+        """Check one voucher and write it, in one commit where its channel is known."""
+        if promise.signature:
+            self._check(promise)
+        booked = await self._journal.commit(lambda tx: self._store(tx, promise))
+        if booked is None:
+            deposited, _ = await deposit_of(self._chain, self._network, promise.channel)
+            if not deposited:
+                raise Refused("the channel holds nothing")
+            booked = await self._journal.commit(lambda tx: self._store(tx, promise, deposited))
+        if booked is None:
+            raise ProtocolBroken("the voucher was not written")
+        return booked
+
+    def _store(
+        self, tx: Transaction, promise: _Promise, deposited: int | None = None
+    ) -> r.BookedChannel | None:
+        """Write a voucher that was checked unless a better one is written; None: never heard of.
+
+        `deposited` is what a channel that was never heard of holds.  Raises Refused.
+        """
+        known = tx.get(r.BookedChannel, promise.channel)
+        if known:
+            if known.settled:
+                raise Refused(f"channel {known.channel[:12]} is closed")
+            if promise.cumulative <= known.cumulative:
+                return known
+            deposited = known.deposited
+        if deposited is None:
+            return None
+        if promise.cumulative > deposited:
+            raise Refused("the voucher is above the channel's deposit")
+        tx.append(e.NODE, promise.taken(deposited, self._network.currency))
+        return tx.get(r.BookedChannel, promise.channel)
+
+    def _check(self, promise: _Promise) -> None:
+        voucher = promise.voucher
         try:
-            signer = recover(typed_digest(self._domain, voucher), bytes.fromhex(signature))
+            signer = recover(typed_digest(self._domain, voucher), bytes.fromhex(promise.signature))
         except (ValueError, OverflowError) as wrong:
             raise Refused("the voucher cannot be read") from wrong
-        if signer.lower() != terms.payer.lower():
+        if signer.lower() != promise.terms.payer.lower():
             raise Refused("the voucher is not signed by the channel's payer")
-        if voucher.cumulative > deposited:
-            raise Refused("the voucher is above the channel's deposit")
 
     def _check_payer(self, terms: Terms, voucher: Voucher, body: dict[str, Any]) -> None:
         """Let nobody but its payer ask for a channel's voucher or its end.

@@ -398,7 +398,7 @@ class ChannelRail:
         try:
             cumulative, tasks = int(body["cumulative"]), int(body["tasks"])
             delivered, attempts = max(0, int(body["delivered"])), map(str, body["attempts"])
-            root = bytes.fromhex(str(body["root"])) or tree.EMPTY
+            root = bytes.fromhex(str(body.get("root", ""))) or tree.EMPTY
             voucher = Voucher(bytes.fromhex(str(body["channel"])), cumulative, tasks, root)
             signature = bytes.fromhex(str(body["voucher"]))
         except (KeyError, TypeError, ValueError) as wrong:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from agentkit.journal import records as r
 from agentkit.keys.messages import address_word, keccak, word
@@ -40,8 +41,13 @@ class Terms:
 
     def id(self, network: Network) -> str:
         """Return the channel's id on a network, as 64 hex digits."""
-        here = word(network.chain_id) + address_word(network.channels)
-        return keccak(here + b"".join(self.words())).hex()
+        return _id(self, network.chain_id, network.channels)
+
+
+@lru_cache(maxsize=1024)
+def _id(terms: Terms, chain_id: int, channels: str) -> str:
+    """Return a channel's id; every voucher on it comes with its terms."""
+    return keccak(word(chain_id) + address_word(channels) + b"".join(terms.words())).hex()
 
 
 async def deposit_of(chain: ChainClient, network: Network, channel: str) -> tuple[int, int]:

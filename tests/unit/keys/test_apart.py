@@ -33,6 +33,7 @@ from agentkit.keys.messages import (
     Quote,
     Release,
     Transaction,
+    Transfer,
     Voucher,
 )
 from agentkit.keys.signer import KeySigner
@@ -47,6 +48,7 @@ MESSAGES: dict[str, Any] = {
     "sign_quote": Quote(A, B, A, B, 5, 6, 7, 8, 9, 10, W, W),
     "sign_accept": Accept(W, 5, W),
     "sign_authorization": Authorization(A, B, 5, 2**40, W),
+    "sign_transfer": Transfer(A, B, 5, 2**40, W),
     "sign_delivery": Delivery(W, W, 5, W),
 }
 CALL = Transaction(8453, 3, A, b"\x01\x02", 21_000, 10**9, 10**8, 5)

@@ -1,0 +1,41 @@
+"""A payer over x402 to be killed: begins a run that buys one answer, or goes on with it.
+
+python buyer.py FOLDER SHOP RPC TOKEN HOLD    reads its key as hex from standard input; with HOLD
+it prints `signed` once its payment is in the journal and waits there; prints `done` at the end.
+"""
+
+import asyncio
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from paying import network_at, payer_of
+
+from agentkit.journal import records as r
+from agentkit.money import Money
+from agentkit.runtime import run as runs
+
+
+async def held(at_most: Money) -> None:
+    """Wait for the end, between journal and request."""
+    print("signed", flush=True)
+    await asyncio.sleep(3600)
+
+
+async def main(folder: Path, shop: str, rpc: str, token: str, hold: bool, key: bytes) -> None:
+    async with payer_of(network_at(rpc, token), folder, shop, key) as wallet:
+        means = replace(wallet.means, before_pay=held) if hold else wallet.means
+        known = await wallet.journal.commit(lambda tx: tx.every(r.Run))
+        if known:
+            run = await runs.resume(means, known[0].run)
+        else:
+            run = await runs.start(means, await wallet.plan())
+        result = await run.result()
+        assert result.paid.units
+        print("done", flush=True)
+
+
+if __name__ == "__main__":
+    folder, shop, rpc, token, hold = sys.argv[1:]
+    key = bytes.fromhex(sys.stdin.readline())
+    asyncio.run(main(Path(folder), shop, rpc, token, hold == "hold", key))
