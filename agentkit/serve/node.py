@@ -15,6 +15,7 @@ from agentkit.market.chain import ChainClient, Network
 from agentkit.memory.local import LocalStore
 from agentkit.money import Money, Rate
 from agentkit.payments.channels.book import VoucherBook
+from agentkit.payments.x402.remote import Facilitator
 from agentkit.pool.pool import Pool
 from agentkit.providers import wire
 from agentkit.serve.jobs import Charged, Jobs
@@ -43,7 +44,8 @@ class NodeSettings:
     """How an operator sets a node up.
 
     `home` is the node's own, `percent` scales the price list, `window` is how much is delivered on
-    a channel before the next voucher is wanted.
+    a channel before the next voucher is wanted.  With the address of an x402 `facilitator`, whoever
+    has neither channel nor key can chat for `request_price` each.
     """
 
     name: str
@@ -56,6 +58,8 @@ class NodeSettings:
     offers_last: float = 600.0
     window: str = "0.05 USDC"
     api_keys: tuple[str, ...] = ()
+    facilitator: str = ""
+    request_price: str = "0.001 USDC"
     prices: dict[str, dict[str, str]] = field(default_factory=lambda: PRICES)
 
 
@@ -84,7 +88,8 @@ class Node:
             on_execute=self._started,
         )
         self.jobs = Jobs(journal, self.pool, self.book, self.store, signer=signer, network=network)
-        self._journal, self._chain = journal, chain
+        self.facilitator = Facilitator(settings.facilitator) if settings.facilitator else None
+        self.journal, self.chain = journal, chain
         self._rates = _rates(settings, network)
 
     @classmethod
@@ -101,8 +106,10 @@ class Node:
         """End all work and every child process."""
         await self.jobs.close()
         await self.pool.close()
-        await self._chain.close()
-        await self._journal.close()
+        if self.facilitator:
+            await self.facilitator.close()
+        await self.chain.close()
+        await self.journal.close()
 
     # -- the market ------------------------------------------------------------------------------
 
