@@ -855,7 +855,7 @@ class TestTime:
         await visitor.rail.reconcile()
         assert await visitor.spent() == PRICE, "it may still be drawn"
         world.later(3600)
-        await visitor.rail.reconcile()
+        assert await visitor.rail.balance() == {}
         await visitor.rail.reconcile()
         assert await visitor.spent() == 0
 
