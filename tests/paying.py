@@ -335,12 +335,19 @@ async def payer(
 
 @asynccontextmanager
 async def payer_of(
-    network: Network, folder: Path, url: str, key: bytes, *, limit: str = "", payee: str = ""
+    network: Network,
+    folder: Path,
+    url: str,
+    key: bytes,
+    *,
+    limit: str = "",
+    payee: str = "",
+    account: Account | None = None,
 ) -> AsyncIterator[Payer]:
     """The wallet of a key, with what it remembers in `folder`."""
     signer = KeySigner(key)
     prices = {"request": Rate.parse(limit)} if limit else {}
-    account = Account(prices=prices, models={MODEL: SERVED}, payee=payee)
+    account = account or Account(prices=prices, models={MODEL: SERVED}, payee=payee)
     provider = X402Endpoint("x402", url, network, account)
     journal = await Journal.open(folder / "payer" / signer.address, signer.address)
     chain = Web3Chain(network)

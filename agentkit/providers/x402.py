@@ -108,14 +108,14 @@ class X402Endpoint(OpenAI):
         self._check_paid(answer, attempt)
         return answer
 
-    def _result(self, task: Task, offer: Offer, answer: Answer) -> Result:
-        """Return the result, with the transaction that is said to have paid for it."""
-        result = super()._result(task, offer, answer)
+    def _billed(self, result: Result, answer: Answer, payment: Payment) -> Result:
+        """Return a result with the transaction that is said to have paid for it."""
         try:
             settled = header_of(Settled, answer.headers, RESPONSE.lower())
         except ProtocolBroken:
             settled = None
-        said = settled.transaction if settled and settled.success else ""
+        told = settled is not None and settled.tells_of(_proof(payment), self._network)
+        said = settled.transaction if settled and told else ""
         return replace(result, evidence=result.evidence.model_copy(update={"reference": said}))
 
     # -- inside ----------------------------------------------------------------------------------

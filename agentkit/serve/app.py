@@ -23,6 +23,8 @@ from agentkit.errors import AgentKitError, ProtocolBroken, RateLimited, StateErr
 from agentkit.journal import records as r
 from agentkit.market.attempt import Evidence, JobStatus, Message
 from agentkit.market.value import Value
+from agentkit.money import Money
+from agentkit.payments.x402.middleware import Paywall
 from agentkit.providers import wire
 from agentkit.serve import openai
 from agentkit.serve.node import NODE, Node
@@ -41,7 +43,7 @@ TOKEN: web.AppKey[str] = web.AppKey("token", str)
 
 def node_app(node: Node, *, token: str = "") -> web.Application:
     """Return the application of a node; `token` opens the operator's execution log."""
-    app = web.Application(client_max_size=MOST_BODY, middlewares=[answer_errors])
+    app = web.Application(client_max_size=MOST_BODY, middlewares=[*_paywall(node), answer_errors])
     app[NODE], app[TOKEN] = node, token
     app.add_routes(
         [
@@ -62,6 +64,23 @@ def node_app(node: Node, *, token: str = "") -> web.Application:
         ]
     )
     return app
+
+
+def _paywall(node: Node) -> list[Any]:
+    """Return what sells chats one by one, if the operator has set that up."""
+    if node.facilitator is None:
+        return []
+    price = Money.parse(node.settings.request_price).bind(node.network.currency)
+    paywall = Paywall(
+        node.journal,
+        node.chain,
+        node.network,
+        node.facilitator,
+        payee=node.signer.address,
+        prices={"POST /v1/chat/completions": price},
+        free=openai.is_free,
+    )
+    return [paywall.middleware]
 
 
 @web.middleware

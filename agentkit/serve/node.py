@@ -18,6 +18,7 @@ from agentkit.memory.local import LocalStore
 from agentkit.money import Money, Rate
 from agentkit.payments.channels.book import VoucherBook
 from agentkit.payments.escrow.book import EscrowBook
+from agentkit.payments.x402.remote import Facilitator
 from agentkit.pool.pool import Pool
 from agentkit.providers import wire
 from agentkit.serve.jobs import Charged, Jobs
@@ -52,7 +53,8 @@ class NodeSettings:
     """How an operator sets a node up.
 
     `home` is the node's own, `percent` scales the price list, `window` is how much is delivered on
-    a channel before the next voucher is wanted.
+    a channel before the next voucher is wanted.  With the address of an x402 `facilitator`, whoever
+    has neither channel nor key can chat for `request_price` each.
     """
 
     name: str
@@ -65,6 +67,8 @@ class NodeSettings:
     offers_last: float = 600.0
     window: str = "0.05 USDC"
     api_keys: tuple[str, ...] = ()
+    facilitator: str = ""
+    request_price: str = "0.001 USDC"
     prices: dict[str, dict[str, str]] = field(default_factory=lambda: PRICES)
 
 
@@ -95,7 +99,8 @@ class Node:
         escrow = EscrowBook(journal, chain, signer, network) if network.escrow else None
         self.till = Till(self.book, escrow)
         self.jobs = Jobs(journal, self.pool, self.till, self.store, signer=signer, network=network)
-        self._journal, self._chain = journal, chain
+        self.facilitator = Facilitator(settings.facilitator) if settings.facilitator else None
+        self.journal, self.chain = journal, chain
         self._rates = _rates(settings, network)
         self._watching = asyncio.create_task(self._watch())
 
@@ -115,8 +120,10 @@ class Node:
         await asyncio.wait([self._watching])
         await self.jobs.close()
         await self.pool.close()
-        await self._chain.close()
-        await self._journal.close()
+        if self.facilitator:
+            await self.facilitator.close()
+        await self.chain.close()
+        await self.journal.close()
 
     # -- the market ------------------------------------------------------------------------------
 

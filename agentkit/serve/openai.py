@@ -1,7 +1,8 @@
 """The OpenAI-compatible front of a provider node: the same jobs, asked for in another wire.
 
 Paid by the header `Agentkit-Payment` (base64 of {"attempt", "at_most", "payment"}), the answer
-stored under that attempt; or opened by an API key that the operator gave out.
+stored under that attempt; or opened by an API key that the operator gave out; chats also one by
+one over x402, where the operator has a facilitator.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from typing import Any
 from aiohttp import web
 
 from agentkit.artifacts import Artifact, Table
-from agentkit.errors import ProtocolBroken, Refused
+from agentkit.errors import AgentKitError, ProtocolBroken, Refused
 from agentkit.market.task import Load
+from agentkit.payments.x402.middleware import PAID
 from agentkit.planner.estimate import TEMPLATE_TOKENS
 from agentkit.providers import wire
 from agentkit.serve.node import NODE, Node
@@ -69,6 +71,19 @@ async def embeddings(request: web.Request) -> web.Response:
     return web.json_response(answer)
 
 
+async def is_free(request: web.Request) -> bool:
+    """Whether a chat is not sold by itself: opened by a key, paid by voucher, or to be refused."""
+    node = request.app[NODE]
+    if "Agentkit-Payment" in request.headers or _has_key(request, node):
+        return True
+    try:
+        body = await _body(request)
+        node.charged("infer", {"model": body["model"]}, {})
+    except AgentKitError:
+        return True
+    return False
+
+
 # -- inside --------------------------------------------------------------------------------------
 
 
@@ -110,12 +125,12 @@ def _schema(wanted: object) -> object:
 async def _do(
     request: web.Request, params: dict[str, Any], *, output: bool
 ) -> tuple[Artifact, dict[str, int]]:
-    """Have the pool do it: as a paid job, or at once for an operator's key."""
+    """Have the pool do it: as a paid job, or at once for an operator's key or a paid request."""
     node = request.app[NODE]
     if not isinstance(params.get("prompt"), str):
         raise ProtocolBroken("the prompt is not a text")
-    if _has_key(request, node):
-        done = await node.pool.run(f"key-{secrets.token_hex(8)}", "infer", params, {})
+    if _has_key(request, node) or PAID in request:
+        done = await node.pool.run(f"open-{secrets.token_hex(8)}", "infer", params, {})
         return done.outputs[0], done.usage
     submission = _submission(request, params, output=output)
     await node.jobs.take(submission, node.charged("infer", params, {}), {})

@@ -46,10 +46,13 @@ from agentkit.errors import (
     Unavailable,
 )
 from agentkit.journal import records as r
+from agentkit.journal.journal import Journal
 from agentkit.keys.signer import KeySigner
 from agentkit.market.x402 import REQUIRED, SIGNATURE, Challenge, Presented, Proof, Requirement
 from agentkit.money import Money
+from agentkit.payments.chain import Web3Chain
 from agentkit.payments.contracts.build import HERE
+from agentkit.payments.x402.rail import X402Rail
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -295,6 +298,24 @@ async def test_where_work_comes_before_settling_it_buys_more(
         await asyncio.gather(*(stock.post(url + PATH, {"n": n}) for n in range(4)))
     assert len(works) > 1
     assert await world.earned() == PRICE
+
+
+async def test_a_wallet_that_lost_its_journal_signs_under_the_same_nonce(
+    wallet: Payer, tmp_path: Path
+) -> None:
+    """So the token lets only one of the two payments happen."""
+    *_, attempt, payment = await wallet.sign()
+    journal = await Journal.open(tmp_path / "new", wallet.signer.address)
+    chain = Web3Chain(wallet.network)
+    rail = X402Rail(journal, chain, wallet.signer, wallet.network)
+    offer = await wallet.desk.offer(wallet.desk.node())
+    await rail.fund(offer, "r0", attempt.at_most.asset.zero(), attempt)
+    again = await journal.commit(lambda tx: rail.reserve(tx, attempt))
+    nonces = [Proof.model_validate(x.body["proof"]).authorization.nonce for x in (payment, again)]
+    assert nonces[0] == nonces[1]
+    assert nonces[0].endswith("00" * 8), "tokens with sequential nonces take it, too"
+    await chain.close()
+    await journal.close()
 
 
 async def test_an_attempt_has_one_payment(wallet: Payer) -> None:
@@ -834,7 +855,7 @@ class TestTime:
         await visitor.rail.reconcile()
         assert await visitor.spent() == PRICE, "it may still be drawn"
         world.later(3600)
-        await visitor.rail.reconcile()
+        assert await visitor.rail.balance() == {}
         await visitor.rail.reconcile()
         assert await visitor.spent() == 0
 

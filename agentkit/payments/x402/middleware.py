@@ -46,6 +46,7 @@ from agentkit.payments.x402.proof import Due, has_moved
 from agentkit.payments.x402.remote import Facilitator
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Free = Callable[[web.Request], Awaitable[bool]]
 
 PAY_WITHIN = 120
 """Seconds that a payer is given to pay in."""
@@ -64,8 +65,9 @@ log = logging.getLogger(__name__)
 class Paywall:
     """Puts a price on routes of an aiohttp application: `middlewares=[paywall.middleware]`.
 
-    `prices` by method and path, such as `POST /task`; `payee` is who is paid.  What was taken and
-    answered is in the stream of a provider node, in `journal`.
+    `prices` by method and path, such as `POST /task`; `payee` is who is paid; `free` says which
+    requests are let through all the same.  What was taken and answered is in the stream of a
+    provider node, in `journal`.
     """
 
     def __init__(
@@ -77,9 +79,11 @@ class Paywall:
         *,
         payee: str,
         prices: Mapping[str, Money],
+        free: Free | None = None,
     ) -> None:
         self._journal, self._chain, self._network = journal, chain, network
-        self._facilitator, self._payee, self._prices = facilitator, payee, prices
+        self._facilitator, self._payee = facilitator, payee
+        self._prices, self._free = prices, free
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
@@ -89,7 +93,9 @@ class Paywall:
         @web.middleware
         async def paid(request: web.Request, handler: Handler) -> web.StreamResponse:
             price = self._prices.get(f"{request.method} {request.path}")
-            return await (self._sell(request, handler, price) if price else handler(request))
+            if price is None or (self._free and await self._free(request)):
+                return await handler(request)
+            return await self._sell(request, handler, price)
 
         return paid
 

@@ -142,7 +142,9 @@ class X402Rail:
                 await self._journal.commit(partial(_end, ended=ended))
 
     async def balance(self) -> dict[str, Money]:
-        return {}  # it lies in the wallet until it is drawn
+        """Return nothing, for money lies in the wallet until it is drawn; see what was."""
+        await self.reconcile()
+        return {}
 
     async def close(self, idle: float = 0.0) -> Sequence[Message]:
         return []
