@@ -265,7 +265,10 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """An EIP-1559 transaction with no access list; amounts in wei, `data` the call."""
+    """An EIP-1559 transaction with no access list; amounts in wei, `data` the call.
+
+    Without `to` it creates a contract, and `data` is its code.
+    """
 
     chain_id: int
     nonce: int
@@ -289,7 +292,7 @@ class Transaction:
         import rlp
 
         to = bytes.fromhex(self.to.removeprefix("0x"))
-        if len(to) != 20:
+        if len(to) not in (0, 20):
             raise ValueError(f"{self.to!r} is no address")
         fees = (self.max_tip, self.max_fee, self.gas)
         fields = (self.chain_id, self.nonce, *fees, to, self.value, self.data, (), *signature)
@@ -304,7 +307,7 @@ class Transaction:
         return cls(
             chain_id=int.from_bytes(chain_id),
             nonce=int.from_bytes(nonce),
-            to=checksummed("0x" + to.hex()),
+            to=checksummed("0x" + to.hex()) if to else "",
             data=bytes(data),
             gas=int.from_bytes(gas),
             max_fee=int.from_bytes(max_fee),
