@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from agentkit.artifacts import Artifact
@@ -72,6 +73,9 @@ class Ledger(Protocol):
 
     def reserve(self, tx: Transaction, attempt: Attempt) -> None:
         """Take an attempt's at most out of what the hold has left."""
+
+    def is_reserved(self, tx: Transaction, attempt: Attempt) -> bool:
+        """Whether an attempt's at most is set aside and not spent yet."""
 
     def spend(self, tx: Transaction, attempt: Attempt, amount: Money, standing: Standing) -> None:
         """Turn an attempt's reservation into `amount` spent."""
@@ -147,6 +151,18 @@ class Provider(Protocol):
     async def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What money is put in place for: an attempt, whose at most may be less than the need.
+
+    `reserve` sets the at most aside; a rail that locks money for this attempt alone calls it in
+    the transaction that signs for it, so that nothing is locked that was not set aside.
+    """
+
+    attempt: Attempt
+    reserve: Callable[[Transaction], None]
+
+
 class Rail(Protocol):
     """A way of paying.  It never opens a connection to a provider: it yields messages."""
 
@@ -159,14 +175,11 @@ class Rail(Protocol):
     async def quote(self, offers: Sequence[Offer], amounts: Sequence[Money]) -> Sequence[Fee]:
         """Return what paying `amounts` under `offers` costs beside the amounts themselves."""
 
-    async def fund(
-        self, offer: Offer, run: str, need: Money, attempt: Attempt
-    ) -> Sequence[Message]:
+    async def fund(self, offer: Offer, need: Money, wanted: Wanted) -> Sequence[Message]:
         """Make sure `need` can be reserved with the offer's payee, on chain if it must be.
 
-        It is asked for because of `attempt`, whose own at most may be less.  Never more than the
-        open hold it serves less what is already there.  Returns messages for the provider.
-        Raises InsufficientFunds, NotAllowed, SettlementFailed, OverBudget.
+        Never more than the open hold it serves less what is already there.  Returns messages for
+        the provider.  Raises InsufficientFunds, NotAllowed, SettlementFailed, OverBudget.
         """
 
     def reserve(self, tx: Transaction, attempt: Attempt) -> Payment:

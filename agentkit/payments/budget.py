@@ -81,6 +81,10 @@ class Budget:
             ),
         )
 
+    def is_reserved(self, tx: Transaction, attempt: Attempt) -> bool:
+        known = tx.get(r.Reservation, attempt.id)
+        return known is not None and known.standing == "open"
+
     def _check_provider(self, tx: Transaction, attempt: Attempt) -> None:
         limit = self.allowance.per_provider
         if limit is None:

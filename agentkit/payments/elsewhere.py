@@ -8,7 +8,7 @@ from agentkit.market.attempt import Attempt, Message, Payment, Result
 from agentkit.market.offer import Offer, Pays
 from agentkit.market.plan import Fee
 from agentkit.market.receipt import Receipt
-from agentkit.market.seams import Transaction
+from agentkit.market.seams import Transaction, Wanted
 from agentkit.money import Money
 
 
@@ -26,9 +26,7 @@ class ElsewhereRail:
     async def quote(self, offers: Sequence[Offer], amounts: Sequence[Money]) -> Sequence[Fee]:
         return []
 
-    async def fund(
-        self, offer: Offer, run: str, need: Money, attempt: Attempt
-    ) -> Sequence[Message]:
+    async def fund(self, offer: Offer, need: Money, wanted: Wanted) -> Sequence[Message]:
         return []
 
     def reserve(self, tx: Transaction, attempt: Attempt) -> Payment:

@@ -15,7 +15,7 @@ from agentkit.market.chain import ChainClient, ChainReceipt, Network
 from agentkit.market.offer import Offer, Pays
 from agentkit.market.plan import Fee
 from agentkit.market.receipt import Receipt
-from agentkit.market.seams import Transaction
+from agentkit.market.seams import Transaction, Wanted
 from agentkit.money import Money
 from agentkit.payments import abi
 from agentkit.payments.budget import Exposure
@@ -71,14 +71,13 @@ class PrepaidRail:
         at_most = Money(topups * TRANSFER_GAS * 2 * fees.max_fee, self._network.coin)
         return [Fee(name="gas", on="top up credit", price=price, at_most=at_most)]
 
-    async def fund(
-        self, offer: Offer, run: str, need: Money, attempt: Attempt
-    ) -> Sequence[Message]:
+    async def fund(self, offer: Offer, need: Money, wanted: Wanted) -> Sequence[Message]:
         await self._sender.recover()
+        attempt = wanted.attempt
 
         def look(tx: Transaction) -> tuple[int, list[r.Tx]]:
             account = tx.get(r.Account, f"prepaid|{offer.payee}")
-            hold = tx.get(r.Hold, run)
+            hold = tx.get(r.Hold, attempt.run)
             most = min(need.units, hold.left.units - hold.reserved.units if hold else 0)
             free = account.free if account else 0
             missing, least = most - free, max(0, attempt.at_most.units - free)

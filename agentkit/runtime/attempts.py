@@ -37,7 +37,7 @@ from agentkit.journal.runstate import Purchase, RunState
 from agentkit.market.attempt import Attempt, Evidence, JobStatus, Message, Payment, Result
 from agentkit.market.offer import Offer, charge
 from agentkit.market.receipt import Receipt
-from agentkit.market.seams import AskableRail, Event, Fate, Provider, Rail, Transaction
+from agentkit.market.seams import AskableRail, Event, Fate, Provider, Rail, Transaction, Wanted
 from agentkit.market.task import Task, TaskSpec
 from agentkit.money import Money
 from agentkit.runtime import verify
@@ -282,13 +282,18 @@ class Attempts:
         opened = e.AttemptOpened(attempt=attempt)
 
         def work(tx: Transaction) -> tuple[Event, Payment]:
-            self._hold_more(tx, attempt, spare)
-            self._means.ledger.reserve(tx, attempt)
+            self._reserve(tx, attempt, spare)
             payment = rail.reserve(tx, attempt)
             tx.append(self.run, opened)
             return opened, payment
 
         return await self._record(work)
+
+    def _reserve(self, tx: Transaction, attempt: Attempt, spare: int) -> None:
+        """Set an attempt's at most aside, once, under a further hold if it must be."""
+        if not self._means.ledger.is_reserved(tx, attempt):
+            self._hold_more(tx, attempt, spare)
+        self._means.ledger.reserve(tx, attempt)
 
     def _hold_more(self, tx: Transaction, attempt: Attempt, spare: int) -> None:
         """Take a further hold for what is missing, if the budget has room; raises OverBudget.
@@ -331,32 +336,33 @@ class Attempts:
         One at a time for each payee: what another purchase of this run funded counts first.
         More than once, where a payee is asked for our promises first, or a process was quicker.
         """
+        wanted = Wanted(attempt, lambda tx: self._reserve(tx, attempt, spare))
         async with self._funding.setdefault(offer.payee or offer.label, asyncio.Lock()):
             for _ in range(FUNDINGS):
                 with suppress(InsufficientFunds):
                     return await self._commit_open(rail, attempt, spare)
-                await self._fund(want, rail, offer, attempt, attempt.at_most)
+                await self._fund(want, rail, offer, wanted, attempt.at_most)
             return await self._commit_open(rail, attempt, spare)
 
     async def _fund(
-        self, want: Want, rail: Rail, offer: Offer, attempt: Attempt, least: Money
+        self, want: Want, rail: Rail, offer: Offer, wanted: Wanted, least: Money
     ) -> None:
         try:
             async with within(want.node.limits.settle, SettleTimedOut):
-                for message in await self._top_up(rail, offer, attempt, least):
+                for message in await self._top_up(rail, offer, wanted, least):
                     await self._carry(rail, message)
         except StateError as wrong:
             raise self.pause(f"{offer.label} cannot be paid: {wrong}") from wrong
 
     async def _top_up(
-        self, rail: Rail, offer: Offer, attempt: Attempt, least: Money
+        self, rail: Rail, offer: Offer, wanted: Wanted, least: Money
     ) -> Sequence[Message]:
         """Fund all that is planned with the payee, or this attempt if the wallet has no more."""
         planned = self._planned(offer)
         if planned > least:
             with suppress(InsufficientFunds):
-                return await rail.fund(offer, self.run, planned, attempt)
-        return await rail.fund(offer, self.run, least, attempt)
+                return await rail.fund(offer, planned, wanted)
+        return await rail.fund(offer, least, wanted)
 
     def _planned(self, offer: Offer) -> Money:
         """Return the worst case of what this run still plans with a payee and has not open.
@@ -523,7 +529,8 @@ class Attempts:
         except InsufficientFunds:  # a restored rail has to hear of its own promises first
             for delivery in deliveries:
                 rail, zero = self._means.rails[delivery.offer.rail], delivery.attempt.at_most.asset
-                await self._fund(want, rail, delivery.offer, delivery.attempt, zero.zero())
+                wanted = Wanted(delivery.attempt, lambda tx: None)  # it is reserved already
+                await self._fund(want, rail, delivery.offer, wanted, zero.zero())
             return await self._record(work)
 
     async def refuse(self, delivery: Delivery, why: str, *, blame: bool = True) -> None:

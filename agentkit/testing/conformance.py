@@ -34,7 +34,15 @@ from agentkit.journal.journal import Journal
 from agentkit.market.attempt import Attempt, Message, Payment, Result, purchase_id
 from agentkit.market.offer import Offer, charge
 from agentkit.market.receipt import Receipt
-from agentkit.market.seams import ArtifactStore, Ledger, Provider, Rail, Transaction, Verifier
+from agentkit.market.seams import (
+    ArtifactStore,
+    Ledger,
+    Provider,
+    Rail,
+    Transaction,
+    Verifier,
+    Wanted,
+)
 from agentkit.market.task import Task, TaskSpec
 from agentkit.money import Money
 from agentkit.planner.estimate import infer_load
@@ -89,11 +97,12 @@ class Desk:
             self.ledger.reserve(tx, attempt)
             return self.rail.reserve(tx, attempt)
 
+        wanted = Wanted(attempt, lambda tx: self.ledger.reserve(tx, attempt))
         for _ in range(FUNDINGS):
             try:
                 return await self.journal.commit(work)
             except InsufficientFunds:
-                for message in await self.rail.fund(offer, self.run, attempt.at_most, attempt):
+                for message in await self.rail.fund(offer, attempt.at_most, wanted):
                     await self.rail.finish(await self.provider.carry(message))
         return await self.journal.commit(work)
 

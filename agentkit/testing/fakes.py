@@ -22,7 +22,7 @@ from agentkit.market.chain import Network
 from agentkit.market.offer import Offer, Pays, charge, priced
 from agentkit.market.plan import Fee
 from agentkit.market.receipt import Receipt
-from agentkit.market.seams import ProviderInfo, Transaction
+from agentkit.market.seams import ProviderInfo, Transaction, Wanted
 from agentkit.market.task import Task, TaskSpec
 from agentkit.money import Asset, Money, Rate
 from agentkit.payments.budget import account_of
@@ -226,9 +226,7 @@ class ToyRail:
     async def quote(self, offers: Sequence[Offer], amounts: Sequence[Money]) -> Sequence[Fee]:
         return []
 
-    async def fund(
-        self, offer: Offer, run: str, need: Money, attempt: Attempt
-    ) -> Sequence[Message]:
+    async def fund(self, offer: Offer, need: Money, wanted: Wanted) -> Sequence[Message]:
         raise InsufficientFunds(f"the toy purse holds {self._purse}")
 
     def reserve(self, tx: Transaction, attempt: Attempt) -> Payment:

@@ -44,7 +44,7 @@ from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, Result, purchase_id
 from agentkit.market.chain import Network
 from agentkit.market.offer import Offer
-from agentkit.market.seams import Transaction
+from agentkit.market.seams import Transaction, Wanted
 from agentkit.money import Asset, Money, Rate
 from agentkit.payments import abi
 from agentkit.payments.budget import Budget
@@ -468,7 +468,7 @@ class ChannelPayer:
     async def fund(self, tasks: int) -> None:
         need = Money(tasks * PRICE, self._currency)
         await self._journal.commit(lambda tx: self._ledger.hold(tx, RUN, need, None))
-        await self.rail.fund(self._offer, RUN, need)
+        await self.rail.fund(self._offer, need, Wanted(self._first, lambda tx: None))
 
     async def buy(self, task: int) -> None:
         attempt, result = self._attempt(task), self._result(task)

@@ -48,6 +48,7 @@ from agentkit.errors import (
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.keys.signer import KeySigner
+from agentkit.market.seams import Wanted
 from agentkit.market.x402 import REQUIRED, SIGNATURE, Challenge, Presented, Proof, Requirement
 from agentkit.money import Money
 from agentkit.payments.chain import Web3Chain
@@ -309,7 +310,7 @@ async def test_a_wallet_that_lost_its_journal_signs_under_the_same_nonce(
     chain = Web3Chain(wallet.network)
     rail = X402Rail(journal, chain, wallet.signer, wallet.network)
     offer = await wallet.desk.offer(wallet.desk.node())
-    await rail.fund(offer, "r0", attempt.at_most.asset.zero(), attempt)
+    await rail.fund(offer, attempt.at_most.asset.zero(), Wanted(attempt, lambda tx: None))
     again = await journal.commit(lambda tx: rail.reserve(tx, attempt))
     nonces = [Proof.model_validate(x.body["proof"]).authorization.nonce for x in (payment, again)]
     assert nonces[0] == nonces[1]

@@ -26,7 +26,7 @@ from agentkit.market.chain import ChainClient, ChainReceipt, Log, Network
 from agentkit.market.offer import Offer, Pays
 from agentkit.market.plan import Fee
 from agentkit.market.receipt import Receipt, delivery_of
-from agentkit.market.seams import Transaction
+from agentkit.market.seams import Transaction, Wanted
 from agentkit.money import Money
 from agentkit.payments import abi
 from agentkit.payments.budget import Exposure, paid_before
@@ -92,10 +92,9 @@ class ChannelRail:
         at_most = Money(openings * FUND_GAS * 2 * fees.max_fee, self._network.coin)
         return [Fee(name="gas", on="top up channels", price=price, at_most=at_most)]
 
-    async def fund(
-        self, offer: Offer, run: str, need: Money, attempt: Attempt
-    ) -> Sequence[Message]:
+    async def fund(self, offer: Offer, need: Money, wanted: Wanted) -> Sequence[Message]:
         await self._sender.recover()
+        attempt = wanted.attempt
         channel = await self._journal.commit(
             lambda tx: _current(tx, offer.payee) or self._choose(tx, offer)
         )
@@ -105,7 +104,7 @@ class ChannelRail:
 
         def look(tx: Transaction) -> tuple[r.Channel | None, int]:
             account = tx.get(r.Account, f"channel|{offer.payee}")
-            hold = tx.get(r.Hold, run)
+            hold = tx.get(r.Hold, attempt.run)
             most = min(need.units, hold.left.units - hold.reserved.units if hold else 0)
             free = account.free if account else 0
             missing, least = most - free, max(0, attempt.at_most.units - free)

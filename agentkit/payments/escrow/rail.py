@@ -26,7 +26,7 @@ from agentkit.market.chain import ChainClient, ChainReceipt, Network
 from agentkit.market.offer import Offer, Pays
 from agentkit.market.plan import Fee
 from agentkit.market.receipt import Receipt
-from agentkit.market.seams import Transaction
+from agentkit.market.seams import Transaction, Wanted
 from agentkit.money import Money
 from agentkit.payments import abi
 from agentkit.payments.budget import Exposure, paid_before
@@ -90,17 +90,16 @@ class EscrowRail:
         at_most = Money(gas * 2 * fees.max_fee, self._network.coin)
         return [Fee(name="gas", on="open escrow", price=price, at_most=at_most)]
 
-    async def fund(
-        self, offer: Offer, run: str, need: Money, attempt: Attempt
-    ) -> Sequence[Message]:
+    async def fund(self, offer: Offer, need: Money, wanted: Wanted) -> Sequence[Message]:
         """Ask for the attempt's quote, or open what was quoted; one after the other."""
         await self._sender.recover()
+        attempt = wanted.attempt
         known = await self._row(attempt.id)
         if known is None or await self._is_stale(known):
             self._asked[attempt.id] = attempt
             return [self._quote_please(offer, attempt)]
         if known.state == "quoted":
-            await self._open(known)
+            await self._open(known, wanted)
         return []
 
     def reserve(self, tx: Transaction, attempt: Attempt) -> Payment:
@@ -258,7 +257,7 @@ class EscrowRail:
         )
         return next((reason for wrong, reason in checks if wrong), "")
 
-    async def _open(self, known: r.Escrow) -> None:
+    async def _open(self, known: r.Escrow, wanted: Wanted) -> None:
         """Lock the price, once: the authorization's nonce is the job's own id."""
         held = await token_balance(self._chain, self._network, self._signer.address)
         if known.price.units > held:
@@ -280,6 +279,7 @@ class EscrowRail:
         units = known.price.units
 
         def check(tx: Transaction) -> None:
+            wanted.reserve(tx)
             self._exposure.within(tx, known.payee, units, least=units)
 
         await self._sender.send(_intent(known), self._network.escrow, data, check=check)

@@ -22,7 +22,7 @@ from agentkit.market.chain import ChainClient, Network
 from agentkit.market.offer import Offer, Pays
 from agentkit.market.plan import Fee
 from agentkit.market.receipt import Receipt
-from agentkit.market.seams import Fate, Transaction
+from agentkit.market.seams import Fate, Transaction, Wanted
 from agentkit.market.x402 import Authorization, Proof
 from agentkit.money import Money
 from agentkit.payments.channels.terms import token_balance
@@ -60,9 +60,7 @@ class X402Rail:
     async def quote(self, offers: Sequence[Offer], amounts: Sequence[Money]) -> Sequence[Fee]:
         return []  # the facilitator pays for gas
 
-    async def fund(
-        self, offer: Offer, run: str, need: Money, attempt: Attempt
-    ) -> Sequence[Message]:
+    async def fund(self, offer: Offer, need: Money, wanted: Wanted) -> Sequence[Message]:
         """Read the wallet's balance, and what became of earlier authorizations."""
         await self.reconcile()
         self._balance = await token_balance(self._chain, self._network, self._signer.address)

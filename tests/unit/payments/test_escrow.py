@@ -12,7 +12,7 @@ import pytest
 from clocked import ARBITER, MINTED, PAYER, SHOP, Clock, clocked
 
 from agentkit.artifacts import Text
-from agentkit.errors import InsufficientFunds, ProtocolBroken, Refused, SettlementFailed
+from agentkit.errors import InsufficientFunds, OverBudget, ProtocolBroken, Refused, SettlementFailed
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.events import Produced
@@ -21,7 +21,7 @@ from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, Message, Result, purchase_id
 from agentkit.market.chain import Network
 from agentkit.market.offer import Offer
-from agentkit.market.seams import Transaction
+from agentkit.market.seams import Transaction, Wanted
 from agentkit.money import Money
 from agentkit.payments import abi
 from agentkit.payments.budget import Budget
@@ -75,9 +75,15 @@ class Pair:
             purchase, 0, self.offer(), run="r1", item=n, task=TASK, at_most=self.money(PRICE)
         )
 
+    def wanted(self, attempt: Attempt) -> Wanted:
+        return Wanted(attempt, lambda tx: self.budget.reserve(tx, attempt))
+
+    async def hold(self, units: int = PRICE) -> None:
+        await self.payer.commit(lambda tx: self.budget.hold(tx, "r1", self.money(units), None))
+
     async def ask(self, attempt: Attempt) -> Message:
         """Ask for a quote and return the shop's answer, not taken yet."""
-        (question,) = await self.rail.fund(self.offer(), "r1", attempt.at_most, attempt)
+        (question,) = await self.rail.fund(self.offer(), attempt.at_most, self.wanted(attempt))
         assert question.verb == "quote"
         answer = self.book.quote(question.body)
         return question.model_copy(update={"verb": "quoted", "body": answer})
@@ -85,9 +91,9 @@ class Pair:
     async def open(self, n: int = 0) -> Attempt:
         """Have an attempt's price locked and reserved."""
         attempt = self.attempt(n)
-        await self.payer.commit(lambda tx: self.budget.hold(tx, "r1", attempt.at_most, None))
+        await self.hold()
         await self.rail.finish(await self.ask(attempt))
-        assert await self.rail.fund(self.offer(), "r1", attempt.at_most, attempt) == []
+        assert await self.rail.fund(self.offer(), attempt.at_most, self.wanted(attempt)) == []
 
         def reserve(tx: Transaction) -> Any:
             self.budget.reserve(tx, attempt)
@@ -229,7 +235,7 @@ async def test_the_shop_brings_a_word_home_by_itself(pair: Pair) -> None:
 async def test_an_attempt_is_locked_once_however_often_it_is_asked_for(pair: Pair) -> None:
     attempt = await pair.open()
     for _ in range(3):
-        assert await pair.rail.fund(pair.offer(), "r1", attempt.at_most, attempt) == []
+        assert await pair.rail.fund(pair.offer(), attempt.at_most, pair.wanted(attempt)) == []
     assert await pair.opened() == 1
     assert await pair.balances() == (MINTED - PRICE, 0, PRICE)
 
@@ -295,10 +301,11 @@ async def test_nonsense_is_no_quote(pair: Pair, body: dict[str, Any]) -> None:
 
 async def test_a_quote_that_expires_unopened_is_asked_for_anew(pair: Pair) -> None:
     attempt = pair.attempt()
+    await pair.hold()
     await pair.rail.finish(await pair.ask(attempt))
     pair.clock.skip(3600)
     await pair.rail.finish(await pair.ask(attempt))
-    assert await pair.rail.fund(pair.offer(), "r1", attempt.at_most, attempt) == []
+    assert await pair.rail.fund(pair.offer(), attempt.at_most, pair.wanted(attempt)) == []
     assert (await pair.row(attempt)).state == "open"
     assert await pair.opened() == 1
 
@@ -309,8 +316,24 @@ async def test_more_than_the_wallet_holds_is_not_locked(pair: Pair) -> None:
     drain = abi.encode("transfer(address,uint256)", ARBITER.address, MINTED)
     await pair.rail._sender.send("drain:all", pair.network.token, drain)
     with pytest.raises(InsufficientFunds, match=r"are to be locked, and the wallet holds 0\.00"):
-        await pair.rail.fund(pair.offer(), "r1", attempt.at_most, attempt)
+        await pair.rail.fund(pair.offer(), attempt.at_most, pair.wanted(attempt))
     assert await pair.opened() == 0
+
+
+async def test_nothing_is_locked_that_was_not_set_aside(pair: Pair) -> None:
+    """Locked before the run has set it aside, it could be spent a second time elsewhere."""
+    attempt = pair.attempt()
+    await pair.hold(PRICE - 1)
+    await pair.rail.finish(await pair.ask(attempt))
+    with pytest.raises(OverBudget) as over:
+        await pair.rail.fund(pair.offer(), attempt.at_most, pair.wanted(attempt))
+    assert over.value.limit == "hold"
+    assert (await pair.opened(), (await pair.row(attempt)).state) == (0, "quoted")
+    await pair.hold(1)
+    await pair.rail.fund(pair.offer(), attempt.at_most, pair.wanted(attempt))
+    assert await pair.opened() == 1
+    left = await pair.payer.commit(lambda tx: pair.budget.left(tx, "r1"))
+    assert left == pair.money(0), "reserved with the signature, before the attempt is opened"
 
 
 # -- the shop's side -----------------------------------------------------------------------------

@@ -15,11 +15,12 @@ from agentkit.errors import InsufficientFunds, OverBudget, Refused
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
+from agentkit.keys.messages import Voucher
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, Message, Payment, Result, purchase_id
 from agentkit.market.chain import Network
 from agentkit.market.offer import Offer
-from agentkit.market.seams import Transaction
+from agentkit.market.seams import Transaction, Wanted
 from agentkit.money import Money
 from agentkit.payments import abi
 from agentkit.payments.budget import Budget, Exposure
@@ -63,6 +64,9 @@ class Pair:
             rates={},
         )
 
+    def wanted(self, attempt: Attempt) -> Wanted:
+        return Wanted(attempt, lambda tx: self.budget.reserve(tx, attempt))
+
     async def fund(self, units: int = HELD) -> Attempt:
         """Hold for a run and have its channel funded with all of it."""
         purchase = purchase_id("r1", "n")
@@ -76,7 +80,7 @@ class Pair:
             at_most=self.money(PRICE),
         )
         await self.payer.commit(lambda tx: self.budget.hold(tx, "r1", self.money(units), None))
-        assert await self.rail.fund(self.offer(), "r1", self.money(units), attempt) == []
+        assert await self.rail.fund(self.offer(), self.money(units), self.wanted(attempt)) == []
         return attempt
 
     async def pay(self, attempt: Attempt, units: int) -> Message:
@@ -187,7 +191,7 @@ async def test_no_more_is_put_with_one_payee_than_allowed(pair: Pair) -> None:
     assert (await pair.balances())[2] == 5000
     other = attempt.model_copy(update={"at_most": pair.money(5001)})
     with pytest.raises(OverBudget) as over:
-        await pair.rail.fund(pair.offer(), "r1", pair.money(8000), other)
+        await pair.rail.fund(pair.offer(), pair.money(8000), pair.wanted(other))
     assert over.value.limit == "exposure"
     assert (await pair.balances())[2] == 5000
 
@@ -205,6 +209,8 @@ async def test_a_voucher_that_never_reached_the_shop_is_shown_again(pair: Pair) 
     """Lost on the way, it goes with the next request: the greatest covers the rest."""
     told = await pair.pay(await pair.fund(), 700)
     assert (await pair.book.take(told.body)).cumulative == 700
-    lower = {**told.body, "cumulative": 100, "tasks": 1}
+    earlier = Voucher(bytes.fromhex(told.body["channel"]), 100, 1)
+    signature = PAYER.sign_voucher(pair.network.channels_domain, earlier).hex()
+    lower = {**told.body, "cumulative": 100, "tasks": 1, "root": "", "voucher": signature}
     assert (await pair.book.take(lower)).cumulative == 700
     assert await pair.payer.commit(lambda tx: tx.rows(e.WALLET, 0, -1))
