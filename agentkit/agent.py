@@ -24,6 +24,7 @@ from agentkit.errors import (
     ProviderError,
     RunNotFound,
     RunPaused,
+    SettlementFailed,
     StateError,
     Unavailable,
     WrongInput,
@@ -42,7 +43,7 @@ from agentkit.market.attempt import Message
 from agentkit.market.chain import Network
 from agentkit.market.plan import Fee, Plan
 from agentkit.market.receipt import Receipt
-from agentkit.market.seams import Provider, ProviderInfo, Rail
+from agentkit.market.seams import Ledger, Provider, ProviderInfo, Rail
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.local import LocalStore
 from agentkit.memory.memory import Memory
@@ -371,11 +372,17 @@ class Agent:
                     "is not among the configured providers", provider=message.provider
                 )
             await rail.finish(await provider.carry(message))
-        except ProviderError as silent:
+        except (ProviderError, SettlementFailed) as silent:
             try:
                 return await rail.insist(message) or f"not closed: {silent}"
             except (PaymentError, StateError, ProviderError, OverBudget) as wrong:
                 return f"not closed: {silent}; and alone: {wrong}"
+        except (
+            PaymentError,
+            StateError,
+            OverBudget,
+        ) as wrong:  # the others are closed all the same
+            return f"not closed: {wrong}"
         return "closed"
 
     @property
@@ -400,7 +407,8 @@ class Agent:
         self._stack.push_async_callback(self._chain.close)
         allowance = self.settings.allowance.bind(self.network.currency)
         self._seal_from = self._money(self.settings.memory.seal_before_pay)
-        self._rails = self._open_rails(allowance)
+        ledger = Budget(allowance)
+        self._rails = self._open_rails(allowance, ledger)
         self._rail_planner = self._choose_rails()
         self._providers = self._open_providers(self._embedded)
         folder = Path.cwd()
@@ -413,7 +421,7 @@ class Agent:
             journal=self._journal,
             providers=self._providers,
             rails=self._rails,
-            ledger=Budget(allowance),
+            ledger=ledger,
             allowance=allowance,
             store=LocalStore(self.home / "artifacts"),
             folder=folder,
@@ -439,7 +447,7 @@ class Agent:
             self._stack.callback(signer.close)
         return signer
 
-    def _open_rails(self, allowance: Allowance) -> dict[str, Rail]:
+    def _open_rails(self, allowance: Allowance, ledger: Ledger) -> dict[str, Rail]:
         none = None if self.network.test else self.network.coin.zero()  # on a real one: set it
         gas = allowance.gas or none
         sender = Sender(self._journal, self._chain, self._signer, self.network, gas)
@@ -453,7 +461,7 @@ class Agent:
         ]
         if self.network.escrow:
             arbiter = self.settings.payments.arbiter or NOBODY
-            rails.append(EscrowRail(*parts, arbiter=arbiter, exposure=exposure))
+            rails.append(EscrowRail(*parts, ledger=ledger, arbiter=arbiter, exposure=exposure))
         return {rail.name: rail for rail in rails}
 
     def _choose_rails(self) -> RailPlanner:

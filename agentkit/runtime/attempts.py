@@ -32,6 +32,7 @@ from agentkit.errors import (
     Unavailable,
 )
 from agentkit.journal import events as e
+from agentkit.journal import records as r
 from agentkit.journal.kept import keep
 from agentkit.journal.runstate import Purchase, RunState
 from agentkit.market.attempt import Attempt, Evidence, JobStatus, Message, Payment, Result
@@ -297,6 +298,9 @@ class Attempts:
         bought again within it, unless the user asked for more.  `spare`: the units that others
         still need of the hold.
         """
+        known = tx.get(r.Reservation, attempt.id)
+        if known and known.standing == "open":
+            return  # its rail has reserved it already
         ledger, budget = self._means.ledger, self._state.planned.budget
         left = ledger.left(tx, self.run)
         missing = attempt.at_most.units + spare - (left.units if left else 0)
@@ -335,6 +339,7 @@ class Attempts:
             for _ in range(FUNDINGS):
                 with suppress(InsufficientFunds):
                     return await self._commit_open(rail, attempt, spare)
+                await self._means.journal.commit(lambda tx: self._hold_more(tx, attempt, spare))
                 await self._fund(want, rail, offer, attempt, attempt.at_most)
             return await self._commit_open(rail, attempt, spare)
 
