@@ -24,6 +24,7 @@ from agentkit.errors import (
     ProviderError,
     RunNotFound,
     RunPaused,
+    SettlementFailed,
     StateError,
     Unavailable,
     WrongInput,
@@ -371,11 +372,17 @@ class Agent:
                     "is not among the configured providers", provider=message.provider
                 )
             await rail.finish(await provider.carry(message))
-        except ProviderError as silent:
+        except (ProviderError, SettlementFailed) as silent:
             try:
                 return await rail.insist(message) or f"not closed: {silent}"
             except (PaymentError, StateError, ProviderError, OverBudget) as wrong:
                 return f"not closed: {silent}; and alone: {wrong}"
+        except (
+            PaymentError,
+            StateError,
+            OverBudget,
+        ) as wrong:  # the others are closed all the same
+            return f"not closed: {wrong}"
         return "closed"
 
     @property

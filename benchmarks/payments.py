@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PARTS = ("gas", "vouchers", "x402", "faults")
+PARTS = ("gas", "vouchers", "x402", "once")
 
 
 def part(name: str) -> dict[str, Any]:

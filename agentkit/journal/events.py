@@ -495,9 +495,10 @@ class EscrowEarned(Event):
 
 
 class EscrowGivenBack(Event):
-    """The node gave its word to take nothing for an attempt, and will not do it any more."""
+    """The node gave its word to take nothing from job `id`, and will do no more for it."""
 
     attempt: str
+    id: str
 
 
 class EscrowSubmitted(Event):

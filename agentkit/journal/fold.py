@@ -261,10 +261,12 @@ def _(event: e.ChannelOpened, stream: str, at: float, rows: Records) -> None:
 @_folds(e.ChannelFunded)
 def _(event: e.ChannelFunded, stream: str, at: float, rows: Records) -> None:
     channel = _must(rows, r.Channel, event.channel)
-    rows.put(channel.model_copy(update={"deposited": event.deposited.units}))
+    more = max(0, event.deposited.units - channel.deposited)  # read from the chain, it came before
+    rows.put(channel.model_copy(update={"deposited": channel.deposited + more}))
     if not channel.closing:  # what arrives later comes back with the rest
-        account = _account(rows, "channel", channel.payee, event.amount)
-        rows.put(account.model_copy(update={"funded": account.funded + event.amount}))
+        amount = Money(more, event.amount.asset)
+        account = _account(rows, "channel", channel.payee, amount)
+        rows.put(account.model_copy(update={"funded": account.funded + amount}))
 
 
 @_folds(e.VoucherSigned)
@@ -370,6 +372,7 @@ def _fund_account(rows: Records, channel: r.Channel, units: int) -> None:
 
 @_folds(e.Restored)
 def _(event: e.Restored, stream: str, at: float, rows: Records) -> None:
+    rows.put(r.Restoration(events=event.events))
     for channel in rows.every(r.Channel):
         if channel.open:
             rows.put(channel.model_copy(update={"doubtful": True}))
@@ -542,7 +545,7 @@ def _(event: e.EscrowEarned, stream: str, at: float, rows: Records) -> None:
 
 @_folds(e.EscrowGivenBack)
 def _(event: e.EscrowGivenBack, stream: str, at: float, rows: Records) -> None:
-    rows.put(_earned(rows, event.attempt).model_copy(update={"given_back": True}))
+    rows.put(r.GivenBack(id=event.id))
 
 
 @_folds(e.EscrowSubmitted)

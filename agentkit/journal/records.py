@@ -233,12 +233,21 @@ class EarnedEscrow(Record):
     result: str = ""
     accept: str = ""
     due: int = 0
-    given_back: bool = False
     settled: bool = False
 
     @property
     def key(self) -> str:
         return self.attempt
+
+
+class GivenBack(Record):
+    """A job in escrow from which the provider node has promised to take nothing."""
+
+    id: str
+
+    @property
+    def key(self) -> str:
+        return self.id
 
 
 class Tx(Record):
@@ -297,6 +306,16 @@ class CancelRequest(Record):
     @property
     def key(self) -> str:
         return self.run
+
+
+class Restoration(Record):
+    """The state was rebuilt from Arweave: what came after the last segment may be missing."""
+
+    events: int
+
+    @property
+    def key(self) -> str:
+        return "newest"
 
 
 class Note(Record):
@@ -441,10 +460,12 @@ RECORDS: dict[str, type[Record]] = {
         CurrentChannel,
         Escrow,
         EarnedEscrow,
+        GivenBack,
         Tx,
         Nonce,
         Credited,
         CancelRequest,
+        Restoration,
         Note,
         NoteCount,
         Job,

@@ -133,6 +133,9 @@ class ChainClient(Protocol):
 
     async def receipt(self, transaction: str) -> ChainReceipt | None: ...
 
+    async def data_of(self, transaction: str) -> bytes:
+        """Return the data of a call that is on the chain, b"" where there is none."""
+
     async def logs(
         self, address: str, topics: list[bytes | None], first: int, last: int
     ) -> list[Log]: ...

@@ -147,11 +147,18 @@ class Exposure:
             return units
         accounts = [row for row in tx.every(r.Account) if row.account == payee]
         there = sum(row.funded.units - row.spent.units for row in accounts if row.rail in HOLDS)
+        there += sum(row.price.units for row in tx.every(r.Escrow) if _is_opening(tx, row, payee))
         room = max(0, self._limit.units - there)
         if room < least:
             asset = self._limit.asset
             raise OverBudget("exposure", Money(there + least, asset), self._limit)
         return min(units, room)
+
+
+def _is_opening(tx: Transaction, row: r.Escrow, payee: str) -> bool:
+    """Whether a job's opening is on its way: its money may lie with the payee already."""
+    sent = tx.get(r.Tx, f"escrow:{row.attempt}:{row.id}")
+    return (row.payee, row.state) == (payee, "quoted") and sent is not None and not sent.final
 
 
 HOLDS = ("channel", "prepaid", "escrow")

@@ -95,6 +95,17 @@ class Web3Chain:
         except TransactionNotFound:
             return None
 
+    async def data_of(self, transaction: str) -> bytes:
+        from web3.exceptions import TransactionNotFound
+
+        asked: Any = transaction
+        try:
+            return await self._ask(
+                lambda w3: w3.eth.get_transaction(asked), lambda found: bytes(found["input"])
+            )
+        except TransactionNotFound:
+            return b""
+
     async def logs(
         self, address: str, topics: list[bytes | None], first: int, last: int
     ) -> list[Log]:

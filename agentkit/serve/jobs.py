@@ -28,6 +28,7 @@ from agentkit.market.receipt import delivery_of
 from agentkit.market.seams import Transaction
 from agentkit.memory.local import LocalStore
 from agentkit.money import Money, Rate
+from agentkit.payments.escrow.terms import Job
 from agentkit.pool.call import Done, asked
 from agentkit.pool.pool import Pool
 from agentkit.providers.wire import Submission
@@ -86,7 +87,8 @@ class Jobs:
         asked(submission.task.kind, submission.task.params)
         self._check_price(submission, charged.rates)
         paid_by = await self._till.admit(submission)
-        escrow = submission.payment.get("escrow", {})
+        given = submission.payment.get("escrow")
+        escrow = Job.read(given).document() if given else {}
         taken = e.JobTaken(
             attempt=submission.attempt,
             task=digest,
@@ -222,6 +224,8 @@ def _take(tx: Transaction, taken: e.JobTaken) -> tuple[r.Job, bool]:
     known = tx.get(r.Job, taken.attempt)
     if known and known.state not in ("failed", "cancelled"):
         return known, False
+    if tx.get(r.GivenBack, taken.channel):  # its payer asked for that since it was admitted
+        raise Refused("this node gave its word to take nothing for this attempt")
     booked = tx.get(r.BookedChannel, taken.channel)
     needed = booked.delivered + booked.working + taken.at_most.units if booked else 0
     if booked and needed > booked.deposited:  # another task took the room since it was admitted

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
-from agentkit.errors import InsufficientFunds, ProtocolBroken, Refused
+from agentkit.errors import (
+    InsufficientFunds,
+    PaymentError,
+    ProtocolBroken,
+    ProviderError,
+    Refused,
+)
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
@@ -31,6 +39,9 @@ from agentkit.payments.sender import Sender
 CLAIM = f"claim({CONFIG},(uint128,uint64,bytes32),uint8,bytes32,bytes32)"
 CLAIM_AND_CLOSE = f"claimAndClose({CONFIG},(uint128,uint64,bytes32),uint8,bytes32,bytes32)"
 RELEASE = f"closeWithRelease({CONFIG},uint128,uint8,bytes32,bytes32)"
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,13 +190,15 @@ class VoucherBook:
     async def watch(self) -> None:
         """Claim what is promised on channels whose payers have asked the contract for the rest."""
         for booked in await self.books():
-            if booked.settled:
-                continue
-            if await closing_at(self._chain, self._network, booked.channel):
-                await self._journal.commit(partial(_see_close, channel=booked.channel))
-                await self._claim(booked)
+            if not booked.settled:
+                await going_on(self._look_after(booked), f"channel {booked.channel[:12]}")
 
     # -- inside ----------------------------------------------------------------------------------
+
+    async def _look_after(self, booked: r.BookedChannel) -> None:
+        if await closing_at(self._chain, self._network, booked.channel):
+            await self._journal.commit(partial(_see_close, channel=booked.channel))
+            await self._claim(booked)
 
     async def _claim(self, booked: r.BookedChannel) -> None:
         """Have the newest promise paid, if it was not yet."""
@@ -263,6 +276,8 @@ class VoucherBook:
             if not deposited:
                 raise Refused("the channel holds nothing")
             booked = await self._journal.commit(lambda tx: self._store(tx, promise, deposited))
+            if await closing_at(self._chain, self._network, promise.channel):
+                await self._journal.commit(partial(_see_close, channel=promise.channel))
         if booked is None:
             raise ProtocolBroken("the voucher was not written")
         return booked
@@ -339,6 +354,14 @@ class VoucherBook:
             signature=booked.signature,
         )
         return await self._journal.commit(lambda tx: _book(tx, taken))
+
+
+async def going_on(claiming: Awaitable[object], whose: str) -> None:
+    """Look after one payer's money; what is wrong with it keeps nothing from the others."""
+    try:
+        await claiming
+    except (PaymentError, ProviderError) as wrong:
+        log.warning("%s: %s", whose, wrong)
 
 
 def _vrs(signature: bytes) -> tuple[int, bytes, bytes]:

@@ -16,6 +16,7 @@ from agentkit.market.attempt import result_digest
 from agentkit.market.chain import ChainClient, Network
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
+from agentkit.payments.channels.book import going_on
 from agentkit.payments.escrow import terms
 from agentkit.payments.escrow.terms import Job
 from agentkit.payments.sender import Sender
@@ -92,10 +93,12 @@ class EscrowBook:
             raise Refused(f"{job.quote.price} units are in escrow and {most.units} are needed")
         identity = job.id(self._network)
         state, due = await terms.state_of(self._chain, self._network, identity)
-        if state != terms.FUNDED or time.time() > due:
+        now = time.time()
+        if state != terms.FUNDED or now > due:
             raise Refused("no money is in escrow for this task now")
-        earned = await self._row(attempt)
-        if earned and earned.given_back:
+        if now > due - SUBMIT_BEFORE:
+            raise Refused("too little time is left to deliver in")
+        if await self._journal.commit(lambda tx: tx.get(r.GivenBack, identity.hex())):
             raise Refused("this node gave its word to take nothing for this attempt")
         return identity.hex()
 
@@ -107,6 +110,8 @@ class EscrowBook:
         result = result_digest([output.digest for output in done.outputs]) if done else ""
         if done is None or done.price is None:
             raise Refused("nothing was delivered for this attempt")
+        if done.channel != job.id(self._network).hex():
+            raise Refused("what was delivered is paid in another way")
         if (body.get("result"), body.get("pay")) != (result, done.price.units):
             raise Refused("the word is for another result, or another price")
         accept = Accept(job.id(self._network), done.price.units, bytes.fromhex(result))
@@ -137,14 +142,16 @@ class EscrowBook:
         """
         attempt = str(body.get("attempt"))
         job = self._mine(body, attempt)
-        nothing = Accept(job.id(self._network), 0, bytes(32))
+        identity = job.id(self._network)
+        nothing = Accept(identity, 0, bytes(32))
         self._signed_by_payer(job, nothing, body.get("proof"))
 
         def work(tx: Transaction) -> bool:
             done = tx.get(r.Job, attempt)
-            if done and done.state not in ("failed", "cancelled"):
+            ended = done is None or done.state in ("failed", "cancelled")
+            if not ended and done and done.channel == identity.hex():
                 return False
-            tx.append(e.NODE, e.EscrowGivenBack(attempt=attempt))
+            tx.append(e.NODE, e.EscrowGivenBack(attempt=attempt, id=identity.hex()))
             return True
 
         if not await self._journal.commit(work):
@@ -157,12 +164,13 @@ class EscrowBook:
 
         Words of payers are brought to the chain; where a payer says nothing, the delivery is told
         to the contract before it is due, and the price claimed once it could have been judged.
+        What fails for one attempt keeps nothing from the others.
         """
         for earned in await self._journal.commit(lambda tx: tx.every(r.EarnedEscrow)):
             if earned.accept and not earned.settled:
-                await self._bring_home(earned)
+                await going_on(self._bring_home(earned), f"attempt {earned.attempt[:12]}")
         for attempt, job in await self._journal.commit(_unsaid):
-            await self._insist(attempt, Job.read(job))
+            await going_on(self._insist(attempt, Job.read(job)), f"attempt {attempt[:12]}")
 
     # -- inside ----------------------------------------------------------------------------------
 

@@ -19,7 +19,13 @@ from agentkit.errors import (
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import Accept, Authorization, recover, typed_digest
+from agentkit.keys.messages import (
+    Accept,
+    Authorization,
+    address_word,
+    recover,
+    typed_digest,
+)
 from agentkit.keys.signer import Signer
 from agentkit.market.attempt import Attempt, Message, Payment, Result
 from agentkit.market.chain import ChainClient, ChainReceipt, Network
@@ -35,7 +41,6 @@ from agentkit.payments.escrow import terms
 from agentkit.payments.escrow.terms import NOBODY, Job
 from agentkit.payments.sender import Sender
 
-OPEN = f"openWithAuthorization({terms.QUOTE},(uint8,bytes32,bytes32),uint256,uint8,bytes32,bytes32)"
 OPEN_GAS = 160_000
 """What opening a job costs at most, for the gas row of a plan."""
 
@@ -47,6 +52,12 @@ LEFT_SECONDS = 30
 
 LONGEST = timedelta(days=30).total_seconds()
 """Windows beyond this are refused, as the contract does."""
+
+LEAST_JUDGE, LEAST_ARBITER = 900, 86_400
+"""Seconds that a payer wants for saying no, and an arbiter for deciding."""
+
+MOST_DEFAULT_BPS = 5000
+"""What a payee may keep of a disputed price where the arbiter is silent, in 1/10000."""
 
 
 class EscrowRail:
@@ -69,6 +80,7 @@ class EscrowRail:
         self._journal, self._chain, self._signer = journal, chain, signer
         self._network, self._sender, self._arbiter = network, sender, arbiter
         self._exposure = exposure or Exposure()
+        self._searched = False
         self._asked: dict[str, Attempt] = {}
         sender.on_final["escrow"] = self._opened
         sender.on_final["settle"] = self._settled
@@ -94,7 +106,10 @@ class EscrowRail:
         """Ask for the attempt's quote, or open what was quoted; one after the other."""
         await self._sender.recover()
         attempt = wanted.attempt
+        await self._search(attempt)
         known = await self._row(attempt.id)
+        if known and known.state == "quoted":
+            known = await self._as_on_chain(known)
         if known is None or await self._is_stale(known):
             self._asked[attempt.id] = attempt
             return [self._quote_please(offer, attempt)]
@@ -144,9 +159,14 @@ class EscrowRail:
 
     async def close(self, idle: float = 0.0) -> Sequence[Message]:
         """Ask providers to take what was accepted, and to give the rest back."""
+        await self._search()
+        for row in await self._journal.commit(_in_doubt):
+            await self._as_on_chain(row)
         now = time.time()
 
         def work(tx: Transaction) -> list[Message]:
+            for row in filter(partial(_came_to_nothing, tx), tx.every(r.Escrow)):
+                tx.append(e.WALLET, e.Unreserved(attempt=row.attempt))
             known = [row for row in _alive(tx) if now - row.at >= idle]
             ended = [row for row in known if row.accept or not _is_under_way(tx, row)]
             return [self._about(row, "settle" if row.accept else "refund") for row in ended]
@@ -170,6 +190,8 @@ class EscrowRail:
             data = job.call(f"{verb}({terms.QUOTE})")
             await self._sender.send(f"settle:{known.attempt}:{verb}", self._network.escrow, data)
             return words
+        if state in (terms.PAID, terms.REFUNDED):
+            return await self._take_end(known, job)
         if state == terms.SUBMITTED and not late and not known.accept:
             return await self._dispute(known, job)
         until = time.strftime("%Y-%m-%d %H:%M", time.localtime(due))
@@ -241,7 +263,7 @@ class EscrowRail:
     def _unlike(self, job: Job, attempt: Attempt) -> str:
         """Return how a quote differs from what was asked for, "" when it does not."""
         quote, now = job.quote, time.time()
-        windows = quote.judge_window + quote.arbiter_window
+        longest = max(quote.judge_window, quote.arbiter_window)
         checks = (
             (quote.payer.lower() != self._signer.address.lower(), "is for another payer"),
             (quote.provider.lower() != attempt.payee.lower(), "pays somebody else"),
@@ -251,14 +273,22 @@ class EscrowRail:
             (quote.task_id != bytes.fromhex(attempt.id), "is for another attempt"),
             (quote.spec_hash != bytes.fromhex(attempt.task), "is for another task"),
             (not now < quote.deliver_by < now + LONGEST, "is to be delivered at an odd time"),
-            (windows > 2 * LONGEST, "asks for odd windows"),
+            (longest > LONGEST, "asks for odd windows"),
             (quote.quote_expiry < now, "has expired"),
+            (quote.quote_expiry > now + LONGEST, "lasts too long"),
             (not job.is_signed(self._network), "is not signed by its payee"),
+            (quote.judge_window < LEAST_JUDGE, "leaves no time to judge"),
+            (quote.arbiter_window < LEAST_ARBITER, "leaves no time to the arbiter"),
+            (quote.default_bps > MOST_DEFAULT_BPS, "keeps more than half without the arbiter"),
         )
         return next((reason for wrong, reason in checks if wrong), "")
 
     async def _open(self, known: r.Escrow, wanted: Wanted) -> None:
-        """Lock the price, once: the authorization's nonce is the job's own id."""
+        """Lock the price, once: the authorization's nonce is the job's own id.
+
+        From here on the payee may get it without our word, so it is reserved in the transaction
+        that signs.  Whoever else brings our opening to the chain first has opened it all the same.
+        """
         held = await token_balance(self._chain, self._network, self._signer.address)
         if known.price.units > held:
             raise InsufficientFunds(
@@ -275,14 +305,26 @@ class EscrowRail:
         )
         given = self._signer.sign_authorization(self._network.token_domain, authorization)
         until = authorization.valid_before
-        data = job.call(OPEN, *terms.vrs(job.signature), until, *terms.vrs(given))
+        data = job.call(terms.OPEN, *terms.vrs(job.signature), until, *terms.vrs(given))
         units = known.price.units
 
         def check(tx: Transaction) -> None:
             wanted.reserve(tx)
             self._exposure.within(tx, known.payee, units, least=units)
 
-        await self._sender.send(_intent(known), self._network.escrow, data, check=check)
+        try:
+            await self._sender.send(_intent(known), self._network.escrow, data, check=check)
+        except SettlementFailed:
+            if (await self._as_on_chain(known)).state == "quoted":
+                raise
+
+    async def _as_on_chain(self, known: r.Escrow) -> r.Escrow:
+        """Book a job that is open on the chain, whoever opened it, and return it as it stands."""
+        job = bytes.fromhex(known.id)
+        state, _ = await terms.state_of(self._chain, self._network, job)
+        if state:
+            await self._journal.commit(partial(_book_open, attempt=known.attempt, job=known.id))
+        return await self._row(known.attempt) or known
 
     def _opened(self, tx: Transaction, intent: str, receipt: ChainReceipt) -> None:
         """Book what the contract says it has locked."""
@@ -290,9 +332,7 @@ class EscrowRail:
         wanted = (abi.OPENED, bytes.fromhex(job))
         for log in receipt.logs:
             if log.address.lower() == self._network.escrow.lower() and log.topics[:2] == wanted:
-                amount = Money(abi.numbers(log.data)[0], self._network.currency)
-                tx.append(e.WALLET, e.EscrowOpened(attempt=attempt, amount=amount))
-                return
+                return _book_open(tx, attempt, job)
         raise SettlementFailed(f"transaction {receipt.transaction} opened no escrow")
 
     def _accept(
@@ -339,6 +379,54 @@ class EscrowRail:
         if receipt is None or terms.settled_in(receipt, self._network, job) is None:
             raise ProtocolBroken("the chain does not show it", provider=answer.provider)
         await self._journal.commit(partial(self._close, known=known, receipt=receipt))
+
+    async def _take_end(self, known: r.Escrow, job: Job) -> str:
+        """Book a job that came to its end without us, from the contract's own log of it."""
+        wanted: list[bytes | None] = [abi.SETTLED, job.id(self._network)]
+        head = await self._chain.head()
+        logs = await self._chain.logs(self._network.escrow, wanted, 0, head)
+        receipt = await self._chain.receipt(logs[-1].transaction) if logs else None
+        if receipt is None:
+            raise ProtocolBroken("the chain does not show its end", provider=known.provider)
+        await self._journal.commit(partial(self._close, known=known, receipt=receipt))
+        return "its end was found on the chain"
+
+    async def _search(self, attempt: Attempt | None = None) -> None:
+        """After a restore, find what was opened beyond the last seal: it is on the chain.
+
+        An opening carries its quote, so what was locked for an attempt is not locked again, and
+        comes back.
+        """
+        restored = await self._journal.commit(lambda tx: tx.get(r.Restoration, "newest"))
+        if restored is None or self._searched:
+            return
+        wanted: list[bytes | None] = [abi.OPENED, None, address_word(self._signer.address)]
+        head = await self._chain.head()
+        for log in await self._chain.logs(self._network.escrow, wanted, 0, head):
+            job = Job.of_call(await self._chain.data_of(log.transaction))
+            if job and job.id(self._network) == log.topics[1]:
+                await self._journal.commit(partial(self._take_found, job=job, attempt=attempt))
+        self._searched = True
+
+    def _take_found(self, tx: Transaction, job: Job, attempt: Attempt | None) -> None:
+        """Write down a job that the books lack; one for each attempt, as only one is opened."""
+        found = job.quote.task_id.hex()
+        if tx.get(r.Escrow, found):
+            return
+        rows: list[r.Escrow | r.Channel | Attempt] = [*tx.every(r.Escrow), *tx.every(r.Channel)]
+        rows += [attempt] if attempt else []
+        whose = next((row for row in rows if row.payee == job.quote.provider), None)
+        quoted = e.EscrowQuoted(
+            attempt=found,
+            id=job.id(self._network).hex(),
+            provider=whose.provider if whose else "",
+            provider_node=whose.provider_node if whose else "",
+            payee=job.quote.provider,
+            price=Money(job.quote.price, self._network.currency),
+            job=job.document(),
+        )
+        tx.append(e.WALLET, quoted)
+        _book_open(tx, found, quoted.id)
 
     async def _take_back(self, answer: Message) -> None:
         """Bring the provider's word that it delivered nothing to the chain."""
@@ -401,6 +489,27 @@ class EscrowRail:
 def _intent(known: r.Escrow) -> str:
     """Return the intent under which a quoted job is opened; another quote is another job."""
     return f"escrow:{known.attempt}:{known.id}"
+
+
+def _book_open(tx: Transaction, attempt: str, job: str) -> None:
+    """Write down once that a job is open."""
+    known = tx.get(r.Escrow, attempt)
+    if known and (known.id, known.state) == (job, "quoted"):
+        tx.append(e.WALLET, e.EscrowOpened(attempt=attempt, amount=known.price))
+
+
+def _in_doubt(tx: Transaction) -> list[r.Escrow]:
+    """Return the quotes whose opening was signed and is not booked."""
+    quoted = [row for row in tx.every(r.Escrow) if row.state == "quoted"]
+    return [row for row in quoted if tx.get(r.Tx, _intent(row))]
+
+
+def _came_to_nothing(tx: Transaction, row: r.Escrow) -> bool:
+    """Whether money is reserved for a job that was never opened, and nobody wants any more."""
+    known, sent = tx.get(r.Reservation, row.attempt), tx.get(r.Tx, _intent(row))
+    never = row.state == "quoted" and (sent is None or (sent.final and not sent.succeeded))
+    is_open = known is not None and known.standing == "open"
+    return never and is_open and not _is_under_way(tx, row)
 
 
 def _alive(tx: Transaction) -> list[r.Escrow]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from agentkit.keys.messages import Accept, Quote, recover, typed_digest
+from agentkit.keys.messages import Accept, Quote, checksummed, recover, typed_digest
 from agentkit.market.chain import ChainClient, ChainReceipt, Network
 from agentkit.payments import abi
 
@@ -18,6 +18,10 @@ NOBODY = "0x" + 40 * "0"
 
 FUNDED, SUBMITTED, DISPUTED, PAID, REFUNDED = range(1, 6)
 """The states of the contract; 0 is a job that was never opened."""
+
+OPEN = f"openWithAuthorization({QUOTE},(uint8,bytes32,bytes32),uint256,uint8,bytes32,bytes32)"
+OPEN_WORDS = 12 + 3
+"""The words of a call of `OPEN` that are the job: its quote and the provider's signature."""
 
 ACCEPT = f"acceptWithSig({QUOTE},uint128,bytes32,uint8,bytes32,bytes32)"
 
@@ -51,7 +55,7 @@ class Job:
         for name in ("task_id", "spec_hash"):
             values[name] = bytes.fromhex(values[name])
         addresses = ("payer", "provider", "arbiter", "token")
-        if any(len(bytes.fromhex(str(values[name])[2:])) != 20 for name in addresses):
+        if not all(_is_address(values[name]) for name in addresses):
             raise ValueError("an address has 20 bytes")
         if any(len(values[name]) != 32 for name in ("task_id", "spec_hash")):
             raise ValueError("a digest has 32 bytes")
@@ -60,9 +64,26 @@ class Job:
             raise ValueError("an amount or a time is out of range")
         return cls(Quote(**values), bytes.fromhex(document["signature"]))
 
+    @classmethod
+    def of_call(cls, data: bytes) -> Job | None:
+        """Return the job of a call that opens one, None for any other call."""
+        words = [data[at : at + 32] for at in range(4, 4 + 32 * OPEN_WORDS, 32)]
+        if data[:4] != abi.selector(OPEN) or len(words[-1]) < 32:
+            return None
+        parties = [checksummed("0x" + address[12:].hex()) for address in words[:4]]
+        numbers = [int.from_bytes(number, "big") for number in words[4:10]]
+        values: list[Any] = [*parties, *numbers, *words[10:12]]
+        v, r, s = words[12:15]
+        return cls(Quote(*values), r + s + v[31:])
+
     def call(self, signature: str, *words: bytes | int | str) -> bytes:
         """Return the call data of a function that takes the quote first."""
         return abi.encode(signature, *self.quote.words(), *words)
+
+
+def _is_address(given: object) -> bool:
+    whole = isinstance(given, str) and given[:2] == "0x"
+    return whole and len(bytes.fromhex(str(given)[2:])) == 20
 
 
 def vrs(signature: bytes) -> tuple[int, bytes, bytes]:

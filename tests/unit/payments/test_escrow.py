@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.events import Produced
 from agentkit.journal.journal import Journal
+from agentkit.keys.messages import Accept
+from agentkit.keys.messages import Transaction as Call
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, Message, Result, purchase_id
 from agentkit.market.chain import Network
@@ -32,6 +35,7 @@ from agentkit.payments.escrow.book import EscrowBook
 from agentkit.payments.escrow.rail import EscrowRail
 from agentkit.payments.escrow.terms import Job
 from agentkit.payments.sender import Sender
+from agentkit.serve.jobs import _take as take
 
 PRICE = 1000
 ANSWER = Text.of(b"the answer")
@@ -269,8 +273,13 @@ def other(quote: Any, **changes: Any) -> Any:
         ({"deliver_by": 1}, "odd time"),
         ({"deliver_by": 2**39}, "odd time"),
         ({"judge_window": 10**8}, "odd windows"),
+        ({"arbiter_window": 31 * 86400}, "odd windows"),
         ({"quote_expiry": 1}, "expired"),
+        ({"quote_expiry": 2**40}, "lasts too long"),
         ({"default_bps": 10**4}, "not signed"),
+        ({"default_bps": 5001}, "more than half"),
+        ({"judge_window": 1}, "no time to judge"),
+        ({"arbiter_window": 1}, "no time to the arbiter"),
     ],
 )
 async def test_a_quote_that_is_not_what_was_asked_for_is_not_opened(
@@ -287,6 +296,19 @@ async def test_a_quote_that_is_not_what_was_asked_for_is_not_opened(
         await pair.rail.finish(answer.model_copy(update={"body": body}))
     assert await pair.payer.commit(lambda tx: tx.every(r.Escrow)) == []
     assert await pair.opened() == 0
+
+
+NUMBER = int("1" * 42)
+"""As text, it has as many hex digits as an address."""
+
+
+@pytest.mark.parametrize("odd", [NUMBER, "zz" + "11" * 20, None, ["0x"]])
+async def test_a_quote_of_odd_parties_is_the_payees_error(pair: Pair, odd: object) -> None:
+    """Whatever it is, the run goes on to the next provider."""
+    answer = await pair.ask(pair.attempt())
+    quote = {**answer.body["quote"], "payer": odd}
+    with pytest.raises(ProtocolBroken, match="cannot be read"):
+        await pair.rail.finish(answer.model_copy(update={"body": {**answer.body, "quote": quote}}))
 
 
 @pytest.mark.parametrize("body", [{}, {"quote": 7}, {"quote": {}, "signature": ""}])
@@ -485,6 +507,265 @@ async def test_junk_that_was_submitted_goes_to_the_arbiter_or_is_counted(pair: P
     assert "the arbiter was silent" in await pair.rail.insist(message)
     assert await pair.balances() == (MINTED - PRICE // 2, PRICE // 2, 0)
     assert (await pair.held(), await pair.spent()) == (0, PRICE // 2)
+
+
+# -- what is locked counts, whatever dies and whoever lies ----------------------------------------
+
+
+class Ahead(Web3Chain):
+    """A line on which somebody does something right before our bytes arrive."""
+
+    before: Callable[[bytes], Awaitable[None]]
+
+    async def send(self, raw: bytes) -> None:
+        await self.before(raw)
+        await super().send(raw)
+
+
+def on(pair: Pair, line: Web3Chain, journal: Journal | None = None) -> EscrowRail:
+    """Return the rail of another process of the same wallet, with a line of its own."""
+    books = journal or pair.payer
+    sender = Sender(books, line, PAYER, pair.network)
+    return EscrowRail(books, line, PAYER, pair.network, sender)
+
+
+async def quoted(pair: Pair, n: int = 0, held: int = PRICE) -> Attempt:
+    """Hold for an attempt and take its quote; nothing is locked."""
+    attempt = pair.attempt(n)
+    await pair.payer.commit(lambda tx: pair.budget.hold(tx, "r1", pair.money(held), None))
+    await pair.rail.finish(await pair.ask(attempt))
+    return attempt
+
+
+async def test_an_opening_that_somebody_else_brings_first_is_not_opened_again(pair: Pair) -> None:
+    """Ours reverts then; a second quote would lock the price twice, and the first be claimed."""
+    attempt = await quoted(pair)
+    thief = Sender(pair.shop, pair.chain, ARBITER, pair.network)
+
+    async def steal(raw: bytes) -> None:
+        await thief.send("steal:1", pair.network.escrow, Call.of(raw).data)
+
+    line = Ahead(pair.network)
+    line.before = steal
+    rail = on(pair, line)
+    for _ in range(2):
+        assert await rail.fund(pair.offer(), attempt.at_most, pair.wanted(attempt)) == []
+    await line.close()
+    (ours,) = await pair.payer.commit(lambda tx: tx.every(r.Tx, "escrow:"))
+    assert (ours.final, ours.succeeded) == (True, False), "the fault was not reached"
+    assert (await pair.row(attempt)).state == "open"
+    assert await pair.opened() == 1
+    assert await pair.balances() == (MINTED - PRICE, 0, PRICE)
+
+
+async def test_what_is_locked_is_reserved_before_anything_else_happens(pair: Pair) -> None:
+    """A process that dies right then leaves nothing that another provider could be paid from."""
+    attempt = await quoted(pair)
+    await pair.rail.fund(pair.offer(), attempt.at_most, pair.wanted(attempt))
+    other = pair.attempt(1)
+    await pair.rail.finish(await pair.ask(other))
+    with pytest.raises(OverBudget) as over:
+        await pair.rail.fund(pair.offer(), other.at_most, pair.wanted(other))
+    assert over.value.limit == "hold"
+    assert await pair.opened() == 1
+    await pair.payer.commit(lambda tx: pair.budget.reserve(tx, attempt))  # it goes on with its own
+    await pair.end_run()
+    assert await pair.held() == PRICE
+    (message,) = await closing(pair)
+    answer = await pair.book.give_back(message.body)
+    await pair.rail.finish(message.model_copy(update={"verb": "released", "body": answer}))
+    assert (await pair.held(), await pair.spent()) == (0, 0)
+    assert await pair.balances() == (MINTED, 0, 0)
+
+
+async def test_two_processes_keep_a_providers_limit(pair: Pair) -> None:
+    """What both could reserve a moment ago, only one may lock."""
+    pair.budget = Budget(Allowance(per_provider=pair.money(PRICE + PRICE // 2)))
+    first, second = on(pair, pair.chain), on(pair, pair.chain)
+    attempts = [await quoted(pair, n) for n in range(2)]
+    for attempt in attempts:
+
+        def look(tx: Transaction, attempt: Attempt = attempt) -> None:
+            pair.budget.reserve(tx, attempt)  # fits, as each of them sees it
+            raise InsufficientFunds("undone")
+
+        with pytest.raises(InsufficientFunds):
+            await pair.payer.commit(look)
+    await first.fund(pair.offer(), attempts[0].at_most, pair.wanted(attempts[0]))
+    with pytest.raises(OverBudget) as over:
+        await second.fund(pair.offer(), attempts[1].at_most, pair.wanted(attempts[1]))
+    assert over.value.limit == "per_provider"
+    assert await pair.opened() == 1
+
+
+async def test_an_opening_that_came_too_late_frees_what_was_reserved(pair: Pair) -> None:
+    attempt = await quoted(pair)
+    line = Ahead(pair.network)
+
+    async def dawdle(raw: bytes) -> None:
+        pair.clock.skip(3600)
+
+    line.before = dawdle
+    rail = on(pair, line)
+    with pytest.raises(SettlementFailed):
+        await rail.fund(pair.offer(), attempt.at_most, pair.wanted(attempt))
+    await line.close()
+    await pair.end_run()
+    assert await pair.held() == PRICE, "until it is sure"
+    assert await closing(pair) == []
+    assert (await pair.held(), await pair.spent()) == (0, 0)
+    assert await pair.balances() == (MINTED, 0, 0)
+
+
+async def test_what_was_opened_and_not_booked_is_found_by_closing(pair: Pair) -> None:
+    """The process dies between sending and booking, and nothing is ever bought again."""
+    attempt = await quoted(pair)
+    landed = asyncio.Event()
+
+    class Dying(Web3Chain):
+        async def send(self, raw: bytes) -> None:
+            await super().send(raw)
+            landed.set()
+            await asyncio.Event().wait()
+
+    line = Dying(pair.network)
+    dying = asyncio.create_task(
+        on(pair, line).fund(pair.offer(), attempt.at_most, pair.wanted(attempt))
+    )
+    await asyncio.wait_for(landed.wait(), 10)
+    dying.cancel()
+    await asyncio.wait([dying])
+    await line.close()
+    assert (await pair.row(attempt)).state == "quoted"
+    await pair.end_run()
+    (message,) = await closing(pair)
+    assert message.verb == "refund"
+    answer = await pair.book.give_back(message.body)
+    await pair.rail.finish(message.model_copy(update={"verb": "released", "body": answer}))
+    await pair.rail._sender.recover()  # its own transaction is found final, and means nothing more
+    assert await pair.rail.balance() == {}
+    assert (await pair.held(), await pair.spent()) == (0, 0)
+    assert await pair.balances() == (MINTED, 0, 0)
+
+
+async def test_what_a_shop_took_by_time_is_found_on_the_chain_and_counted(pair: Pair) -> None:
+    attempt = await pair.open()
+    await pair.deliver(attempt, 700)
+    await pair.refuse(attempt)
+    await pair.end_run()
+    for seconds in (3600 - 600, 3601):
+        pair.clock.skip(seconds)
+        await pair.book.watch()
+    assert await pair.state(attempt) == terms.PAID
+    (message,) = await closing(pair)
+    assert "found on the chain" in await pair.rail.insist(message)
+    assert (await pair.held(), await pair.spent()) == (0, PRICE)
+    assert await closing(pair) == []
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+async def test_what_was_opened_beyond_the_last_seal_is_not_opened_again(
+    pair: Pair, tmp_path: Path, resumed: bool
+) -> None:
+    """After a restore the books know neither quote nor opening; the chain has both."""
+    attempt = await pair.open()
+    books = await Journal.open(tmp_path / "restored", PAYER.address)
+    await books.commit(lambda tx: tx.append(e.WALLET, e.Restored(events=0)))
+    await books.commit(lambda tx: pair.budget.hold(tx, "r1", attempt.at_most, None))
+    rail = on(pair, pair.chain, books)
+    if resumed:
+        assert await rail.fund(pair.offer(), attempt.at_most, pair.wanted(attempt)) == []
+        payment = await books.commit(lambda tx: rail.reserve(tx, attempt))
+        assert payment.body == {"escrow": (await pair.row(attempt)).job}
+    (message,) = await rail.close()
+    assert (message.verb, message.body["attempt"]) == ("refund", attempt.id)
+    answer = await pair.book.give_back(message.body)
+    await rail.finish(message.model_copy(update={"verb": "released", "body": answer}))
+    assert await pair.opened() == 1
+    assert await pair.balances() == (MINTED, 0, 0)
+    await books.close()
+
+
+# -- payers that want work for nothing -------------------------------------------------------------
+
+
+async def test_a_word_for_another_job_is_no_payment(pair: Pair) -> None:
+    """Quoted twice and opened once: a word for the other would leave the shop with nothing."""
+    other = Job.read((await pair.ask(pair.attempt())).body)
+    pair.clock.skip(1)
+    attempt = await pair.open()
+    result = await pair.deliver(attempt, 700)
+    accept = Accept(other.id(pair.network), 700, bytes.fromhex(result.digest))
+    word = PAYER.sign_accept(pair.network.escrow_domain, accept).hex()
+    body = {"attempt": attempt.id, "pay": 700, "result": result.digest, "accept": word}
+    with pytest.raises(Refused, match="another way"):
+        await pair.book.accept({**other.document(), **body})
+    pair.clock.skip(3600 - 600)
+    await pair.book.watch()
+    assert await pair.state(attempt) == terms.SUBMITTED, "it still claims what was locked"
+
+
+async def test_one_payer_that_cannot_be_claimed_from_keeps_nothing_from_the_next(
+    pair: Pair,
+) -> None:
+    lost, good = await pair.open(0), await pair.open(1)
+    for attempt in (lost, good):
+        word = await pair.pay(attempt, await pair.deliver(attempt, 700))
+        await pair.book.accept(word.body)
+    first = min((lost, good), key=lambda one: one.id)
+    job = Job.read((await pair.row(first)).job)
+    data = job.call(f"accept({terms.QUOTE},uint128,bytes32)", PRICE, bytes(32))
+    await pair.rail._sender.send("early:1", pair.network.escrow, data)  # the payer's word alone
+    await pair.book.watch()
+    assert await pair.balances() == (MINTED - PRICE - 700, PRICE + 700, 0)
+
+
+async def test_what_was_given_back_meanwhile_is_not_begun(pair: Pair) -> None:
+    """Asked for between a task's admission and its beginning, the word would cost the shop."""
+    attempt = await pair.open()
+    known = await pair.row(attempt)
+    paid_by = await pair.book.admit({"escrow": known.job}, attempt.id, TASK, attempt.at_most)
+    await pair.refuse(attempt)
+    await pair.end_run()
+    (message,) = await closing(pair)
+    await pair.book.give_back(message.body)
+    taken = e.JobTaken(
+        attempt=attempt.id,
+        task=TASK,
+        payer=PAYER.address,
+        channel=paid_by,
+        at_most=attempt.at_most,
+        escrow=known.job,
+    )
+    with pytest.raises(Refused, match="take nothing"):
+        await pair.shop.commit(lambda tx: take(tx, taken))
+
+
+async def test_somebody_elses_quote_for_an_attempt_gives_up_nothing(pair: Pair) -> None:
+    """Attempts stand in the open on the chain; whoever asks for a quote of one is not its payer."""
+    attempt = await pair.open()
+    body = {
+        "attempt": attempt.id,
+        "task": TASK,
+        "payer": ARBITER.address,
+        "arbiter": terms.NOBODY,
+        "price": 1,
+        "seconds": 1,
+    }
+    theirs = Job.read(pair.book.quote(body))
+    nothing = Accept(theirs.id(pair.network), 0, bytes(32))
+    proof = ARBITER.sign_accept(pair.network.escrow_domain, nothing).hex()
+    await pair.book.give_back({**theirs.document(), "attempt": attempt.id, "proof": proof})
+    ours = {"escrow": (await pair.row(attempt)).job}
+    await pair.book.admit(ours, attempt.id, TASK, attempt.at_most)
+
+
+async def test_work_that_could_not_be_claimed_in_time_is_not_begun(pair: Pair) -> None:
+    attempt = await pair.open()
+    pair.clock.skip(3600 - 300)
+    with pytest.raises(Refused, match="too little time"):
+        ours = {"escrow": (await pair.row(attempt)).job}
+        await pair.book.admit(ours, attempt.id, TASK, attempt.at_most)
 
 
 async def test_nothing_is_paid_that_was_never_locked(pair: Pair) -> None:

@@ -1,6 +1,6 @@
 """How often each task is paid while payers die and chains misbehave, beside a naive payer.
 
-    python benchmarks/paying/faults.py --json
+    python benchmarks/paying/once.py --json
 
 The scenarios are those of `tests/faults/sending.py`, each on a node of its own (anvil, which
 `make install-dev` installs) and played one after the other.
