@@ -244,6 +244,8 @@ class ChannelRail:
 
     async def _top_up(self, channel: r.Channel, units: int) -> None:
         """Deposit `units` more; the authorization's nonce lets each top-up land once."""
+        if await self._is_older_than_chain(channel):
+            return
         await self._check_balance(units)
         before = word(channel.deposited)
         authorization = Authorization(
@@ -273,6 +275,25 @@ class ChannelRail:
                 data,
                 check=lambda tx: self._check_exposure(tx, channel.payee, units),
             )
+
+    async def _is_older_than_chain(self, channel: r.Channel) -> bool:
+        """Whether the contract has seen more than our books, which are an old copy then.
+
+        Nothing is signed below what it has seen: the channel is doubtful until its payee has shown
+        our newest promise, as after a restore.
+        """
+        deposited, claimed = await deposit_of(self._chain, self._network, channel.channel)
+
+        def work(tx: Transaction) -> bool:
+            known = _known(tx, channel)
+            if not all(row.final for row in tx.every(r.Tx, f"fund:{channel.channel}:")):
+                return False  # another process of this wallet is at it
+            if deposited <= known.deposited and claimed <= known.cumulative:
+                return False
+            tx.append(e.WALLET, e.Restored(events=0))
+            return True
+
+        return await self._journal.commit(work)
 
     def _check_exposure(self, tx: Transaction, payee: str, units: int) -> None:
         self._exposure.within(tx, payee, units, least=units)
