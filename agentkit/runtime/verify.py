@@ -25,8 +25,8 @@ def check(
 ) -> None:
     """Raise BadOutput, saying why, unless the result keeps to the node, the task and the offer."""
     wrong = (
-        _wrong_counts(task, result)
-        or _wrong_price(offer, attempt, result)
+        _wrong_price(offer, attempt, result)
+        or _wrong_counts(task, result)
         or _wrong_outputs(node, result)
     )
     if wrong:
