@@ -190,7 +190,7 @@ class ChannelRail:
 
     async def finish(self, answer: Message) -> None:
         if answer.verb == "best":
-            await self._take_best(answer.body)
+            await self._take_best(answer)
         if answer.verb == "closed":
             await self._take_closed(answer.body)
 
@@ -414,8 +414,12 @@ class ChannelRail:
             body={**_body(channel), "proof": proof.hex()},
         )
 
-    async def _take_best(self, body: dict[str, Any]) -> None:
-        """Take our newest voucher from the payee: our own signature proves it."""
+    async def _take_best(self, answer: Message) -> None:
+        """Take our newest voucher from the payee: our own signature proves it.
+
+        What a payee says of somebody else's channel is refused.
+        """
+        body, said_by = answer.body, (answer.provider, answer.provider_node)
         try:
             cumulative, tasks = int(body["cumulative"]), int(body["tasks"])
             delivered, attempts = max(0, int(body["delivered"])), map(str, body["attempts"])
@@ -430,6 +434,9 @@ class ChannelRail:
         currency = self._network.currency
 
         def work(tx: Transaction) -> None:
+            row = tx.get(r.Channel, voucher.channel.hex())
+            if row is None or (row.provider, row.provider_node) != said_by:
+                raise ProtocolBroken("it speaks of a channel that is not its own")
             lacking = [x for x in attempts if paid_before(tx, x) is None]
             found = e.VoucherFound(
                 channel=voucher.channel.hex(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import shutil
 import time
 from collections.abc import AsyncIterator
@@ -9,15 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from clocked import MINTED, PAYER, SHOP, Clock, clocked
+from clocked import ARBITER, MINTED, PAYER, SHOP, Clock, clocked
 
 from agentkit.artifacts import Text
-from agentkit.errors import InsufficientFunds, OverBudget, Refused, SettlementFailed
+from agentkit.errors import (
+    InsufficientFunds,
+    OverBudget,
+    ProtocolBroken,
+    Refused,
+    SettlementFailed,
+)
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.keys.messages import Transaction as Call
 from agentkit.keys.messages import Voucher
+from agentkit.keys.signer import KeySigner
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, Message, Payment, Result, purchase_id
 from agentkit.market.chain import Network
@@ -303,3 +312,39 @@ async def test_a_channel_that_is_closing_when_it_is_first_seen_gets_no_work(pair
     payment = await pair.payer.commit(lambda tx: pair.rail.reserve(tx, attempt))
     with pytest.raises(Refused, match="is closing"):
         await pair.book.admit(payment.body, pair.money(PRICE))
+
+
+async def test_what_a_stranger_says_of_a_channel_is_not_believed(pair: Pair) -> None:
+    """After a restore, whom the channel is with says what was promised on it."""
+    attempt = await pair.fund()
+    await pair.payer.commit(lambda tx: tx.append(e.WALLET, e.Restored(events=0)))
+    (question,) = await pair.rail.fund(pair.offer(), "r1", pair.money(HELD), attempt)
+    answer = await pair.book.best(question.body)
+    with pytest.raises(ProtocolBroken, match="not its own"):
+        changed = {"body": answer, "provider_node": "another"}
+        await pair.rail.finish(question.model_copy(update=changed))
+    assert (await pair.channel()).doubtful
+
+
+async def test_of_many_vouchers_at_once_the_greatest_is_kept(pair: Pair) -> None:
+    """In whatever order they come, and with a forged one among them."""
+    attempt = await pair.fund()
+    payment = await pair.payer.commit(lambda tx: pair.rail.reserve(tx, attempt))
+    channel = bytes.fromhex(payment.body["channel"])
+
+    def body(units: int, signer: KeySigner = PAYER) -> dict[str, object]:
+        voucher = Voucher(channel, units, units, bytes(32))
+        signature = signer.sign_voucher(pair.network.channels_domain, voucher).hex()
+        words = {"cumulative": units, "tasks": units, "root": bytes(32).hex()}
+        return {**payment.body, **words, "voucher": signature}
+
+    units = list(range(1, 65))
+    random.Random(1).shuffle(units)
+    bodies = [body(one) for one in units]
+    bodies.insert(20, body(900, ARBITER))
+    outcomes = await asyncio.gather(*map(pair.book.take, bodies), return_exceptions=True)
+    wrong = [one for one in outcomes if isinstance(one, BaseException)]
+    assert [type(one) for one in wrong] == [Refused]
+    assert wrong[0] is outcomes[20]
+    (booked,) = await pair.book.books()
+    assert booked.cumulative == 64
