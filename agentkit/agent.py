@@ -58,7 +58,13 @@ from agentkit.payments.escrow.rail import EscrowRail
 from agentkit.payments.escrow.terms import NOBODY
 from agentkit.payments.networks import real_network
 from agentkit.payments.prepaid import PrepaidRail
-from agentkit.payments.receipts import Bundle, bundle_of, verify, verify_on_chain
+from agentkit.payments.receipts import (
+    Bundle,
+    bundle_of,
+    verify,
+    verify_on_chain,
+    wrong_with_credit,
+)
 from agentkit.payments.sender import Sender
 from agentkit.payments.x402.rail import X402Rail
 from agentkit.planner.planner import Market, Wish, check_fresh, make_plan
@@ -322,9 +328,32 @@ class Agent:
         return bundle_of(self.network, self.address, receipts, wallet)
 
     async def check_receipts(self) -> list[str]:
-        """Return where receipts, vouchers and the chain disagree; nothing, if they never do."""
+        """Return where receipts, vouchers, the chain and providers' books of credit disagree.
+
+        Nothing, if they never do.
+        """
         bundle = await self.bundle()
-        return verify(bundle) + await verify_on_chain(bundle, self._chain, self.network)
+        wrong = verify(bundle) + await verify_on_chain(bundle, self._chain, self.network)
+        prepaid = [receipt for receipt in bundle.receipts if receipt.attempt.rail == "prepaid"]
+        for name in sorted({receipt.attempt.provider for receipt in prepaid}):
+            mine = [receipt for receipt in prepaid if receipt.attempt.provider == name]
+            wrong += await self._check_credit(name, mine)
+        return wrong
+
+    async def _check_credit(self, name: str, receipts: Sequence[Receipt]) -> list[str]:
+        """Compare receipts of one provider with what it says it has debited."""
+        payees = {receipt.attempt.payee for receipt in receipts}
+        rows = await self._journal.commit(lambda tx: tx.every(r.Account, "prepaid|"))
+        funded = sum(row.funded.units for row in rows if row.account in payees)
+        question = Message(rail="prepaid", provider=name, verb="statement")
+        provider = self._providers.get(name)
+        if provider is None:
+            return [f"{name} is not among the configured providers, so its books are not known"]
+        try:
+            said = (await provider.carry(question)).body
+        except ProviderError as silent:
+            return [f"{name} does not show its books: {silent}"]
+        return wrong_with_credit(name, receipts, funded, said)
 
     async def providers(self) -> list[ProviderInfo]:
         """Return what every provider says of itself; one that does not answer is marked down."""

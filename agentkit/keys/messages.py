@@ -43,6 +43,19 @@ def checksummed(address: str) -> str:
     return "0x" + "".join(c.upper() if int(digest[i], 16) > 7 else c for i, c in enumerate(plain))
 
 
+def payable(text: str) -> str:
+    """Return an address that money can go to, checksummed; "" for any other text.
+
+    Mixed case is a checksum and has to be right; nobody has the address zero.
+    """
+    plain = text[2:]
+    if text[:2] != "0x" or len(plain) != 40 or set(plain) - set("0123456789abcdefABCDEF"):
+        return ""
+    right = checksummed(text)
+    whole = text == right or plain in (plain.lower(), plain.upper())
+    return right if whole and int(plain, 16) else ""
+
+
 @lru_cache(maxsize=1024)
 def address_of(public_key: bytes) -> str:
     """Return the checksummed address of an uncompressed public key (65 bytes)."""

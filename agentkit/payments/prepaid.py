@@ -1,14 +1,19 @@
-"""Prepaid credit: topped up on chain before, debited by the provider after each task."""
+"""Prepaid credit: topped up on chain before, debited by the provider after each task.
+
+A top-up is an EIP-3009 authorization whose nonce is a function of payee and number, so the token
+itself refuses the same one twice, whatever a node of the chain said about the first.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
-from agentkit.errors import InsufficientFunds, SettlementFailed
+from agentkit.errors import InsufficientFunds, IntentMismatch, ProtocolBroken, SettlementFailed
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import address_word
+from agentkit.keys.messages import Transfer, address_word, keccak, word
 from agentkit.keys.signer import Signer
 from agentkit.market.attempt import Attempt, Message, Payment, Result
 from agentkit.market.chain import ChainClient, ChainReceipt, Network
@@ -21,9 +26,18 @@ from agentkit.payments import abi
 from agentkit.payments.budget import Exposure
 from agentkit.payments.channels.terms import token_balance
 from agentkit.payments.sender import Sender
+from agentkit.payments.x402.proof import USED, Due, has_moved, is_used
 
-TRANSFER_GAS = 60_000
-"""What a token transfer costs at most, for the gas row of a plan."""
+TRANSFER_GAS = 100_000
+"""What a top-up costs at most, for the gas row of a plan."""
+
+AUTHORIZATION_LASTS = 3600
+"""Seconds within which a top-up has to reach the chain."""
+
+MOVE = (
+    "transferWithAuthorization"
+    "(address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32)"
+)
 
 
 class PrepaidRail:
@@ -45,6 +59,7 @@ class PrepaidRail:
         self._journal, self._chain, self._signer = journal, chain, signer
         self._network, self._sender = network, sender
         self._exposure = exposure or Exposure()
+        self._found: dict[str, tuple[str, int]] = {}
         sender.on_final["topup"] = self._check_transfer
 
     @property
@@ -87,9 +102,10 @@ class PrepaidRail:
 
         missing, unclaimed = await self._journal.commit(look)
         missing -= sum(_amount(row.intent) for row in unclaimed)
+        claims = [row.transaction for row in unclaimed]
         if missing > 0:
-            unclaimed.append(await self._top_up(offer.payee, missing))
-        return [self._claim(offer, row.transaction) for row in unclaimed]
+            claims += await self._top_up(offer.payee, missing)
+        return [self._claim(offer, transaction) for transaction in claims]
 
     def reserve(self, tx: Transaction, attempt: Attempt) -> Payment:
         account = tx.get(r.Account, f"prepaid|{attempt.payee}")
@@ -134,21 +150,97 @@ class PrepaidRail:
         transaction = str(answer.body.get("transaction", ""))
 
         def work(tx: Transaction) -> None:
-            for row in _unclaimed(tx):
-                if row.transaction == transaction:
-                    amount = Money(_amount(row.intent), self._network.currency)
-                    account = row.intent.split(":")[1]
-                    tx.append(
-                        e.WALLET,
-                        e.CreditFunded(account=account, amount=amount, transaction=transaction),
-                    )
+            known = {x.transaction: (_payee(x.intent), _amount(x.intent)) for x in _unclaimed(tx)}
+            account, units = (known | self._found).get(transaction, ("", 0))
+            if account and tx.get(r.Credited, transaction) is None:
+                amount = Money(units, self._network.currency)
+                tx.append(
+                    e.WALLET,
+                    e.CreditFunded(account=account, amount=amount, transaction=transaction),
+                )
 
         await self._journal.commit(work)
 
     # -- inside ----------------------------------------------------------------------------------
 
-    async def _top_up(self, payee: str, units: int) -> r.Tx:
-        """Transfer `units` to the provider, once for each top-up there was before."""
+    async def _top_up(self, payee: str, units: int) -> list[str]:
+        """Transfer `units` to the provider and return the transactions to claim credit for.
+
+        None: another process of this wallet is at it, and there is to be another look.
+        """
+        tried = await self._journal.commit(lambda tx: tx.every(r.Tx, f"topup:{payee}:"))
+        if not all(row.final for row in tried):
+            return []
+        number = 1 + max((_number(row.intent) for row in tried if row.succeeded), default=-1)
+        while await self._is_used(payee, number):
+            if any(_number(row.intent) == number for row in tried):
+                landed = await self._landed(payee, number)
+                if not await self._is_credited(landed):
+                    return [landed]
+            number += 1  # what a wallet that lost its books once transferred is not ours to count
+        return await self._transfer(payee, number, units, tried)
+
+    async def _transfer(
+        self, payee: str, number: int, units: int, tried: Sequence[r.Tx]
+    ) -> list[str]:
+        """Transfer by an authorization of a number that is free; as `_top_up`."""
+        await self._check_balance(units)
+        failed = sum(_number(row.intent) == number for row in tried)
+        intent = f"topup:{payee}:{number}:{failed}:{units}"
+
+        def still_next(tx: Transaction) -> None:
+            if len(tx.every(r.Tx, f"topup:{payee}:")) != len(tried):
+                raise IntentMismatch("another process of this wallet has topped up meanwhile")
+            self._exposure.within(tx, payee, units, least=units)
+
+        data = self._authorized(payee, number, units)
+        try:
+            await self._sender.send(intent, self._network.token, data, check=still_next)
+        except IntentMismatch:
+            return []
+        except SettlementFailed:  # or somebody else has brought it first
+            if not await self._is_used(payee, number):
+                raise
+            return [await self._landed(payee, number)]
+        row = await self._journal.commit(lambda tx: tx.get(r.Tx, intent))
+        return [row.transaction] if row else []
+
+    def _authorized(self, payee: str, number: int, units: int) -> bytes:
+        """Return the call that makes a top-up."""
+        payer, until = self._signer.address, int(time.time()) + AUTHORIZATION_LASTS
+        transfer = Transfer(payer, payee, units, until, self._nonce(payee, number))
+        signature = self._signer.sign_transfer(self._network.token_domain, transfer)
+        vrs = (signature[64], signature[:32], signature[32:64])
+        return abi.encode(MOVE, payer, payee, units, 0, until, transfer.nonce, *vrs)
+
+    def _nonce(self, payee: str, number: int) -> bytes:
+        """Return the nonce of a top-up, in the form that tokens with keyed nonces take, too."""
+        named = b"agentkit/topup" + address_word(payee) + word(number)
+        return keccak(named)[:24] + bytes(8)
+
+    async def _is_used(self, payee: str, number: int) -> bool:
+        nonce = self._nonce(payee, number)
+        return await is_used(self._chain, self._network, self._signer.address, nonce)
+
+    async def _is_credited(self, transaction: str) -> bool:
+        return await self._journal.commit(lambda tx: tx.get(r.Credited, transaction)) is not None
+
+    async def _landed(self, payee: str, number: int) -> str:
+        """Return the transaction that used an authorization of ours, and note what it moved."""
+        nonce = self._nonce(payee, number)
+        wanted: list[bytes | None] = [USED, address_word(self._signer.address), nonce]
+        logs = await self._chain.logs(self._network.token, wanted, 0, await self._chain.head())
+        receipt = await self._chain.receipt(logs[-1].transaction) if logs else None
+        moved = (abi.TRANSFER, address_word(self._signer.address), address_word(payee))
+        token = self._network.token.lower()
+        known = [log for log in receipt.logs if log.address.lower() == token] if receipt else []
+        units = [abi.numbers(log.data)[0] for log in known if log.topics == moved]
+        if receipt is None or len(units) != 1:
+            raise ProtocolBroken(f"the chain does not show top-up {number} of {payee}")
+        self._found[receipt.transaction] = (payee, units[0])
+        return receipt.transaction
+
+    async def _check_balance(self, units: int) -> None:
         currency = self._network.currency
         held = await token_balance(self._chain, self._network, self._signer.address)
         if units > held:
@@ -156,29 +248,13 @@ class PrepaidRail:
                 f"a top-up of {Money(units, currency)} is needed,"
                 f" and the wallet holds {Money(held, currency)}"
             )
-        before = await self._journal.commit(lambda tx: len(tx.every(r.Tx, f"topup:{payee}:")))
-        intent = f"topup:{payee}:{before}:{units}"
-        data = abi.encode("transfer(address,uint256)", payee, units)
-
-        def still_next(tx: Transaction) -> None:
-            if len(tx.every(r.Tx, f"topup:{payee}:")) != before:
-                raise InsufficientFunds("another process of this wallet has topped up meanwhile")
-            self._exposure.within(tx, payee, units, least=units)
-
-        await self._sender.send(intent, self._network.token, data, check=still_next)
-        row = await self._journal.commit(lambda tx: tx.get(r.Tx, intent))
-        if row is None:
-            raise SettlementFailed(f"the top-up {intent!r} was not written")
-        return row
 
     def _check_transfer(self, tx: Transaction, intent: str, receipt: ChainReceipt) -> None:
         """Refuse to book a transfer that moved nothing: a success is the token's own log."""
-        payee = address_word(intent.split(":")[1])
-        for log in receipt.logs:
-            same = log.address.lower() == self._network.token.lower()
-            if same and log.topics[0] == abi.TRANSFER and log.topics[2] == payee:
-                return
-        raise SettlementFailed(f"transaction {receipt.transaction} transferred nothing")
+        payee, units = _payee(intent), _amount(intent)
+        nonce = self._nonce(payee, _number(intent))
+        if not has_moved(receipt, self._network, Due(self._signer.address, payee, units, nonce)):
+            raise SettlementFailed(f"transaction {receipt.transaction} transferred nothing")
 
     def _claim(self, offer: Offer, transaction: str) -> Message:
         return Message(
@@ -195,6 +271,14 @@ def _unclaimed(tx: Transaction, payee: str = "") -> list[r.Tx]:
     credited = {row.transaction for row in tx.every(r.Credited)}
     rows = tx.every(r.Tx, f"topup:{payee}")
     return [x for x in rows if x.final and x.succeeded and x.transaction not in credited]
+
+
+def _payee(intent: str) -> str:
+    return intent.split(":")[1]
+
+
+def _number(intent: str) -> int:
+    return int(intent.split(":")[2])
 
 
 def _amount(intent: str) -> int:

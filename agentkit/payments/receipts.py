@@ -8,7 +8,7 @@ Merkle root over those statements (`market.tree`); the contract's own logs prove
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +231,32 @@ def _root(proof: ChannelProof, receipts: Sequence[Receipt]) -> str:
     for number, leaf in enumerate(leaves):
         peaks = tree.added(peaks, number, leaf)
     return tree.root_of(peaks).hex()
+
+
+def wrong_with_credit(
+    provider: str, receipts: Iterable[Receipt], funded: int, said: Mapping[str, Any]
+) -> list[str]:
+    """Return where receipts for prepaid work and a provider's own figures differ.
+
+    `funded`: the units that our books count as topped up; `said`: the provider's `topped_up`, and
+    `debits` in units by its name for each answer.  What may have been done unheard may be debited.
+    """
+    debits = dict(said["debits"])
+    wrong, unheard = [], 0
+    for receipt in receipts:
+        if receipt.standing == "uncertain":
+            unheard += receipt.amount.units
+            continue
+        units, debited = receipt.amount.units, debits.pop(receipt.evidence.reference, 0)
+        if units != debited:
+            name = f"receipt {receipt.attempt.id[:12]}"
+            wrong.append(f"{name} is over {units} units, and {provider} has debited {debited}")
+    if sum(debits.values()) > unheard:
+        wrong.append(f"{provider} has debited {sum(debits.values())} units for other answers")
+    if said["topped_up"] != funded:
+        paid = f"{said['topped_up']} units topped up"
+        wrong.append(f"{provider} counts {paid}, and these books count {funded}")
+    return wrong
 
 
 async def verify_on_chain(bundle: Bundle, chain: ChainClient, network: Network) -> list[str]:

@@ -262,12 +262,17 @@ class Sender:
         )
 
     async def _receipt(self, row: r.Tx) -> ChainReceipt | None:
-        """Return the receipt of whichever of an intent's bytes was mined."""
+        """Return the receipt of whichever of an intent's bytes was mined.
+
+        Of several, which a node that lied about a nonce can bring about, the one that succeeded.
+        """
+        reverted = None
         for transaction in row.transactions:
             receipt = await self._chain.receipt(transaction)
-            if receipt:
+            if receipt and receipt.succeeded:
                 return receipt
-        return None
+            reverted = reverted or receipt
+        return reverted
 
     async def _push(self, row: r.Tx) -> str:
         """Send a transaction's bytes and return why the node refuses them, "" when it does not.

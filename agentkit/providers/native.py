@@ -18,7 +18,7 @@ from agentkit.errors import (
     StateCorrupt,
     Unavailable,
 )
-from agentkit.keys.messages import recover, typed_digest
+from agentkit.keys.messages import payable, recover, typed_digest
 from agentkit.market.attempt import Attempt, JobStatus, Message, Payment, Result, result_digest
 from agentkit.market.chain import Network
 from agentkit.market.offer import Offer, Pays, priced
@@ -136,7 +136,8 @@ class Native:
         http = await self._node(message.provider_node)
         answer = await http.send("POST", "/carry", json=message.model_dump(mode="json"))
         returned: Message = wire.read(Message, _ok(answer, self.name), self.name)
-        return returned
+        whose = {"rail": message.rail, "provider": message.provider}
+        return returned.model_copy(update={**whose, "provider_node": message.provider_node})
 
     async def close(self) -> None:
         for http in self._https:
@@ -165,7 +166,10 @@ class Native:
         theirs = (facts.chain_id, facts.token, facts.channels)
         if [str(x).lower() for x in ours] != [str(x).lower() for x in theirs]:
             raise Refused("it is paid on another network", provider=http.url)
-        return facts
+        address = payable(facts.address)  # in one spelling, or it would have an account for each
+        if not address:
+            raise Refused("it names no address that can be paid", provider=http.url)
+        return facts.model_copy(update={"address": address})
 
     async def _at(self, attempt: Attempt) -> Http:
         return await self._node(attempt.provider_node)

@@ -36,6 +36,7 @@ USER_AGENT = "agentkit/0.1"
 OFFERS_LAST = 300.0
 MODELS_LAST = 15.0
 ANSWER_SECONDS = 600.0
+BOOKS_SECONDS = 30.0
 SECONDS_PER_TOKEN = 0.02
 """A guess of how fast endpoints write, until runs measure it."""
 
@@ -169,8 +170,10 @@ class OpenAI:
         self._answers.pop(attempt.id, None)
 
     async def carry(self, message: Message) -> Message:
-        if not self._profile.billing or message.verb != "topup":
+        if not self._profile.billing or message.verb not in ("topup", "statement"):
             raise Refused(f"it takes no message {message.verb!r}", provider=self.name)
+        if message.verb == "statement":
+            return message.model_copy(update={"verb": "stated", "body": await self._books()})
         path = f"{self._profile.billing}/topup"
         answer = await self._http.send("POST", path, json=message.body)
         self._check_status(answer)
@@ -198,6 +201,19 @@ class OpenAI:
         return result
 
     # -- inside ----------------------------------------------------------------------------------
+
+    async def _books(self) -> dict[str, Any]:
+        """Return what the provider says that it was paid in advance, and debited since."""
+        answer = await self._http.read(f"{self._profile.billing}/balance", seconds=BOOKS_SECONDS)
+        self._check_status(answer)
+        try:
+            said = json.loads(answer.body)
+            return {
+                "topped_up": int(said["topped_up"]),
+                "debits": {str(one["answer"]): int(one["units"]) for one in said["debits"]},
+            }
+        except _UNREADABLE as wrong:
+            raise ProtocolBroken("its books cannot be read", provider=self.name) from wrong
 
     def _rates(self) -> dict[str, Rate]:
         """Return the configured prices; a price for each request is nothing unless it is set."""

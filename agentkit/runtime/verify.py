@@ -12,16 +12,38 @@ from agentkit.errors import BadAmount, BadOutput
 from agentkit.graph.nodes import InferNode, SqlNode, TrainNode
 from agentkit.market.attempt import Attempt, Result
 from agentkit.market.offer import Offer, charge
+from agentkit.market.task import Task
 from agentkit.runtime.resolve import expected_outputs
 
 
 def check(
-    node: InferNode | TrainNode | SqlNode, offer: Offer, attempt: Attempt, result: Result
+    node: InferNode | TrainNode | SqlNode,
+    task: Task,
+    offer: Offer,
+    attempt: Attempt,
+    result: Result,
 ) -> None:
-    """Raise BadOutput, saying why, unless the result keeps to the node and the offer."""
-    wrong = _wrong_price(offer, attempt, result) or _wrong_outputs(node, result)
+    """Raise BadOutput, saying why, unless the result keeps to the node, the task and the offer."""
+    wrong = (
+        _wrong_price(offer, attempt, result)
+        or _wrong_counts(task, result)
+        or _wrong_outputs(node, result)
+    )
     if wrong:
         raise BadOutput(wrong, provider=offer.label)
+
+
+def _wrong_counts(task: Task, result: Result) -> str:
+    """Say what was counted beyond what the task can come to, each unit by itself.
+
+    A prompt has no more tokens than bytes, an answer no more than its limit: within that, nobody
+    but the provider can say how many there were.
+    """
+    for unit, count in result.usage.items():
+        most = task.load.most.get(unit, 0)
+        if count > most:
+            return f"counts {count} of {unit} where there are {most} at most"
+    return ""
 
 
 def _wrong_price(offer: Offer, attempt: Attempt, result: Result) -> str:

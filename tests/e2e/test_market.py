@@ -128,6 +128,8 @@ async def test_credit_is_topped_up_used_and_debited(
         assert result.receipts[0].attempt.rail == "prepaid"
         assert books["debits"][-1]["units"] == result.paid.units > 0
         assert books["topped_up"] - books["debited"] == books["left"] >= 0
+        wrong = await agent.check_receipts()  # other wallets of this account are not in its books
+        assert all(" for other answers" in one or " these books count " in one for one in wrong)
 
 
 async def hyperbolic_books(network: finder.NetworkFile) -> dict[str, Any]:

@@ -148,12 +148,14 @@ class VoucherBook:
     async def best(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return the newest voucher of a channel and what was delivered on it, to its payer.
 
-        For a payer that lost its books.  Raises Refused.
+        For a payer that lost its books; on a channel never heard of here nothing was.  Raises
+        Refused.
         """
         terms, voucher = self._read(body)
         self._check_payer(terms, voucher, body)
         channel = voucher.channel.hex()
-        booked = await self._booked(channel)
+        booked = await self._booked_or_none(channel)
+        booked = booked or r.BookedChannel(channel=channel, payer=terms.payer)
         jobs = await self._journal.commit(lambda tx: tx.every(r.Job))
         return {
             "channel": channel,

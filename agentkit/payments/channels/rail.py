@@ -189,7 +189,7 @@ class ChannelRail:
 
     async def finish(self, answer: Message) -> None:
         if answer.verb == "best":
-            await self._take_best(answer.body)
+            await self._take_best(answer)
         if answer.verb == "closed":
             await self._take_closed(answer.body)
 
@@ -243,6 +243,8 @@ class ChannelRail:
 
     async def _top_up(self, channel: r.Channel, units: int) -> None:
         """Deposit `units` more; the authorization's nonce lets each top-up land once."""
+        if await self._is_older_than_chain(channel):
+            return
         await self._check_balance(units)
         before = word(channel.deposited)
         authorization = Authorization(
@@ -272,6 +274,25 @@ class ChannelRail:
                 data,
                 check=lambda tx: self._check_exposure(tx, channel.payee, units),
             )
+
+    async def _is_older_than_chain(self, channel: r.Channel) -> bool:
+        """Whether the contract has seen more than our books, which are an old copy then.
+
+        Nothing is signed below what it has seen: the channel is doubtful until its payee has shown
+        our newest promise, as after a restore.
+        """
+        deposited, claimed = await deposit_of(self._chain, self._network, channel.channel)
+
+        def work(tx: Transaction) -> bool:
+            known = _known(tx, channel)
+            if not all(row.final for row in tx.every(r.Tx, f"fund:{channel.channel}:")):
+                return False  # another process of this wallet is at it
+            if deposited <= known.deposited and claimed <= known.cumulative:
+                return False
+            tx.append(e.WALLET, e.Restored(events=0))
+            return True
+
+        return await self._journal.commit(work)
 
     def _check_exposure(self, tx: Transaction, payee: str, units: int) -> None:
         self._exposure.within(tx, payee, units, least=units)
@@ -392,8 +413,12 @@ class ChannelRail:
             body={**_body(channel), "proof": proof.hex()},
         )
 
-    async def _take_best(self, body: dict[str, Any]) -> None:
-        """Take our newest voucher from the payee: our own signature proves it."""
+    async def _take_best(self, answer: Message) -> None:
+        """Take our newest voucher from the payee: our own signature proves it.
+
+        What a payee says of somebody else's channel is refused.
+        """
+        body, said_by = answer.body, (answer.provider, answer.provider_node)
         try:
             cumulative, tasks = int(body["cumulative"]), int(body["tasks"])
             delivered, attempts = max(0, int(body["delivered"])), map(str, body["attempts"])
@@ -408,6 +433,9 @@ class ChannelRail:
         currency = self._network.currency
 
         def work(tx: Transaction) -> None:
+            row = tx.get(r.Channel, voucher.channel.hex())
+            if row is None or (row.provider, row.provider_node) != said_by:
+                raise ProtocolBroken("it speaks of a channel that is not its own")
             lacking = [x for x in attempts if paid_before(tx, x) is None]
             found = e.VoucherFound(
                 channel=voucher.channel.hex(),

@@ -217,6 +217,64 @@ async def test_what_lies_with_one_payee_is_bounded_over_all_rails(tmp_path: Path
     await journal.close()
 
 
+async def test_what_is_being_locked_lies_with_its_payee_already(tmp_path: Path) -> None:
+    """Another process has signed the opening, and the chain has not said so yet."""
+    journal = await Journal.open(tmp_path, WALLET)
+    exposure = Exposure(usdc("1"))
+    quoted = e.EscrowQuoted(
+        attempt="a",
+        id="j",
+        provider="p",
+        provider_node="",
+        payee="0xP",
+        price=usdc("0.7"),
+        job={},
+    )
+    await journal.commit(lambda tx: tx.append(e.WALLET, quoted))
+
+    async def room() -> int:
+        return await journal.commit(lambda tx: exposure.within(tx, "0xP", 500_000, 0))
+
+    assert await room() == 500_000
+    signed = e.TxSigned(
+        intent="escrow:a:j", call="c", nonce=0, transaction="0x1", raw="", cost=usdc("0")
+    )
+    await journal.commit(lambda tx: tx.append(e.WALLET, signed))
+    assert await room() == 300_000
+    await journal.commit(
+        lambda tx: tx.append(e.WALLET, e.EscrowOpened(attempt="a", amount=usdc("0.7")))
+    )
+    assert await room() == 300_000, "counted once"
+    await journal.close()
+
+
+async def test_a_thousand_payments_of_a_cent_stop_at_the_limit_of_the_day(tmp_path: Path) -> None:
+    """Each is small enough; their sum is not."""
+    journal = await Journal.open(tmp_path, WALLET)
+    budget = Budget(Allowance(per_task=usdc("0.01"), per_day=usdc("5")))
+    paid, refused = 0, set()
+
+    async def pay(n: int) -> None:
+        nonlocal paid
+        one = attempt(n, "0.01", run=f"run-{n}")
+
+        def work(tx: Transaction) -> None:
+            budget.hold(tx, one.run, one.at_most, None)
+            budget.reserve(tx, one)
+            budget.spend(tx, one, one.at_most, "paid")
+            budget.release(tx, one.run)
+
+        try:
+            await journal.commit(work)
+            paid += 1
+        except OverBudget as over:
+            refused.add(over.limit)
+
+    await asyncio.gather(*map(pay, range(1000)))
+    assert (paid, refused) == (500, {"per_day"})
+    await journal.close()
+
+
 steps = st.lists(
     st.tuples(
         st.sampled_from(["hold", "reserve", "spend", "lose", "unreserve", "release"]),

@@ -16,11 +16,11 @@ from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
 from agentkit.keys.signer import KeySigner
 from agentkit.market.attempt import Attempt, Evidence, Result
-from agentkit.market.receipt import Receipt, delivery_of
+from agentkit.market.receipt import Receipt, Standing, delivery_of
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
 from agentkit.payments.channels.rail import ChannelRail
-from agentkit.payments.receipts import Bundle, bundle_of, verify
+from agentkit.payments.receipts import Bundle, bundle_of, verify, wrong_with_credit
 from agentkit.payments.sender import Sender
 from agentkit.testing.fakes import NETWORK, USDC
 
@@ -206,3 +206,43 @@ async def test_what_is_no_bundle_is_said_so(tmp_path: Path) -> None:
         assert wrong.value.hint.startswith("write one with `agentkit receipts --out")
     with pytest.raises(ConfigError, match="there is no file"):
         Bundle.load(tmp_path / "nothing.json")
+
+
+# -- credit --------------------------------------------------------------------------------------
+
+
+def prepaid(n: int, units: int, standing: Standing = "paid") -> Receipt:
+    evidence = Evidence(reference="" if standing == "uncertain" else f"answer-{n}")
+    amount = Money(units, USDC)
+    return Receipt(
+        attempt=attempt(n, "prepaid"), standing=standing, amount=amount, evidence=evidence, at=1.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("debits", "topped_up", "said"),
+    [
+        ({"answer-1": 5, "answer-2": 7}, 100, []),
+        ({"answer-1": 6, "answer-2": 7}, 100, ["is over 5 units, and far has debited 6"]),
+        ({"answer-1": 5}, 100, ["is over 7 units, and far has debited 0"]),
+        ({"answer-1": 5, "answer-2": 7, "lost": 9}, 100, []),
+        (
+            {"answer-1": 5, "answer-2": 7, "lost": 10},
+            100,
+            ["far has debited 10 units for other answers"],
+        ),
+        (
+            {"answer-1": 5, "answer-2": 7},
+            90,
+            ["far counts 90 units topped up, and these books count 100"],
+        ),
+    ],
+)
+def test_receipts_for_credit_are_compared_with_the_providers_own_figures(
+    debits: dict[str, int], topped_up: int, said: list[str]
+) -> None:
+    """Of three purchases one was never heard of again, and may have been debited."""
+    receipts = [prepaid(1, 5), prepaid(2, 7), prepaid(3, 9, "uncertain")]
+    wrong = wrong_with_credit("far", receipts, 100, {"debits": debits, "topped_up": topped_up})
+    assert len(wrong) == len(said)
+    assert all(words in sentence for words, sentence in zip(said, wrong, strict=True))

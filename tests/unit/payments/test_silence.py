@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+import shutil
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from clocked import MINTED, PAYER, SHOP, Clock, clocked
+from clocked import ARBITER, MINTED, PAYER, SHOP, Clock, clocked
 
 from agentkit.artifacts import Text
-from agentkit.errors import InsufficientFunds, OverBudget, Refused
+from agentkit.errors import (
+    InsufficientFunds,
+    OverBudget,
+    ProtocolBroken,
+    Refused,
+    SettlementFailed,
+)
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
+from agentkit.keys.messages import Transaction as Call
 from agentkit.keys.messages import Voucher
+from agentkit.keys.signer import KeySigner
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, Message, Payment, Result, purchase_id
 from agentkit.market.chain import Network
@@ -27,7 +38,7 @@ from agentkit.payments.budget import Budget, Exposure
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.channels.book import VoucherBook
 from agentkit.payments.channels.rail import ChannelRail
-from agentkit.payments.channels.terms import token_balance
+from agentkit.payments.channels.terms import CONFIG, Terms, token_balance
 from agentkit.payments.sender import Sender
 
 PRICE, HELD = 1000, 3000
@@ -214,3 +225,129 @@ async def test_a_voucher_that_never_reached_the_shop_is_shown_again(pair: Pair) 
     lower = {**told.body, "cumulative": 100, "tasks": 1, "root": "", "voucher": signature}
     assert (await pair.book.take(lower)).cumulative == 700
     assert await pair.payer.commit(lambda tx: tx.rows(e.WALLET, 0, -1))
+
+
+async def rolled_back(pair: Pair, folder: Path) -> tuple[Journal, ChannelRail]:
+    """Open a copy of the payer's books as they were before, and its rail."""
+    books = await Journal.open(folder, PAYER.address)
+    sender = Sender(books, pair.chain, PAYER, pair.network)
+    return books, ChannelRail(books, pair.chain, PAYER, pair.network, sender)
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_an_old_copy_of_the_books_signs_nothing_below_what_the_chain_has_seen(
+    pair: Pair, tmp_path: Path, told: bool
+) -> None:
+    """It is put back, and nothing says so: the contract knows of more than it does."""
+    attempt = await pair.fund(PRICE)
+    await pair.payer.close()
+    shutil.copytree(tmp_path / "payer", tmp_path / "copy")
+    pair.payer = await Journal.open(tmp_path / "payer", PAYER.address)
+    pair.rail._journal = pair.rail._sender._journal = pair.payer
+    promise = await pair.pay(attempt, 700)
+    await pair.fund(HELD)
+    if told:
+        await pair.book.take(promise.body)
+    books, rail = await rolled_back(pair, tmp_path / "copy")
+    await books.commit(lambda tx: pair.budget.hold(tx, "r2", pair.money(HELD), None))
+    assert await rail.fund(pair.offer(), "r2", pair.money(HELD), attempt) == []
+    (channel,) = await books.commit(lambda tx: tx.every(r.Channel))
+    assert channel.doubtful
+    with pytest.raises(InsufficientFunds):
+        await books.commit(lambda tx: rail.reserve(tx, attempt))
+    (question,) = await rail.fund(pair.offer(), "r2", pair.money(HELD), attempt)
+    answer = await pair.book.best(question.body)
+    await rail.finish(question.model_copy(update={"body": answer}))
+    (channel,) = await books.commit(lambda tx: tx.every(r.Channel))
+    assert not channel.doubtful
+    known = await pair.channel()
+    assert (channel.deposited, channel.cumulative) == (known.deposited, 700 if told else 0)
+    await books.close()
+
+
+async def test_a_top_up_that_somebody_else_brings_first_is_counted_once(pair: Pair) -> None:
+    """Ours reverts then, and the money is in the channel all the same."""
+    send, stolen = pair.chain.send, []
+
+    async def steal(raw: bytes) -> None:
+        call = Call.of(raw)
+        fees = {"max_fee": call.max_fee, "max_tip": call.max_tip}
+        nonce = await pair.chain.nonce(SHOP.address)
+        mine = Call(call.chain_id, nonce, call.to, call.data, call.gas, **fees)
+        if not stolen:
+            stolen.append(mine)
+            await send(SHOP.sign_tx(mine)[1])
+        await send(raw)
+
+    pair.chain.send = steal  # type: ignore[method-assign]
+    with pytest.raises(SettlementFailed):
+        await pair.fund()
+    attempt = Attempt.at(
+        purchase_id("r1", "n"),
+        0,
+        pair.offer(),
+        run="r1",
+        item=None,
+        task="cd" * 32,
+        at_most=pair.money(PRICE),
+    )
+    for _ in range(2):
+        for question in await pair.rail.fund(pair.offer(), "r1", pair.money(HELD), attempt):
+            answer = await pair.book.best(question.body)  # the shop has never heard of it
+            await pair.rail.finish(question.model_copy(update={"body": answer}))
+    assert await pair.rail.fund(pair.offer(), "r1", pair.money(HELD), attempt) == []
+    channel = await pair.channel()
+    assert (channel.deposited, channel.doubtful) == (HELD, False)
+    key = f"channel|{SHOP.address}"
+    account = await pair.payer.commit(lambda tx: tx.get(r.Account, key))
+    assert account
+    assert account.funded.units == HELD
+    assert await pair.balances() == (MINTED - HELD, 0, HELD)
+    assert (await pair.pay(attempt, 700)).body["cumulative"] == 700
+
+
+async def test_a_channel_that_is_closing_when_it_is_first_seen_gets_no_work(pair: Pair) -> None:
+    """Its payer could take everything back before the shop looks at the chain again."""
+    attempt = await pair.fund()
+    row = await pair.channel()
+    data = abi.encode(f"requestClose({CONFIG})", *Terms.of(row, row.payee).words())
+    await pair.rail._sender.send("close:1", pair.network.channels, data)
+    payment = await pair.payer.commit(lambda tx: pair.rail.reserve(tx, attempt))
+    with pytest.raises(Refused, match="is closing"):
+        await pair.book.admit(payment.body, pair.money(PRICE))
+
+
+async def test_what_a_stranger_says_of_a_channel_is_not_believed(pair: Pair) -> None:
+    """After a restore, whom the channel is with says what was promised on it."""
+    attempt = await pair.fund()
+    await pair.payer.commit(lambda tx: tx.append(e.WALLET, e.Restored(events=0)))
+    (question,) = await pair.rail.fund(pair.offer(), "r1", pair.money(HELD), attempt)
+    answer = await pair.book.best(question.body)
+    with pytest.raises(ProtocolBroken, match="not its own"):
+        changed = {"body": answer, "provider_node": "another"}
+        await pair.rail.finish(question.model_copy(update=changed))
+    assert (await pair.channel()).doubtful
+
+
+async def test_of_many_vouchers_at_once_the_greatest_is_kept(pair: Pair) -> None:
+    """In whatever order they come, and with a forged one among them."""
+    attempt = await pair.fund()
+    payment = await pair.payer.commit(lambda tx: pair.rail.reserve(tx, attempt))
+    channel = bytes.fromhex(payment.body["channel"])
+
+    def body(units: int, signer: KeySigner = PAYER) -> dict[str, object]:
+        voucher = Voucher(channel, units, units, bytes(32))
+        signature = signer.sign_voucher(pair.network.channels_domain, voucher).hex()
+        words = {"cumulative": units, "tasks": units, "root": bytes(32).hex()}
+        return {**payment.body, **words, "voucher": signature}
+
+    units = list(range(1, 65))
+    random.Random(1).shuffle(units)
+    bodies = [body(one) for one in units]
+    bodies.insert(20, body(900, ARBITER))
+    outcomes = await asyncio.gather(*map(pair.book.take, bodies), return_exceptions=True)
+    wrong = [one for one in outcomes if isinstance(one, BaseException)]
+    assert [type(one) for one in wrong] == [Refused]
+    assert wrong[0] is outcomes[20]
+    (booked,) = await pair.book.books()
+    assert booked.cumulative == 64

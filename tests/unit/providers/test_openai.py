@@ -176,7 +176,7 @@ class Bench:
         task, attempt = infer_task(node, {}), attempt_at(offer, node)
         await self.adapter.submit(task, offer, attempt, Payment(rail=offer.rail))
         result = await self.adapter.result(attempt)
-        verify.check(node, offer, attempt, result)
+        verify.check(node, task, offer, attempt, result)
         return result
 
     async def fails(self, error: type[ProviderError], reply: Reply) -> ProviderError:
@@ -403,6 +403,15 @@ async def test_an_answer_without_end_is_not_read_to_its_end(bench: Bench) -> Non
 async def test_more_than_the_at_most_is_not_paid(bench: Bench, usage: dict[str, int]) -> None:
     over = await bench.fails(BadOutput, says(answer(usage=usage)))
     assert "above the at most" in str(over)
+
+
+async def test_counts_beyond_what_was_asked_for_are_not_paid_out_of_what_was_saved(
+    bench: Bench,
+) -> None:
+    """An answer of eight tokens at most cannot have thirty, though the price leaves room for it."""
+    inflated = {"prompt_tokens": 7, "completion_tokens": 30}
+    over = await bench.fails(BadOutput, says(answer(usage=inflated)))
+    assert "counts 30 of output where there are 8 at most" in str(over)
 
 
 @pytest.mark.parametrize(
