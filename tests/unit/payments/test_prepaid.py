@@ -19,6 +19,7 @@ from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, Message, purchase_id
 from agentkit.market.chain import ChainReceipt, Network
 from agentkit.market.offer import Offer
+from agentkit.market.seams import Wanted
 from agentkit.money import Money
 from agentkit.payments import abi
 from agentkit.payments.budget import Budget, Exposure
@@ -98,7 +99,8 @@ class Bench:
             task="cd" * 32,
             at_most=self.money(units),
         )
-        return list(await (rail or self.rail).fund(self.offer(), run, self.money(units), attempt))
+        wanted = Wanted(attempt, lambda tx: self.budget.reserve(tx, attempt))
+        return list(await (rail or self.rail).fund(self.offer(), self.money(units), wanted))
 
     async def credit(self, messages: list[Message]) -> int:
         """Have the shop acknowledge what is claimed; returns what the books then count."""

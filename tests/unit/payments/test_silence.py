@@ -292,10 +292,10 @@ async def test_a_top_up_that_somebody_else_brings_first_is_counted_once(pair: Pa
         at_most=pair.money(PRICE),
     )
     for _ in range(2):
-        for question in await pair.rail.fund(pair.offer(), "r1", pair.money(HELD), attempt):
+        for question in await pair.rail.fund(pair.offer(), pair.money(HELD), pair.wanted(attempt)):
             answer = await pair.book.best(question.body)  # the shop has never heard of it
             await pair.rail.finish(question.model_copy(update={"body": answer}))
-    assert await pair.rail.fund(pair.offer(), "r1", pair.money(HELD), attempt) == []
+    assert await pair.rail.fund(pair.offer(), pair.money(HELD), pair.wanted(attempt)) == []
     channel = await pair.channel()
     assert (channel.deposited, channel.doubtful) == (HELD, False)
     key = f"channel|{SHOP.address}"
@@ -321,7 +321,7 @@ async def test_what_a_stranger_says_of_a_channel_is_not_believed(pair: Pair) -> 
     """After a restore, whom the channel is with says what was promised on it."""
     attempt = await pair.fund()
     await pair.payer.commit(lambda tx: tx.append(e.WALLET, e.Restored(events=0)))
-    (question,) = await pair.rail.fund(pair.offer(), "r1", pair.money(HELD), attempt)
+    (question,) = await pair.rail.fund(pair.offer(), pair.money(HELD), pair.wanted(attempt))
     answer = await pair.book.best(question.body)
     with pytest.raises(ProtocolBroken, match="not its own"):
         changed = {"body": answer, "provider_node": "another"}
