@@ -250,12 +250,13 @@ async def test_an_old_copy_of_the_books_signs_nothing_below_what_the_chain_has_s
         await pair.book.take(promise.body)
     books, rail = await rolled_back(pair, tmp_path / "copy")
     await books.commit(lambda tx: pair.budget.hold(tx, "r2", pair.money(HELD), None))
-    assert await rail.fund(pair.offer(), "r2", pair.money(HELD), attempt) == []
+    late = attempt.model_copy(update={"run": "r2"})
+    assert await rail.fund(pair.offer(), pair.money(HELD), pair.wanted(late)) == []
     (channel,) = await books.commit(lambda tx: tx.every(r.Channel))
     assert channel.doubtful
     with pytest.raises(InsufficientFunds):
         await books.commit(lambda tx: rail.reserve(tx, attempt))
-    (question,) = await rail.fund(pair.offer(), "r2", pair.money(HELD), attempt)
+    (question,) = await rail.fund(pair.offer(), pair.money(HELD), pair.wanted(late))
     answer = await pair.book.best(question.body)
     await rail.finish(question.model_copy(update={"body": answer}))
     (channel,) = await books.commit(lambda tx: tx.every(r.Channel))
