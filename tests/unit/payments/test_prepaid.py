@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -11,7 +12,13 @@ from pathlib import Path
 import pytest
 from clocked import ARBITER, MINTED, PAYER, SHOP, Clock, clocked
 
-from agentkit.errors import InsufficientFunds, OverBudget, ProtocolBroken, SettlementFailed
+from agentkit.errors import (
+    InsufficientFunds,
+    OverBudget,
+    ProtocolBroken,
+    SettlementFailed,
+    StateError,
+)
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.keys.messages import Transaction as Call
@@ -275,3 +282,24 @@ async def test_a_transfer_of_another_amount_or_to_another_is_no_top_up(bench: Be
     for odd in ({"units": PRICE - 1}, {"place": 1}, {"place": 2}):
         with pytest.raises(SettlementFailed, match="transferred nothing"):
             await check(changed(**odd))
+
+
+async def test_on_a_full_disk_nothing_leaves(bench: Bench) -> None:
+    """What cannot be written down is not sent; with room again, it is paid once."""
+    await bench.hold(PRICE)
+    sent: list[bytes] = []
+
+    async def note(raw: bytes) -> None:
+        sent.append(raw)
+
+    bench.line.before = note
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))
+    try:
+        with pytest.raises(StateError):
+            await bench.fund()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sent == []
+    assert await bench.credit(await bench.fund()) == PRICE
+    assert await bench.paid() == PRICE

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,24 @@ from support import Toy, toy, until
 
 import agentkit as ak
 from agentkit.artifacts import Json, Table, Text
-from agentkit.errors import ConfigError, RunFailed, RunPaused, StoreUnavailable, Unavailable
+from agentkit.errors import (
+    ConfigError,
+    InsufficientFunds,
+    Refused,
+    RunFailed,
+    RunPaused,
+    StoreUnavailable,
+    Unavailable,
+)
 from agentkit.graph.builder import JobGraph
 from agentkit.journal import events as e
+from agentkit.journal import records as r
 from agentkit.journal.memory import MemoryJournal
-from agentkit.market.attempt import Attempt, JobStatus, Payment, Result
+from agentkit.market.attempt import Attempt, JobStatus, Message, Payment, Result
 from agentkit.market.offer import Offer
+from agentkit.market.seams import Transaction
 from agentkit.market.task import Task
-from agentkit.money import Rate
+from agentkit.money import Money, Rate
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import RATES, USDC, FakeProvider, ToyRail
 
@@ -68,6 +79,50 @@ async def left_behind(market: Toy, graph: JobGraph, attempts: int, **wish: Any) 
 
 
 # -- money ---------------------------------------------------------------------------------------
+
+
+class Locking(ToyRail):
+    """Locks each attempt's at most before it is sent, and has it back only by time, as escrow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.locked: list[str] = []
+        self.market: Toy
+
+    async def fund(
+        self, offer: Offer, run: str, need: Money, attempt: Attempt
+    ) -> Sequence[Message]:
+        means = self.market.means
+        await means.journal.commit(lambda tx: means.ledger.reserve(tx, attempt))
+        self.locked.append(attempt.id)
+        return []
+
+    def reserve(self, tx: Transaction, attempt: Attempt) -> Payment:
+        if attempt.id not in self.locked:
+            raise InsufficientFunds("nothing is locked for it")
+        return Payment(rail="toy")
+
+    def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> bool:
+        return True
+
+
+async def test_what_stays_locked_leaves_the_next_provider_what_the_budget_has(
+    tmp_path: Path,
+) -> None:
+    """The first delivers nothing and its money is locked for days; the hold was for one of them."""
+    one, two = FakeProvider("one", tmp_path / "one"), FakeProvider("two", tmp_path / "two")
+    one.before = lambda task, attempt: Refused("not today", provider="one")
+    rail = Locking()
+    async with toy(tmp_path, rail=rail, one=one, two=two) as market:
+        rail.market = market
+        result = await market.run(asking(retries=0))
+        assert [receipt.attempt.provider for receipt in result.receipts] == ["two"]
+        assert len(rail.locked) == 2
+        rows = await market.journal.commit(lambda tx: tx.every(r.Reservation))
+        assert {row.provider: row.standing for row in rows} == {"one": "open", "two": "paid"}
+        hold = await market.journal.commit(lambda tx: tx.get(r.Hold, result.run_id))
+        assert hold
+        assert hold.left == hold.reserved, "only what may still be drawn is held"
 
 
 async def test_a_provider_never_agrees_with_itself(tmp_path: Path) -> None:

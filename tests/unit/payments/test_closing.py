@@ -1,0 +1,63 @@
+"""Closing everything: what fails for one provider keeps no money from the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentkit.agent import Agent
+from agentkit.config import Settings
+from agentkit.errors import (
+    AgentKitError,
+    InsufficientFunds,
+    Refused,
+    SettlementFailed,
+    StoreUnavailable,
+)
+from agentkit.market.attempt import Message
+from agentkit.testing.fakes import FakeProvider, ToyRail
+
+
+class Closing(ToyRail):
+    """Has something with two providers; what the first says ends in `wrong`, alone in `alone`."""
+
+    def __init__(self, wrong: AgentKitError, alone: AgentKitError | str) -> None:
+        super().__init__()
+        self.wrong, self.alone = wrong, alone
+
+    async def close(self, idle: float = 0.0) -> Sequence[Message]:
+        return [Message(rail="toy", provider=name, verb="close") for name in ("one", "two")]
+
+    async def finish(self, answer: Message) -> None:
+        if answer.provider == "one":
+            raise self.wrong
+
+    async def insist(self, message: Message) -> str:
+        if isinstance(self.alone, AgentKitError):
+            raise self.alone
+        return self.alone
+
+
+@pytest.mark.parametrize(
+    ("wrong", "alone", "said"),
+    [
+        (SettlementFailed("it reverts"), "", "not closed: it reverts"),
+        (SettlementFailed("it reverts"), "found on the chain", "found on the chain"),
+        (SettlementFailed("it reverts"), StoreUnavailable("away"), "and alone: away"),
+        (Refused("not me"), InsufficientFunds("no gas"), "and alone: no gas"),
+        (StoreUnavailable("the chain is away"), "", "not closed: the chain is away"),
+        (InsufficientFunds("no gas"), "", "not closed: no gas"),
+    ],
+)
+async def test_what_fails_for_one_keeps_nothing_from_the_next(
+    tmp_path: Path, wrong: AgentKitError, alone: AgentKitError | str, said: str
+) -> None:
+    agent: Any = Agent(Settings())
+    agent._rails = {"toy": Closing(wrong, alone)}
+    agent._providers = {name: FakeProvider(name, tmp_path / name) for name in ("one", "two")}
+    outcomes = await agent.close_channels()
+    assert said in outcomes["one/"]
+    assert outcomes["two/"] == "closed"
