@@ -1,0 +1,191 @@
+"""The one way in: a problem and a goal, and what is best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from agentkit.planner.solver import capacity, rivals
+from agentkit.planner.solver.exact import best_choice
+from agentkit.planner.solver.lagrange import Goal, Heat
+from agentkit.planner.solver.problem import Choice, Ints, Problem
+from agentkit.planner.solver.prune import pruned
+from agentkit.planner.solver.schedule import scheduled
+from agentkit.planner.solver.search import Best, Found, search
+from agentkit.planner.solver.windows import Windows
+
+Effort: TypeAlias = Literal["normal", "high"]
+
+EXACT = 30
+"""The most nodes for which the best choice is proven by default."""
+
+EXACT_SECONDS = 20.0
+HIGH_SECONDS = 60.0
+
+FEASIBLE = 300
+"""The most nodes for which integer programming looks for a choice that is in time at all."""
+
+QUICK = (Heat(1.0, 0.05, 8),)
+SMALL = (Heat(3.0, 0.15, 12), Heat(1.0, 0.05, 12))
+MIDDLE = (Heat(3.0, 0.2, 40),)
+LARGE = (Heat(3.0, 0.3, 40),)
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """A choice, what it costs and lasts, and how far from the best it can be.
+
+    `bound`: no choice in time has less cost plus priced makespan.  `price`: what a second later
+    would save, about.  `earliest`: no choice ends before.  `rivals`: what the choices of simple
+    routers cost, None where they are late.  `in_time`: the deadline is kept; if it is not, the
+    choice is the fastest that was found.
+    """
+
+    choice: Choice
+    cost: float
+    makespan: float
+    bound: float
+    price: float
+    earliest: float
+    in_time: bool
+    rivals: dict[str, float | None] = field(default_factory=dict)
+
+    @property
+    def gap(self) -> float:
+        """The share by which the choice's cost can be above the least."""
+        return max(0.0, self.cost - self.bound) / self.bound if self.bound > 0 else 0.0
+
+
+def solve(
+    problem: Problem, goal: Goal, *, effort: Effort = "normal", start: Choice | None = None
+) -> Solution:
+    """Return the best choice for a goal; `start` is an old one to begin from.
+
+    Up to 30 nodes it is proven.  Above, it is no dearer than any of the rivals that is in time.
+    `effort="high"` has HiGHS go on from there for up to a minute.
+    """
+    arranged, order = problem.arranged()
+    old = None if start is None else start[order]
+    solution = (_on_lanes if arranged.lanes.any() else _free)(arranged, goal, effort, old)
+    choice = np.empty_like(solution.choice)
+    choice[order] = solution.choice
+    return replace(solution, choice=choice)
+
+
+# -- without lanes -------------------------------------------------------------------------------
+
+
+def _free(problem: Problem, goal: Goal, effort: Effort, old: Choice | None) -> Solution:
+    small, kept = pruned(problem)
+    windows = Windows.of(small)
+    known = _rivals(problem, goal)
+    starts = [_onto(small, kept, choice) for choice in known.values() if choice is not None]
+    if old is not None:
+        starts.append(_onto(small, kept, old))
+    first = rivals.fastest(small)
+    if small.makespan(first) > goal.deadline:
+        first = _in_time(small, goal, first, windows.earliest)
+    best = Best(problem, goal)
+    for choice in known.values():
+        if choice is not None:
+            best.take(choice)
+    found = _find(windows.within(small, goal.deadline), goal, [first, *starts], effort)
+    if found.choice is not None:
+        best.take(kept[problem.rows, found.choice])
+    choice = kept[problem.rows, first] if best.choice is None else best.choice
+    makespan = problem.makespan(choice)
+    return Solution(
+        choice=choice,
+        cost=problem.cost(choice),
+        makespan=makespan,
+        bound=min(found.bound, best.value),
+        price=found.price,
+        earliest=windows.earliest,
+        in_time=makespan <= goal.deadline,
+        rivals={
+            name: None if x is None or problem.makespan(x) > goal.deadline else problem.cost(x)
+            for name, x in known.items()
+        },
+    )
+
+
+def _rivals(problem: Problem, goal: Goal) -> dict[str, Choice | None]:
+    return {
+        "slack": rivals.slack_router(problem, goal.deadline),
+        "single": rivals.single(problem, goal.deadline),
+        "fastest": rivals.fastest(problem),
+    }
+
+
+def _onto(small: Problem, kept: Ints, choice: Choice) -> Choice:
+    """Return a choice among the offers that were kept: the same ones, or what replaces them."""
+    same = small.offered & (kept == choice[:, None])
+    onto: Choice = np.where(same.any(1), same.argmax(1), small.costs.argmin(1))
+    return onto
+
+
+def _find(problem: Problem, goal: Goal, starts: list[Choice], effort: Effort) -> Found:
+    if problem.nodes <= EXACT:
+        return _proven(problem, goal, search(problem, goal, starts, QUICK), EXACT_SECONDS)
+    heats = SMALL if problem.nodes <= 150 else MIDDLE if problem.nodes <= 3000 else LARGE
+    if problem.nodes > 3000:
+        starts = starts[:1]
+    found = search(problem, goal, starts, heats)
+    return _proven(problem, goal, found, HIGH_SECONDS) if effort == "high" else found
+
+
+def _proven(problem: Problem, goal: Goal, found: Found, seconds: float) -> Found:
+    """Have HiGHS go on from what was found."""
+    best = Best(problem, goal)
+    if found.choice is not None:
+        best.take(found.choice)
+    if best.value <= found.bound + abs(found.bound) * 1e-8:
+        return found
+    exact = best_choice(problem, goal, seconds=seconds, start=best.choice)
+    if exact.choice is not None and not best.take(exact.choice):
+        shy = replace(goal, deadline=goal.deadline * (1 - 1e-6))
+        late = problem.makespan(exact.choice) > goal.deadline
+        again = best_choice(problem, shy, seconds=seconds, start=best.choice) if late else exact
+        if again.choice is not None:
+            best.take(again.choice)
+    return replace(found, choice=best.choice, bound=max(found.bound, exact.bound))
+
+
+def _in_time(problem: Problem, goal: Goal, fastest: Choice, earliest: float) -> Choice:
+    """Look for a choice that keeps a deadline which the simple fastest one does not."""
+    if earliest > goal.deadline or problem.nodes > FEASIBLE:
+        return fastest
+    soonest = best_choice(problem, Goal(rate=1.0), seconds=EXACT_SECONDS, start=fastest, free=True)
+    return fastest if soonest.choice is None else soonest.choice
+
+
+# -- with lanes ----------------------------------------------------------------------------------
+
+
+def _on_lanes(problem: Problem, goal: Goal, effort: Effort, old: Choice | None) -> Solution:
+    """Solve without lanes; where that is late on them, look on."""
+    first = _free(problem, goal, effort, old)
+    if not first.in_time:
+        return first
+    makespan = float(scheduled(problem, first.choice)[1].max())
+    if makespan <= goal.deadline:
+        return replace(first, makespan=makespan)
+    found = capacity.priced(
+        problem, lambda other: _free(other, goal, "normal", None).choice, goal.deadline
+    )
+    if found is None:
+        quick = capacity.earliest(problem)
+        late = float(scheduled(problem, quick)[1].max()) > goal.deadline
+        found = quick if late else capacity.cheaper(problem, quick, goal.deadline)
+    else:
+        found = capacity.cheaper(problem, found, goal.deadline)
+    makespan = float(scheduled(problem, found)[1].max())
+    return replace(
+        first,
+        choice=found,
+        cost=problem.cost(found),
+        makespan=makespan,
+        in_time=makespan <= goal.deadline,
+    )
