@@ -22,7 +22,9 @@ class Offer(Value):
     `price` and `at_most` are for one purchase (one item of a mapped node); `eta` is its duration
     in seconds and `lanes` how many the provider takes at once.  `finds`: the provider can be
     asked later what became of an attempt.  `reputation`: the share of this agent's attempts there
-    that delivered what was asked; whatever a provider says of it is not believed.
+    that delivered what was asked; whatever a provider says of it is not believed.  `egress` is
+    the price of a byte that goes on to another provider node, `bandwidth` how many do in a second
+    (0: at once).
     """
 
     provider: str
@@ -42,6 +44,8 @@ class Offer(Value):
     finds: bool = False
     evidence: tuple[str, ...] = ()
     reputation: float = 1.0
+    egress: Rate | None = None
+    bandwidth: float = 0.0
 
     @property
     def terms(self) -> str:

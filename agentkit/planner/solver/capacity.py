@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from agentkit.planner.solver import schedule
 from agentkit.planner.solver.problem import Choice, Floats, Problem
-from agentkit.planner.solver.schedule import begin, scheduled
+from agentkit.planner.solver.schedule import begin
 
 ROUNDS = 8
 STEPS = 300_000
@@ -42,6 +43,25 @@ def priced(problem: Problem, solve: Callable[[Problem], Choice], deadline: float
         else:
             break
     return min(found, key=problem.cost, default=None)
+
+
+def scheduled(problem: Problem, choice: Choice) -> tuple[Floats, Floats]:
+    """Return when each node begins and ends under the sites' lanes."""
+    seconds = problem.times[problem.rows, choice]
+    delays = problem.delays(choice)[1]
+    if not problem.lanes.any():
+        ends = problem.finishes(seconds, delays)
+        return ends - seconds, ends
+    after: list[list[tuple[int, float]]] = [[] for _ in range(problem.nodes)]
+    edges = (problem.parents.tolist(), problem.children.tolist(), delays.tolist())
+    for parent, child, delay in zip(*edges, strict=True):
+        after[parent].append((child, delay))
+    lanes = {site: count for site, count in enumerate(problem.lanes.tolist()) if count}
+    sites = problem.sites[problem.rows, choice].tolist()
+    begins, done = schedule.scheduled(
+        seconds.tolist(), after, sites, problem.demands.tolist(), lanes
+    )
+    return np.array(begins), np.array(done)
 
 
 def waited(problem: Problem, choice: Choice) -> tuple[Floats, Floats]:

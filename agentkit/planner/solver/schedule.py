@@ -1,61 +1,59 @@
-"""When a choice is really done, where sites work on a limited number of nodes at once."""
+"""When nodes are really done, where sites work on a limited number of them at once.
+
+Plain lists, no numpy: small plans are timed without it.
+"""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
-import numpy as np
+After: TypeAlias = Sequence[Sequence[tuple[int, float]]]
+"""For each node its children, and how long its data is under way to each."""
 
-from agentkit.planner.solver.problem import Choice, Floats, Problem
 
+def scheduled(
+    seconds: Sequence[float],
+    after: After,
+    sites: Sequence[int],
+    demands: Sequence[int],
+    lanes: Mapping[int, int],
+) -> tuple[list[float], list[float]]:
+    """Return when each node begins and ends, by list scheduling.
 
-def scheduled(problem: Problem, choice: Choice) -> tuple[Floats, Floats]:
-    """Return when each node begins and ends under the sites' lanes, by list scheduling.
-
-    A node whose inputs are there takes its lanes as soon as they are free; of those that are
-    ready at once the one with the longest way to go comes first.
+    Nodes stand after their parents.  One whose inputs are there takes its lanes as soon as they
+    are free; of those that are ready at once the one with the longest way to go comes first.
+    `lanes` holds how many the sites have that limit them.
     """
-    seconds = problem.times[problem.rows, choice]
-    delays = problem.delays(choice)[1]
-    if not problem.lanes.any():
-        ends = problem.finishes(seconds, delays)
-        return ends - seconds, ends
-    to_go = problem.horizon - problem.latest_starts(seconds, delays, problem.horizon)
-    free = {s: [0.0] * int(n) for s, n in enumerate(problem.lanes.tolist()) if n}
-    none = [0.0] * problem.nodes
-    begins, done, ready = none.copy(), none.copy(), none.copy()
-    waits = np.bincount(problem.children, minlength=problem.nodes).tolist()
-    after = _children(problem, delays)
-    sites = problem.sites[problem.rows, choice].tolist()
-    demands, lasts, rank = problem.demands.tolist(), seconds.tolist(), to_go.tolist()
-    queue = [(0.0, -rank[node], node) for node, count in enumerate(waits) if not count]
+    count = len(seconds)
+    rank = [0.0] * count
+    waits = [0] * count
+    for node in range(count - 1, -1, -1):
+        rank[node] = seconds[node] + max((d + rank[child] for child, d in after[node]), default=0.0)
+        for child, _ in after[node]:
+            waits[child] += 1
+    begins, ends, ready = [0.0] * count, [0.0] * count, [0.0] * count
+    free = {site: [0.0] * number for site, number in lanes.items()}
+    queue = [(0.0, -rank[node], node) for node in range(count) if not waits[node]]
     heapq.heapify(queue)
     while queue:
         _, _, node = heapq.heappop(queue)
         mine = free.get(sites[node], [])
-        begins[node] = begin(mine, demands[node], ready[node], lasts[node])
-        done[node] = begins[node] + lasts[node]
+        begins[node] = begin(mine, demands[node], ready[node], seconds[node])
+        ends[node] = begins[node] + seconds[node]
         for child, delay in after[node]:
-            ready[child] = max(ready[child], done[node] + delay)
+            ready[child] = max(ready[child], ends[node] + delay)
             waits[child] -= 1
             if not waits[child]:
                 heapq.heappush(queue, (ready[child], -rank[child], child))
-    return np.array(begins), np.array(done)
+    return begins, ends
 
 
 def begin(lanes: list[float], demand: int, ready: float, lasts: float) -> float:
     """Take lanes, those that are free first, and return when all of them are."""
     taken = [heapq.heappop(lanes) for _ in range(min(demand, len(lanes)))]
-    begin = max([ready, *taken])
+    start = max([ready, *taken])
     for _ in taken:
-        heapq.heappush(lanes, begin + lasts)
-    return begin
-
-
-def _children(problem: Problem, delays: Floats) -> Sequence[list[tuple[int, float]]]:
-    after: list[list[tuple[int, float]]] = [[] for _ in range(problem.nodes)]
-    edges = zip(problem.parents.tolist(), problem.children.tolist(), delays.tolist(), strict=True)
-    for parent, child, delay in edges:
-        after[parent].append((child, delay))
-    return after
+        heapq.heappush(lanes, start + lasts)
+    return start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
@@ -10,13 +11,12 @@ import numpy as np
 from agentkit.planner.solver import capacity, rivals
 from agentkit.planner.solver.exact import best_choice
 from agentkit.planner.solver.lagrange import Goal, Heat
-from agentkit.planner.solver.problem import Choice, Ints, Problem
+from agentkit.planner.solver.problem import Choice, Floats, Ints, Problem
 from agentkit.planner.solver.prune import pruned
-from agentkit.planner.solver.schedule import scheduled
 from agentkit.planner.solver.search import Best, Found, search
 from agentkit.planner.solver.windows import Windows
 
-Effort: TypeAlias = Literal["normal", "high"]
+Effort: TypeAlias = Literal["quick", "normal", "high"]
 
 EXACT = 30
 """The most nodes for which the best choice is proven by default."""
@@ -38,9 +38,9 @@ class Solution:
     """A choice, what it costs and lasts, and how far from the best it can be.
 
     `bound`: no choice in time has less cost plus priced makespan.  `price`: what a second later
-    would save, about.  `earliest`: no choice ends before.  `rivals`: what the choices of simple
-    routers cost, None where they are late.  `in_time`: the deadline is kept; if it is not, the
-    choice is the fastest that was found.
+    would save, about; `prices` that for each node.  `earliest`: no choice ends before.  `rivals`:
+    what the choices of simple routers cost, None where they are late.  `in_time`: the deadline is
+    kept; if it is not, the choice is the fastest that was found.
     """
 
     choice: Choice
@@ -48,6 +48,7 @@ class Solution:
     makespan: float
     bound: float
     price: float
+    prices: Floats
     earliest: float
     in_time: bool
     rivals: dict[str, float | None] = field(default_factory=dict)
@@ -64,14 +65,15 @@ def solve(
     """Return the best choice for a goal; `start` is an old one to begin from.
 
     Up to 30 nodes it is proven.  Above, it is no dearer than any of the rivals that is in time.
-    `effort="high"` has HiGHS go on from there for up to a minute.
+    `effort="high"` has HiGHS go on from there for up to a minute; "quick" is for a first look.
     """
     arranged, order = problem.arranged()
     old = None if start is None else start[order]
     solution = (_on_lanes if arranged.lanes.any() else _free)(arranged, goal, effort, old)
     choice = np.empty_like(solution.choice)
-    choice[order] = solution.choice
-    return replace(solution, choice=choice)
+    prices = np.empty_like(solution.prices)
+    choice[order], prices[order] = solution.choice, solution.prices
+    return replace(solution, choice=choice, prices=prices)
 
 
 # -- without lanes -------------------------------------------------------------------------------
@@ -80,6 +82,8 @@ def solve(
 def _free(problem: Problem, goal: Goal, effort: Effort, old: Choice | None) -> Solution:
     small, kept = pruned(problem)
     windows = Windows.of(small)
+    if small.costs.shape[1] == 1:
+        return _only(problem, goal, kept[:, 0], windows.earliest)
     known = _rivals(problem, goal)
     starts = [_onto(small, kept, choice) for choice in known.values() if choice is not None]
     if old is not None:
@@ -102,12 +106,28 @@ def _free(problem: Problem, goal: Goal, effort: Effort, old: Choice | None) -> S
         makespan=makespan,
         bound=min(found.bound, best.value),
         price=found.price,
+        prices=found.prices,
         earliest=windows.earliest,
         in_time=makespan <= goal.deadline,
         rivals={
             name: None if x is None or problem.makespan(x) > goal.deadline else problem.cost(x)
             for name, x in known.items()
         },
+    )
+
+
+def _only(problem: Problem, goal: Goal, choice: Choice, earliest: float) -> Solution:
+    """Return the solution where one offer of each node is as good as all others in every way."""
+    cost, makespan = problem.cost(choice), problem.makespan(choice)
+    return Solution(
+        choice=choice,
+        cost=cost,
+        makespan=makespan,
+        bound=cost + goal.rate * makespan,
+        price=goal.rate,
+        prices=np.zeros(problem.nodes),
+        earliest=earliest,
+        in_time=makespan <= goal.deadline,
     )
 
 
@@ -130,6 +150,8 @@ def _find(problem: Problem, goal: Goal, starts: list[Choice], effort: Effort) ->
     if problem.nodes <= EXACT:
         return _proven(problem, goal, search(problem, goal, starts, QUICK), EXACT_SECONDS)
     heats = SMALL if problem.nodes <= 150 else MIDDLE if problem.nodes <= 3000 else LARGE
+    if effort == "quick":
+        heats = QUICK
     if problem.nodes > 3000:
         starts = starts[:1]
     found = search(problem, goal, starts, heats)
@@ -166,10 +188,15 @@ def _in_time(problem: Problem, goal: Goal, fastest: Choice, earliest: float) -> 
 
 def _on_lanes(problem: Problem, goal: Goal, effort: Effort, old: Choice | None) -> Solution:
     """Solve without lanes; where that is late on them, look on."""
-    first = _free(problem, goal, effort, old)
+    timeless = not (math.isfinite(goal.deadline) or goal.rate)
+    unlimited = replace(problem, lanes=problem.lanes * 0)
+    first = _free(unlimited if timeless else problem, goal, effort, old)
     if not first.in_time:
-        return first
-    makespan = float(scheduled(problem, first.choice)[1].max())
+        quick = capacity.earliest(problem)
+        choices = (first.choice, quick)
+        soonest = min(choices, key=lambda x: float(capacity.scheduled(problem, x)[1].max()))
+        return replace(first, choice=soonest, cost=problem.cost(soonest))
+    makespan = float(capacity.scheduled(problem, first.choice)[1].max())
     if makespan <= goal.deadline:
         return replace(first, makespan=makespan)
     found = capacity.priced(
@@ -177,11 +204,11 @@ def _on_lanes(problem: Problem, goal: Goal, effort: Effort, old: Choice | None) 
     )
     if found is None:
         quick = capacity.earliest(problem)
-        late = float(scheduled(problem, quick)[1].max()) > goal.deadline
+        late = float(capacity.scheduled(problem, quick)[1].max()) > goal.deadline
         found = quick if late else capacity.cheaper(problem, quick, goal.deadline)
     else:
         found = capacity.cheaper(problem, found, goal.deadline)
-    makespan = float(scheduled(problem, found)[1].max())
+    makespan = float(capacity.scheduled(problem, found)[1].max())
     return replace(
         first,
         choice=found,
