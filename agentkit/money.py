@@ -54,10 +54,6 @@ class Asset:
     def zero(self) -> Money:
         return Money(0, self)
 
-    def coins(self, count: int) -> Money:
-        """Return so many whole coins."""
-        return Money(count * 10**self.decimals, self)
-
 
 @dataclass(frozen=True, slots=True)
 class Money:

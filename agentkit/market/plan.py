@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from functools import cached_property
 from pathlib import Path
@@ -200,14 +201,19 @@ class Plan(Value):
         lines = []
         if self.second > 0:
             unit, name = max((u, n) for u, n in UNITS if u <= max(1.0, self.eta))
-            saved, more = self.saved_by(unit), self.price.asset.coins(1)
+            more = self._some_money()
             lines.append(
-                f"{name} later saves about {saved} · {more} more ends it"
-                f" {duration(self.sooner_by(more))} sooner"
+                f"{name} later saves about {self.saved_by(unit).rough} · {more} more ends it"
+                f" about {duration(self.sooner_by(more))} sooner"
             )
         if self.risk != 0.5:
             lines.append(f"times are kept in {self.risk:.0%} of cases")
         return lines
+
+    def _some_money(self) -> Money:
+        """Return the largest power of ten that buys less than half of the plan's time."""
+        units = 10 ** max(0, math.floor(math.log10(max(1.0, self.second * self.eta / 2))))
+        return Money(units, self.price.asset)
 
     def _rows(self) -> list[tuple[str, ...]]:
         rows: list[tuple[str, ...]] = [HEADINGS]

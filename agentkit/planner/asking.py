@@ -106,13 +106,14 @@ def _offered(
     base = policies.fastest if objective == "time" else policies.cheapest
     plain = base(offers)
     kept = policy(list(plain)) if policy else plain
-    gone = [offer for offer in plain if offer not in kept]
+    left = set(map(id, kept))
+    gone = [offer for offer in plain if id(offer) not in left]
     rejected += [
         Rejection(label=o.label, reason=f"policy {name_of(policy)}") for o in gone if policy
     ]
     if not kept:
         raise NoOffer(spec.node.name, [(r.label, r.reason) for r in rejected])
-    return Offered(spec, tuple(kept), tuple(rejected), tuple(o for o in plain if o in kept))
+    return Offered(spec, tuple(kept), tuple(rejected), tuple(o for o in plain if id(o) in left))
 
 
 def _as_believed(offer: Offer, spec: TaskSpec, market: Market) -> Offer:

@@ -33,7 +33,7 @@ class Candidate:
             return self.eta
         if not self.seconds:
             return offer.seconds(self.items)
-        return self.seconds[self.offers.index(offer)]
+        return next(s for s, o in zip(self.seconds, self.offers, strict=True) if o is offer)
 
     def demand(self, offer: Offer | None) -> int:
         """Return how many purchases are made at once."""

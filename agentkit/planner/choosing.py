@@ -144,10 +144,10 @@ def problem_of(candidates: Sequence[Candidate]) -> Problem:
     for row, node in enumerate(candidates):
         if not node.offers:
             times[row, 0], costs[row, 0] = node.eta, 0.0
+        seconds = node.seconds or tuple(map(node.lasts, node.offers))
         for cost, column in costs_of(node):
-            offer = node.offers[column]
-            times[row, column], costs[row, column] = node.lasts(offer), cost
-            sites[row, column] = site[offer.label]
+            times[row, column], costs[row, column] = seconds[column], cost
+            sites[row, column] = site[node.offers[column].label]
     number = {node.name: row for row, node in enumerate(candidates)}
     edges = [
         (number[parent], row, node.sizes.get(parent, 0))

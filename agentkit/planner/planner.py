@@ -186,7 +186,7 @@ async def _plan(
         network=market.network.name,
         wallet=market.wallet,
         balance=balance,
-        bound=Money(max(0, price.units - math.ceil(chosen.excess)), zero.asset),
+        bound=Money(max(0, price.units - math.floor(chosen.excess)), zero.asset),
         second=chosen.second,
         path=chosen.times.path,
         risk=wish.risk,

@@ -91,13 +91,16 @@ def _in_order(weights: Sequence[float]) -> list[float]:
 
 def ranked(node: Candidate, offer: Offer, second: float) -> list[Offer]:
     """Return the offers that step in for one, by cost at the price of a second of the node."""
-    costs = node.costs or tuple(float(o.price.units * node.items) for o in node.offers)
     weighed = [
-        (cost + second * node.lasts(o), place, o)
-        for place, (cost, o) in enumerate(zip(costs, node.offers, strict=True))
-        if o.terms != offer.terms
+        (cost + second * lasts, place)
+        for place, (cost, lasts) in enumerate(zip(node.costs, node.seconds, strict=True))
     ]
-    return [o for _, _, o in sorted(weighed, key=lambda item: item[:2])]
+    others = [node.offers[place] for _, place in sorted(weighed)]
+    return [o for o in others if o is not offer and not _same(o, offer)]
+
+
+def _same(one: Offer, other: Offer) -> bool:
+    return one.label == other.label and one.terms == other.terms
 
 
 # -- at worst ------------------------------------------------------------------------------------
