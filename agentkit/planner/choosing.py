@@ -38,13 +38,21 @@ class Chosen:
         return max(0.0, self.cost - self.bound)
 
 
+@dataclass(frozen=True)
+class Before:
+    """The offers of an old plan, and what a second was worth then."""
+
+    offers: Mapping[str, Offer]
+    second: float = 0.0
+
+
 def choose(
     candidates: Sequence[Candidate],
     deadline: float | None = None,
     *,
     rate: float = 0.0,
     effort: Effort = "normal",
-    old: Mapping[str, Offer] | None = None,
+    old: Before | None = None,
 ) -> Chosen:
     """Return the offers of least cost that finish within `deadline` seconds.
 
@@ -55,7 +63,7 @@ def choose(
     plain = _plain(candidates)
     if plain and not rate and (deadline is None or plain.times.finish <= deadline):
         return plain
-    return _weighed(candidates, deadline or math.inf, rate, effort, old or {})
+    return _weighed(candidates, deadline or math.inf, rate, effort, old)
 
 
 def soonest(candidates: Sequence[Candidate]) -> tuple[float, tuple[str, ...]]:
@@ -88,19 +96,20 @@ def _weighed(
     deadline: float,
     rate: float,
     effort: Effort,
-    old: Mapping[str, Offer],
+    old: Before | None,
 ) -> Chosen:
     import numpy as np
 
     from agentkit.planner.solver.lagrange import Goal
+    from agentkit.planner.solver.search import Old
     from agentkit.planner.solver.solve import solve
 
     problem = problem_of(candidates)
-    start = None
-    if old:
-        places = [_place(node, old.get(node.name)) for node in candidates]
-        start = np.array(places, dtype=np.int64)
-    solution = solve(problem, Goal(deadline, rate), effort=effort, start=start)
+    before = None
+    if old is not None:
+        places = [_place(node, old.offers.get(node.name)) for node in candidates]
+        before = Old(np.array(places, dtype=np.int64), old.second)
+    solution = solve(problem, Goal(deadline, rate), effort=effort, old=before)
     chosen = _chosen(candidates, solution, rate)
     if not solution.in_time:
         raise PastDeadline(chosen.times.finish, deadline, chosen.times.path)

@@ -17,12 +17,11 @@ from agentkit.money import Money
 from agentkit.planner import weighing
 from agentkit.planner.asking import Offered
 from agentkit.planner.candidates import Candidate
-from agentkit.planner.choosing import Chosen, choose, soonest
+from agentkit.planner.choosing import Before, Chosen, choose, soonest
 from agentkit.planner.rest import Rest
 
 if TYPE_CHECKING:
     from agentkit.planner.planner import Market, Wish
-    from agentkit.planner.solver.solve import Effort
 
 MOST_ALTERNATES = 3
 HALVINGS = 7
@@ -64,10 +63,13 @@ class Case:
         return self.market.allowance
 
     @property
-    def old(self) -> dict[str, Offer]:
+    def old(self) -> Before | None:
         """The offers of the plan so far, to begin from."""
-        planned = self.rest.plan.nodes if self.rest else ()
-        return {node.name: node.offer for node in planned if node.offer}
+        if self.rest is None:
+            return None
+        plan = self.rest.plan
+        offers = {node.name: node.offer for node in plan.nodes if node.offer}
+        return Before(offers, plan.second)
 
 
 def limit_of(wish: Wish, market: Market, rest: Rest | None) -> Limit | None:
@@ -114,8 +116,7 @@ def _by_objective(case: Case) -> Chosen:
 
 
 def _choose(case: Case, deadline: float | None, rate: float = 0.0) -> Chosen:
-    effort: Effort = "quick" if case.rest else case.wish.effort
-    return choose(case.candidates, deadline, rate=rate, effort=effort, old=case.old)
+    return choose(case.candidates, deadline, rate=rate, effort=case.wish.effort, old=case.old)
 
 
 def _soonest(case: Case) -> Chosen:

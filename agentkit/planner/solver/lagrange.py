@@ -41,13 +41,18 @@ class Heat:
     last: float
     rounds: int
     passes: int = 2
+    since: int = 0
+    """How many rounds the choice it begins with counts for."""
 
     def at(self, turn: int) -> float:
         return float(self.first * (self.last / self.first) ** (turn / max(1, self.rounds - 1)))
 
 
 class Dual:
-    """The best bound so far, the price of a second that gave it, and what was chosen on the way."""
+    """The best bound so far, the price of a second that gave it, and what was chosen on the way.
+
+    `flows` are the average flow through the nodes in each play.
+    """
 
     def __init__(self, problem: Problem, goal: Goal) -> None:
         self.problem, self.goal = problem, goal
@@ -56,14 +61,17 @@ class Dual:
         choice, bound = self.trws.run(*none, passes=3)
         self.bound = self._lowered(bound)
         self.price = goal.rate
-        self.flow = none[0]
+        self.flows: list[Floats] = []
         self.choices = [choice]
         self._paths = _log_paths(problem)
 
-    def play(self, heat: Heat, price: float) -> None:
-        """Let price, flow and choices answer one another, from a price of a second on."""
+    def play(self, heat: Heat, price: float, old: Choice | None = None) -> None:
+        """Let price, flow and choices answer one another, from a price of a second on.
+
+        They begin with the cheapest choice, or with an `old` one.
+        """
         problem, goal = self.problem, self.goal
-        choice = self.choices[0]
+        choice = self.choices[0] if old is None else old
         seconds, (_, delays) = problem.times[problem.rows, choice], problem.delays(choice)
         flows, edge_flows = np.zeros(problem.nodes), np.zeros(problem.edges)
         for turn in range(heat.rounds):
@@ -73,17 +81,18 @@ class Dual:
             flow, edge_flow = soft_flow(problem, ends, delays, temperature)
             if math.isfinite(goal.deadline):
                 felt = (makespan + float(flow @ seconds + edge_flow @ delays)) / 2
-                late = 4.0 / (1 + 0.05 * turn) * (felt / goal.deadline - 1)
+                late = 4.0 / (1 + 0.05 * (turn + heat.since)) * (felt / goal.deadline - 1)
                 price = max(goal.rate, price * math.exp(min(0.7, max(-0.7, late))))
             choice = self._see(price, flow, edge_flow, heat.passes)
-            step = 2.0 / (turn + 3.0)
+            step = 2.0 / (turn + heat.since + 3.0)
             seconds += (problem.times[problem.rows, choice] - seconds) * step
             delays += (problem.delays(choice)[1] - delays) * step
             if turn >= heat.rounds // 2:
                 flows += flow
                 edge_flows += edge_flow
-        self.flow = flows / (heat.rounds - heat.rounds // 2)
-        self._settle(self.flow, edge_flows / (heat.rounds - heat.rounds // 2))
+        counted = heat.rounds - heat.rounds // 2
+        self.flows.append(flows / counted)
+        self._settle(flows / counted, edge_flows / counted)
 
     def _settle(self, flow: Floats, edge_flow: Floats) -> None:
         """Hold the average flow still, at prices around the best, and let the choices settle."""

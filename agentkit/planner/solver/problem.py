@@ -90,16 +90,22 @@ class Problem:
         """Whether nothing depends on where the neighbours of a node are done."""
         return not (self.egress_costs.any() or self.egress_times.any())
 
-    # -- a choice --------------------------------------------------------------------------------
+    # -- a choice, or several: [node] or [choice, node] ------------------------------------------
 
     def delays(self, choice: Choice) -> tuple[Floats, Floats]:
         """Return what the edges of a choice cost, and how long their data is under way."""
         places = self.sites[self.rows, choice]
-        leaving = places[self.parents]
-        moved = leaving != places[self.children]
+        leaving = places[..., self.parents]
+        moved = leaving != places[..., self.children]
         every = np.arange(self.edges)
         costs = np.where(moved, self.egress_costs[leaving, every], 0.0)
         return costs, np.where(moved, self.egress_times[leaving, every], 0.0)
+
+    def totals(self, choice: Choice) -> tuple[Floats, Floats]:
+        """Return what choices cost, egress counted, and when they end, lanes not counted."""
+        costs, delays = self.delays(choice)
+        ends = self.finishes(self.times[self.rows, choice], delays)
+        return self.costs[self.rows, choice].sum(-1) + costs.sum(-1), ends.max(-1)
 
     def cost(self, choice: Choice) -> float:
         """Return what a choice costs, egress counted."""
@@ -107,30 +113,30 @@ class Problem:
 
     def makespan(self, choice: Choice) -> float:
         """Return when the last node ends, lanes not counted."""
-        ends = self.finishes(self.times[self.rows, choice], self.delays(choice)[1])
-        return float(ends.max())
+        return float(self.totals(choice)[1])
 
     def finishes(self, seconds: Floats, delays: Floats) -> Floats:
         """Return when each node ends that lasts `seconds`, its edges `delays`."""
         ends = seconds.copy()
         for level in self.levels[1:]:
             edges = level.edges_in
-            arrive = ends[self.parents[edges]]
-            arrive += delays[edges]
-            ends[level.nodes] += np.maximum.reduceat(arrive, level.starts_in)
+            arrive = ends[..., self.parents[edges]]
+            arrive += delays[..., edges]
+            ends[..., level.nodes] += np.maximum.reduceat(arrive, level.starts_in, axis=-1)
         return ends
 
-    def latest_starts(self, seconds: Floats, delays: Floats, deadline: float) -> Floats:
+    def latest_starts(self, seconds: Floats, delays: Floats, deadline: float | Floats) -> Floats:
         """Return when each node has to begin at the latest to keep the deadline."""
         starts = deadline - seconds
-        leave = delays[self.out]
+        leave = delays[..., self.out]
         for level in reversed(self.levels):
             if level.parents:
                 edges = level.edges_out
-                latest = starts[self.out_children[edges]]
-                latest -= leave[edges]
+                latest = starts[..., self.out_children[edges]]
+                latest -= leave[..., edges]
                 some = slice(level.nodes.start, level.nodes.start + level.parents)
-                starts[some] += np.minimum.reduceat(latest, level.starts_out) - deadline
+                first = np.minimum.reduceat(latest, level.starts_out, axis=-1)
+                starts[..., some] += first - deadline
         return starts
 
     # -- the order in which the sweeps go --------------------------------------------------------

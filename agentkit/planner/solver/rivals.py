@@ -22,7 +22,8 @@ def fastest(problem: Problem) -> Choice:
 
     Without egress times none is faster.
     """
-    return Descent(problem, math.inf).earliest()
+    choice: Choice = Descent(problem, np.array([math.inf])).earliest()[0]
+    return choice
 
 
 def slack_router(
@@ -40,14 +41,17 @@ def slack_router(
     least = times.min(1)
     low, high, price = 1.0, MOST, math.inf
     best: Choice | None = None
+    last, cost, makespan = np.full(problem.nodes, -1), math.inf, math.inf
     for _ in range(STEPS):
         factor = math.sqrt(low * high)
         choice = np.where(times <= (least * factor)[:, None], costs, np.inf).argmin(1)
-        if problem.makespan(choice) > deadline:
+        if not np.array_equal(choice, last):
+            cost, makespan = map(float, problem.totals(choice))
+            last = choice
+        if makespan > deadline:
             high = factor
             continue
         low = factor
-        cost = problem.cost(choice)
         if cost < price:
             best, price = choice, cost
     if best is None:

@@ -12,7 +12,7 @@ from agentkit.planner.solver.descent import EPSILON, Descent
 from agentkit.planner.solver.lagrange import Dual, Goal, Heat
 from agentkit.planner.solver.problem import Choice, Floats, Problem
 
-COOLING = (3.0, 2.0, 1.0, 0.5, 0.2, 0.0, 0.0)
+COOLING = (4.0, 2.5, 1.6, 1.0, 0.6, 0.35, 0.2, 0.1, 0.0, 0.0)
 """The prices of time that a descent goes through, as multiples of the bound's: first saving time
 for those who need it most, then spending what is left."""
 
@@ -32,16 +32,28 @@ class Best:
     choice: Choice | None = None
     value: float = math.inf
 
-    def take(self, choice: Choice) -> bool:
-        """Keep a choice that is in time and better; return whether it was."""
-        makespan = self.problem.makespan(choice)
-        if makespan > self.goal.deadline:
+    def take(self, choices: Choice) -> bool:
+        """Keep the best of some choices if it is in time and better; return whether it was."""
+        choices = np.atleast_2d(choices)
+        costs, makespans = self.problem.totals(choices)
+        values = costs + self.goal.rate * makespans
+        values[makespans > self.goal.deadline] = np.inf
+        first = int(values.argmin())
+        if not values[first] < self.value * (1 - 1e-12):
             return False
-        value = self.problem.cost(choice) + self.goal.rate * makespan
-        if value >= self.value * (1 - 1e-12):
-            return False
-        self.choice, self.value = choice, value
+        self.choice, self.value = choices[first], float(values[first])
         return True
+
+    def deadlines(self, choices: Choice) -> Floats:
+        """Return what each choice has to keep while it is made cheaper: its own end at the worst.
+
+        Where time has a price and no limit, a choice keeps the time that it was given.
+        """
+        if math.isfinite(self.goal.deadline):
+            return np.full(len(choices), self.goal.deadline)
+        if self.goal.rate:
+            return self.problem.totals(choices)[1]
+        return np.full(len(choices), self.problem.horizon)
 
 
 @dataclass(frozen=True)
@@ -54,11 +66,27 @@ class Found:
     prices: Floats = field(repr=False)
 
 
-def search(problem: Problem, goal: Goal, starts: Sequence[Choice], heats: Sequence[Heat]) -> Found:
+@dataclass(frozen=True)
+class Old:
+    """A choice that was good before, and what a second was worth then."""
+
+    choice: Choice
+    price: float
+
+
+def search(
+    problem: Problem,
+    goal: Goal,
+    starts: Sequence[Choice],
+    heats: Sequence[Heat],
+    old: Old | None = None,
+) -> Found:
     """Return the best choice found for an arranged problem, with a certified bound.
 
-    `starts` are choices to improve; the result is no worse than any of them that is in time.
+    `starts` are choices to improve, and `old` too; the result is no worse than any of them that
+    is in time.
     """
+    starts = [*starts, *([old.choice] if old else [])]
     best = Best(problem, goal)
     for start in starts:
         best.take(start)
@@ -71,44 +99,45 @@ def search(problem: Problem, goal: Goal, starts: Sequence[Choice], heats: Sequen
     spread = problem.cost(starts[0]) - problem.cost(cheap) if starts else 0.0
     guess = max(goal.rate, 0.2 * abs(spread) / span, 1e-12)
     for heat in heats:
-        dual.play(heat, dual.price or guess)
-    prices = dual.price * dual.flow
-    for choice in _promising(dual, best) + list(starts):
-        descend(best, choice, dual.price, prices)
+        price = dual.price or (old.price if old else 0.0) or guess
+        dual.play(heat, price, old.choice if old else None)
+    count = 1 if old else CANDIDATES
+    choices = np.array([*_promising(dual, best)[:count], *starts])
+    for flow in dual.flows:
+        descend(best, choices.copy(), dual.price, dual.price * flow)
     polish(best)
-    return Found(best.choice, dual.bound, dual.price, prices)
+    return Found(best.choice, dual.bound, dual.price, dual.price * dual.flows[-1])
 
 
 def _promising(dual: Dual, best: Best) -> list[Choice]:
     """Return the choices that would be cheapest if lateness could be bought off."""
-    problem, goal = best.problem, best.goal
-
-    def value(choice: Choice) -> float:
-        makespan = problem.makespan(choice)
-        late = max(0.0, makespan - goal.deadline)
-        return problem.cost(choice) + goal.rate * makespan + 2 * dual.price * late
-
-    return sorted(dual.choices, key=value)[:CANDIDATES]
+    choices = np.array(dual.choices)
+    costs, makespans = best.problem.totals(choices)
+    late = np.maximum(0.0, makespans - best.goal.deadline)
+    values = costs + best.goal.rate * makespans + 2 * dual.price * late
+    _, first = np.unique(values, return_index=True)
+    return list(choices[first[:CANDIDATES]])
 
 
-def descend(best: Best, choice: Choice, price: float, prices: Floats) -> None:
-    """Bring a choice in time if it is late, and make it cheaper; `best` keeps what came of it."""
+def descend(best: Best, choices: Choice, price: float, prices: Floats) -> None:
+    """Bring choices in time that are late, and make them cheaper; `best` keeps what came of it."""
     problem = best.problem
-    deadline = best.goal.deadline
-    if not math.isfinite(deadline):
-        deadline = problem.makespan(choice) if best.goal.rate else problem.horizon
-    descent = Descent(problem, deadline)
+    deadlines = best.deadlines(choices)
+    descent = Descent(problem, deadlines)
     for fine in FINES:
-        if problem.makespan(choice) <= deadline:
+        late = np.flatnonzero(problem.totals(choices)[1] > deadlines)
+        if not len(late):
             break
-        choice = descent.forward(choice, prices, max(price, 1e-12) * fine)
-    if problem.makespan(choice) > deadline * (1 + 1e-12):
+        choices[late] = descent.of(late).forward(choices[late], prices, max(price, 1e-12) * fine)
+    fit = np.flatnonzero(problem.totals(choices)[1] <= deadlines * (1 + 1e-12))
+    if not len(fit):
         return
-    best.take(choice)
+    choices, descent = choices[fit], descent.of(fit)
+    best.take(choices)
     for share in COOLING:
         paid = prices * share + EPSILON
-        choice = descent.backward(descent.forward(choice, paid), paid)
-        best.take(choice)
+        choices = descent.backward(descent.forward(choices, paid), paid)
+        best.take(choices)
 
 
 def polish(best: Best) -> None:
@@ -116,10 +145,7 @@ def polish(best: Best) -> None:
     for _ in range(POLISH):
         if best.choice is None:
             return
-        deadline = best.goal.deadline
-        if not math.isfinite(deadline):
-            makespan = best.problem.makespan(best.choice)
-            deadline = makespan if best.goal.rate else best.problem.horizon
-        descent = Descent(best.problem, deadline)
-        if not best.take(descent.backward(descent.forward(best.choice))):
+        choices = best.choice[None]
+        descent = Descent(best.problem, best.deadlines(choices))
+        if not best.take(descent.backward(descent.forward(choices))):
             return

@@ -13,7 +13,7 @@ from agentkit.planner.solver.exact import best_choice
 from agentkit.planner.solver.lagrange import Goal, Heat
 from agentkit.planner.solver.problem import Choice, Floats, Ints, Problem
 from agentkit.planner.solver.prune import pruned
-from agentkit.planner.solver.search import Best, Found, search
+from agentkit.planner.solver.search import Best, Found, Old, search
 from agentkit.planner.solver.windows import Windows
 
 Effort: TypeAlias = Literal["quick", "normal", "high"]
@@ -28,6 +28,7 @@ FEASIBLE = 300
 """The most nodes for which integer programming looks for a choice that is in time at all."""
 
 QUICK = (Heat(1.0, 0.05, 8),)
+AGAIN = (Heat(0.5, 0.1, 6, since=8),)
 SMALL = (Heat(3.0, 0.15, 12), Heat(1.0, 0.05, 12))
 MIDDLE = (Heat(3.0, 0.2, 40),)
 LARGE = (Heat(3.0, 0.3, 40),)
@@ -60,15 +61,15 @@ class Solution:
 
 
 def solve(
-    problem: Problem, goal: Goal, *, effort: Effort = "normal", start: Choice | None = None
+    problem: Problem, goal: Goal, *, effort: Effort = "normal", old: Old | None = None
 ) -> Solution:
-    """Return the best choice for a goal; `start` is an old one to begin from.
+    """Return the best choice for a goal; with an `old` one it is looked for near that.
 
     Up to 30 nodes it is proven.  Above, it is no dearer than any of the rivals that is in time.
     `effort="high"` has HiGHS go on from there for up to a minute; "quick" is for a first look.
     """
     arranged, order = problem.arranged()
-    old = None if start is None else start[order]
+    old = None if old is None else replace(old, choice=old.choice[order])
     solution = (_on_lanes if arranged.lanes.any() else _free)(arranged, goal, effort, old)
     choice = np.empty_like(solution.choice)
     prices = np.empty_like(solution.prices)
@@ -79,23 +80,24 @@ def solve(
 # -- without lanes -------------------------------------------------------------------------------
 
 
-def _free(problem: Problem, goal: Goal, effort: Effort, old: Choice | None) -> Solution:
+def _free(problem: Problem, goal: Goal, effort: Effort, old: Old | None) -> Solution:
     small, kept = pruned(problem)
     windows = Windows.of(small)
     if small.costs.shape[1] == 1:
         return _only(problem, goal, kept[:, 0], windows.earliest)
-    known = _rivals(problem, goal)
-    starts = [_onto(small, kept, choice) for choice in known.values() if choice is not None]
-    if old is not None:
-        starts.append(_onto(small, kept, old))
+    known = _rivals(problem, goal) if effort != "quick" and old is None else {}
     first = rivals.fastest(small)
     if small.makespan(first) > goal.deadline:
         first = _in_time(small, goal, first, windows.earliest)
+    others = (known.get("slack"), known.get("single"))
+    starts = [first, *(_onto(small, kept, choice) for choice in others if choice is not None)]
+    if old is not None:
+        old = replace(old, choice=_onto(small, kept, old.choice))
     best = Best(problem, goal)
     for choice in known.values():
         if choice is not None:
             best.take(choice)
-    found = _find(windows.within(small, goal.deadline), goal, [first, *starts], effort)
+    found = _find(windows.within(small, goal.deadline), goal, starts, effort, old)
     if found.choice is not None:
         best.take(kept[problem.rows, found.choice])
     choice = kept[problem.rows, first] if best.choice is None else best.choice
@@ -146,15 +148,19 @@ def _onto(small: Problem, kept: Ints, choice: Choice) -> Choice:
     return onto
 
 
-def _find(problem: Problem, goal: Goal, starts: list[Choice], effort: Effort) -> Found:
+def _find(
+    problem: Problem, goal: Goal, starts: list[Choice], effort: Effort, old: Old | None
+) -> Found:
     if problem.nodes <= EXACT:
-        return _proven(problem, goal, search(problem, goal, starts, QUICK), EXACT_SECONDS)
+        return _proven(problem, goal, search(problem, goal, starts, QUICK, old), EXACT_SECONDS)
     heats = SMALL if problem.nodes <= 150 else MIDDLE if problem.nodes <= 3000 else LARGE
     if effort == "quick":
         heats = QUICK
+    if old is not None:
+        heats, starts = AGAIN, []
     if problem.nodes > 3000:
         starts = starts[:1]
-    found = search(problem, goal, starts, heats)
+    found = search(problem, goal, starts, heats, old)
     return _proven(problem, goal, found, HIGH_SECONDS) if effort == "high" else found
 
 
@@ -186,7 +192,7 @@ def _in_time(problem: Problem, goal: Goal, fastest: Choice, earliest: float) -> 
 # -- with lanes ----------------------------------------------------------------------------------
 
 
-def _on_lanes(problem: Problem, goal: Goal, effort: Effort, old: Choice | None) -> Solution:
+def _on_lanes(problem: Problem, goal: Goal, effort: Effort, old: Old | None) -> Solution:
     """Solve without lanes; where that is late on them, look on."""
     timeless = not (math.isfinite(goal.deadline) or goal.rate)
     unlimited = replace(problem, lanes=problem.lanes * 0)

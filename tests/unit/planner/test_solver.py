@@ -20,7 +20,7 @@ from agentkit.planner.solver.exact import best_choice
 from agentkit.planner.solver.lagrange import Dual, Goal, Heat
 from agentkit.planner.solver.problem import Problem
 from agentkit.planner.solver.prune import pruned
-from agentkit.planner.solver.search import search
+from agentkit.planner.solver.search import Old, search
 from agentkit.planner.solver.solve import solve
 from agentkit.planner.solver.trws import Trws
 from agentkit.planner.solver.windows import Windows
@@ -263,7 +263,12 @@ def test_an_old_choice_is_where_a_new_one_begins() -> None:
     problem = layered(64, 1)
     goal = Goal(deadline_of(problem, 0.3))
     old = solve(problem, goal)
-    assert solve(problem, goal, effort="quick", start=old.choice).cost <= old.cost
+    before = Old(old.choice, old.price)
+    assert solve(problem, goal, old=before).cost <= old.cost
+    sooner = Goal(goal.deadline * 0.97)
+    again = solve(problem, sooner, old=before)
+    assert again.in_time
+    assert again.cost <= solve(problem, sooner).cost * 1.1
 
 
 def test_a_chain_and_lone_nodes_are_graphs_too() -> None:
