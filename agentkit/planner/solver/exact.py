@@ -18,20 +18,37 @@ import numpy as np
 from agentkit.planner.solver.lagrange import ROUNDING, Goal
 from agentkit.planner.solver.problem import Choice, Floats, Ints, Problem
 
-TOLERANCE = 1e-6
-"""How far HiGHS lets a value be from what it must be, after scaling to about one."""
+OPTIONS: dict[str, bool | float | str] = {
+    "mip_rel_gap": 1e-7,
+    "output_flag": False,
+    "parallel": "off",
+    "threads": 1,
+    "random_seed": 0,
+    "mip_abs_gap": 0.0,
+    "mip_allow_restart": False,
+    "mip_feasibility_tolerance": 1e-7,
+    "primal_feasibility_tolerance": 1e-7,
+}
+
+PROVING: dict[str, bool | float | str] = {
+    "mip_pscost_minreliable": 0,
+    "mip_heuristic_effort": 0.0,
+    "mip_heuristic_run_rins": False,
+    "mip_heuristic_run_rens": False,
+    "mip_heuristic_run_root_reduced_cost": False,
+    "mip_heuristic_run_zi_round": False,
+    "mip_heuristic_run_shifting": False,
+    "mip_heuristic_run_feasibility_jump": False,
+}
+"""Where the start is near the best already: look for nothing better, branch at once."""
 
 
 @dataclass(frozen=True)
 class Exact:
-    """What HiGHS found in its time: a choice, if any, and a bound on the objective of all.
-
-    `infeasible`: it is proven that no choice meets the goal.
-    """
+    """What HiGHS found in its time: a choice, if any, and a bound on the objective of all."""
 
     choice: Choice | None
     bound: float
-    infeasible: bool = False
     optimal: bool = False
 
 
@@ -41,46 +58,31 @@ def best_choice(
     *,
     seconds: float = math.inf,
     start: Choice | None = None,
-    budget: float = math.inf,
-    relaxed: bool = False,
     free: bool = False,
-    gap: float = 1e-7,
+    proving: bool = False,
 ) -> Exact:
-    """Return the choice of least cost plus priced makespan within deadline and budget.
+    """Return the choice of least cost plus priced makespan within the deadline.
 
-    `free` leaves costs out.  `seconds` limits the search; `start` is where it begins; `relaxed`
-    gives only the bound of the linear program.  It runs on one core.
+    `seconds` limits the search, on one core; `start` is where it begins.  `free` leaves costs
+    out; `proving` expects the start to be the best.
     """
     import highspy
     from highspy._core import _Highs  # highspy.Highs prints a banner when it is made
 
-    model = _Model(problem, goal, budget, free=free)
+    model = _Model(problem, goal, free=free)
     solver = _Highs()
-    for key, value in (
-        ("output_flag", False),
-        ("parallel", "off"),
-        ("threads", 1),
-        ("random_seed", 0),
-        ("time_limit", seconds),
-        ("mip_rel_gap", gap),
-        ("mip_abs_gap", 0.0),
-        ("mip_allow_restart", False),
-        ("mip_heuristic_effort", 0.0),
-        ("primal_feasibility_tolerance", 1e-7),
-        ("mip_feasibility_tolerance", 1e-7),
-    ):
+    options = OPTIONS | {"time_limit": seconds} | (PROVING if proving else {})
+    for key, value in options.items():
         solver.setOptionValue(key, value)
-    solver.passModel(model.program(highspy, relaxed=relaxed))
-    if start is not None and not relaxed:
+    solver.passModel(model.program(highspy))
+    if start is not None:
         solution = highspy.HighsSolution()
         solution.col_value = model.values(start).tolist()
         solver.setSolution(solution)
     solver.run()
     status, info = solver.getModelStatus(), solver.getInfo()
-    if status in (highspy.HighsModelStatus.kInfeasible,):
-        return Exact(None, math.inf, infeasible=True)
-    if relaxed:
-        return Exact(None, model.unscaled(info.objective_function_value))
+    if status == highspy.HighsModelStatus.kInfeasible:
+        return Exact(None, math.inf)
     found = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
     choice = model.choice(np.array(solver.getSolution().col_value)) if found else None
     return Exact(
@@ -93,8 +95,8 @@ def best_choice(
 class _Model:
     """The program in HiGHS' terms; costs and seconds are scaled so that the largest is one."""
 
-    def __init__(self, problem: Problem, goal: Goal, budget: float, *, free: bool) -> None:
-        self.problem, self.goal, self.budget, self.free = problem, goal, budget, free
+    def __init__(self, problem: Problem, goal: Goal, *, free: bool) -> None:
+        self.problem, self.goal, self.free = problem, goal, free
         self.node, self.offer = np.nonzero(problem.offered)
         self.site = problem.sites[self.node, self.offer]
         there = np.zeros((problem.site_count, problem.nodes), bool)
@@ -147,7 +149,7 @@ class _Model:
         self._upper.append(np.full(count, high))
         self._count += count
 
-    def _constrain(self, costs: Floats) -> None:
+    def _constrain(self) -> None:
         problem, nodes = self.problem, self.problem.nodes
         x, ends = np.arange(len(self.node)), self.ends + np.arange(nodes)
         seconds = problem.times[self.node, self.offer] / self.scale_time
@@ -158,11 +160,6 @@ class _Model:
         self._add(nodes, 0.0, math.inf, last, (every, ends, -np.ones(nodes)))
         self._leave()
         self._wait(seconds)
-        if math.isfinite(self.budget):
-            paid = np.flatnonzero(costs)
-            factors = costs[paid] / self.scale_cost
-            limit = self.budget / self.scale_cost
-            self._add(1, -math.inf, limit, (np.zeros(len(paid), int), paid, factors))
 
     def _leave(self) -> None:
         """Data leaves where its parent is and its child is not."""
@@ -205,10 +202,10 @@ class _Model:
         skip = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         return which, np.repeat(first, counts) + skip
 
-    def program(self, highspy: Any, *, relaxed: bool) -> Any:
+    def program(self, highspy: Any) -> Any:
         """Return the program as HiGHS takes it."""
         costs = self._costs()
-        self._constrain(costs)
+        self._constrain()
         program = highspy.HighsLp()
         program.num_col_, program.num_row_ = self.columns, self._count
         objective = costs * (0.0 if self.free else 1.0) / self.scale_cost
@@ -226,10 +223,9 @@ class _Model:
         program.a_matrix_.start_ = np.searchsorted(row[order], np.arange(self._count + 1))
         program.a_matrix_.index_ = column[order]
         program.a_matrix_.value_ = factor[order]
-        if not relaxed:
-            whole, part = highspy.HighsVarType.kInteger, highspy.HighsVarType.kContinuous
-            x = len(self.node)
-            program.integrality_ = [whole] * x + [part] * (self.columns - x)
+        whole, part = highspy.HighsVarType.kInteger, highspy.HighsVarType.kContinuous
+        x = len(self.node)
+        program.integrality_ = [whole] * x + [part] * (self.columns - x)
         return program
 
     def values(self, choice: Choice) -> Floats:

@@ -12,7 +12,7 @@ from agentkit.planner.solver.descent import EPSILON, Descent
 from agentkit.planner.solver.lagrange import Dual, Goal, Heat
 from agentkit.planner.solver.problem import Choice, Floats, Problem
 
-COOLING = (4.0, 2.5, 1.6, 1.0, 0.6, 0.35, 0.2, 0.1, 0.0, 0.0)
+COOLING = (3.0, 2.0, 1.0, 0.5, 0.2, 0.0, 0.0)
 """The prices of time that a descent goes through, as multiples of the bound's: first saving time
 for those who need it most, then spending what is left."""
 

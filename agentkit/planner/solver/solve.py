@@ -29,7 +29,7 @@ FEASIBLE = 300
 
 QUICK = (Heat(1.0, 0.05, 8),)
 AGAIN = (Heat(0.5, 0.1, 6, since=8),)
-SMALL = (Heat(3.0, 0.15, 12), Heat(1.0, 0.05, 12))
+SMALL = (Heat(3.0, 0.2, 12), Heat(1.0, 0.05, 12))
 MIDDLE = (Heat(3.0, 0.2, 40),)
 LARGE = (Heat(3.0, 0.3, 40),)
 
@@ -152,7 +152,8 @@ def _find(
     problem: Problem, goal: Goal, starts: list[Choice], effort: Effort, old: Old | None
 ) -> Found:
     if problem.nodes <= EXACT:
-        return _proven(problem, goal, search(problem, goal, starts, QUICK, old), EXACT_SECONDS)
+        found = search(problem, goal, starts, QUICK, old)
+        return _proven(problem, goal, found, EXACT_SECONDS)
     heats = SMALL if problem.nodes <= 150 else MIDDLE if problem.nodes <= 3000 else LARGE
     if effort == "quick":
         heats = QUICK
@@ -171,7 +172,8 @@ def _proven(problem: Problem, goal: Goal, found: Found, seconds: float) -> Found
         best.take(found.choice)
     if best.value <= found.bound + abs(found.bound) * 1e-8:
         return found
-    exact = best_choice(problem, goal, seconds=seconds, start=best.choice)
+    small = problem.nodes <= EXACT
+    exact = best_choice(problem, goal, seconds=seconds, start=best.choice, proving=small)
     if exact.choice is not None and not best.take(exact.choice):
         shy = replace(goal, deadline=goal.deadline * (1 - 1e-6))
         late = problem.makespan(exact.choice) > goal.deadline
