@@ -18,12 +18,14 @@ from agentkit.errors import (
     OverBudget,
     PastDeadline,
     PlanError,
+    Refused,
     RunPaused,
 )
 from agentkit.graph.builder import JobGraph
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.graph.nodes import InferNode
 from agentkit.graph.refs import InputRef
+from agentkit.market.models import ALIASES, names_of
 from agentkit.market.offer import Offer
 from agentkit.market.plan import Plan
 from agentkit.market.task import Load, TaskSpec
@@ -31,11 +33,13 @@ from agentkit.money import Money, Rate
 from agentkit.planner import policy
 from agentkit.planner.candidates import Candidate, timeline
 from agentkit.planner.choosing import choose
-from agentkit.planner.estimate import Measured, measured_in, sizes_of, spec_of
+from agentkit.planner.estimate import Measured, infer_load, measured_in, sizes_of, spec_of
 from agentkit.planner.planner import Wish, make_plan
 from agentkit.planner.rest import rest_of
+from agentkit.planner.weighing import ranked
+from agentkit.providers.openai import GAIA, Account, OpenAI
 from agentkit.runtime import run as runs
-from agentkit.testing.fakes import USDC, FakeProvider
+from agentkit.testing.fakes import NETWORK, USDC, FakeProvider
 
 
 class Odd(FakeProvider):
@@ -222,8 +226,6 @@ async def test_alternates_are_ranked_by_price_and_time(tmp_path: Path) -> None:
             costs=(1.0, 2.0, 3.0, 4.0),
             seconds=(10.0, 5.0, 3.0, 2.0),
         )
-        from agentkit.planner.weighing import ranked
-
         assert [o.provider for o in ranked(node, node.offers[1], 10.0)] == ["p3", "p2", "p0"]
         assert [o.provider for o in ranked(node, node.offers[1], 0.0)] == ["p0", "p2", "p3"]
 
@@ -441,8 +443,6 @@ async def test_fifty_thousand_nodes_are_placed(tmp_path: Path) -> None:
 
 async def test_what_is_left_of_a_run_is_planned_from_its_plan(tmp_path: Path) -> None:
     """A node that nobody does pauses the run; the new plan is of the rest, net of what is gone."""
-    from agentkit.errors import Refused
-
     graph = line(4)
     one = FakeProvider("one", tmp_path / "one")
     two = FakeProvider("two", tmp_path / "two", factor=2)
@@ -550,6 +550,42 @@ async def test_spread_puts_the_best_of_different_providers_first(tmp_path: Path)
     names = [(o.provider, o.on) for o in policy.spread(2)(twice)]
     assert names == [("p0", "fake"), ("p1", "fake"), ("p0", "b"), ("p2", "fake")]
     assert str(policy.parse("deny(p9) >> spread(3)")) == "deny(p9) >> spread(3)"
+
+
+def test_models_are_known_by_the_names_in_the_table_and_no_others() -> None:
+    names = names_of("llama-3.1-8b")
+    assert names[0] == "llama-3.1-8b"
+    assert "meta-llama/Llama-3.1-8B-Instruct" in names
+    assert set(names_of("meta-llama/Llama-3.1-8B-Instruct")) == set(names)
+    for unknown in ("llama-3.1-8b-tuned", "LLAMA-3.1-8B", "llama-3.1", "m", ""):
+        assert names_of(unknown) == (unknown,)
+    every = [name for line in ALIASES for name in line]
+    assert len(every) == len(set(every))
+
+
+async def test_an_adapter_finds_a_model_by_another_of_its_names() -> None:
+    """Only names that are configured count: one that merely looks alike is refused."""
+    prices = {"input": Rate.parse("1 USDC per 1M tokens")} | {
+        "output": Rate.parse("1 USDC per 1M tokens")
+    }
+
+    class Listed(OpenAI):
+        async def _models(self, *, fresh: bool = False) -> frozenset[str]:
+            return frozenset({"theirs-8b"})
+
+    account = Account(prices=prices, models={"meta-llama/Llama-3.1-8B-Instruct": "theirs-8b"})
+    adapter = Listed("gaia", "http://127.0.0.1:9/v1", NETWORK, GAIA, account)
+    for name, served in (("llama-3.1-8b", True), ("llama-3.1-70b", False), ("llama-3.1", False)):
+        node = InferNode(name="n", kind="infer", model=name, prompt="p")
+        spec = TaskSpec(node=node, load=infer_load(1, node))
+        if served:
+            (offer,) = await adapter.offers(spec)
+            assert offer.model == "theirs-8b"
+        else:
+            with pytest.raises(Refused, match="no name is known here") as raised:
+                await adapter.offers(spec)
+            assert raised.value.hint.startswith("set providers.gaia.models.")
+    await adapter.close()
 
 
 def test_saved_plans_stay_small_and_plain() -> None:
