@@ -160,6 +160,8 @@ class Agent:
         and does without the chain.  Raises GraphError, PlanError, BadAmount, RunNotFound.
         """
         _check_wish(deadline, policy, objective)
+        if effort not in ("normal", "high"):
+            raise ConfigError(f"{effort!r} is no effort", hint='set effort to "normal" or "high"')
         frozen = _frozen(graph)
         rest = rest_of(await self.status(run)) if run else None
         of_run = rest.plan.budget if rest else None

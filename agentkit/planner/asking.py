@@ -15,6 +15,7 @@ from agentkit.market.offer import Offer, Rejection
 from agentkit.market.seams import Provider
 from agentkit.market.task import TaskSpec
 from agentkit.market.value import digest_of
+from agentkit.money import Money
 from agentkit.planner import policy as policies
 from agentkit.planner.policy import Choose, name_of
 
@@ -31,12 +32,30 @@ ABSURD = 10**12
 
 @dataclass(frozen=True)
 class Offered:
-    """A node's offers as the policy has them, best first; `plain` is their order without one."""
+    """A node's offers as the policy has them, best first; `plain` is their order without one.
+
+    `done`: how many of its purchases a run has made already.
+    """
 
     spec: TaskSpec
     offers: tuple[Offer, ...] = ()
     rejected: tuple[Rejection, ...] = ()
     plain: tuple[Offer, ...] = ()
+    done: int = 0
+
+    @property
+    def items(self) -> int:
+        """How many purchases there may still be."""
+        return max(1, self.spec.items - self.done)
+
+    @property
+    def likely(self) -> int:
+        """How many there are expected to be."""
+        return max(1, self.spec.likely - self.done)
+
+    def left(self, at_most: Money | None) -> int:
+        """Return what is left of the most that all purchases can come to, in base units."""
+        return at_most.units * self.items // self.spec.items if at_most else 0
 
 
 async def collect(

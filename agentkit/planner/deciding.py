@@ -53,6 +53,11 @@ class Case:
     limit: Limit | None
     rest: Rest | None
 
+    def left(self, node: PlannedNode) -> int:
+        """Return the base units that what is left of a node can come to."""
+        offered = self.offered.get(node.name)
+        return offered.left(node.at_most) if offered else 0
+
     def fits(self, chosen: Chosen) -> bool:
         """Whether a choice's worst case is within the limit."""
         most = weighing.at_most_of(chosen, self.offered, self.allowance)
@@ -195,7 +200,7 @@ def _place(node: Candidate, offered: Offered | None, chosen: Chosen, market: Mar
         raise NoOffer(name, [("redundancy", _too_few(offered, replicas)), *told])
     return PlannedNode(
         name=name,
-        spec=offered.spec,
+        spec=offered.spec.model_copy(update={"likely": offered.likely}),
         offer=offer,
         alternates=others,
         at_most=weighing.at_most(offered.spec, (offer, *others), market.allowance),
@@ -216,29 +221,28 @@ def _within(nodes: tuple[PlannedNode, ...], case: Case) -> tuple[PlannedNode, ..
 
     Of all nodes the one that gains the most goes first; what it comes to then is its next gain.
     """
-    limit, market = case.limit, case.market
+    limit = case.limit
     if limit is None or not nodes:
         return nodes
     zero = limit.amount.asset.zero()
     kept = list(nodes)
     away = added((fee.at_most for fee in weighing.egress(case.candidates, kept, zero)), zero)
-    total = sum(node.at_most.units for node in kept if node.at_most) + away.units + limit.spent
-    gains = [_gain(place, node, market) for place, node in enumerate(kept)]
+    total = sum(map(case.left, kept)) + away.units + limit.spent
+    gains = [_gain(place, node, case) for place, node in enumerate(kept)]
     heapq.heapify(gains)
     while total > limit.amount.units:
         saved, place = heapq.heappop(gains)
         if not saved:
             raise OverBudget(limit.name, Money(total, zero.asset), limit.amount)
-        kept[place] = _without_dearest(kept[place], market)
+        kept[place] = _without_dearest(kept[place], case.market)
         total += saved
-        heapq.heappush(gains, _gain(place, kept[place], market))
+        heapq.heappush(gains, _gain(place, kept[place], case))
     return tuple(kept)
 
 
-def _gain(place: int, node: PlannedNode, market: Market) -> tuple[int, int]:
+def _gain(place: int, node: PlannedNode, case: Case) -> tuple[int, int]:
     """Return what a node would come to less without its dearest alternate, negative, and where."""
-    cut = _without_dearest(node, market)
-    return (cut.at_most.units - node.at_most.units if node.at_most and cut.at_most else 0), place
+    return case.left(_without_dearest(node, case.market)) - case.left(node), place
 
 
 def _without_dearest(node: PlannedNode, market: Market) -> PlannedNode:

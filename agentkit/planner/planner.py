@@ -16,7 +16,6 @@ from agentkit.market.allowance import Allowance
 from agentkit.market.chain import Network
 from agentkit.market.plan import HERE_SECONDS, Fee, Plan, PlannedNode
 from agentkit.market.seams import Provider, Rail
-from agentkit.market.task import TaskSpec
 from agentkit.money import Money
 from agentkit.planner import asking, weighing
 from agentkit.planner.choosing import Chosen
@@ -81,11 +80,13 @@ async def make_plan(
     wish = _checked(wish, market)
     sizes = await asyncio.to_thread(sizes_of, graph, market.folder)
     specs = {
-        node.name: _left(spec_of(node, sizes, market.measured), rest)
+        node.name: spec_of(node, sizes, market.measured)
         for node in graph.nodes
         if isinstance(node, PAID) and not (rest and node.name in rest.done)
     }
     offered = await asking.collect(specs, market, wish.policy, wish.objective)
+    if rest:
+        offered = {n: replace(o, done=rest.items.get(n, 0)) for n, o in offered.items()}
     read = carried(graph, sizes)
     candidates = [
         weighing.candidate(
@@ -144,15 +145,6 @@ def _checked(wish: Wish, market: Market) -> Wish:
             f" {currency.symbol}",
             hint=f'set budget in {currency.symbol}, for example "0.05 {currency.symbol}"',
         ) from wrong
-
-
-def _left(spec: TaskSpec, rest: Rest | None) -> TaskSpec:
-    """Return a spec as far as it is not done."""
-    done = rest.items.get(spec.node.name, 0) if rest else 0
-    if not done:
-        return spec
-    items, likely = max(1, spec.items - done), max(1, spec.likely - done)
-    return spec.model_copy(update={"items": items, "likely": likely})
 
 
 # -- the plan ------------------------------------------------------------------------------------

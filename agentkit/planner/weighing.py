@@ -50,7 +50,7 @@ def candidate(
         name=name,
         offers=offered.offers,
         parents=tuple(parents),
-        items=offered.spec.items,
+        items=offered.items,
         costs=tuple(costs),
         seconds=tuple(seconds),
         sizes=read,
@@ -60,14 +60,14 @@ def candidate(
 def _cost(offered: Offered, offer: Offer) -> float:
     """Return what a node is expected to come to: replicas are bought from others, the cheapest."""
     others = _replicas(offered, offer)
-    return sum(map(effective_price, (offer, *others))) * offered.spec.likely
+    return sum(map(effective_price, (offer, *others))) * offered.likely
 
 
 def _seconds(offered: Offered, offer: Offer, risk: float) -> float:
     """Return how long a node takes in a share `risk` of cases, tries that fail counted."""
     late = math.exp(NormalDist().inv_cdf(risk) * SPREAD)
     together = (offer, *_replicas(offered, offer))
-    return max(o.seconds(offered.spec.items) / o.reputation for o in together) * late
+    return max(o.seconds(offered.items) / o.reputation for o in together) * late
 
 
 def _replicas(offered: Offered, offer: Offer) -> list[Offer]:
@@ -129,7 +129,7 @@ def at_worst(node: Candidate, offered: Offered | None, allowance: Allowance) -> 
     """Return a candidate whose costs are what its offers can come to at most."""
     if offered is None:
         return node
-    costs = tuple(float(alone(offered, o, allowance).units) for o in node.offers)
+    costs = tuple(float(offered.left(alone(offered, o, allowance))) for o in node.offers)
     return replace(node, costs=costs)
 
 
@@ -140,8 +140,10 @@ def alone(offered: Offered, offer: Offer, allowance: Allowance) -> Money:
 
 def at_most_of(chosen: Chosen, offered: Mapping[str, Offered], allowance: Allowance) -> int:
     """Return the base units that a choice can come to without alternates."""
-    amounts = (alone(offered[name], offer, allowance) for name, offer in chosen.offers.items())
-    return sum(amount.units for amount in amounts)
+    return sum(
+        offered[name].left(alone(offered[name], offer, allowance))
+        for name, offer in chosen.offers.items()
+    )
 
 
 # -- what leaves a provider ----------------------------------------------------------------------

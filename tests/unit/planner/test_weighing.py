@@ -35,7 +35,7 @@ from agentkit.planner.candidates import Candidate, timeline
 from agentkit.planner.choosing import choose
 from agentkit.planner.estimate import Measured, infer_load, measured_in, sizes_of, spec_of
 from agentkit.planner.planner import Wish, make_plan
-from agentkit.planner.rest import rest_of
+from agentkit.planner.rest import Rest, rest_of
 from agentkit.planner.weighing import ranked
 from agentkit.providers.openai import GAIA, Account, OpenAI
 from agentkit.runtime import run as runs
@@ -472,6 +472,29 @@ async def test_what_is_left_of_a_run_is_planned_from_its_plan(tmp_path: Path) ->
         result = await (await runs.resume(market.means, run.id, plan=again)).result()
         assert set(result.artifacts) == {"n0", "n1", "n2", "n3"}
         assert len(market.executions) == before + 2
+
+
+async def test_items_that_are_done_need_no_money_and_no_time(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n' * 40)
+    graph = JobGraph("mapped")
+    rows = graph.data("rows", source="rows.jsonl")
+    graph.infer("each", model="m", prompt="{text}", over=rows)
+    one = FakeProvider("one", tmp_path / "one", delay=10, lanes=4)
+    async with toy(tmp_path, one=one) as market:
+        whole = await plan_of(market, Wish(), graph.freeze())
+        each = whole.node("each").offers[0]
+        rest = Rest(whole, frozenset({"rows"}), {"each": 30}, spent=each.price.units * 30)
+        again = await make_plan(
+            graph.freeze(),
+            market.market,
+            Wish(budget=Money(rest.spent + each.at_most.units * 10, USDC), deadline=30.5),
+            rest=rest,
+        )
+        assert again.price == each.price * 10
+        assert (whole.eta, again.eta) == (pytest.approx(100.2), pytest.approx(30))
+        with pytest.raises(OverBudget):
+            short = Wish(budget=Money(rest.spent + each.at_most.units * 10 - 1, USDC))
+            await make_plan(graph.freeze(), market.market, short, rest=rest)
 
 
 # -- estimates -----------------------------------------------------------------------------------
