@@ -165,4 +165,20 @@ def unfit(offer: Offer, spec: TaskSpec, market: Market) -> str:
         (limit is not None and offer.at_most.units > limit.units, f"above per_task of {limit}"),
         (spec.node.privacy == "tee" and "tee" not in offer.evidence, "does not attest a TEE"),
     )
-    return next((reason for wrong, reason in checks if wrong), "")
+    return next((reason for wrong, reason in checks if wrong), "") or _unable(offer, spec)
+
+
+def _unable(offer: Offer, spec: TaskSpec) -> str:
+    """Return what the node needs and the offer says it lacks, or ""."""
+    node, most = spec.node, spec.load.most
+    tokens = most.get("input", 0) + most.get("output", 0)
+    if offer.context and isinstance(node, InferNode) and tokens > offer.context:
+        return f"takes {offer.context} tokens, and it may be {tokens}"
+    if not isinstance(node, TrainNode):
+        return ""
+    if offer.tuning and node.method not in offer.tuning:
+        return f"trains by {', '.join(offer.tuning)}, not by {node.method}"
+    wanted = node.needs.gpu if node.needs else ""
+    if wanted and offer.gpu and offer.gpu != wanted:
+        return f"runs on {offer.gpu}, not on {wanted}"
+    return ""

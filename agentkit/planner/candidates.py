@@ -71,9 +71,10 @@ def timeline(candidates: Sequence[Candidate], chosen: Mapping[str, Offer]) -> Ti
     _, ends = scheduled(
         [node.lasts(offer) for node, offer in zip(candidates, offers, strict=True)],
         after,
-        [labels[offer.label] if offer else -1 for offer in offers],
-        [node.demand(offer) for node, offer in zip(candidates, offers, strict=True)],
-        lanes,
+        sites=[labels[offer.label] if offer else -1 for offer in offers],
+        demands=[node.demand(offer) for node, offer in zip(candidates, offers, strict=True)],
+        lanes=lanes,
+        ids=range(len(candidates)),
     )
     return Timeline(
         {node.name: end for node, end in zip(candidates, ends, strict=True)},

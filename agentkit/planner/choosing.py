@@ -66,6 +66,19 @@ def choose(
     return _weighed(candidates, deadline or math.inf, rate, effort, old)
 
 
+def cost_of(candidates: Sequence[Candidate], offers: Mapping[str, Offer]) -> float:
+    """Return what a choice costs, egress counted."""
+    total = 0.0
+    for node in candidates:
+        offer = offers.get(node.name)
+        total += next((c for c, number in costs_of(node) if node.offers[number] is offer), 0.0)
+        for parent in node.parents:
+            source = offers.get(parent)
+            if source and not (offer and offer.label == source.label):
+                total += _fee(source) * node.sizes.get(parent, 0)
+    return total
+
+
 def soonest(candidates: Sequence[Candidate]) -> tuple[float, tuple[str, ...]]:
     """Return in how many seconds the nodes can all be done, and the longest path then."""
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agentkit.errors import NoOffer, OverBudget, PastDeadline
@@ -17,7 +17,7 @@ from agentkit.money import Money
 from agentkit.planner import weighing
 from agentkit.planner.asking import Offered
 from agentkit.planner.candidates import Candidate
-from agentkit.planner.choosing import Before, Chosen, choose, soonest
+from agentkit.planner.choosing import Before, Chosen, choose, cost_of, soonest
 from agentkit.planner.rest import Rest
 
 if TYPE_CHECKING:
@@ -99,9 +99,16 @@ def decide(case: Case) -> tuple[Chosen, tuple[PlannedNode, ...]]:
     except OverBudget:
         least = _least_at_most(case, case.wish.deadline)
         try:
-            return least, _within(_placed(case, least), case)
+            nodes = _within(_placed(case, least), case)
         except OverBudget as wrong:
             raise _with_way_out(wrong, case, least) from None
+        return _priced_as(chosen, least, case), nodes
+
+
+def _priced_as(chosen: Chosen, other: Chosen, case: Case) -> Chosen:
+    """Return another choice with its expected cost, under the bound that holds for both."""
+    cost = cost_of(case.candidates, other.offers)
+    return replace(chosen, offers=other.offers, times=other.times, cost=cost)
 
 
 def _by_objective(case: Case) -> Chosen:
@@ -142,7 +149,8 @@ def _soonest(case: Case) -> Chosen:
             best, high = least, min(middle, least.times.finish)
         else:
             low = middle
-    return best
+    cheapest = _choose(case, best.times.finish)
+    return cheapest if case.fits(cheapest) else _priced_as(cheapest, best, case)
 
 
 def _least_at_most(case: Case, deadline: float | None) -> Chosen:

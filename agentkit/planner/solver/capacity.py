@@ -59,7 +59,12 @@ def scheduled(problem: Problem, choice: Choice) -> tuple[Floats, Floats]:
     lanes = {site: count for site, count in enumerate(problem.lanes.tolist()) if count}
     sites = problem.sites[problem.rows, choice].tolist()
     begins, done = schedule.scheduled(
-        seconds.tolist(), after, sites, problem.demands.tolist(), lanes
+        seconds.tolist(),
+        after,
+        sites=sites,
+        demands=problem.demands.tolist(),
+        lanes=lanes,
+        ids=(problem.rows if problem.ids is None else problem.ids).tolist(),
     )
     return np.array(begins), np.array(done)
 

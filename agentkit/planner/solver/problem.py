@@ -56,6 +56,8 @@ class Problem:
     egress_times: Floats
     lanes: Ints
     demands: Ints
+    ids: Ints | None = None
+    """What the nodes were numbered before they were arranged."""
 
     @property
     def nodes(self) -> int:
@@ -158,6 +160,7 @@ class Problem:
                 costs=self.costs[order],
                 sites=self.sites[order],
                 demands=self.demands[order],
+                ids=order,
                 parents=parents[edges],
                 children=children[edges],
                 egress_costs=np.ascontiguousarray(self.egress_costs[:, edges]),

@@ -16,15 +16,18 @@ After: TypeAlias = Sequence[Sequence[tuple[int, float]]]
 def scheduled(
     seconds: Sequence[float],
     after: After,
+    *,
     sites: Sequence[int],
     demands: Sequence[int],
     lanes: Mapping[int, int],
+    ids: Sequence[int],
 ) -> tuple[list[float], list[float]]:
     """Return when each node begins and ends, by list scheduling.
 
     Nodes stand after their parents.  One whose inputs are there takes its lanes as soon as they
     are free; of those that are ready at once the one with the longest way to go comes first.
-    `lanes` holds how many the sites have that limit them.
+    `lanes` holds how many the sites have that limit them.  Where two are equal, the lower of `ids`
+    comes first, so that the order in which nodes are given changes nothing.
     """
     count = len(seconds)
     rank = [0.0] * count
@@ -35,10 +38,10 @@ def scheduled(
             waits[child] += 1
     begins, ends, ready = [0.0] * count, [0.0] * count, [0.0] * count
     free = {site: [0.0] * number for site, number in lanes.items()}
-    queue = [(0.0, -rank[node], node) for node in range(count) if not waits[node]]
+    queue = [(0.0, -rank[node], ids[node], node) for node in range(count) if not waits[node]]
     heapq.heapify(queue)
     while queue:
-        _, _, node = heapq.heappop(queue)
+        *_, node = heapq.heappop(queue)
         mine = free.get(sites[node], [])
         begins[node] = begin(mine, demands[node], ready[node], seconds[node])
         ends[node] = begins[node] + seconds[node]
@@ -46,7 +49,7 @@ def scheduled(
             ready[child] = max(ready[child], ends[node] + delay)
             waits[child] -= 1
             if not waits[child]:
-                heapq.heappush(queue, (ready[child], -rank[child], child))
+                heapq.heappush(queue, (ready[child], -rank[child], ids[child], child))
     return begins, ends
 
 

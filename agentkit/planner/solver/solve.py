@@ -199,24 +199,20 @@ def _on_lanes(problem: Problem, goal: Goal, effort: Effort, old: Old | None) -> 
     timeless = not (math.isfinite(goal.deadline) or goal.rate)
     unlimited = replace(problem, lanes=problem.lanes * 0)
     first = _free(unlimited if timeless else problem, goal, effort, old)
-    if not first.in_time:
-        quick = capacity.earliest(problem)
-        choices = (first.choice, quick)
-        soonest = min(choices, key=lambda x: float(capacity.scheduled(problem, x)[1].max()))
-        return replace(first, choice=soonest, cost=problem.cost(soonest))
-    makespan = float(capacity.scheduled(problem, first.choice)[1].max())
-    if makespan <= goal.deadline:
+    makespan = _on(problem, first.choice)
+    if first.in_time and makespan <= goal.deadline:
         return replace(first, makespan=makespan)
-    found = capacity.priced(
-        problem, lambda other: _free(other, goal, "normal", None).choice, goal.deadline
-    )
-    if found is None:
-        quick = capacity.earliest(problem)
-        late = float(capacity.scheduled(problem, quick)[1].max()) > goal.deadline
-        found = quick if late else capacity.cheaper(problem, quick, goal.deadline)
-    else:
+    quick = [capacity.earliest(problem), rivals.fastest(problem), first.choice]
+    found = min(quick, key=lambda choice: _on(problem, choice))
+    if first.in_time:
+        priced = capacity.priced(
+            problem, lambda other: _free(other, goal, "quick", None).choice, goal.deadline
+        )
+        if priced is not None:
+            found = priced
+    if _on(problem, found) <= goal.deadline:
         found = capacity.cheaper(problem, found, goal.deadline)
-    makespan = float(capacity.scheduled(problem, found)[1].max())
+    makespan = _on(problem, found)
     return replace(
         first,
         choice=found,
@@ -224,3 +220,8 @@ def _on_lanes(problem: Problem, goal: Goal, effort: Effort, old: Old | None) -> 
         makespan=makespan,
         in_time=makespan <= goal.deadline,
     )
+
+
+def _on(problem: Problem, choice: Choice) -> float:
+    """Return when a choice is done on the sites' lanes."""
+    return float(capacity.scheduled(problem, choice)[1].max())

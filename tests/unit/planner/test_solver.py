@@ -321,6 +321,24 @@ def test_messages_bound_the_priced_problem(seed: int, nodes: int) -> None:
         assert bound <= min(cost for cost, _ in every_choice(priced)) + 1e-9
 
 
+def test_a_node_that_two_parents_pull_at_is_counted_once() -> None:
+    """Both parents are at site 1; the child is there for 7, or elsewhere for their egress."""
+    problem = Problem(
+        times=np.ones((3, 2)),
+        costs=np.array([[1.0, np.inf], [1.0, np.inf], [0.0, 7.0]]),
+        sites=np.array([[1, 0], [1, 0], [0, 1]]),
+        parents=np.array([0, 1]),
+        children=np.array([2, 2]),
+        egress_costs=np.full((2, 2), 5.0),
+        egress_times=np.zeros((2, 2)),
+        lanes=np.zeros(2, int),
+        demands=np.ones(3, int),
+    ).arranged()[0]
+    choice, bound = Trws(problem).run(np.zeros(3), np.zeros(2), passes=3)
+    assert bound == pytest.approx(9.0)
+    assert problem.cost(choice) == pytest.approx(9.0)
+
+
 def test_a_chain_is_solved_by_messages_alone() -> None:
     """TRW-S is exact on trees."""
     problem = replace(drawn(6, 3, 3, edges=0), parents=np.arange(5), children=np.arange(1, 6))

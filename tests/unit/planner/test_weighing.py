@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support import Toy, toy, usdc
 
 from agentkit.errors import (
@@ -23,7 +26,7 @@ from agentkit.errors import (
 )
 from agentkit.graph.builder import JobGraph
 from agentkit.graph.frozen import FrozenGraph
-from agentkit.graph.nodes import InferNode
+from agentkit.graph.nodes import InferNode, Needs
 from agentkit.graph.refs import InputRef
 from agentkit.market.models import ALIASES, names_of
 from agentkit.market.offer import Offer
@@ -241,6 +244,8 @@ async def test_a_dearer_choice_is_taken_when_its_worst_case_is_what_fits(tmp_pat
         plan = await plan_of(market, Wish(budget=usdc("1")))
         assert plan.at_most <= usdc("1")
         assert sum(n.offer.provider == "risky" for n in plan.nodes if n.offer) <= 1
+        cheapest = await plan_of(market, Wish())
+        assert plan.bound == cheapest.price < plan.price
 
 
 async def test_an_impossible_budget_says_what_would_make_it_possible(tmp_path: Path) -> None:
@@ -319,6 +324,54 @@ async def test_nodes_wait_for_a_providers_lanes(tmp_path: Path) -> None:
         assert (taken.count("one"), taken.count("two")) == (2, 4)
 
 
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_no_plan_on_lanes_is_late_and_none_is_refused_that_the_fastest_offers_keep(
+    seed: int,
+) -> None:
+    draw = random.Random(seed)
+    lanes = [draw.randint(1, 4) for _ in range(3)]
+    candidates = [
+        Candidate(
+            f"n{n}",
+            tuple(
+                offer(f"p{k}", draw.randint(1, 50), draw.randint(1, 5), lanes[k]) for k in (0, 1, 2)
+            ),
+            tuple({f"n{draw.randrange(n)}" for _ in range(draw.randint(0, 2))} if n else ()),
+            items=draw.choice([1, 1, 3]),
+        )
+        for n in range(draw.randint(1, 25))
+    ]
+    fastest = {c.name: min(c.offers, key=lambda o: o.eta) for c in candidates}
+    finish = timeline(candidates, fastest).finish
+    deadline = finish * draw.uniform(0.6, 1.5)
+    try:
+        chosen = choose(candidates, deadline)
+    except PastDeadline as late:
+        assert deadline < finish
+        assert late.earliest > deadline
+    else:
+        assert chosen.times.finish <= deadline
+        assert chosen.bound <= chosen.cost * (1 + 1e-9)
+
+
+def offer(provider: str, units: int, eta: float, lanes: int) -> Offer:
+    amount = Money(units, USDC)
+    return Offer(
+        provider=provider,
+        node="n",
+        on="x",
+        price=amount,
+        at_most=amount,
+        eta=eta,
+        lanes=lanes,
+        expires=0,
+        rail="toy",
+        pays="on_delivery",
+        rates={},
+    )
+
+
 async def test_a_lie_about_capacity_is_not_believed(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n' * 100)
     graph = JobGraph("mapped")
@@ -369,6 +422,29 @@ async def test_a_bad_offer_is_left_out_and_alone_it_is_no_offer(
         assert reason in dict(raised.value.rejections)["bad"]
         assert raised.value.hint.startswith("run `agentkit providers`")
         assert market.executions == []
+
+
+async def test_an_offer_that_cannot_do_the_node_is_left_out(tmp_path: Path) -> None:
+    graph = JobGraph("train")
+    (tmp_path / "rows.jsonl").write_text('{"text": "a", "label": "b"}\n')
+    rows = graph.data("rows", source="rows.jsonl")
+    graph.train("tune", base="m", dataset=rows, method="lora", needs=Needs(gpu="A100-80GB"))
+    graph.infer("ask", model="m", prompt="p" * 1000, max_tokens=100)
+    odd = Odd("odd", tmp_path / "odd")
+    good = FakeProvider("good", tmp_path / "good", factor=9)
+    said: list[tuple[dict[str, object], str, str]] = [
+        ({"gpu": "H100-80GB"}, "tune", "runs on H100-80GB, not on A100-80GB"),
+        ({"tuning": ("head",)}, "tune", "trains by head, not by lora"),
+        ({"context": 1024}, "ask", "takes 1024 tokens, and it may be 1164"),
+    ]
+    async with toy(tmp_path, odd=odd, good=good) as market:
+        for changes, node, reason in said:
+            odd.changes = changes
+            plan = await plan_of(market, Wish(), graph.freeze())
+            assert reason in plan.explain(node)
+        odd.changes = {"gpu": "A100-80GB", "tuning": ("lora", "head"), "context": 4096}
+        plan = await plan_of(market, Wish(), graph.freeze())
+        assert {n.offer.provider for n in plan.nodes if n.offer} == {"odd"}
 
 
 @pytest.mark.parametrize(
