@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from agentkit.config import ProviderSettings, Settings
 from agentkit.embedded import finder
@@ -67,8 +67,10 @@ from agentkit.payments.receipts import (
 )
 from agentkit.payments.sender import Sender
 from agentkit.payments.x402.rail import X402Rail
+from agentkit.planner.estimate import Measured, measured_in
 from agentkit.planner.planner import Market, Wish, check_fresh, make_plan
 from agentkit.planner.policy import Choose
+from agentkit.planner.rest import rest_of
 from agentkit.providers import registry
 from agentkit.runtime import approve as approvals
 from agentkit.runtime import run as runs
@@ -155,20 +157,33 @@ class Agent:
         budget: str | Money | None = None,
         deadline: timedelta | None = None,
         policy: Choose | None = None,
-        objective: str = "cost",
+        objective: str | float = "cost",
+        risk: float = 0.5,
+        effort: Literal["normal", "high"] = "normal",
+        run: str | None = None,
         balance: bool = True,
     ) -> Plan:
         """Return where every node would run and what it would cost; spends nothing.
 
-        `objective` is "cost" or "time".  `balance=False` leaves the wallet's balance out and does
-        without the chain.  Raises GraphError, PlanError, BadAmount.
+        `objective` is "cost", "time", or a weight from the first (0) to the second (1).  `risk` is
+        the share of cases in which nodes take no longer than planned.  `effort="high"` looks for
+        a better plan for up to a minute.  `run` plans what is left of a run, for `resume`, under
+        its own budget unless another is given.  `balance=False` leaves the wallet's balance out
+        and does without the chain.  Raises GraphError, PlanError, BadAmount, RunNotFound.
         """
         _check_wish(deadline, policy, objective)
+        if effort not in ("normal", "high"):
+            raise ConfigError(f"{effort!r} is no effort", hint='set effort to "normal" or "high"')
+        frozen = _frozen(graph)
+        rest = rest_of(await self.status(run)) if run else None
+        of_run = rest.plan.budget if rest else None
         wish = Wish(
-            budget=self._money(budget),
+            budget=of_run if budget is None else Money.parse(budget),
             deadline=deadline.total_seconds() if deadline is not None else None,
             policy=policy,
             objective=objective,
+            risk=risk,
+            effort=effort,
         )
         held = await self._currency_balance() if balance else None
         known, history = await self._journal.commit(
@@ -178,8 +193,17 @@ class Agent:
             self._market,
             reputations={row.provider: row.share for row in known},
             pay=self._rail_planner.choosing(history),
+            measured=await self._measured(frozen),
         )
-        return await make_plan(_frozen(graph), market, wish, balance=held, uploads=self._uploads)
+        return await make_plan(frozen, market, wish, balance=held, uploads=self._uploads, rest=rest)
+
+    async def _measured(self, graph: FrozenGraph) -> Mapping[str, Measured]:
+        """Return what the last finished run of a graph of this name used."""
+        for row in await self.runs():
+            if row.graph == graph.name and row.state == "done":
+                state = await runs.read(self._journal, row.run)
+                return measured_in(row.run, state.planned.graph, state.receipts)
+        return {}
 
     async def start(self, plan: Plan, *, approve: Approval | None = None) -> Run:
         """Reserve a plan's worst case and begin to run it; raises PlanError, InsufficientFunds.
@@ -607,7 +631,7 @@ def _label_of(message: Message) -> str:
     return f"{who}, escrow {attempt[:8]}" if message.rail == "escrow" else who
 
 
-def _check_wish(deadline: object, policy: object, objective: str) -> None:
+def _check_wish(deadline: object, policy: object, objective: object) -> None:
     """Say what is wrong where no type checker has."""
     if deadline is not None and not isinstance(deadline, timedelta):
         raise ConfigError(
@@ -615,8 +639,11 @@ def _check_wish(deadline: object, policy: object, objective: str) -> None:
         )
     if policy is not None and not callable(policy):
         raise ConfigError(f"policy={policy!r} is no policy", hint='pass ak.policy.deny("gaia")')
-    if objective not in ("cost", "time"):
-        raise ConfigError(f"{objective!r} is no objective", hint='pass objective="cost" or "time"')
+    known = objective in ("cost", "time")
+    if not known and not (isinstance(objective, int | float) and 0 <= objective <= 1):
+        raise ConfigError(
+            f"{objective!r} is no objective", hint='pass objective="cost", "time" or 0 to 1'
+        )
 
 
 async def network_of(settings: Settings) -> tuple[Network, finder.NetworkFile | None]:

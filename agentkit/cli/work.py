@@ -26,7 +26,10 @@ RunId = Annotated[str, typer.Argument(metavar="RUN", help="a run's id, as `agent
 Budget = Annotated[str | None, typer.Option(help='the most it may cost, like "0.05 USDC"')]
 Deadline = Annotated[str | None, typer.Option(help="how long it may take, like 10m or 6h")]
 PolicyText = Annotated[str | None, typer.Option("--policy", help='like "prefer(native, 10%)"')]
-Objective = Annotated[str, typer.Option(help="cost or time")]
+Objective = Annotated[str, typer.Option(help="cost, time, or a weight from 0 to 1")]
+Effort = Annotated[str, typer.Option(help="normal, or high: up to a minute for a better plan")]
+Risk = Annotated[float, typer.Option(help="the share of cases in which times are kept")]
+Rest = Annotated[str | None, typer.Option("--rest", metavar="RUN", help="what is left of a run")]
 
 
 @say.verb
@@ -36,21 +39,31 @@ def plan(
     deadline: Deadline = None,
     policy: PolicyText = None,
     objective: Objective = "cost",
+    effort: Effort = "normal",
+    risk: Risk = 0.5,
+    rest: Rest = None,
     out: Annotated[Path | None, typer.Option(help="write the plan to this file")] = None,
     explain: Annotated[str | None, typer.Option(metavar="NODE", help="show its offers")] = None,
+    diff: Annotated[Path | None, typer.Option(metavar="PLAN", help="compare with a plan")] = None,
     as_json: say.AsJson = False,
     config: say.Config = None,
     quiet: say.Quiet = False,
 ) -> None:
     """Show where every node would run and what it would cost; spends nothing."""
     wish = _wish(budget, deadline, policy, objective)
+    wish |= {"effort": effort, "risk": risk, "run": rest}
+    other = files.read_plan(str(diff)) if diff else None
     made = _planned(files.read_graph(file), config, wish)
     if out:
         made.save(out)
-    text = str(made) + (f"\n\n{made.explain(explain)}" if explain else "")
+    parts = [str(made)]
+    parts += [made.explain(explain)] if explain else []
+    parts += [other.diff(made)] if other else []
+    text = "\n\n".join(parts)
     say.result({"id": made.id, **json.loads(made.encode())}, text, as_json=as_json)
     if out:
-        say.note(f"run it with: agentkit run {out}", quiet=quiet)
+        verb = f"resume {rest} --plan" if rest else "run"
+        say.note(f"run it with: agentkit {verb} {out}", quiet=quiet)
 
 
 @say.verb
@@ -167,14 +180,23 @@ def cancel(
 def _wish(
     budget: str | None, deadline: str | None, policy: str | None, objective: str
 ) -> dict[str, Any]:
-    if objective not in ("cost", "time"):
-        raise ConfigError(f"{objective!r} is no objective", hint="set --objective to cost or time")
     return {
         "budget": budget,
         "deadline": files.read_duration(deadline),
         "policy": policies.parse(policy) if policy else None,
-        "objective": objective,
+        "objective": _objective(objective),
     }
+
+
+def _objective(text: str) -> str | float:
+    if text in ("cost", "time"):
+        return text
+    try:
+        return float(text)
+    except ValueError as wrong:
+        raise ConfigError(
+            f"{text!r} is no objective", hint="set --objective to cost, time or a weight"
+        ) from wrong
 
 
 def _detached(plan: Plan, config: Path | None) -> str:

@@ -24,6 +24,11 @@ class Offer(Value):
     asked later what became of an attempt.  `reputation`: the share of this agent's attempts there
     that delivered what was asked; whatever a provider says of it is not believed.  `rails` are
     all ways of paying that the provider takes, `paid_because` why it is `rail`.
+
+    `egress` is the price of a byte that goes on to another provider node, `bandwidth` how many do
+    in a second (0: at once).  `context`: the most tokens, of question and answer together, that
+    the model takes; `gpu` and `vram` (GB) what it runs on; `tuning`: the methods it trains by.
+    Left out, nothing is said.
     """
 
     provider: str
@@ -45,6 +50,12 @@ class Offer(Value):
     finds: bool = False
     evidence: tuple[str, ...] = ()
     reputation: float = 1.0
+    egress: Rate | None = None
+    bandwidth: float = 0.0
+    context: int = 0
+    gpu: str = ""
+    vram: int = 0
+    tuning: tuple[str, ...] = ()
 
     @property
     def terms(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,9 @@ HEADINGS = ("node", "kind", "provider", "on", "price", "at most", "ETA", "others
 
 HERE_SECONDS = 0.2
 """What a node on this machine is taken to last."""
+
+
+UNITS = (1, "a second"), (60, "a minute"), (3600, "an hour"), (86400, "a day")
 
 
 class PlannedNode(Value):
@@ -77,7 +81,9 @@ class Plan(Value):
     """What would run where, at what price, before anything is spent.
 
     Times are unix seconds; `deadline` is absolute.  `wallet` and `network` say whose money on
-    which chain the plan was made for.
+    which chain the plan was made for.  `bound`: no plan within the deadline and the policies has
+    a lower price.  `second`: about how many base units a second later would save.  `path`: the
+    nodes that the end waits for.  `risk`: the share of cases in which nodes take no longer.
     """
 
     graph: FrozenGraph
@@ -93,6 +99,11 @@ class Plan(Value):
     network: str
     wallet: str
     balance: Money | None = None
+    bound: Money | None = None
+    second: float = 0.0
+    path: tuple[str, ...] = ()
+    risk: float = 0.5
+    objective: str = "cost"
 
     @property
     def id(self) -> str:
@@ -135,7 +146,32 @@ class Plan(Value):
             )
         rows += [(r.label, "", "", "", "", f"left out: {r.reason}") for r in planned.rejected]
         count = "one purchase" if planned.items == 1 else f"at most {planned.items} purchases, each"
-        return f"{name}: {count}\n" + columns(rows, right=(2, 3, 4))
+        return f"{name}: {count}{_estimate(planned.spec)}\n" + columns(rows, right=(2, 3, 4))
+
+    def diff(self, other: Plan) -> str:
+        """Return what the other plan does differently, node by node, and what that changes."""
+        rows = [("node", "here", "there", "price", "eta")]
+        names = dict.fromkeys([*self._by_name, *other._by_name])
+        for name in names:
+            mine, theirs = self._by_name.get(name), other._by_name.get(name)
+            if _stand(mine) != _stand(theirs):
+                price = _change(_price(mine), _price(theirs))
+                seconds = (theirs.eta if theirs else 0.0) - (mine.eta if mine else 0.0)
+                rows.append((name, _stand(mine), _stand(theirs), price, _later(seconds)))
+        total = _change(self.price.units, other.price.units)
+        ends = f"{self.price} -> {other.price}", f"{duration(self.eta)} -> {duration(other.eta)}"
+        rows.append(("total", *ends, total, _later(other.eta - self.eta)))
+        return f"plan {self.id[:6]} -> {other.id[:6]}\n" + columns(rows, right=(3, 4))
+
+    def saved_by(self, seconds: float) -> Money:
+        """Return about what a deadline that much later would save: the price of that time."""
+        units = min(self.price.units, int(self.second * max(0.0, seconds)))
+        return Money(units, self.price.asset)
+
+    def sooner_by(self, amount: Money) -> float:
+        """Return about how many seconds sooner the plan would end for that much more."""
+        units = self.price.same(amount)
+        return min(self.eta, units / self.second) if self.second else 0.0
 
     def __repr__(self) -> str:
         return f"<Plan {self.id[:6]} of {self.graph.name!r}: {self.price}, at most {self.at_most}>"
@@ -146,10 +182,39 @@ class Plan(Value):
         holds = duration(self.expires - time.time())
         head = f"plan {self.id[:6]} · {self.graph.name} · {nodes} · prices hold for {holds}"
         table = columns(self._rows(), right=(4, 5, 6, 7))
-        foot = [f"held on run: {self.at_most}"]
+        foot = [*self._standing(), f"held on run: {self.at_most}"]
         if self.balance is not None:
             foot.append(f"wallet {self.balance} on {self.network}")
-        return f"{head}\n\n{table}\n\n{' · '.join(foot)}"
+        text = f"{head}\n\n{table}\n\n{' · '.join(foot)}"
+        return "\n".join([text, *self._time()])
+
+    def _standing(self) -> list[str]:
+        """Return how far from the best the price can be."""
+        if self.bound is None or not self.price:
+            return []
+        if self.bound >= self.price:
+            return ["optimal"]
+        gap = self.price.units / self.bound.units - 1 if self.bound else 1.0
+        return [f"optimal within {gap:.1%} (bound {self.bound.number})"]
+
+    def _time(self) -> list[str]:
+        """Return what time is worth, where it is worth something."""
+        lines = []
+        if self.second > 0:
+            unit, name = max((u, n) for u, n in UNITS if u <= max(1.0, self.eta))
+            more = self._some_money()
+            lines.append(
+                f"{name} later saves about {self.saved_by(unit).rough} · {more} more ends it"
+                f" about {duration(self.sooner_by(more))} sooner"
+            )
+        if self.risk != 0.5:
+            lines.append(f"times are kept in {self.risk:.0%} of cases")
+        return lines
+
+    def _some_money(self) -> Money:
+        """Return the largest power of ten that buys less than half of the plan's time."""
+        units = 10 ** max(0, math.floor(math.log10(max(1.0, self.second * self.eta / 2))))
+        return Money(units, self.price.asset)
 
     def _rows(self) -> list[tuple[str, ...]]:
         rows: list[tuple[str, ...]] = [HEADINGS]
@@ -195,3 +260,37 @@ class Plan(Value):
         if plan.id != document.get("digest"):
             raise PlanError(f"the plan {path} was changed after it was made", hint=again)
         return plan
+
+
+def _estimate(spec: TaskSpec | None) -> str:
+    """Return how much work a purchase is taken to be, how sure that is, and where it is from."""
+    if spec is None:
+        return ""
+    units = ", ".join(f"{count} {unit}" for unit, count in spec.load.expected.items())
+    most = ", ".join(f"{count} {unit}" for unit, count in spec.load.most.items())
+    error = f" ±{spec.spread:.0%}" if spec.spread else ""
+    return f"\nestimated: {units}{error} ({spec.basis or 'given'}), at most {most}"
+
+
+def _stand(planned: PlannedNode | None) -> str:
+    if planned is None:
+        return "-"
+    offer = planned.offer
+    return f"{offer.label} on {offer.on}" if offer else "this machine"
+
+
+def _price(planned: PlannedNode | None) -> int:
+    return planned.price.units if planned and planned.price else 0
+
+
+def _change(before: int, after: int) -> str:
+    """Return the change of an amount in percent."""
+    if before == after:
+        return "same"
+    return f"{after / before - 1:+.1%}" if before else "new"
+
+
+def _later(seconds: float) -> str:
+    if abs(seconds) < 0.5:
+        return "same"
+    return f"{'+' if seconds > 0 else '-'}{duration(abs(seconds))}"

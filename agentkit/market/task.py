@@ -32,13 +32,16 @@ class TaskSpec(Value):
     """A node as it is priced: no data yet, its inputs' sizes estimated.
 
     `items` is the number of purchases the node may need (rows of `over`), each of size `load`;
-    `likely` how many it is expected to need.
+    `likely` how many it is expected to need.  `basis` says where the expectation comes from,
+    `spread` how far off it may be, as a share.
     """
 
     node: Node
     load: Load
     items: int = 1
     likely: int = 1
+    basis: str = ""
+    spread: float = 0.0
 
     @property
     def replicas(self) -> int:

@@ -7,8 +7,11 @@ edges.  A token is taken as four bytes of text when expected, and as one byte at
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean, pstdev
+from types import MappingProxyType
 
 from agentkit.artifacts import Dataset, read_rows
 from agentkit.errors import WrongInput
@@ -23,11 +26,16 @@ from agentkit.graph.nodes import (
     TrainNode,
 )
 from agentkit.graph.refs import InputRef
+from agentkit.market.receipt import Receipt
 from agentkit.market.task import Load, TaskSpec
 
 BYTES_PER_TOKEN = 4
 TEMPLATE_TOKENS = 64
 """The most that a chat template adds to a prompt."""
+
+GUESSED = "sizes assumed, text as four bytes a token"
+GUESS = 0.5
+"""How far a load that nobody measured may be off, as a share."""
 
 PAID = (InferNode, TrainNode, SqlNode)
 """The nodes that providers do; the others run on this machine."""
@@ -37,6 +45,7 @@ PAID = (InferNode, TrainNode, SqlNode)
 class Size:
     """The size of an output: `bound` when there cannot be more, `exact` when it was counted.
 
+    `row_bytes` is the longest row's length, `usual_bytes` that of most, 0 when it is the same.
     `columns`: those that every row has, None when nobody knows.
     """
 
@@ -45,6 +54,46 @@ class Size:
     bound: bool = False
     exact: bool = False
     columns: frozenset[str] | None = None
+    usual_bytes: int = 0
+
+    @property
+    def usual(self) -> int:
+        return self.usual_bytes or self.row_bytes
+
+    @property
+    def bytes(self) -> int:
+        """What the whole output is expected to come to."""
+        return self.rows * self.usual
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a purchase of a node used in an earlier run: units on average, and their spread.
+
+    `spread` is the standard deviation of the largest unit, as a share of it.
+    """
+
+    node: Node
+    run: str
+    units: Mapping[str, float]
+    spread: float
+
+
+def measured_in(run: str, graph: FrozenGraph, receipts: Iterable[Receipt]) -> dict[str, Measured]:
+    """Return what the purchases of a run used, by node."""
+    used: dict[str, list[Mapping[str, int]]] = {}
+    for receipt in receipts:
+        if receipt.usage and receipt.attempt.node in graph.by_name:
+            used.setdefault(receipt.attempt.node, []).append(receipt.usage)
+    return {name: _mean(graph.by_name[name], run, counts) for name, counts in used.items()}
+
+
+def _mean(node: Node, run: str, counts: list[Mapping[str, int]]) -> Measured:
+    units = {unit: fmean(count.get(unit, 0) for count in counts) for unit in counts[0]}
+    largest = max(units, key=lambda unit: units[unit])
+    off = pstdev(count.get(largest, 0) for count in counts)
+    spread = GUESS / 2 if len(counts) == 1 else off / max(units[largest], 1e-9)
+    return Measured(node, run, units, spread)
 
 
 Sizes = dict[str, tuple[Size, ...]]
@@ -89,9 +138,15 @@ def _sizes_of(node: Node, sizes: Sizes, folder: Path) -> tuple[Size, ...]:
             return (replace(largest, bound=bound, exact=False, columns=None),)
         case InferNode() if node.over:
             over = _of(sizes, node.over)
-            grown = over.row_bytes + BYTES_PER_TOKEN * node.max_tokens
-            columns = over.columns and over.columns | {node.adds}
-            return (Size(min(over.rows, node.max_items), grown, over.bound, over.exact, columns),)
+            answer = BYTES_PER_TOKEN * node.max_tokens
+            mapped = replace(
+                over,
+                rows=min(over.rows, node.max_items),
+                row_bytes=over.row_bytes + answer,
+                usual_bytes=over.usual + answer // 2,
+                columns=over.columns and over.columns | {node.adds},
+            )
+            return (mapped,)
         case InferNode():
             return (Size(1, BYTES_PER_TOKEN * node.max_tokens),)
         case _:
@@ -118,13 +173,45 @@ def count(path: Path) -> Size:
         ) from wrong
     rows = read_rows(data, path.name)
     lines = Dataset.dump(rows).read().splitlines()
-    longest = max(map(len, lines), default=0) + 1
+    lengths = [len(line) + 1 for line in lines] or [1]
     columns = frozenset.intersection(*map(frozenset, rows)) if rows else None
-    return Size(max(len(rows), 1), longest, bound=True, exact=True, columns=columns)
+    usual = sum(lengths) // len(lengths)
+    counted = Size(max(len(rows), 1), max(lengths), bound=True, exact=True, columns=columns)
+    return replace(counted, usual_bytes=usual)
 
 
-def spec_of(node: Node, sizes: Sizes) -> TaskSpec:
-    """Return what providers are asked to price; raises WrongInput for rows that cannot do."""
+def carried(graph: FrozenGraph, sizes: Sizes) -> dict[str, dict[str, int]]:
+    """Return the bytes that each node is expected to read of each of its parents."""
+    read: dict[str, dict[str, int]] = {}
+    for name, wires in graph.wires.items():
+        read[name] = {}
+        for _, parent, output in wires:
+            more = sizes[parent][output].bytes
+            read[name][parent] = read[name].get(parent, 0) + more
+    return read
+
+
+def spec_of(
+    node: Node, sizes: Sizes, measured: Mapping[str, Measured] = MappingProxyType({})
+) -> TaskSpec:
+    """Return what providers are asked to price; raises WrongInput for rows that cannot do.
+
+    What an earlier run `measured` of the node comes before what its text and inputs say.
+    """
+    spec = _guessed(node, sizes)
+    known = measured.get(node.name)
+    if known is None or known.node != node:
+        return spec
+    expected = {
+        unit: min(spec.load.most[unit], max(1, round(known.units.get(unit, count))))
+        for unit, count in spec.load.expected.items()
+    }
+    load = spec.load.model_copy(update={"expected": expected})
+    basis = f"measured in run {known.run}"
+    return spec.model_copy(update={"load": load, "basis": basis, "spread": known.spread})
+
+
+def _guessed(node: Node, sizes: Sizes) -> TaskSpec:
     match node:
         case InferNode():
             return _infer(node, sizes)
@@ -142,16 +229,20 @@ def spec_of(node: Node, sizes: Sizes) -> TaskSpec:
 
 
 def _infer(node: InferNode, sizes: Sizes) -> TaskSpec:
-    read = [_of(sizes, ref).row_bytes for ref in node.inputs.values()]
+    inputs = [_of(sizes, ref) for ref in node.inputs.values()]
     over = _of(sizes, node.over) if node.over else Size(1, 0, bound=True)
     _check_rows(node, over)
     columns = max(1, len(node.placeholders() - set(node.inputs)))
-    text = len(node.prompt.encode()) + sum(read) + over.row_bytes * columns
-    load = infer_load(text, node, slack=1 if over.bound and not read else 2)
+    prompt = len(node.prompt.encode())
+    most = prompt + sum(size.row_bytes for size in inputs) + over.row_bytes * columns
+    usual = prompt + sum(size.usual for size in inputs) + over.usual * columns
+    load = infer_load(most, node, slack=1 if over.bound and not inputs else 2, usual=usual)
     items = min(node.max_items, over.rows) if over.bound else node.max_items
     if not node.over:
         items = 1
-    return TaskSpec(node=node, load=load, items=items, likely=min(items, over.rows))
+    likely = min(items, over.rows)
+    basis = "rows counted, text as four bytes a token" if over.exact else GUESSED
+    return TaskSpec(node=node, load=load, items=items, likely=likely, basis=basis, spread=GUESS)
 
 
 def _check_rows(node: InferNode, over: Size) -> None:
@@ -169,9 +260,12 @@ def _check_rows(node: InferNode, over: Size) -> None:
         )
 
 
-def infer_load(text: int, node: InferNode, slack: int = 1) -> Load:
-    """Return the load of one question of `text` bytes; `slack` widens an assumed size."""
-    expected = {"request": 1, "input": text // BYTES_PER_TOKEN + 1}
+def infer_load(text: int, node: InferNode, slack: int = 1, *, usual: int | None = None) -> Load:
+    """Return the load of one question of at most `text` bytes, `usual` ones expected.
+
+    `slack` widens an assumed size.
+    """
+    expected = {"request": 1, "input": (text if usual is None else usual) // BYTES_PER_TOKEN + 1}
     most = {"request": 1, "input": text * slack + TEMPLATE_TOKENS}
     if node.output != "embedding":
         expected["output"] = max(1, node.max_tokens // 2)
@@ -180,4 +274,5 @@ def infer_load(text: int, node: InferNode, slack: int = 1) -> Load:
 
 
 def _spec(node: Node, expected: dict[str, int], most: dict[str, int]) -> TaskSpec:
-    return TaskSpec(node=node, load=Load(expected=expected, most=most))
+    load = Load(expected=expected, most=most)
+    return TaskSpec(node=node, load=load, basis=GUESSED, spread=GUESS)

@@ -5,33 +5,28 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from agentkit.errors import (
-    ConfigError,
-    NoOffer,
-    OverBudget,
-    PlanError,
-    PlanExpired,
-    ProviderError,
-)
+from agentkit.errors import BadAmount, PlanError, PlanExpired
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.market.allowance import Allowance
 from agentkit.market.chain import Network
-from agentkit.market.offer import Offer, Rejection
+from agentkit.market.offer import Offer
 from agentkit.market.plan import HERE_SECONDS, Fee, Plan, PlannedNode
 from agentkit.market.seams import Provider, Rail
-from agentkit.market.task import TaskSpec
 from agentkit.money import Money
-from agentkit.planner import policy as policies
-from agentkit.planner.estimate import PAID, sizes_of, spec_of
-from agentkit.planner.policy import Choose, name_of
-from agentkit.planner.solver import Candidate, longest_path, solve
+from agentkit.planner import asking, weighing
+from agentkit.planner.choosing import Chosen
+from agentkit.planner.deciding import Case, added, decide, limit_of
+from agentkit.planner.estimate import PAID, Measured, carried, sizes_of, spec_of
+from agentkit.planner.policy import Choose
+from agentkit.planner.rest import Rest
 
-OFFERS_TIMEOUT = 20.0
-MOST_ALTERNATES = 3
+if TYPE_CHECKING:
+    from agentkit.planner.solver.solve import Effort
 
 
 @dataclass(frozen=True)
@@ -48,23 +43,26 @@ class Market:
     """The share of this agent's attempts that each provider node delivered as asked."""
     pay: Callable[[Offer], Offer] = lambda offer: offer
     """Which of the ways of paying that a provider takes is used for an offer."""
+    measured: Mapping[str, Measured] = field(default_factory=dict)
+    """What purchases of nodes used in an earlier run of the graph."""
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What a plan has to satisfy; `deadline` in seconds from now."""
+    """What a plan has to satisfy; `deadline` in seconds from now.
+
+    `objective`: "cost" is the least cost under the deadline, "time" the least time under the
+    budget, a number between 0 and 1 a weight from the first to the second.  `risk`: the share of
+    cases in which nodes take no longer than they are planned to.  `effort`: "high" spends up to a
+    minute more on what can be proven.
+    """
 
     budget: Money | None = None
     deadline: float | None = None
     policy: Choose | None = None
-    objective: str = "cost"
-
-
-@dataclass(frozen=True)
-class _Offered:
-    spec: TaskSpec
-    offers: tuple[Offer, ...] = ()
-    rejected: tuple[Rejection, ...] = ()
+    objective: str | float = "cost"
+    risk: float = 0.5
+    effort: Effort = "normal"
 
 
 async def make_plan(
@@ -74,47 +72,40 @@ async def make_plan(
     *,
     balance: Money | None = None,
     uploads: Sequence[Fee] = (),
+    rest: Rest | None = None,
 ) -> Plan:
-    """Return a plan within budget and deadline.
+    """Return a plan within budget and deadline, of the `rest` of a run if one is given.
 
-    Raises NoOffer, OverBudget (naming the limit), PastDeadline.
+    Raises NoOffer, OverBudget (naming the limit), PastDeadline, and PlanError for a wish that
+    cannot be; nothing is spent.
     """
     started = time.time()
-    if wish.deadline is not None and not wish.deadline > 0:
-        raise PlanError("the deadline is in the past", hint="set a deadline that lies ahead")
+    wish = _checked(wish, market)
     sizes = await asyncio.to_thread(sizes_of, graph, market.folder)
-    specs = {node.name: spec_of(node, sizes) for node in graph.nodes if isinstance(node, PAID)}
-    offered = await _collect(specs, market, wish)
+    specs = {
+        node.name: spec_of(node, sizes, market.measured)
+        for node in graph.nodes
+        if isinstance(node, PAID) and not (rest and node.name in rest.done)
+    }
+    offered = await asking.collect(specs, market, wish.policy, wish.objective)
+    if rest:
+        offered = {n: replace(o, done=rest.items.get(n, 0)) for n, o in offered.items()}
+    read = carried(graph, sizes)
     candidates = [
-        Candidate(
-            name=node.name,
-            offers=offered[node.name].offers if node.name in offered else (),
-            parents=graph.parents[node.name],
-            items=specs[node.name].items if node.name in specs else 1,
-            eta=HERE_SECONDS,
+        weighing.candidate(
+            node.name,
+            offered.get(node.name),
+            [p for p in graph.parents[node.name] if not (rest and p in rest.done)],
+            read[node.name],
+            wish,
+            here=HERE_SECONDS,
         )
         for node in graph.nodes
+        if not (rest and node.name in rest.done)
     ]
-    chosen = solve(candidates, wish.deadline)
-    zero = market.network.currency.zero()
-    nodes = tuple(_place(node.name, offered.get(node.name), chosen, market) for node in graph.nodes)
-    nodes = _within(nodes, wish.budget, market)
-    finish, _ = longest_path(candidates, chosen)
-    return Plan(
-        graph=graph,
-        nodes=nodes,
-        fees=(*await _fees(nodes, market), *uploads),
-        price=_sum((node.price for node in nodes), zero),
-        at_most=_sum((node.at_most for node in nodes), zero),
-        eta=finish,
-        budget=wish.budget,
-        deadline=None if wish.deadline is None else started + wish.deadline,
-        made=started,
-        expires=min((o.expires for node in nodes for o in node.offers), default=started + 3600),
-        network=market.network.name,
-        wallet=market.wallet,
-        balance=balance,
-    )
+    case = Case(graph, market, wish, offered, candidates, limit_of(wish, market, rest), rest)
+    chosen, nodes = await asyncio.to_thread(decide, case)
+    return await _plan(case, chosen, nodes, started=started, balance=balance, uploads=uploads)
 
 
 def check_fresh(plan: Plan, market: Market) -> None:
@@ -128,155 +119,73 @@ def check_fresh(plan: Plan, market: Market) -> None:
         raise PlanExpired
 
 
-# -- offers --------------------------------------------------------------------------------------
-
-
-async def _collect(
-    specs: Mapping[str, TaskSpec], market: Market, wish: Wish
-) -> dict[str, _Offered]:
-    found = await asyncio.gather(*(_offers_for(spec, market, wish) for spec in specs.values()))
-    return dict(zip(specs, found, strict=True))
-
-
-async def _offers_for(spec: TaskSpec, market: Market, wish: Wish) -> _Offered:
-    answers = await asyncio.gather(*(_ask(p, spec) for p in market.providers.values()))
-    rejected = [answer for answer in answers if isinstance(answer, Rejection)]
-    offers: list[Offer] = []
-    for offer in (o for answer in answers if not isinstance(answer, Rejection) for o in answer):
-        wrong = unfit(offer, spec, market)
-        if wrong:
-            rejected.append(Rejection(label=offer.label, reason=wrong))
-        else:
-            reputation = market.reputations.get(offer.label, 1.0)
-            paid = market.pay(offer.model_copy(update={"reputation": reputation}))
-            offers.append(paid)
-    offers, dropped = _apply(offers, wish)
-    if not offers:
-        raise NoOffer(spec.node.name, [(r.label, r.reason) for r in (*rejected, *dropped)])
-    return _Offered(spec, tuple(offers), (*rejected, *dropped))
-
-
-async def _ask(provider: Provider, spec: TaskSpec) -> Sequence[Offer] | Rejection:
-    try:
-        async with asyncio.timeout(OFFERS_TIMEOUT):
-            return await provider.offers(spec)
-    except TimeoutError:
-        return Rejection(label=provider.name, reason=f"no answer in {OFFERS_TIMEOUT:.0f} s")
-    except (ProviderError, ConfigError) as wrong:
-        return Rejection(label=provider.name, reason=str(wrong).removeprefix(f"{provider.name}: "))
-
-
-def unfit(offer: Offer, spec: TaskSpec, market: Market) -> str:
-    """Return why an offer cannot be taken as it is, or "": nothing a provider says is trusted."""
-    limit = market.allowance.per_task
-    checks = (
-        (offer.price.asset != market.network.currency, f"priced in {offer.price.asset.id}"),
-        (offer.at_most < offer.price, "at most is below the price"),
-        (not math.isfinite(offer.eta) or offer.eta < 0, f"its ETA is {offer.eta}"),
-        (offer.expires <= time.time(), "already expired"),
-        (offer.rail not in market.rails, f"is paid by {offer.rail!r}, which is not set up"),
-        (not market.allowance.permits(offer.provider), "not among allowance.providers"),
-        (not market.allowance.permits_payee(offer.payee), "pays nobody of allowance.payees"),
-        (limit is not None and offer.at_most.units > limit.units, f"above per_task of {limit}"),
-        (spec.node.privacy == "tee" and "tee" not in offer.evidence, "does not attest a TEE"),
-    )
-    return next((reason for wrong, reason in checks if wrong), "")
-
-
-def _apply(offers: list[Offer], wish: Wish) -> tuple[list[Offer], list[Rejection]]:
-    base = policies.fastest if wish.objective == "time" else policies.cheapest
-    ordered = base(offers)
-    kept = wish.policy(ordered) if wish.policy else ordered
-    name = name_of(wish.policy) if wish.policy else ""
-    gone = [offer for offer in ordered if offer not in kept]
-    return kept, [Rejection(label=offer.label, reason=f"policy {name}") for offer in gone]
-
-
 # -- amounts -------------------------------------------------------------------------------------
 
 
-def _place(
-    name: str, offered: _Offered | None, chosen: Mapping[str, Offer], market: Market
-) -> PlannedNode:
-    if offered is None:
-        return PlannedNode(name=name)
-    offer = chosen[name]
-    replicas = offered.spec.replicas
-    most = MOST_ALTERNATES + replicas - 1
-    others = tuple(o for o in offered.offers if o.terms != offer.terms)[:most]
-    if len({o.label for o in (offer, *others)}) < replicas:
-        told = [(r.label, r.reason) for r in offered.rejected]
-        raise NoOffer(name, [("redundancy", _too_few(offered, replicas)), *told])
-    return PlannedNode(
-        name=name,
-        spec=offered.spec,
-        offer=offer,
-        alternates=others,
-        at_most=at_most(offered.spec, (offer, *others), market.allowance),
-        rejected=offered.rejected,
-    )
+# -- what is wished ------------------------------------------------------------------------------
 
 
-def _too_few(offered: _Offered, replicas: int) -> str:
-    return f"{replicas} provider nodes are needed, and {len(offered.offers)} made an offer"
+def _checked(wish: Wish, market: Market) -> Wish:
+    """Return the wish with its budget in the network's currency; raises PlanError."""
+    currency = market.network.currency
+    deadline, objective = wish.deadline, wish.objective
+    if deadline is not None and not (math.isfinite(deadline) and deadline > 0):
+        raise PlanError("the deadline is in the past", hint="set a deadline that lies ahead")
+    known = objective in ("cost", "time")
+    if not known and not (isinstance(objective, int | float) and 0 <= objective <= 1):
+        raise PlanError(
+            f"{objective!r} is no objective", hint='set objective to "cost", "time" or 0 to 1'
+        )
+    if not 0 < wish.risk < 1:
+        raise PlanError(f"risk={wish.risk!r} is no share", hint="set risk=0.9 for nine in ten")
+    if wish.budget is None:
+        return wish
+    try:
+        return replace(wish, budget=wish.budget.bind(currency))
+    except BadAmount as wrong:
+        raise PlanError(
+            f"the budget is in {wish.budget.asset.symbol}, and {market.network.name} is paid in"
+            f" {currency.symbol}",
+            hint=f'set budget in {currency.symbol}, for example "0.05 {currency.symbol}"',
+        ) from wrong
 
 
-def at_most(spec: TaskSpec, offers: Sequence[Offer], allowance: Allowance) -> Money:
-    """Return the most a node can come to.
-
-    replicas x items x the dearest offer x (1 + attempts that could be billed without delivery).
-    """
-    dearest = max(offers, key=lambda offer: offer.at_most.units).at_most
-    lost = max(_lost(spec, o, allowance) for o in offers)
-    return dearest * spec.items * spec.replicas * (1 + lost)
+# -- the plan ------------------------------------------------------------------------------------
 
 
-def _lost(spec: TaskSpec, offer: Offer, allowance: Allowance) -> int:
-    """How many attempts this offer could bill without delivering, before the run would pause."""
-    if offer.pays == "on_delivery" or offer.finds:
-        return 0
-    below = allowance.rebuy_below
-    rebuys = spec.node.on_unknown == "rebuy" or (below is not None and offer.at_most < below)
-    return spec.node.retries if rebuys else 0
-
-
-def _within(
-    nodes: tuple[PlannedNode, ...], budget: Money | None, market: Market
-) -> tuple[PlannedNode, ...]:
-    """Drop dear alternates until the worst case fits the limits; raises OverBudget."""
-    limits = {"budget": budget, "per_run": market.allowance.per_run}
-    named = {name: limit for name, limit in limits.items() if limit is not None}
-    if not named or not nodes:
-        return nodes
-    name, limit = min(named.items(), key=lambda item: item[1].units)
-    zero = limit.asset.zero()
-    while (total := _sum((node.at_most for node in nodes), zero)) > limit:
-        costs = [(_saved_without_dearest(node, market), n) for n, node in enumerate(nodes)]
-        saved, position = max(costs, key=lambda cost: cost[0])
-        if not saved:
-            raise OverBudget(name, total, limit)
-        cut = _without_dearest(nodes[position], market)
-        nodes = (*nodes[:position], cut, *nodes[position + 1 :])
-    return nodes
-
-
-def _saved_without_dearest(node: PlannedNode, market: Market) -> int:
-    cut = _without_dearest(node, market)
-    return node.at_most.units - cut.at_most.units if node.at_most and cut.at_most else 0
-
-
-def _without_dearest(node: PlannedNode, market: Market) -> PlannedNode:
-    if node.spec is None or node.offer is None or len(node.alternates) < node.spec.replicas:
-        return node
-    dearest = max(node.alternates, key=lambda offer: offer.at_most.units)
-    rest = tuple(offer for offer in node.alternates if offer is not dearest)
-    too_dear = Rejection(label=dearest.label, reason="as an alternate it would break the budget")
-    return node.model_copy(
-        update={
-            "alternates": rest,
-            "at_most": at_most(node.spec, (node.offer, *rest), market.allowance),
-            "rejected": (*node.rejected, too_dear),
-        }
+async def _plan(
+    case: Case,
+    chosen: Chosen,
+    nodes: tuple[PlannedNode, ...],
+    *,
+    started: float,
+    balance: Money | None,
+    uploads: Sequence[Fee],
+) -> Plan:
+    market, wish = case.market, case.wish
+    zero = market.network.currency.zero()
+    egress = weighing.egress(case.candidates, nodes, zero)
+    price = added((node.price for node in nodes), zero) + added((fee.price for fee in egress), zero)
+    at_most = added((node.at_most for node in nodes), zero)
+    return Plan(
+        graph=case.graph,
+        nodes=nodes,
+        fees=(*egress, *await _fees(nodes, market), *uploads),
+        price=price,
+        at_most=at_most + added((fee.at_most for fee in egress), zero),
+        eta=chosen.times.finish,
+        budget=wish.budget,
+        deadline=None if wish.deadline is None else started + wish.deadline,
+        made=started,
+        expires=min((o.expires for node in nodes for o in node.offers), default=started + 3600),
+        network=market.network.name,
+        wallet=market.wallet,
+        balance=balance,
+        bound=Money(max(0, price.units - math.floor(chosen.excess)), zero.asset),
+        second=chosen.second,
+        path=chosen.times.path,
+        risk=wish.risk,
+        objective=str(wish.objective),
     )
 
 
@@ -311,7 +220,3 @@ def _merged(fees: Sequence[Fee]) -> list[Fee]:
             else fee
         )
     return list(merged.values())
-
-
-def _sum(amounts: Iterable[Money | None], zero: Money) -> Money:
-    return Money(sum(zero.same(amount) for amount in amounts if amount), zero.asset)

@@ -83,6 +83,24 @@ def max_price(amount: str | Money) -> Policy:
     )
 
 
+def spread(k: int) -> Policy:
+    """Put offers of `k` different providers first, the best of each.
+
+    So a node and its alternates do not all depend on one of them.
+    """
+    if k < 1:
+        raise ConfigError(f"spread({k}) is no spread", hint="write spread(2)")
+
+    def choose(offers: list[Offer]) -> list[Offer]:
+        first: dict[str, Offer] = {}
+        for offer in offers:
+            first.setdefault(offer.provider, offer)
+        ahead = list(first.values())[:k]
+        return [*ahead, *(offer for offer in offers if offer not in ahead)]
+
+    return Policy(f"spread({k})", choose)
+
+
 def prefer(pattern: str, within: str = "0%") -> Policy:
     """Put a provider first where its price is within a percentage of the lowest."""
     percent = _percent(within)
@@ -145,6 +163,8 @@ def _single(text: str) -> Policy:
         return (allow if name == "allow" else deny)(*arguments)
     if name == "max_price" and len(arguments) == 1:
         return max_price(arguments[0])
+    if name == "spread" and len(arguments) == 1 and arguments[0].isdigit():
+        return spread(int(arguments[0]))
     if name == "prefer" and len(arguments) in (1, 2):
         return prefer(
             arguments[0], *(argument.removeprefix("within=") for argument in arguments[1:])

@@ -26,6 +26,7 @@ from agentkit.errors import (
 from agentkit.graph.nodes import InferNode
 from agentkit.market.attempt import Attempt, Evidence, JobStatus, Message, Payment, Result
 from agentkit.market.chain import Network
+from agentkit.market.models import names_of
 from agentkit.market.offer import Offer, Pays, charge, priced
 from agentkit.market.seams import ProviderInfo
 from agentkit.market.task import Task, TaskSpec
@@ -223,19 +224,24 @@ class OpenAI:
         return {"request": free, **rates}
 
     def _model(self, spec: TaskSpec) -> str:
-        """Return what the endpoint calls the spec's model; raises Refused, never guesses."""
+        """Return what the endpoint calls the spec's model, by any of its known names.
+
+        Raises Refused where none of them is configured; it never guesses.
+        """
         node = spec.node
         if not isinstance(node, InferNode) or not isinstance(node.model, str):
             raise Refused("it only answers prompts, with models of its own", provider=self.name)
         if node.output == "embedding" or isinstance(node.output, dict):
             raise Refused("it gives plain text only", provider=self.name)
-        if node.model not in self._account.models:
+        known = self._account.models
+        name = next((name for name in names_of(node.model) if name in known), None)
+        if name is None:
             raise Refused(
                 f"no name is known here for the model {node.model!r}",
                 provider=self.name,
                 hint=f'set providers.{self.name}.models."{node.model}" to its name there',
             )
-        return self._account.models[node.model]
+        return known[name]
 
     async def _models(self, *, fresh: bool = False) -> frozenset[str]:
         asked, known = self._listed

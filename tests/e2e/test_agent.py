@@ -10,7 +10,7 @@ import pytest
 
 from agentkit.agent import every
 from agentkit.artifacts import Text
-from agentkit.errors import ConfigError, RunFailed, WrongInput
+from agentkit.errors import ConfigError, PlanError, RunFailed, RunNotFound, WrongInput
 from agentkit.graph.builder import JobGraph
 from agentkit.runtime.run import RunResult
 
@@ -119,3 +119,36 @@ async def test_words_where_values_belong_are_refused_with_a_hint(open_agent: Any
             assert raised.value.hint.startswith("pass ")
         with pytest.raises(WrongInput, match=r"graph\.toml"):
             await agent.plan("graph.toml")
+
+
+async def test_what_is_left_of_a_run_is_planned_and_gone_on_with(
+    open_agent: Any, tmp_path: Path
+) -> None:
+    """The second plan is of the rest, under the run's budget, and knows what a first run used."""
+    graph = mapped(tmp_path)
+    async with open_agent() as agent:
+        run = await agent.start(await agent.plan(graph, budget="1 USDC", balance=False))
+        while not run.status.items.get("said"):
+            await asyncio.sleep(0.01)
+        await run.stop()
+        done = len(run.status.items["said"])
+        plan = await agent.plan(graph, run=run.id, balance=False)
+        left = plan.node("said").spec
+        assert left is not None
+        assert (plan.budget, left.items, left.likely) == (run.plan.budget, 12, 12 - done)
+        assert "it is done" in plan.explain("rows")
+        result = await (await agent.resume(run.id, plan=plan)).result()
+        assert len(result["said"].rows()) == 12  # type: ignore[attr-defined]
+        assert len(result.receipts) == 12
+        known = await agent.plan(graph, balance=False)
+        assert f"measured in run {run.id}" in known.explain("said")
+        with pytest.raises(RunNotFound):
+            await agent.plan(graph, run="r0")
+
+
+async def test_a_wish_in_another_currency_is_a_plan_error(open_agent: Any, tmp_path: Path) -> None:
+    async with open_agent() as agent:
+        with pytest.raises(PlanError, match="the budget is in ETH"):
+            await agent.plan(mapped(tmp_path), budget="1 ETH", balance=False)
+        by_weight = await agent.plan(mapped(tmp_path), objective=0.5, risk=0.9, balance=False)
+        assert by_weight.objective == "0.5"

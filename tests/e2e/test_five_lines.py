@@ -18,7 +18,8 @@ import json, sys, time
 _started = time.perf_counter()
 {lines}
 _took = time.perf_counter() - _started
-_loaded = [name for name in ("web3", "networkx", "mcp", "ray", "rich") if name in sys.modules]
+_heavy = ("web3", "networkx", "mcp", "ray", "rich", "numpy", "highspy")
+_loaded = [name for name in _heavy if name in sys.modules]
 print(json.dumps([_took, _loaded, result[greet].text, result.paid.units]))
 """
 

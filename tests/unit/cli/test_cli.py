@@ -65,6 +65,18 @@ def test_plan_shows_prices_and_spends_nothing(cli: Any, tmp_path: Path) -> None:
     assert "no runs yet" in cli("status").stdout
 
 
+def test_plans_are_compared_and_wished_for_in_every_way(cli: Any) -> None:
+    cli("plan", "graph.toml", "--out", "first.json")
+    told = cli("plan", "graph.toml", "--objective", "time", "--diff", "first.json").stdout
+    assert "\ntotal " in told
+    assert "plan " in told and " -> " in told
+    assert cli("plan", "graph.toml", "--objective", "0.5", "--risk", "0.9").exit_code == 0
+    failed(cli("plan", "graph.toml", "--objective", "speed"), 2, "no objective")
+    failed(cli("plan", "graph.toml", "--objective", "7"), 2, "no objective")
+    failed(cli("plan", "graph.toml", "--effort", "huge"), 2, "no effort")
+    assert cli("plan", "graph.toml", "--rest", "r0").exit_code == 1
+
+
 def test_a_saved_plan_runs_without_asking(cli: Any) -> None:
     cli("plan", "graph.toml", "--out", "plan.json")
     result = cli("run", "plan.json", "--json")

@@ -28,8 +28,9 @@ from agentkit.market.plan import Plan
 from agentkit.market.task import TaskSpec
 from agentkit.money import Money
 from agentkit.planner import policy
+from agentkit.planner.candidates import Candidate, longest_path
+from agentkit.planner.choosing import choose
 from agentkit.planner.planner import Wish, check_fresh, make_plan
-from agentkit.planner.solver import Candidate, longest_path, solve
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import USDC, FakeProvider
 
@@ -309,7 +310,7 @@ def test_a_solution_keeps_the_deadline_or_none_could(data: st.DataObject) -> Non
     fastest = {c.name: min(c.offers, key=lambda o: o.eta) for c in candidates}
     possible = longest_path(candidates, fastest)[0] <= deadline
     try:
-        chosen = solve(candidates, deadline)
+        chosen = choose(candidates, deadline).offers
     except PastDeadline as late:
         assert not possible
         assert late.earliest == pytest.approx(longest_path(candidates, fastest)[0])

@@ -1,0 +1,185 @@
+"""Asking every provider what it would do each node for, and leaving out what cannot be taken."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agentkit.errors import ConfigError, NoOffer, ProviderError
+from agentkit.graph.nodes import InferNode, TrainNode
+from agentkit.market.offer import Offer, Rejection
+from agentkit.market.seams import Provider
+from agentkit.market.task import TaskSpec
+from agentkit.market.value import digest_of
+from agentkit.money import Money
+from agentkit.planner import policy as policies
+from agentkit.planner.policy import Choose, name_of
+
+if TYPE_CHECKING:
+    from agentkit.planner.planner import Market
+
+OFFERS_TIMEOUT = 20.0
+MOST_LANES = 64
+"""The most purchases that a provider is believed to work on at once."""
+
+ABSURD = 10**12
+"""An at most of so many whole coins is a mistake or a joke."""
+
+
+@dataclass(frozen=True)
+class Offered:
+    """A node's offers as the policy has them, best first; `plain` is their order without one.
+
+    `done`: how many of its purchases a run has made already.
+    """
+
+    spec: TaskSpec
+    offers: tuple[Offer, ...] = ()
+    rejected: tuple[Rejection, ...] = ()
+    plain: tuple[Offer, ...] = ()
+    done: int = 0
+
+    @property
+    def items(self) -> int:
+        """How many purchases there may still be."""
+        return max(1, self.spec.items - self.done)
+
+    @property
+    def likely(self) -> int:
+        """How many there are expected to be."""
+        return max(1, self.spec.likely - self.done)
+
+    def left(self, at_most: Money | None) -> int:
+        """Return what is left of the most that all purchases can come to, in base units."""
+        return at_most.units * self.items // self.spec.items if at_most else 0
+
+
+async def collect(
+    specs: Mapping[str, TaskSpec], market: Market, policy: Choose | None, objective: str | float
+) -> dict[str, Offered]:
+    """Return the offers for every node; raises NoOffer for the first that has none.
+
+    Nodes that are the same to a provider are asked for once.
+    """
+    same: dict[str, list[str]] = {}
+    for name, spec in specs.items():
+        same.setdefault(_question(spec), []).append(name)
+    firsts = [specs[names[0]] for names in same.values()]
+    answers = await asyncio.gather(*(_answers(spec, market) for spec in firsts))
+    found = {}
+    for names, answer in zip(same.values(), answers, strict=True):
+        for name in names:
+            found[name] = _offered(specs[name], answer, market, policy, objective)
+    return {name: found[name] for name in specs}
+
+
+def _question(spec: TaskSpec) -> str:
+    """Return what tells a spec from others whose prices differ: not its name, text or inputs."""
+    neutral = spec.node.model_copy(update={"name": "n", "when": ()})
+    if isinstance(neutral, InferNode):
+        model = neutral.model if isinstance(neutral.model, str) else ""
+        neutral = neutral.model_copy(
+            update={"prompt": "", "inputs": {}, "over": None, "column": None, "model": model}
+        )
+    if isinstance(neutral, TrainNode):
+        return digest_of(spec.node.name)
+    return digest_of(neutral.model_dump_json(), spec.load.model_dump_json())
+
+
+Answer = Sequence[Offer] | Rejection
+
+
+async def _answers(spec: TaskSpec, market: Market) -> list[Answer]:
+    return list(await asyncio.gather(*(_ask(p, spec) for p in market.providers.values())))
+
+
+async def _ask(provider: Provider, spec: TaskSpec) -> Answer:
+    try:
+        async with asyncio.timeout(OFFERS_TIMEOUT):
+            return await provider.offers(spec)
+    except TimeoutError:
+        return Rejection(label=provider.name, reason=f"no answer in {OFFERS_TIMEOUT:.0f} s")
+    except (ProviderError, ConfigError) as wrong:
+        return Rejection(label=provider.name, reason=str(wrong).removeprefix(f"{provider.name}: "))
+
+
+def _offered(
+    spec: TaskSpec,
+    answers: Sequence[Answer],
+    market: Market,
+    policy: Choose | None,
+    objective: str | float,
+) -> Offered:
+    rejected = [answer for answer in answers if isinstance(answer, Rejection)]
+    offers: list[Offer] = []
+    for offer in (o for answer in answers if not isinstance(answer, Rejection) for o in answer):
+        wrong = unfit(offer, spec, market)
+        if wrong:
+            rejected.append(Rejection(label=offer.label, reason=wrong))
+        else:
+            offers.append(_as_believed(offer, spec, market))
+    base = policies.fastest if objective == "time" else policies.cheapest
+    plain = base(offers)
+    kept = policy(list(plain)) if policy else plain
+    left = set(map(id, kept))
+    gone = [offer for offer in plain if id(offer) not in left]
+    rejected += [
+        Rejection(label=o.label, reason=f"policy {name_of(policy)}") for o in gone if policy
+    ]
+    if not kept:
+        raise NoOffer(spec.node.name, [(r.label, r.reason) for r in rejected])
+    return Offered(spec, tuple(kept), tuple(rejected), tuple(o for o in plain if id(o) in left))
+
+
+def _as_believed(offer: Offer, spec: TaskSpec, market: Market) -> Offer:
+    """Return an offer with what we know better than whoever made it, and as it is paid."""
+    known = {
+        "node": spec.node.name,
+        "reputation": market.reputations.get(offer.label, 1.0),
+        "lanes": min(offer.lanes, MOST_LANES),
+    }
+    return market.pay(offer.model_copy(update=known))
+
+
+def unfit(offer: Offer, spec: TaskSpec, market: Market) -> str:
+    """Return why an offer cannot be taken as it is, or "": nothing a provider says is trusted."""
+    limit = market.allowance.per_task
+    absurd = ABSURD * 10**offer.at_most.asset.decimals
+    fee = offer.egress
+    checks = (
+        (offer.price.asset != market.network.currency, f"priced in {offer.price.asset.id}"),
+        (offer.at_most.asset != offer.price.asset, f"at most is in {offer.at_most.asset.id}"),
+        (fee is not None and fee.amount.asset != offer.price.asset, "egress in another asset"),
+        (offer.at_most.units < offer.price.units, "at most is below the price"),
+        (offer.at_most.units >= absurd, f"its at most of {offer.at_most} is absurd"),
+        (not math.isfinite(offer.eta) or offer.eta < 0, f"its ETA is {offer.eta}"),
+        (offer.lanes < 1, f"it works on {offer.lanes} purchases at once"),
+        (not 0 <= offer.bandwidth < math.inf, f"its bandwidth is {offer.bandwidth}"),
+        (not offer.expires > time.time(), "already expired"),
+        (offer.rail not in market.rails, f"is paid by {offer.rail!r}, which is not set up"),
+        (not market.allowance.permits(offer.provider), "not among allowance.providers"),
+        (not market.allowance.permits_payee(offer.payee), "pays nobody of allowance.payees"),
+        (limit is not None and offer.at_most.units > limit.units, f"above per_task of {limit}"),
+        (spec.node.privacy == "tee" and "tee" not in offer.evidence, "does not attest a TEE"),
+    )
+    return next((reason for wrong, reason in checks if wrong), "") or _unable(offer, spec)
+
+
+def _unable(offer: Offer, spec: TaskSpec) -> str:
+    """Return what the node needs and the offer says it lacks, or ""."""
+    node, most = spec.node, spec.load.most
+    tokens = most.get("input", 0) + most.get("output", 0)
+    if offer.context and isinstance(node, InferNode) and tokens > offer.context:
+        return f"takes {offer.context} tokens, and it may be {tokens}"
+    if not isinstance(node, TrainNode):
+        return ""
+    if offer.tuning and node.method not in offer.tuning:
+        return f"trains by {', '.join(offer.tuning)}, not by {node.method}"
+    wanted = node.needs.gpu if node.needs else ""
+    if wanted and offer.gpu and offer.gpu != wanted:
+        return f"runs on {offer.gpu}, not on {wanted}"
+    return ""
