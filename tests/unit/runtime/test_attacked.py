@@ -26,7 +26,7 @@ from agentkit.journal import records as r
 from agentkit.journal.memory import MemoryJournal
 from agentkit.market.attempt import Attempt, JobStatus, Message, Payment, Result
 from agentkit.market.offer import Offer
-from agentkit.market.seams import Transaction
+from agentkit.market.seams import Transaction, Wanted
 from agentkit.market.task import Task
 from agentkit.money import Money, Rate
 from agentkit.runtime import run as runs
@@ -89,12 +89,9 @@ class Locking(ToyRail):
         self.locked: list[str] = []
         self.market: Toy
 
-    async def fund(
-        self, offer: Offer, run: str, need: Money, attempt: Attempt
-    ) -> Sequence[Message]:
-        means = self.market.means
-        await means.journal.commit(lambda tx: means.ledger.reserve(tx, attempt))
-        self.locked.append(attempt.id)
+    async def fund(self, offer: Offer, need: Money, wanted: Wanted) -> Sequence[Message]:
+        await self.market.means.journal.commit(wanted.reserve)
+        self.locked.append(wanted.attempt.id)
         return []
 
     def reserve(self, tx: Transaction, attempt: Attempt) -> Payment:
