@@ -44,8 +44,10 @@ async def node(answer: dict[str, Any], **facts: object) -> AsyncIterator[Native]
     app.add_routes([web.get("/node", told), web.post("/carry", carried)])
     async with TestServer(app) as server:
         native = Native("native", (str(server.make_url("/")),), NETWORK)
-        yield native
-        await native.close()
+        try:
+            yield native
+        finally:
+            await native.close()
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,9 @@ async def test_whoever_names_no_address_is_not_asked(address: str) -> None:
     assert payable(address) == ""
     async with node({}, address=address) as native:
         with pytest.raises(Unavailable):
-            await native.carry(Message(rail="channel", provider="native", verb="best"))
+            await native.carry(
+                Message(rail="channel", provider="native", provider_node="n", verb="best")
+            )
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,8 @@ async def test_what_stays_locked_leaves_the_next_provider_what_the_budget_has(
         assert len(rail.locked) == 2
         rows = await market.journal.commit(lambda tx: tx.every(r.Reservation))
         assert {row.provider: row.standing for row in rows} == {"one": "open", "two": "paid"}
+        held = [x for x in await market.journal.history(e.WALLET) if isinstance(x, e.Held)]
+        assert sum(x.amount.units for x in held) == sum(row.amount.units for row in rows)
         hold = await market.journal.commit(lambda tx: tx.get(r.Hold, result.run_id))
         assert hold
         assert hold.left == hold.reserved, "only what may still be drawn is held"
