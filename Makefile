@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install install-dev demo check format test cookbook bench peers soak clean
+.PHONY: help install install-dev demo check format test cookbook bench bench-payments bench-planner peers soak clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -53,6 +53,12 @@ bench: install ## what the executor costs for each node, and what hedging does t
 	$(BIN)/python benchmarks/runtime.py --shape layered --nodes 10000 --store memory
 	$(BIN)/python benchmarks/runtime.py --shape chain --nodes 1000
 	$(BIN)/python benchmarks/hedging.py
+
+bench-payments: install-dev ## what paying costs in gas and time, and what goes wrong with it (some minutes)
+	$(BIN)/python benchmarks/payments.py $(ARGS)
+
+bench-planner: install ## how near the best plans are, beside simple routers; ARGS="--set hundred"
+	$(BIN)/python benchmarks/planner.py $(ARGS)
 
 peers: install ## the executor beside other engines (installs them, some minutes)
 	$(BIN)/python benchmarks/peers/run.py $(ARGS)
