@@ -81,3 +81,15 @@ async def test_a_top_up_that_lands_while_a_channel_closes_is_not_free_money(tmp_
     assert account
     assert account.free == 0
     await journal.close()
+
+
+async def test_a_deposit_that_was_read_from_the_chain_first_is_counted_once(tmp_path: Path) -> None:
+    """Its own transaction is found final later, and tells the same."""
+    journal = await Journal.open(tmp_path, SIGNER.address)
+    grown = e.ChannelFunded(channel=CHANNEL, amount=Money(50, USDC), deposited=Money(1050, USDC))
+    for event in (*opened(), grown, grown):
+        await journal.commit(lambda tx, event=event: tx.append(e.WALLET, event))
+    account = await journal.commit(lambda tx: tx.get(r.Account, "channel|0xP"))
+    assert account
+    assert account.funded == Money(1050, USDC)
+    await journal.close()
