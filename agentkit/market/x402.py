@@ -48,7 +48,6 @@ IDENTIFIER_SCHEMA = {
     "required": ["required"],
 }
 
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _IDENTIFIER = re.compile(r"[a-zA-Z0-9_-]{16,128}")
 
 Digits = Annotated[str, Field(pattern=r"^[0-9]{1,39}$")]
@@ -138,15 +137,20 @@ class Requirement(Wire):
             and domain == (network.token_name, network.token_version)
             and self.extra.get("assetTransferMethod", "eip3009") == "eip3009"
             and int(self.amount) > 0
-            and bool(_payee(self.pay_to))
+            and bool(self._address())
         )
 
     @property
     def payee(self) -> str:
         """Whom to pay, checksummed; raises ProtocolBroken for no such address."""
-        if payee := _payee(self.pay_to):
+        if payee := self._address():
             return payee
         raise ProtocolBroken(f"{self.pay_to[:64]!r} is no address to pay to")
+
+    def _address(self) -> str:
+        from agentkit.keys.messages import payable
+
+        return payable(self.pay_to)
 
 
 class Challenge(Wire):
@@ -283,20 +287,6 @@ def _requirement(entry: dict[str, Any]) -> Requirement | None:
         return Requirement.model_validate(entry)
     except ValidationError:
         return None
-
-
-def _payee(text: str) -> str:
-    """Return an address that money can go to, checksummed; "" for any other text.
-
-    Mixed case is a checksum (EIP-55) and has to be right; nobody has the address zero.
-    """
-    if not _ADDRESS.fullmatch(text) or not int(text, 16):
-        return ""
-    from agentkit.keys.messages import checksummed
-
-    right = checksummed(text)
-    digits = text[2:]
-    return right if text == right or digits in (digits.lower(), digits.upper()) else ""
 
 
 def _story(wrong: Exception) -> str:
