@@ -70,4 +70,9 @@ async def plan_and_run() -> None:
         result = await run.result()
         assert_type(result[tuned], ak.Model)
         assert_type(result.paid, ak.Money)
+        weighed = await agent.plan(graph, objective=0.3, risk=0.9, effort="high", run=run.id)
+        assert_type(weighed.bound, ak.Money | None)
+        assert_type(weighed.diff(plan), str)
+        assert_type(weighed.saved_by(60), ak.Money)
         await agent.plan(graph, budget=25.0)  # type: ignore[arg-type]
+        await agent.plan(graph, effort="huge")  # type: ignore[arg-type]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from agentkit.planner.solver.descent import EPSILON, Descent
+from agentkit.planner.solver.exact import best_choice
 from agentkit.planner.solver.lagrange import Dual, Goal, Heat
 from agentkit.planner.solver.problem import Choice, Floats, Problem
 
@@ -19,7 +20,7 @@ for those who need it most, then spending what is left."""
 FINES = (2.0, 6.0, 20.0, 100.0, 1e3, 1e4)
 """What lateness costs while a choice is repaired, as multiples of the price of a second."""
 
-CANDIDATES = 3
+MERGE_SECONDS = 0.1
 POLISH = 6
 
 
@@ -67,6 +68,15 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Care:
+    """How much is done: the plays, how many of their choices are improved, whether those merge."""
+
+    heats: tuple[Heat, ...]
+    candidates: int = 3
+    merging: bool = False
+
+
+@dataclass(frozen=True)
 class Old:
     """A choice that was good before, and what a second was worth then."""
 
@@ -78,7 +88,7 @@ def search(
     problem: Problem,
     goal: Goal,
     starts: Sequence[Choice],
-    heats: Sequence[Heat],
+    care: Care,
     old: Old | None = None,
 ) -> Found:
     """Return the best choice found for an arranged problem, with a certified bound.
@@ -98,14 +108,14 @@ def search(
     span = goal.deadline if math.isfinite(goal.deadline) else problem.horizon
     spread = problem.cost(starts[0]) - problem.cost(cheap) if starts else 0.0
     guess = max(goal.rate, 0.2 * abs(spread) / span, 1e-12)
-    for heat in heats:
+    for heat in care.heats:
         price = dual.price or (old.price if old else 0.0) or guess
         dual.play(heat, price, old.choice if old else None)
-    count = 1 if old else CANDIDATES
-    choices = np.array([*_promising(dual, best)[:count], *starts])
-    for flow in dual.flows:
-        descend(best, choices.copy(), dual.price, dual.price * flow)
+    choices = np.array([*_promising(dual, best)[: care.candidates], *starts])
+    ends = [descend(best, choices.copy(), dual.price, dual.price * flow) for flow in dual.flows]
     polish(best)
+    if care.merging:
+        merge(best, np.concatenate(ends))
     return Found(best.choice, dual.bound, dual.price, dual.price * dual.flows[-1])
 
 
@@ -116,11 +126,14 @@ def _promising(dual: Dual, best: Best) -> list[Choice]:
     late = np.maximum(0.0, makespans - best.goal.deadline)
     values = costs + best.goal.rate * makespans + 2 * dual.price * late
     _, first = np.unique(values, return_index=True)
-    return list(choices[first[:CANDIDATES]])
+    return list(choices[first])
 
 
-def descend(best: Best, choices: Choice, price: float, prices: Floats) -> None:
-    """Bring choices in time that are late, and make them cheaper; `best` keeps what came of it."""
+def descend(best: Best, choices: Choice, price: float, prices: Floats) -> Choice:
+    """Bring choices in time that are late, make them cheaper, and return them.
+
+    `best` keeps the best that comes by.
+    """
     problem = best.problem
     deadlines = best.deadlines(choices)
     descent = Descent(problem, deadlines)
@@ -130,14 +143,31 @@ def descend(best: Best, choices: Choice, price: float, prices: Floats) -> None:
             break
         choices[late] = descent.of(late).forward(choices[late], prices, max(price, 1e-12) * fine)
     fit = np.flatnonzero(problem.totals(choices)[1] <= deadlines * (1 + 1e-12))
-    if not len(fit):
-        return
     choices, descent = choices[fit], descent.of(fit)
-    best.take(choices)
-    for share in COOLING:
+    for share in COOLING if len(fit) else ():
+        best.take(choices)
         paid = prices * share + EPSILON
         choices = descent.backward(descent.forward(choices, paid), paid)
+    if len(fit):
         best.take(choices)
+    return choices
+
+
+def merge(best: Best, choices: Choice) -> None:
+    """Have HiGHS choose among the offers that the better half of some choices takes."""
+    if best.choice is None:
+        return
+    problem = best.problem
+    order = problem.totals(choices)[0].argsort()[: max(1, len(choices) // 2)]
+    taken = np.zeros(problem.offered.shape, bool)
+    for choice in (best.choice, *choices[order]):
+        taken[problem.rows, choice] = True
+    few = replace(problem, costs=np.where(taken, problem.costs, np.inf))
+    found = best_choice(
+        few, best.goal, seconds=MERGE_SECONDS, start=best.choice, proving=True
+    ).choice
+    if found is not None:
+        best.take(found)
 
 
 def polish(best: Best) -> None:

@@ -13,7 +13,7 @@ from agentkit.planner.solver.exact import best_choice
 from agentkit.planner.solver.lagrange import Goal, Heat
 from agentkit.planner.solver.problem import Choice, Floats, Ints, Problem
 from agentkit.planner.solver.prune import pruned
-from agentkit.planner.solver.search import Best, Found, Old, search
+from agentkit.planner.solver.search import Best, Care, Found, Old, search
 from agentkit.planner.solver.windows import Windows
 
 Effort: TypeAlias = Literal["quick", "normal", "high"]
@@ -27,11 +27,11 @@ HIGH_SECONDS = 60.0
 FEASIBLE = 300
 """The most nodes for which integer programming looks for a choice that is in time at all."""
 
-QUICK = (Heat(1.0, 0.05, 8),)
-AGAIN = (Heat(0.5, 0.1, 6, since=8),)
-SMALL = (Heat(3.0, 0.2, 12), Heat(1.0, 0.05, 12))
-MIDDLE = (Heat(3.0, 0.2, 40),)
-LARGE = (Heat(3.0, 0.3, 40),)
+QUICK = Care((Heat(1.0, 0.05, 8),))
+AGAIN = Care((Heat(0.5, 0.1, 6, since=8),), candidates=1)
+SMALL = Care((Heat(3.0, 0.3, 16, passes=1), Heat(1.0, 0.1, 16, passes=1)), 5, merging=True)
+MIDDLE = Care((Heat(3.0, 0.2, 40),))
+LARGE = Care((Heat(3.0, 0.3, 40),))
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,14 +154,14 @@ def _find(
     if problem.nodes <= EXACT:
         found = search(problem, goal, starts, QUICK, old)
         return _proven(problem, goal, found, EXACT_SECONDS)
-    heats = SMALL if problem.nodes <= 150 else MIDDLE if problem.nodes <= 3000 else LARGE
+    care = SMALL if problem.nodes <= 150 else MIDDLE if problem.nodes <= 3000 else LARGE
     if effort == "quick":
-        heats = QUICK
+        care = QUICK
     if old is not None:
-        heats, starts = AGAIN, []
+        care, starts = AGAIN, []
     if problem.nodes > 3000:
         starts = starts[:1]
-    found = search(problem, goal, starts, heats, old)
+    found = search(problem, goal, starts, care, old)
     return _proven(problem, goal, found, HIGH_SECONDS) if effort == "high" else found
 
 

@@ -20,7 +20,7 @@ from agentkit.planner.solver.exact import best_choice
 from agentkit.planner.solver.lagrange import Dual, Goal, Heat
 from agentkit.planner.solver.problem import Problem
 from agentkit.planner.solver.prune import pruned
-from agentkit.planner.solver.search import Old, search
+from agentkit.planner.solver.search import Care, Old, search
 from agentkit.planner.solver.solve import solve
 from agentkit.planner.solver.trws import Trws
 from agentkit.planner.solver.windows import Windows
@@ -143,7 +143,7 @@ def test_no_bound_is_above_the_best(seed: int, nodes: int, share: float) -> None
     """The bound of the search alone, which is what large graphs print."""
     problem, _ = drawn(nodes, 3, seed).arranged()
     goal = Goal(deadline_of(problem, share))
-    found = search(problem, goal, [rivals.fastest(problem)], (Heat(3, 0.1, 12),))
+    found = search(problem, goal, [rivals.fastest(problem)], Care((Heat(3, 0.1, 12),)))
     best = min(cost for cost, late in every_choice(problem) if late <= goal.deadline)
     assert found.bound <= best * (1 + 1e-9)
     assert found.choice is not None
@@ -318,7 +318,11 @@ def test_messages_bound_the_priced_problem(seed: int, nodes: int) -> None:
             costs=problem.costs + prices[:, None] * problem.times,
             egress_costs=problem.egress_costs + edge_prices * problem.egress_times,
         )
-        assert bound <= min(cost for cost, _ in every_choice(priced)) + 1e-9
+        best = min(cost for cost, _ in every_choice(priced))
+        assert bound <= best + 1e-9
+        trws._to_child[:] = draw.uniform(-5, 5, trws._to_child.shape)
+        anyhow = trws._backward(trws._offers.price(prices), priced.egress_costs)
+        assert anyhow <= best + 1e-9
 
 
 def test_a_node_that_two_parents_pull_at_is_counted_once() -> None:
