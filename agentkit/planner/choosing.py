@@ -179,7 +179,13 @@ def problem_of(candidates: Sequence[Candidate]) -> Problem:
     ends = np.array(edges, dtype=np.int64).reshape(-1, 3)
     fees = np.array([_fee(offer) for offer in known.values()] + [0.0])
     paces = np.array([1 / o.bandwidth if o.bandwidth else 0.0 for o in known.values()] + [0.0])
-    lanes = [max(offer.lanes, 1) for offer in known.values()]
+    demands = [_demand(node) for node in candidates]
+    wanted = dict.fromkeys(known, 0)
+    for node, demand in zip(candidates, demands, strict=True):
+        for label in {offer.label for offer in node.offers}:
+            wanted[label] += demand
+    # Lanes for all who could want one are no limit.
+    lanes = [o.lanes if 0 < o.lanes < wanted[label] else 0 for label, o in known.items()]
     return Problem(
         times=times,
         costs=costs,
@@ -189,7 +195,7 @@ def problem_of(candidates: Sequence[Candidate]) -> Problem:
         egress_costs=fees[:, None] * ends[None, :, 2],
         egress_times=paces[:, None] * ends[None, :, 2],
         lanes=np.array([*lanes, 0]),
-        demands=np.array([_demand(node) for node in candidates]),
+        demands=np.array(demands),
     )
 
 

@@ -50,20 +50,21 @@ class Descent:
     ) -> Choice:
         """Choose anew from the first level to the last, each node at its least cost in time.
 
-        A second that a node ends later costs its `prices`; one too late costs `fine`.
+        A second that a node ends later costs its `prices` ([choice, node], or one for all); one
+        too late costs `fine`.
         """
         problem = self.problem
         choices = choices.copy()
         starts = self._latest_starts(choices)
         ends = np.zeros(choices.shape)
-        per_node = np.broadcast_to(prices, problem.nodes)[:, None]
+        per_node = np.broadcast_to(prices, choices.shape)[:, :, None]
         for level in problem.levels:
             ready, costs = self._coming(level, choices, ends)
             due, leaving = self._going(level, choices, starts)
             costs += leaving
             finish = _each(ready, level) + problem.times[level.nodes]
             key = _each(costs, level) + problem.costs[level.nodes]
-            key += per_node[level.nodes] * finish
+            key += per_node[:, level.nodes] * finish
             late = finish - _each(due, level)
             if fine == math.inf:
                 key[late > EPSILON] = np.inf
@@ -80,14 +81,14 @@ class Descent:
         seconds, (_, delays) = problem.times[problem.rows, choices], problem.delays(choices)
         ends = problem.finishes(seconds, delays)
         starts = np.zeros(choices.shape)
-        per_node = np.broadcast_to(prices, problem.nodes)[:, None]
+        per_node = np.broadcast_to(prices, choices.shape)[:, :, None]
         for level in reversed(problem.levels):
             ready, costs = self._coming(level, choices, ends)
             due, leaving = self._going(level, choices, starts)
             costs += leaving
             start = _each(due, level) - problem.times[level.nodes]
             key = _each(costs, level) + problem.costs[level.nodes]
-            key -= per_node[level.nodes] * start
+            key -= per_node[:, level.nodes] * start
             key[start < _each(ready, level) - EPSILON] = np.inf
             best = self._take(level, choices, key)
             starts[:, level.nodes] = _at(start, best)

@@ -37,7 +37,10 @@ def scheduled(
         for child, _ in after[node]:
             waits[child] += 1
     begins, ends, ready = [0.0] * count, [0.0] * count, [0.0] * count
-    free = {site: [0.0] * number for site, number in lanes.items()}
+    wanted = dict.fromkeys(lanes, 0)
+    for site, demand in zip(sites, demands, strict=True):
+        wanted[site] = wanted.get(site, 0) + demand
+    free = {site: [0.0] * number for site, number in lanes.items() if number < wanted[site]}
     queue = [(0.0, -rank[node], ids[node], node) for node in range(count) if not waits[node]]
     heapq.heapify(queue)
     while queue:

@@ -112,10 +112,11 @@ def search(
         price = dual.price or (old.price if old else 0.0) or guess
         dual.play(heat, price, old.choice if old else None)
     choices = np.array([*_promising(dual, best)[: care.candidates], *starts])
-    ends = [descend(best, choices.copy(), dual.price, dual.price * flow) for flow in dual.flows]
+    prices = dual.price * np.repeat(dual.flows, len(choices), axis=0)
+    ends = descend(best, np.tile(choices, (len(dual.flows), 1)), dual.price, prices)
     polish(best)
     if care.merging:
-        merge(best, np.concatenate(ends))
+        merge(best, ends)
     return Found(best.choice, dual.bound, dual.price, dual.price * dual.flows[-1])
 
 
@@ -141,9 +142,10 @@ def descend(best: Best, choices: Choice, price: float, prices: Floats) -> Choice
         late = np.flatnonzero(problem.totals(choices)[1] > deadlines)
         if not len(late):
             break
-        choices[late] = descent.of(late).forward(choices[late], prices, max(price, 1e-12) * fine)
+        hard = max(price, 1e-12) * fine
+        choices[late] = descent.of(late).forward(choices[late], prices[late], hard)
     fit = np.flatnonzero(problem.totals(choices)[1] <= deadlines * (1 + 1e-12))
-    choices, descent = choices[fit], descent.of(fit)
+    choices, prices, descent = choices[fit], prices[fit], descent.of(fit)
     for share in COOLING if len(fit) else ():
         best.take(choices)
         paid = prices * share + EPSILON

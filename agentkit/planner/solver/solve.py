@@ -29,7 +29,7 @@ FEASIBLE = 300
 
 QUICK = Care((Heat(1.0, 0.05, 8),))
 AGAIN = Care((Heat(0.5, 0.1, 6, since=8),), candidates=1)
-SMALL = Care((Heat(3.0, 0.3, 16, passes=1), Heat(1.0, 0.1, 16, passes=1)), 5, merging=True)
+SMALL = Care((Heat(3.0, 0.2, 16, passes=1), Heat(0.6, 0.03, 16, passes=1)), 5, merging=True)
 MIDDLE = Care((Heat(3.0, 0.2, 40),))
 LARGE = Care((Heat(3.0, 0.3, 40),))
 
@@ -154,7 +154,7 @@ def _find(
     if problem.nodes <= EXACT:
         found = search(problem, goal, starts, QUICK, old)
         return _proven(problem, goal, found, EXACT_SECONDS)
-    care = SMALL if problem.nodes <= 150 else MIDDLE if problem.nodes <= 3000 else LARGE
+    care = SMALL if problem.nodes <= 300 else MIDDLE if problem.nodes <= 3000 else LARGE
     if effort == "quick":
         care = QUICK
     if old is not None:
