@@ -28,6 +28,7 @@ from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, Result, purchase_id
 from agentkit.market.chain import Network
 from agentkit.market.offer import Offer
+from agentkit.market.seams import Wanted
 from agentkit.memory.segments import Segment, seal
 from agentkit.money import Money
 from agentkit.payments import abi
@@ -101,7 +102,8 @@ async def pay_in_every_way(journal: Journal, network: Network, signer: KeySigner
         purchase = purchase_id("r1", rail.name)
         attempt = Attempt.at(purchase, 0, offer, run="r1", item=None, task="cd" * 32, at_most=units)
         await journal.commit(lambda tx, of=attempt: budget.hold(tx, "r1", of.at_most, None))
-        for message in await rail.fund(offer, "r1", units, attempt):
+        wanted = Wanted(attempt, lambda tx, of=attempt: budget.reserve(tx, of))
+        for message in await rail.fund(offer, units, wanted):
             await rail.finish(message.model_copy(update={"verb": "credited"}))
 
         def pay(tx: Any, rail: Any = rail, attempt: Attempt = attempt) -> None:
