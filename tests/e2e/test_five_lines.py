@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import slowness
 
 from agentkit.embedded import finder
 
@@ -62,13 +63,14 @@ def folders(tmp_path: Path) -> Iterator[list[Path]]:
 
 
 def test_from_nothing_in_six_seconds_and_warm_in_one_and_a_half(folders: list[Path]) -> None:
-    """Each the better of two or three, for the machine may be busy."""
+    """Each the better of two or three, and both by how busy the machine is."""
+    slower = slowness()
     cold = [run(folder) for folder in folders]
     warm = [run(folders[0]) for _ in range(3)]
     for _, _, text, units in (*cold, *warm):
         assert text
         assert units > 0
-    assert min(took for took, *_ in cold) < 6.0
-    assert min(took for took, *_ in warm) < 1.5
+    assert min(took for took, *_ in cold) < 6.0 * slower
+    assert min(took for took, *_ in warm) < 1.5 * slower
     assert warm[0][1] == []  # a later one may have to top the channel up: deposits are small
     assert all(set(loaded) <= {"web3"} for _, loaded, *_ in cold)
