@@ -117,7 +117,7 @@ async def toy(
 def slowness() -> float:
     """Return how much longer this machine takes now than one with nothing else to do, 1 at least.
 
-    Told by a fresh interpreter that imports web3, which takes 0.9 s on a quiet machine of two cores.
+    Told by a fresh interpreter that imports web3: 0.9 s on a quiet machine of two cores.
     """
 
     def taken() -> float:
