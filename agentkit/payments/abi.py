@@ -50,10 +50,21 @@ def as_word(value: bytes | int | str) -> bytes:
     return address_word(value) if isinstance(value, str) else value.rjust(32, b"\0")
 
 
+def vrs(signature: bytes) -> tuple[int, bytes, bytes]:
+    """Return a signature (r, s, v) as contracts take it."""
+    return signature[64], signature[:32], signature[32:64]
+
+
 def numbers(data: bytes) -> list[int]:
     """Return the words of an answer or a log as unsigned integers."""
     return [int.from_bytes(data[n : n + 32], "big") for n in range(0, len(data) - 31, 32)]
 
+
+MOVE = (
+    "transferWithAuthorization"
+    "(address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32)"
+)
+"""The call by which a token moves money at its owner's signature (EIP-3009)."""
 
 TRANSFER = topic("Transfer(address,address,uint256)")
 FUNDED = topic("Funded(bytes32,address,address,uint128,uint128)")

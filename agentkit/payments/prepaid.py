@@ -34,11 +34,6 @@ TRANSFER_GAS = 100_000
 AUTHORIZATION_LASTS = 3600
 """Seconds within which a top-up has to reach the chain."""
 
-MOVE = (
-    "transferWithAuthorization"
-    "(address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32)"
-)
-
 
 class PrepaidRail:
     """Pays out of credit that a provider keeps for this wallet; see `market.seams.Rail`.
@@ -210,8 +205,8 @@ class PrepaidRail:
         payer, until = self._signer.address, int(time.time()) + AUTHORIZATION_LASTS
         transfer = Transfer(payer, payee, units, until, self._nonce(payee, number))
         signature = self._signer.sign_transfer(self._network.token_domain, transfer)
-        vrs = (signature[64], signature[:32], signature[32:64])
-        return abi.encode(MOVE, payer, payee, units, 0, until, transfer.nonce, *vrs)
+        signed = abi.vrs(signature)
+        return abi.encode(abi.MOVE, payer, payee, units, 0, until, transfer.nonce, *signed)
 
     def _nonce(self, payee: str, number: int) -> bytes:
         """Return the nonce of a top-up, in the form that tokens with keyed nonces take, too."""

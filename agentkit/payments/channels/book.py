@@ -210,7 +210,7 @@ class VoucherBook:
         signature = bytes.fromhex(booked.signature)
         promise = (booked.cumulative, booked.tasks, bytes.fromhex(booked.root))
         words = Terms.of(booked, self._signer.address).words()
-        data = abi.encode(CLAIM, *words, *promise, *_vrs(signature))
+        data = abi.encode(CLAIM, *words, *promise, *abi.vrs(signature))
         intent = f"claim:{booked.channel}:{booked.cumulative}"
         await self._sender.send(intent, self._network.channels, data)
 
@@ -220,11 +220,11 @@ class VoucherBook:
         if booked.cumulative:
             signature = bytes.fromhex(booked.signature)
             promise = (booked.cumulative, booked.tasks, bytes.fromhex(booked.root))
-            return abi.encode(CLAIM_AND_CLOSE, *terms, *promise, *_vrs(signature))
+            return abi.encode(CLAIM_AND_CLOSE, *terms, *promise, *abi.vrs(signature))
         _, claimed = await deposit_of(self._chain, self._network, booked.channel)
         release = Release(bytes.fromhex(booked.channel), claimed)
         signature = self._signer.sign_release(self._domain, release)
-        return abi.encode(RELEASE, *terms, claimed, *_vrs(signature))
+        return abi.encode(RELEASE, *terms, claimed, *abi.vrs(signature))
 
     def _read(self, body: dict[str, Any]) -> tuple[Terms, Voucher]:
         """Return a payment's channel and voucher; raises Refused unless the channel is ours."""
@@ -364,11 +364,6 @@ async def going_on(claiming: Awaitable[object], whose: str) -> None:
         await claiming
     except (PaymentError, ProviderError) as wrong:
         log.warning("%s: %s", whose, wrong)
-
-
-def _vrs(signature: bytes) -> tuple[int, bytes, bytes]:
-    """Return a signature as the contract takes it."""
-    return signature[64], signature[:32], signature[32:64]
 
 
 def _book(tx: Transaction, taken: e.VoucherTaken) -> r.BookedChannel:

@@ -260,9 +260,7 @@ class ChannelRail:
             *Terms.of(channel, channel.payee).words(),
             units,
             authorization.valid_before,
-            signature[64],
-            signature[:32],
-            signature[32:64],
+            *abi.vrs(signature),
         )
         prefix = f"fund:{channel.channel}:{channel.deposited}:"
         tried = await self._journal.commit(lambda tx: tx.every(r.Tx, prefix))

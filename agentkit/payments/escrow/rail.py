@@ -305,7 +305,7 @@ class EscrowRail:
         )
         given = self._signer.sign_authorization(self._network.token_domain, authorization)
         until = authorization.valid_before
-        data = job.call(terms.OPEN, *terms.vrs(job.signature), until, *terms.vrs(given))
+        data = job.call(terms.OPEN, *abi.vrs(job.signature), until, *abi.vrs(given))
         units = known.price.units
 
         def check(tx: Transaction) -> None:

@@ -86,14 +86,9 @@ def _is_address(given: object) -> bool:
     return whole and len(bytes.fromhex(str(given)[2:])) == 20
 
 
-def vrs(signature: bytes) -> tuple[int, bytes, bytes]:
-    """Return a signature as the contract takes it."""
-    return signature[64], signature[:32], signature[32:64]
-
-
 def accept_call(job: Job, accept: Accept, signature: bytes) -> bytes:
     """Return the call that settles a job by somebody's signed word."""
-    return job.call(ACCEPT, accept.pay, accept.result_hash, *vrs(signature))
+    return job.call(ACCEPT, accept.pay, accept.result_hash, *abi.vrs(signature))
 
 
 async def state_of(chain: ChainClient, network: Network, job: bytes) -> tuple[int, int]:

@@ -38,11 +38,6 @@ from agentkit.payments.sender import Sender
 from agentkit.payments.x402.proof import Due, has_moved
 
 MOST_BODY = 64 * 1024
-TRANSFER = (
-    "transferWithAuthorization"
-    "(address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32)"
-)
-
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = logging.getLogger(__name__)
@@ -178,7 +173,7 @@ def _call(presented: Presented) -> bytes:
     signature = bytes.fromhex(presented.payload.signature[2:])
     v = signature[64] + 27 if signature[64] < 2 else signature[64]
     return abi.encode(
-        TRANSFER,
+        abi.MOVE,
         paid.sender,
         paid.to,
         int(paid.value),
