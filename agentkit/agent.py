@@ -44,9 +44,16 @@ from agentkit.market.chain import Network
 from agentkit.market.plan import Fee, Plan
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Provider, ProviderInfo, Rail
+from agentkit.memory import ipfs as ipfs_store
+from agentkit.memory import onchain
+from agentkit.memory.cover import Cover
 from agentkit.memory.gateways import Gateways
+from agentkit.memory.ipfs import Ipfs
 from agentkit.memory.local import LocalStore
 from agentkit.memory.memory import Memory
+from agentkit.memory.onchain import Onchain
+from agentkit.memory.sources import Sources
+from agentkit.memory.stores import Remote, Stores
 from agentkit.money import Asset, Money
 from agentkit.payments.budget import Budget, Exposure
 from agentkit.payments.chain import Web3Chain
@@ -469,19 +476,29 @@ class Agent:
         self.memory = Memory(self._journal, self._signer, gateways)
         self.memory.start()
         self._stack.push_async_callback(self.memory.close)
+        cover = Cover(self._signer.derive("agentkit/memory/v1/artifacts"))
+        ipfs = self._open_ipfs(cover)
+        stores = self._open_stores(gateways, ipfs, cover)
         self._means = Means(
             journal=self._journal,
             providers=self._providers,
             rails=self._rails,
             ledger=Budget(allowance),
             allowance=allowance,
-            store=LocalStore(self.home / "artifacts"),
+            store=stores,
             folder=folder,
+            read=Sources(gateways, ipfs).read,
             before_pay=self._seal_before,
             approval=self._approval(),
         )
         self._market = Market(
-            self.network, self._providers, self._rails, allowance, self.address, folder
+            self.network,
+            self._providers,
+            self._rails,
+            allowance,
+            self.address,
+            folder,
+            remote=stores.most,
         )
 
     async def _key(self) -> Signer:
@@ -548,6 +565,26 @@ class Agent:
                 hint="set memory.gateways",
             )
         return Gateways(urls) if urls else None
+
+    def _open_ipfs(self, cover: Cover) -> Ipfs | None:
+        if not self.settings.memory.ipfs:
+            return None
+        ipfs = Ipfs(self.settings.memory.ipfs, cover)
+        self._stack.push_async_callback(ipfs.close)
+        return ipfs
+
+    def _open_stores(self, gateways: Gateways | None, ipfs: Ipfs | None, cover: Cover) -> Stores:
+        """Return where artifacts go: here, and where another machine finds them."""
+        remotes = []
+        most = self.settings.memory.arweave_up_to
+        if most is None:  # nobody pays for uploads on the embedded network
+            most = onchain.MOST_BYTES if self._embedded else 0
+        if gateways is not None and most:
+            chain = Onchain(gateways, self._signer, cover, gateways.post_item)
+            remotes.append(Remote(chain, most))
+        if ipfs is not None:
+            remotes.append(Remote(ipfs, ipfs_store.MOST_BYTES))
+        return Stores(LocalStore(self.home / "artifacts"), remotes)
 
     def _approval(self) -> Approval:
         """Return who is asked as the settings have it; the terminal where they say nothing."""

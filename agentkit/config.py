@@ -185,11 +185,18 @@ class PaymentSettings(_Section):
 
 
 class MemorySettings(_Section):
-    """Which gateways keep the sealed log, and how it gets there."""
+    """Which gateways keep the sealed log, how it gets there, and where large artifacts go.
+
+    Artifacts up to 256 KiB are sealed with the log.  Larger ones go to Arweave as items of their
+    own up to `arweave_up_to` bytes (without it: all on the embedded network, none on a real one),
+    else to the Kubo node whose RPC is at `ipfs`, else they stay on this machine.
+    """
 
     gateways: tuple[str, ...] = ()
     upload: str = "turbo"
     seal_before_pay: str | None = None
+    arweave_up_to: int | None = Field(default=None, ge=0)
+    ipfs: str = ""
 
 
 class ApprovalSettings(_Section):

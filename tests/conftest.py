@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from kubo import kubo
 
 from agentkit.agent import Agent
 from agentkit.embedded import finder
@@ -56,6 +57,13 @@ def network(network_folder: Path) -> Iterator[finder.NetworkFile]:
         del os.environ["AGENTKIT_MODELS"]
     yield found
     finder.stop(network_folder)
+
+
+@pytest.fixture(scope="session")
+def kubo_rpc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Kubo node for the session; its RPC's address."""
+    with kubo(tmp_path_factory.mktemp("kubo")) as url:
+        yield url
 
 
 @pytest.fixture

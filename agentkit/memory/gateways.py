@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Self, TypeVar
@@ -22,7 +23,7 @@ from agentkit.memory.b64 import b64url, unb64url
 from agentkit.memory.endpoint import Endpoint
 from agentkit.memory.failover import Patience, first_answer
 from agentkit.memory.findings import Findings, Found, Listing, united
-from agentkit.memory.layer1 import WeaveTransaction
+from agentkit.memory.layer1 import WeaveTransaction, parse_transaction, verify_transaction
 from agentkit.memory.listing import MAX_PAGE_BYTES, Page, find_query, id_query, read_page
 from agentkit.memory.merkle import Chunk
 
@@ -148,10 +149,41 @@ class Gateways:
 
     async def item_data(self, name: str, *, limit: int = MAX_ITEM_BYTES) -> bytes:
         """Return the data under an id, at most `limit` bytes, as a gateway has it: unverified."""
+        return await self.data_as(name, bytes, limit=limit)
+
+    async def data_as(
+        self, name: str, read: Callable[[bytes], T], *, limit: int = MAX_ITEM_BYTES
+    ) -> T:
+        """Return what `read` makes of the data under an id, at most `limit` bytes of it.
+
+        Nothing is verified but by `read`, which runs in a thread; where it raises StateCorrupt the
+        next gateway is asked.
+        """
         path = f"/raw/{_checked(name)}"
 
+        async def fetch(endpoint: Endpoint) -> T:
+            data = await endpoint.get(self._session, path, limit=limit)
+            return await asyncio.to_thread(read, data)
+
+        return await self._first(fetch)
+
+    async def content(self, name: str, *, limit: int = MAX_ITEM_BYTES) -> bytes:
+        """Return the data under the id of an item or transaction, its signature verified."""
+        path = _checked(name)
+
         async def fetch(endpoint: Endpoint) -> bytes:
-            return await endpoint.get(self._session, path, limit=limit)
+            data = await endpoint.get(self._session, f"/raw/{path}", limit=limit)
+            page = await self._page(id_query(path), endpoint)
+            entries = {entry.id: entry for entry in page.entries if entry.id == path}
+            for found in united([Listing(endpoint.url, entries)]).found:
+                with suppress(StateCorrupt):  # a transaction's signature covers other fields
+                    return (await asyncio.to_thread(found.with_data, data)).data
+            header = await endpoint.get(self._session, f"/tx/{path}", limit=_SHORT)
+            tx, _ = parse_transaction(header)
+            if tx.id != path:
+                raise StateCorrupt(f"it has transaction {tx.id} under the name {path}")
+            await asyncio.to_thread(verify_transaction, tx, data)
+            return data
 
         return await self._first(fetch)
 

@@ -1,0 +1,48 @@
+"""Artifacts as they leave this machine: encrypted, because no public store forgets."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from agentkit.errors import StateCorrupt
+
+NONCE_BYTES = 12
+OVERHEAD = 16
+"""Bytes that a covered artifact is longer than a plain one."""
+
+
+class Cover:
+    """AES-256-GCM under one key, with the artifact's digest as what it is bound to.
+
+    The nonce is a function of the digest, so that the same artifact is the same bytes again and is
+    stored once; two artifacts never share one.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AESGCM(key)
+        self._key = key
+
+    def covered(self, data: bytes, digest: str) -> bytes:
+        """Return the bytes that go out for the artifact of this digest."""
+        return self._cipher.encrypt(self._nonce(digest), data, digest.encode())
+
+    def opened(self, stored: bytes, digest: str) -> bytes:
+        """Return the artifact out of what a store gave, covered or plain; raises StateCorrupt."""
+        if hashlib.sha256(stored).hexdigest() == digest:
+            return stored
+        try:
+            data = self._cipher.decrypt(self._nonce(digest), stored, digest.encode())
+        except (InvalidTag, ValueError) as wrong:
+            raise StateCorrupt(
+                f"these are not the bytes of artifact {digest[:12]}, or not for this key"
+            ) from wrong
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise StateCorrupt(f"artifact {digest[:12]} does not hash to its own name")
+        return data
+
+    def _nonce(self, digest: str) -> bytes:
+        return hmac.digest(self._key, digest.encode(), "sha256")[:NONCE_BYTES]
