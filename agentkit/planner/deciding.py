@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from agentkit.planner.planner import Market, Wish
 
 MOST_ALTERNATES = 3
-FAR = 0.5
-"""How far above its bound, as a share, a choice that began from an old plan may be."""
-
 HALVINGS = 7
 """How often the span of possible deadlines is halved where the budget is the limit."""
 
@@ -131,13 +128,7 @@ def _by_objective(case: Case) -> Chosen:
 
 
 def _choose(case: Case, deadline: float | None, rate: float = 0.0) -> Chosen:
-    """Choose from the old plan if there is one, and afresh where that ends far from the best."""
-    effort, old = case.wish.effort, case.old
-    chosen = choose(case.candidates, deadline, rate=rate, effort=effort, old=old)
-    if old is None or chosen.excess <= FAR * chosen.bound:
-        return chosen
-    fresh = choose(case.candidates, deadline, rate=rate, effort=effort)
-    return min(chosen, fresh, key=lambda one: one.cost)
+    return choose(case.candidates, deadline, rate=rate, effort=case.wish.effort, old=case.old)
 
 
 def _soonest(case: Case) -> Chosen:
