@@ -7,6 +7,7 @@ it, restored with it, and gone from here but not from Arweave once they are drop
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -18,6 +19,22 @@ from agentkit.market.seams import Transaction
 from agentkit.memory.plain import MOST_ENTRY, check_json, check_name, check_text
 
 T = TypeVar("T")
+
+
+def joined(*parts: str) -> str:
+    """Return the name of an entry that is found by its parts, unambiguous whatever they hold."""
+    return json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
+
+
+def beginning(*parts: str) -> str:
+    """Return how the names begin that are joined from these parts and more."""
+    return joined(*parts)[:-1] + ","
+
+
+def parted(name: str) -> list[str]:
+    """Return what a name was joined from."""
+    parts: list[str] = json.loads(name)
+    return parts
 
 
 class Entries:
