@@ -57,6 +57,7 @@ MESSAGE = Kind("message", BaseMessage, _packed_message, _message)
 
 KINDS = (
     Kind("float", float, repr, float),
+    Kind("dict", dict, lambda v: [[name, part] for name, part in v.items()], dict),
     Kind("tuple", tuple, list, tuple),
     Kind("set", set, lambda v: sorted(v, key=repr), set),
     Kind("frozenset", frozenset, lambda v: sorted(v, key=repr), frozenset),
@@ -90,20 +91,14 @@ class Values:
             return value
         if cls is list:
             return [self.encode(part) for part in value]
-        if cls is dict:
-            return self._encode_dict(value)
+        if cls is dict and TAG not in value and all(type(name) is str for name in value):
+            return {name: self.encode(part) for name, part in value.items()}
         if isinstance(value, BaseException):
             return repr(value)  # as LangGraph's own serializer does
         kind = self._by_class.get(cls) or (MESSAGE if isinstance(value, BaseMessage) else None)
         if kind is None:
             raise _not_plain(value)
         return {TAG: kind.tag, VALUE: self.encode(kind.pack(value))}
-
-    def _encode_dict(self, value: dict[Any, Any]) -> dict[str, Any]:
-        if TAG not in value and all(type(name) is str for name in value):
-            return {name: self.encode(part) for name, part in value.items()}
-        pairs = [[self.encode(name), self.encode(part)] for name, part in value.items()]
-        return {TAG: "dict", VALUE: pairs}
 
     def decode(self, plain: Any) -> Any:
         """Return what was encoded; raises StateCorrupt for what cannot be read."""
@@ -114,9 +109,7 @@ class Values:
         if TAG not in plain:
             return {name: self.decode(part) for name, part in plain.items()}
         tag, value = plain[TAG], self.decode(plain.get(VALUE))
-        if tag == "dict":
-            return {_hashable(name): part for name, part in value}
-        kind = self._by_tag.get(tag)
+        kind = self._by_tag.get(tag) if isinstance(tag, str) else None
         if kind is None:
             raise StateCorrupt(
                 f"a value of kind {tag!r:.80} was stored, and is not among those that may be read",
@@ -155,10 +148,6 @@ def _allowed(cls: type) -> Kind:
         f"{cls.__name__} cannot be stored as plain JSON",
         hint="allow pydantic models, dataclasses and enums",
     )
-
-
-def _hashable(name: Any) -> Any:
-    return tuple(name) if isinstance(name, list) else name
 
 
 def _not_plain(value: object) -> WrongInput:
