@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentkit.tools.chat import ChatAgentKit as ChatAgentKit
+    from agentkit.tools.embeddings import AgentKitEmbeddings as AgentKitEmbeddings
     from agentkit.tools.jobs import PlanJobs as PlanJobs
     from agentkit.tools.jobs import RunPlan as RunPlan
     from agentkit.tools.jobs import toolkit as toolkit
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AgentKitByteStore": "stores",
     "AgentKitChatHistory": "stores",
+    "AgentKitEmbeddings": "embeddings",
     "AgentKitSaver": "saver",
     "ChatAgentKit": "chat",
     "PlanJobs": "jobs",
