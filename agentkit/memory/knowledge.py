@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from agentkit.errors import RunNotFound, WrongInput
@@ -153,7 +154,12 @@ class Knowledge:
         rows: Sequence[r.Note | r.Fact] = [*notes, *newest.values()]
         if embed is None:
             return await by_words(rows, text, k)
-        return await by_embedding(rows, text, k, embed, self._journal.home / "vectors")
+        return await by_embedding(rows, text, k, embed, self.vectors)
+
+    @property
+    def vectors(self) -> Path:
+        """The folder of vectors that were bought before; a cache, to be deleted at any time."""
+        return self._journal.home / "vectors"
 
     def shelf(self, name: str) -> Shelf:
         """Return a shelf of plain JSON by name, for what stands on this memory."""

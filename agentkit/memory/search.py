@@ -45,25 +45,26 @@ def text_of(row: r.Note | r.Fact) -> str:
 
 async def by_words(rows: Sequence[r.Note | r.Fact], text: str, k: int) -> list[Match]:
     """Return the rows that share words with `text`, best first; the newer of two equals."""
-    return await asyncio.to_thread(_ranked, rows, text, k)
+    scores = await asyncio.to_thread(shared_words, list(map(_searched, rows)), text)
+    scored = [Match(score, row) for score, row in zip(scores, rows, strict=True) if score > 0]
+    return _best(scored, k)
 
 
-def _ranked(rows: Sequence[r.Note | r.Fact], text: str, k: int) -> list[Match]:
-    asked = set(_words(text))
-    bags = [Counter(_words(_searched(row))) for row in rows]
+def shared_words(texts: Sequence[str], asked: str) -> list[float]:
+    """Return how well each text fits the words that are asked for (BM25); 0 for none of them."""
+    bags = [Counter(_words(text)) for text in texts]
     sizes = [bag.total() for bag in bags]
     mean = sum(sizes) / max(1, len(sizes)) or 1.0
-    holding = {word: sum(word in bag for bag in bags) for word in asked}
+    holding = {word: sum(word in bag for bag in bags) for word in set(_words(asked))}
     weight = {
         word: math.log(1 + (len(bags) - n + 0.5) / (n + 0.5)) for word, n in holding.items() if n
     }
-    scored = []
-    for row, bag, size in zip(rows, bags, sizes, strict=True):
+    scores = []
+    for bag, size in zip(bags, sizes, strict=True):
         held = SATURATION * (1 - LENGTHS + LENGTHS * size / mean)
-        score = sum(w * bag[x] * (SATURATION + 1) / (bag[x] + held) for x, w in weight.items())
-        if score > 0:
-            scored.append(Match(score, row))
-    return _best(scored, k)
+        terms = (w * bag[x] * (SATURATION + 1) / (bag[x] + held) for x, w in weight.items())
+        scores.append(sum(terms))
+    return scores
 
 
 def _words(text: str) -> list[str]:
@@ -82,19 +83,24 @@ def _best(scored: list[Match], k: int) -> list[Match]:
 async def by_embedding(
     rows: Sequence[r.Note | r.Fact], text: str, k: int, embed: Embed, folder: Path
 ) -> list[Match]:
-    """Return the rows whose vectors point most nearly where that of `text` does, best first.
+    """Return the rows whose vectors point most nearly where that of `text` does, best first."""
+    scores = await alike(list(map(text_of, rows)), text, embed, folder)
+    scored = [Match(score, row) for score, row in zip(scores, rows, strict=True)]
+    return _best(scored, k)
 
-    Only texts that were not embedded before are sent to `embed`, the query among them.  Raises
-    what `embed` raises, and ProtocolBroken for vectors that are none.
+
+async def alike(texts: Sequence[str], asked: str, embed: Embed, folder: Path) -> list[float]:
+    """Return the cosine of each text's vector and that of `asked`.
+
+    Only texts that were not embedded before are sent to `embed`, `asked` among them; vectors are
+    kept in `folder`.  Raises what `embed` raises, and ProtocolBroken for vectors that are none.
     """
     from agentkit.memory.vectors import Vectors  # and numpy, which nothing else here needs
 
-    vectors = Vectors(folder, name_of(embed))
-    texts = list(map(text_of, rows))
-    known = await vectors.of([*texts, text], embed)
-    scores = known[:-1] @ known[-1] if texts else ()
-    scored = [Match(float(score), row) for score, row in zip(scores, rows, strict=True)]
-    return _best(scored, k)
+    if not texts:
+        return []
+    known = await Vectors(folder, name_of(embed)).of([*texts, asked], embed)
+    return [float(score) for score in known[:-1] @ known[-1]]
 
 
 def name_of(embed: Embed) -> str:

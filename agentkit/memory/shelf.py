@@ -45,11 +45,15 @@ class Entries:
 
     def get(self, name: str) -> Any:
         """Return an entry's value, None when there is none."""
-        found = self._tx.get(r.Entry, f"{self._shelf}|{name}")
+        found = self.entry(name)
         return found.value if found else None
 
+    def entry(self, name: str) -> r.Entry | None:
+        """Return an entry with when it was written, None when there is none."""
+        return self._tx.get(r.Entry, f"{self._shelf}|{name}")
+
     def __contains__(self, name: str) -> bool:
-        return self._tx.get(r.Entry, f"{self._shelf}|{name}") is not None
+        return self.entry(name) is not None
 
     def every(self, prefix: str = "") -> list[r.Entry]:
         """Return the entries whose names begin with `prefix`, in the order of their names."""

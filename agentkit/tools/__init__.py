@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agentkit.tools.chat import ChatAgentKit as ChatAgentKit
     from agentkit.tools.embeddings import AgentKitEmbeddings as AgentKitEmbeddings
+    from agentkit.tools.items import AgentKitStore as AgentKitStore
     from agentkit.tools.jobs import PlanJobs as PlanJobs
     from agentkit.tools.jobs import RunPlan as RunPlan
     from agentkit.tools.jobs import toolkit as toolkit
@@ -20,6 +21,7 @@ _HOMES = {
     "AgentKitChatHistory": "stores",
     "AgentKitEmbeddings": "embeddings",
     "AgentKitSaver": "saver",
+    "AgentKitStore": "items",
     "ChatAgentKit": "chat",
     "PlanJobs": "jobs",
     "RunPlan": "jobs",

@@ -319,5 +319,6 @@ async def test_what_are_no_vectors_is_refused(tmp_path: Path, answer: Any) -> No
         return answer
 
     async with mind(tmp_path) as one:
+        await one.memory.note("t", "text")
         with pytest.raises(ProtocolBroken, match="the embedding gave"):
             await one.memory.search("x", embed=embed)
