@@ -156,17 +156,20 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
             **({"parent": parent} if parent else {}),
         }
         held = checkpoint["channel_values"]
-        values = {name: self._values.encode(held[name]) for name in new_versions if name in held}
+        values = {
+            name: _Value.of(self._values.encode(held[name]))
+            for name in new_versions
+            if name in held
+        }
 
         def write(entries: Entries) -> None:
             before = self._versions(entries.get(place.name(CHECKPOINT, parent))) if parent else {}
             new: dict[str, Any] = {}
             for channel, version in new_versions.items():
                 name = place.name(VALUE, channel, str(version))
-                old = str(before.get(channel, ""))
-                last = entries.get(place.name(VALUE, channel, old)) if old else None
-                older = (old, last) if old != str(version) and last else None
-                new[name] = _stored(values[channel], older) if channel in values else {}
+                old = str(before.get(channel, version))
+                last = entries.get(place.name(VALUE, channel, old)) if old != str(version) else None
+                new[name] = values[channel].after(old, last or {}) if channel in values else {}
             new[place.name(CHECKPOINT, id_)] = stored
             if id_ > (entries.get(place.name(NEWEST)) or ""):
                 new[place.name(NEWEST)] = id_
@@ -428,28 +431,39 @@ def _fits(metadata: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
 # -- values by version ---------------------------------------------------------------------------
 
 
-def _stored(value: Any, before: tuple[str, dict[str, Any]] | None) -> dict[str, Any]:
-    """Return how a channel's value is stored after an older version of it.
+class _Value(NamedTuple):
+    """A channel's value, and of a list a digest over its first 0, 1, 2... parts."""
 
-    A list has its length, a digest over its parts, and what was added `after` that version, if it
-    begins with all of it.
-    """
-    if not isinstance(value, list):
-        return {"is": value}
-    total, first = hashlib.sha256(), 0
-    version, last = before or ("", {})
-    for number, part in enumerate(value):
-        if number and number == last.get("length") and _short(total) == last["digest"]:
-            first = number
-        total.update(json.dumps(part).encode() + b"\n")
-    if len(value) == last.get("length") and _short(total) == last["digest"]:
-        first = len(value)
-    stored = {"length": len(value), "digest": _short(total), "added": value[first:]}
-    return stored | ({"after": version} if first else {})
+    value: Any
+    digests: tuple[bytes, ...] = ()
 
+    @classmethod
+    def of(cls, value: Any) -> _Value:
+        if not isinstance(value, list):
+            return cls(value)
+        total = hashlib.sha256()
+        digests = [total.digest()]
+        for part in value:
+            total.update(json.dumps(part).encode() + b"\n")
+            digests.append(total.digest())
+        return cls(value, tuple(digests))
 
-def _short(total: Any) -> str:
-    return base64.b64encode(total.digest()[:15]).decode()
+    def after(self, version: str, last: dict[str, Any]) -> dict[str, Any]:
+        """Return how the value is stored after an older version of it, which `last` is.
+
+        Of a list that begins with all of the older one only what was added is.
+        """
+        if not self.digests:
+            return {"is": self.value}
+        first = last.get("length", 0)
+        grew = 0 < first < len(self.digests) and last["digest"] == self._digest(first)
+        stored = {"length": len(self.value), "digest": self._digest(-1)}
+        if grew:
+            return stored | {"added": self.value[first:], "after": version}
+        return stored | {"added": self.value}
+
+    def _digest(self, length: int) -> str:
+        return base64.b64encode(self.digests[length][:15]).decode()
 
 
 def _chain(entries: Entries, place: _Place, channel: str, version: str) -> Iterable[str]:

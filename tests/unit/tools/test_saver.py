@@ -10,6 +10,8 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langgraph.checkpoint.base import INTERRUPT, empty_checkpoint
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.types import Command, Send, interrupt
@@ -85,6 +87,26 @@ async def test_a_fork_keeps_its_own_lists(tmp_path: Path) -> None:
         assert (await app.aget_state(head)).values["lines"] == whole
 
 
+async def test_a_list_that_did_not_just_grow_is_stored_whole(tmp_path: Path) -> None:
+    class Rewritten(TypedDict):
+        lines: list[str]
+        left: list[list[str]]
+
+    graph = StateGraph(Rewritten)
+    graph.add_node("write", lambda s: {"lines": s["left"][0], "left": s["left"][1:]})
+    graph.add_edge(START, "write")
+    graph.add_conditional_edges("write", lambda s: "write" if s["left"] else END)
+    asked = [["a"], ["b", "c"], ["b", "c", "d"], ["b", "c"], [], ["x"], ["x"], ["x", "y"]]
+    async with mind(tmp_path) as one:
+        app = graph.compile(checkpointer=AgentKitSaver(agent=one))
+        await app.ainvoke({"lines": [], "left": asked}, thread("t"))
+        history = [state.values.get("lines") async for state in app.aget_state_history(thread("t"))]
+        assert history[::-1] == [None, [], *asked]
+        entries = await one.memory.shelf("langgraph").commit(lambda shelf: shelf.every())
+        added = [entry.value["added"] for entry in entries if '"value","lines"' in entry.name]
+        assert added == [[], ["a"], ["b", "c"], ["d"], ["b", "c"], [], ["x"], [], ["y"]]
+
+
 async def test_an_interrupted_thread_goes_on_in_another_process_with_its_messages(
     tmp_path: Path,
 ) -> None:
@@ -130,6 +152,22 @@ def test_blocking_calls_work_on_the_loop_that_is_running(tmp_path: Path) -> None
             return [state.metadata["source"] for state in app.get_state_history(thread("t"))]
 
     assert asyncio.run(in_a_notebook()) == ["loop", "loop", "loop", "input"]
+
+
+async def test_writes_come_back_in_order_the_first_of_each_and_the_last_of_interrupts(
+    tmp_path: Path,
+) -> None:
+    async with mind(tmp_path) as one:
+        theirs, ours = InMemorySaver(), AgentKitSaver(agent=one)
+        for saver in (theirs, ours):
+            put = await saver.aput(thread("t", checkpoint_ns=""), empty_checkpoint(), {}, {})
+            for task, path in (("b", "~2"), ("a", "~3"), ("c", "")):
+                for turn in range(2):
+                    writes = [("x", turn), (INTERRUPT, turn), *((f"y{n}", n) for n in range(12))]
+                    await saver.aput_writes(put, writes, task, path)
+        found = [await saver.aget_tuple(thread("t", checkpoint_ns="")) for saver in (theirs, ours)]
+        assert found[0].pending_writes == found[1].pending_writes
+        assert len(found[1].pending_writes) == 42
 
 
 async def test_pruning_drops_what_nothing_needs_and_keeps_the_state(tmp_path: Path) -> None:
