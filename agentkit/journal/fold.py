@@ -551,9 +551,18 @@ def _(event: e.Shelved, stream: str, at: float, rows: Records) -> None:
 def _(event: e.Unshelved, stream: str, at: float, rows: Records) -> None:
     for name in event.names:
         rows.drop(r.Entry, f"{event.shelf}|{name}")
-    for prefix in event.prefixes:
-        for entry in rows.every(r.Entry, f"{event.shelf}|{prefix}"):
-            rows.drop(r.Entry, entry.key)
+    if event.prefixes:
+        shared = _shared(event.prefixes)  # one look at the records, however many begin with it
+        for entry in rows.every(r.Entry, f"{event.shelf}|{shared}"):
+            if entry.name.startswith(event.prefixes):
+                rows.drop(r.Entry, entry.key)
+
+
+def _shared(names: tuple[str, ...]) -> str:
+    """Return how all names begin."""
+    first, last = min(names), max(names)
+    pairs = enumerate(zip(first, last, strict=False))
+    return first[: next((n for n, (one, other) in pairs if one != other), len(first))]
 
 
 @_folds(e.CancelAsked)

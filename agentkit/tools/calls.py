@@ -34,8 +34,12 @@ async def memory_of(agent: Remembering | None) -> Knowledge:
 def wait(coroutine: Coroutine[Any, Any, T]) -> T:
     """Wait for what memory does, from any thread, that of a running loop included.
 
-    It runs on the background loop and ends in the journal's own thread: nothing waits for itself.
+    It runs on the background loop and ends in the journal's own thread: only on the background
+    loop itself it would wait for itself, and raises ConfigError.
     """
+    if background().loop is _running_loop():
+        coroutine.close()
+        raise _waiting_for_itself("the default agent")
     return asyncio.run_coroutine_threadsafe(coroutine, background().loop).result()
 
 
@@ -47,11 +51,15 @@ def call(agent: Agent | None, work: Work[T]) -> T:
     if agent is None:
         return block_on(_with_default(work))
     if agent.loop is _running_loop():
-        raise ConfigError(
-            "this would wait for itself: the agent lives on the loop that is calling",
-            hint="use the async twin, for example ainvoke instead of invoke",
-        )
+        raise _waiting_for_itself("the agent")
     return asyncio.run_coroutine_threadsafe(work(agent), agent.loop).result()
+
+
+def _waiting_for_itself(who: str) -> ConfigError:
+    return ConfigError(
+        f"this would wait for itself: {who} lives on the loop that is calling",
+        hint="use the async twin, for example ainvoke instead of invoke",
+    )
 
 
 async def acall(agent: Agent | None, work: Work[T]) -> T:

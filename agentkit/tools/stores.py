@@ -15,6 +15,7 @@ from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage
 from langchain_core.stores import ByteStore
 
+from agentkit.errors import WrongInput
 from agentkit.memory.shelf import Entries, Shelf, beginning, joined
 from agentkit.tools.calls import Remembering, memory_of, wait
 from agentkit.tools.values import Values
@@ -85,6 +86,8 @@ class AgentKitChatHistory(BaseChatMessageHistory):
     def __init__(
         self, session: str, *, newest: int | None = None, agent: Remembering | None = None
     ) -> None:
+        if newest is not None and newest < 1:
+            raise WrongInput(f"newest={newest} keeps nothing", hint="pass newest=20, or clear()")
         self.session, self.newest, self.agent = session, newest, agent
         self._values = Values()
 

@@ -86,19 +86,28 @@ class Values:
 
     def encode(self, value: Any) -> Any:
         """Return a value as plain JSON; raises WrongInput for classes that nobody allowed."""
+        try:
+            return self._encode(value)
+        except RecursionError as wrong:
+            raise WrongInput(
+                "a value holds itself, or is nested too deep to be stored",
+                hint="keep flat values in the state",
+            ) from wrong
+
+    def _encode(self, value: Any) -> Any:
         cls = type(value)
         if cls in (str, int, bool, type(None)) or (cls is float and math.isfinite(value)):
             return value
         if cls is list:
-            return [self.encode(part) for part in value]
+            return [self._encode(part) for part in value]
         if cls is dict and TAG not in value and all(type(name) is str for name in value):
-            return {name: self.encode(part) for name, part in value.items()}
+            return {name: self._encode(part) for name, part in value.items()}
         if isinstance(value, BaseException):
             return repr(value)  # as LangGraph's own serializer does
         kind = self._by_class.get(cls) or (MESSAGE if isinstance(value, BaseMessage) else None)
         if kind is None:
             raise _not_plain(value)
-        return {TAG: kind.tag, VALUE: self.encode(kind.pack(value))}
+        return {TAG: kind.tag, VALUE: self._encode(kind.pack(value))}
 
     def decode(self, plain: Any) -> Any:
         """Return what was encoded; raises StateCorrupt for what cannot be read."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from crash import thread
 from minds import elsewhere, mind
 
-LINES = 150
+LINES = 100
 
 
 def killed_at(home: Path, moment: int) -> int:
@@ -36,9 +36,9 @@ def killed_at(home: Path, moment: int) -> int:
 
 
 async def test_a_killed_thread_loses_no_line_here_nor_elsewhere(tmp_path: Path) -> None:
-    told = killed_at(tmp_path / "home", 20)
-    again = killed_at(tmp_path / "home", told + 20)
-    assert told + 20 <= again < LINES - 1
+    told = killed_at(tmp_path / "home", 15)
+    again = killed_at(tmp_path / "home", told + 15)
+    assert told + 15 <= again < LINES - 1
     async with mind(tmp_path / "home") as one:
         await one.journal.check()
         app = thread.writing(one)

@@ -239,8 +239,12 @@ async def test_a_large_write_to_a_shelf_is_one_transaction_of_bounded_events(
         sizes = [len(row.body) for row in await one.journal.rows(e.WALLET)]
         assert len(sizes) == 3
         assert max(sizes) <= MOST_ENTRY + 100
-        await shelf.drop(prefixes=["n"])
-        assert await shelf.names() == []
+        await shelf.put({"other": 1, "a": 2, "ab": 3, "b": 4})
+        await shelf.drop("never there", prefixes=["n", "ab"])
+        assert await shelf.names() == ["a", "b", "other"]
+        await shelf.drop("never there", prefixes=["n"])
+        assert len(await one.journal.rows(e.WALLET)) == 5  # nothing to drop, nothing written
+        await one.journal.check()
 
 
 @settings(max_examples=25)

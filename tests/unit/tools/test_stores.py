@@ -6,7 +6,8 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from minds import elsewhere, mind
 
-from agentkit.errors import WrongInput
+from agentkit import sync
+from agentkit.errors import ConfigError, WrongInput
 from agentkit.tools import AgentKitByteStore, AgentKitChatHistory
 
 
@@ -65,6 +66,17 @@ async def test_only_the_newest_messages_are_kept_where_that_is_asked_for(tmp_pat
         assert texts(await history.aget_messages()) == ["?", "11", "?"]
         assert len(await one.memory.shelf("chat").names()) == 4
         await one.journal.check()
+
+
+def test_a_history_of_nothing_and_a_wait_for_itself_are_refused() -> None:
+    with pytest.raises(WrongInput, match="keeps nothing"):
+        AgentKitChatHistory("s", newest=0)
+
+    async def blocking() -> None:
+        AgentKitByteStore().mget(["a"])
+
+    with pytest.raises(ConfigError, match="wait for itself"):
+        sync.block_on(blocking())
 
 
 async def test_bytes_that_are_too_many_are_refused(tmp_path: Path) -> None:

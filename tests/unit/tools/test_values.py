@@ -107,6 +107,13 @@ def test_other_things_of_langchain_and_python_come_back() -> None:
     assert table.encode(ValueError("no")) == "ValueError('no')"
 
 
+def test_what_holds_itself_is_one_clear_error() -> None:
+    value: list[Any] = []
+    value.append(value)
+    with pytest.raises(WrongInput, match="holds itself"):
+        Values().encode({"a": value})
+
+
 class Colour(Enum):
     RED = 1
 
