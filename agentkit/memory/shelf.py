@@ -67,7 +67,9 @@ class Entries:
     def drop(self, names: Iterable[str] = (), prefixes: Iterable[str] = ()) -> None:
         """Drop entries by name or by how their names begin; what is not there is no error."""
         gone = tuple(name for name in dict.fromkeys(names) if name in self)
-        begun = tuple(prefix for prefix in prefixes if self.every(prefix))
+        begun = tuple(prefixes)
+        if not any(map(self.every, begun)):
+            begun = ()
         if gone or begun:
             self._tx.append(e.WALLET, e.Unshelved(shelf=self._shelf, names=gone, prefixes=begun))
 

@@ -39,6 +39,9 @@ try:
 except ImportError as missing:
     raise MissingExtra("langgraph", "langgraph") from missing
 
+MOST_LINK = 256 * 1024
+"""Bytes of a list's parts that are stored in one entry."""
+
 CHECKPOINT, VALUE, WRITE, NEWEST = "checkpoint", "value", "write", "newest"
 """What entries are, after thread and namespace in their names."""
 
@@ -166,10 +169,13 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
             before = self._versions(entries.get(place.name(CHECKPOINT, parent))) if parent else {}
             new: dict[str, Any] = {}
             for channel, version in new_versions.items():
-                name = place.name(VALUE, channel, str(version))
-                old = str(before.get(channel, version))
-                last = entries.get(place.name(VALUE, channel, old)) if old != str(version) else None
-                new[name] = values[channel].after(old, last or {}) if channel in values else {}
+                if channel not in values:
+                    new[place.name(VALUE, channel, str(version))] = {}
+                    continue
+                older = str(before.get(channel, version))
+                known = older != str(version) and entries.get(place.name(VALUE, channel, older))
+                for link, value in values[channel].stored(str(version), older, known or {}).items():
+                    new[place.name(VALUE, channel, link)] = value
             new[place.name(CHECKPOINT, id_)] = stored
             if id_ > (entries.get(place.name(NEWEST)) or ""):
                 new[place.name(NEWEST)] = id_
@@ -432,38 +438,54 @@ def _fits(metadata: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
 
 
 class _Value(NamedTuple):
-    """A channel's value, and of a list a digest over its first 0, 1, 2... parts."""
+    """A channel's value; of a list also digests over its first 0, 1... parts, and all sizes."""
 
     value: Any
     digests: tuple[bytes, ...] = ()
+    sizes: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, value: Any) -> _Value:
         if not isinstance(value, list):
             return cls(value)
         total = hashlib.sha256()
-        digests = [total.digest()]
+        digests, sizes = [total.digest()], []
         for part in value:
-            total.update(json.dumps(part).encode() + b"\n")
+            text = json.dumps(part).encode()
+            total.update(text + b"\n")
             digests.append(total.digest())
-        return cls(value, tuple(digests))
+            sizes.append(len(text))
+        return cls(value, tuple(digests), tuple(sizes))
 
-    def after(self, version: str, last: dict[str, Any]) -> dict[str, Any]:
-        """Return how the value is stored after an older version of it, which `last` is.
+    def stored(self, version: str, older: str, last: dict[str, Any]) -> dict[str, Any]:
+        """Return what is stored, by version, after an `older` one of which `last` is stored.
 
-        Of a list that begins with all of the older one only what was added is.
+        Of a list that begins with all of the older one only what was added is, in links that are
+        not too long for a shelf.
         """
         if not self.digests:
-            return {"is": self.value}
+            return {version: {"is": self.value}}
         first = last.get("length", 0)
         grew = 0 < first < len(self.digests) and last["digest"] == self._digest(first)
-        stored = {"length": len(self.value), "digest": self._digest(-1)}
-        if grew:
-            return stored | {"added": self.value[first:], "after": version}
-        return stored | {"added": self.value}
+        first, after = (first, older) if grew else (0, "")
+        links: dict[str, Any] = {}
+        added: list[Any] = []
+        size = 0
+        for part, more in zip(self.value[first:], self.sizes[first:], strict=True):
+            if added and size + more > MOST_LINK:
+                links[f"{version}/{len(links)}"] = _link(added, after)
+                after, added, size = f"{version}/{len(links) - 1}", [], 0
+            added.append(part)
+            size += more
+        whole = {"length": len(self.value), "digest": self._digest(-1)}
+        return links | {version: whole | _link(added, after)}
 
     def _digest(self, length: int) -> str:
         return base64.b64encode(self.digests[length][:15]).decode()
+
+
+def _link(added: list[Any], after: str) -> dict[str, Any]:
+    return {"added": added} | ({"after": after} if after else {})
 
 
 def _chain(entries: Entries, place: _Place, channel: str, version: str) -> Iterable[str]:

@@ -107,6 +107,21 @@ async def test_a_list_that_did_not_just_grow_is_stored_whole(tmp_path: Path) -> 
         assert added == [[], ["a"], ["b", "c"], ["d"], ["b", "c"], [], ["x"], [], ["y"]]
 
 
+async def test_a_list_of_any_length_is_stored_in_links_that_fit(tmp_path: Path) -> None:
+    lines = [f"{number} " + "x" * 100_000 for number in range(25)]
+    async with mind(tmp_path) as one:
+        saver = AgentKitSaver(agent=one)
+        checkpoint = empty_checkpoint() | {"channel_values": {"lines": lines}}
+        checkpoint["channel_versions"] = {"lines": "1"}
+        await saver.aput(thread("t", checkpoint_ns=""), checkpoint, {}, {"lines": "1"})
+        found = await saver.aget_tuple(thread("t"))
+        assert found.checkpoint["channel_values"] == {"lines": lines}
+        assert max(len(row.body) for row in await one.journal.rows(e.WALLET)) < 1_100_000
+        names = await one.memory.shelf("langgraph").names()
+        await saver.aprune(["t"])  # what the newest stands on is kept
+        assert await one.memory.shelf("langgraph").names() == names
+
+
 async def test_an_interrupted_thread_goes_on_in_another_process_with_its_messages(
     tmp_path: Path,
 ) -> None:
