@@ -6,20 +6,18 @@ added, each as plain JSON.  It is durable when `put` returns, sealed and restore
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import hashlib
-import json
 import secrets
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
 
-from agentkit.errors import ConfigError, MissingExtra, StateCorrupt
+from agentkit.errors import ConfigError, MissingExtra
 from agentkit.memory.shelf import Entries, Shelf, beginning, joined, parted
 from agentkit.tools.calls import Remembering, memory_of, wait
+from agentkit.tools.channels import Channel, Get, chain, read
 from agentkit.tools.values import Kind, Values
 
 try:
@@ -38,9 +36,6 @@ try:
     from langgraph.types import Command, Interrupt, Overwrite, Send, TimeoutPolicy
 except ImportError as missing:
     raise MissingExtra("langgraph", "langgraph") from missing
-
-MOST_LINK = 256 * 1024
-"""Bytes of a list's parts that are stored in one entry."""
 
 CHECKPOINT, VALUE, WRITE, NEWEST = "checkpoint", "value", "write", "newest"
 """What entries are, after thread and namespace in their names."""
@@ -98,6 +93,10 @@ class _Place(NamedTuple):
 
     def begin(self, *parts: str) -> str:
         return beginning(*self, *parts)
+
+    def versions(self, entries: Entries, channel: str) -> Get:
+        """Return what gets a version of a channel's value as it is stored."""
+        return lambda version: entries.get(self.name(VALUE, channel, version))
 
     def config(self, checkpoint: str) -> RunnableConfig:
         thread, namespace = self
@@ -159,24 +158,16 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
             **({"parent": parent} if parent else {}),
         }
         held = checkpoint["channel_values"]
-        values = {
-            name: _Value.of(self._values.encode(held[name]))
-            for name in new_versions
-            if name in held
-        }
+        channels = {n: Channel.of(self._values.encode(held[n])) for n in new_versions if n in held}
 
         def write(entries: Entries) -> None:
             before = self._versions(entries.get(place.name(CHECKPOINT, parent))) if parent else {}
-            new: dict[str, Any] = {}
-            for channel, version in new_versions.items():
-                if channel not in values:
-                    new[place.name(VALUE, channel, str(version))] = {}
-                    continue
-                older = str(before.get(channel, version))
-                known = older != str(version) and entries.get(place.name(VALUE, channel, older))
-                for link, value in values[channel].stored(str(version), older, known or {}).items():
-                    new[place.name(VALUE, channel, link)] = value
-            new[place.name(CHECKPOINT, id_)] = stored
+            new: dict[str, Any] = {place.name(CHECKPOINT, id_): stored}
+            for name in new_versions:
+                version, older = str(new_versions[name]), str(before.get(name, new_versions[name]))
+                channel, get = channels.get(name), place.versions(entries, name)
+                links = channel.stored(version, older, get) if channel else {version: {}}
+                new |= {place.name(VALUE, name, link): value for link, value in links.items()}
             if id_ > (entries.get(place.name(NEWEST)) or ""):
                 new[place.name(NEWEST)] = id_
             entries.put(new)
@@ -364,10 +355,10 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
         if stored is None:
             return None
         values = {}
-        for channel, version in self._versions(stored).items():
-            value = entries.get(place.name(VALUE, channel, str(version)))
-            if value:
-                values[channel] = _gathered(entries, place, channel, value)
+        for name, version in self._versions(stored).items():
+            get = place.versions(entries, name)
+            if get(str(version)):
+                values[name] = read(str(version), get)
         writes = []
         for entry in entries.every(place.begin(WRITE, id_)):
             *_, task, index = parted(entry.name)
@@ -400,10 +391,10 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
         needed: set[str] = set()
         left = {id_ for other, id_ in _listed(entries, place.config("")) if other == place} - ids
         for id_ in left:
-            for channel, version in self._versions(
-                entries.get(place.name(CHECKPOINT, id_))
-            ).items():
-                needed.update(_chain(entries, place, channel, str(version)))
+            versions = self._versions(entries.get(place.name(CHECKPOINT, id_)))
+            for name, version in versions.items():
+                links = chain(str(version), place.versions(entries, name))
+                needed.update(place.name(VALUE, name, link) for link in links)
         values = [entry.name for entry in entries.every(place.begin(VALUE))]
         names += [name for name in values if name not in needed]
         if left:
@@ -432,77 +423,3 @@ def _listed(entries: Entries, config: RunnableConfig | None) -> list[tuple[_Plac
 
 def _fits(metadata: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
     return all(metadata.get(name) == value for name, value in asked.items())
-
-
-# -- values by version ---------------------------------------------------------------------------
-
-
-class _Value(NamedTuple):
-    """A channel's value; of a list also digests over its first 0, 1... parts, and all sizes."""
-
-    value: Any
-    digests: tuple[bytes, ...] = ()
-    sizes: tuple[int, ...] = ()
-
-    @classmethod
-    def of(cls, value: Any) -> _Value:
-        if not isinstance(value, list):
-            return cls(value)
-        total = hashlib.sha256()
-        digests, sizes = [total.digest()], []
-        for part in value:
-            text = json.dumps(part).encode()
-            total.update(text + b"\n")
-            digests.append(total.digest())
-            sizes.append(len(text))
-        return cls(value, tuple(digests), tuple(sizes))
-
-    def stored(self, version: str, older: str, last: dict[str, Any]) -> dict[str, Any]:
-        """Return what is stored, by version, after an `older` one of which `last` is stored.
-
-        Of a list that begins with all of the older one only what was added is, in links that are
-        not too long for a shelf.
-        """
-        if not self.digests:
-            return {version: {"is": self.value}}
-        first = last.get("length", 0)
-        grew = 0 < first < len(self.digests) and last["digest"] == self._digest(first)
-        first, after = (first, older) if grew else (0, "")
-        links: dict[str, Any] = {}
-        added: list[Any] = []
-        size = 0
-        for part, more in zip(self.value[first:], self.sizes[first:], strict=True):
-            if added and size + more > MOST_LINK:
-                links[f"{version}/{len(links)}"] = _link(added, after)
-                after, added, size = f"{version}/{len(links) - 1}", [], 0
-            added.append(part)
-            size += more
-        whole = {"length": len(self.value), "digest": self._digest(-1)}
-        return links | {version: whole | _link(added, after)}
-
-    def _digest(self, length: int) -> str:
-        return base64.b64encode(self.digests[length][:15]).decode()
-
-
-def _link(added: list[Any], after: str) -> dict[str, Any]:
-    return {"added": added} | ({"after": after} if after else {})
-
-
-def _chain(entries: Entries, place: _Place, channel: str, version: str) -> Iterable[str]:
-    """Yield the names of the entries that a version of a channel's value is made of."""
-    while version:
-        name = place.name(VALUE, channel, version)
-        yield name
-        version = (entries.get(name) or {}).get("after", "")
-
-
-def _gathered(entries: Entries, place: _Place, channel: str, stored: dict[str, Any]) -> Any:
-    if "is" in stored:
-        return stored["is"]
-    parts = [stored["added"]]
-    while "after" in stored:
-        stored = entries.get(place.name(VALUE, channel, stored["after"]))
-        if not stored:
-            raise StateCorrupt(f"an older version of channel {channel!r} is missing")
-        parts.append(stored["added"])
-    return [part for added in reversed(parts) for part in added]
