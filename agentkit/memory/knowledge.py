@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from agentkit.errors import RunNotFound, WrongInput
 from agentkit.journal import events as e
@@ -24,6 +24,8 @@ from agentkit.memory.plain import check_json, check_name, check_text
 from agentkit.memory.search import Embed, Match, by_embedding, by_words
 from agentkit.memory.shelf import Shelf
 from agentkit.money import Money
+
+Row = TypeVar("Row", r.Note, r.Fact)
 
 
 class Knowledge:
@@ -42,8 +44,8 @@ class Knowledge:
 
     async def latest(self, topic: str) -> str | None:
         """Return the newest note of a topic, None when there is none."""
-        notes = await self.notes(topic)
-        return notes[-1].text if notes else None
+        note = await self._journal.commit(lambda tx: _newest(tx, r.NoteCount, r.Note, topic))
+        return note.text if note else None
 
     async def notes(self, topic: str | None = None) -> list[r.Note]:
         """Return a topic's notes, oldest first, or the notes of all topics, one after another."""
@@ -73,8 +75,7 @@ class Knowledge:
 
     async def recall(self, key: str) -> r.Fact | None:
         """Return the newest value of a fact with where it is from, None when it is not known."""
-        values = await self.history(key)
-        return values[-1] if values else None
+        return await self._journal.commit(lambda tx: _newest(tx, r.FactCount, r.Fact, key))
 
     async def facts(self, prefix: str = "") -> list[r.Fact]:
         """Return the newest value of every fact whose key begins with `prefix`, by key."""
@@ -189,6 +190,17 @@ def _facts(tx: Tx, prefix: str) -> list[r.Fact]:
         for fact in tx.every(r.Fact, prefix)
         if not _is_over(rules.get(fact.name), fact.at, tx.now)
     ]
+
+
+def _newest(
+    tx: Tx, count: type[r.NoteCount | r.FactCount], row: type[Row], name: str
+) -> Row | None:
+    """Return the newest note or value without reading those before it."""
+    known = tx.get(count, name)
+    found = tx.get(row, f"{name}|{known.count:09d}") if known else None
+    what: e.Knowing = "notes" if row is r.Note else "fact"
+    rule = tx.get(r.Retention, f"{what}|{name}")
+    return None if found is None or _is_over(rule, found.at, tx.now) else found
 
 
 def _rules(tx: Tx, what: e.Knowing) -> dict[str, r.Retention]:

@@ -122,10 +122,13 @@ async def test_what_is_too_old_is_not_returned_and_its_row_goes_with_the_next(
         await one.memory.note("log", "newer")
         now += 1000
         assert [note.text for note in await one.memory.notes("log")] == ["newer"]
+        assert await one.memory.latest("log") == "newer"
         assert [match.row for match in await one.memory.search("old")] == []
         assert len(await one.journal.commit(lambda tx: tx.every(r.Note))) == 2
         await one.memory.note("log", "newest")
         assert len(await one.journal.commit(lambda tx: tx.every(r.Note))) == 2
+        now += 4000
+        assert await one.memory.latest("log") is None
         await one.journal.check()
 
 
