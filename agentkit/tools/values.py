@@ -126,7 +126,7 @@ class Values:
             )
         try:
             return kind.unpack(value)
-        except (TypeError, ValueError, KeyError, ArithmeticError) as wrong:
+        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as wrong:
             raise StateCorrupt(f"a stored value is no {tag}: {wrong}") from wrong
 
     # -- as LangGraph's SerializerProtocol -------------------------------------------------------

@@ -25,6 +25,7 @@ from langchain_core.messages import (
 )
 
 from agentkit.errors import AgentKitError, StateCorrupt, WrongInput
+from agentkit.tools.saver import KINDS
 from agentkit.tools.values import Values
 
 texts = st.text(max_size=5)
@@ -147,12 +148,15 @@ def test_a_class_that_nobody_named_is_not_written(value: Any) -> None:
         {"~": "dict", "v": [1]},
         {"~": "decimal", "v": "no"},
         {"~": "set", "v": [[]]},
+        {"~": "interrupt", "v": []},
+        {"~": "send", "v": ["node"]},
+        {"~": "command", "v": None},
     ],
     ids=lambda plain: json.dumps(plain)[:40],
 )
 def test_what_cannot_be_read_is_one_clear_error_and_revives_nothing(plain: Any) -> None:
     with pytest.raises(StateCorrupt) as raised:
-        Values().decode([plain])
+        Values(KINDS).decode([plain])
     assert isinstance(raised.value, AgentKitError)
     with pytest.raises(StateCorrupt):
         Values().loads_typed(("pickle", b"cos\nsystem\n(S'true'\ntR."))
