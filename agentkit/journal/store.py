@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -153,6 +154,16 @@ def _insert(
         )
 
 
+def _end_of(prefix: str) -> str:
+    """Return what sorts just after everything that starts with `prefix`, "" for nothing does."""
+    while prefix:
+        last = ord(prefix[-1]) + 1
+        if last <= sys.maxunicode:
+            return prefix[:-1] + chr(0xE000 if last == 0xD800 else last)  # no surrogates in UTF-8
+        prefix = prefix[:-1]
+    return ""
+
+
 def checksum(*parts: str | bytes | int) -> bytes:
     """Return a short checksum over a row's other columns."""
     total = hashlib.sha256()
@@ -253,8 +264,8 @@ class Tx:
         self.flush()
         found = self._db.execute(
             "select kind, key, body, checksum from records"
-            " where kind=? and key>=? and substr(key, 1, ?)=? order by key",
-            (record.__name__, prefix, len(prefix), prefix),
+            " where kind=? and key>=? and (?='' or key<?) order by key",
+            (record.__name__, prefix, end := _end_of(prefix), end),
         )
         return [self._read(record, columns) for columns in found.fetchall()]
 

@@ -1,4 +1,4 @@
-"""What the agent remembers: notes in its journal, and the journal sealed on Arweave.
+"""What the agent remembers: what it knows, in its journal, and the journal sealed on Arweave.
 
 journal -> seal (signed bytes in the outbox) -> accepted by a gateway -> mined -> stable
 """
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 from agentkit.errors import StateError
 from agentkit.journal import events as e
-from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.journal.store import Outgoing, Row, Tx, genesis
 from agentkit.keys.signer import Signer
 from agentkit.memory.b64 import name_of
 from agentkit.memory.gateways import Gateways
+from agentkit.memory.knowledge import Knowledge
 from agentkit.memory.segments import Segment, seal
 
 log = logging.getLogger("agentkit")
@@ -47,11 +47,12 @@ class Standing:
         return sum(count for state, count in self.segments.items() if state != "sealed")
 
 
-class Memory:
+class Memory(Knowledge):
     """The agent's memory over its journal; without gateways it is local only."""
 
     def __init__(self, journal: Journal, signer: Signer, gateways: Gateways | None) -> None:
-        self._journal, self._signer, self._gateways = journal, signer, gateways
+        super().__init__(journal)
+        self._signer, self._gateways = signer, gateways
         self._uploading = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
@@ -84,22 +85,6 @@ class Memory:
             log.warning("not everything is on Arweave yet, it is safe here: %s", wrong)
         if self._gateways is not None:
             await self._gateways.close()
-
-    # -- notes -----------------------------------------------------------------------------------
-
-    async def note(self, topic: str, text: str) -> None:
-        """Write something down under a topic."""
-        noted = e.NoteAdded(topic=topic, text=text)
-        await self._journal.commit(lambda tx: tx.append(e.WALLET, noted))
-
-    async def latest(self, topic: str) -> str | None:
-        """Return the newest note of a topic, None when there is none."""
-        notes = await self.notes(topic)
-        return notes[-1].text if notes else None
-
-    async def notes(self, topic: str) -> list[r.Note]:
-        """Return a topic's notes, oldest first."""
-        return await self._journal.commit(lambda tx: tx.every(r.Note, f"{topic}|"))
 
     # -- the sealed log --------------------------------------------------------------------------
 
