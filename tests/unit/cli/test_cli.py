@@ -83,7 +83,7 @@ def test_a_saved_plan_runs_without_asking(cli: Any) -> None:
     assert result.exit_code == 0
     run = json.loads(result.stdout)
     assert run["paid"] != "0.00 USDC"
-    (row,) = json.loads(cli("status", "--json").stdout)
+    (row,) = json.loads(cli("status", "--json").stdout)["runs"]
     assert (row["run"], row["state"]) == (run["run"], "done")
     (receipt,) = json.loads(cli("receipts", run["run"], "--json").stdout)
     assert receipt["standing"] == "paid"
@@ -286,9 +286,9 @@ def test_a_lambda_cannot_be_resumed_from_here(cli: Any, tmp_path: Path) -> None:
     )
     killed = subprocess.run([sys.executable, str(script)], check=False, capture_output=True)
     assert killed.returncode == -9
-    (row,) = json.loads(cli("status", "--json").stdout)
+    (row,) = json.loads(cli("status", "--json").stdout)["runs"]
     failed(cli("resume", row["run"]), 2, "lives only in the process")
-    assert json.loads(cli("status", "--json").stdout)[0]["state"] == "running"
+    assert json.loads(cli("status", "--json").stdout)["runs"][0]["state"] == "running"
 
 
 def test_a_damaged_journal_exits_1_and_spends_nothing(cli: Any, tmp_path: Path) -> None:
@@ -410,7 +410,7 @@ def test_a_run_that_was_killed_is_shown_as_left(cli: Any, tmp_path: Path) -> Non
     )
     killed = subprocess.run([sys.executable, "script.py"], check=False, capture_output=True)
     assert killed.returncode == -9
-    (row,) = json.loads(cli("status", "--json").stdout)
+    (row,) = json.loads(cli("status", "--json").stdout)["runs"]
     assert "no process works on it" in cli("status").stdout
     assert f"agentkit resume {row['run']}" in cli("status", row["run"]).stdout
 
