@@ -119,11 +119,17 @@ class Endpoint:
         return bytes(body)
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> NoAnswer:
-        said = (await response.content.read(_WORDS)).decode("ascii", "replace").strip()
-        passing = response.status in (408, 425, 429) or response.status >= 500
-        if passing:
+        said = await response.content.read(_WORDS)
+        refusal = self.refused(response.status, said)
+        if refusal.passing:
             self._resting_until = time.monotonic() + _rest(response.headers.get("Retry-After", ""))
-        return self._failed(f"answered {response.status} {said!r}", passing=passing)
+        return refusal
+
+    def refused(self, status: int, said: bytes) -> NoAnswer:
+        """Return the failure that an answer is."""
+        words = said[:_WORDS].decode("ascii", "replace").strip()
+        passing = status in (408, 425, 429) or status >= 500
+        return self._failed(f"answered {status} {words!r}", passing=passing)
 
     def _patience(self, size: int) -> aiohttp.ClientTimeout:
         return aiohttp.ClientTimeout(

@@ -37,8 +37,7 @@ MAX_ITEM_BYTES = 64 * 1024 * 1024
 MAX_LISTING_BYTES = 64 * 1024 * 1024
 """Bytes of listing that one gateway may make us read for one `find`."""
 _SHORT = 64 * 1024
-TAKEN = (200, 202, 208)
-"""How a node says that it has a transaction, now or already."""
+_TAKEN = (200, 202, 208)
 
 T = TypeVar("T")
 Query = Callable[[str, Collection[tuple[str, str]], str], bytes]
@@ -112,7 +111,7 @@ class Gateways(Client):
         taken: dict[str, int] = {}
 
         async def post(endpoint: Endpoint) -> str:
-            await endpoint.post(self._session, "/tx", body, good=TAKEN)
+            await self._post_header(endpoint, body)
             for chunk in seeds[taken.get(endpoint.url, 0) :]:
                 await endpoint.post(self._session, "/chunk", _seed(tx, chunk))
                 taken[endpoint.url] = taken.get(endpoint.url, 0) + 1
@@ -128,11 +127,17 @@ class Gateways(Client):
         body = json.dumps(tx.document()).encode()
 
         async def post(endpoint: Endpoint) -> None:
-            await endpoint.post(self._session, "/tx", body, good=TAKEN)
+            await self._post_header(endpoint, body)
             for chunk in chunks:
                 await endpoint.post(self._session, "/chunk", _seed(tx, chunk))
 
         await self._everyone(post)
+
+    async def _post_header(self, endpoint: Endpoint, body: bytes) -> None:
+        """Hand over a transaction; nodes that have it already say so in several ways."""
+        status, said = await endpoint.post(self._session, "/tx", body, good=(*_TAKEN, 400))
+        if status == 400 and b"already" not in said.lower():
+            raise endpoint.refused(status, said)
 
     # -- reading ---------------------------------------------------------------------------------
 

@@ -107,10 +107,10 @@ class Layer1:
     async def _settle(self, carrier: Carrier) -> None:
         """Post a signed transaction again, or give it up once nothing can come of it."""
         status = await self._gateways.status(carrier.tx)
-        if status.known:
+        if status.known and carrier.state == "posted":
             await self._taken(carrier)
-        elif await self._gateways.height() <= carrier.height + ANCHOR_LASTS:
-            await self._post(carrier)
+        elif status.known or await self._gateways.height() <= carrier.height + ANCHOR_LASTS:
+            await self._post(carrier)  # its header may be there without its data
         elif status.certain:
             await self._outbox.commit(lambda tx: _drop(tx, carrier))
 
