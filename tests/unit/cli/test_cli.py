@@ -110,6 +110,28 @@ def test_providers_and_doctor(cli: Any) -> None:
     assert "!!" not in checked.stdout
 
 
+def test_what_is_not_on_arweave_and_why_is_in_the_status(
+    cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The window of loss, told by another process than the one that met the trouble."""
+    assert "everything is on the embedded Arweave gateway" in cli("status").stdout
+    monkeypatch.setenv("AGENTKIT_MEMORY__GATEWAYS", '["http://127.0.0.1:1"]')
+    assert cli("run", "graph.toml", "--yes").exit_code == 0  # it keeps working from its journal
+    told = cli("status").stdout
+    steps = re.search(r"(\d+) steps not yet on the embedded Arweave gateway, oldest \d+ s", told)
+    assert steps, told
+    paused = "Arweave upload paused: http://127.0.0.1:1 cannot be reached"
+    assert paused in told
+    memory = json.loads(cli("status", "--json").stdout)["memory"]
+    assert memory["not_yet_on_arweave"] == int(steps[1])
+    assert memory["segments"]["sealed"] > 0
+    assert memory["trouble"].startswith(paused)
+    monkeypatch.delenv("AGENTKIT_MEMORY__GATEWAYS")
+    assert cli("run", "graph.toml", "--yes").exit_code == 0
+    memory = json.loads(cli("status", "--json").stdout)["memory"]
+    assert (memory["not_yet_on_arweave"], memory["trouble"]) == (0, "")
+
+
 def test_init_never_overwrites(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENTKIT_PASSPHRASE", "correct horse")
     monkeypatch.setenv("AGENTKIT_WALLET__KEYSTORE", str(tmp_path / "wallet.json"))
