@@ -42,7 +42,7 @@ create table if not exists outbox(
   carrier text not null, note text not null, moved integer not null, checksum blob not null
 ) strict;
 create index if not exists outbox_by_stream on outbox(stream, last);
-create index if not exists outbox_by_state on outbox(state);
+create index if not exists outbox_by_state on outbox(state, stream, first, last, posts, note);
 create table if not exists carriers(
   tx text primary key, header text not null, items text not null, fee integer not null,
   height integer not null, state text not null, at integer not null, checksum blob not null

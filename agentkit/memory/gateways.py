@@ -240,9 +240,9 @@ class Gateways(Client):
             for name, height in heights.items()
         }
 
-    async def height(self) -> int:
-        """Return the number of the newest block, as the gateway has it that is furthest behind."""
-        return min(await self._everyone(self._height))
+    async def heights(self) -> list[int]:
+        """Return the number of the newest block, as each gateway has it that answers."""
+        return await self._everyone(self._height)
 
     async def _height(self, endpoint: Endpoint) -> int:
         info = await endpoint.get(self._session, "/info", limit=_SHORT)

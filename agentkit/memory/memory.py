@@ -11,7 +11,7 @@ import logging
 import time
 from dataclasses import dataclass
 
-from agentkit.errors import StateError
+from agentkit.errors import AgentKitError, StateError
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
@@ -59,6 +59,7 @@ class Memory:
         self._watch: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
         self._closing = self._sealed = False
+        self._told = ""
         self._confirmed = time.monotonic()
         self._uploader: Uploader | None = None
         if gateways is not None:
@@ -159,8 +160,18 @@ class Memory:
             if self._closing:
                 return
             for step in (self._seal_if_due, self._send_if_due, self._confirm_if_due):
-                with contextlib.suppress(StateError):  # the next look tries again
+                try:
                     await step()
+                except StateError:  # told by the uploader; the next look tries again
+                    continue
+                except AgentKitError as wrong:  # of the signer, most likely
+                    self._tell(wrong)
+
+    def _tell(self, wrong: AgentKitError) -> None:
+        """Log what keeps the journal from being sealed, once."""
+        if str(wrong) != self._told:
+            self._told = str(wrong)
+            log.warning("the journal cannot be sealed: %s", wrong)
 
     async def _seal_if_due(self) -> None:
         if self._woken.is_set() or await self._journal.commit(is_due):

@@ -150,6 +150,15 @@ class Turbo:
     # -- one item --------------------------------------------------------------------------------
 
     async def _hand_over(self, item: Outgoing) -> None:
+        """Have an item taken; raises StoreUnavailable for what the wallet or its limits say."""
+        try:
+            await self._take(item)
+        except IntentMismatch as wrong:
+            raise StoreUnavailable(f"{wrong}, and now other terms are asked for") from wrong
+        except (PaymentError, PlanError, ProtocolBroken) as wrong:
+            raise StoreUnavailable(str(wrong), hint=wrong.hint) from wrong
+
+    async def _take(self, item: Outgoing) -> None:
         known = await self._payer.paid(item.item) if self._payer else None
         if known and known.fate != "unpaid":
             if await self._client.has(item.item):
@@ -171,12 +180,7 @@ class Turbo:
         if terms is None:
             return
         way = self._affordable(payer, terms)
-        try:
-            payment = await payer.pay(item.item, way.required)
-        except IntentMismatch as wrong:
-            raise StoreUnavailable(f"{wrong}, and now other terms are asked for") from wrong
-        except (PaymentError, PlanError, ProtocolBroken) as wrong:
-            raise StoreUnavailable(str(wrong), hint=wrong.hint) from wrong
+        payment = await payer.pay(item.item, way.required)
         try:
             taken = await self._client.buy(item.raw, way.header(payment))
         except StoreUnavailable as unknown:

@@ -27,13 +27,22 @@ def bundle_tags(owner: str) -> Tags:
 
 
 @dataclass(frozen=True, slots=True)
+class Carried:
+    """An item, the transaction it came in, and the block that holds that, None for none yet."""
+
+    item: Item
+    carrier: str
+    height: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Unbundled:
-    """Items of an owner, each with the height of the transaction it came in, oldest first.
+    """Items of an owner in layer-1 transactions, oldest first.
 
     `refused` says what was wrong with transactions that could not be read.
     """
 
-    items: tuple[tuple[Item, int | None], ...]
+    items: tuple[Carried, ...]
     reports: tuple[Report, ...]
     refused: tuple[str, ...]
 
@@ -45,7 +54,7 @@ async def unbundled(gateways: Gateways, owner: str, *, at_once: int = 8) -> Unbu
     """
     findings = await gateways.find_bundles(bundle_tags(owner))
     limit = asyncio.Semaphore(at_once)
-    items: dict[str, tuple[Item, int | None]] = {}
+    items: dict[str, Carried] = {}
     refused: list[str] = []
 
     async def one(name: str, height: int | None) -> None:
@@ -53,13 +62,13 @@ async def unbundled(gateways: Gateways, owner: str, *, at_once: int = 8) -> Unbu
             async with limit:
                 data = await gateways.item_data(name, limit=MOST_BUNDLE_BYTES)
             for item in await asyncio.to_thread(_owned, data, owner):
-                items.setdefault(item.id, (item, height))
+                items.setdefault(item.id, Carried(item, name, height))
         except StateError as wrong:
             refused.append(f"transaction {name}: {wrong}")
 
     found = findings.found[:MOST_BUNDLES]
     await asyncio.gather(*(one(f.id, f.height) for f in found))
-    ordered = sorted(items.values(), key=lambda pair: (pair[1] is None, pair[1] or 0))
+    ordered = sorted(items.values(), key=lambda one: (one.height is None, one.height or 0))
     return Unbundled(tuple(ordered), findings.reports, tuple(refused))
 
 

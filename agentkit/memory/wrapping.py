@@ -17,7 +17,7 @@ from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.store import Carrier, Outgoing, Tx
 from agentkit.market.plan import Fee
-from agentkit.memory.ans104 import make_bundle, parse_item
+from agentkit.memory.ans104 import make_bundle, parse_item, split_bundle
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.jwk import JwkWallet
 from agentkit.memory.layer1 import WeaveTransaction, make_transaction, parse_transaction
@@ -60,7 +60,9 @@ class Layer1:
     async def send(self, items: Sequence[Outgoing]) -> None:
         for carrier in await self._carriers(items):
             await self._settle(carrier)
-        rest = [item for item in await self._outbox.waiting() if not item.carrier]
+        waiting = await self._outbox.waiting()
+        ours = {carrier.tx for carrier in await self._carriers(waiting)}
+        rest = [item for item in waiting if item.carrier not in ours]
         for part in _parts(rest):
             await self._post(await self._wrap(part))
 
@@ -69,12 +71,24 @@ class Layer1:
 
     async def is_whole(self, name: str, items: Sequence[Outgoing]) -> bool:
         carrier = await self._outbox.commit(lambda tx: tx.carrier(name))
-        data = (await self._bundle(carrier))[1] if carrier else parse_item(items[0].raw).data
-        return await self._gateways.holds(name, data)
+        if carrier is not None:
+            return await self._gateways.holds(name, (await self._bundle(carrier))[1])
+        if name == items[0].item:  # it came here by another path
+            return await self._gateways.holds(name, parse_item(items[0].raw).data)
+        return await self._carries(name, items)
+
+    async def _carries(self, name: str, items: Sequence[Outgoing]) -> bool:
+        """Whether a transaction that another machine signed has these items in it."""
+        data = await self._gateways.item_data(name)
+        try:
+            inside = {raw for _, raw in split_bundle(data)}
+        except StateCorrupt:
+            return False
+        return all(item.raw in inside for item in items)
 
     async def seed(self, name: str, items: Sequence[Outgoing]) -> None:
         carrier = await self._outbox.commit(lambda tx: tx.carrier(name))
-        if carrier is None:  # it came here by another path
+        if carrier is None:  # another machine signed it, and has its header
             return
         weave, data = await self._bundle(carrier)
         await self._gateways.seed(weave, chunked(data)[1])
@@ -109,7 +123,7 @@ class Layer1:
         status = await self._gateways.status(carrier.tx)
         if status.known and carrier.state == "posted":
             await self._taken(carrier)
-        elif status.known or await self._gateways.height() <= carrier.height + ANCHOR_LASTS:
+        elif status.known or min(await self._gateways.heights()) <= carrier.height + ANCHOR_LASTS:
             await self._post(carrier)  # its header may be there without its data
         elif status.certain:
             await self._outbox.commit(lambda tx: _drop(tx, carrier))
@@ -144,13 +158,14 @@ class Layer1:
         data = _bundled(items)
         fee = Money(await self._gateways.price(len(data)), AR)
         await self._check(fee)
-        height, anchor = await self._gateways.height(), await self._gateways.anchor()
+        heights, anchor = await self._gateways.heights(), await self._gateways.anchor()
         tags = bundle_tags(parse_item(items[0].raw).address)
         weave, _ = await asyncio.to_thread(
             make_transaction, self._wallet, data, tags, anchor=anchor, reward=fee.units
         )
         names = "\n".join(item.item for item in items)
-        return await self._outbox.commit(lambda tx: self._keep(tx, weave, names, items, height))
+        top = max(heights)
+        return await self._outbox.commit(lambda tx: self._keep(tx, weave, names, items, top))
 
     def _keep(
         self, tx: Tx, weave: WeaveTransaction, names: str, items: Sequence[Outgoing], height: int

@@ -228,7 +228,7 @@ async def test_a_second_gateway_takes_and_gives_back_what_we_post(tmp_path, jwk)
         assert await mind.states() == ["read back"]
         found = await unbundled(mind.gateways, mind.memory.address)
         (sent,) = await mind.items()
-        assert sent.item in {item.id for item, _ in found.items}
+        assert sent.item in {one.item.id for one in found.items}
 
 
 @pytest.mark.parametrize("size", [1000, MAX_CHUNK, 600_000])

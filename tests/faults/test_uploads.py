@@ -584,7 +584,7 @@ async def test_a_checkpoint_waits_until_it_is_there_for_good(weave: Weave, mind:
 
 
 async def test_items_are_found_and_unbundled_where_gateways_do_not(
-    weave: Weave, rich: Mind, wallet: JwkWallet
+    tmp_path: Path, weave: Weave, rich: Mind, wallet: JwkWallet
 ) -> None:
     weave.fault(unbundle=False)
     await rich.note(150)
@@ -602,9 +602,16 @@ async def test_items_are_found_and_unbundled_where_gateways_do_not(
     assert weave.listed() == []
     async with Gateways([weave.url]) as gateways:
         found = await unbundled(gateways, ME)
-    assert [item.id for item, _ in found.items] == [item.item for item in await rich.items()]
-    assert {height for _, height in found.items} == {1}
+    items = await rich.items()
+    assert [one.item.id for one in found.items] == [item.item for item in items]
+    assert {(one.carrier, one.height) for one in found.items} == {(items[0].carrier, 1)}
     assert len(found.refused) == 1
     weave.mine(17)
-    await rich.memory.confirm()
-    assert set(await rich.states()) == {"read back"}
+    async with minds(tmp_path / "restored", weave.url, path=layer1(wallet)) as restored:
+        for item in items:  # on a machine that did not sign the transaction
+            copy = item._replace(state="mined")
+            await restored.journal.commit(lambda tx, copy=copy: tx.put_outgoing(copy))
+        for mind in (rich, restored):
+            await mind.memory.confirm()
+            assert set(await mind.states()) == {"read back"}
+    assert await paid(weave, wallet) == 3 * FEE  # those of the two strangers among them
