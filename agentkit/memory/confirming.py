@@ -58,8 +58,9 @@ class Confirmer:
     async def _is_lost(self, item: Outgoing, status: Status) -> bool:
         if not status.certain or item.state == "stable":
             return False
-        now = await self._outbox.commit(lambda tx: tx.now)
-        return item.state == "mined" or now - item.moved / 1e6 > self._patience.lost
+        if item.state == "mined":
+            return True
+        return not 0 <= await self._since(item) <= self._patience.lost
 
     async def _confirm(self, name: str, items: Sequence[Outgoing], status: Status) -> None:
         stable = status.confirmations >= STABLE_DEPTH
@@ -77,8 +78,11 @@ class Confirmer:
             await self._seed(name, items, state)
 
     async def _seed(self, name: str, items: Sequence[Outgoing], state: str) -> None:
-        now = await self._outbox.commit(lambda tx: tx.now)
-        seeded = items[0].note and now - items[0].moved / 1e6 < self._patience.seed
+        seeded = items[0].note and 0 <= await self._since(items[0]) < self._patience.seed
         await self._outbox.move(items, state, UNREADABLE)
         if not seeded:
             await self._path.seed(name, items)
+
+    async def _since(self, item: Outgoing) -> float:
+        """Return the seconds since an item moved, negative when the clock went back."""
+        return await self._outbox.commit(lambda tx: tx.now - item.moved / 1e6)

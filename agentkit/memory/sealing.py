@@ -47,7 +47,8 @@ def is_due(tx: Tx) -> bool:
     """Whether enough has gathered, or the oldest of it is old enough."""
     for stream, after in _waiting(tx):
         rows = list(tx.rows(stream, after, MOST_EVENTS))
-        old = tx.now - rows[0].at / 1e6 > MOST_SECONDS
+        # Written in the future: the clock went back, and would have it wait for as long again.
+        old = not 0 <= tx.now - rows[0].at / 1e6 <= MOST_SECONDS
         if old or len(rows) == MOST_EVENTS or sum(_weight(tx, row) for row in rows) > MOST_BYTES:
             return True
     return False

@@ -52,7 +52,8 @@ class Uploader:
             return
         waiting = await self._outbox.waiting()
         now = await self._outbox.commit(lambda tx: tx.now)
-        if waiting and now - min(item.at for item in waiting) / 1e6 >= self._path.rest:
+        ages = [now - item.at / 1e6 for item in waiting]
+        if any(not 0 <= age < self._path.rest for age in ages):  # or the clock went back
             await self.send()
 
     async def _lease(self) -> Lease:

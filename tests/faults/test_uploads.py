@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -578,6 +579,32 @@ async def test_a_checkpoint_waits_until_it_is_there_for_good(weave: Weave, mind:
     standing = await mind.memory.checkpoint(stable=True)
     await miner
     assert standing.segments == {"read back": 1}
+
+
+async def test_a_clock_that_goes_back_holds_nothing_up(
+    weave: Weave, mind: Mind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sealed, sent and given up by a clock, nothing would move for as long as it went back."""
+    weave.fault(drop={"*"})
+    await mind.note()
+    await mind.memory._seal()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 86_400)
+    await mind.memory._send_if_due()
+    assert await mind.states() == ["accepted"]
+    monkeypatch.setattr(time, "time", lambda: now - 2 * 86_400)
+    await mind.note()
+    monkeypatch.setattr(time, "time", lambda: now - 3 * 86_400)
+    await mind.memory._seal_if_due()
+    weave.mine()
+    await mind.memory.confirm()
+    assert sorted(await mind.states()) == ["lost", "sealed"]
+    weave.fault()
+    await mind.memory._send_if_due()
+    weave.mine(18)
+    await mind.memory.confirm()
+    assert await mind.states() == ["read back"] * 2
+    assert (weave.reached("drop"), len(weave.listed())) == (1, 2)
 
 
 # -- gateways that do not unbundle ---------------------------------------------------------------
