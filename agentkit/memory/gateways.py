@@ -172,29 +172,33 @@ class Gateways(Client):
         """Fetch a found item and verify its id, owner and signature over data and tags."""
 
         async def fetch(endpoint: Endpoint) -> Item:
-            data = await endpoint.get(self._session, f"/raw/{found.id}", limit=MAX_ITEM_BYTES)
+            data = await self._data(endpoint, found.id, MAX_ITEM_BYTES)
             return await asyncio.to_thread(found.with_data, data)
 
         return await self._first(fetch)
 
     async def item_data(self, name: str, *, limit: int = MAX_ITEM_BYTES) -> bytes:
         """Return the data under an id, at most `limit` bytes, as a gateway has it: unverified."""
-        path = f"/raw/{_checked(name)}"
+        _checked(name)
+        return await self._first(lambda endpoint: self._data(endpoint, name, limit))
 
-        async def fetch(endpoint: Endpoint) -> bytes:
-            return await endpoint.get(self._session, path, limit=limit)
-
-        return await self._first(fetch)
+    async def _data(self, endpoint: Endpoint, name: str, limit: int) -> bytes:
+        """Fetch data as it is; a gateway without `/raw` has it at the root."""
+        path, good = f"/raw/{name}", (200, 404)
+        status, data = await endpoint.look(self._session, path, limit=limit, good=good)
+        if status == 404:
+            return await endpoint.get(self._session, f"/{name}", limit=limit)
+        return data
 
     async def holds(self, name: str, data: bytes) -> bool:
         """Whether some gateway serves exactly `data` under an id.
 
         Raises StoreUnavailable while one of them may still turn out to.
         """
-        path = f"/raw/{_checked(name)}"
+        _checked(name)
 
         async def look(endpoint: Endpoint) -> bool:
-            if await endpoint.get(self._session, path, limit=len(data)) != data:
+            if await self._data(endpoint, name, max(len(data), _SHORT)) != data:
                 raise StateCorrupt("what it serves is not what was posted")
             return True
 
