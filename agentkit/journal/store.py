@@ -216,6 +216,7 @@ class Tx:
     def __init__(self, db: sqlite3.Connection, path: Path | str) -> None:
         self._db, self._path = db, path
         self._now = time.time()
+        self.appended = 0
         self.forget()
 
     def forget(self) -> None:
@@ -251,6 +252,7 @@ class Tx:
         row = row_of(stream, seq + 1, self._now, event)
         self.insert(row, row.link(before))
         fold(event, stream, row.at / 1e6, self)
+        self.appended += 1
         return row.seq
 
     def insert(self, row: Row, digest: bytes) -> None:

@@ -83,7 +83,10 @@ class Memory:
             self._watch = asyncio.create_task(self._seal_regularly())
 
     async def close(self) -> None:
-        """Seal and upload what this process added, as far as gateways let us, and stop."""
+        """Seal and upload, as far as gateways let us, and stop.
+
+        Where uploads are gathered, a process that only looked leaves them to those that write.
+        """
         self._closing = True
         self.wake()
         if self._watch:
@@ -92,7 +95,8 @@ class Memory:
             return
         try:
             async with asyncio.timeout(self._pace.close):
-                await self._seal()
+                if self._journal.wrote or not self._path.rest:
+                    await self._seal()
                 if self._sealed:
                     await self._uploader.send()
         except (StateError, TimeoutError):  # why is on disk, for `agentkit status`
