@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, overload
 
 from agentkit.config import ProviderSettings, Settings
 from agentkit.embedded import finder
@@ -41,7 +41,7 @@ from agentkit.keys.signer import Signer
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Message
 from agentkit.market.chain import Network
-from agentkit.market.plan import Fee, Plan
+from agentkit.market.plan import Plan
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Provider, ProviderInfo, Rail
 from agentkit.memory import ipfs as ipfs_store
@@ -50,11 +50,14 @@ from agentkit.memory.cover import Cover
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.ipfs import Ipfs
 from agentkit.memory.local import LocalStore
-from agentkit.memory.memory import Memory
+from agentkit.memory.memory import Memory, Pace
 from agentkit.memory.onchain import Onchain
+from agentkit.memory.opening import open_path
+from agentkit.memory.paths import UploadPath
 from agentkit.memory.sources import Sources
+from agentkit.memory.standing import Standing
 from agentkit.memory.stores import Remote, Stores
-from agentkit.money import Asset, Money
+from agentkit.money import Money
 from agentkit.payments.budget import Budget, Exposure
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.channels.rail import ChannelRail
@@ -74,6 +77,7 @@ from agentkit.payments.receipts import (
 )
 from agentkit.payments.sender import Sender
 from agentkit.payments.x402.rail import X402Rail
+from agentkit.payments.x402.uploads import X402Uploads
 from agentkit.planner.estimate import Measured, measured_in
 from agentkit.planner.planner import Market, Wish, check_fresh, make_plan
 from agentkit.planner.policy import Choose
@@ -89,13 +93,13 @@ log = logging.getLogger("agentkit")
 
 Graph = JobGraph | FrozenGraph
 
-FREE_UPLOADS = Fee(
-    name="uploads",
-    on="sealed log, free uploads only",
-    price=Asset.named("AR").zero(),
-    at_most=Asset.named("AR").zero(),
-)
-"""What keeping the log on Arweave costs: gateways that ask for money are not used."""
+
+@dataclass(frozen=True)
+class Status:
+    """All runs of a wallet, newest first, and how safe its memory is."""
+
+    runs: list[r.Run]
+    memory: Standing
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,7 @@ class Agent:
             effort=effort,
         )
         held = await self._currency_balance() if balance else None
+        uploads = [fee for fee in [await self.memory.fee()] if fee]
         known, history = await self._journal.commit(
             lambda tx: (tx.every(r.Reputation), History.of(tx))
         )
@@ -202,7 +207,7 @@ class Agent:
             pay=self._rail_planner.choosing(history),
             measured=await self._measured(frozen),
         )
-        return await make_plan(frozen, market, wish, balance=held, uploads=self._uploads, rest=rest)
+        return await make_plan(frozen, market, wish, balance=held, uploads=uploads, rest=rest)
 
     async def _measured(self, graph: FrozenGraph) -> Mapping[str, Measured]:
         """Return what the last finished run of a graph of this name used."""
@@ -326,8 +331,19 @@ class Agent:
         """Whether no process works on a run, so that it waits for `resume`."""
         return self._journal.is_left(run_id)
 
-    async def status(self, run_id: str) -> RunState:
-        """Return what a run has done so far; raises RunNotFound."""
+    @overload
+    async def status(self, run_id: str) -> RunState: ...
+
+    @overload
+    async def status(self) -> Status: ...
+
+    async def status(self, run_id: str | None = None) -> RunState | Status:
+        """Return what a run has done so far, or all runs and how safe the memory is.
+
+        Raises RunNotFound.
+        """
+        if run_id is None:
+            return Status(await self.runs(), await self.memory.standing())
         return await runs.read(self._journal, run_id)
 
     async def event_lines(self, run_id: str, *, watch: bool = False) -> AsyncIterator[str]:
@@ -467,23 +483,25 @@ class Agent:
         self._stack.push_async_callback(self._chain.close)
         allowance = self.settings.allowance.bind(self.network.currency)
         self._seal_from = self._money(self.settings.memory.seal_before_pay)
+        self._stable_from = self._money(self.settings.memory.stable_before_pay)
         self._rails = self._open_rails(allowance)
         self._rail_planner = self._choose_rails()
         self._providers = self._open_providers(self._embedded)
         folder = Path.cwd()
-        gateways = self._open_gateways(self._embedded)
-        self._uploads = (FREE_UPLOADS,) if gateways else ()
-        self.memory = Memory(self._journal, self._signer, gateways)
+        ledger = Budget(allowance)
+        gateways, path = await self._open_way(ledger)
+        pace = Pace(confirm=10.0) if self._embedded else Pace()
+        self.memory = Memory(self._journal, self._signer, gateways, path, pace=pace)
         self.memory.start()
         self._stack.push_async_callback(self.memory.close)
         cover = Cover(self._signer.derive("agentkit/memory/v1/artifacts"))
         ipfs = self._open_ipfs(cover)
-        stores = self._open_stores(gateways, ipfs, cover)
+        stores = self._open_stores(gateways, path, ipfs, cover)
         self._means = Means(
             journal=self._journal,
             providers=self._providers,
             rails=self._rails,
-            ledger=Budget(allowance),
+            ledger=ledger,
             allowance=allowance,
             store=stores,
             folder=folder,
@@ -522,10 +540,11 @@ class Agent:
         sender = Sender(self._journal, self._chain, self._signer, self.network, gas)
         parts = (self._journal, self._chain, self._signer, self.network, sender)
         exposure = Exposure(allowance.exposure)
+        self._x402 = X402Rail(self._journal, self._chain, self._signer, self.network)
         rails: list[Rail] = [
             ChannelRail(*parts, exposure=exposure),
             PrepaidRail(*parts, exposure=exposure),
-            X402Rail(self._journal, self._chain, self._signer, self.network),
+            self._x402,
             ElsewhereRail(),
         ]
         if self.network.escrow:
@@ -557,14 +576,31 @@ class Agent:
             self._stack.push_async_callback(provider.close)
         return providers
 
-    def _open_gateways(self, found: finder.NetworkFile | None) -> Gateways | None:
-        urls = self.settings.memory.gateways or ((found.gateway,) if found else ())
-        if self._seal_from is not None and not urls:
-            raise ConfigError(
-                "memory.seal_before_pay is set and there is no gateway to seal to",
-                hint="set memory.gateways",
-            )
-        return Gateways(urls) if urls else None
+    async def _open_way(self, ledger: Budget) -> tuple[Gateways | None, UploadPath | None]:
+        """Return who is asked for what is on Arweave, and the way there."""
+        known, found = self.settings.memory, self._embedded
+        urls = known.gateways or ((found.gateway,) if found else ())
+        for name in ("seal_before_pay", "stable_before_pay"):
+            if getattr(known, name) is not None and not urls:
+                raise ConfigError(
+                    f"memory.{name} is set and there is no gateway to seal to",
+                    hint="set memory.gateways",
+                )
+        if not urls:
+            return None, None
+        gateways = Gateways(urls)
+        payer = X402Uploads(
+            self._journal, self._x402, ledger, self.network, self._money(known.total_in("USDC"))
+        )
+        path = await open_path(
+            known,
+            self._journal,
+            gateways,
+            real=found is None,
+            owner=self.address,
+            payer=payer,
+        )
+        return gateways, path
 
     def _open_ipfs(self, cover: Cover) -> Ipfs | None:
         if not self.settings.memory.ipfs:
@@ -573,14 +609,21 @@ class Agent:
         self._stack.push_async_callback(ipfs.close)
         return ipfs
 
-    def _open_stores(self, gateways: Gateways | None, ipfs: Ipfs | None, cover: Cover) -> Stores:
+    def _open_stores(
+        self, gateways: Gateways | None, path: UploadPath | None, ipfs: Ipfs | None, cover: Cover
+    ) -> Stores:
         """Return where artifacts go: here, and where another machine finds them."""
         remotes = []
-        most = self.settings.memory.arweave_up_to
+        most, bundled = self.settings.memory.arweave_up_to, self.settings.memory.upload == "l1"
         if most is None:  # nobody pays for uploads on the embedded network
-            most = onchain.MOST_BYTES if self._embedded else 0
-        if gateways is not None and most:
-            chain = Onchain(gateways, self._signer, cover, gateways.post_item)
+            most = onchain.MOST_BYTES if self._embedded and not bundled else 0
+        if most and bundled:
+            raise ConfigError(
+                "transactions of your own carry the log only, no large artifacts",
+                hint='set memory.ipfs, or memory.upload = "turbo"',
+            )
+        if gateways is not None and path is not None and most:
+            chain = Onchain(gateways, self._signer, cover, onchain.along(path))
             remotes.append(Remote(chain, most))
         if ipfs is not None:
             remotes.append(Remote(ipfs, ipfs_store.MOST_BYTES))
@@ -602,9 +645,13 @@ class Agent:
         return replace(self._means, approval=replace(approve, above=above))
 
     async def _seal_before(self, at_most: Money) -> None:
-        """Have the journal on Arweave before a purchase from `memory.seal_before_pay` on."""
-        if self._seal_from is not None and at_most >= self._seal_from:
-            await self.memory.checkpoint()
+        """Have the journal on Arweave before a purchase from `memory.seal_before_pay` on.
+
+        From `memory.stable_before_pay` on it has to lie there too deep to be undone.
+        """
+        stable = self._stable_from is not None and at_most >= self._stable_from
+        if stable or (self._seal_from is not None and at_most >= self._seal_from):
+            await self.memory.checkpoint(stable=stable)
 
     # -- inside ----------------------------------------------------------------------------------
 

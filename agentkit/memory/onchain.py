@@ -8,16 +8,32 @@ from dataclasses import replace
 
 from agentkit.artifacts import Artifact
 from agentkit.errors import StateCorrupt, StateError, StoreUnavailable
+from agentkit.journal.store import Outgoing
 from agentkit.keys.signer import Signer
-from agentkit.memory.ans104 import make_item
+from agentkit.memory.ans104 import make_item, parse_item
 from agentkit.memory.cover import OVERHEAD, Cover
 from agentkit.memory.gateways import Gateways
+from agentkit.memory.paths import UploadPath
 
 TAGS = (("App-Name", "agentkit"), ("Schema", "1"), ("Kind", "artifact"))
 MOST_BYTES = 60 * 1024 * 1024
 """The largest artifact that is taken; gateways have limits of about that size."""
 
+STREAM = "artifact"
+"""Where the stream of a segment stands; artifacts are in none."""
+
 _SCHEME = "ar://"
+
+
+def along(path: UploadPath) -> Callable[[bytes], Awaitable[str]]:
+    """Return what hands an item over on an upload path, outside of the outbox."""
+
+    async def post(raw: bytes) -> str:
+        item = parse_item(raw)
+        await path.send([Outgoing(item.id, STREAM, 0, 0, raw, "sealed", 0)])
+        return item.id
+
+    return post
 
 
 class Onchain:
