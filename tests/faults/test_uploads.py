@@ -160,8 +160,8 @@ async def test_layer_1_chunks_that_fail_are_sent_until_all_are_there(
     weave: Weave, rich: Mind, wallet: JwkWallet
 ) -> None:
     weave.fault(failures=(Failure(path="/chunk", status=500, times=2),))
-    for _ in range(5):
-        await rich.memory.note("random", base64.b64encode(os.urandom(70_000)).decode())
+    for _ in range(8):
+        await rich.memory.note("random", base64.b64encode(os.urandom(45_000)).decode())
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
             await rich.memory.checkpoint()

@@ -6,11 +6,11 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from flipping import Flipping
 
 from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.errors import MissingExtra, StateError, StoreUnavailable, WrongInput
@@ -61,20 +61,15 @@ async def test_an_item_and_a_transaction_are_read_from_arweave_and_verified(
 async def test_what_a_gateway_made_up_is_refused(gateways: Gateways) -> None:
     item = make_item(SIGNER, ROWS)
     await gateways.post_item(item.raw)
-    real = gateways._endpoints[0].get
-    lies = []
-
-    async def lying(session: Any, path: str, *, limit: int) -> bytes:
-        answer = await real(session, path, limit=limit)
-        if not path.startswith("/raw/"):
-            return answer
-        lies.append(path)
-        return answer.replace(b"a", b"z")
-
-    gateways._endpoints[0].get = lying  # type: ignore[method-assign]
-    with pytest.raises(StateError):
-        await Sources(gateways).read(f"ar://{item.id}")
-    assert lies
+    front = Flipping(gateways._endpoints[0].url)
+    front.at = 5
+    async with (
+        TestServer(front.app) as server,
+        Gateways([str(server.make_url(""))], rounds=1, timeout=5.0) as lied_to,
+    ):
+        with pytest.raises(StateError):
+            await Sources(lied_to).read(f"ar://{item.id}")
+    assert front.flipped
 
 
 async def test_ipfs_is_read_from_the_node(kubo_rpc: str) -> None:
