@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from agentkit.errors import JournalDamaged
-from agentkit.journal.events import EVENTS, VERSION
+from agentkit.errors import JournalDamaged, RunNotFound
+from agentkit.journal.events import EVENTS, VERSION, Earlier
 from agentkit.journal.fold import fold
 from agentkit.market.seams import Event, R, Record
 
@@ -40,6 +40,10 @@ create table if not exists outbox(
   item text primary key, stream text not null, first integer not null, last integer not null,
   raw blob not null, state text not null, at integer not null, checksum blob not null
 ) strict;
+create table if not exists bases(
+  stream text primary key, seq integer not null, hash blob not null, body text not null,
+  checksum blob not null
+) strict, without rowid;
 create index if not exists outbox_by_stream on outbox(stream, last);
 """
 
@@ -123,6 +127,18 @@ class Outgoing(NamedTuple):
     at: int
 
 
+class Base(NamedTuple):
+    """What stands for the events 1 to `seq` of a stream, whose last has this hash.
+
+    `body`: what they came to, as the snapshot that was restored has it; see `journal.snapshot`.
+    """
+
+    stream: str
+    seq: int
+    hash: bytes
+    body: str
+
+
 def row_of(stream: str, seq: int, at: float, event: Event) -> Row:
     """Return the unhashed row of an event."""
     name = type(event).__name__
@@ -186,6 +202,12 @@ class Tx:
     def now(self) -> float:
         return self._now
 
+    @property
+    def instance(self) -> str:
+        """What this state file is called, so that two of one wallet can be told apart."""
+        (name,) = self._db.execute("select value from meta where name='instance'").fetchone()
+        return str(name)
+
     def flush(self) -> None:
         """Write what was gathered."""
         _insert(self._db, "insert into events", self._rows)
@@ -220,8 +242,22 @@ class Tx:
             found = self._db.execute(
                 "select seq, hash from events where stream=? order by seq desc limit 1", (stream,)
             ).fetchone()
-            self._heads[stream] = found or (0, genesis(stream))
+            self._heads[stream] = found or self.start(stream)
         return self._heads[stream]
+
+    def start(self, stream: str) -> tuple[int, bytes]:
+        """Return the number and the hash of the event after which this file has all of a stream.
+
+        0 and what stands before the first event, unless a snapshot stands for earlier ones.
+        """
+        base = self.base(stream)
+        whole = (
+            base is None
+            or self._db.execute(
+                "select 1 from events where stream=? and seq=1", (stream,)
+            ).fetchone()
+        )
+        return (base.seq, base.hash) if base and not whole else (0, genesis(stream))
 
     def rows(self, stream: str, after: int = 0, most: int = -1) -> Iterator[Row]:
         """Yield a stream's rows in order."""
@@ -233,10 +269,32 @@ class Tx:
         )
         return (Row(*columns) for columns in found)
 
+    def history(self, stream: str) -> list[Event]:
+        """Return a stream's events; `Earlier` stands first for those that are not here.
+
+        Raises RunNotFound when they are not here and nothing tells what they came to.
+        """
+        return [*self.earlier(stream), *(row.event() for row in self.rows(stream))]
+
+    def earlier(self, stream: str) -> list[Event]:
+        """Return what stands for the events of a stream that are not here."""
+        if not self.start(stream)[0]:
+            return []
+        base = self.base(stream)
+        if base is None or not base.body:
+            raise RunNotFound(
+                f"the events of {stream} before the snapshot are on Arweave, not here",
+                hint=f"bring them with `agentkit memory restore {stream}`",
+            )
+        return [Earlier(state=base.body)]
+
     def streams(self) -> list[str]:
         """Return the names of all streams."""
         self.flush()
-        return [name for (name,) in self._db.execute("select distinct stream from events")]
+        found = self._db.execute(
+            "select stream from events union select stream from bases where stream <> ''"
+        )
+        return [name for (name,) in found]
 
     # -- records ---------------------------------------------------------------------------------
 
@@ -263,6 +321,17 @@ class Tx:
 
     def drop(self, record: type[Record], key: str) -> None:
         self._set(record, key, None)
+
+    def all_records(self) -> Iterator[tuple[str, str]]:
+        """Yield every record as kind and JSON, checked; raises JournalDamaged."""
+        self.flush()
+        found = self._db.execute("select kind, key, body, checksum from records order by kind, key")
+        for kind, key, body, known in found.fetchall():
+            if checksum(kind, key, body) != known:
+                raise JournalDamaged(
+                    self._path, f"record {kind} {key[:24]!r}", "its checksum does not fit"
+                )
+            yield kind, body
 
     def _set(self, kind: type[Record], key: str, record: Record | None) -> None:
         self._records[kind, key] = record
@@ -292,6 +361,25 @@ class Tx:
             raise JournalDamaged(self._path, f"blob {digest[:12]}", "its bytes were changed")
         return found[0] if found else None
 
+    # -- bases -----------------------------------------------------------------------------------
+
+    def put_base(self, base: Base) -> None:
+        """Write what stands for a stream's first events; only restoring does this."""
+        self._db.execute("insert or replace into bases values(?,?,?,?,?)", (*base, checksum(*base)))
+        self._heads.pop(base.stream, None)
+
+    def base(self, stream: str) -> Base | None:
+        """Return what stands for a stream's first events, None where nothing has to."""
+        found = self._db.execute(
+            "select stream, seq, hash, body, checksum from bases where stream=?", (stream,)
+        ).fetchone()
+        if found is None:
+            return None
+        *parts, known = found
+        if checksum(*parts) != known:
+            raise JournalDamaged(self._path, f"what {stream!r} began with", "it was changed")
+        return Base(*parts)
+
     # -- outbox ----------------------------------------------------------------------------------
 
     def put_outgoing(self, segment: Outgoing) -> None:
@@ -313,6 +401,22 @@ class Tx:
     def last_sealed(self, stream: str) -> int:
         """Return the number of the newest event of a stream that stands in a segment."""
         found = self._db.execute("select max(last) from outbox where stream=?", (stream,))
+        base = self.base(stream)
+        return max(int(found.fetchone()[0] or 0), base.seq if base else 0)
+
+    def newest(self, stream: str) -> tuple[int, int, int]:
+        """Return `last`, `at` and size of what was sealed last under a name; zeros for nothing."""
+        found = self._db.execute(
+            "select last, at, length(raw) from outbox where stream=? order by last desc limit 1",
+            (stream,),
+        ).fetchone()
+        return found or (0, 0, 0)
+
+    def sealed_since(self, at: int, but: str) -> int:
+        """Return the bytes sealed after a moment under other names than `but`."""
+        found = self._db.execute(
+            "select sum(length(raw)) from outbox where at>? and stream<>?", (at, but)
+        )
         return int(found.fetchone()[0] or 0)
 
     def _outgoing(self, *columns: Any) -> Outgoing:

@@ -17,11 +17,12 @@ from agentkit.errors import StateError
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.journal.store import Outgoing, Row, Tx, genesis
-from agentkit.keys.signer import Signer
+from agentkit.journal.store import Outgoing, Row, Tx
+from agentkit.memory import snapshots
 from agentkit.memory.b64 import name_of
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.segments import Segment, seal
+from agentkit.memory.shred import Sealer
 
 log = logging.getLogger("agentkit")
 
@@ -50,7 +51,7 @@ class Standing:
 class Memory:
     """The agent's memory over its journal; without gateways it is local only."""
 
-    def __init__(self, journal: Journal, signer: Signer, gateways: Gateways | None) -> None:
+    def __init__(self, journal: Journal, signer: Sealer, gateways: Gateways | None) -> None:
         self._journal, self._signer, self._gateways = journal, signer, gateways
         self._uploading = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
@@ -121,7 +122,8 @@ class Memory:
             for segment in tx.outgoing("sealed", "accepted", "mined", "stable"):
                 states[segment.state] = states.get(segment.state, 0) + 1
             unsealed = sum(tx.head(s)[0] - tx.last_sealed(s) for s in tx.streams())
-            waiting = sum(s.last - s.first + 1 for s in tx.outgoing("sealed"))
+            sealed = [s for s in tx.outgoing("sealed") if s.stream != snapshots.SNAPSHOTS]
+            waiting = sum(s.last - s.first + 1 for s in sealed)
             return Standing(unsealed + waiting, states)
 
         return await self._journal.commit(look)
@@ -185,6 +187,7 @@ class Memory:
                 )
                 tx.put_outgoing(outgoing)
                 count += 1
+        snapshots.seal_due(tx, self._signer)
         return count
 
     async def _upload(self) -> None:
@@ -229,12 +232,13 @@ def _segment(tx: Tx, stream: str, rows: list[Row], before: bytes) -> Segment:
         data = tx.kept(digest)
         if data is not None:
             blobs[digest] = data
-    return Segment(stream, tuple(rows), before, rows[-1].hash, blobs)
+    return Segment(stream, tuple(rows), before, rows[-1].hash, blobs, tx.instance)
 
 
 def _hash_at(tx: Tx, stream: str, seq: int) -> bytes:
-    if seq == 0:
-        return genesis(stream)
+    start, before = tx.start(stream)
+    if seq == start:
+        return before
     (row,) = tx.rows(stream, seq - 1, 1)
     return row.hash
 

@@ -14,7 +14,7 @@ from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.events import TINY_BYTES
 from agentkit.journal.journal import Journal
-from agentkit.journal.store import Outgoing, Tx
+from agentkit.journal.store import Base, Outgoing, Tx
 from agentkit.market.seams import Record
 
 
@@ -120,6 +120,11 @@ COLUMNS = [
     ("records", "checksum"),
     ("blobs", "digest"),
     ("blobs", "data"),
+    ("bases", "stream"),
+    ("bases", "seq"),
+    ("bases", "hash"),
+    ("bases", "body"),
+    ("bases", "checksum"),
     ("outbox", "item"),
     ("outbox", "stream"),
     ("outbox", "first"),
@@ -168,6 +173,8 @@ async def filled(folder: Path) -> Path:
                 Outgoing("item-1", e.WALLET, 1, 2, b"raw bytes", "sealed", 1_000_000)
             )
         )
+        base = Base("a-run-that-ended", 7, b"\x07" * 32, "what it had come to")
+        await market.journal.commit(lambda tx: tx.put_base(base))
         return market.journal.path
 
 
@@ -180,9 +187,8 @@ async def test_a_flipped_byte_in_any_column_is_found(
     tmp_path: Path, table: str, column: str
 ) -> None:
     path = await filled(tmp_path)
-    where = {"meta": "name", "events": "stream", "records": "key", "blobs": "digest"}.get(
-        table, "item"
-    )
+    keys = {"meta": "name", "events": "stream", "records": "key", "blobs": "digest"}
+    where = {**keys, "bases": "stream"}.get(table, "item")
     if (table, column) in {("events", "stream"), ("events", "seq")}:
         where = "hash"
     flip(path, table, column, where)
