@@ -137,12 +137,14 @@ def network_reset(
 @network.command("serve")
 @say.verb
 def network_serve(
-    port: Annotated[int, typer.Option(help="port of the network's control")] = 8450,
+    port: Annotated[
+        int, typer.Option(help="port of the network's control; chain, gateway, nodes follow it")
+    ] = 8450,
     as_json: say.AsJson = False,
     config: say.Config = None,
     quiet: say.Quiet = False,
 ) -> None:
-    """Run the embedded network here, with its control on a fixed port, until interrupted."""
+    """Run the embedded network here, on fixed ports, until interrupted."""
     from agentkit.embedded.network import serve as serve_network
 
     folder = _folder(config)

@@ -39,6 +39,8 @@ from agentkit.serve.node import Node, NodeSettings
 
 CHAIN_ID = 1337
 IDLE_SECONDS = 600.0
+BLOCK_SECONDS = 1.0
+"""Of the embedded weave, so that what is posted is stable after 18 of them: real ones take 120."""
 ETHER = 10**18
 AGENT_ETHER, NODE_ETHER = 10 * ETHER, 1 * ETHER
 AGENT_UNITS = 100 * 10**6
@@ -81,10 +83,15 @@ class Activity:
 
 
 class EmbeddedNetwork:
-    """All parts of the network, opened in order and closed in reverse."""
+    """All parts of the network, opened in order and closed in reverse.
+
+    `port` is the control's; chain, gateway, nodes and stand-ins have the ports after it, in that
+    order.  With 0 the kernel picks them all.
+    """
 
     def __init__(self, folder: Path, *, idle: float = IDLE_SECONDS, port: int = 0) -> None:
         self._folder, self._idle, self._port = folder, idle, port
+        self._served = 0
         self._stack = AsyncExitStack()
         self._activity = Activity(time.monotonic())
         self._nodes: dict[str, Node] = {}
@@ -136,7 +143,7 @@ class EmbeddedNetwork:
         }
         return finder.NetworkFile(
             pid=os.getpid(),
-            url=await self._serve(self._control(), port=self._port),
+            url=await self._serve_at(self._control(), self._port),
             token=self._token,
             network=network.model_dump(mode="json"),
             gateway=gateway,
@@ -179,7 +186,7 @@ class EmbeddedNetwork:
         )
 
     def _gateway(self) -> web.Application:
-        gateway = Gateway.open(self._folder / "arweave")
+        gateway = Gateway.open(self._folder / "arweave", block_seconds=BLOCK_SECONDS)
         self._stack.callback(gateway.close)
         return gateway_app(gateway)
 
@@ -231,14 +238,24 @@ class EmbeddedNetwork:
 
     # -- serving ---------------------------------------------------------------------------------
 
-    async def _serve(self, app: web.Application, *, port: int = 0) -> str:
-        """Serve an application on a loopback port of its own and return its address."""
+    async def _serve(self, app: web.Application) -> str:
+        """Serve an application on the next loopback port and return its address."""
+        self._served += 1
+        return await self._serve_at(app, self._port and self._port + self._served)
+
+    async def _serve_at(self, app: web.Application, port: int) -> str:
         app.middlewares.insert(0, self._activity.watch)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, "127.0.0.1", port)
-        await site.start()
+        try:
+            await site.start()
+        except OSError as taken:
+            raise StoreUnavailable(
+                f"port {port} of this machine cannot be had: {taken.strerror}",
+                hint="choose another --port; the seven from it on are used",
+            ) from taken
         address = runner.addresses[0]
         return f"http://127.0.0.1:{address[1]}"
 

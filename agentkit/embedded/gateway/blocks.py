@@ -1,7 +1,8 @@
 """Block height, hashes and times.
 
 Blocks are a function of the clock, so none is written unless it holds something: an idle week is
-one row.  Their hashes follow from a random seed of this gateway and the height.
+one row.  Their hashes follow from a random seed of this gateway and the height, and from another
+seed above the height at which a reorg began.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from agentkit.memory.b64 import b64url
 
 ANCHOR_AGE = 50
 """Blocks for which a transaction may name an anchor."""
+ANCHOR_DEPTH = 6
+"""How deep the block lies that nodes offer as an anchor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,9 @@ class Blocks:
         self._database = database
         seed = secrets.token_bytes(32)
         database.execute("insert or ignore into head values (0, ?, 0, ?)", (seed, now))
-        (self._seed,) = database.execute("select seed from head").fetchone()
+        (seed,) = database.execute("select seed from head").fetchone()
+        branches = database.execute("select above, seed from branch order by number").fetchall()
+        self._branches: list[tuple[int, bytes]] = [(-1, seed), *branches]
 
     @property
     def head(self) -> Head:
@@ -61,8 +66,20 @@ class Blocks:
         return int(row.fetchone()[0])
 
     def hash_of(self, height: int) -> str:
-        """Return the 48-byte hash of the block at `height`."""
-        return b64url(hashlib.sha384(self._seed + b"%d" % height).digest())
+        """Return the 48-byte hash of the block at `height`, on the branch that holds now."""
+        seed = next(seed for above, seed in reversed(self._branches) if height > above)
+        return b64url(hashlib.sha384(seed + b"%d" % height).digest())
+
+    def branch(self, above: int) -> None:
+        """Have other blocks above a height than there were."""
+        seed = secrets.token_bytes(32)
+        self._database.execute("insert into branch (above, seed) values (?, ?)", (above, seed))
+        self._database.execute("delete from block where height > ?", (above,))
+        self._branches.append((above, seed))
+
+    def anchor(self) -> str:
+        """Return the hash that a transaction made now should name: one that will stay."""
+        return self.hash_of(max(0, self.head.height - ANCHOR_DEPTH))
 
     def anchors(self) -> set[str]:
         """Return the hashes a transaction may name now."""

@@ -22,6 +22,10 @@ class Chunks:
         )
         return written.rowcount == 1
 
+    def forget(self, root: str, size: int) -> None:
+        """Lose the chunks of some data."""
+        self._database.execute("delete from chunk where root = ? and size = ?", (root, size))
+
     def joined(self, root: str, size: int) -> bytes | None:
         """Return the data, None as long as a chunk is missing."""
         place, parts = 0, []

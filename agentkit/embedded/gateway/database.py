@@ -45,6 +45,10 @@ create table if not exists chunk (
   digest text not null,
   primary key (root, size, start)
 ) strict, without rowid;
+create table if not exists dropped (id text primary key, reason text not null) strict;
+create table if not exists branch (
+  number integer primary key, above integer not null, seed blob not null
+) strict;
 create table if not exists wallet (address text primary key, balance integer not null) strict;
 create table if not exists block (height integer primary key, time real not null) strict;
 create table if not exists head (

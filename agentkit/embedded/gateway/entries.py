@@ -81,6 +81,35 @@ class Entries:
         """Put an entry into the block at `height`."""
         self._database.execute("update entry set height = ? where id = ?", (height, entry.id))
 
+    def above(self, height: int) -> list[Entry]:
+        """Return what lies in blocks above a height, in order of arrival."""
+        return self._select("height > ? order by number", [height])
+
+    def put_back(self, entry: Entry) -> None:
+        """Have an entry wait for a block again."""
+        self._database.execute("update entry set height = null where id = ?", (entry.id,))
+
+    def forget(self, entry: Entry) -> None:
+        """Take an entry out of the index, with all that it bundles."""
+        for (name,) in self._database.execute(
+            "select id from entry where id = ? or bundled_in = ?", (entry.id, entry.id)
+        ).fetchall():
+            self._database.execute(
+                "delete from tag where entry = (select number from entry where id = ?)", (name,)
+            )
+            self._database.execute("delete from entry where id = ?", (name,))
+
+    def relocate(self, entry: Entry, digest: str) -> None:
+        """Say under which digest the data of an item lies now, "" for nowhere."""
+        self._database.execute("update entry set digest = ? where id = ?", (digest, entry.id))
+
+    def newest(self, skipped: int) -> int:
+        """Return the number of the newest entry but `skipped`; 0 when there is none."""
+        found = self._database.execute(
+            "select number from entry order by number desc limit 1 offset ?", (skipped,)
+        ).fetchone()
+        return int(found[0]) if found else 0
+
     def search(self, search: Search) -> list[Entry]:
         """Return a page of entries, by height and then by arrival."""
         return self._select(*search.sql())

@@ -23,6 +23,7 @@ from agentkit.embedded.gateway.blocks import Blocks, Head
 from agentkit.embedded.gateway.chunks import Chunks
 from agentkit.embedded.gateway.database import open_database, transaction
 from agentkit.embedded.gateway.entries import Entries, Entry
+from agentkit.embedded.gateway.faults import Bench, Faults
 from agentkit.embedded.gateway.files import ContentFiles
 from agentkit.embedded.gateway.queries import Queries
 from agentkit.embedded.gateway.rejected import Rejected
@@ -61,7 +62,8 @@ class Gateway:
         self._chunks = Chunks(database, files)
         self._blocks = Blocks(database, clock())
         self._wallets = Wallets(database)
-        self._queries = Queries(self._entries, self._blocks)
+        self.bench = Bench()
+        self._queries = Queries(self._entries, self._blocks, self.bench)
 
     @classmethod
     def open(cls, folder: Path, *, block_seconds: float = 0.0, clock: Clock = time.time) -> Gateway:
@@ -87,10 +89,14 @@ class Gateway:
         except StateCorrupt as wrong:
             raise Rejected(f"Invalid Data Item: {wrong}") from wrong
         self.mine_due()
-        if self._entries.get(item.id):
+        known = self._entries.get(item.id)
+        if known and known.digest:
             return item, False
         digest = self._files.put(item.data)
         with transaction(self._database):
+            if known:
+                self._entries.relocate(known, digest)
+                return item, False
             self._entries.add(_item_entry(item, digest))
             self._mine_at_once()
         return item, True
@@ -109,6 +115,7 @@ class Gateway:
         with transaction(self._database):
             self._pay(tx)
             self._entries.add(_transaction_entry(tx))
+            self._database.execute("delete from dropped where id = ?", (tx.id,))
             for chunk in chunked(data)[1]:
                 self._chunks.add(b64url(tx.data_root), tx.data_size, chunk.start, chunk.data)
             self._mine_at_once()
@@ -123,9 +130,11 @@ class Gateway:
         except (ValidationError, StateCorrupt) as wrong:
             raise Rejected('{"error":"invalid_json"}') from wrong
         try:
-            start, _ = proven_range(root, size, int(wire.offset), path, data)
+            start, end = proven_range(root, size, int(wire.offset), path, data)
         except StateCorrupt as wrong:
             raise Rejected('{"error":"invalid_proof"}') from wrong
+        if len(data) < len(path) and end < size:
+            raise Rejected('{"error":"chunk_proof_ratio_not_attractive"}')
         self.mine_due()
         owners = self._entries.of_root(wire.data_root, size)
         if not owners:
@@ -158,13 +167,16 @@ class Gateway:
 
         Raises StateCorrupt when what lies on disk is not what was stored.
         """
-        entry = self._entries.get(name)
-        return self._data_of(entry) if entry else None
+        entry = self._known(name)
+        source = self.bench.source(name) if entry else None
+        entry = entry if source == name else self._entries.get(source or "")
+        data = self._data_of(entry) if entry else None
+        return None if data is None else self.bench.spoiled(name, data)
 
     def transaction(self, name: str) -> dict[str, Any] | None:
         """Return the JSON of a mined layer-1 transaction."""
         self.mine_due()
-        entry = self._entries.get(name)
+        entry = self._known(name)
         if entry is None or entry.height is None or not entry.header:
             return None
         document: dict[str, Any] = json.loads(entry.header)
@@ -173,7 +185,7 @@ class Gateway:
     def status(self, name: str) -> Mined | None:
         """Say where an id stands, None when it is unknown."""
         self.mine_due()
-        entry = self._entries.get(name)
+        entry = self._known(name)
         if entry is None:
             return None
         if entry.height is None:
@@ -192,12 +204,23 @@ class Gateway:
         return self._blocks.head.height
 
     def anchor(self) -> str:
+        """Return the hash of a block that a transaction signed now should name."""
+        self.mine_due()
+        return self._blocks.anchor()
+
+    def block(self) -> str:
         """Return the hash of the newest block."""
         return self._blocks.hash_of(self.height())
 
+    def dropped(self, name: str) -> str:
+        """Return why a transaction was forgotten, "" when none of this id was."""
+        row = self._database.execute("select reason from dropped where id = ?", (name,)).fetchone()
+        return str(row[0]) if row else ""
+
     def price(self, size: int, target: str = "") -> int:
         """Return the least reward for `size` bytes, in winston; a new `target` costs extra."""
-        return fee(size, new_wallet=bool(target) and not self._wallets.known(target))
+        times = self.bench.faults.price_times
+        return times * fee(size, new_wallet=bool(target) and not self._wallets.known(target))
 
     def balance(self, address: str) -> int:
         """Return the winston that an address holds."""
@@ -210,6 +233,43 @@ class Gateway:
         with transaction(self._database):
             return self._wallets.add(address, winston)
 
+    def set_faults(self, faults: Faults) -> None:
+        """Have these go wrong from now on, and nothing else."""
+        self.mine_due()
+        self._blocks.advance(Head(self._blocks.head.height, self._clock()))
+        self.bench.set(faults)
+
+    def reorg(self, depth: int, *, keep: bool = False) -> int:
+        """Replace the newest `depth` blocks by empty ones, one more, and return the height.
+
+        What was in them is forgotten, or waits again with `keep`, as far as its anchor lasts.
+        """
+        self.mine_due()
+        top = self._blocks.head.height
+        above = max(0, top - depth)
+        with transaction(self._database):
+            self._blocks.branch(above)
+            for entry in self._entries.above(above):
+                if keep and not entry.bundled_in:
+                    self._entries.put_back(entry)
+                elif self._entries.get(entry.id):  # what it bundles went with it
+                    self._drop(entry, "orphaned")
+            self._blocks.advance(Head(top + 1, self._clock()))
+        self.bench.reached["reorg"] += 1
+        return top + 1
+
+    def lose(self, name: str) -> None:
+        """Lose the data of an entry and keep its header, as if nobody had seeded it."""
+        entry = self._entries.get(name)
+        if entry is None:
+            return
+        with transaction(self._database):
+            if entry.digest:
+                self._entries.relocate(entry, "")
+            else:
+                self._chunks.forget(entry.root, entry.size)
+        self.bench.reached["lose"] += 1
+
     def mine(self) -> int:
         """Mine a block now, whatever the clock says, and return its height."""
         self.mine_due()
@@ -219,28 +279,52 @@ class Gateway:
     def mine_due(self) -> None:
         """Mine the blocks whose time has come."""
         head = self._blocks.head
-        due = head.due(self._clock(), self._seconds)
+        due = head.due(self._clock(), self._rhythm)
         if not due:
             return
         with transaction(self._database):
             # Posting mines what is due first, so whatever is pending waits for the next block.
-            self._mine(head.after(1, self._seconds))
-            self._blocks.advance(head.after(due, self._seconds))
+            self._mine(head.after(1, self._rhythm))
+            self._blocks.advance(head.after(due, self._rhythm))
+
+    @property
+    def _rhythm(self) -> float:
+        asked = self.bench.faults.block_seconds
+        return self._seconds if asked is None else asked
 
     def _mine_at_once(self) -> None:
-        if not self._seconds:
+        if not self._rhythm:
             self._mine(self._next())
 
     def _next(self) -> Head:
         return Head(self._blocks.head.height + 1, self._clock())
 
     def _mine(self, block: Head) -> int:
+        anchors = self._blocks.anchors()
         for entry in self._entries.pending():
+            if self.bench.drops(entry.id):
+                self._drop(entry, "overspend")
+                continue
+            if entry.header and entry.anchor not in anchors:
+                self._drop(entry, "tx_bad_anchor")
+                continue
+            if self.bench.holds(entry.id):
+                continue
             self._blocks.keep(block)
             self._entries.confirm(entry, block.height)
             self._unbundle(entry, block.height)
         self._blocks.advance(block)
         return block.height
+
+    def _drop(self, entry: Entry, reason: str) -> None:
+        """Forget an entry; what a transaction cost goes back to its wallet."""
+        self._entries.forget(entry)
+        if not entry.header:
+            return
+        self._wallets.add(entry.address, entry.reward + entry.quantity)
+        if entry.quantity:
+            self._wallets.add(entry.target, -entry.quantity)
+        self._database.execute("insert or replace into dropped values (?, ?)", (entry.id, reason))
 
     def _unbundle(self, bundle: Entry, height: int) -> None:
         """Index what a transaction bundles, once its data is there; forged items are left out."""
@@ -260,9 +344,19 @@ class Gateway:
         digest = self._files.put(item.data)
         self._entries.add(_item_entry(item, digest, height, bundle.id))
 
+    def _known(self, name: str) -> Entry | None:
+        """Return an entry that is not to be hidden."""
+        entry = self._entries.get(name)
+        if entry is None or self.bench.hides(name):
+            return None
+        newest = self.bench.faults.hide_newest
+        return None if newest and entry.number > self._entries.newest(newest) else entry
+
     def _data_of(self, entry: Entry) -> bytes | None:
         if entry.digest:
             return self._files.get(entry.digest)
+        if not entry.header:
+            return None
         return self._chunks.joined(entry.root, entry.size)
 
 

@@ -7,11 +7,13 @@ there.  graphql-core is loaded at the first query; documents are parsed and vali
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from agentkit.embedded.gateway.blocks import Blocks
 from agentkit.embedded.gateway.entries import Entries, Entry
+from agentkit.embedded.gateway.faults import EVERY, Bench
 from agentkit.embedded.gateway.rejected import Rejected
 from agentkit.embedded.gateway.search import Search, TagTest
 from agentkit.errors import StateCorrupt
@@ -72,8 +74,8 @@ type Bundle { id: ID! }
 class Queries:
     """The query type, over the gateway's index."""
 
-    def __init__(self, entries: Entries, blocks: Blocks) -> None:
-        self._entries, self._blocks = entries, blocks
+    def __init__(self, entries: Entries, blocks: Blocks, bench: Bench) -> None:
+        self._entries, self._blocks, self._bench = entries, blocks, bench
         self._parsed = lru_cache(maxsize=64)(self._parse)
 
     def answer(self, text: str, variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,16 +109,28 @@ class Queries:
         return schema
 
     def _transaction(self, _root: object, _info: object, id: str) -> dict[str, Any] | None:  # noqa: A002
-        entry = self._entries.get(id)
+        (entry,) = self._entries.search(self._seen(Search(ids=[id], limit=1))) or (None,)
         return self._node(entry) if entry else None
 
     def _transactions(self, _root: object, _info: object, **asked: Any) -> dict[str, Any]:
         page = max(1, min(asked["first"] or 1, MAX_PAGE))
-        entries = self._entries.search(_search(asked, page + 1))
+        entries = self._entries.search(self._seen(_search(asked, page + 1)))
         edges = [{"cursor": _cursor(e), "node": self._node(e)} for e in entries[:page]]
         return {"pageInfo": {"hasNextPage": len(entries) > page}, "edges": edges}
 
+    def _seen(self, search: Search) -> Search:
+        """Return a search that does not find what is to be hidden."""
+        faults = self._bench.faults
+        hidden = tuple(faults.hide)
+        upto = self._entries.newest(faults.hide_newest) if faults.hide_newest else None
+        if EVERY in hidden:
+            hidden, upto = (), 0
+        if hidden or upto is not None:
+            self._bench.reached["hide"] += 1
+        return replace(search, hidden=hidden, upto=upto)
+
     def _node(self, entry: Entry) -> dict[str, Any]:
+        entry = self._bench.told(entry)
         return {
             "id": entry.id,
             "anchor": entry.anchor,

@@ -36,7 +36,8 @@ class TagTest:
 class Search:
     """Entries with any of each list that is there, all of the tag tests, within the heights.
 
-    `after` is the number of the last entry on the page before.
+    `after` is the number of the last entry on the page before.  What is in `hidden`, or arrived
+    after number `upto`, is not found.
     """
 
     ids: Sequence[str] | None = None
@@ -49,6 +50,8 @@ class Search:
     newest_first: bool = True
     after: int | None = None
     limit: int = 10
+    hidden: Sequence[str] = ()
+    upto: int | None = None
 
     def sql(self) -> Test:
         """Return what follows `where`, order and limit included."""
@@ -75,6 +78,10 @@ class Search:
             yield "height >= ?", [self.lowest]
         if self.highest is not None:
             yield "height <= ?", [self.highest]
+        if self.hidden:
+            yield f"id not in ({marks(self.hidden)})", self.hidden
+        if self.upto is not None:
+            yield "number <= ?", [self.upto]
         if self.after is not None:
             # Looked up again, because a block may have taken that entry in the meantime.
             last = f"(select {_PLACE} from entry where number = ?)"  # noqa: S608

@@ -1,6 +1,7 @@
 """The gateway behind HTTP: the paths of Arweave nodes, gateways and of the Turbo upload service.
 
-`/mint` and `/mine` exist only here.  The gateway blocks, so it runs in one thread of its own; a
+`/mint`, `/mine` and what begins with `/bench/` exist only here: the hand of the test bench, see
+`agentkit.embedded.gateway.faults`.  The gateway blocks, so it runs in one thread of its own; a
 request body is read no further than its path allows.
 """
 
@@ -10,11 +11,13 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from agentkit.embedded.gateway.faults import Bench, Failure, Faults
 from agentkit.embedded.gateway.gateway import Gateway
 from agentkit.embedded.gateway.rejected import Rejected
 from agentkit.errors import StateCorrupt
@@ -61,8 +64,17 @@ def gateway_app(gateway: Gateway) -> web.Application:
         f"/raw/{_ID}": front.data,
         f"/{_ID}": front.data,
     }
-    app.add_routes(web.post(path, _refusing(answer)) for path, answer in posts.items())
-    app.add_routes(web.get(path, _refusing(answer)) for path, answer in gets.items())
+    bench = gateway.bench
+    app.add_routes(web.post(p, _failing(bench, _refusing(a))) for p, a in posts.items())
+    app.add_routes(web.get(p, _failing(bench, _refusing(a))) for p, a in gets.items())
+    app.add_routes(
+        [
+            web.get("/bench/faults", front.faults),
+            web.post("/bench/faults", _refusing(front.set_faults)),
+            web.post("/bench/reorg/{depth:[0-9]{1,4}}", front.reorg),
+            web.post(f"/bench/lose/{_ID}", front.lose),
+        ]
+    )
     return app
 
 
@@ -117,7 +129,7 @@ class _Front:
             "version": 5,
             "height": height,
             "blocks": height + 1,
-            "current": await self._ask(self._gateway.anchor),
+            "current": await self._ask(self._gateway.block),
             "freeUploadLimitBytes": MAX_ITEM_BODY,
         }
         return web.json_response(document)
@@ -145,6 +157,9 @@ class _Front:
         document = await self._ask(self._gateway.transaction, name)
         if document is not None:
             return web.json_response(document)
+        dropped = await self._ask(self._gateway.dropped, name)
+        if dropped:
+            return web.json_response([dropped], status=410)
         mined = await self._ask(self._gateway.status, name)
         return _absent(pending=mined is not None and mined.height is None)
 
@@ -164,6 +179,30 @@ class _Front:
         # Never with the type its tags name: a page from here would be a page of this origin.
         return web.Response(body=data) if data is not None else _absent(pending=False)
 
+    # -- the test bench --------------------------------------------------------------------------
+
+    async def faults(self, _request: web.Request) -> web.Response:
+        bench = self._gateway.bench
+        document = {"faults": bench.faults.model_dump(mode="json"), "reached": dict(bench.reached)}
+        return web.json_response(document)
+
+    async def set_faults(self, request: web.Request) -> web.Response:
+        try:
+            faults = Faults.model_validate_json(await _body(request, MAX_QUERY_BODY))
+        except ValidationError as wrong:
+            raise Rejected(f"these are no faults: {wrong}") from wrong
+        await self._ask(self._gateway.set_faults, faults)
+        return web.json_response({})
+
+    async def reorg(self, request: web.Request) -> web.Response:
+        depth, keep = int(request.match_info["depth"]), "keep" in request.query
+        height = await self._ask(partial(self._gateway.reorg, keep=keep), depth)
+        return web.json_response({"height": height})
+
+    async def lose(self, request: web.Request) -> web.Response:
+        await self._ask(self._gateway.lose, request.match_info["id"])
+        return web.json_response({})
+
     async def _ask(self, call: Callable[..., R], *args: object) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
 
@@ -180,6 +219,30 @@ def _refusing(answer: Answer) -> Answer:
             return web.Response(status=500, text=str(damage))
 
     return answered
+
+
+def _failing(bench: Bench, answer: Answer) -> Answer:
+    """Let a request go wrong as the bench has it."""
+
+    async def answered(request: web.Request) -> web.Response:
+        failure = bench.failing(request.method, request.path)
+        if failure is None:
+            return await answer(request)
+        await asyncio.sleep(failure.delay)
+        if failure.done:
+            await answer(request)
+        return _failed(request, failure)
+
+    return answered
+
+
+def _failed(request: web.Request, failure: Failure) -> web.Response:
+    if not failure.status:
+        if request.transport:
+            request.transport.abort()
+        return web.Response()
+    headers = {"Retry-After": failure.retry_after} if failure.retry_after else None
+    return web.Response(status=failure.status, text="out of order", headers=headers)
 
 
 async def _body(request: web.Request, limit: int) -> bytes:

@@ -1,10 +1,14 @@
 """The life of the embedded network's process: who starts it, who outlives whom, what is left."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -71,6 +75,45 @@ def test_an_idle_network_ends_itself_with_its_children(tmp_path: Path) -> None:
     family = [found.pid, *(c.pid for c in psutil.Process(found.pid).children(recursive=True))]
     assert all(gone(pid, 15) for pid in family)
     assert not (folder / finder.FILE).exists()
+
+
+def test_a_network_in_the_foreground_is_where_its_port_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_ports(7)
+    monkeypatch.setenv("AGENTKIT_NETWORK", str(tmp_path / "net"))
+    monkeypatch.chdir(tmp_path)
+    command = [sys.executable, "-m", "agentkit", "network", "serve", "--port", str(port)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as served:
+        until = time.monotonic() + 60
+        while not (found := finder.find(tmp_path / "net")) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert found
+        assert found.pid == served.pid
+        where = [found.url, found.network["rpc"], found.gateway, *found.nodes.values()]
+        assert where == [f"http://127.0.0.1:{port + n}" for n in range(5)]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port + 2}/info", timeout=5) as answer:
+            assert json.load(answer)["network"] == "agentkit.embedded"
+        served.send_signal(signal.SIGINT)
+        assert served.wait(15) == 0
+    monkeypatch.setenv("AGENTKIT_NETWORK", str(tmp_path / "other"))
+    with socket.create_server(("127.0.0.1", port + 1)):
+        refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 1
+    assert f"port {port + 1} of this machine cannot be had" in refused.stderr
+
+
+def free_ports(count: int) -> int:
+    """Return the first of some ports in a row that nobody has."""
+    for port in range(20_000, 60_000, count):
+        with ExitStack() as taken:
+            try:
+                for n in range(count):
+                    taken.enter_context(socket.create_server(("127.0.0.1", port + n)))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("all ports are taken")
 
 
 def test_the_file_with_the_token_is_for_its_owner_only(
