@@ -1,0 +1,184 @@
+"""What gateways hold of a wallet's log: pieces found by owner and tags, and read one by one.
+
+A piece is a segment or a snapshot.  What its tags say is a claim until it has been read: it may
+decide which pieces are read first, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from agentkit.errors import StateCorrupt, StateError, StoreUnavailable, WrongKey
+from agentkit.memory.ans104 import Item, parse_entry, parse_item, split_bundle
+from agentkit.memory.b64 import name_of
+from agentkit.memory.findings import Findings, Found
+from agentkit.memory.gateways import Gateways
+from agentkit.memory.segments import OURS
+from agentkit.memory.shred import Sealer
+from agentkit.memory.tags import Tags
+
+AT_ONCE = 8
+"""Pieces that are read side by side."""
+
+MOST_BUNDLES = 1_000
+"""Bundles that are unpacked here; whoever names us in a tag can make us look at theirs."""
+
+KINDS: Tags = (("Kind", "segment"), ("Kind", "snapshot"))
+BUNDLE: Tags = (("App-Name", "agentkit"), ("Kind", "bundle"))
+AGENT = "Agent"
+"""The tag of a bundle that names the address of the agent whose items it holds."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """An item of ours as tags announce it; `item` is there already if it came in a bundle."""
+
+    id: str
+    kind: str
+    run: str
+    first: int
+    last: int
+    prev: str
+    head: str
+    height: int | None
+    found: Found | None = None
+    item: Item | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.kind} {self.first} of {self.run[:8]}"
+
+
+def piece_of(
+    name: str, tags: Tags, height: int | None, found: Found | None = None, item: Item | None = None
+) -> Piece:
+    """Return the piece that tags announce; raises StateCorrupt for tags that announce none."""
+    told = dict(tags)
+    numbers = [told.get(tag, "") for tag in ("Seq-First", "Seq-Last")]
+    if not all(text.isascii() and text.isdecimal() and len(text) < 19 for text in numbers):
+        raise StateCorrupt(f"item {name} has no tags of a segment")
+    first, last = map(int, numbers)
+    parts = (told.get(tag, "") for tag in ("Kind", "Run", "Prev", "Head"))
+    kind, run, prev, head = parts
+    return Piece(name, kind, run, first, last, prev, head, height, found, item)
+
+
+class Pieces:
+    """All pieces of one wallet on all gateways; what was read is kept, whoever asks again.
+
+    `told` gathers everything that is worth a warning.
+    """
+
+    def __init__(self, signer: Sealer, gateways: Gateways) -> None:
+        self._signer, self._gateways = signer, gateways
+        self._limit = asyncio.Semaphore(AT_ONCE)
+        self._read: dict[str, Any] = {}
+        self.all: dict[str, Piece] = {}
+        self.told: list[str] = []
+        self.refused: dict[str, StateError | WrongKey] = {}
+        self.gateways = 0
+
+    @property
+    def owner(self) -> str:
+        """The address under which gateways list this wallet's items."""
+        return name_of(self._signer.public_key)
+
+    async def find(self) -> None:
+        """Find them, in listings and in bundles that no gateway unpacked."""
+        listed, bundles = await asyncio.gather(
+            self._gateways.find(self.owner, [*OURS, *KINDS]), self._bundles()
+        )
+        for found in listed.found:
+            self._add(found.id, partial(piece_of, found.id, found.tags, found.height, found))
+        # Where one gateway lacks what another lists, nobody's word counts for what a bundle holds.
+        known = {name for found in listed.found for name in found.bundles}
+        unknown = [b for b in bundles if listed.behind or b.id not in known]
+        if len(unknown) > MOST_BUNDLES:
+            self.told.append(f"only the {MOST_BUNDLES} newest of {len(unknown)} bundles were read")
+        await asyncio.gather(*map(self._unbundle, unknown[-MOST_BUNDLES:]))
+        self.told += _about_gateways(listed, len(self.all))
+        self.gateways = len(listed.reports)
+
+    async def read(self, piece: Piece, make: Callable[[Sealer, Item], T]) -> T | None:
+        """Return what `make` makes of a piece's verified item, None for one that was refused."""
+        if piece.id in self.refused:
+            return None
+        if piece.id not in self._read:
+            try:
+                async with self._limit:
+                    self._read[piece.id] = await self._got(piece, make)
+            except (StateCorrupt, WrongKey) as wrong:  # anybody can list junk under our public key
+                self.refused[piece.id] = wrong
+                return None
+        return self._read[piece.id]  # type: ignore[no-any-return]  # made by the same `make`
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _add(self, name: str, made: Callable[[], Piece]) -> None:
+        try:
+            self.all.setdefault(name, made())
+        except StateCorrupt as wrong:
+            self.told.append(f"refused: {wrong}")
+
+    async def _got(self, piece: Piece, make: Callable[[Sealer, Item], T]) -> T:
+        if piece.item is not None:
+            return await asyncio.to_thread(make, self._signer, piece.item)
+        found = piece.found
+        assert found is not None
+        return await self._gateways.accepted(
+            found.id,
+            lambda data: make(self._signer, found.with_data(data)),
+            lambda url, lie: self.told.append(f"{piece.label} from {url} failed: {lie}"),
+        )
+
+    async def _bundles(self) -> tuple[Found, ...]:
+        """Return bundles that name us; no gateway that lists them well is not a failure of all."""
+        try:
+            findings = await self._gateways.find("", [*BUNDLE, (AGENT, self.owner)])
+        except StoreUnavailable:
+            return ()  # the listing of items fails as well, and says so
+        return findings.found
+
+    async def _unbundle(self, bundle: Found) -> None:
+        try:
+            async with self._limit:
+                items = await self._gateways.accepted(
+                    bundle.id,
+                    lambda raw: _ours(raw, self._signer.public_key),
+                    lambda url, lie: self.told.append(f"bundle {bundle.id} from {url}: {lie}"),
+                )
+        except (StateCorrupt, StoreUnavailable) as wrong:
+            self.told.append(f"refused: bundle {bundle.id}: {wrong}")
+            return
+        for item in items:
+            made = partial(piece_of, item.id, item.tags, bundle.height, item=item)
+            self._add(item.id, made)
+
+
+def _ours(raw: bytes, key: bytes) -> list[Item]:
+    """Return the verified items of a key in a bundle, those of others left unread."""
+    items = []
+    for name, part in split_bundle(raw):
+        if key not in part[:1024]:  # its owner stands near its beginning
+            continue
+        if parse_item(part).owner == key:
+            item = parse_entry(name, part)
+            if set(OURS) <= set(item.tags) and set(KINDS) & set(item.tags):
+                items.append(item)
+    return items
+
+
+def _about_gateways(findings: Findings, known: int) -> Iterable[str]:
+    """Say which gateways failed or lag, in words for people."""
+    for report in findings.failed:
+        yield f"gateway {report.url} failed: {report.problem}"
+    for report in findings.behind:
+        yield f"gateway {report.url} is behind: {report.listed} of {known} segments"
+    if len(findings.reports) == 1:
+        yield "head not corroborated: only one gateway was asked whether this is the newest state"
