@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from agentkit.errors import StateCorrupt
@@ -36,9 +36,9 @@ class Snapshot:
     """
 
     heads: Mapping[str, tuple[int, bytes]]
-    records: tuple[tuple[str, str], ...]
-    runs: Mapping[str, str]
-    blobs: Mapping[str, bytes]
+    records: tuple[tuple[str, str], ...] = field(repr=False)
+    runs: Mapping[str, str] = field(repr=False)
+    blobs: Mapping[str, bytes] = field(repr=False)
 
     @property
     def count(self) -> int:

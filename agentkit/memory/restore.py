@@ -166,10 +166,14 @@ class _Reading:
 
     async def everything(self) -> Restored:
         """Return all there is, every item read and checked, snapshots too."""
-        sealed = await self._read([*self._segments, *self._snapshots])
+        sealed = await self._read(self._segments)
+        found = self._restored(sealed, {})
+        if found.problems:  # a tag may have called a segment a snapshot
+            sealed += await self._read(self._snapshots)
+            found = self._restored(sealed, {})
         if not sealed and self._pieces.refused:
             raise next(iter(self._pieces.refused.values()))
-        return self._restored(sealed, {})
+        return found
 
     async def streams(self, names: Sequence[str]) -> Restored:
         """Return all there is of some streams."""

@@ -13,7 +13,7 @@ import hmac
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import zstandard
@@ -53,10 +53,10 @@ class Segment:
     """
 
     stream: str
-    rows: tuple[Row, ...]
-    before: bytes
-    head: bytes
-    blobs: Mapping[str, bytes]
+    rows: tuple[Row, ...] = field(repr=False)
+    before: bytes = field(repr=False)
+    head: bytes = field(repr=False)
+    blobs: Mapping[str, bytes] = field(repr=False)
     instance: str = ""
 
     @property
@@ -132,17 +132,25 @@ def _unpacked(packed: bytes) -> bytes:
     return zstandard.ZstdDecompressor().decompress(packed)
 
 
-def written_blobs(blobs: Mapping[str, bytes]) -> dict[str, str]:
-    """Return small artifacts as a document has them."""
-    return {name: base64.b64encode(data).decode() for name, data in blobs.items()}
+def written_blobs(blobs: Mapping[str, bytes]) -> dict[str, list[str]]:
+    """Return small artifacts as a document has them: text as it is, which packs better.
+
+    Their names are not written: they follow from the bytes.
+    """
+    written: dict[str, list[str]] = {"texts": [], "bytes": []}
+    for data in blobs.values():
+        try:
+            written["texts"].append(data.decode())
+        except UnicodeDecodeError:
+            written["bytes"].append(base64.b64encode(data).decode())
+    return written
 
 
-def read_blobs(written: Mapping[str, str]) -> dict[str, bytes]:
+def read_blobs(written: Mapping[str, Sequence[str]]) -> dict[str, bytes]:
     """Return small artifacts, each under its own digest; raises ValueError."""
-    blobs = {name: base64.b64decode(text, validate=True) for name, text in written.items()}
-    if any(hashlib.sha256(data).hexdigest() != name for name, data in blobs.items()):
-        raise ValueError("an artifact does not hash to its name")
-    return blobs
+    blobs = [text.encode() for text in written["texts"]]
+    blobs += [base64.b64decode(text, validate=True) for text in written["bytes"]]
+    return {hashlib.sha256(data).hexdigest(): data for data in blobs}
 
 
 def opaque(signer: Sealer, stream: str) -> str:
@@ -177,14 +185,16 @@ def _read(document: dict[str, Any]) -> Segment:
 def _rows(stream: str, before: bytes, columns: Sequence[Sequence[Any]]) -> list[Row]:
     """Return rows with their hashes, recomputed along the chain."""
     rows: list[Row] = []
+    expected = int(columns[0][0]) if columns else 0
     for seq, at, kind, version, body in columns:
+        if not (0 < seq <= MOST and 0 <= at <= MOST and 0 < version <= MOST):
+            raise ValueError("a number is none that we write")
+        if seq != expected:
+            raise ValueError(f"event {seq} stands where {expected} does")
         row = Row(stream, int(seq), int(at), str(kind), int(version), str(body))
-        if max(map(abs, (row.seq, row.at, row.version))) > MOST:
-            raise ValueError("a number is larger than any we write")
-        if rows and row.seq != rows[-1].seq + 1:
-            raise ValueError(f"event {rows[-1].seq} is followed by {row.seq}")
         before = row.link(before)
-        rows.append(row._replace(hash=before))
+        rows.append(Row(*row[:6], before))
+        expected += 1
     return rows
 
 
