@@ -47,6 +47,7 @@ from agentkit.market.seams import Provider, ProviderInfo, Rail
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.local import LocalStore
 from agentkit.memory.memory import Memory
+from agentkit.memory.shred import sealer_of
 from agentkit.money import Asset, Money
 from agentkit.payments.budget import Budget, Exposure
 from agentkit.payments.chain import Web3Chain
@@ -466,7 +467,8 @@ class Agent:
         folder = Path.cwd()
         gateways = self._open_gateways(self._embedded)
         self._uploads = (FREE_UPLOADS,) if gateways else ()
-        self.memory = Memory(self._journal, self._signer, gateways)
+        sealer = await sealer_of(self._signer, self.settings.memory.encryption, self._journal)
+        self.memory = Memory(self._journal, sealer, gateways)
         self.memory.start()
         self._stack.push_async_callback(self.memory.close)
         self._means = Means(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import (
     AliasChoices,
@@ -185,9 +185,14 @@ class PaymentSettings(_Section):
 
 
 class MemorySettings(_Section):
-    """Which gateways keep the sealed log, and how it gets there."""
+    """Which gateways keep the sealed log, how it gets there, and what opens it.
+
+    `encryption`: `wallet` (the wallet's key alone opens it, so the key alone restores it), or
+    `shred` (a local key file besides: without it nothing opens, and deleting it destroys all).
+    """
 
     gateways: tuple[str, ...] = ()
+    encryption: Literal["wallet", "shred"] = "wallet"
     upload: str = "turbo"
     seal_before_pay: str | None = None
 

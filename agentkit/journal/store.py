@@ -404,6 +404,11 @@ class Tx:
         base = self.base(stream)
         return max(int(found.fetchone()[0] or 0), base.seq if base else 0)
 
+    def newest_item(self) -> bytes | None:
+        """Return the signed bytes that were sealed last, None for nothing."""
+        found = self._db.execute("select raw from outbox order by at desc limit 1").fetchone()
+        return found[0] if found else None
+
     def newest(self, stream: str) -> tuple[int, int, int]:
         """Return `last`, `at` and size of what was sealed last under a name; zeros for nothing."""
         found = self._db.execute(

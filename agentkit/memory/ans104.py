@@ -16,7 +16,7 @@ from agentkit.keys.messages import ItemMessage, address_of, recover
 from agentkit.memory.b64 import b64url, name_of, unb64url
 from agentkit.memory.cursor import Cursor
 from agentkit.memory.rsa import verify_pss
-from agentkit.memory.shred import Sealer
+from agentkit.memory.sealer import Sealer
 from agentkit.memory.tags import MAX_ENCODED, MAX_TAGS, Tags, decode_tags, encode_tags
 
 RSA = 1

@@ -21,8 +21,9 @@ from agentkit.journal.store import Outgoing, Row, Tx
 from agentkit.memory import snapshots
 from agentkit.memory.b64 import name_of
 from agentkit.memory.gateways import Gateways
+from agentkit.memory.sealer import Sealer
 from agentkit.memory.segments import Segment, seal
-from agentkit.memory.shred import Sealer
+from agentkit.memory.shred import told
 
 log = logging.getLogger("agentkit")
 
@@ -58,6 +59,12 @@ class Memory:
         self._woken = asyncio.Event()
         self._closing = False
         self._confirmed = time.monotonic()
+        self._told = False
+
+    @property
+    def sealed_with(self) -> str:
+        """What opens that which is sealed from now on, in words."""
+        return told(self._signer)
 
     @property
     def address(self) -> str:
@@ -187,6 +194,9 @@ class Memory:
                 )
                 tx.put_outgoing(outgoing)
                 count += 1
+        if count and not self._told:
+            log.info(self.sealed_with)
+            self._told = True
         snapshots.seal_due(tx, self._signer)
         return count
 

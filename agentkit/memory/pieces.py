@@ -17,8 +17,8 @@ from agentkit.memory.ans104 import Item, parse_entry, parse_item, split_bundle
 from agentkit.memory.b64 import name_of
 from agentkit.memory.findings import Findings, Found
 from agentkit.memory.gateways import Gateways
+from agentkit.memory.sealer import Sealer
 from agentkit.memory.segments import OURS
-from agentkit.memory.shred import Sealer
 from agentkit.memory.tags import Tags
 
 AT_ONCE = 8

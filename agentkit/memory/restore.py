@@ -27,8 +27,8 @@ from agentkit.memory.ans104 import Item
 from agentkit.memory.chains import Chain, Fork, Gap, Place, Sealed, follow
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.pieces import Piece, Pieces
+from agentkit.memory.sealer import Sealer
 from agentkit.memory.segments import Segment, opaque
-from agentkit.memory.shred import Sealer
 
 TRIES = 8
 """Snapshots that are tried, newest first, before everything is read."""

@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from agentkit.errors import StateCorrupt, WrongKey
 from agentkit.journal.store import Row
 from agentkit.memory.ans104 import Item, make_item
-from agentkit.memory.shred import Sealer, Shredding, missing
+from agentkit.memory.sealer import Sealer
+from agentkit.memory.shred import LOCAL_KEY, Shredding, missing
 from agentkit.memory.tags import Tags
 
 OURS: Tags = (("App-Name", "agentkit"), ("Schema", "1"))
@@ -90,9 +91,6 @@ def unseal(signer: Sealer, item: Item) -> Segment:
 
 
 # -- sealed documents ----------------------------------------------------------------------------
-
-LOCAL_KEY = "Sealed-With"
-"""The tag that names the local key which opening takes besides the wallet's."""
 
 
 def close(signer: Sealer, document: dict[str, Any], tags: Tags) -> Item:

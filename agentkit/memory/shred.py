@@ -12,30 +12,20 @@ import hmac
 import os
 import secrets
 from pathlib import Path
-from typing import Protocol
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from agentkit.errors import StoreUnavailable, WrongKey
+from agentkit.journal.journal import Journal
 from agentkit.keys.messages import ItemMessage
+from agentkit.memory.ans104 import parse_item
+from agentkit.memory.sealer import Sealer
 
 KEY_BYTES = 32
 KEY_FILE = "shred.key"
-
-
-class Sealer(Protocol):
-    """What sealing asks of a wallet's key; every `keys.signer.Signer` has it."""
-
-    @property
-    def address(self) -> str: ...
-
-    @property
-    def public_key(self) -> bytes: ...
-
-    def sign_item(self, item: ItemMessage) -> bytes: ...
-
-    def derive(self, info: str) -> bytes: ...
+LOCAL_KEY = "Sealed-With"
+"""The tag that names the local key which opening takes besides the wallet's."""
 
 
 class Shredding:
@@ -67,6 +57,28 @@ class Shredding:
         """Return a key that needs both."""
         both = self._signer.derive(info) + self._key
         return HKDF(SHA256(), 32, salt=None, info=info.encode()).derive(both)
+
+
+async def sealer_of(signer: Sealer, encryption: str, journal: Journal) -> Sealer:
+    """Return what seals for a wallet by its settings; a local key is made the first time.
+
+    Raises WrongKey where the newest segment here was sealed with a local key that is gone.
+    """
+    if encryption != "shred":
+        return signer
+    newest = await journal.commit(lambda tx: tx.newest_item())
+    local = newest is not None and LOCAL_KEY in dict(parse_item(newest).tags)
+    return shredding(signer, journal.home, make=not local)
+
+
+def told(sealer: Sealer) -> str:
+    """Say what opens that which is sealed from now on."""
+    if isinstance(sealer, Shredding):
+        return (
+            f"sealed with the wallet's key and {KEY_FILE}: restoring needs both, and deleting"
+            " that file makes all of it unreadable for ever"
+        )
+    return "sealed with the wallet's key: it alone restores everything, and cannot be forgotten"
 
 
 def key_path(home: Path) -> Path:

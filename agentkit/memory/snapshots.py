@@ -14,6 +14,7 @@ from agentkit.journal import snapshot as moments
 from agentkit.journal.snapshot import Snapshot
 from agentkit.journal.store import Outgoing, Tx
 from agentkit.memory.ans104 import Item
+from agentkit.memory.sealer import Sealer
 from agentkit.memory.segments import (
     OURS,
     UNREADABLE,
@@ -23,7 +24,6 @@ from agentkit.memory.segments import (
     read_blobs,
     written_blobs,
 )
-from agentkit.memory.shred import Sealer
 from agentkit.memory.tags import Tags
 
 SNAPSHOTS = "snapshots"
