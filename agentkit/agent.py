@@ -567,7 +567,11 @@ class Agent:
         return replace(self._means, approval=replace(approve, above=above))
 
     async def _seal_before(self, at_most: Money) -> None:
-        """Have the journal on Arweave before a purchase from `memory.seal_before_pay` on."""
+        """Have the journal on Arweave before a purchase from `memory.seal_before_pay` on.
+
+        And before the first of a life, know that no other machine goes on with the same state.
+        """
+        await self.memory.check_alone()
         if self._seal_from is not None and at_most >= self._seal_from:
             await self.memory.checkpoint()
 

@@ -278,7 +278,25 @@ class StoreUnavailable(StateError):
 
 
 class StateForked(StateError):
-    """Two machines continued the same state."""
+    """Two machines continued the same state.
+
+    `ours` and `theirs` are (state file, head) of both sides of `stream`, `payments` what was paid
+    on the side that does not count.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        hint: str = "",
+        stream: str = "",
+        ours: tuple[str, str] = ("", ""),
+        theirs: tuple[str, str] = ("", ""),
+        payments: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.stream, self.ours, self.theirs = stream, ours, theirs
+        self.payments = tuple(payments)
 
 
 class StateCorrupt(StateError):

@@ -404,6 +404,14 @@ class Tx:
         base = self.base(stream)
         return max(int(found.fetchone()[0] or 0), base.seq if base else 0)
 
+    def unburied(self, most: int) -> list[tuple[str, int]]:
+        """Return stream and first event of the newest segments that a block could still undo."""
+        return self._db.execute(
+            "select stream, first from outbox where state in ('sealed', 'accepted', 'mined')"
+            " order by at desc limit ?",
+            (most,),
+        ).fetchall()
+
     def newest_item(self) -> bytes | None:
         """Return the signed bytes that were sealed last, None for nothing."""
         found = self._db.execute("select raw from outbox order by at desc limit 1").fetchone()

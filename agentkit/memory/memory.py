@@ -13,13 +13,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agentkit.errors import StateError
+from agentkit.errors import StateError, StateForked, StoreUnavailable
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.journal.store import Outgoing, Row, Tx
 from agentkit.memory import snapshots
 from agentkit.memory.b64 import name_of
+from agentkit.memory.forks import check_alone
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.sealer import Sealer
 from agentkit.memory.segments import Segment, seal
@@ -59,7 +60,8 @@ class Memory:
         self._woken = asyncio.Event()
         self._closing = False
         self._confirmed = time.monotonic()
-        self._told = False
+        self._told = self._was_alone = False
+        self._forked: StateForked | None = None
 
     @property
     def sealed_with(self) -> str:
@@ -118,8 +120,35 @@ class Memory:
         """
         if self._gateways is not None:
             await self._journal.commit(self._seal_all)
+            await self._alone(self._gateways)
             await self._upload()
         return await self.standing()
+
+    async def check_alone(self) -> None:
+        """Before the first purchase of this life: nobody else goes on with this wallet's state.
+
+        Raises StateForked.  Where no gateway answers nobody can tell, and that is only logged.
+        """
+        if self._forked:
+            raise self._forked
+        if self._gateways is None or self._was_alone:
+            return
+        try:
+            await self._alone(self._gateways)
+        except StoreUnavailable as silent:
+            log.warning("whether another machine uses this wallet cannot be told: %s", silent)
+
+    async def _alone(self, gateways: Gateways) -> None:
+        """Raise StateForked once another machine was found, and from then on."""
+        if self._forked is None:
+            try:
+                await check_alone(self._signer, gateways, self._journal)
+            except StateForked as forked:
+                log.error("%s; %s", forked, forked.hint)  # noqa: TRY400  # no traceback for people
+                self._forked = forked
+        if self._forked:
+            raise self._forked
+        self._was_alone = True
 
     async def standing(self) -> Standing:
         """Return how much of the journal is on Arweave."""

@@ -2,60 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 from support import WALLET, Toy, toy, until
+from unit.memory.weaving import SIGNER, fetched, sealed, weaving
 
-from agentkit.embedded.gateway import Faults, Gateway, gateway_app
+from agentkit.embedded.gateway import Faults
 from agentkit.errors import JournalDamaged, RunNotFound, StateCorrupt
 from agentkit.graph.builder import JobGraph
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal import snapshot as moments
 from agentkit.journal.journal import Journal
-from agentkit.keys.signer import KeySigner
 from agentkit.memory import pieces, restore, snapshots
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.memory import Memory
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import FakeProvider
 
-SIGNER = KeySigner(b"\x55" * 32)
-
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshots, "EVERY_EVENTS", 5)
     monkeypatch.setattr(snapshots, "OUTWEIGHED", 0)
-
-
-@asynccontextmanager
-async def weaving(folder: Path) -> AsyncIterator[tuple[Gateway, str]]:
-    gateway = Gateway.open(folder / "weave")
-    runner = web.AppRunner(gateway_app(gateway))
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield gateway, f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-        gateway.close()
-
-
-async def sealed(journal: Journal, url: str) -> None:
-    memory = Memory(journal, SIGNER, Gateways([url], rounds=1))
-    await memory.checkpoint()
-    await memory.close()
-
-
-async def fetched(url: str, **how: object) -> restore.Restored:
-    async with Gateways([url], rounds=1) as gateways:
-        return await restore.fetch(SIGNER, gateways, **how)  # type: ignore[arg-type]
 
 
 def row(name: str, length: int) -> JobGraph:
