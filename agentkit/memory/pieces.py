@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -37,7 +37,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """An item of ours as tags announce it; `item` is there already if it came in a bundle."""
+    """An item of ours as tags announce it; `item` is there already if it came in a bundle.
+
+    `kind` is empty where gateways tell different tales: such a piece has to be read to be known.
+    """
 
     id: str
     kind: str
@@ -52,7 +55,7 @@ class Piece:
 
     @property
     def label(self) -> str:
-        return f"{self.kind} {self.first} of {self.run[:8]}"
+        return f"{self.kind or 'piece'} {self.first} of {self.run[:8]}"
 
 
 def piece_of(
@@ -67,6 +70,20 @@ def piece_of(
     parts = (told.get(tag, "") for tag in ("Kind", "Run", "Prev", "Head"))
     kind, run, prev, head = parts
     return Piece(name, kind, run, first, last, prev, head, height, found, item)
+
+
+def listed_piece(found: Found) -> Piece:
+    """Return the piece that gateways list; raises StateCorrupt when none of them lists one."""
+    tales: list[Piece] = []
+    for tags in dict.fromkeys(claim.tags for claim in found.claims):
+        try:
+            tales.append(piece_of(found.id, tags, found.height, found))
+        except StateCorrupt as wrong:
+            problem = wrong
+    if not tales:
+        raise problem
+    disputed = len({claim.tags for claim in found.claims}) > 1
+    return replace(tales[0], kind="") if disputed else tales[0]
 
 
 class Pieces:
@@ -95,7 +112,7 @@ class Pieces:
             self._gateways.find(self.owner, [*OURS, *KINDS]), self._bundles()
         )
         for found in listed.found:
-            self._add(found.id, partial(piece_of, found.id, found.tags, found.height, found))
+            self._add(found.id, partial(listed_piece, found))
         # Where one gateway lacks what another lists, nobody's word counts for what a bundle holds.
         known = {name for found in listed.found for name in found.bundles}
         unknown = [b for b in bundles if listed.behind or b.id not in known]
@@ -113,7 +130,7 @@ class Pieces:
             try:
                 async with self._limit:
                     self._read[piece.id] = await self._got(piece, make)
-            except (StateCorrupt, WrongKey) as wrong:  # anybody can list junk under our public key
+            except (StateCorrupt, StoreUnavailable, WrongKey) as wrong:  # anybody can list junk
                 self.refused[piece.id] = wrong
                 return None
         return self._read[piece.id]  # type: ignore[no-any-return]  # made by the same `make`

@@ -30,6 +30,8 @@ from agentkit.memory.pieces import Piece, Pieces
 from agentkit.memory.sealer import Sealer
 from agentkit.memory.segments import Segment, opaque
 
+NOTHING_OPENS = "gateways list snapshots of this wallet, and no segment that can be read"
+
 TRIES = 8
 """Snapshots that are tried, newest first, before everything is read."""
 
@@ -144,7 +146,7 @@ class _Reading:
     def __init__(self, signer: Sealer, pieces: Pieces) -> None:
         self._signer, self._pieces = signer, pieces
         known = list(pieces.all.values())
-        self._segments = [piece for piece in known if piece.kind == "segment"]
+        self._segments = [piece for piece in known if piece.kind != "snapshot"]
         self._snapshots = [piece for piece in known if piece.kind == "snapshot"]
 
     async def newest(self) -> Restored | None:
@@ -168,17 +170,19 @@ class _Reading:
         """Return all there is, every item read and checked, snapshots too."""
         sealed = await self._read(self._segments)
         found = self._restored(sealed, {})
-        if found.problems:  # a tag may have called a segment a snapshot
+        if found.problems or not sealed:  # a tag may have called a segment a snapshot
             sealed += await self._read(self._snapshots)
             found = self._restored(sealed, {})
-        if not sealed and self._pieces.refused:
-            raise next(iter(self._pieces.refused.values()))
+        if not sealed:
+            raise next(iter(self._pieces.refused.values()), RunNotFound(NOTHING_OPENS))
         return found
 
     async def streams(self, names: Sequence[str]) -> Restored:
         """Return all there is of some streams."""
         runs = {opaque(self._signer, name) for name in names}
-        found = self._restored(await self._read([p for p in self._segments if p.run in runs]), {})
+        found = self._restored(
+            await self._read([p for p in self._segments if p.run in runs or not p.kind]), {}
+        )
         return await self.everything() if found.problems else found  # a tag may have lied
 
     def _divided(self, snapshot: Snapshot) -> tuple[list[Piece], list[Piece]]:
@@ -187,7 +191,8 @@ class _Reading:
         after: list[Piece] = []
         before: list[Piece] = []
         for piece in self._segments:
-            (before if piece.last <= upto.get(piece.run, 0) else after).append(piece)
+            stood_for = piece.kind and piece.last <= upto.get(piece.run, 0)
+            (before if stood_for else after).append(piece)
         return after, before
 
     async def _read(self, pieces: Sequence[Piece]) -> list[Sealed]:

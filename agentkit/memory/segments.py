@@ -95,9 +95,14 @@ def unseal(signer: Sealer, item: Item) -> Segment:
 
 def close(signer: Sealer, document: dict[str, Any], tags: Tags) -> Item:
     """Return the signed item of a document, sealed under its tags, `Run` among them."""
+    plain = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+    return close_bytes(signer, plain, tags)
+
+
+def close_bytes(signer: Sealer, plain: bytes, tags: Tags) -> Item:
+    """Return the signed item of a document that is written already."""
     if isinstance(signer, Shredding):
         tags = (*tags, (LOCAL_KEY, signer.name))
-    plain = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
     if len(plain) > MOST_PLAIN_BYTES:
         raise StateCorrupt(f"{len(plain)} bytes are more than one item may hold")
     packed = zstandard.ZstdCompressor(level=3).compress(plain)
