@@ -63,8 +63,9 @@ bench-planner: install ## how near the best plans are, beside simple routers; AR
 peers: install ## the executor beside other engines (installs them, some minutes)
 	$(BIN)/python benchmarks/peers/run.py $(ARGS)
 
-soak: install-dev ## 200 kills at random moments
+soak: install-dev ## 200 kills of agents and 100 of their memory at random moments
 	AGENTKIT_KILLS=200 $(BIN)/pytest tests/crash -k random -s $(ARGS)
+	AGENTKIT_MEMORY_KILLS=50 $(BIN)/pytest tests/crash/test_memory.py -s $(ARGS)
 
 clean: ## forget .venv and build products
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache tests/npm/node_modules

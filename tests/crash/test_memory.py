@@ -1,6 +1,7 @@
 """SIGKILL while steps are written, sealed and posted; then another machine with the key alone.
 
-`AGENTKIT_MEMORY_KILLS=50 pytest tests/crash/test_memory.py -s` for the long form.
+`AGENTKIT_MEMORY_KILLS=50 pytest tests/crash/test_memory.py -s` for the long form, in which every
+restore is a process of its own; in the short one only the last of each wallet is.
 """
 
 import asyncio
@@ -23,7 +24,10 @@ from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.journal.store import Row, Tx
 from agentkit.keys import keystore
+from agentkit.memory import restore
+from agentkit.memory.gateways import Gateways
 
+LONG = "AGENTKIT_MEMORY_KILLS" in os.environ
 KILLS = int(os.environ.get("AGENTKIT_MEMORY_KILLS", "4"))
 CHILD = Path(__file__).with_name("remembers.py")
 
@@ -77,8 +81,9 @@ def children(machine: Machine) -> Iterator[Iterator[subprocess.Popen[str]]]:
     spare = [machine.child()]
 
     def following() -> Iterator[subprocess.Popen[str]]:
-        while True:
-            spare.append(machine.child())
+        for number in range(KILLS):
+            if number < KILLS - 1:
+                spare.append(machine.child())
             yield spare.pop(0)
 
     try:
@@ -108,6 +113,20 @@ def restored(machine: Machine, into: Path) -> dict[str, object]:
     )
     assert told.returncode == 0, told.stdout + told.stderr
     return json.loads(told.stdout)  # type: ignore[no-any-return]
+
+
+def restored_here(machine: Machine, into: Path) -> dict[str, object]:
+    """Restore in this process, which knows no more."""
+
+    async def go() -> dict[str, object]:
+        signer = keystore.unlock(machine.folder.parent / "key.json", real=False)
+        async with Gateways([machine.url]) as gateways:
+            found = await restore.fetch(signer, gateways)
+        journal = await restore.restore(found, into / signer.address.lower(), signer.address)
+        await journal.close()
+        return {"warnings": list(found.warnings), "left": found.earlier}
+
+    return asyncio.run(go())
 
 
 async def read(home: Path, address: str) -> tuple[list[str], list[Row]]:
@@ -144,7 +163,8 @@ def test_what_was_flushed_comes_back_from_the_key_alone(tmp_path: Path, wallet: 
                 assert len(here) >= machine.acknowledged  # no acknowledged step is lost
                 machine.folder.rename(tmp_path / "gone")
                 if machine.flushed:
-                    told = restored(machine, tmp_path / f"new {kill}")
+                    apart = LONG or kill == KILLS - 1
+                    told = (restored if apart else restored_here)(machine, tmp_path / f"new {kill}")
                     into = tmp_path / f"new {kill}" / signer.address.lower()
                     there, copies = asyncio.run(read(into, signer.address))
                     assert in_order(there)
