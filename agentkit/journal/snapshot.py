@@ -52,10 +52,19 @@ class Snapshot:
         return hashlib.sha256(json.dumps(sorted(heads)).encode()).digest()
 
 
+def open_runs(tx: Tx) -> list[str]:
+    """Return the runs that have not ended."""
+    return [run.run for run in tx.every(r.Run) if run.state in ("running", "paused")]
+
+
+def weight(tx: Tx) -> int:
+    """Return about how many bytes a snapshot would have, without taking it."""
+    return tx.weight(open_runs(tx))
+
+
 def take(tx: Tx) -> Snapshot:
     """Return the state file as it is now; raises RunNotFound when an open run is not all here."""
-    open_runs = [run.run for run in tx.every(r.Run) if run.state in ("running", "paused")]
-    states = {run: RunState.of(run, tx.history(run)) for run in open_runs}
+    states = {run: RunState.of(run, tx.history(run)) for run in open_runs(tx)}
     return Snapshot(
         {stream: tx.head(stream) for stream in tx.streams()},
         tuple(tx.all_records()),

@@ -417,13 +417,23 @@ class Tx:
         found = self._db.execute("select raw from outbox order by at desc limit 1").fetchone()
         return found[0] if found else None
 
-    def newest(self, stream: str) -> tuple[int, int, int]:
-        """Return `last`, `at` and size of what was sealed last under a name; zeros for nothing."""
+    def newest(self, stream: str) -> tuple[int, int]:
+        """Return `last` and `at` of what was sealed last under a name; zeros for nothing."""
         found = self._db.execute(
-            "select last, at, length(raw) from outbox where stream=? order by last desc limit 1",
-            (stream,),
+            "select last, at from outbox where stream=? order by last desc limit 1", (stream,)
         ).fetchone()
-        return found or (0, 0, 0)
+        return found or (0, 0)
+
+    def weight(self, streams: Sequence[str]) -> int:
+        """Return the characters in all records, and in the events of some streams."""
+        self.flush()
+        total = self._db.execute("select sum(length(body)) from records").fetchone()[0] or 0
+        for stream in streams:
+            found = self._db.execute(
+                "select sum(length(body)) from events where stream=?", (stream,)
+            ).fetchone()
+            total += found[0] or 0
+        return int(total)
 
     def sealed_since(self, at: int, but: str) -> int:
         """Return the bytes sealed after a moment under other names than `but`."""

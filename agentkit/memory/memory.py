@@ -208,7 +208,7 @@ class Memory:
 
     def _seal_all(self, tx: Tx) -> int:
         """Seal every event that is in no segment yet, signed bytes and all, in one transaction."""
-        count = 0
+        count = events = 0
         for stream in tx.streams():
             for segment in _segments(tx, stream):
                 item = seal(self._signer, segment)
@@ -222,11 +222,11 @@ class Memory:
                     int(tx.now * 1e6),
                 )
                 tx.put_outgoing(outgoing)
-                count += 1
+                count, events = count + 1, events + len(segment.rows)
         if count and not self._told:
             log.info(self.sealed_with)
             self._told = True
-        snapshots.seal_due(tx, self._signer)
+        snapshots.seal_due(tx, self._signer, events)
         return count
 
     async def _upload(self) -> None:

@@ -1,7 +1,7 @@
 """Snapshots on Arweave: when one is due, how it is sealed, what is read back.
 
-One is due every 1,000 events or 5 MB of segments, and only once the segments since the last one
-outweigh it twice: a state that grows as fast as its log would otherwise cost more than the log.
+One is looked at every 1,000 events or 5 MB of segments, and posted if the segments since the last
+one outweigh it four times: a state that is as large as its log is read from the log.
 """
 
 from __future__ import annotations
@@ -32,28 +32,34 @@ SNAPSHOTS = "snapshots"
 KIND = ("Kind", "snapshot")
 EVERY_EVENTS = 1_000
 EVERY_BYTES = 5 * 1024 * 1024
-OUTWEIGHED = 2
+OUTWEIGHED = 4
+
+PACKED = 0.3
+"""What is left of a document once it is packed, about."""
 
 
-def seal_due(tx: Tx, signer: Sealer) -> None:
-    """Put a snapshot into the outbox, if one is due and every event stands in a segment."""
+def seal_due(tx: Tx, signer: Sealer, new: int) -> None:
+    """Put a snapshot into the outbox if one is due; `new` events have just been sealed.
+
+    Nothing is done unless every event stands in a segment.
+    """
     heads = {stream: tx.head(stream)[0] for stream in tx.streams()}
-    count = sum(heads.values())
-    if not _is_due(tx, count) or any(tx.last_sealed(name) != seq for name, seq in heads.items()):
+    count, (last, at) = sum(heads.values()), tx.newest(SNAPSHOTS)
+    since = tx.sealed_since(at, but=SNAPSHOTS)
+    crossed = (count - last) // EVERY_EVENTS > (count - new - last) // EVERY_EVENTS
+    if not (crossed or since >= EVERY_BYTES):
+        return
+    if any(tx.last_sealed(name) != seq for name, seq in heads.items()):
+        return
+    if since < OUTWEIGHED * PACKED * moments.weight(tx):
         return
     try:
         item = seal(signer, moments.take(tx))
     except (RunNotFound, StateCorrupt):  # an open run is not all here, or it is too large
         return
-    tx.put_outgoing(
-        Outgoing(item.id, SNAPSHOTS, count, count, item.raw, "sealed", int(tx.now * 1e6))
-    )
-
-
-def _is_due(tx: Tx, count: int) -> bool:
-    last, at, weight = tx.newest(SNAPSHOTS)
-    since = tx.sealed_since(at, but=SNAPSHOTS)
-    return (count - last >= EVERY_EVENTS or since >= EVERY_BYTES) and since >= OUTWEIGHED * weight
+    if since >= OUTWEIGHED * len(item.raw):
+        at = int(tx.now * 1e6)
+        tx.put_outgoing(Outgoing(item.id, SNAPSHOTS, count, count, item.raw, "sealed", at))
 
 
 def seal(signer: Sealer, snapshot: Snapshot) -> Item:
