@@ -86,8 +86,7 @@ def put(tx: Tx, snapshot: Snapshot) -> None:
         tx.put_base(Base(stream, seq, digest, snapshot.runs.get(stream, "")))
     for record in records:
         tx.put(record)
-    for data in snapshot.blobs.values():
-        tx.keep(data)
+    tx.keep_all(snapshot.blobs)
 
 
 def check(snapshot: Snapshot) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,6 +87,13 @@ class NewerVersion(ValueError):
     """An event that this reader is too old for."""
 
 
+def linked(before: bytes, cells: tuple[str, int, int, str, int, str]) -> bytes:
+    """Return the hash of an event, by its columns, after one whose hash is `before`."""
+    *short, body = cells
+    head = "".join(f"{cell}\n" for cell in short)
+    return hashlib.sha256(before + head.encode() + body.encode()).digest()
+
+
 class Row(NamedTuple):
     """An event as it is stored; `at` in microseconds."""
 
@@ -100,8 +107,7 @@ class Row(NamedTuple):
 
     def link(self, before: bytes) -> bytes:
         """Return the hash of this row after one whose hash is `before`."""
-        head = f"{self.stream}\n{self.seq}\n{self.at}\n{self.kind}\n{self.version}\n"
-        return hashlib.sha256(before + head.encode() + self.body.encode()).digest()
+        return linked(before, self[:6])
 
     @property
     def name(self) -> str:
@@ -232,9 +238,14 @@ class Tx:
         return row.seq
 
     def insert(self, row: Row, digest: bytes) -> None:
-        """Write a row as it is; only restoring does this without folding."""
+        """Write a row as it is, under its hash, without folding it."""
         self._rows.append((*row[:6], digest))
         self._heads[row.stream] = (row.seq, digest)
+
+    def insert_all(self, rows: Sequence[Row]) -> None:
+        """Write hashed rows of one stream as they are; only restoring does this."""
+        self._rows += rows
+        self._heads[rows[-1].stream] = (rows[-1].seq, rows[-1].hash)
 
     def head(self, stream: str) -> tuple[int, bytes]:
         """Return the number and the hash of a stream's newest event; 0 for none."""
@@ -352,6 +363,10 @@ class Tx:
         digest = hashlib.sha256(data).hexdigest()
         self._blobs[digest] = data
         return digest
+
+    def keep_all(self, blobs: Mapping[str, bytes]) -> None:
+        """Store bytes under digests that were just computed from them."""
+        self._blobs.update(blobs)
 
     def kept(self, digest: str) -> bytes | None:
         if digest in self._blobs:

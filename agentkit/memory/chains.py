@@ -135,7 +135,7 @@ def _after(loser: Sealed, ways: dict[Place, list[Sealed]]) -> tuple[Row, ...]:
 def _inside(stream: str, parts: Sequence[Sealed], ways: dict[Place, list[Sealed]]) -> list[Fork]:
     """Return forks that leave the chain in the middle of a segment, and take them out."""
     forks: list[Fork] = []
-    for part in parts:
+    for part in parts if ways else ():
         hashes = {row.seq: row.hash for row in part.segment.rows}
         others = [
             other

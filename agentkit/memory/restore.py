@@ -293,10 +293,9 @@ def _write(tx: Tx, restored: Restored) -> None:
 
 def _write_segment(tx: Tx, stream: str, part: Sealed) -> None:
     segment = part.segment
-    for data in segment.blobs.values():
-        tx.keep(data)
+    tx.keep_all(segment.blobs)
+    tx.insert_all(segment.rows)
     for row in segment.rows:
-        tx.insert(row, row.hash)
         try:
             fold(row.event(), stream, row.at / 1e6, tx)
         except ValueError as wrong:
@@ -321,13 +320,11 @@ def _bring(tx: Tx, restored: Restored, stream: str) -> int:
         raise RunNotFound(f"no gateway has any step of {stream}")
     if len(rows) < base.seq or rows[-1].hash != base.hash:
         raise StateCorrupt(f"the first {base.seq} steps of {stream} are not all on any gateway")
-    for row in rows:
-        tx.insert(row, row.hash)
+    tx.insert_all(rows)
     tx.flush()
     tx.forget()
     for part in restored.streams[stream]:
-        for data in part.segment.blobs.values():
-            tx.keep(data)
+        tx.keep_all(part.segment.blobs)
         if part.segment.last <= base.seq:
             _put_segment(tx, stream, part)
     return len(rows)

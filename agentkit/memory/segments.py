@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from agentkit.errors import StateCorrupt, WrongKey
-from agentkit.journal.store import Row
+from agentkit.journal.store import Row, linked
 from agentkit.memory.ans104 import Item, make_item
 from agentkit.memory.sealer import Sealer
 from agentkit.memory.shred import LOCAL_KEY, Shredding, missing
@@ -197,9 +197,9 @@ def _rows(stream: str, before: bytes, columns: Sequence[Sequence[Any]]) -> list[
             raise ValueError("a number is none that we write")
         if seq != expected:
             raise ValueError(f"event {seq} stands where {expected} does")
-        row = Row(stream, int(seq), int(at), str(kind), int(version), str(body))
-        before = row.link(before)
-        rows.append(Row(*row[:6], before))
+        cells = (stream, int(seq), int(at), str(kind), int(version), str(body))
+        before = linked(before, cells)
+        rows.append(Row(*cells, before))
         expected += 1
     return rows
 
