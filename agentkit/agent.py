@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, overload
 
 from agentkit.config import ProviderSettings, Settings
 from agentkit.embedded import finder
@@ -41,14 +41,16 @@ from agentkit.keys.signer import Signer
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Message
 from agentkit.market.chain import Network
-from agentkit.market.plan import Fee, Plan
+from agentkit.market.plan import Plan
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Provider, ProviderInfo, Rail
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.local import LocalStore
-from agentkit.memory.memory import Memory
+from agentkit.memory.memory import Memory, Pace
+from agentkit.memory.opening import open_path
 from agentkit.memory.shred import sealer_of
-from agentkit.money import Asset, Money
+from agentkit.memory.standing import Standing
+from agentkit.money import Money
 from agentkit.payments.budget import Budget, Exposure
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.channels.rail import ChannelRail
@@ -68,6 +70,7 @@ from agentkit.payments.receipts import (
 )
 from agentkit.payments.sender import Sender
 from agentkit.payments.x402.rail import X402Rail
+from agentkit.payments.x402.uploads import X402Uploads
 from agentkit.planner.estimate import Measured, measured_in
 from agentkit.planner.planner import Market, Wish, check_fresh, make_plan
 from agentkit.planner.policy import Choose
@@ -83,13 +86,13 @@ log = logging.getLogger("agentkit")
 
 Graph = JobGraph | FrozenGraph
 
-FREE_UPLOADS = Fee(
-    name="uploads",
-    on="sealed log, free uploads only",
-    price=Asset.named("AR").zero(),
-    at_most=Asset.named("AR").zero(),
-)
-"""What keeping the log on Arweave costs: gateways that ask for money are not used."""
+
+@dataclass(frozen=True)
+class Status:
+    """All runs of a wallet, newest first, and how safe its memory is."""
+
+    runs: list[r.Run]
+    memory: Standing
 
 
 @dataclass(frozen=True)
@@ -187,6 +190,7 @@ class Agent:
             effort=effort,
         )
         held = await self._currency_balance() if balance else None
+        uploads = [fee for fee in [await self.memory.fee()] if fee]
         known, history = await self._journal.commit(
             lambda tx: (tx.every(r.Reputation), History.of(tx))
         )
@@ -196,7 +200,7 @@ class Agent:
             pay=self._rail_planner.choosing(history),
             measured=await self._measured(frozen),
         )
-        return await make_plan(frozen, market, wish, balance=held, uploads=self._uploads, rest=rest)
+        return await make_plan(frozen, market, wish, balance=held, uploads=uploads, rest=rest)
 
     async def _measured(self, graph: FrozenGraph) -> Mapping[str, Measured]:
         """Return what the last finished run of a graph of this name used."""
@@ -320,8 +324,19 @@ class Agent:
         """Whether no process works on a run, so that it waits for `resume`."""
         return self._journal.is_left(run_id)
 
-    async def status(self, run_id: str) -> RunState:
-        """Return what a run has done so far; raises RunNotFound."""
+    @overload
+    async def status(self, run_id: str) -> RunState: ...
+
+    @overload
+    async def status(self) -> Status: ...
+
+    async def status(self, run_id: str | None = None) -> RunState | Status:
+        """Return what a run has done so far, or all runs and how safe the memory is.
+
+        Raises RunNotFound.
+        """
+        if run_id is None:
+            return Status(await self.runs(), await self.memory.standing())
         return await runs.read(self._journal, run_id)
 
     async def event_lines(self, run_id: str, *, watch: bool = False) -> AsyncIterator[str]:
@@ -461,21 +476,20 @@ class Agent:
         self._stack.push_async_callback(self._chain.close)
         allowance = self.settings.allowance.bind(self.network.currency)
         self._seal_from = self._money(self.settings.memory.seal_before_pay)
+        self._stable_from = self._money(self.settings.memory.stable_before_pay)
         self._rails = self._open_rails(allowance)
         self._rail_planner = self._choose_rails()
         self._providers = self._open_providers(self._embedded)
         folder = Path.cwd()
-        gateways = self._open_gateways(self._embedded)
-        self._uploads = (FREE_UPLOADS,) if gateways else ()
-        sealer = await sealer_of(self._signer, self.settings.memory.encryption, self._journal)
-        self.memory = Memory(self._journal, sealer, gateways)
+        ledger = Budget(allowance)
+        self.memory = await self._open_memory(ledger)
         self.memory.start()
         self._stack.push_async_callback(self.memory.close)
         self._means = Means(
             journal=self._journal,
             providers=self._providers,
             rails=self._rails,
-            ledger=Budget(allowance),
+            ledger=ledger,
             allowance=allowance,
             store=LocalStore(self.home / "artifacts"),
             folder=folder,
@@ -507,10 +521,11 @@ class Agent:
         sender = Sender(self._journal, self._chain, self._signer, self.network, gas)
         parts = (self._journal, self._chain, self._signer, self.network, sender)
         exposure = Exposure(allowance.exposure)
+        self._x402 = X402Rail(self._journal, self._chain, self._signer, self.network)
         rails: list[Rail] = [
             ChannelRail(*parts, exposure=exposure),
             PrepaidRail(*parts, exposure=exposure),
-            X402Rail(self._journal, self._chain, self._signer, self.network),
+            self._x402,
             ElsewhereRail(),
         ]
         if self.network.escrow:
@@ -542,14 +557,32 @@ class Agent:
             self._stack.push_async_callback(provider.close)
         return providers
 
-    def _open_gateways(self, found: finder.NetworkFile | None) -> Gateways | None:
-        urls = self.settings.memory.gateways or ((found.gateway,) if found else ())
-        if self._seal_from is not None and not urls:
-            raise ConfigError(
-                "memory.seal_before_pay is set and there is no gateway to seal to",
-                hint="set memory.gateways",
-            )
-        return Gateways(urls) if urls else None
+    async def _open_memory(self, ledger: Budget) -> Memory:
+        known, found = self.settings.memory, self._embedded
+        sealer = await sealer_of(self._signer, known.encryption, self._journal)
+        urls = known.gateways or ((found.gateway,) if found else ())
+        for name in ("seal_before_pay", "stable_before_pay"):
+            if getattr(known, name) is not None and not urls:
+                raise ConfigError(
+                    f"memory.{name} is set and there is no gateway to seal to",
+                    hint="set memory.gateways",
+                )
+        if not urls:
+            return Memory(self._journal, sealer, None)
+        gateways = Gateways(urls)
+        payer = X402Uploads(
+            self._journal, self._x402, ledger, self.network, self._money(known.total_in("USDC"))
+        )
+        path = await open_path(
+            known,
+            self._journal,
+            gateways,
+            real=found is None,
+            owner=self.address,
+            payer=payer,
+        )
+        pace = Pace() if found is None else Pace(confirm=10.0)
+        return Memory(self._journal, sealer, gateways, path, pace=pace)
 
     def _approval(self) -> Approval:
         """Return who is asked as the settings have it; the terminal where they say nothing."""
@@ -569,11 +602,13 @@ class Agent:
     async def _seal_before(self, at_most: Money) -> None:
         """Have the journal on Arweave before a purchase from `memory.seal_before_pay` on.
 
-        And before the first of a life, know that no other machine goes on with the same state.
+        From `memory.stable_before_pay` on it has to lie there too deep to be undone.  Before the
+        first purchase of a life no other machine may have gone on with the same state.
         """
         await self.memory.check_alone()
-        if self._seal_from is not None and at_most >= self._seal_from:
-            await self.memory.checkpoint()
+        stable = self._stable_from is not None and at_most >= self._stable_from
+        if stable or (self._seal_from is not None and at_most >= self._seal_from):
+            await self.memory.checkpoint(stable=stable)
 
     # -- inside ----------------------------------------------------------------------------------
 

@@ -43,6 +43,14 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
+def _addresses(given: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    """Return addresses as they were given; raises ValueError for one that is none."""
+    for url in (given,) if isinstance(given, str) else given:
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError(f"{url!r} has no http:// or https://")
+    return given
+
+
 class SecretIn(_Section):
     """The name of the environment variable that holds a secret."""
 
@@ -144,10 +152,7 @@ class ProviderSettings(_Section):
     @field_validator("url", "urls")
     @classmethod
     def _with_scheme(cls, given: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        for url in (given,) if isinstance(given, str) else given:
-            if url and not url.startswith(("http://", "https://")):
-                raise ValueError(f"{url!r} has no http:// or https://")
-        return given
+        return _addresses(given)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -185,16 +190,38 @@ class PaymentSettings(_Section):
 
 
 class MemorySettings(_Section):
-    """Which gateways keep the sealed log, how it gets there, and what opens it.
+    """Which gateways keep the sealed log, and how it gets there.
 
-    `encryption`: `wallet` (the wallet's key alone opens it, so the key alone restores it), or
-    `shred` (a local key file besides: without it nothing opens, and deleting it destroys all).
+    `upload`: `embedded` (items posted to the gateways themselves; the default without `network`),
+    `turbo` (to the upload service at the address `turbo`), `l1` (bundles in transactions of the
+    AR wallet in the file `jwk`, every `interval` seconds).  `pay`: `credits` at the service, or
+    `x402` from this wallet.  `per_upload` and `total` limit what uploads may cost, in AR for `l1`
+    and in USDC for x402.  A purchase from `seal_before_pay` on waits until the log is on Arweave,
+    one from `stable_before_pay` on until it is there for good.  `encryption`: `wallet` (the key
+    alone opens it, so the key alone restores it), or `shred` (a local key file besides: without
+    it nothing opens, and deleting it destroys all).
     """
 
     gateways: tuple[str, ...] = ()
     encryption: Literal["wallet", "shred"] = "wallet"
-    upload: str = "turbo"
+    upload: Literal["embedded", "l1", "turbo"] | None = None
+    turbo: str = "https://upload.ardrive.io"
+    jwk: Path | None = None
+    pay: Literal["credits", "x402"] = "credits"
+    per_upload: Money | None = None
+    total: Money | None = None
+    interval: float = Field(default=600.0, ge=0)
     seal_before_pay: str | None = None
+    stable_before_pay: str | None = None
+
+    def total_in(self, symbol: str) -> Money | None:
+        """Return the limit of all uploads where it is one in this currency."""
+        return self.total if self.total and self.total.asset.symbol == symbol else None
+
+    @field_validator("gateways", "turbo")
+    @classmethod
+    def _with_scheme(cls, given: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        return _addresses(given)
 
 
 class ApprovalSettings(_Section):

@@ -18,7 +18,7 @@ from agentkit.errors import ConfigError
 from agentkit.journal.runstate import RunState
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import ProviderInfo
-from agentkit.memory.memory import Standing
+from agentkit.memory.standing import Standing
 from agentkit.payments.receipts import Bundle, verify
 
 MaybeRun = Annotated[str | None, typer.Argument(metavar="[RUN]", help="a run's id")]
@@ -38,12 +38,14 @@ def status(
     async def go() -> None:
         async with Agent.from_config(config) as agent:
             if run_id is None:
-                rows = [row.model_dump(mode="json") for row in await agent.runs()]
+                found = await agent.status()
+                rows = [row.model_dump(mode="json") for row in found.runs]
                 for row in rows:
                     if row["state"] == "running" and agent.is_left(row["run"]):
                         row["why"] = f"left: no process works on it; agentkit resume {row['run']}"
-                standing = _standing_text(await agent.memory.standing(), agent.network.test)
-                say.result(rows, _runs_text(rows, standing), as_json=as_json)
+                data = {"runs": rows, "memory": found.memory.document()}
+                text = _runs_text(rows, _standing_text(found.memory, agent.network.test))
+                say.result(data, text, as_json=as_json)
                 return
             if events:
                 async for line in agent.event_lines(run_id, watch=watch):
@@ -63,7 +65,7 @@ def status(
 
 def _runs_text(rows: list[dict[str, Any]], standing: str) -> str:
     if not rows:
-        return "no runs yet; start one with: agentkit run graph.toml"
+        return f"no runs yet; start one with: agentkit run graph.toml\n\n{standing}"
     cells = [("run", "graph", "started", "state", "")]
     for row in rows:
         started = datetime.fromtimestamp(row["started"]).astimezone().strftime("%d %b %H:%M:%S")
@@ -73,9 +75,7 @@ def _runs_text(rows: list[dict[str, Any]], standing: str) -> str:
 
 def _standing_text(standing: Standing, test: bool) -> str:
     where = "the embedded Arweave gateway" if test else "Arweave"
-    if standing.unsealed:
-        return f"{standing.unsealed} events are not yet on {where}; they are safe on this machine"
-    return f"everything is on {where}, in {standing.items} items"
+    return "\n".join(standing.sentences(where))
 
 
 def _run_data(state: RunState) -> dict[str, Any]:

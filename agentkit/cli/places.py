@@ -290,7 +290,7 @@ async def _agent_checks(config: Path | None) -> list[Check]:
                 finding = info.label or info.url if info.up else str(info.detail.get("error"))
                 checks.append((f"provider {info.name}", info.up, finding))
             standing = await agent.memory.standing()
-            checks.append(("memory", True, f"{standing.unsealed} events not yet on Arweave"))
+            checks.append(("memory", not standing.trouble, "; ".join(standing.sentences())))
             checks.append(("encryption", True, agent.memory.sealed_with))
             return checks
     except AgentKitError as wrong:

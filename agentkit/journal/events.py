@@ -447,6 +447,20 @@ class AuthorizationEnded(Event):
 # -- the stream of a provider node ---------------------------------------------------------------
 
 
+class UploadSigned(Event):
+    """A layer-1 transaction of Arweave exists; from here on its fee may be paid, in AR."""
+
+    tx: str
+    fee: Money
+
+
+class UploadDropped(Event):
+    """A layer-1 transaction can never be mined any more; its fee was not paid."""
+
+    tx: str
+    fee: Money
+
+
 class JobTaken(Event):
     """An attempt was accepted; it is paid on `channel`, or by the job in escrow of that id."""
 
@@ -607,6 +621,8 @@ EVENTS: dict[str, type[Event]] = {
         Extra,
         AuthorizationSigned,
         AuthorizationEnded,
+        UploadSigned,
+        UploadDropped,
         JobTaken,
         JobStarted,
         JobEnded,

@@ -476,6 +476,16 @@ def _(event: e.CancelAsked, stream: str, at: float, rows: Records) -> None:
 # -- provider nodes ------------------------------------------------------------------------------
 
 
+@_folds(e.UploadSigned)
+def _(event: e.UploadSigned, stream: str, at: float, rows: Records) -> None:
+    _total(rows, "uploads", event.fee)
+
+
+@_folds(e.UploadDropped)
+def _(event: e.UploadDropped, stream: str, at: float, rows: Records) -> None:
+    _total(rows, "uploads", event.fee, back=True)
+
+
 @_folds(e.JobTaken)
 def _(event: e.JobTaken, stream: str, at: float, rows: Records) -> None:
     before = rows.get(r.Job, event.attempt)

@@ -21,7 +21,7 @@ from agentkit.market.seams import Event
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 
 
 class Journal:

@@ -38,13 +38,22 @@ create table if not exists blobs(
 ) strict;
 create table if not exists outbox(
   item text primary key, stream text not null, first integer not null, last integer not null,
-  raw blob not null, state text not null, at integer not null, checksum blob not null
+  raw blob not null, state text not null, at integer not null, posts integer not null,
+  carrier text not null, note text not null, moved integer not null, checksum blob not null
 ) strict;
 create table if not exists bases(
   stream text primary key, seq integer not null, hash blob not null, body text not null,
   checksum blob not null
 ) strict, without rowid;
 create index if not exists outbox_by_stream on outbox(stream, last);
+create index if not exists outbox_by_state on outbox(state, stream, first, last, posts, note);
+create table if not exists carriers(
+  tx text primary key, header text not null, items text not null, fee integer not null,
+  height integer not null, state text not null, at integer not null, checksum blob not null
+) strict;
+create table if not exists trouble(
+  name text primary key, said text not null, checksum blob not null
+) strict;
 """
 
 
@@ -121,14 +130,49 @@ class Row(NamedTuple):
         return kind.model_validate_json(self.body)
 
 
+OUTBOX_STATES = ("sealed", "lost", "accepted", "mined", "stable", "read back")
+"""How far a segment has come: signed; forgotten by the weave; taken by a gateway; in a block; too
+deep to be undone; fetched again and found whole."""
+
+
 class Outgoing(NamedTuple):
-    """A signed segment: events `first` to `last` of a stream, and how far it has come."""
+    """A signed segment: events `first` to `last` of a stream, and how far it has come.
+
+    `state` is one of OUTBOX_STATES, since `moved`; `posts` is how often it was handed over,
+    `carrier` the layer-1 transaction it travels in, `note` what is not right with it.  Times in
+    microseconds.
+    """
 
     item: str
     stream: str
     first: int
     last: int
     raw: bytes
+    state: str
+    at: int
+    posts: int = 0
+    carrier: str = ""
+    note: str = ""
+    moved: int = 0
+
+    @property
+    def events(self) -> int:
+        return self.last - self.first + 1
+
+
+class Carrier(NamedTuple):
+    """A signed layer-1 transaction around items of the outbox.
+
+    `header` is its JSON without the data, `items` the ids in it, in order, each on a line; `fee`
+    in winston; `height` that of the newest block when it was signed; `state` is `signed`,
+    `posted` or `dropped`.
+    """
+
+    tx: str
+    header: str
+    items: str
+    fee: int
+    height: int
     state: str
     at: int
 
@@ -400,18 +444,58 @@ class Tx:
     def put_outgoing(self, segment: Outgoing) -> None:
         """Write a signed segment that has to reach Arweave, or its new state."""
         self._db.execute(
-            "insert or replace into outbox values(?,?,?,?,?,?,?,?)", (*segment, checksum(*segment))
+            "insert or replace into outbox values(?,?,?,?,?,?,?,?,?,?,?,?)",
+            (*segment, checksum(*segment)),
         )
 
     def outgoing(self, *states: str) -> list[Outgoing]:
         """Return the signed segments in one of `states`, oldest first."""
         marks = ",".join("?" * len(states))
         found = self._db.execute(
-            "select item, stream, first, last, raw, state, at, checksum from outbox"  # noqa: S608
-            f" where state in ({marks}) order by at, stream, first",
+            f"select * from outbox where state in ({marks}) order by at, stream, first",  # noqa: S608
             states,
         )
         return [self._outgoing(*columns) for columns in found.fetchall()]
+
+    def in_outbox(self, item: str) -> Outgoing | None:
+        """Return the signed segment of this id."""
+        found = self._db.execute("select * from outbox where item=?", (item,)).fetchone()
+        return self._outgoing(*found) if found else None
+
+    def unsealed(self) -> list[tuple[str, int]]:
+        """Return the streams with events in no segment, and the last event that is in one."""
+        self.flush()
+        return self._db.execute(
+            "select stream, max(ifnull(last, 0), ifnull(seq, 0)) as done from"
+            " (select stream, max(seq) as head from events group by stream)"
+            " left join (select stream, max(last) as last from outbox group by stream)"
+            " using (stream) left join bases using (stream) where head > done"
+        ).fetchall()
+
+    def outbox_counts(self) -> list[tuple[str, int, int, int]]:
+        """Return for each state: segments, their events, how often any was posted again."""
+        return self._db.execute(
+            "select state, count(*), sum(iif(stream='snapshots', 0, last - first + 1)),"
+            " sum(max(posts - 1, 0))"
+            " from outbox group by state"
+        ).fetchall()
+
+    def outbox_notes(self) -> list[tuple[str, int]]:
+        """Return what is wrong with segments, and how many it is so with."""
+        return self._db.execute(
+            "select note, count(*) from outbox where note <> '' group by note"
+        ).fetchall()
+
+    def oldest_outgoing(self, *states: str) -> int | None:
+        """Return when the oldest event in segments of these states was written."""
+        marks = ",".join("?" * len(states))
+        found = self._db.execute(
+            "select min(events.at) from outbox join events"  # noqa: S608
+            " on events.stream = outbox.stream and events.seq = outbox.first"
+            f" where state in ({marks})",
+            states,
+        )
+        return found.fetchone()[0]  # type: ignore[no-any-return]  # the column is an integer
 
     def last_sealed(self, stream: str) -> int:
         """Return the number of the newest event of a stream that stands in a segment."""
@@ -462,3 +546,40 @@ class Tx:
         if checksum(*parts) != known:
             raise JournalDamaged(self._path, f"outbox item {parts[0][:12]}", "it was changed")
         return Outgoing(*parts)
+
+    def put_carrier(self, carrier: Carrier) -> None:
+        """Write a signed layer-1 transaction, or its new state."""
+        self._db.execute(
+            "insert or replace into carriers values(?,?,?,?,?,?,?,?)",
+            (*carrier, checksum(*carrier)),
+        )
+
+    def carriers(self, *states: str) -> list[Carrier]:
+        """Return the layer-1 transactions in one of `states`, oldest first."""
+        marks = ",".join("?" * len(states))
+        found = self._db.execute(
+            f"select * from carriers where state in ({marks}) order by at, tx",  # noqa: S608
+            states,
+        )
+        return [self._carrier(*columns) for columns in found.fetchall()]
+
+    def carrier(self, tx: str) -> Carrier | None:
+        """Return the layer-1 transaction of this id."""
+        found = self._db.execute("select * from carriers where tx=?", (tx,)).fetchone()
+        return self._carrier(*found) if found else None
+
+    def _carrier(self, *columns: Any) -> Carrier:
+        *parts, known = columns
+        if checksum(*parts) != known:
+            raise JournalDamaged(self._path, f"carrier {parts[0][:12]}", "it was changed")
+        return Carrier(*parts)
+
+    def put_trouble(self, said: str) -> None:
+        """Write down why uploads stand still; "" when they do not."""
+        row = ("uploads", said)
+        self._db.execute("insert or replace into trouble values(?, ?, ?)", (*row, checksum(*row)))
+
+    def trouble(self) -> str:
+        """Return why uploads stand still, "" when they do not."""
+        found = self._db.execute("select said from trouble").fetchone()
+        return str(found[0]) if found else ""

@@ -139,7 +139,12 @@ def _check_records(db: sqlite3.Connection, path: Path, again: MemoryRecords) -> 
 
 
 def _check_outbox(db: sqlite3.Connection, path: Path) -> None:
-    columns = "item, stream, first, last, raw, state, at, checksum"
-    for *parts, known in db.execute(f"select {columns} from outbox"):  # noqa: S608
-        if checksum(*parts) != known:
-            raise JournalDamaged(path, f"outbox item {parts[0][:12]}", "its checksum does not fit")
+    for table, what in (
+        ("outbox", "outbox item"),
+        ("carriers", "carrier"),
+        ("trouble", "trouble"),
+    ):
+        for *parts, known in db.execute(f"select * from {table}"):  # noqa: S608
+            if checksum(*parts) != known:
+                name = f"{what} {parts[0][:12]}"
+                raise JournalDamaged(path, name, "its checksum does not fit")

@@ -7,7 +7,7 @@ it would let a gateway choose whom we talk to.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from io import BytesIO
 from urllib.parse import urlsplit
 
@@ -51,8 +51,14 @@ class Endpoint:
 
     async def get(self, session: aiohttp.ClientSession, path: str, *, limit: int) -> bytes:
         """Return the body of a 200; raises NoAnswer."""
-        _, body = await self._ask(session, "GET", path, limit=limit, good=(200,))
+        _, body = await self.look(session, path, limit=limit, good=(200,))
         return body
+
+    async def look(
+        self, session: aiohttp.ClientSession, path: str, *, limit: int, good: Collection[int]
+    ) -> tuple[int, bytes]:
+        """Return status and body of an answer whose status is in `good`; raises NoAnswer."""
+        return await self._ask(session, "GET", path, limit=limit, good=good)
 
     async def post(
         self,
@@ -63,9 +69,11 @@ class Endpoint:
         content_type: str = "application/json",
         limit: int = 64 * 1024,
         good: Collection[int] = (200,),
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[int, bytes]:
         """Return status and body of an answer whose status is in `good`; raises NoAnswer."""
-        return await self._ask(session, "POST", path, body, content_type, limit=limit, good=good)
+        headers = {"Content-Type": content_type, **(headers or {})}
+        return await self._ask(session, "POST", path, body, headers, limit=limit, good=good)
 
     async def _ask(
         self,
@@ -73,7 +81,7 @@ class Endpoint:
         method: str,
         path: str,
         body: bytes | None = None,
-        content_type: str = "",
+        headers: Mapping[str, str] | None = None,
         *,
         limit: int,
         good: Collection[int],
@@ -84,7 +92,7 @@ class Endpoint:
             method,
             self.url + path,
             data=body and BytesIO(body),
-            headers={"Content-Type": content_type} if content_type else None,
+            headers=headers,
             allow_redirects=False,
             timeout=self._patience(len(body or b"") + limit),
         )
@@ -111,11 +119,17 @@ class Endpoint:
         return bytes(body)
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> NoAnswer:
-        said = (await response.content.read(_WORDS)).decode("ascii", "replace").strip()
-        passing = response.status in (408, 425, 429) or response.status >= 500
-        if passing:
+        said = await response.content.read(_WORDS)
+        refusal = self.refused(response.status, said)
+        if refusal.passing:
             self._resting_until = time.monotonic() + _rest(response.headers.get("Retry-After", ""))
-        return self._failed(f"answered {response.status} {said!r}", passing=passing)
+        return refusal
+
+    def refused(self, status: int, said: bytes) -> NoAnswer:
+        """Return the failure that an answer is."""
+        words = said[:_WORDS].decode("ascii", "replace").strip()
+        passing = status in (408, 425, 429) or status >= 500
+        return self._failed(f"answered {status} {words!r}", passing=passing)
 
     def _patience(self, size: int) -> aiohttp.ClientTimeout:
         return aiohttp.ClientTimeout(

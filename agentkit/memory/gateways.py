@@ -9,46 +9,58 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Self, TypeVar
+from typing import TypeVar
 
-import aiohttp
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from agentkit.errors import ConfigError, StateCorrupt, StateError, StoreUnavailable
 from agentkit.memory.ans104 import Item, parse_item
 from agentkit.memory.b64 import b64url, unb64url
-from agentkit.memory.endpoint import Endpoint
-from agentkit.memory.failover import Patience, first_answer
+from agentkit.memory.client import Client, read_json
+from agentkit.memory.endpoint import Endpoint, NoAnswer
 from agentkit.memory.findings import Findings, Found, Listing, united
 from agentkit.memory.layer1 import WeaveTransaction
-from agentkit.memory.listing import MAX_PAGE_BYTES, Page, find_query, id_query, read_page
+from agentkit.memory.listing import (
+    MAX_PAGE_BYTES,
+    PAGE,
+    Page,
+    bundles_query,
+    find_query,
+    ids_query,
+    read_page,
+)
 from agentkit.memory.merkle import Chunk
 
 MAX_ITEM_BYTES = 64 * 1024 * 1024
 MAX_LISTING_BYTES = 64 * 1024 * 1024
 """Bytes of listing that one gateway may make us read for one `find`."""
 _SHORT = 64 * 1024
+_TAKEN = (200, 202, 208)
 
 T = TypeVar("T")
+Query = Callable[[str, Collection[tuple[str, str]], str], bytes]
+"""Makes the request for what an owner posted under some tags, after a cursor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a gateway says of an id: known at all, in which block, how many blocks deep."""
+    """What gateways say of an id: known at all, in which block, how many blocks deep.
+
+    `certain` when every one of them answered, so that what none knows is not there.
+    """
 
     known: bool
     height: int | None = None
     confirmations: int = 0
+    certain: bool = True
 
 
-class Gateways:
+class Gateways(Client):
     """A client of one or more gateways; use it as an async context, or `close` it.
 
     `uploads` are the services that take data items, by default the gateways themselves.
-    `timeout` is the seconds an answer may take beyond the time its bytes need, `rounds` how often
-    everybody is asked, `backoff` the seconds the first pause lasts at most.
 
     Every method may raise StoreUnavailable, once all gateways failed, and StateCorrupt, when all
     of them answered what cannot be.
@@ -65,22 +77,8 @@ class Gateways:
     ) -> None:
         if not urls:
             raise ConfigError("no Arweave gateway is configured", hint="set memory.gateways")
-        self._endpoints = [Endpoint(url, timeout) for url in dict.fromkeys(urls)]
+        super().__init__(urls, timeout=timeout, rounds=rounds, backoff=backoff)
         self._uploads = [Endpoint(url, timeout) for url in dict.fromkeys(uploads)]
-        self._patience = Patience(rounds, backoff)
-        self._opened: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close all connections; a closed client opens new ones when it is used again."""
-        session, self._opened = self._opened, None
-        if session:
-            await session.close()
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -96,7 +94,7 @@ class Gateways:
                 content_type="application/octet-stream",
                 good=(200, 202),
             )
-            if status == 200 and _read(_Receipt, answer).id != name:
+            if status == 200 and read_json(_Receipt, answer).id != name:
                 raise StateCorrupt("its receipt is one for another item")
             return name
 
@@ -113,13 +111,33 @@ class Gateways:
         taken: dict[str, int] = {}
 
         async def post(endpoint: Endpoint) -> str:
-            await endpoint.post(self._session, "/tx", body, good=(200, 202, 208))
+            await self._post_header(endpoint, body)
             for chunk in seeds[taken.get(endpoint.url, 0) :]:
                 await endpoint.post(self._session, "/chunk", _seed(tx, chunk))
                 taken[endpoint.url] = taken.get(endpoint.url, 0) + 1
             return tx.id
 
         return await self._first(post)
+
+    async def seed(self, tx: WeaveTransaction, chunks: Sequence[Chunk]) -> None:
+        """Hand the header and every chunk to all gateways again: what is mined may lack its data.
+
+        Returns when one of them has taken them all.
+        """
+        body = json.dumps(tx.document()).encode()
+
+        async def post(endpoint: Endpoint) -> None:
+            await self._post_header(endpoint, body)
+            for chunk in chunks:
+                await endpoint.post(self._session, "/chunk", _seed(tx, chunk))
+
+        await self._everyone(post)
+
+    async def _post_header(self, endpoint: Endpoint, body: bytes) -> None:
+        """Hand over a transaction; nodes that have it already say so in several ways."""
+        status, said = await endpoint.post(self._session, "/tx", body, good=(*_TAKEN, 400))
+        if status == 400 and b"already" not in said.lower():
+            raise endpoint.refused(status, said)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -129,8 +147,21 @@ class Gateways:
         Raises StoreUnavailable when all of them failed and none listed anything; when some did,
         the findings say which.
         """
+        return await self._united(owner_address, tags, find_query)
+
+    async def find_bundles(self, tags: Collection[tuple[str, str]]) -> Findings:
+        """Return what anybody posted under all of `tags`: layer-1 transactions, at a guess.
+
+        Whoever pays for a transaction need not own the items in it, so whatever is found here is
+        worth what the items in its data can prove.
+        """
+        return await self._united("", tags, bundles_query)
+
+    async def _united(
+        self, owner: str, tags: Collection[tuple[str, str]], query: Query
+    ) -> Findings:
         listings = await asyncio.gather(
-            *(self._listing(endpoint, owner_address, tags) for endpoint in self._endpoints)
+            *(self._listing(endpoint, owner, tags, query) for endpoint in self._endpoints)
         )
         if all(listing.problem and not listing.entries for listing in listings):
             said = "; ".join(listing.problem for listing in listings)
@@ -172,29 +203,83 @@ class Gateways:
 
         return await self._first(fetch)
 
+    async def holds(self, name: str, data: bytes) -> bool:
+        """Whether some gateway serves exactly `data` under an id.
+
+        Raises StoreUnavailable while one of them may still turn out to.
+        """
+        path = f"/raw/{_checked(name)}"
+
+        async def look(endpoint: Endpoint) -> bool:
+            if await endpoint.get(self._session, path, limit=len(data)) != data:
+                raise StateCorrupt("what it serves is not what was posted")
+            return True
+
+        try:
+            return await self._first(look)
+        except StateCorrupt:
+            return False
+        except StoreUnavailable as wrong:
+            if isinstance(wrong.__cause__, NoAnswer) and not wrong.__cause__.passing:
+                return False
+            raise
+
     async def status(self, name: str) -> Status:
         """Return the best that any gateway says of an id; only `item` proves the data is there."""
-        query = id_query(_checked(name))
+        return (await self.statuses([name]))[name]
 
-        async def ask(endpoint: Endpoint) -> Status:
-            page = await self._page(query, endpoint)
-            entry = next((entry for entry in page.entries if entry.id == name), None)
-            if entry is None or entry.height is None:
-                return Status(known=entry is not None)
-            info = _read(_Info, await endpoint.get(self._session, "/info", limit=_SHORT))
-            return Status(True, entry.height, max(0, info.height - entry.height + 1))
+    async def statuses(self, names: Sequence[str]) -> dict[str, Status]:
+        """Return the best that any gateway says of each id."""
+        wanted = [_checked(name) for name in dict.fromkeys(names)]
+        if not wanted:
+            return {}
+        told = await self._everyone(partial(self._statuses, wanted))
+        certain = len(told) == len(self._endpoints)
+        unknown = Status(known=False)
+        return {
+            name: replace(
+                max((one.get(name, unknown) for one in told), key=_sureness), certain=certain
+            )
+            for name in wanted
+        }
 
-        answers = await self._everyone(ask)
-        return max(answers, key=lambda status: (status.known, status.confirmations))
+    async def _statuses(self, names: Sequence[str], endpoint: Endpoint) -> dict[str, Status]:
+        pages = [
+            await self._page(ids_query(names[place : place + PAGE]), endpoint)
+            for place in range(0, len(names), PAGE)
+        ]
+        heights = {entry.id: entry.height for page in pages for entry in page.entries}
+        top = 0
+        if any(height is not None for height in heights.values()):
+            top = await self._height(endpoint)
+        return {
+            name: Status(True, height, 0 if height is None else max(0, top - height + 1))
+            for name, height in heights.items()
+        }
+
+    async def heights(self) -> list[int]:
+        """Return the number of the newest block, as each gateway has it that answers."""
+        return await self._everyone(self._height)
+
+    async def _height(self, endpoint: Endpoint) -> int:
+        info = await endpoint.get(self._session, "/info", limit=_SHORT)
+        return read_json(_Info, info).height
+
+    async def balance(self, address: str) -> int:
+        """Return the winston that a wallet holds."""
+        return await self._number(f"/wallet/{_checked(address)}/balance")
 
     async def price(self, size: int, target: str = "") -> int:
         """Return the fee of a layer-1 transaction with `size` bytes, in winston (10^-12 AR)."""
         path = f"/price/{size}/{_checked(target)}" if target else f"/price/{size}"
 
+        return await self._number(path)
+
+    async def _number(self, path: str) -> int:
         async def ask(endpoint: Endpoint) -> int:
             answer = await endpoint.get(self._session, path, limit=24)
             if not answer.isdigit():
-                raise StateCorrupt("its price is not a number")
+                raise StateCorrupt("its answer is not a number")
             return int(answer)
 
         return await self._first(ask)
@@ -213,22 +298,6 @@ class Gateways:
 
     # -- asking around ---------------------------------------------------------------------------
 
-    @property
-    def _session(self) -> aiohttp.ClientSession:
-        if self._opened is None:
-            self._opened = aiohttp.ClientSession(
-                headers={"Accept-Encoding": "identity"},
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                connector=aiohttp.TCPConnector(limit_per_host=8),
-            )
-        return self._opened
-
-    async def _first(
-        self, call: Callable[[Endpoint], Awaitable[T]], endpoints: Sequence[Endpoint] = ()
-    ) -> T:
-        return await first_answer(call, endpoints or self._endpoints, self._patience)
-
     async def _everyone(self, call: Callable[[Endpoint], Awaitable[T]]) -> list[T]:
         """Return the answers of those that have one; raises the first failure if none has."""
 
@@ -246,23 +315,28 @@ class Gateways:
         return answers
 
     async def _listing(
-        self, endpoint: Endpoint, owner: str, tags: Collection[tuple[str, str]]
+        self, endpoint: Endpoint, owner: str, tags: Collection[tuple[str, str]], query: Query
     ) -> Listing:
         listing = Listing(endpoint.url)
         try:
-            await self._read_all(endpoint, listing, owner, tags)
+            await self._read_all(endpoint, listing, owner, tags, query)
         except StateError as problem:
             listing.problem = str(problem)
         return listing
 
     async def _read_all(
-        self, endpoint: Endpoint, listing: Listing, owner: str, tags: Collection[tuple[str, str]]
+        self,
+        endpoint: Endpoint,
+        listing: Listing,
+        owner: str,
+        tags: Collection[tuple[str, str]],
+        query: Query,
     ) -> None:
         left, cursor, seen = MAX_LISTING_BYTES, "", set[str]()
         while left > 0 and cursor not in seen:
             seen.add(cursor)
-            query = find_query(owner, tags, cursor)
-            page = await self._first(partial(self._page, query), [endpoint])
+            asked = query(owner, tags, cursor)
+            page = await self._first(partial(self._page, asked), [endpoint])
             listing.add(page, owner, tags)
             left, cursor = left - page.size, page.cursor
             if not cursor:
@@ -282,14 +356,8 @@ class _Info(BaseModel):
     height: int = Field(ge=0)
 
 
-M = TypeVar("M", bound=BaseModel)
-
-
-def _read(model: type[M], answer: bytes) -> M:
-    try:
-        return model.model_validate_json(answer)
-    except ValidationError as wrong:
-        raise StateCorrupt("its answer is not the JSON it should be") from wrong
+def _sureness(status: Status) -> tuple[bool, int]:
+    return status.known, status.confirmations
 
 
 def _seed(tx: WeaveTransaction, chunk: Chunk) -> bytes:

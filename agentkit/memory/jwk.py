@@ -15,6 +15,7 @@ from agentkit.errors import WrongKey
 from agentkit.memory.b64 import b64url, unb64url
 from agentkit.memory.rsa import EXPONENT, KEY_BYTES
 
+HINT = "set memory.jwk to the file of an Arweave wallet"
 _FIELDS = ("n", "e", "d", "p", "q", "dp", "dq", "qi")
 
 
@@ -25,14 +26,14 @@ class JwkWallet:
         from arweave import Wallet
 
         if jwk.get("kty") != "RSA" or not all(isinstance(jwk.get(f), str) for f in _FIELDS):
-            raise WrongKey("this is not an RSA key in JWK form")
+            raise WrongKey("this is not an RSA key in JWK form", hint=HINT)
         try:
             self._wallet = Wallet.from_data(dict(jwk))
         except ValueError as wrong:
-            raise WrongKey("the parts of this JWK do not make an RSA key") from wrong
+            raise WrongKey("the parts of this JWK do not make an RSA key", hint=HINT) from wrong
         self.owner = unb64url(jwk["n"].rstrip("="))
         if len(self.owner) != KEY_BYTES:
-            raise WrongKey(f"an Arweave wallet is an RSA key of {KEY_BYTES * 8} bits")
+            raise WrongKey(f"an Arweave wallet is an RSA key of {KEY_BYTES * 8} bits", hint=HINT)
 
     @classmethod
     def load(cls, path: Path) -> JwkWallet:
@@ -40,9 +41,9 @@ class JwkWallet:
         try:
             jwk = json.loads(path.read_text())
         except (OSError, ValueError) as wrong:
-            raise WrongKey(f"{path} is not a wallet file") from wrong
+            raise WrongKey(f"{path} is not a wallet file", hint=HINT) from wrong
         if not isinstance(jwk, dict):
-            raise WrongKey(f"{path} is not a wallet file")
+            raise WrongKey(f"{path} is not a wallet file", hint=HINT)
         return cls(jwk)
 
     def __repr__(self) -> str:

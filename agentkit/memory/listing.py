@@ -88,9 +88,15 @@ def find_query(owner: str, tags: Collection[tuple[str, str]], after: str) -> byt
     return _request({**who, "tags": wanted, **place})
 
 
-def id_query(name: str) -> bytes:
-    """Return the request for one entry."""
-    return _request({"ids": [name]})
+def bundles_query(_owner: str, tags: Collection[tuple[str, str]], after: str) -> bytes:
+    """Return the request for what anybody posted under all of `tags`."""
+    wanted = [{"name": name, "values": [value]} for name, value in tags]
+    return _request({"tags": wanted, **({"after": after} if after else {})})
+
+
+def ids_query(names: Collection[str]) -> bytes:
+    """Return the request for entries by id, a page of them at most."""
+    return _request({"ids": list(names)})
 
 
 def read_page(answer: bytes) -> Page:
@@ -111,7 +117,7 @@ def read_page(answer: bytes) -> Page:
 def check(entry: Listed, owner: str, tags: Collection[tuple[str, str]]) -> None:
     """Check that an entry is what was asked for, as far as can be told without its data.
 
-    Raises StateCorrupt.
+    No `owner` is anybody.  Raises StateCorrupt.
     """
     if name_of(unb64url(entry.claim.signature)) != entry.id:
         raise StateCorrupt(f"it lists {entry.id} with the signature of another item")

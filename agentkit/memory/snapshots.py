@@ -59,7 +59,8 @@ def seal_due(tx: Tx, signer: Sealer, new: int) -> None:
         return
     if since >= OUTWEIGHED * len(item.raw):
         at = int(tx.now * 1e6)
-        tx.put_outgoing(Outgoing(item.id, SNAPSHOTS, count, count, item.raw, "sealed", at))
+        raw = item.raw
+        tx.put_outgoing(Outgoing(item.id, SNAPSHOTS, count, count, raw, "sealed", at, moved=at))
 
 
 def seal(signer: Sealer, snapshot: Snapshot) -> Item:

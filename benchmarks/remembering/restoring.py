@@ -35,6 +35,7 @@ from agentkit.keys.signer import KeySigner
 from agentkit.memory import restore
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.memory import Memory
+from agentkit.memory.sealing import seal_all
 from remembering.gateway import serving
 from remembering.steps import drawn
 
@@ -66,7 +67,7 @@ async def sealed(folder: Path, url: str, texts: list[str]) -> int:
     for start in range(0, len(texts), AT_ONCE):
         part = list(enumerate(texts))[start : start + AT_ONCE]
         await journal.commit(lambda tx, part=part: [step(tx, n, text) for n, text in part])
-        await journal.commit(memory._seal_all)
+        await journal.commit(lambda tx: seal_all(tx, SIGNER))
     await memory.checkpoint()
     posted = await journal.commit(lambda tx: tx.outgoing("accepted"))
     await memory.close()

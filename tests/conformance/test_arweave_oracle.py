@@ -7,8 +7,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
+from weaving import layer1, minds, weave_at
 
 from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.errors import StateCorrupt
@@ -18,6 +20,7 @@ from agentkit.memory.b64 import b64url, unb64url
 from agentkit.memory.jwk import JwkWallet, make_jwk
 from agentkit.memory.layer1 import make_transaction, parse_transaction, verify_transaction
 from agentkit.memory.merkle import MAX_CHUNK, MIN_CHUNK, chunked
+from agentkit.memory.unbundling import unbundled
 
 NPM = Path(__file__).parents[1] / "npm"
 INSTALL = "npm install --prefix tests/npm --no-package-lock --no-audit --no-fund"
@@ -162,6 +165,70 @@ def test_we_verify_every_transaction_that_arweave_js_signs(theirs):
         assert tx.tags == (("Größe", f"{size} ☕"),)
         with pytest.raises(StateCorrupt):
             verify_transaction(tx, filled(size)[:-1] + b"?")
+
+
+async def test_the_oracles_verify_what_really_goes_up(tmp_path, jwk):
+    """Sealed segments, the bundle of them and the transaction around it, as they left."""
+    async with (
+        weave_at(tmp_path / "weave") as weave,
+        minds(tmp_path / "home", weave.url, path=layer1(wallet := JwkWallet(jwk))) as mind,
+    ):
+        weave.gateway.mint(wallet.address, 10**15)
+        for _ in range(4):  # more than a chunk of it
+            await mind.memory.note("t", b64url(os.urandom(70_000)))
+        await mind.memory.checkpoint()
+        weave.mine()
+        (carrier,) = await mind.journal.commit(lambda tx: tx.carriers("posted"))
+        items = await mind.items()
+        data = weave.gateway.data(carrier.tx)
+    assert len(data) > MAX_CHUNK
+    header = json.loads(carrier.header)
+    one = {"signer": "ethereum", "data": "", "tags": []}
+    told = await asyncio.to_thread(
+        ask,
+        {
+            "items": [b64url(item.raw) for item in items],
+            "bundles": [b64url(data)],
+            "transactions": [header, {**header, "data_root": b64url(bytes(32))}],
+            "sizes": [],
+            "make": {"jwk": jwk, "ethereum": KEY.hex(), "items": [one]},
+        },
+    )
+    assert [(i["valid"], i["id"]) for i in told["items"]] == [(True, i.item) for i in items]
+    assert told["bundles"] == [{"valid": True, "ids": [item.item for item in items]}]
+    assert told["transactions"] == [True, False]
+    tags = {n for item in told["items"] for n, _ in item["tags"]}
+    assert {"App-Name", "Run", "Seq-First", "Prev", "Head"} <= tags
+
+
+ARLOCAL = os.environ.get("AGENTKIT_ARLOCAL", "")
+
+
+@pytest.mark.skipif(not ARLOCAL, reason="AGENTKIT_ARLOCAL names no running arlocal")
+async def test_a_second_gateway_takes_and_gives_back_what_we_post(tmp_path, jwk):
+    """Against npm arlocal: `node node_modules/arlocal/bin/index.js 1984 --hidelogs`.
+
+    It takes what we make, and is lenient where the embedded gateway is strict; see decision 22.
+    """
+    url, wallet = ARLOCAL, JwkWallet(jwk)
+
+    async def told(session, path):
+        async with session.get(url + path) as answer:
+            return await answer.text()
+
+    async with (
+        aiohttp.ClientSession() as session,
+        minds(tmp_path / "home", url, path=layer1(wallet)) as mind,
+    ):
+        await told(session, f"/mint/{wallet.address}/{10**15}")
+        await mind.memory.note("t", os.urandom(8).hex())
+        await mind.memory.checkpoint()
+        await told(session, "/mine/20")
+        await mind.memory.confirm()
+        assert await mind.states() == ["read back"]
+        found = await unbundled(mind.gateways, mind.memory.address)
+        (sent,) = await mind.items()
+        assert sent.item in {one.item.id for one in found.items}
 
 
 @pytest.mark.parametrize("size", [1000, MAX_CHUNK, 600_000])

@@ -26,8 +26,8 @@ from agentkit.memory.chains import Sealed, follow
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.jwk import JwkWallet, make_jwk
 from agentkit.memory.layer1 import make_transaction
-from agentkit.memory.memory import Memory
 from agentkit.memory.pieces import BUNDLE
+from agentkit.memory.sealing import seal_all
 from agentkit.memory.segments import APP, seal, unseal
 
 SIGNER = KeySigner(b"\x66" * 32)
@@ -40,12 +40,11 @@ async def log_of(
 ) -> list[Item]:
     """Return the sealed segments of a wallet's notes, as they would be posted."""
     journal = await Journal.open(folder, signer.address)
-    memory = Memory(journal, signer, None)
     for number in range(segments_of * count):
         note = e.NoteAdded(topic="t", text=f"note {number + 1}")
         await journal.commit(lambda tx, note=note: tx.append(e.WALLET, note))
         if (number + 1) % segments_of == 0:
-            await journal.commit(memory._seal_all)
+            await journal.commit(lambda tx: seal_all(tx, signer))
     sealed = await journal.commit(lambda tx: tx.outgoing("sealed"))
     await journal.close()
     return [parse_item(segment.raw) for segment in sealed]
@@ -355,7 +354,7 @@ async def test_order_is_by_number_never_by_time(tmp_path: Path) -> None:
 
     for at in moments:
         await journal.commit(lambda tx, at=at: noted(tx, at))
-        await journal.commit(Memory(journal, SIGNER, None)._seal_all)
+        await journal.commit(lambda tx: seal_all(tx, SIGNER))
     raws = [x.raw for x in await journal.commit(lambda tx: tx.outgoing("sealed"))]
     before = await journal.rows(e.WALLET)
     await journal.close()
@@ -418,7 +417,7 @@ async def test_segments_from_before_the_local_key_still_open(tmp_path: Path) -> 
         assert ("shred.key" in shred.told(sealer)) == (encryption == "shred")
         note = e.NoteAdded(topic="t", text=encryption)
         await journal.commit(lambda tx, note=note: tx.append(e.WALLET, note))
-        await journal.commit(Memory(journal, sealer, None)._seal_all)
+        await journal.commit(lambda tx, sealer=sealer: seal_all(tx, sealer))
         time.sleep(0.001)  # the outbox is ordered by time
     sealer = await shred.sealer_of(SIGNER, "shred", journal)
     raws = [x.raw for x in await journal.commit(lambda tx: tx.outgoing("sealed"))]

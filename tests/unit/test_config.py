@@ -21,11 +21,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_arguments_win_over_environment_over_files_over_defaults(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert Settings.read().memory.upload == "turbo"
-    (here / "user.toml").write_text("home = 'user'\n[memory]\nupload = 'user'\n")
+    assert Settings.read().memory.upload is None
+    (here / "user.toml").write_text("home = 'user'\n[memory]\nupload = 'l1'\n")
     (here / "agentkit.toml").write_text("home = 'local'\n")
     settings = Settings.read()
-    assert (settings.home, settings.memory.upload) == (Path("local"), "user")
+    assert (settings.home, settings.memory.upload) == (Path("local"), "l1")
     assert settings.origins["home"] == str(Path("agentkit.toml"))
     monkeypatch.setenv("AGENTKIT_HOME", "environment")
     assert Settings.read().home == Path("environment")

@@ -40,13 +40,15 @@ class Failure(_Switches):
     done: bool = False
     delay: float = 0.0
     retry_after: str = ""
+    text: str = "out of order"
 
 
 class Faults(_Switches):
     """What goes wrong; nothing by default.  Ids are base64url, `*` is every one.
 
     The weave: `block_seconds` replaces the rhythm of blocks; of what waits for a block, `drop` and
-    the share `drop_rate` are forgotten, `hold` goes on waiting; `price_times` multiplies the fee.
+    the share `drop_rate` are forgotten, `hold` goes on waiting; `price_times` multiplies the fee;
+    without `unbundle` bundles stay whole, as on most gateways.
 
     Its answers: `hide` and the newest `hide_newest` entries are not known; data is `flip`ped in
     one byte, `cut` by its last, or that of another id (`swap`); `without_data` is listed and
@@ -58,6 +60,7 @@ class Faults(_Switches):
     drop_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
     hold: Ids = frozenset()
     price_times: int = Field(default=1, ge=1)
+    unbundle: bool = True
     hide: Ids = frozenset()
     hide_newest: int = Field(default=0, ge=0)
     flip: Ids = frozenset()

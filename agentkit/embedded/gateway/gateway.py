@@ -330,6 +330,9 @@ class Gateway:
         """Index what a transaction bundles, once its data is there; forged items are left out."""
         if not bundle.root or not set(BUNDLE_TAGS) <= set(bundle.tags):
             return
+        if not self.bench.faults.unbundle:
+            self.bench.reached["unbundle"] += 1
+            return
         try:
             for name, raw in split_bundle(self._data_of(bundle) or b""):
                 self._add_bundled(name, raw, bundle, height)

@@ -242,7 +242,7 @@ def _failed(request: web.Request, failure: Failure) -> web.Response:
             request.transport.abort()
         return web.Response()
     headers = {"Retry-After": failure.retry_after} if failure.retry_after else None
-    return web.Response(status=failure.status, text="out of order", headers=headers)
+    return web.Response(status=failure.status, text=failure.text, headers=headers)
 
 
 async def _body(request: web.Request, limit: int) -> bytes:

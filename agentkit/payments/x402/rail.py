@@ -61,7 +61,14 @@ class X402Rail:
         return []  # the facilitator pays for gas
 
     async def fund(self, offer: Offer, need: Money, wanted: Wanted) -> Sequence[Message]:
-        """Read the wallet's balance, and what became of earlier authorizations."""
+        await self.ready(need)
+        return []
+
+    async def ready(self, need: Money) -> None:
+        """Read the wallet's balance, and what became of earlier authorizations.
+
+        Raises InsufficientFunds unless `need` is left beside what is promised.
+        """
         await self.reconcile()
         self._balance = await token_balance(self._chain, self._network, self._signer.address)
         self._read_at = time.monotonic()
@@ -71,7 +78,6 @@ class X402Rail:
             raise InsufficientFunds(
                 f"{need} are needed, and the wallet holds {held}, of which {promised} are promised"
             )
-        return []
 
     def reserve(self, tx: Transaction, attempt: Attempt) -> Payment:
         """Return the attempt's payment, the same each time; `again` says it may have left before.

@@ -83,7 +83,7 @@ def test_a_saved_plan_runs_without_asking(cli: Any) -> None:
     assert result.exit_code == 0
     run = json.loads(result.stdout)
     assert run["paid"] != "0.00 USDC"
-    (row,) = json.loads(cli("status", "--json").stdout)
+    (row,) = json.loads(cli("status", "--json").stdout)["runs"]
     assert (row["run"], row["state"]) == (run["run"], "done")
     (receipt,) = json.loads(cli("receipts", run["run"], "--json").stdout)
     assert receipt["standing"] == "paid"
@@ -108,6 +108,28 @@ def test_providers_and_doctor(cli: Any) -> None:
     checked = cli("doctor")
     assert checked.exit_code == 0, checked.stdout
     assert "!!" not in checked.stdout
+
+
+def test_what_is_not_on_arweave_and_why_is_in_the_status(
+    cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The window of loss, told by another process than the one that met the trouble."""
+    assert "everything is on the embedded Arweave gateway" in cli("status").stdout
+    monkeypatch.setenv("AGENTKIT_MEMORY__GATEWAYS", '["http://127.0.0.1:1"]')
+    assert cli("run", "graph.toml", "--yes").exit_code == 0  # it keeps working from its journal
+    told = cli("status").stdout
+    steps = re.search(r"(\d+) steps not yet on the embedded Arweave gateway, oldest \d+ s", told)
+    assert steps, told
+    paused = "Arweave upload paused: http://127.0.0.1:1 cannot be reached"
+    assert paused in told
+    memory = json.loads(cli("status", "--json").stdout)["memory"]
+    assert memory["not_yet_on_arweave"] == int(steps[1])
+    assert memory["segments"]["sealed"] > 0
+    assert memory["trouble"].startswith(paused)
+    monkeypatch.delenv("AGENTKIT_MEMORY__GATEWAYS")
+    assert cli("run", "graph.toml", "--yes").exit_code == 0
+    memory = json.loads(cli("status", "--json").stdout)["memory"]
+    assert (memory["not_yet_on_arweave"], memory["trouble"]) == (0, "")
 
 
 def test_init_never_overwrites(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,9 +308,9 @@ def test_a_lambda_cannot_be_resumed_from_here(cli: Any, tmp_path: Path) -> None:
     )
     killed = subprocess.run([sys.executable, str(script)], check=False, capture_output=True)
     assert killed.returncode == -9
-    (row,) = json.loads(cli("status", "--json").stdout)
+    (row,) = json.loads(cli("status", "--json").stdout)["runs"]
     failed(cli("resume", row["run"]), 2, "lives only in the process")
-    assert json.loads(cli("status", "--json").stdout)[0]["state"] == "running"
+    assert json.loads(cli("status", "--json").stdout)["runs"][0]["state"] == "running"
 
 
 def test_a_damaged_journal_exits_1_and_spends_nothing(cli: Any, tmp_path: Path) -> None:
@@ -410,7 +432,7 @@ def test_a_run_that_was_killed_is_shown_as_left(cli: Any, tmp_path: Path) -> Non
     )
     killed = subprocess.run([sys.executable, "script.py"], check=False, capture_output=True)
     assert killed.returncode == -9
-    (row,) = json.loads(cli("status", "--json").stdout)
+    (row,) = json.loads(cli("status", "--json").stdout)["runs"]
     assert "no process works on it" in cli("status").stdout
     assert f"agentkit resume {row['run']}" in cli("status", row["run"]).stdout
 

@@ -14,7 +14,7 @@ from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.events import TINY_BYTES
 from agentkit.journal.journal import Journal
-from agentkit.journal.store import Base, Outgoing, Tx
+from agentkit.journal.store import Base, Carrier, Outgoing, Tx
 from agentkit.market.seams import Record
 
 
@@ -132,8 +132,35 @@ COLUMNS = [
     ("outbox", "raw"),
     ("outbox", "state"),
     ("outbox", "at"),
+    ("outbox", "posts"),
+    ("outbox", "carrier"),
+    ("outbox", "note"),
+    ("outbox", "moved"),
     ("outbox", "checksum"),
+    ("carriers", "tx"),
+    ("carriers", "header"),
+    ("carriers", "items"),
+    ("carriers", "fee"),
+    ("carriers", "height"),
+    ("carriers", "state"),
+    ("carriers", "at"),
+    ("carriers", "checksum"),
+    ("trouble", "name"),
+    ("trouble", "said"),
+    ("trouble", "checksum"),
 ]
+
+
+KEYS = {
+    "meta": "name",
+    "events": "stream",
+    "records": "key",
+    "blobs": "digest",
+    "outbox": "item",
+    "carriers": "tx",
+    "trouble": "name",
+    "bases": "stream",
+}
 
 
 def flipped(value: object) -> object:
@@ -168,14 +195,17 @@ async def filled(folder: Path) -> Path:
         graph = JobGraph("g")
         graph.infer("hello", model="m", prompt="x" * TINY_BYTES)  # too long to stand in an event
         await market.run(graph)
-        await market.journal.commit(
-            lambda tx: tx.put_outgoing(
-                Outgoing("item-1", e.WALLET, 1, 2, b"raw bytes", "sealed", 1_000_000)
-            )
-        )
+        await market.journal.commit(put_uploads)
         base = Base("a-run-that-ended", 7, b"\x07" * 32, "what it had come to")
         await market.journal.commit(lambda tx: tx.put_base(base))
         return market.journal.path
+
+
+def put_uploads(tx: Tx) -> None:
+    sent = Outgoing("item-1", e.WALLET, 1, 2, b"raw bytes", "sealed", 1_000_000)
+    tx.put_outgoing(sent._replace(carrier="tx-1", note="lost"))
+    tx.put_carrier(Carrier("tx-1", "{}", "item-1", 212, 9, "signed", 1_000_000))
+    tx.put_trouble("the gateway is down")
 
 
 async def test_every_column_is_in_the_list_below(tmp_path: Path) -> None:
@@ -187,8 +217,7 @@ async def test_a_flipped_byte_in_any_column_is_found(
     tmp_path: Path, table: str, column: str
 ) -> None:
     path = await filled(tmp_path)
-    keys = {"meta": "name", "events": "stream", "records": "key", "blobs": "digest"}
-    where = {**keys, "bases": "stream"}.get(table, "item")
+    where = KEYS[table]
     if (table, column) in {("events", "stream"), ("events", "seq")}:
         where = "hash"
     flip(path, table, column, where)

@@ -21,6 +21,7 @@ from agentkit.memory import restore
 from agentkit.memory.ans104 import make_item, parse_item
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.memory import Memory
+from agentkit.memory.sealing import seal_all
 from agentkit.memory.segments import APP, seal, unseal
 
 SIGNER = KeySigner(b"\x11" * 32)
@@ -157,8 +158,7 @@ async def test_a_segment_sealed_by_another_key_does_not_open(tmp_path: Path) -> 
     other = KeySigner(b"\x44" * 32)
     journal = await Journal.open(tmp_path, SIGNER.address)
     await journal.commit(lambda tx: tx.append(e.WALLET, e.NoteAdded(topic="t", text="x")))
-    memory = Memory(journal, SIGNER, None)
-    await journal.commit(memory._seal_all)
+    await journal.commit(lambda tx: seal_all(tx, SIGNER))
     (segment,) = await journal.commit(lambda tx: tx.outgoing("sealed"))
     item = parse_item(segment.raw)
     assert unseal(SIGNER, item).last == 1
@@ -172,8 +172,7 @@ async def test_events_that_do_not_follow_their_tags_are_refused(tmp_path: Path) 
     for text in ("one", "two"):
         note = e.NoteAdded(topic="t", text=text)
         await journal.commit(lambda tx, note=note: tx.append(e.WALLET, note))
-    memory = Memory(journal, SIGNER, None)
-    await journal.commit(memory._seal_all)
+    await journal.commit(lambda tx: seal_all(tx, SIGNER))
     (segment,) = await journal.commit(lambda tx: tx.outgoing("sealed"))
     whole = unseal(SIGNER, parse_item(segment.raw))
     lie = type(whole)(whole.stream, whole.rows, whole.before, b"\0" * 32, whole.blobs)
@@ -216,7 +215,7 @@ async def test_of_two_ways_to_go_on_the_first_that_was_confirmed_counts(
         for name in ("one", "two"):
             async with remembering(tmp_path / name, url) as (journal, memory):
                 await memory.note("t", f"I am {name}")
-                await memory._journal.commit(memory._seal_all)
+                await journal.commit(lambda tx: seal_all(tx, SIGNER))
                 (sealed,) = await journal.commit(lambda tx: tx.outgoing("sealed"))
                 items.append(sealed.item)
                 instances.append(await journal.commit(lambda tx: tx.instance))

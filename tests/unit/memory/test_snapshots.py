@@ -20,6 +20,7 @@ from agentkit.journal.journal import Journal
 from agentkit.memory import pieces, restore, snapshots
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.memory import Memory
+from agentkit.memory.sealing import seal_all
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import FakeProvider
 
@@ -162,7 +163,6 @@ async def test_snapshots_never_outweigh_the_log(
     shares = []
     for name in ("notes", "runs"):
         journal = await Journal.open(tmp_path / name, SIGNER.address)
-        memory = Memory(journal, SIGNER, None)
         for number in range(150):
             text = random.Random(number).randbytes(200).hex()
             note = e.NoteAdded(topic="t", text=text)
@@ -170,7 +170,7 @@ async def test_snapshots_never_outweigh_the_log(
             event = note if name == "notes" else step
             await journal.commit(lambda tx, event=event: tx.append(e.WALLET, event))
             if number % 10 == 9:
-                await journal.commit(memory._seal_all)
+                await journal.commit(lambda tx: seal_all(tx, SIGNER))
         outbox = await journal.commit(lambda tx: tx.outgoing("sealed"))
         await journal.close()
         taken = [len(x.raw) for x in outbox if x.stream == snapshots.SNAPSHOTS]

@@ -1,0 +1,145 @@
+"""A gateway whose blocks and faults a test has in its hands, and memories that upload to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp.test_utils import TestServer
+
+from agentkit.embedded.gateway import Faults, Gateway, gateway_app
+from agentkit.journal.journal import Journal
+from agentkit.journal.store import OUTBOX_STATES, Outgoing
+from agentkit.keys.signer import KeySigner
+from agentkit.memory.b64 import name_of
+from agentkit.memory.confirming import Patience
+from agentkit.memory.gateways import Gateways
+from agentkit.memory.jwk import JwkWallet
+from agentkit.memory.memory import Memory, Pace
+from agentkit.memory.outbox import Outbox
+from agentkit.memory.paths import UploadPath
+from agentkit.memory.wrapping import Layer1, Limits
+
+SIGNER = KeySigner(b"\x11" * 32)
+ME = name_of(SIGNER.public_key)
+PATIENT = {"timeout": 5.0, "rounds": 1, "backoff": 0.001}
+
+LISTED = """
+query ($o: [String!]) {
+  transactions(owners: $o, first: 100, sort: HEIGHT_ASC) { edges { node { id } } }
+}"""
+
+MakePath = Callable[[Outbox, Gateways], UploadPath]
+
+
+class Clock:
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Weave:
+    """A gateway behind HTTP; blocks come when a test mines."""
+
+    gateway: Gateway
+    url: str
+    clock: Clock
+
+    def fault(self, **faults: Any) -> None:
+        """Have these go wrong from now on; blocks still come when a test mines."""
+        self.gateway.set_faults(Faults(block_seconds=120.0, **faults))
+
+    async def mine_meanwhile(self) -> None:
+        """Mine a block while a memory may be talking to the gateway: one thread may be in it."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/mine") as answer:
+            assert answer.status == 200
+
+    def mine(self, blocks: int = 1) -> None:
+        for _ in range(blocks):
+            self.gateway.mine()
+
+    def listed(self, owner: str = ME) -> list[str]:
+        """Return the ids that an owner is listed with."""
+        answer = self.gateway.query(LISTED, {"o": [owner]})["data"]["transactions"]
+        return [edge["node"]["id"] for edge in answer["edges"]]
+
+    def reached(self, name: str) -> int:
+        return self.gateway.bench.reached[name]
+
+
+@asynccontextmanager
+async def weave_at(folder: Path) -> AsyncIterator[Weave]:
+    clock = Clock()
+    gateway = Gateway.open(folder, block_seconds=120.0, clock=clock)
+    async with TestServer(gateway_app(gateway)) as server:
+        yield Weave(gateway, str(server.make_url("")).rstrip("/"), clock)
+    gateway.close()
+
+
+@dataclass
+class Mind:
+    """A memory with its journal."""
+
+    journal: Journal
+    memory: Memory
+    folder: Path
+    gateways: Gateways
+    path: UploadPath | None = None
+    notes: int = field(default=0)
+
+    async def note(self, count: int = 1, size: int = 10) -> None:
+        for _ in range(count):
+            self.notes += 1
+            await self.memory.note("t", f"{self.notes} " + "x" * size)
+
+    async def items(self) -> list[Outgoing]:
+        return await self.journal.commit(lambda tx: tx.outgoing(*OUTBOX_STATES))
+
+    async def states(self) -> list[str]:
+        return [item.state for item in await self.items()]
+
+    async def until(self, state: str) -> None:
+        """Wait until all items are in a state, what brings them there runs in the background."""
+        async with asyncio.timeout(10):
+            while set(await self.states()) != {state}:
+                await asyncio.sleep(0.01)
+
+    async def said(self) -> list[str]:
+        return (await self.memory.standing()).sentences()
+
+
+@asynccontextmanager
+async def minds(
+    folder: Path,
+    *urls: str,
+    path: MakePath | None = None,
+    pace: Pace | None = None,
+    patience: Patience | None = None,
+) -> AsyncIterator[Mind]:
+    """Open the memory of a folder over some gateways, with nothing running in the background."""
+    async with AsyncExitStack() as stack:
+        journal = await Journal.open(folder, SIGNER.address)
+        stack.push_async_callback(journal.close)
+        gateways = Gateways(urls, **PATIENT)
+        made = path(Outbox(journal), gateways) if path else None
+        memory = Memory(
+            journal,
+            SIGNER,
+            gateways,
+            made,
+            pace=pace or Pace(look=0.02, confirm=0.02, close=5.0),
+            patience=patience or Patience(lost=0.0, seed=0.0),
+        )
+        stack.push_async_callback(memory.close)
+        yield Mind(journal, memory, folder, gateways, made)
+
+
+def layer1(wallet: JwkWallet, limits: Limits | None = None, rest: float = 600.0) -> MakePath:
+    return lambda outbox, gateways: Layer1(outbox, gateways, wallet, limits or Limits(), rest)
