@@ -185,7 +185,7 @@ class Gateways(Client):
         """
 
         async def fetch(endpoint: Endpoint) -> T:
-            data = await endpoint.get(self._session, f"/raw/{name}", limit=MAX_ITEM_BYTES)
+            data = await self._data(endpoint, name, MAX_ITEM_BYTES)
             try:
                 return await asyncio.to_thread(accept, data)
             except StateCorrupt as lie:
@@ -196,22 +196,26 @@ class Gateways(Client):
 
     async def item_data(self, name: str, *, limit: int = MAX_ITEM_BYTES) -> bytes:
         """Return the data under an id, at most `limit` bytes, as a gateway has it: unverified."""
-        path = f"/raw/{_checked(name)}"
+        _checked(name)
+        return await self._first(lambda endpoint: self._data(endpoint, name, limit))
 
-        async def fetch(endpoint: Endpoint) -> bytes:
-            return await endpoint.get(self._session, path, limit=limit)
-
-        return await self._first(fetch)
+    async def _data(self, endpoint: Endpoint, name: str, limit: int) -> bytes:
+        """Fetch data as it is; a gateway without `/raw` has it at the root."""
+        path, good = f"/raw/{name}", (200, 404)
+        status, data = await endpoint.look(self._session, path, limit=limit, good=good)
+        if status == 404:
+            return await endpoint.get(self._session, f"/{name}", limit=limit)
+        return data
 
     async def holds(self, name: str, data: bytes) -> bool:
         """Whether some gateway serves exactly `data` under an id.
 
         Raises StoreUnavailable while one of them may still turn out to.
         """
-        path = f"/raw/{_checked(name)}"
+        _checked(name)
 
         async def look(endpoint: Endpoint) -> bool:
-            if await endpoint.get(self._session, path, limit=len(data)) != data:
+            if await self._data(endpoint, name, max(len(data), _SHORT)) != data:
                 raise StateCorrupt("what it serves is not what was posted")
             return True
 

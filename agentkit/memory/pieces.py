@@ -7,31 +7,25 @@ decide which pieces are read first, and nothing else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
 from agentkit.errors import StateCorrupt, StateError, StoreUnavailable, WrongKey
-from agentkit.memory.ans104 import Item, parse_entry, parse_item, split_bundle
+from agentkit.memory.ans104 import Item
 from agentkit.memory.b64 import name_of
 from agentkit.memory.findings import Findings, Found
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.sealer import Sealer
 from agentkit.memory.segments import OURS
 from agentkit.memory.tags import Tags
+from agentkit.memory.unbundling import unbundled
 
 AT_ONCE = 8
 """Pieces that are read side by side."""
 
-MOST_BUNDLES = 1_000
-"""Bundles that are unpacked here; whoever names us in a tag can make us look at theirs."""
-
 KINDS: Tags = (("Kind", "segment"), ("Kind", "snapshot"))
-BUNDLE: Tags = (("App-Name", "agentkit"), ("Kind", "bundle"))
-AGENT = "Agent"
-"""The tag of a bundle that names the address of the agent whose items it holds."""
-
 T = TypeVar("T")
 
 
@@ -108,17 +102,12 @@ class Pieces:
 
     async def find(self) -> None:
         """Find them, in listings and in bundles that no gateway unpacked."""
-        listed, bundles = await asyncio.gather(
-            self._gateways.find(self.owner, [*OURS, *KINDS]), self._bundles()
-        )
+        listed = await self._gateways.find(self.owner, [*OURS, *KINDS])
         for found in listed.found:
             self._add(found.id, partial(listed_piece, found))
         # Where one gateway lacks what another lists, nobody's word counts for what a bundle holds.
         known = {name for found in listed.found for name in found.bundles}
-        unknown = [b for b in bundles if listed.behind or b.id not in known]
-        if len(unknown) > MOST_BUNDLES:
-            self.told.append(f"only the {MOST_BUNDLES} newest of {len(unknown)} bundles were read")
-        await asyncio.gather(*map(self._unbundle, unknown[-MOST_BUNDLES:]))
+        await self._unbundle(set() if listed.behind else known)
         self.told += _about_gateways(listed, len(self.all))
         self.gateways = len(listed.reports)
 
@@ -154,41 +143,17 @@ class Pieces:
             lambda url, lie: self.told.append(f"{piece.label} from {url} failed: {lie}"),
         )
 
-    async def _bundles(self) -> tuple[Found, ...]:
-        """Return bundles that name us; no gateway that lists them well is not a failure of all."""
+    async def _unbundle(self, known: Collection[str]) -> None:
         try:
-            findings = await self._gateways.find("", [*BUNDLE, (AGENT, self.owner)])
-        except StoreUnavailable:
-            return ()  # the listing of items fails as well, and says so
-        return findings.found
-
-    async def _unbundle(self, bundle: Found) -> None:
-        try:
-            async with self._limit:
-                items = await self._gateways.accepted(
-                    bundle.id,
-                    lambda raw: _ours(raw, self._signer.public_key),
-                    lambda url, lie: self.told.append(f"bundle {bundle.id} from {url}: {lie}"),
-                )
-        except (StateCorrupt, StoreUnavailable) as wrong:
-            self.told.append(f"refused: bundle {bundle.id}: {wrong}")
+            inside = await unbundled(self._gateways, self.owner, but=known, at_once=AT_ONCE)
+        except StoreUnavailable as silent:
+            self.told.append(f"whether bundles hold more is not known: {silent}")
             return
-        for item in items:
-            made = partial(piece_of, item.id, item.tags, bundle.height, item=item)
-            self._add(item.id, made)
-
-
-def _ours(raw: bytes, key: bytes) -> list[Item]:
-    """Return the verified items of a key in a bundle, those of others left unread."""
-    items = []
-    for name, part in split_bundle(raw):
-        if key not in part[:1024]:  # its owner stands near its beginning
-            continue
-        if parse_item(part).owner == key:
-            item = parse_entry(name, part)
-            if set(OURS) <= set(item.tags) and set(KINDS) & set(item.tags):
-                items.append(item)
-    return items
+        for one in inside.items:
+            tags, item = one.item.tags, one.item
+            if set(OURS) <= set(tags) and set(KINDS) & set(tags):
+                self._add(item.id, partial(piece_of, item.id, tags, one.height, item=item))
+        self.told += [f"refused: {told}" for told in inside.refused]
 
 
 def _about_gateways(findings: Findings, known: int) -> Iterable[str]:

@@ -44,7 +44,10 @@ NONCE_BYTES = 12
 LEVEL = 9
 """Of zstd: a segment of 100 KB takes some milliseconds, and a twelfth less than at level 3."""
 
-UNREADABLE = (zstandard.ZstdError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+UNREADABLE = (
+    *(zstandard.ZstdError, ValueError, LookupError, TypeError, AttributeError),
+    *(ArithmeticError, RecursionError),
+)
 """What reading something that is no document of ours may raise."""
 
 

@@ -20,15 +20,15 @@ from agentkit.journal.journal import Journal
 from agentkit.journal.store import Tx
 from agentkit.keys.signer import KeySigner
 from agentkit.memory import restore, segments, shred
-from agentkit.memory.ans104 import BUNDLE_TAGS, Item, make_bundle, make_item, parse_item
+from agentkit.memory.ans104 import Item, make_bundle, make_item, parse_item
 from agentkit.memory.b64 import b64url, name_of
 from agentkit.memory.chains import Sealed, follow
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.jwk import JwkWallet, make_jwk
 from agentkit.memory.layer1 import make_transaction
-from agentkit.memory.pieces import BUNDLE
 from agentkit.memory.sealing import seal_all
 from agentkit.memory.segments import APP, seal, unseal
+from agentkit.memory.unbundling import bundle_tags
 
 SIGNER = KeySigner(b"\x66" * 32)
 OTHER = KeySigner(b"\x77" * 32)
@@ -267,7 +267,7 @@ def payer() -> JwkWallet:
 def bundled(weave: Gateway, payer: JwkWallet, items: list[Item], agent: str = ME) -> None:
     """Put items on the weave inside a layer-1 transaction, which hides them from listings."""
     data = make_bundle(items)
-    tags = [*BUNDLE_TAGS, *BUNDLE, ("Agent", agent)]
+    tags = bundle_tags(agent)
     weave.mint(payer.address, 10**15)
     tx, chunks = make_transaction(
         payer, data, tags, anchor=weave.anchor(), reward=weave.price(len(data))
@@ -323,6 +323,8 @@ async def test_a_bomb_is_not_unpacked(
         ([[1, -5, "NoteAdded", 1, "{}"]], "a number is none that we write"),
         ([[1, 0, "NoteAdded", 1, "{}"], [3, 0, "NoteAdded", 1, "{}"]], "stands where 2 does"),
         ([], "it holds no event"),
+        ([[]], "cannot be read"),
+        ([[float("1e999"), 0, "NoteAdded", 1, "{}"]], "cannot be read"),
         ([["x", 0, "NoteAdded", 1, "{}"]], "cannot be read"),
         (None, "cannot be read"),
     ],
@@ -330,7 +332,8 @@ async def test_a_bomb_is_not_unpacked(
 def test_a_document_that_no_agent_writes_is_refused(columns: Any, why: str) -> None:
     blobs: dict[str, list[str]] = {"texts": [], "bytes": []}
     document = {"stream": "wallet", "before": "00" * 32, "rows": columns, "blobs": blobs}
-    item = segments.close(SIGNER, document, (*APP, ("Run", segments.opaque(SIGNER, "wallet"))))
+    tags = (*APP, ("Run", segments.opaque(SIGNER, "wallet")))
+    item = segments.close_bytes(SIGNER, json.dumps(document).encode(), tags)
     with pytest.raises(StateCorrupt, match=why):
         unseal(SIGNER, item)
 

@@ -17,11 +17,14 @@ from agentkit.journal.store import Row, genesis
 from agentkit.keys.signer import KeySigner
 from agentkit.memory import segments, snapshots
 from agentkit.memory.ans104 import make_bundle, parse_item, verify
-from agentkit.memory.pieces import _ours, piece_of
+from agentkit.memory.b64 import name_of
+from agentkit.memory.pieces import piece_of
 from agentkit.memory.segments import Segment, opaque, seal, unseal
 from agentkit.memory.shred import Shredding
+from agentkit.memory.unbundling import _owned
 
 SIGNER = KeySigner(b"\x21" * 32)
+ME = name_of(SIGNER.public_key)
 SHREDDER = Shredding(SIGNER, b"\x42" * 32)
 quick = settings(deadline=None, max_examples=60)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -151,10 +154,10 @@ def test_no_tags_break_the_planning(tags: list[tuple[str, str]]) -> None:
 def test_no_bytes_break_the_unpacking_of_bundles(segment: Segment, junk: bytes, data: Any) -> None:
     item = seal(SIGNER, segment)
     raw = make_bundle([item])
-    assert [i.id for i in _ours(raw, SIGNER.public_key)] == [item.id]
+    assert [i.id for i in _owned(raw, ME)] == [item.id]
     place = data.draw(st.integers(0, len(raw)))
     for damaged in (raw[:place] + junk + raw[place:], raw[:place] + junk, junk):
-        only_ours(_ours, damaged, SIGNER.public_key)
+        only_ours(_owned, damaged, ME)
 
 
 def test_a_snapshot_of_streams_that_cannot_be_is_refused() -> None:
