@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install install-dev demo check format test cookbook bench bench-payments bench-planner peers soak clean
+.PHONY: help install install-dev demo check format test cookbook bench bench-payments bench-planner bench-memory peers soak clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench-payments: install-dev ## what paying costs in gas and time, and what goes 
 
 bench-planner: install ## how near the best plans are, beside simple routers; ARGS="--set hundred"
 	$(BIN)/python benchmarks/planner.py $(ARGS)
+
+bench-memory: install-dev ## what remembering costs, on disk and on chain, and how fast it comes back (some minutes)
+	$(BIN)/python benchmarks/memory.py $(ARGS)
 
 peers: install ## the executor beside other engines (installs them, some minutes)
 	$(BIN)/python benchmarks/peers/run.py $(ARGS)
