@@ -582,7 +582,7 @@ class Agent:
             payer=payer,
         )
         pace = Pace() if found is None else Pace(confirm=10.0)
-        return Memory(self._journal, sealer, gateways, path, pace=pace)
+        return Memory(self._journal, sealer, gateways, path, pace=pace, test=self.network.test)
 
     def _approval(self) -> Approval:
         """Return who is asked as the settings have it; the terminal where they say nothing."""

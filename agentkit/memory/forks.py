@@ -98,6 +98,7 @@ def _forked(tx: Tx, item: str, theirs: Segment) -> StateForked | None:
         hint="stop one of the two for good; on this one move the folder away, then go on from"
         " the other's state with `agentkit memory restore`",
         stream=theirs.stream,
+        after=theirs.first - 1,
         ours=(tx.instance, head.hash.hex() if head else ""),
         theirs=(theirs.instance, theirs.head.hex()),
         payments=paid,

@@ -127,3 +127,23 @@ async def test_lives_are_counted(tmp_path: Path) -> None:
             await journal.close()
             async with machine(tmp_path / f"life {epoch}", url) as (_, memory):
                 await memory.checkpoint()
+
+
+@pytest.mark.parametrize("test", [False, True])
+async def test_a_second_start_from_nothing_stops_unless_it_is_test_money(
+    tmp_path: Path, test: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with weaving(tmp_path) as (_, url):
+        async with machine(tmp_path / "one", url) as (_, memory):
+            await memory.note("t", "the first")
+        journal = await Journal.open(tmp_path / "two", SIGNER.address)
+        memory = Memory(journal, SIGNER, Gateways([url], rounds=1), test=test)
+        await memory.note("t", "another")
+        if test:
+            await memory.checkpoint()
+            assert "test money only, so both go on" in caplog.text
+        else:
+            with pytest.raises(StateForked, match="after event 0"):
+                await memory.checkpoint()
+        await memory.close()
+        await journal.close()
