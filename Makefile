@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install install-dev demo check format test cookbook bench bench-payments bench-planner peers soak clean
+.PHONY: help install install-dev demo check format test cookbook bench bench-payments bench-planner bench-memory peers soak clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -60,11 +60,15 @@ bench-payments: install-dev ## what paying costs in gas and time, and what goes 
 bench-planner: install ## how near the best plans are, beside simple routers; ARGS="--set hundred"
 	$(BIN)/python benchmarks/planner.py $(ARGS)
 
+bench-memory: install-dev ## what remembering costs, on disk and on chain, and how fast it comes back (some minutes)
+	$(BIN)/python benchmarks/memory.py $(ARGS)
+
 peers: install ## the executor beside other engines (installs them, some minutes)
 	$(BIN)/python benchmarks/peers/run.py $(ARGS)
 
-soak: install-dev ## 200 kills at random moments
+soak: install-dev ## 200 kills of agents and 100 of their memory at random moments
 	AGENTKIT_KILLS=200 $(BIN)/pytest tests/crash -k random -s $(ARGS)
+	AGENTKIT_MEMORY_KILLS=50 $(BIN)/pytest tests/crash/test_memory.py -s $(ARGS)
 
 clean: ## forget .venv and build products
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache tests/npm/node_modules

@@ -46,7 +46,7 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Provider, ProviderInfo, Rail
 from agentkit.memory import ipfs as ipfs_store
 from agentkit.memory import onchain
-from agentkit.memory.cover import Cover
+from agentkit.memory.cover import Cover, cover_of
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.ipfs import Ipfs
 from agentkit.memory.local import LocalStore
@@ -54,6 +54,7 @@ from agentkit.memory.memory import Memory, Pace
 from agentkit.memory.onchain import Onchain
 from agentkit.memory.opening import open_path
 from agentkit.memory.paths import UploadPath
+from agentkit.memory.shred import sealer_of
 from agentkit.memory.sources import Sources
 from agentkit.memory.standing import Standing
 from agentkit.memory.stores import Remote, Stores
@@ -489,12 +490,13 @@ class Agent:
         self._providers = self._open_providers(self._embedded)
         folder = Path.cwd()
         ledger = Budget(allowance)
+        sealer = await sealer_of(self._signer, self.settings.memory.encryption, self._journal)
         gateways, path = await self._open_way(ledger)
-        pace = Pace(confirm=10.0) if self._embedded else Pace()
-        self.memory = Memory(self._journal, self._signer, gateways, path, pace=pace)
+        pace, test = Pace(confirm=10.0) if self._embedded else Pace(), self.network.test
+        self.memory = Memory(self._journal, sealer, gateways, path, pace=pace, test=test)
         self.memory.start()
         self._stack.push_async_callback(self.memory.close)
-        cover = Cover(self._signer.derive("agentkit/memory/v1/artifacts"))
+        cover = cover_of(sealer)
         ipfs = self._open_ipfs(cover)
         stores = self._open_stores(gateways, path, ipfs, cover)
         self._means = Means(
@@ -647,8 +649,10 @@ class Agent:
     async def _seal_before(self, at_most: Money) -> None:
         """Have the journal on Arweave before a purchase from `memory.seal_before_pay` on.
 
-        From `memory.stable_before_pay` on it has to lie there too deep to be undone.
+        From `memory.stable_before_pay` on it has to lie there too deep to be undone.  Before the
+        first purchase of a life no other machine may have gone on with the same state.
         """
+        await self.memory.check_alone()
         stable = self._stable_from is not None and at_most >= self._stable_from
         if stable or (self._seal_from is not None and at_most >= self._seal_from):
             await self.memory.checkpoint(stable=stable)

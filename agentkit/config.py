@@ -197,7 +197,9 @@ class MemorySettings(_Section):
     AR wallet in the file `jwk`, every `interval` seconds).  `pay`: `credits` at the service, or
     `x402` from this wallet.  `per_upload` and `total` limit what uploads may cost, in AR for `l1`
     and in USDC for x402.  A purchase from `seal_before_pay` on waits until the log is on Arweave,
-    one from `stable_before_pay` on until it is there for good.
+    one from `stable_before_pay` on until it is there for good.  `encryption`: `wallet` (the key
+    alone opens it, so the key alone restores it), or `shred` (a local key file besides: without
+    it nothing opens, and deleting it destroys all).
 
     Artifacts up to 256 KiB are sealed with the log.  Larger ones go to Arweave as items of their
     own up to `arweave_up_to` bytes (without it: all on the embedded network, none on a real one),
@@ -205,6 +207,7 @@ class MemorySettings(_Section):
     """
 
     gateways: tuple[str, ...] = ()
+    encryption: Literal["wallet", "shred"] = "wallet"
     upload: Literal["embedded", "l1", "turbo"] | None = None
     turbo: str = "https://upload.ardrive.io"
     jwk: Path | None = None

@@ -278,7 +278,27 @@ class StoreUnavailable(StateError):
 
 
 class StateForked(StateError):
-    """Two machines continued the same state."""
+    """Two machines continued the same state.
+
+    `ours` and `theirs` are (state file, head) of both sides of `stream` after its event `after`,
+    `payments` what was paid on the side that does not count.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        hint: str = "",
+        stream: str = "",
+        after: int = 0,
+        ours: tuple[str, str] = ("", ""),
+        theirs: tuple[str, str] = ("", ""),
+        payments: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.stream, self.after = stream, after
+        self.ours, self.theirs = ours, theirs
+        self.payments = tuple(payments)
 
 
 class StateCorrupt(StateError):

@@ -12,16 +12,14 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from agentkit.agent import Agent
-from agentkit.cli import say, wallet
+from agentkit.cli import say
+from agentkit.cli.memory import memory
 from agentkit.display.text import clock, columns
 from agentkit.errors import ConfigError
 from agentkit.journal import records as r
 from agentkit.memory.search import Match
 
 T = TypeVar("T")
-
-memory = wallet.memory
-"""`agentkit memory`, with these verbs too."""
 
 SHOWN = 100
 """Characters of a text in a table; `--json` has all of it."""

@@ -291,6 +291,7 @@ async def _agent_checks(config: Path | None) -> list[Check]:
                 checks.append((f"provider {info.name}", info.up, finding))
             standing = await agent.memory.standing()
             checks.append(("memory", not standing.trouble, "; ".join(standing.sentences())))
+            checks.append(("encryption", True, agent.memory.sealed_with))
             return checks
     except AgentKitError as wrong:
         return [("wallet", False, f"{wrong}; {wrong.hint}")]

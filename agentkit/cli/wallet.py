@@ -1,10 +1,10 @@
-"""wallet show | close, memory verify | restore."""
+"""wallet show | close | fund | export | signer."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,16 +12,10 @@ from agentkit.agent import Agent, Balances
 from agentkit.cli import say
 from agentkit.config import Settings
 from agentkit.display.text import columns
-from agentkit.errors import ConfigError
-from agentkit.journal.journal import Journal
 from agentkit.keys import keystore, process
-from agentkit.keys.signer import Signer
-from agentkit.memory import restore as restoring
-from agentkit.memory.gateways import Gateways
 from agentkit.payments.networks import real_network
 
 wallet = typer.Typer(no_args_is_help=True, help="The wallet's money.")
-memory = typer.Typer(no_args_is_help=True, help="The sealed log on Arweave.")
 
 
 @wallet.command()
@@ -117,113 +111,3 @@ def signer(
 def _address(settings: Settings) -> str:
     """Return the wallet's address as its keystore says it, without opening it."""
     return keystore.address(settings.wallet.keystore.expanduser())
-
-
-KeyFile = Annotated[
-    Path | None,
-    typer.Option("--keystore", help="the wallet's keystore, else the one that is configured"),
-]
-GatewayUrls = Annotated[
-    list[str] | None, typer.Option("--gateway", help="an Arweave gateway; may be given again")
-]
-
-
-@memory.command()
-@say.verb
-def restore(
-    keystore_file: KeyFile = None,
-    gateway: GatewayUrls = None,
-    as_json: say.AsJson = False,
-    config: say.Config = None,
-    quiet: say.Quiet = False,
-) -> None:
-    """Rebuild this wallet's state from Arweave, with nothing but its key."""
-    data = asyncio.run(_restore(Settings.read(config), keystore_file, gateway))
-    lines = [f"restored {data['events']} events of {data['runs']} runs for {data['address']}"]
-    lines += [f"warning: {warning}" for warning in data["warnings"]]
-    say.result(data, "\n".join(lines), as_json=as_json)
-
-
-async def _restore(
-    settings: Settings, keystore_file: Path | None, gateways: list[str] | None
-) -> dict[str, Any]:
-    signer = _signer(settings, keystore_file)
-    async with Gateways(_urls(settings, gateways)) as client:
-        found = await restoring.fetch(signer, client)
-    journal = await restoring.restore(found, _home(settings, signer), signer.address)
-    await journal.close()
-    runs = [name for name in found.streams if name.startswith("r")]
-    return {
-        "address": signer.address,
-        "events": found.events,
-        "runs": len(runs),
-        "warnings": list(found.warnings),
-    }
-
-
-@memory.command()
-@say.verb
-def verify(
-    keystore_file: KeyFile = None,
-    gateway: GatewayUrls = None,
-    as_json: say.AsJson = False,
-    config: say.Config = None,
-    quiet: say.Quiet = False,
-) -> None:
-    """Compare this wallet's state with what Arweave has of it; changes nothing."""
-    data = asyncio.run(_verify(Settings.read(config), keystore_file, gateway))
-    told = data["differences"] or [f"{data['events']} events on Arweave equal those here"]
-    say.result(data, "\n".join([*told, *data["warnings"]]), as_json=as_json)
-    if data["differences"]:
-        raise typer.Exit(1)
-
-
-async def _verify(
-    settings: Settings, keystore_file: Path | None, gateways: list[str] | None
-) -> dict[str, Any]:
-    signer = _signer(settings, keystore_file)
-    journal = await Journal.open(_home(settings, signer), signer.address)
-    try:
-        await journal.check()
-        async with Gateways(_urls(settings, gateways)) as client:
-            found = await restoring.fetch(signer, client)
-        differences = await restoring.compare(found, journal)
-    finally:
-        await journal.close()
-    return {
-        "events": found.events,
-        "differences": differences,
-        "warnings": list(found.warnings),
-    }
-
-
-def _home(settings: Settings, signer: Signer) -> Path:
-    return settings.home.expanduser() / signer.address.lower()
-
-
-def _signer(settings: Settings, file: Path | None) -> Signer:
-    """Return the signer of a key file; the embedded network's key is found, never started."""
-    from agentkit.embedded import finder
-
-    if file is None and settings.network is None:
-        found = finder.find(settings.network_home.expanduser())
-        if found is None:
-            raise ConfigError(
-                "no keystore is named and no embedded network runs", hint="pass --keystore FILE"
-            )
-        file = Path(found.agent_key)
-    path = file or settings.wallet.keystore.expanduser()
-    return keystore.unlock(path, settings.secret(), real=settings.network is not None)
-
-
-def _urls(settings: Settings, given: list[str] | None) -> tuple[str, ...]:
-    from agentkit.embedded import finder
-
-    if given:
-        return tuple(given)
-    if settings.memory.gateways:
-        return settings.memory.gateways
-    found = finder.find(settings.network_home.expanduser()) if settings.network is None else None
-    if found is None:
-        raise ConfigError("no Arweave gateway is configured", hint="pass --gateway URL")
-    return (found.gateway,)

@@ -78,6 +78,15 @@ class RunStarted(Event):
     plan: Plan
 
 
+class Earlier(Event):
+    """What a run had come to by events that are not here: the JSON of its state.
+
+    It stands first where a run is read that was restored from a snapshot, and is never written.
+    """
+
+    state: str
+
+
 class RunResumed(Event):
     """Another process went on with the run, under a new plan if one is given."""
 
@@ -384,9 +393,14 @@ class VoucherMatched(Event):
 
 
 class Restored(Event):
-    """The state was rebuilt from Arweave; what came after the last segment is unknown."""
+    """The state was rebuilt from Arweave; what came after the last segment is unknown.
+
+    A new life of this wallet began: `epoch` counts them, `instance` names its state file.
+    """
 
     events: int
+    epoch: int = 0
+    instance: str = ""
 
 
 class NoteAdded(Event):

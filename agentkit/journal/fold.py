@@ -372,7 +372,7 @@ def _fund_account(rows: Records, channel: r.Channel, units: int) -> None:
 
 @_folds(e.Restored)
 def _(event: e.Restored, stream: str, at: float, rows: Records) -> None:
-    rows.put(r.Restoration(events=event.events))
+    rows.put(r.Restoration(**event.model_dump()))
     for channel in rows.every(r.Channel):
         if channel.open:
             rows.put(channel.model_copy(update={"doubtful": True}))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import secrets
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -13,7 +15,7 @@ from typing import Any, TypeVar
 from agentkit.errors import JournalDamaged, StoreUnavailable, WrongKey
 from agentkit.journal import verify
 from agentkit.journal.lease import Lease, is_free
-from agentkit.journal.store import SCHEMA, Row, Tx, connect, genesis
+from agentkit.journal.store import SCHEMA, Row, Tx, connect
 from agentkit.journal.writer import Writer, as_ours
 from agentkit.market.seams import Event
 
@@ -82,12 +84,16 @@ class Journal:
 
     async def history(self, stream: str) -> list[Event]:
         """Return all events of a stream, its chain checked; raises JournalDamaged."""
-        rows = await self.rows(stream)
-        return await asyncio.to_thread(self._read, stream, rows)
 
-    def _read(self, stream: str, rows: list[Row]) -> list[Event]:
-        chain = verify.chained(self.path, rows, genesis(stream))
-        return [verify.readable(self.path, row) for row in chain]
+        def look(tx: Tx) -> tuple[list[Event], tuple[int, bytes], list[Row]]:
+            return tx.earlier(stream), tx.start(stream), list(tx.rows(stream))
+
+        return await asyncio.to_thread(self._read, *await self.commit(look))
+
+    def _read(self, earlier: list[Event], start: tuple[int, bytes], rows: list[Row]) -> list[Event]:
+        seq, before = start
+        chain = verify.chained(self.path, rows, before, seq)
+        return [*earlier, *(verify.readable(self.path, row) for row in chain)]
 
     async def checked(self, run: str) -> list[Event]:
         """Return all events of a run, its chain and the wallet's checked; raises JournalDamaged."""
@@ -130,6 +136,7 @@ def _prepare(home: Path, address: str) -> None:
         db.executescript(SCHEMA)
         db.execute("insert or ignore into meta values('schema', ?)", (SCHEMA_VERSION,))
         db.execute("insert or ignore into meta values('wallet', ?)", (address,))
+        db.execute("insert or ignore into meta values('instance', ?)", (_named(),))
         meta = dict(db.execute("select name, value from meta").fetchall())
     if meta.get("schema") != SCHEMA_VERSION:
         raise JournalDamaged(
@@ -138,11 +145,23 @@ def _prepare(home: Path, address: str) -> None:
             f"this agentkit reads schema {SCHEMA_VERSION}",
             hint="use the agentkit that wrote it, or restore with `agentkit memory restore`",
         )
-    if meta.get("wallet") != address or len(meta) != 2:
+    if meta.get("instance", "")[8:] != _mark(meta.get("instance", "")[:8]):
+        raise JournalDamaged(path, "the name of the file itself", "it was changed")
+    if meta.get("wallet") != address or len(meta) != 3:
         raise WrongKey(
             f"the state file {path} belongs to wallet {meta.get('wallet')!r}, not {address}",
             hint="set AGENTKIT_HOME to this wallet's own folder",
         )
+
+
+def _named() -> str:
+    """Return a new name for a state file, the end of which shows that it is one."""
+    name = secrets.token_hex(4)
+    return name + _mark(name)
+
+
+def _mark(name: str) -> str:
+    return hashlib.sha256(f"agentkit/instance {name}".encode()).hexdigest()[:4]
 
 
 def _check_run(path: Path, run: str) -> list[Event]:

@@ -312,6 +312,8 @@ class Restoration(Record):
     """The state was rebuilt from Arweave: what came after the last segment may be missing."""
 
     events: int
+    epoch: int = 0
+    instance: str = ""
 
     @property
     def key(self) -> str:
@@ -511,6 +513,8 @@ RECORDS: dict[str, type[Record]] = {
     record.__name__: record
     for record in (
         Run,
+        Reputation,
+        Reusable,
         Hold,
         Reservation,
         Total,

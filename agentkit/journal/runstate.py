@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
+
+from pydantic import TypeAdapter
 
 from agentkit.errors import RunNotFound
 from agentkit.journal import events as e
@@ -74,6 +77,27 @@ class RunState:
         if change is not None:
             change(event, self)
 
+    @classmethod
+    def read(cls, run: str, text: str) -> RunState:
+        """Read what `encode` wrote; raises ValueError, also when it is of another run."""
+        state = _codec().validate_json(text)
+        if state.run != run:
+            raise ValueError(f"it is the state of {state.run!r}, not of {run!r}")
+        return state
+
+    def encode(self) -> str:
+        """Return the whole state as JSON."""
+        return _codec().dump_json(self, exclude_defaults=True).decode()
+
+    @property
+    def produced(self) -> Iterator[Produced]:
+        """Every artifact that is named."""
+        for outputs in self.done.values():
+            yield from outputs
+        for items in self.items.values():
+            for outputs in items.values():
+                yield from outputs
+
     def follow(self, plan: Plan) -> None:
         """Go by a plan; offers of earlier ones stay known, for attempts that are still open."""
         self.plan = plan
@@ -115,6 +139,11 @@ class RunState:
                     purchase.open.pop(receipt.attempt.id, None)
 
 
+@cache
+def _codec() -> TypeAdapter[RunState]:
+    return TypeAdapter(RunState)
+
+
 Change = Callable[[Any, RunState], None]
 
 _CHANGES: dict[type[Event], Change] = {}
@@ -126,6 +155,11 @@ def _changes(event: type[Event]) -> Callable[[Change], Change]:
         return change
 
     return remember
+
+
+@_changes(e.Earlier)
+def _(event: e.Earlier, state: RunState) -> None:
+    state.__dict__.update(RunState.read(state.run, event.state).__dict__)
 
 
 @_changes(e.RunStarted)

@@ -10,14 +10,14 @@ import hashlib
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from agentkit.errors import JournalDamaged
-from agentkit.journal.events import EVENTS, VERSION
+from agentkit.errors import JournalDamaged, RunNotFound
+from agentkit.journal.events import EVENTS, VERSION, Earlier
 from agentkit.journal.fold import fold
 from agentkit.market.seams import Event, R, Record
 
@@ -42,6 +42,10 @@ create table if not exists outbox(
   raw blob not null, state text not null, at integer not null, posts integer not null,
   carrier text not null, note text not null, moved integer not null, checksum blob not null
 ) strict;
+create table if not exists bases(
+  stream text primary key, seq integer not null, hash blob not null, body text not null,
+  checksum blob not null
+) strict, without rowid;
 create index if not exists outbox_by_stream on outbox(stream, last);
 create index if not exists outbox_by_state on outbox(state, stream, first, last, posts, note);
 create table if not exists carriers(
@@ -93,6 +97,13 @@ class NewerVersion(ValueError):
     """An event that this reader is too old for."""
 
 
+def linked(before: bytes, cells: tuple[str, int, int, str, int, str]) -> bytes:
+    """Return the hash of an event, by its columns, after one whose hash is `before`."""
+    *short, body = cells
+    head = "".join(f"{cell}\n" for cell in short)
+    return hashlib.sha256(before + head.encode() + body.encode()).digest()
+
+
 class Row(NamedTuple):
     """An event as it is stored; `at` in microseconds."""
 
@@ -106,8 +117,7 @@ class Row(NamedTuple):
 
     def link(self, before: bytes) -> bytes:
         """Return the hash of this row after one whose hash is `before`."""
-        head = f"{self.stream}\n{self.seq}\n{self.at}\n{self.kind}\n{self.version}\n"
-        return hashlib.sha256(before + head.encode() + self.body.encode()).digest()
+        return linked(before, self[:6])
 
     @property
     def name(self) -> str:
@@ -166,6 +176,18 @@ class Carrier(NamedTuple):
     height: int
     state: str
     at: int
+
+
+class Base(NamedTuple):
+    """What stands for the events 1 to `seq` of a stream, whose last has this hash.
+
+    `body`: what they came to, as the snapshot that was restored has it; see `journal.snapshot`.
+    """
+
+    stream: str
+    seq: int
+    hash: bytes
+    body: str
 
 
 def row_of(stream: str, seq: int, at: float, event: Event) -> Row:
@@ -242,6 +264,12 @@ class Tx:
     def now(self) -> float:
         return self._now
 
+    @property
+    def instance(self) -> str:
+        """What this state file is called, so that two of one wallet can be told apart."""
+        (name,) = self._db.execute("select value from meta where name='instance'").fetchone()
+        return str(name)
+
     def flush(self) -> None:
         """Write what was gathered."""
         _insert(self._db, "insert into events", self._rows)
@@ -267,9 +295,14 @@ class Tx:
         return row.seq
 
     def insert(self, row: Row, digest: bytes) -> None:
-        """Write a row as it is; only restoring does this without folding."""
+        """Write a row as it is, under its hash, without folding it."""
         self._rows.append((*row[:6], digest))
         self._heads[row.stream] = (row.seq, digest)
+
+    def insert_all(self, rows: Sequence[Row]) -> None:
+        """Write hashed rows of one stream as they are; only restoring does this."""
+        self._rows += rows
+        self._heads[rows[-1].stream] = (rows[-1].seq, rows[-1].hash)
 
     def head(self, stream: str) -> tuple[int, bytes]:
         """Return the number and the hash of a stream's newest event; 0 for none."""
@@ -277,8 +310,22 @@ class Tx:
             found = self._db.execute(
                 "select seq, hash from events where stream=? order by seq desc limit 1", (stream,)
             ).fetchone()
-            self._heads[stream] = found or (0, genesis(stream))
+            self._heads[stream] = found or self.start(stream)
         return self._heads[stream]
+
+    def start(self, stream: str) -> tuple[int, bytes]:
+        """Return the number and the hash of the event after which this file has all of a stream.
+
+        0 and what stands before the first event, unless a snapshot stands for earlier ones.
+        """
+        base = self.base(stream)
+        whole = (
+            base is None
+            or self._db.execute(
+                "select 1 from events where stream=? and seq=1", (stream,)
+            ).fetchone()
+        )
+        return (base.seq, base.hash) if base and not whole else (0, genesis(stream))
 
     def rows(self, stream: str, after: int = 0, most: int = -1) -> Iterator[Row]:
         """Yield a stream's rows in order."""
@@ -290,10 +337,32 @@ class Tx:
         )
         return (Row(*columns) for columns in found)
 
+    def history(self, stream: str) -> list[Event]:
+        """Return a stream's events; `Earlier` stands first for those that are not here.
+
+        Raises RunNotFound when they are not here and nothing tells what they came to.
+        """
+        return [*self.earlier(stream), *(row.event() for row in self.rows(stream))]
+
+    def earlier(self, stream: str) -> list[Event]:
+        """Return what stands for the events of a stream that are not here."""
+        if not self.start(stream)[0]:
+            return []
+        base = self.base(stream)
+        if base is None or not base.body:
+            raise RunNotFound(
+                f"the events of {stream} before the snapshot are on Arweave, not here",
+                hint=f"bring them with `agentkit memory restore {stream}`",
+            )
+        return [Earlier(state=base.body)]
+
     def streams(self) -> list[str]:
         """Return the names of all streams."""
         self.flush()
-        return [name for (name,) in self._db.execute("select distinct stream from events")]
+        found = self._db.execute(
+            "select stream from events union select stream from bases where stream <> ''"
+        )
+        return [name for (name,) in found]
 
     # -- records ---------------------------------------------------------------------------------
 
@@ -321,6 +390,17 @@ class Tx:
     def drop(self, record: type[Record], key: str) -> None:
         self._set(record, key, None)
 
+    def all_records(self) -> Iterator[tuple[str, str]]:
+        """Yield every record as kind and JSON, checked; raises JournalDamaged."""
+        self.flush()
+        found = self._db.execute("select kind, key, body, checksum from records order by kind, key")
+        for kind, key, body, known in found.fetchall():
+            if checksum(kind, key, body) != known:
+                raise JournalDamaged(
+                    self._path, f"record {kind} {key[:24]!r}", "its checksum does not fit"
+                )
+            yield kind, body
+
     def _set(self, kind: type[Record], key: str, record: Record | None) -> None:
         self._records[kind, key] = record
         self._changed.add((kind, key))
@@ -341,6 +421,10 @@ class Tx:
         self._blobs[digest] = data
         return digest
 
+    def keep_all(self, blobs: Mapping[str, bytes]) -> None:
+        """Store bytes under digests that were just computed from them."""
+        self._blobs.update(blobs)
+
     def kept(self, digest: str) -> bytes | None:
         if digest in self._blobs:
             return self._blobs[digest]
@@ -348,6 +432,25 @@ class Tx:
         if found and hashlib.sha256(found[0]).hexdigest() != digest:
             raise JournalDamaged(self._path, f"blob {digest[:12]}", "its bytes were changed")
         return found[0] if found else None
+
+    # -- bases -----------------------------------------------------------------------------------
+
+    def put_base(self, base: Base) -> None:
+        """Write what stands for a stream's first events; only restoring does this."""
+        self._db.execute("insert or replace into bases values(?,?,?,?,?)", (*base, checksum(*base)))
+        self._heads.pop(base.stream, None)
+
+    def base(self, stream: str) -> Base | None:
+        """Return what stands for a stream's first events, None where nothing has to."""
+        found = self._db.execute(
+            "select stream, seq, hash, body, checksum from bases where stream=?", (stream,)
+        ).fetchone()
+        if found is None:
+            return None
+        *parts, known = found
+        if checksum(*parts) != known:
+            raise JournalDamaged(self._path, f"what {stream!r} began with", "it was changed")
+        return Base(*parts)
 
     # -- outbox ----------------------------------------------------------------------------------
 
@@ -376,16 +479,17 @@ class Tx:
         """Return the streams with events in no segment, and the last event that is in one."""
         self.flush()
         return self._db.execute(
-            "select stream, ifnull(last, 0) from"
+            "select stream, max(ifnull(last, 0), ifnull(seq, 0)) as done from"
             " (select stream, max(seq) as head from events group by stream)"
             " left join (select stream, max(last) as last from outbox group by stream)"
-            " using (stream) where head > ifnull(last, 0)"
+            " using (stream) left join bases using (stream) where head > done"
         ).fetchall()
 
     def outbox_counts(self) -> list[tuple[str, int, int, int]]:
         """Return for each state: segments, their events, how often any was posted again."""
         return self._db.execute(
-            "select state, count(*), sum(last - first + 1), sum(max(posts - 1, 0))"
+            "select state, count(*), sum(iif(stream='snapshots', 0, last - first + 1)),"
+            " sum(max(posts - 1, 0))"
             " from outbox group by state"
         ).fetchall()
 
@@ -409,6 +513,45 @@ class Tx:
     def last_sealed(self, stream: str) -> int:
         """Return the number of the newest event of a stream that stands in a segment."""
         found = self._db.execute("select max(last) from outbox where stream=?", (stream,))
+        base = self.base(stream)
+        return max(int(found.fetchone()[0] or 0), base.seq if base else 0)
+
+    def unburied(self, most: int) -> list[tuple[str, int]]:
+        """Return stream and first event of the newest segments that a block could still undo."""
+        return self._db.execute(
+            "select stream, first from outbox where state in ('sealed', 'accepted', 'mined')"
+            " order by at desc limit ?",
+            (most,),
+        ).fetchall()
+
+    def newest_item(self) -> bytes | None:
+        """Return the signed bytes that were sealed last, None for nothing."""
+        found = self._db.execute("select raw from outbox order by at desc limit 1").fetchone()
+        return found[0] if found else None
+
+    def newest(self, stream: str) -> tuple[int, int]:
+        """Return `last` and `at` of what was sealed last under a name; zeros for nothing."""
+        found = self._db.execute(
+            "select last, at from outbox where stream=? order by last desc limit 1", (stream,)
+        ).fetchone()
+        return found or (0, 0)
+
+    def weight(self, streams: Sequence[str]) -> int:
+        """Return the characters in all records, and in the events of some streams."""
+        self.flush()
+        total = self._db.execute("select sum(length(body)) from records").fetchone()[0] or 0
+        for stream in streams:
+            found = self._db.execute(
+                "select sum(length(body)) from events where stream=?", (stream,)
+            ).fetchone()
+            total += found[0] or 0
+        return int(total)
+
+    def sealed_since(self, at: int, but: str) -> int:
+        """Return the bytes sealed after a moment under other names than `but`."""
+        found = self._db.execute(
+            "select sum(length(raw)) from outbox where at>? and stream<>?", (at, but)
+        )
         return int(found.fetchone()[0] or 0)
 
     def _outgoing(self, *columns: Any) -> Outgoing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 from agentkit.errors import JournalDamaged
 from agentkit.journal.events import WALLET
 from agentkit.journal.fold import fold
-from agentkit.journal.store import NewerVersion, Row, Tx, checksum, genesis
+from agentkit.journal.records import RECORDS
+from agentkit.journal.store import NewerVersion, Row, Tx, checksum
 from agentkit.market.seams import Event, R, Record
 
 USE_THE_NEWER = "use the agentkit that wrote it, or one that is newer"
@@ -68,9 +70,15 @@ def check_run(db: sqlite3.Connection, path: Path, run: str) -> list[Event]:
     """
     db.execute("begin")  # as below
     tx = Tx(db, path)
-    for _ in chained(path, tx.rows(WALLET, LOWEST), genesis(WALLET)):
+    for _ in followed(path, tx, WALLET):
         pass
-    return [readable(path, row) for row in chained(path, tx.rows(run, LOWEST), genesis(run))]
+    return [*tx.earlier(run), *(readable(path, row) for row in followed(path, tx, run))]
+
+
+def followed(path: Path, tx: Tx, stream: str) -> Iterator[Row]:
+    """Yield a stream's rows as far back as they are here, their chain checked."""
+    seq, before = tx.start(stream)
+    return chained(path, tx.rows(stream, LOWEST), before, seq)
 
 
 def check(db: sqlite3.Connection, path: Path) -> int:
@@ -81,16 +89,40 @@ def check(db: sqlite3.Connection, path: Path) -> int:
     db.execute("begin")  # one state of the file, whoever writes meanwhile
     tx = Tx(db, path)
     again = MemoryRecords()
+    _begin_with_base(path, tx, again)
     count = 0
     for stream in tx.streams():
-        for row in chained(path, tx.rows(stream, LOWEST), genesis(stream)):
-            fold(readable(path, row), stream, row.at / 1e6, again)
+        base = tx.base(stream)
+        folded = base.seq if base else 0  # these are in the records that a snapshot brought
+        for row in followed(path, tx, stream):
+            if row.seq == folded and base and row.hash != base.hash:
+                raise JournalDamaged(path, row.name, "it is not the one the snapshot stands on")
+            if row.seq > folded:
+                fold(readable(path, row), stream, row.at / 1e6, again)
             count += 1
     _check_records(db, path, again)
     for (digest,) in db.execute("select digest from blobs"):
         tx.kept(digest)
     _check_outbox(db, path)
     return count
+
+
+def _begin_with_base(path: Path, tx: Tx, again: MemoryRecords) -> None:
+    """Put in the records that a restored snapshot brought."""
+    base = tx.base("")
+    try:
+        for record in read_records(base.body) if base else ():
+            again.put(record)
+    except ValueError as wrong:
+        raise JournalDamaged(path, "the snapshot it began with", str(wrong)) from wrong
+
+
+def read_records(text: str) -> list[Record]:
+    """Read a JSON list of (kind, JSON) pairs; raises ValueError."""
+    try:
+        return [RECORDS[kind].model_validate_json(body) for kind, body in json.loads(text)]
+    except (KeyError, TypeError, RecursionError) as wrong:
+        raise ValueError(f"there is no record {wrong}") from wrong
 
 
 def _check_records(db: sqlite3.Connection, path: Path, again: MemoryRecords) -> None:

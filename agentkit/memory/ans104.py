@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 
 from agentkit.errors import StateCorrupt, StateError
 from agentkit.keys.messages import ItemMessage, address_of, recover
-from agentkit.keys.signer import Signer
 from agentkit.memory.b64 import b64url, name_of, unb64url
 from agentkit.memory.cursor import Cursor
 from agentkit.memory.rsa import verify_pss
+from agentkit.memory.sealer import Sealer
 from agentkit.memory.tags import MAX_ENCODED, MAX_TAGS, Tags, decode_tags, encode_tags
 
 RSA = 1
@@ -61,7 +61,7 @@ class Item:
         return self.message.signature_type
 
 
-def make_item(signer: Signer, data: bytes, tags: Sequence[tuple[str, str]] = ()) -> Item:
+def make_item(signer: Sealer, data: bytes, tags: Sequence[tuple[str, str]] = ()) -> Item:
     """Sign `data` and its tags; raises StateError for tags that do not fit.
 
     The item is checked as a reader will check it, so a signer that signs anything else is found

@@ -9,10 +9,20 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from agentkit.errors import StateCorrupt
+from agentkit.memory.sealer import Sealer
+from agentkit.memory.shred import Shredding
 
 NONCE_BYTES = 12
 OVERHEAD = 16
 """Bytes that a covered artifact is longer than a plain one."""
+
+
+def cover_of(sealer: Sealer) -> Cover:
+    """Return the cover of a wallet's artifacts: it opens with what opens the wallet's log."""
+    info = "agentkit/memory/v1/artifacts"
+    return Cover(
+        sealer.derive_mixed(info) if isinstance(sealer, Shredding) else sealer.derive(info)
+    )
 
 
 class Cover:

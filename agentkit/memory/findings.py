@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from agentkit.errors import StateCorrupt
@@ -16,12 +16,13 @@ class Found:
     """An item that gateways list; `height` is None until a block holds it.
 
     Its tags are claims until its data is there.  Gateways that tell different tales of one id
-    each have theirs in `claims`.
+    each have theirs in `claims`, and in `bundles` where they took it from.
     """
 
     id: str
     height: int | None
     claims: tuple[Claim, ...]
+    bundles: frozenset[str] = frozenset()
 
     @property
     def tags(self) -> Tags:
@@ -100,10 +101,11 @@ def united(listings: Sequence[Listing]) -> Findings:
     return Findings(tuple(found), tuple(reports))
 
 
-def _merged(name: str, tales: Iterable[Listed]) -> Found:
+def _merged(name: str, tales: Sequence[Listed]) -> Found:
     heights = [tale.height for tale in tales if tale.height is not None]
     claims = dict.fromkeys(tale.claim for tale in tales)
-    return Found(name, min(heights, default=None), tuple(claims))
+    bundles = frozenset(tale.bundle for tale in tales if tale.bundle)
+    return Found(name, min(heights, default=None), tuple(claims), bundles)
 
 
 def _age(found: Found) -> tuple[bool, int]:

@@ -171,10 +171,27 @@ class Gateways(Client):
 
     async def item(self, found: Found) -> Item:
         """Fetch a found item and verify its id, owner and signature over data and tags."""
+        return await self.accepted(found.id, found.with_data)
 
-        async def fetch(endpoint: Endpoint) -> Item:
-            data = await self._data(endpoint, found.id, MAX_ITEM_BYTES)
-            return await asyncio.to_thread(found.with_data, data)
+    async def accepted(
+        self,
+        name: str,
+        accept: Callable[[bytes], T],
+        heard: Callable[[str, StateCorrupt], None] = lambda url, lie: None,
+    ) -> T:
+        """Return what `accept` makes of the data under an id, once a gateway's is accepted.
+
+        `accept` runs in a thread and raises StateCorrupt for data that cannot be; `heard` is told
+        of each gateway that sent such.
+        """
+
+        async def fetch(endpoint: Endpoint) -> T:
+            data = await self._data(endpoint, name, MAX_ITEM_BYTES)
+            try:
+                return await asyncio.to_thread(accept, data)
+            except StateCorrupt as lie:
+                heard(endpoint.url, lie)
+                raise
 
         return await self._first(fetch)
 

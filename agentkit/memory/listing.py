@@ -33,6 +33,7 @@ query ($owners: [String!], $tags: [TagFilter!], $ids: [ID!], $after: String) {
         owner { key }
         tags { name value }
         block { height }
+        bundledIn { id }
       }
     }
   }
@@ -56,11 +57,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One entry of a page; `height` is None until a block holds it."""
+    """One entry of a page; `height` is None until a block holds it.
+
+    `bundle` is the id of the bundle that the gateway took it out of, empty for a transaction.
+    """
 
     id: str
     height: int | None
     claim: Claim
+    bundle: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +78,14 @@ class Page:
 
 
 def find_query(owner: str, tags: Collection[tuple[str, str]], after: str) -> bytes:
-    """Return the request for what `owner` posted under all of `tags`."""
-    wanted = [{"name": name, "values": [value]} for name, value in tags]
+    """Return the request for what `owner` posted under `tags`; of anybody if there is none.
+
+    Tags of one name are alternatives.
+    """
+    wanted = [{"name": name, "values": values} for name, values in _alternatives(tags).items()]
+    who = {"owners": [owner]} if owner else {}
     place = {"after": after} if after else {}
-    return _request({"owners": [owner], "tags": wanted, **place})
+    return _request({**who, "tags": wanted, **place})
 
 
 def bundles_query(_owner: str, tags: Collection[tuple[str, str]], after: str) -> bytes:
@@ -114,8 +123,18 @@ def check(entry: Listed, owner: str, tags: Collection[tuple[str, str]]) -> None:
         raise StateCorrupt(f"it lists {entry.id} with the signature of another item")
     if owner and name_of(unb64url(entry.claim.owner)) != owner:
         raise StateCorrupt(f"it lists {entry.id}, which {owner} does not own")
-    if not set(tags) <= set(entry.claim.tags):
+    has = set(entry.claim.tags)
+    wanted = _alternatives(tags).items()
+    if not all(any((name, value) in has for value in values) for name, values in wanted):
         raise StateCorrupt(f"it lists {entry.id}, which does not have the tags asked for")
+
+
+def _alternatives(tags: Collection[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the values that each name may have."""
+    wanted: dict[str, list[str]] = {}
+    for name, value in tags:
+        wanted.setdefault(name, []).append(value)
+    return wanted
 
 
 class _Tag(BaseModel):
@@ -131,6 +150,10 @@ class _Block(BaseModel):
     height: Annotated[int, Field(ge=0, lt=2**53)]
 
 
+class _Bundle(BaseModel):
+    id: _Id
+
+
 class _Node(BaseModel):
     id: _Id
     anchor: _Short | None = None
@@ -139,6 +162,7 @@ class _Node(BaseModel):
     owner: _Owner
     tags: Annotated[list[_Tag], Field(max_length=MAX_TAGS)]
     block: _Block | None = None
+    bundle: _Bundle | None = Field(None, alias="bundledIn")
 
 
 class _Edge(BaseModel):
@@ -176,7 +200,8 @@ def _listed(node: _Node) -> Listed:
         anchor=node.anchor or "",
         target=node.recipient or "",
     )
-    return Listed(node.id, node.block.height if node.block else None, claim)
+    height = node.block.height if node.block else None
+    return Listed(node.id, height, claim, node.bundle.id if node.bundle else "")
 
 
 def _request(variables: dict[str, object]) -> bytes:

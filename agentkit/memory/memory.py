@@ -11,21 +11,26 @@ import logging
 import time
 from dataclasses import dataclass
 
-from agentkit.errors import AgentKitError, StateError
+from agentkit.errors import AgentKitError, StateError, StateForked, StoreUnavailable
 from agentkit.journal.journal import Journal
-from agentkit.keys.signer import Signer
 from agentkit.market.plan import Fee
 from agentkit.memory.b64 import name_of
 from agentkit.memory.confirming import Confirmer, Patience
+from agentkit.memory.forks import check_alone
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.knowledge import Knowledge
 from agentkit.memory.outbox import Outbox
 from agentkit.memory.paths import Direct, UploadPath
+from agentkit.memory.sealer import Sealer
 from agentkit.memory.sealing import is_due, seal_all
+from agentkit.memory.shred import told
 from agentkit.memory.standing import Standing, look
 from agentkit.memory.uploading import Uploader
 
 log = logging.getLogger("agentkit")
+
+ALONE_SECONDS = 10.0
+"""How long gateways are asked whether another machine goes on with the same state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +45,20 @@ class Pace:
 class Memory(Knowledge):
     """The agent's memory over its journal; without gateways it is local only.
 
-    `path` is the way to Arweave, by default items posted to the gateways themselves.
+    `path` is the way to Arweave, by default items posted to the gateways themselves.  With `test`
+    money several state files may begin with one key, each from nothing.
     """
 
     def __init__(
         self,
         journal: Journal,
-        signer: Signer,
+        signer: Sealer,
         gateways: Gateways | None,
         path: UploadPath | None = None,
         *,
         pace: Pace | None = None,
         patience: Patience | None = None,
+        test: bool = False,
     ) -> None:
         super().__init__(journal)
         self._signer, self._gateways = signer, gateways
@@ -61,12 +68,20 @@ class Memory(Knowledge):
         self._closing = self._sealed = False
         self._told = ""
         self._confirmed = time.monotonic()
+        self._was_alone = self._shared = False
+        self._test = test
+        self._forked: StateForked | None = None
         self._uploader: Uploader | None = None
         if gateways is not None:
             outbox = Outbox(journal)
             self._path = path or Direct(outbox, gateways)
             self._uploader = Uploader(journal, outbox, self._path)
             self._confirmer = Confirmer(outbox, self._path, gateways, patience or Patience())
+
+    @property
+    def sealed_with(self) -> str:
+        """What opens that which is sealed from now on, in words."""
+        return told(self._signer)
 
     @property
     def address(self) -> str:
@@ -98,7 +113,7 @@ class Memory(Knowledge):
                 if self._journal.wrote or not self._path.rest:
                     await self._seal()
                 if self._sealed:
-                    await self._uploader.send()
+                    await self._send()
         except (StateError, TimeoutError):  # why is on disk, for `agentkit status`
             log.warning("%s", (await self.standing()).sentences()[0])
         await self._path.close()
@@ -114,15 +129,46 @@ class Memory(Knowledge):
         if self._uploader is None:
             return await self.standing()
         await self._seal()
-        await self._uploader.send()
+        await self._send()
         while stable and (await self.confirm()).pending:
             await asyncio.sleep(self._pace.look)
-            await self._uploader.send()
+            await self._send()
         return await self.standing()
 
     async def fee(self) -> Fee | None:
         """Return what uploads cost, None when there are none."""
         return await self._path.fee() if self._uploader is not None else None
+
+    async def check_alone(self) -> None:
+        """Before the first purchase of this life: nobody else goes on with this wallet's state.
+
+        Raises StateForked.  Where no gateway answers nobody can tell, and that is only logged.
+        """
+        if self._gateways is not None and not (self._was_alone and self._forked is None):
+            await self._alone(self._gateways)
+            if not self._was_alone:
+                log.warning("no gateway can tell whether another machine uses this wallet")
+
+    async def _alone(self, gateways: Gateways) -> None:
+        """Raise StateForked once another machine was found, and from then on."""
+        if self._shared:
+            return
+        if self._forked is None:
+            try:
+                async with asyncio.timeout(ALONE_SECONDS):
+                    await check_alone(self._signer, gateways, self._journal)
+                self._was_alone = True
+            except StateForked as forked:
+                if self._test and not forked.after:
+                    log.warning("%s; test money only, so both go on", forked)
+                    self._was_alone = self._shared = True
+                    return
+                log.error("%s; %s", forked, forked.hint)  # noqa: TRY400  # no traceback for people
+                self._forked = forked
+            except (StoreUnavailable, TimeoutError):
+                return  # whether it can be posted shows when it is
+        if self._forked:
+            raise self._forked
 
     async def standing(self) -> Standing:
         """Return how much of the journal is on Arweave."""
@@ -138,6 +184,8 @@ class Memory(Knowledge):
 
     async def _seal(self) -> None:
         if await self._journal.commit(lambda tx: seal_all(tx, self._signer)):
+            if not self._sealed:
+                log.info(self.sealed_with)
             self._sealed = True
 
     async def _seal_regularly(self) -> None:
@@ -166,9 +214,15 @@ class Memory(Knowledge):
             self._woken.clear()
             await self._seal()
 
+    async def _send(self) -> None:
+        """Hand everything over, if nobody else went on with this wallet's state meanwhile."""
+        if self._uploader is not None and self._gateways is not None:
+            await self._alone(self._gateways)
+            await self._uploader.send()
+
     async def _send_if_due(self) -> None:
-        if self._uploader is not None:
-            await self._uploader.send_if_due()
+        if self._uploader is not None and await self._uploader.is_due():
+            await self._send()
 
     async def _confirm_if_due(self) -> None:
         if time.monotonic() - self._confirmed > self._pace.confirm:

@@ -2,106 +2,129 @@
 
 Every gateway is asked and the union of their answers taken; every item's id, owner, signature,
 seal and place in its chain is checked.  Nothing is guessed, and nothing starts empty in silence.
+Going on needs the newest snapshot and the segments after it; whoever wants the whole past reads
+everything.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agentkit.errors import RunNotFound, StateCorrupt, StateError, StateForked, WrongKey
+from agentkit.errors import RunNotFound, StateCorrupt, StateError
 from agentkit.journal import events as e
+from agentkit.journal import records as r
+from agentkit.journal import snapshot as moments
 from agentkit.journal.fold import fold
 from agentkit.journal.journal import Journal
+from agentkit.journal.snapshot import Snapshot
 from agentkit.journal.store import Outgoing, Row, Tx, genesis
-from agentkit.keys.signer import Signer
+from agentkit.memory import segments, snapshots
 from agentkit.memory.ans104 import Item
-from agentkit.memory.b64 import name_of
-from agentkit.memory.findings import Findings, Found
+from agentkit.memory.chains import Chain, Fork, Gap, Place, Sealed, follow
 from agentkit.memory.gateways import Gateways
-from agentkit.memory.segments import APP, Segment, unseal
+from agentkit.memory.pieces import Piece, Pieces
+from agentkit.memory.sealer import Sealer
+from agentkit.memory.segments import Segment, opaque
 
-AT_ONCE = 8
+NOTHING_OPENS = "gateways list snapshots of this wallet, and no segment that can be read"
 
-
-@dataclass(frozen=True)
-class Sealed:
-    """A segment with the item it came in."""
-
-    item: Item
-    segment: Segment
-    height: int | None
+TRIES = 8
+"""Snapshots that are tried, newest first, before everything is read."""
 
 
 @dataclass(frozen=True)
 class Restored:
-    """What was found: segments of every stream in order, and everything worth a warning."""
+    """What was found: the chain of every stream, and everything worth a warning.
 
-    streams: dict[str, tuple[Sealed, ...]]
+    `snapshot` with its item stands for the events before the chains, where there is one.
+    `problems` are reasons not to go on, each in words: steps that are missing or damaged.
+    """
+
+    streams: Mapping[str, tuple[Sealed, ...]]
     warnings: tuple[str, ...]
+    problems: tuple[str, ...] = ()
+    forks: tuple[Fork, ...] = ()
+    snapshot: Snapshot | None = None
+    snapshot_item: Item | None = None
+
+    @property
+    def earlier(self) -> int:
+        """How many events the snapshot stands for."""
+        return self.snapshot.count if self.snapshot else 0
 
     @property
     def events(self) -> int:
-        """How many events the segments hold."""
-        return sum(len(s.segment.rows) for parts in self.streams.values() for s in parts)
+        """How many events were found, those that the snapshot stands for included."""
+        parts = (part for chain in self.streams.values() for part in chain)
+        return self.earlier + sum(len(part.segment.rows) for part in parts)
+
+    @property
+    def names(self) -> set[str]:
+        """The streams there are."""
+        return set(self.streams) | set(self.snapshot.heads if self.snapshot else ())
 
     def rows(self, stream: str) -> list[Row]:
-        """Return the rows of one stream."""
+        """Return the rows of one stream, those after the snapshot."""
         return [row for part in self.streams.get(stream, ()) for row in part.segment.rows]
 
 
-async def fetch(signer: Signer, gateways: Gateways) -> Restored:
-    """Find, verify and open every segment of a key.
+async def fetch(
+    signer: Sealer, gateways: Gateways, *, whole: bool = False, only: Sequence[str] = ()
+) -> Restored:
+    """Find, verify and open what a key has on Arweave: the newest state, or the `whole` past.
 
-    Raises RunNotFound when no gateway has any, WrongKey, StateCorrupt, StateForked,
-    StoreUnavailable.
+    `only` names streams, of which everything is read.  Raises RunNotFound when no gateway has
+    any, WrongKey, StateCorrupt when nothing that is there can be read, StoreUnavailable.
     """
-    owner = name_of(signer.public_key)
-    findings = await gateways.find(owner, APP)
-    if not findings.found:
+    pieces = Pieces(signer, gateways)
+    await pieces.find()
+    if not pieces.all:
+        if pieces.told and any("refused" in told for told in pieces.told):
+            raise StateCorrupt("; ".join(pieces.told))
         raise RunNotFound(
-            f"no gateway has any agentkit state for address {owner} (key of {signer.address})",
+            f"no gateway has any agentkit state for address {pieces.owner} (key of"
+            f" {signer.address})",
             hint="check the keystore and memory.gateways; nothing was made or changed",
         )
-    limit = asyncio.Semaphore(AT_ONCE)
-    refused: list[StateError | WrongKey] = []
-
-    async def one(found: Found) -> Sealed | None:
-        try:
-            async with limit:
-                item = await gateways.item(found)
-            return Sealed(item, await asyncio.to_thread(unseal, signer, item), found.height)
-        except (StateCorrupt, WrongKey) as wrong:  # anybody can list junk under our public key
-            refused.append(wrong)
-            return None
-
-    parts = await asyncio.gather(*(one(found) for found in findings.found))
-    streams: dict[str, list[Sealed]] = {}
-    for part in parts:
-        if part:
-            streams.setdefault(part.segment.stream, []).append(part)
-    if not streams:
-        raise refused[0]
-    warnings = [*_about_gateways(findings), *(f"refused: {wrong}" for wrong in refused)]
-    chained = {name: _chained(name, sealed, warnings) for name, sealed in streams.items()}
-    return Restored({name: c for name, c in chained.items() if c}, tuple(warnings))
+    reading = _Reading(signer, pieces)
+    if only:
+        return await reading.streams(only)
+    return (None if whole else await reading.newest()) or await reading.everything()
 
 
-async def restore(restored: Restored, home: Path, address: str) -> Journal:
+async def restore(
+    restored: Restored, home: Path, address: str, *, accept_loss: bool = False
+) -> Journal:
     """Write what was fetched into a new state file and return its open journal.
 
-    Raises StateError when the wallet already has one with events in it.
+    Raises StateCorrupt where steps are missing, unless `accept_loss` gives them up, StateError
+    when the wallet already has a state file with events in it.
     """
+    if restored.problems and not accept_loss:
+        raise StateCorrupt(
+            "; ".join(restored.problems),
+            hint="start the old machine if it lives, so that it posts them again, or ask another"
+            " gateway; else give them up with `agentkit memory restore --accept-loss`",
+        )
     journal = await Journal.open(home, address)
     try:
         await journal.commit(lambda tx: _write(tx, restored))
-        await journal.check()
     except BaseException:
         await journal.close()
         raise
     return journal
+
+
+async def bring(restored: Restored, journal: Journal, streams: Iterable[str]) -> int:
+    """Write the events that a snapshot stands for here, and return how many they were.
+
+    Raises RunNotFound for a stream that is not there, StateCorrupt when they are others.
+    """
+    return await journal.commit(lambda tx: sum(_bring(tx, restored, s) for s in streams))
 
 
 async def compare(restored: Restored, journal: Journal) -> list[str]:
@@ -109,58 +132,143 @@ async def compare(restored: Restored, journal: Journal) -> list[str]:
 
     Events that were never sealed are not a difference.
     """
-    differences = []
-    for stream in restored.streams:
-        there = restored.rows(stream)
-        here = await journal.rows(stream, 0, len(there))
-        for mine, theirs in zip(here, there, strict=False):
-            if mine != theirs:
-                differences.append(f"{theirs.name} differs")
-                break
-        if len(here) < len(there):
-            differences.append(f"{stream}: {len(there) - len(here)} events are missing here")
-    return differences
+    return await journal.commit(
+        lambda tx: [told for stream in restored.streams for told in _compare(tx, restored, stream)]
+    )
 
 
-# -- inside --------------------------------------------------------------------------------------
+# -- reading -------------------------------------------------------------------------------------
 
 
-def _about_gateways(findings: Findings) -> list[str]:
-    """Say which gateways failed or lag, in words for people."""
-    told = [f"gateway {report.url} failed: {report.problem}" for report in findings.failed]
-    known = len(findings.found)
-    told += [
-        f"gateway {report.url} is behind: {report.listed} of {known} segments"
-        for report in findings.behind
-    ]
-    if len(findings.reports) == 1:
-        told.append("only one gateway was asked: nobody corroborates that this is the newest state")
-    return told
+class _Reading:
+    """Reads pieces in the order that is asked for; nothing twice."""
+
+    def __init__(self, signer: Sealer, pieces: Pieces) -> None:
+        self._signer, self._pieces = signer, pieces
+        known = list(pieces.all.values())
+        self._segments = [piece for piece in known if piece.kind != "snapshot"]
+        self._snapshots = [piece for piece in known if piece.kind == "snapshot"]
+
+    async def newest(self) -> Restored | None:
+        """Return the newest snapshot and what follows it; None where only the whole is safe."""
+        for piece in sorted(self._snapshots, key=lambda piece: -piece.last)[:TRIES]:
+            read = await self._pieces.read(piece, _opened)
+            if read is not None and isinstance(read[1], Snapshot):
+                return await self._after(read[0], read[1])
+        return None
+
+    async def _after(self, item: Item, snapshot: Snapshot) -> Restored | None:
+        after, before = self._divided(snapshot)
+        if _fork(before):
+            return None
+        found = self._restored(await self._read(after), snapshot.heads)
+        if found.problems or found.forks:
+            return None
+        return replace(found, snapshot=snapshot, snapshot_item=item)
+
+    async def everything(self) -> Restored:
+        """Return all there is, every item read and checked, snapshots too."""
+        sealed = await self._read(self._segments)
+        found = self._restored(sealed, {})
+        if found.problems or not sealed:  # a tag may have called a segment a snapshot
+            sealed += await self._read(self._snapshots)
+            found = self._restored(sealed, {})
+        if not sealed:
+            raise next(iter(self._pieces.refused.values()), RunNotFound(NOTHING_OPENS))
+        return found
+
+    async def streams(self, names: Sequence[str]) -> Restored:
+        """Return all there is of some streams."""
+        runs = {opaque(self._signer, name) for name in names}
+        found = self._restored(
+            await self._read([p for p in self._segments if p.run in runs or not p.kind]), {}
+        )
+        return await self.everything() if found.problems else found  # a tag may have lied
+
+    def _divided(self, snapshot: Snapshot) -> tuple[list[Piece], list[Piece]]:
+        """Return the segments after a snapshot, and those that it stands for."""
+        upto = {opaque(self._signer, name): seq for name, (seq, _) in snapshot.heads.items()}
+        after: list[Piece] = []
+        before: list[Piece] = []
+        for piece in self._segments:
+            stood_for = piece.kind and piece.last <= upto.get(piece.run, 0)
+            (before if stood_for else after).append(piece)
+        return after, before
+
+    async def _read(self, pieces: Sequence[Piece]) -> list[Sealed]:
+        """Return the segments among what is read; a tag may have called a snapshot one."""
+        read = await asyncio.gather(*(self._pieces.read(piece, _opened) for piece in pieces))
+        return [
+            Sealed(got[0], got[1], piece.height)
+            for piece, got in zip(pieces, read, strict=True)
+            if got is not None and isinstance(got[1], Segment)
+        ]
+
+    def _restored(self, sealed: Sequence[Sealed], starts: Mapping[str, Place]) -> Restored:
+        chains = _chains(sealed, starts)
+        problems = [self._about(gap) for chain in chains for gap in chain.gaps]
+        problems += self._cut_off(chains, starts)
+        forks = tuple(fork for chain in chains for fork in chain.forks)
+        refused = [f"refused: {wrong}" for wrong in self._pieces.refused.values()]
+        return Restored(
+            {chain.stream: chain.parts for chain in chains if chain.parts},
+            (*self._pieces.told, *refused, *problems, *map(str, forks)),
+            tuple(problems),
+            forks,
+        )
+
+    def _about(self, gap: Gap) -> str:
+        everywhere = f"all {self._pieces.gateways} gateways" if self._more else "the only gateway"
+        return f"{gap} on {everywhere}; {_good(gap.first - 1)}"
+
+    @property
+    def _more(self) -> bool:
+        return self._pieces.gateways > 1
+
+    def _cut_off(self, chains: Sequence[Chain], starts: Mapping[str, Place]) -> Iterable[str]:
+        """Say which segments would follow a chain's end, or begin one, if they could be read."""
+        ends = {opaque(self._signer, name): (name, *place) for name, place in starts.items()}
+        for chain in chains:
+            if chain.parts:
+                last = chain.parts[-1].segment
+                ends[opaque(self._signer, chain.stream)] = (chain.stream, last.last, last.head)
+        for piece in self._segments:
+            wrong = self._pieces.refused.get(piece.id)
+            name, seq, head = ends.get(piece.run, (piece.run, 0, b""))
+            follows = piece.first == seq + 1 and (not seq or piece.prev == head.hex())
+            if wrong and follows:
+                yield f"steps {piece.first} to {piece.last} of {name}: {wrong}; {_good(seq)}"
 
 
-def _chained(stream: str, parts: Sequence[Sealed], warnings: list[str]) -> tuple[Sealed, ...]:
-    """Return a stream's segments from its first event on, as far as they follow one another."""
-    unique = {(p.segment.first, p.segment.before, p.segment.head): p for p in parts}
-    by_start: dict[tuple[int, bytes], Sealed] = {}
-    for part in sorted(unique.values(), key=lambda p: (p.height is None, p.height or 0)):
-        start = (part.segment.first, part.segment.before)
-        if start in by_start:
-            raise StateForked(
-                f"stream {stream!r} goes on in two ways after event {start[0] - 1}:"
-                f" items {by_start[start].item.id} and {part.item.id}",
-                hint="stop one of the two machines that use this key",
-            )
-        by_start[start] = part
-    chain: list[Sealed] = []
-    seq, head = 1, genesis(stream)
-    while (seq, head) in by_start:
-        part = by_start.pop((seq, head))
-        chain.append(part)
-        seq, head = part.segment.last + 1, part.segment.head
-    if by_start:
-        last = max(first for first, _ in by_start)
-        warnings.append(f"events {seq} to {last - 1} of {stream!r} are missing on every gateway")
-    return tuple(chain)
+def _good(seq: int) -> str:
+    return f"the last good step is {seq}" if seq else "no step is good"
+
+
+def _opened(signer: Sealer, item: Item) -> tuple[Item, Segment | Snapshot]:
+    """Read a verified item as what its own tags say it is."""
+    if snapshots.KIND in item.tags:
+        return item, snapshots.unseal(signer, item)
+    return item, segments.unseal(signer, item)
+
+
+def _fork(pieces: Iterable[Piece]) -> bool:
+    """Whether tags claim two different segments for one place."""
+    heads: dict[tuple[str, int, str], str] = {}
+    return any(heads.setdefault((p.run, p.first, p.prev), p.head) != p.head for p in pieces)
+
+
+def _chains(sealed: Sequence[Sealed], starts: Mapping[str, Place]) -> list[Chain]:
+    by_stream: dict[str, list[Sealed]] = defaultdict(list)
+    for part in sealed:
+        by_stream[part.segment.stream].append(part)
+    chains = []
+    for stream, parts in by_stream.items():
+        seq, head = starts.get(stream, (0, genesis(stream)))
+        chains.append(follow(stream, parts, (seq + 1, head)))
+    return chains
+
+
+# -- writing -------------------------------------------------------------------------------------
 
 
 def _write(tx: Tx, restored: Restored) -> None:
@@ -169,24 +277,69 @@ def _write(tx: Tx, restored: Restored) -> None:
             "this wallet already has state here",
             hint="move its folder away, or set AGENTKIT_HOME to an empty one",
         )
+    if restored.snapshot and restored.snapshot_item:
+        moments.put(tx, restored.snapshot)
+        count, item = restored.earlier, restored.snapshot_item
+        now = int(tx.now * 1e6)
+        name = snapshots.SNAPSHOTS
+        tx.put_outgoing(Outgoing(item.id, name, count, count, item.raw, "accepted", now))
     for stream, parts in restored.streams.items():
         for part in parts:
             _write_segment(tx, stream, part)
-    tx.append(e.WALLET, e.Restored(events=restored.events))
+    last = tx.get(r.Restoration, "newest")
+    epoch = (last.epoch if last else 0) + 1
+    tx.append(e.WALLET, e.Restored(events=restored.events, epoch=epoch, instance=tx.instance))
 
 
 def _write_segment(tx: Tx, stream: str, part: Sealed) -> None:
     segment = part.segment
-    for data in segment.blobs.values():
-        tx.keep(data)
+    tx.keep_all(segment.blobs)
+    tx.insert_all(segment.rows)
     for row in segment.rows:
-        tx.insert(row, row.hash)
         try:
             fold(row.event(), stream, row.at / 1e6, tx)
         except ValueError as wrong:
             raise StateCorrupt(f"{row.name} cannot be read: {wrong}") from wrong
+    _put_segment(tx, stream, part)
+
+
+def _put_segment(tx: Tx, stream: str, part: Sealed) -> None:
+    segment, item = part.segment, part.item
     state = "mined" if part.height is not None else "accepted"
-    item = part.item
     tx.put_outgoing(
         Outgoing(item.id, stream, segment.first, segment.last, item.raw, state, segment.rows[-1].at)
     )
+
+
+def _bring(tx: Tx, restored: Restored, stream: str) -> int:
+    base = tx.base(stream)
+    if base is None or not tx.start(stream)[0]:
+        return 0  # all of it is here
+    rows = restored.rows(stream)[: base.seq]
+    if not rows:
+        raise RunNotFound(f"no gateway has any step of {stream}")
+    if len(rows) < base.seq or rows[-1].hash != base.hash:
+        raise StateCorrupt(f"the first {base.seq} steps of {stream} are not all on any gateway")
+    tx.insert_all(rows)
+    tx.flush()
+    tx.forget()
+    for part in restored.streams[stream]:
+        tx.keep_all(part.segment.blobs)
+        if part.segment.last <= base.seq:
+            _put_segment(tx, stream, part)
+    return len(rows)
+
+
+def _compare(tx: Tx, restored: Restored, stream: str) -> Iterable[str]:
+    there = restored.rows(stream)
+    seq, head = tx.start(stream)
+    if 0 < seq <= len(there) and there[seq - 1].hash != head:
+        yield f"{there[seq - 1].name} is not the one that the snapshot here stands on"
+    for mine in tx.rows(stream, seq, max(0, len(there) - seq)):
+        theirs = there[mine.seq - 1]
+        if mine != theirs:
+            yield f"{theirs.name} differs"
+            break
+    missing = len(there) - tx.head(stream)[0]
+    if missing > 0:
+        yield f"{stream}: {missing} events are missing here"

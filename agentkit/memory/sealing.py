@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agentkit.journal.store import Outgoing, Row, Tx, genesis
-from agentkit.keys.signer import Signer
+from agentkit.journal.store import Outgoing, Row, Tx
+from agentkit.memory import snapshots
+from agentkit.memory.sealer import Sealer
 from agentkit.memory.segments import Segment, seal
 
 MOST_EVENTS = 100
@@ -54,14 +55,19 @@ def is_due(tx: Tx) -> bool:
     return False
 
 
-def seal_all(tx: Tx, signer: Signer) -> int:
-    """Put every event into a segment, signed bytes and all; returns how many segments."""
-    count = 0
+def seal_all(tx: Tx, signer: Sealer) -> int:
+    """Put every event into a segment, signed bytes and all; returns how many segments.
+
+    And a snapshot after them, where one is due.
+    """
+    count = events = 0
     for stream, after in _waiting(tx):
         for segment in _segments(tx, stream, after):
             for outgoing in _sealed(tx, signer, segment):
                 tx.put_outgoing(outgoing)
-                count += 1
+                count, events = count + 1, events + outgoing.last - outgoing.first + 1
+    if count:
+        snapshots.seal_due(tx, signer, events)
     return count
 
 
@@ -88,7 +94,7 @@ def _segments(tx: Tx, stream: str, after: int) -> Iterator[Segment]:
         yield _segment(tx, stream, gathered, before)
 
 
-def _sealed(tx: Tx, signer: Signer, segment: Segment) -> Iterator[Outgoing]:
+def _sealed(tx: Tx, signer: Sealer, segment: Segment) -> Iterator[Outgoing]:
     """Yield a segment's items: one, or more when it does not pack as well as most."""
     item = seal(signer, segment)
     if len(item.raw) > MOST_BYTES and len(segment.rows) > 1:
@@ -103,7 +109,7 @@ def _sealed(tx: Tx, signer: Signer, segment: Segment) -> Iterator[Outgoing]:
 
 
 def _segment(tx: Tx, stream: str, rows: list[Row] | tuple[Row, ...], before: bytes) -> Segment:
-    return Segment(stream, tuple(rows), before, rows[-1].hash, _blobs(tx, rows))
+    return Segment(stream, tuple(rows), before, rows[-1].hash, _blobs(tx, rows), tx.instance)
 
 
 def _blobs(tx: Tx, rows: list[Row] | tuple[Row, ...]) -> dict[str, bytes]:
@@ -117,8 +123,9 @@ def _weight(tx: Tx, row: Row) -> int:
 
 
 def _hash_at(tx: Tx, stream: str, seq: int) -> bytes:
-    if seq == 0:
-        return genesis(stream)
+    start, before = tx.start(stream)
+    if seq == start:
+        return before
     (row,) = tx.rows(stream, seq - 1, 1)
     return row.hash
 

@@ -8,13 +8,12 @@ Tags say only what restoring needs: opaque stream name, event numbers, the chain
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import zstandard
@@ -22,31 +21,50 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from agentkit.errors import StateCorrupt, WrongKey
-from agentkit.journal.store import Row
-from agentkit.keys.signer import Signer
+from agentkit.journal.store import Row, linked
 from agentkit.memory.ans104 import Item, make_item
+from agentkit.memory.sealer import Sealer
+from agentkit.memory.shred import LOCAL_KEY, Shredding, missing
+from agentkit.memory.tags import Tags
 
-APP: tuple[tuple[str, str], ...] = (("App-Name", "agentkit"), ("Schema", "1"), ("Kind", "segment"))
+OURS: Tags = (("App-Name", "agentkit"), ("Schema", "1"))
+"""Tags of everything that an agent keeps on Arweave."""
+
+APP: Tags = (*OURS, ("Kind", "segment"))
 """Tags under which every segment of every agent is found."""
 
 MOST_PLAIN_BYTES = 64 * 1024 * 1024
 """The largest segment that is decompressed; a bomb stops here."""
 
+MOST = 2**63 - 1
+"""The largest number a row can hold."""
+
 NONCE_BYTES = 12
+
+LEVEL = 9
+"""Of zstd: a segment of 100 KB takes some milliseconds, and a twelfth less than at level 3."""
+
+UNREADABLE = (
+    *(zstandard.ZstdError, ValueError, LookupError, TypeError, AttributeError),
+    *(ArithmeticError, RecursionError),
+)
+"""What reading something that is no document of ours may raise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
     """Consecutive events of one stream, with the small artifacts they name.
 
-    `before` and `head` are the hashes of the chain before the first and after the last event.
+    `before` and `head` are the hashes of the chain before the first and after the last event;
+    `instance` names the state file that sealed it.
     """
 
     stream: str
-    rows: tuple[Row, ...]
-    before: bytes
-    head: bytes
-    blobs: Mapping[str, bytes]
+    rows: tuple[Row, ...] = field(repr=False)
+    before: bytes = field(repr=False)
+    head: bytes = field(repr=False)
+    blobs: Mapping[str, bytes] = field(repr=False)
+    instance: str = ""
 
     @property
     def first(self) -> int:
@@ -57,80 +75,139 @@ class Segment:
         return self.rows[-1].seq
 
 
-def seal(signer: Signer, segment: Segment) -> Item:
+def seal(signer: Sealer, segment: Segment) -> Item:
     """Return the signed item of a segment."""
-    tags = _tags(signer, segment)
-    plain = json.dumps(_document(segment), separators=(",", ":")).encode()
-    packed = zstandard.ZstdCompressor(level=3).compress(plain)
-    nonce = secrets.token_bytes(NONCE_BYTES)
-    sealed = AESGCM(_key(signer, dict(tags)["Run"])).encrypt(nonce, packed, _aad(tags))
-    return make_item(signer, nonce + sealed, tags)
+    return close(signer, _document(segment), _tags(signer, segment))
 
 
-def unseal(signer: Signer, item: Item) -> Segment:
+def unseal(signer: Sealer, item: Item) -> Segment:
     """Return the segment of a verified item.
 
     Raises WrongKey when it does not open with this key, StateCorrupt when what is in it cannot
     be or does not follow the chain that its tags claim.
     """
-    tags = dict(item.tags)
+    document = opened(signer, item)
     try:
-        aad, key = _aad(item.tags), _key(signer, tags["Run"])
-        packed = AESGCM(key).decrypt(item.data[:NONCE_BYTES], item.data[NONCE_BYTES:], aad)
-    except (InvalidTag, KeyError, ValueError) as wrong:
-        raise WrongKey(f"segment {item.id} does not open with this key") from wrong
-    segment = _read(item.id, packed)
-    if _tags(signer, segment) != tuple(item.tags):
+        segment = _read(document)
+    except UNREADABLE as wrong:
+        raise StateCorrupt(f"segment {item.id} cannot be read: {wrong}") from wrong
+    if _tags(signer, segment) != tuple(tag for tag in item.tags if tag[0] != LOCAL_KEY):
         raise StateCorrupt(f"segment {item.id} holds other events than its tags say")
     return segment
 
 
+# -- sealed documents ----------------------------------------------------------------------------
+
+
+def close(signer: Sealer, document: dict[str, Any], tags: Tags) -> Item:
+    """Return the signed item of a document, sealed under its tags, `Run` among them."""
+    plain = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+    return close_bytes(signer, plain, tags)
+
+
+def close_bytes(signer: Sealer, plain: bytes, tags: Tags) -> Item:
+    """Return the signed item of a document that is written already."""
+    if isinstance(signer, Shredding):
+        tags = (*tags, (LOCAL_KEY, signer.name))
+    if len(plain) > MOST_PLAIN_BYTES:
+        raise StateCorrupt(f"{len(plain)} bytes are more than one item may hold")
+    packed = zstandard.ZstdCompressor(level=LEVEL).compress(plain)
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    sealed = AESGCM(_key(signer, dict(tags))).encrypt(nonce, packed, _aad(tags))
+    return make_item(signer, nonce + sealed, tags)
+
+
+def opened(signer: Sealer, item: Item) -> dict[str, Any]:
+    """Return the document of a verified item; raises WrongKey, StateCorrupt."""
+    try:
+        aad, key = _aad(item.tags), _key(signer, dict(item.tags))
+        packed = AESGCM(key).decrypt(item.data[:NONCE_BYTES], item.data[NONCE_BYTES:], aad)
+    except (InvalidTag, KeyError, ValueError) as wrong:
+        raise WrongKey(f"segment {item.id} does not open with this key") from wrong
+    try:
+        document = json.loads(_unpacked(packed))
+    except UNREADABLE as wrong:
+        raise StateCorrupt(f"segment {item.id} cannot be read: {wrong}") from wrong
+    if not isinstance(document, dict):
+        raise StateCorrupt(f"segment {item.id} cannot be read: it is no document")
+    return document
+
+
+def _unpacked(packed: bytes) -> bytes:
+    """Decompress; a frame that announces more than we read is not begun."""
+    size = zstandard.get_frame_parameters(packed).content_size
+    if not 0 <= size <= MOST_PLAIN_BYTES:
+        raise ValueError(f"it would unpack to {size} bytes, more than {MOST_PLAIN_BYTES}")
+    return zstandard.ZstdDecompressor().decompress(packed)
+
+
+def written_blobs(blobs: Mapping[str, bytes]) -> dict[str, list[str]]:
+    """Return small artifacts as a document has them: text as it is, which packs better.
+
+    Their names are not written: they follow from the bytes.
+    """
+    written: dict[str, list[str]] = {"texts": [], "bytes": []}
+    for data in blobs.values():
+        try:
+            written["texts"].append(data.decode())
+        except UnicodeDecodeError:
+            written["bytes"].append(base64.b64encode(data).decode())
+    return written
+
+
+def read_blobs(written: Mapping[str, Sequence[str]]) -> dict[str, bytes]:
+    """Return small artifacts, each under its own digest; raises ValueError."""
+    blobs = [text.encode() for text in written["texts"]]
+    blobs += [base64.b64decode(text, validate=True) for text in written["bytes"]]
+    return {hashlib.sha256(data).hexdigest(): data for data in blobs}
+
+
+def opaque(signer: Sealer, stream: str) -> str:
+    """Return what a stream is called in public."""
+    key = signer.derive("agentkit/memory/v1/tag")
+    return hmac.new(key, stream.encode(), hashlib.sha256).hexdigest()[:32]
+
+
+# -- inside --------------------------------------------------------------------------------------
+
+
 def _document(segment: Segment) -> dict[str, Any]:
-    blobs = {name: base64.b64encode(data).decode() for name, data in segment.blobs.items()}
-    rows = [[row.seq, row.at, row.kind, row.version, row.body] for row in segment.rows]
     return {
         "stream": segment.stream,
         "before": segment.before.hex(),
-        "rows": rows,
-        "blobs": blobs,
+        "instance": segment.instance,
+        "rows": [[row.seq, row.at, row.kind, row.version, row.body] for row in segment.rows],
+        "blobs": written_blobs(segment.blobs),
     }
 
 
-def _read(name: str, packed: bytes) -> Segment:
-    try:
-        plain = zstandard.ZstdDecompressor().decompress(packed, MOST_PLAIN_BYTES)
-        document = json.loads(plain)
-        stream, before = str(document["stream"]), bytes.fromhex(document["before"])
-        blobs = {
-            digest: base64.b64decode(text, validate=True)
-            for digest, text in document["blobs"].items()
-        }
-        rows = tuple(_rows(stream, before, document["rows"]))
-    except (
-        zstandard.ZstdError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        binascii.Error,
-    ) as wrong:
-        raise StateCorrupt(f"segment {name} cannot be read: {wrong}") from wrong
-    if not rows or any(hashlib.sha256(data).hexdigest() != d for d, data in blobs.items()):
-        raise StateCorrupt(f"segment {name} holds what it does not say")
-    return Segment(stream, rows, before, rows[-1].hash, blobs)
+def _read(document: dict[str, Any]) -> Segment:
+    stream, before = str(document["stream"]), bytes.fromhex(document["before"])
+    rows = tuple(_rows(stream, before, document["rows"]))
+    if not rows:
+        raise ValueError("it holds no event")
+    blobs = read_blobs(document["blobs"])
+    instance = str(document.get("instance", ""))
+    return Segment(stream, rows, before, rows[-1].hash, blobs, instance)
 
 
 def _rows(stream: str, before: bytes, columns: Sequence[Sequence[Any]]) -> list[Row]:
     """Return rows with their hashes, recomputed along the chain."""
-    rows = []
+    rows: list[Row] = []
+    expected = int(columns[0][0]) if columns else 0
     for seq, at, kind, version, body in columns:
-        row = Row(stream, int(seq), int(at), str(kind), int(version), str(body))
-        before = row.link(before)
-        rows.append(row._replace(hash=before))
+        if not (0 < seq <= MOST and 0 <= at <= MOST and 0 < version <= MOST):
+            raise ValueError("a number is none that we write")
+        if seq != expected:
+            raise ValueError(f"event {seq} stands where {expected} does")
+        cells = (stream, int(seq), int(at), str(kind), int(version), str(body))
+        before = linked(before, cells)
+        rows.append(Row(*cells, before))
+        expected += 1
     return rows
 
 
-def _tags(signer: Signer, segment: Segment) -> tuple[tuple[str, str], ...]:
+def _tags(signer: Sealer, segment: Segment) -> Tags:
     return (
         *APP,
         ("Content-Type", "application/octet-stream"),
@@ -142,14 +219,13 @@ def _tags(signer: Signer, segment: Segment) -> tuple[tuple[str, str], ...]:
     )
 
 
-def opaque(signer: Signer, stream: str) -> str:
-    """Return what a stream is called in public."""
-    key = signer.derive("agentkit/memory/v1/tag")
-    return hmac.new(key, stream.encode(), hashlib.sha256).hexdigest()[:32]
-
-
-def _key(signer: Signer, run: str) -> bytes:
-    return signer.derive(f"agentkit/memory/v1/enc/{run}")
+def _key(signer: Sealer, tags: Mapping[str, str]) -> bytes:
+    info, local = f"agentkit/memory/v1/enc/{tags['Run']}", tags.get(LOCAL_KEY)
+    if local is None:
+        return signer.derive(info)
+    if not isinstance(signer, Shredding) or signer.name != local:
+        raise missing(local)
+    return signer.derive_mixed(info)
 
 
 def _aad(tags: Sequence[tuple[str, str]]) -> bytes:

@@ -7,16 +7,16 @@ so: what counts is that an item in the data has our signature.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from agentkit.errors import StateCorrupt, StateError
-from agentkit.memory.ans104 import BUNDLE_TAGS, Item, parse_entry, split_bundle
+from agentkit.memory.ans104 import BUNDLE_TAGS, Item, parse_entry, parse_item, split_bundle
 from agentkit.memory.findings import Report
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.tags import Tags
 
 APP_BUNDLE: Tags = (("App-Name", "agentkit"), ("Schema", "1"), ("Kind", "bundle"))
-MOST_BUNDLE_BYTES = 64 * 1024 * 1024
 MOST_BUNDLES = 10_000
 """Transactions that are looked into: anybody can tag theirs as ours."""
 
@@ -47,10 +47,13 @@ class Unbundled:
     refused: tuple[str, ...]
 
 
-async def unbundled(gateways: Gateways, owner: str, *, at_once: int = 8) -> Unbundled:
+async def unbundled(
+    gateways: Gateways, owner: str, *, but: Collection[str] = (), at_once: int = 8
+) -> Unbundled:
     """Return what the transactions say to hold of an owner and do hold, signatures checked.
 
-    Raises StoreUnavailable when no gateway lists anything.
+    Transactions in `but` are not looked into.  Raises StoreUnavailable when no gateway lists
+    anything.
     """
     findings = await gateways.find_bundles(bundle_tags(owner))
     limit = asyncio.Semaphore(at_once)
@@ -60,26 +63,29 @@ async def unbundled(gateways: Gateways, owner: str, *, at_once: int = 8) -> Unbu
     async def one(name: str, height: int | None) -> None:
         try:
             async with limit:
-                data = await gateways.item_data(name, limit=MOST_BUNDLE_BYTES)
-            for item in await asyncio.to_thread(_owned, data, owner):
+                found = await gateways.accepted(name, lambda data: _owned(data, owner))
+            for item in found:
                 items.setdefault(item.id, Carried(item, name, height))
         except StateError as wrong:
             refused.append(f"transaction {name}: {wrong}")
 
-    found = findings.found[:MOST_BUNDLES]
+    found = [one for one in findings.found if one.id not in but][-MOST_BUNDLES:]
     await asyncio.gather(*(one(f.id, f.height) for f in found))
     ordered = sorted(items.values(), key=lambda one: (one.height is None, one.height or 0))
     return Unbundled(tuple(ordered), findings.reports, tuple(refused))
 
 
 def _owned(data: bytes, owner: str) -> list[Item]:
-    """Return the items of an owner in a bundle; one that is forged is left out."""
-    items = []
-    for name, raw in split_bundle(data):
-        try:
-            item = parse_entry(name, raw)
-        except StateCorrupt:
-            continue
-        if item.address == owner:
-            items.append(item)
-    return items
+    """Return the items of an owner in a bundle; raises StateCorrupt where one of them is forged.
+
+    Another gateway may have it whole; one that is left out would be missed by nobody.
+    """
+    return [parse_entry(name, raw) for name, raw in split_bundle(data) if _names(raw, owner)]
+
+
+def _names(raw: bytes, owner: str) -> bool:
+    """Whether an item says that it is an owner's; what is no item at all is nobody's."""
+    try:
+        return parse_item(raw).address == owner
+    except StateCorrupt:
+        return False

@@ -46,15 +46,14 @@ class Uploader:
                     raise
                 await self._done()
 
-    async def send_if_due(self) -> None:
-        """Hand over what has gathered for long enough, unless the last try was just now."""
+    async def is_due(self) -> bool:
+        """Whether something has gathered for long enough, and the last try was not just now."""
         if time.monotonic() < self._not_before:
-            return
+            return False
         waiting = await self._outbox.waiting()
         now = await self._outbox.commit(lambda tx: tx.now)
         ages = [now - item.at / 1e6 for item in waiting]
-        if any(not 0 <= age < self._path.rest for age in ages):  # or the clock went back
-            await self.send()
+        return any(not 0 <= age < self._path.rest for age in ages)  # or the clock went back
 
     async def _lease(self) -> Lease:
         """Take the claim on uploads, so that no two processes pay for the same items."""

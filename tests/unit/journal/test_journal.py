@@ -14,7 +14,7 @@ from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.events import TINY_BYTES
 from agentkit.journal.journal import Journal
-from agentkit.journal.store import Carrier, Outgoing, Tx
+from agentkit.journal.store import Base, Carrier, Outgoing, Tx
 from agentkit.market.seams import Record
 
 
@@ -120,6 +120,11 @@ COLUMNS = [
     ("records", "checksum"),
     ("blobs", "digest"),
     ("blobs", "data"),
+    ("bases", "stream"),
+    ("bases", "seq"),
+    ("bases", "hash"),
+    ("bases", "body"),
+    ("bases", "checksum"),
     ("outbox", "item"),
     ("outbox", "stream"),
     ("outbox", "first"),
@@ -154,6 +159,7 @@ KEYS = {
     "outbox": "item",
     "carriers": "tx",
     "trouble": "name",
+    "bases": "stream",
 }
 
 
@@ -190,6 +196,8 @@ async def filled(folder: Path) -> Path:
         graph.infer("hello", model="m", prompt="x" * TINY_BYTES)  # too long to stand in an event
         await market.run(graph)
         await market.journal.commit(put_uploads)
+        base = Base("a-run-that-ended", 7, b"\x07" * 32, "what it had come to")
+        await market.journal.commit(lambda tx: tx.put_base(base))
         return market.journal.path
 
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from support import toy
 
 from agentkit.embedded.gateway import Gateway, gateway_app
-from agentkit.errors import RunNotFound, StateCorrupt, StateError, StateForked, WrongKey
+from agentkit.errors import RunNotFound, StateCorrupt, StateError, WrongKey
 from agentkit.graph.builder import JobGraph
 from agentkit.journal import events as e
 from agentkit.journal import records as r
@@ -195,16 +195,43 @@ async def test_a_gap_is_said_aloud_and_not_skipped(tmp_path: Path, weave: Gatewa
         found = await fetched(url)
     with_gap.close()
     assert [row.seq for row in found.rows(e.WALLET)] == [1]
-    assert any("events 2 to 2 of 'wallet' are missing" in told for told in found.warnings)
+    told = "steps 2 to 2 of wallet are missing on the only gateway; the last good step is 1"
+    assert found.problems == (told,)
+    assert told in found.warnings
+    with pytest.raises(StateCorrupt, match="steps 2 to 2 of wallet are missing") as raised:
+        await restore.restore(found, tmp_path / "new", SIGNER.address)
+    assert "--accept-loss" in raised.value.hint
+    assert not (tmp_path / "new").exists()
+    journal = await restore.restore(found, tmp_path / "new", SIGNER.address, accept_loss=True)
+    assert [note.text for note in await Memory(journal, SIGNER, None).notes("t")] == ["one"]
+    await journal.close()
 
 
-async def test_two_ways_to_go_on_are_a_fork(tmp_path: Path, weave: Gateway) -> None:
+async def test_of_two_ways_to_go_on_the_first_that_was_confirmed_counts(
+    tmp_path: Path, weave: Gateway
+) -> None:
+    items, instances = [], []
     async with served(weave) as url:
         for name in ("one", "two"):
-            async with remembering(tmp_path / name, url) as (_, memory):
+            async with remembering(tmp_path / name, url) as (journal, memory):
                 await memory.note("t", f"I am {name}")
-        with pytest.raises(StateForked, match="goes on in two ways after event 0"):
-            await fetched(url)
+                await journal.commit(lambda tx: seal_all(tx, SIGNER))
+                (sealed,) = await journal.commit(lambda tx: tx.outgoing("sealed"))
+                items.append(sealed.item)
+                instances.append(await journal.commit(lambda tx: tx.instance))
+                async with Gateways([url]) as gateways:  # two machines, each without the other
+                    await gateways.post_item(sealed.raw)
+            weave.mine()
+        found = await fetched(url)
+    (fork,) = found.forks
+    told = str(fork)
+    assert told in found.warnings
+    assert "wallet goes on in two ways after event 0" in told
+    assert f"item {items[0]} (events 1 to 1 by {instances[0]}) counts" in told
+    assert f"item {items[1]} (events 1 to 1 by {instances[1]}) does not" in told
+    journal = await restore.restore(found, tmp_path / "new", SIGNER.address)
+    assert await Memory(journal, SIGNER, None).latest("t") == "I am one"
+    await journal.close()
 
 
 async def test_junk_under_our_name_is_refused_and_the_rest_restored(

@@ -1,0 +1,277 @@
+"""memory ls | get | verify | restore."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agentkit.cli import say
+from agentkit.config import Settings
+from agentkit.display.text import columns
+from agentkit.embedded import finder
+from agentkit.errors import ConfigError, RunNotFound
+from agentkit.journal.journal import Journal
+from agentkit.journal.store import Tx
+from agentkit.keys import keystore
+from agentkit.memory import restore as restoring
+from agentkit.memory import shred, snapshots
+from agentkit.memory.gateways import Gateways
+from agentkit.memory.restore import Restored
+from agentkit.memory.sealer import Sealer
+from agentkit.runtime.run import line_of
+
+memory = typer.Typer(no_args_is_help=True, help="The sealed log on Arweave.")
+
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--keystore", help="the wallet's keystore, else the one that is configured"),
+]
+GatewayUrls = Annotated[
+    list[str] | None, typer.Option("--gateway", help="an Arweave gateway; may be given again")
+]
+OneRun = Annotated[str | None, typer.Argument(help="one run, else everything")]
+
+
+@dataclass(frozen=True)
+class Where:
+    """Whose memory it is, where its state file lies, and which gateways are asked."""
+
+    sealer: Sealer
+    home: Path
+    gateways: tuple[str, ...]
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Gateways]:
+        """Open a client of the gateways; raises ConfigError when there are none."""
+        if not self.gateways:
+            raise ConfigError("no Arweave gateway is configured", hint="pass --gateway URL")
+        async with Gateways(self.gateways) as client:
+            yield client
+
+    @asynccontextmanager
+    async def journal(self) -> AsyncIterator[Journal]:
+        """Open the state file; raises RunNotFound when there is none, and makes none."""
+        if not (self.home / "state.db").exists():
+            raise RunNotFound(
+                f"there is no state file in {self.home}",
+                hint="restore it from Arweave with `agentkit memory restore`",
+            )
+        journal = await Journal.open(self.home, self.sealer.address)
+        try:
+            yield journal
+        finally:
+            await journal.close()
+
+
+# -- ls ------------------------------------------------------------------------------------------
+
+
+@memory.command()
+@say.verb
+def ls(
+    keystore_file: KeyFile = None,
+    as_json: say.AsJson = False,
+    config: say.Config = None,
+    quiet: say.Quiet = False,
+) -> None:
+    """Show every stream of the journal here, and how far each is on its way to Arweave."""
+    where = _where(Settings.read(config), keystore_file, None)
+    rows = asyncio.run(_listed(where))
+    names = ("stream", "events", "not sealed", "sealed", "accepted", "mined", "stable")
+    table = [names, *([str(row[name]) for name in names] for row in rows)]
+    data = {"encryption": shred.told(where.sealer), "streams": rows}
+    text = f"{columns(table, right=range(1, 7))}\n\n{shred.told(where.sealer)}"
+    say.result(data, text, as_json=as_json)
+
+
+async def _listed(where: Where) -> list[dict[str, Any]]:
+    async with where.journal() as journal:
+        return await journal.commit(_rows)
+
+
+def _rows(tx: Tx) -> list[dict[str, Any]]:
+    states = ("sealed", "accepted", "mined", "stable")
+    counts: dict[str, dict[str, int]] = {}
+    for segment in tx.outgoing(*states):
+        count = counts.setdefault(segment.stream, dict.fromkeys(states, 0))
+        count[segment.state] += 1
+    rows = []
+    for stream in sorted([*tx.streams(), *({snapshots.SNAPSHOTS} & counts.keys())]):
+        events = tx.head(stream)[0]
+        unsealed = max(0, events - tx.last_sealed(stream))
+        done = counts.get(stream, dict.fromkeys(states, 0))
+        rows.append({"stream": stream, "events": events, "not sealed": unsealed, **done})
+    return rows
+
+
+# -- get -----------------------------------------------------------------------------------------
+
+
+@memory.command()
+@say.verb
+def get(
+    run: Annotated[str, typer.Argument(help="a run, or `wallet`")],
+    keystore_file: KeyFile = None,
+    gateway: GatewayUrls = None,
+    as_json: say.AsJson = False,
+    config: say.Config = None,
+    quiet: say.Quiet = False,
+) -> None:
+    """Print a run's events as Arweave has them, one line of JSON each; changes nothing here."""
+    found = asyncio.run(_fetched(_where(Settings.read(config), keystore_file, gateway), [run]))
+    _must_have(found, run)
+    for row in found.rows(run):
+        for part in row.event().parts():
+            say.result(None, line_of(part), as_json=False)
+    _warn(found, quiet=quiet)
+
+
+# -- verify --------------------------------------------------------------------------------------
+
+
+@memory.command()
+@say.verb
+def verify(
+    run: OneRun = None,
+    keystore_file: KeyFile = None,
+    gateway: GatewayUrls = None,
+    as_json: say.AsJson = False,
+    config: say.Config = None,
+    quiet: say.Quiet = False,
+) -> None:
+    """Check the state here, and compare it with all that Arweave has of it; changes nothing."""
+    where = _where(Settings.read(config), keystore_file, gateway)
+    data = asyncio.run(_verified(where, [run] if run else []))
+    told = data["differences"] or [f"{data['events']} events on Arweave equal those here"]
+    say.result(data, "\n".join([*told, *data["warnings"]]), as_json=as_json)
+    if data["differences"]:
+        raise typer.Exit(1)
+
+
+async def _verified(where: Where, runs: Sequence[str]) -> dict[str, Any]:
+    async with where.journal() as journal:
+        await journal.check()
+        found = await _fetched(where, runs)
+        for run in runs:
+            _must_have(found, run)
+        differences = await restoring.compare(found, journal)
+    return {
+        "events": found.events,
+        "differences": [*differences, *found.problems],
+        "warnings": [told for told in found.warnings if told not in found.problems],
+    }
+
+
+# -- restore -------------------------------------------------------------------------------------
+
+
+@memory.command()
+@say.verb
+def restore(
+    run: Annotated[
+        str | None, typer.Argument(help="a run whose past is wanted here as well")
+    ] = None,
+    keystore_file: KeyFile = None,
+    gateway: GatewayUrls = None,
+    whole: Annotated[
+        bool, typer.Option("--all", help="the past of every run, not only what goes on")
+    ] = False,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="go on without steps that no gateway has")
+    ] = False,
+    as_json: say.AsJson = False,
+    config: say.Config = None,
+    quiet: say.Quiet = False,
+) -> None:
+    """Rebuild this wallet's state from Arweave with nothing but its key, or bring a run's past."""
+    where = _where(Settings.read(config), keystore_file, gateway)
+    data = asyncio.run(_restored(where, run, whole=whole, accept_loss=accept_loss))
+    lines = [f"restored {data['events']} events of {data['runs']} runs for {data['address']}"]
+    if data["left"]:
+        lines.append(
+            f"{data['left']} of them stand in a snapshot and stay on Arweave; bring a run's with"
+            " `agentkit memory restore RUN`"
+        )
+    lines += [f"warning: {warning}" for warning in data["warnings"]]
+    say.result(data, "\n".join(lines), as_json=as_json)
+
+
+async def _restored(
+    where: Where, run: str | None, *, whole: bool, accept_loss: bool
+) -> dict[str, Any]:
+    if run and (where.home / "state.db").exists():
+        return await _brought(where, run)
+    async with where.client() as client:
+        found = await restoring.fetch(where.sealer, client, whole=whole)
+    address = where.sealer.address
+    journal = await restoring.restore(found, where.home, address, accept_loss=accept_loss)
+    await journal.close()
+    if run:
+        await _brought(where, run)
+    return _told(where, found)
+
+
+async def _brought(where: Where, run: str) -> dict[str, Any]:
+    found = await _fetched(where, [run])
+    _must_have(found, run)
+    async with where.journal() as journal:
+        await restoring.bring(found, journal, [run])
+        await journal.check()
+    return _told(where, found)
+
+
+def _told(where: Where, found: Restored) -> dict[str, Any]:
+    return {
+        "address": where.sealer.address,
+        "events": found.events,
+        "runs": sum(name.startswith("r") for name in found.names),
+        "left": found.earlier,
+        "warnings": list(found.warnings),
+    }
+
+
+# -- inside --------------------------------------------------------------------------------------
+
+
+async def _fetched(where: Where, runs: Sequence[str]) -> Restored:
+    """Return all that gateways have, or all of some runs."""
+    async with where.client() as client:
+        return await restoring.fetch(where.sealer, client, whole=True, only=runs)
+
+
+def _must_have(found: Restored, run: str) -> None:
+    if run not in found.streams:
+        raise RunNotFound(
+            f"no gateway has any step of {run}", hint="run `agentkit status` for the runs there are"
+        )
+
+
+def _warn(found: Restored, *, quiet: bool) -> None:
+    for warning in found.warnings:
+        say.note(f"warning: {warning}", quiet=quiet)
+
+
+def _where(settings: Settings, file: Path | None, gateways: list[str] | None) -> Where:
+    """Return where a wallet's memory is; the embedded network's key is found, never started."""
+    embedded = None
+    if settings.network is None:
+        embedded = finder.find(settings.network_home.expanduser())
+    if file is None and settings.network is None:
+        if embedded is None:
+            raise ConfigError(
+                "no keystore is named and no embedded network runs", hint="pass --keystore FILE"
+            )
+        file = Path(embedded.agent_key)
+    path = file or settings.wallet.keystore.expanduser()
+    signer = keystore.unlock(path, settings.secret(), real=settings.network is not None)
+    home = settings.home.expanduser() / signer.address.lower()
+    urls = tuple(gateways or settings.memory.gateways or ([embedded.gateway] if embedded else []))
+    if settings.memory.encryption == "shred":
+        return Where(shred.shredding(signer, home, make=False), home, urls)
+    return Where(signer, home, urls)

@@ -1,0 +1,105 @@
+"""Whether another machine goes on with the same state.
+
+Before the first purchase of a life and on each flush gateways are asked for segments of ours that
+follow where we stand and are not what we wrote.  This detects, it cannot prevent: two machines
+may each pay once in between.  Whoever finds another's segment stops.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from agentkit.errors import StateCorrupt, StateForked, WrongKey
+from agentkit.journal import events as e
+from agentkit.journal.journal import Journal
+from agentkit.journal.store import Tx
+from agentkit.memory.b64 import name_of
+from agentkit.memory.chains import payments
+from agentkit.memory.findings import Found
+from agentkit.memory.gateways import Gateways
+from agentkit.memory.pieces import piece_of
+from agentkit.memory.sealer import Sealer
+from agentkit.memory.segments import APP, Segment, unseal
+from agentkit.memory.snapshots import SNAPSHOTS
+
+MOST_PLACES = 200
+"""Places that are asked about; the newest, where there are more."""
+
+AT_ONCE = 50
+"""Hashes in one question."""
+
+
+async def check_alone(signer: Sealer, gateways: Gateways, journal: Journal) -> None:
+    """Raise StateForked when another machine went on from where this one stands.
+
+    Raises StoreUnavailable when no gateway can be asked.
+    """
+    places = await journal.commit(_places)
+    hashes = list(places)
+    for start in range(0, len(hashes), AT_ONCE):
+        tags = [("Prev", place) for place in hashes[start : start + AT_ONCE]]
+        listed = await gateways.find(name_of(signer.public_key), [*APP, *tags])
+        for found in listed.found:
+            stream = places.get(dict(found.tags).get("Prev", ""))
+            if stream and not await journal.commit(partial(_is_mine, found, stream)):
+                await _look_at(signer, gateways, journal, found)
+
+
+def _is_mine(found: Found, stream: str, tx: Tx) -> bool:
+    """Whether a segment claims to end with an event of ours, whose hash covers all before it."""
+    try:
+        piece = piece_of(found.id, found.tags, found.height)
+    except StateCorrupt:
+        return True  # no segment, whoever made it
+    return _hash_at(tx, stream, piece.last).hex() == piece.head
+
+
+async def _look_at(signer: Sealer, gateways: Gateways, journal: Journal, found: Found) -> None:
+    try:
+        theirs = unseal(signer, await gateways.item(found))
+    except (StateCorrupt, WrongKey):
+        return  # no segment of this wallet, whatever a gateway says
+    forked = await journal.commit(lambda tx: _forked(tx, found.id, theirs))
+    if forked:
+        raise forked
+
+
+def _places(tx: Tx) -> dict[str, str]:
+    """Return the hashes after which another machine may have gone on, each with its stream."""
+    last = (e.WALLET, tx.last_sealed(e.WALLET) + 1)
+    ends = [last, *(place for place in tx.unburied(MOST_PLACES) if place[0] != SNAPSHOTS)]
+    hashes = {_hash_at(tx, stream, first - 1).hex(): stream for stream, first in ends}
+    return {digest: stream for digest, stream in hashes.items() if digest}
+
+
+def _hash_at(tx: Tx, stream: str, seq: int) -> bytes:
+    """Return the hash after an event, nothing when it is not here."""
+    start, head = tx.start(stream)
+    if seq == start:
+        return head
+    return next((row.hash for row in tx.rows(stream, seq - 1, 1)), b"") if seq > start else b""
+
+
+def _forked(tx: Tx, item: str, theirs: Segment) -> StateForked | None:
+    """Return the error for a segment that is not ours; None once it turns out to be."""
+    if _hash_at(tx, theirs.stream, theirs.last) == theirs.head:
+        return None
+    mine = list(tx.rows(theirs.stream, theirs.first - 1))
+    head = mine[-1] if mine else None
+    paid = payments(mine if theirs.stream == e.WALLET else ())
+    told = (
+        f"another machine goes on with {theirs.stream} after event {theirs.first - 1}:"
+        f" item {item} (events {theirs.first} to {theirs.last}, head {theirs.head.hex()[:12]},"
+        f" by {theirs.instance or 'an unnamed one'}), while here by {tx.instance} it is"
+        f" {f'at event {head.seq}, head {head.hash.hex()[:12]}' if head else 'where it was'}"
+    )
+    return StateForked(
+        f"{told}; paid here since: {', '.join(paid)}" if paid else told,
+        hint="stop one of the two for good; on this one move the folder away, then go on from"
+        " the other's state with `agentkit memory restore`",
+        stream=theirs.stream,
+        after=theirs.first - 1,
+        ours=(tx.instance, head.hash.hex() if head else ""),
+        theirs=(theirs.instance, theirs.head.hex()),
+        payments=paid,
+    )

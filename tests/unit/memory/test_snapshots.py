@@ -1,0 +1,208 @@
+"""Snapshots: what a machine that goes on from one has, and what it brings back later."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support import WALLET, Toy, toy, until
+from unit.memory.weaving import SIGNER, fetched, sealed, weaving
+
+from agentkit.embedded.gateway import Faults
+from agentkit.errors import JournalDamaged, RunNotFound, StateCorrupt
+from agentkit.graph.builder import JobGraph
+from agentkit.journal import events as e
+from agentkit.journal import records as r
+from agentkit.journal import snapshot as moments
+from agentkit.journal.journal import Journal
+from agentkit.memory import pieces, restore, snapshots
+from agentkit.memory.gateways import Gateways
+from agentkit.memory.memory import Memory
+from agentkit.memory.sealing import seal_all
+from agentkit.runtime import run as runs
+from agentkit.testing.fakes import FakeProvider
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "EVERY_EVENTS", 5)
+    monkeypatch.setattr(snapshots, "OUTWEIGHED", 0)
+
+
+def row(name: str, length: int) -> JobGraph:
+    """Nodes whose answers are too long to stand in their events."""
+    graph = JobGraph(name)
+    for number in range(length):
+        graph.infer(f"n{number}", model="m", prompt=f"{number} " + "x" * 600)
+    return graph
+
+
+async def test_a_run_goes_on_from_a_snapshot_and_its_past_comes_back_when_asked_for(
+    tmp_path: Path,
+) -> None:
+    async with weaving(tmp_path) as (_, url):
+        async with toy(tmp_path / "old") as market:
+            ended = await market.run(row("ended", 2))
+            slow = FakeProvider("one", tmp_path / "old" / "one", delay=0.05, lanes=1)
+            halted = replace_provider(market, slow)
+            run = await runs.start(halted.means, await halted.plan(row("open", 4)))
+            await until(lambda: len(run.status.done) >= 2)
+            await run.stop()
+            done = dict(run.status.done)
+            await sealed(market.journal, url)  # and a snapshot of all of it
+            note = e.NoteAdded(topic="t", text="after the snapshot")
+            await market.journal.commit(lambda tx: tx.append(e.WALLET, note))
+            await sealed(market.journal, url)
+            everything = {s: await market.journal.rows(s) for s in (e.WALLET, run.id, ended.run_id)}
+            records = await market.journal.commit(lambda tx: dict(enumerate(tx.all_records())))
+
+        found = await fetched(url)
+        assert found.snapshot is not None
+        assert set(found.streams) == {e.WALLET}  # one segment was read, and nothing before it
+        assert [row.event() for row in found.rows(e.WALLET)] == [note]
+        assert found.events == sum(map(len, everything.values()))
+        journal = await restore.restore(found, tmp_path / "new" / "home", WALLET)
+        await journal.check()
+        there = await journal.commit(lambda tx: dict(enumerate(tx.all_records())))
+        assert set(records.values()) - set(there.values()) == set()
+        with pytest.raises(RunNotFound, match="on Arweave, not here") as raised:
+            await journal.history(ended.run_id)
+        assert f"agentkit memory restore {ended.run_id}" in raised.value.hint
+        await journal.close()
+
+        async with toy(tmp_path / "new") as market:
+            again = await runs.resume(market.means, run.id)
+            assert dict(again.status.done) == done
+            result = await again.result()
+            assert len(result.artifacts) == 4
+            assert sum(len(p.executions) for p in market.providers.values()) == 4 - len(done)
+            await market.journal.check()
+            await sealed(market.journal, url)
+
+            whole = await fetched(url, whole=True)
+            assert await restore.compare(whole, market.journal) == []
+            for stream, rows in everything.items():
+                assert whole.rows(stream)[: len(rows)] == rows
+            only = await fetched(url, only=[ended.run_id])
+            assert set(only.streams) == {ended.run_id}
+            assert await restore.bring(only, market.journal, [ended.run_id]) == len(
+                everything[ended.run_id]
+            )
+            state = await runs.read(market.journal, ended.run_id)
+            assert state.outcome == "done"
+            await market.journal.check()
+            assert (await Memory(market.journal, SIGNER, None).standing()).unsealed == 0
+            digest = ended["n1"].digest
+            assert await market.journal.commit(lambda tx: tx.kept(digest)) == ended["n1"].read()
+
+
+def replace_provider(market: Toy, provider: FakeProvider) -> Toy:
+    return replace(market, providers={provider.name: provider})
+
+
+async def notes(home: Path, texts: list[str], url: str) -> None:
+    journal = await Journal.open(home, SIGNER.address)
+    for text in texts:
+        event = e.NoteAdded(topic="t", text=text)
+        await journal.commit(lambda tx, event=event: tx.append(e.WALLET, event))
+        await sealed(journal, url)
+    await journal.close()
+
+
+async def test_a_restore_reads_no_more_than_the_newest_snapshot_and_its_tail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    real = pieces.Pieces._got
+
+    async def watched(self: pieces.Pieces, piece: pieces.Piece, make: object) -> object:
+        read.append(f"{piece.kind} {piece.first}")
+        return await real(self, piece, make)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pieces.Pieces, "_got", watched)
+    async with weaving(tmp_path) as (_, url):
+        await notes(tmp_path / "home", [f"note {n}" for n in range(12)], url)
+        found = await fetched(url)
+        assert read == ["snapshot 10", "segment 11", "segment 12"]
+        journal = await restore.restore(found, tmp_path / "new", SIGNER.address)
+        kept = await journal.commit(lambda tx: tx.every(r.Note, "t|"))
+        assert [note.text for note in kept] == [f"note {n}" for n in range(12)]
+        await journal.close()
+
+
+async def test_a_snapshot_that_is_damaged_is_passed_over(tmp_path: Path) -> None:
+    async with weaving(tmp_path) as (weave, url):
+        await notes(tmp_path / "home", [f"note {n}" for n in range(12)], url)
+        newest = max(await listed(url), key=lambda piece: (piece.kind, piece.last))
+        assert newest.kind == "snapshot"
+        weave.set_faults(Faults(flip=frozenset([newest.id])))
+        found = await fetched(url)
+        assert found.snapshot is not None
+        assert found.snapshot.count == 5
+        assert found.events == 12
+        assert any("snapshot 10" in told and "failed" in told for told in found.warnings)
+
+
+async def listed(url: str) -> list[pieces.Piece]:
+    async with Gateways([url], rounds=1) as gateways:
+        known = pieces.Pieces(SIGNER, gateways)
+        await known.find()
+    return list(known.all.values())
+
+
+async def test_snapshots_never_outweigh_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wallet that only notes things down has a state as large as its log: none is posted.
+
+    One that changes what it knows has a small state: snapshots come, and stay a small part.
+    """
+    monkeypatch.setattr(snapshots, "OUTWEIGHED", 4)
+    shares = []
+    for name in ("notes", "runs"):
+        journal = await Journal.open(tmp_path / name, SIGNER.address)
+        for number in range(150):
+            text = random.Random(number).randbytes(200).hex()
+            note = e.NoteAdded(topic="t", text=text)
+            step = e.Extra(owner="a plug-in", version=1, json_text=text)
+            event = note if name == "notes" else step
+            await journal.commit(lambda tx, event=event: tx.append(e.WALLET, event))
+            if number % 10 == 9:
+                await journal.commit(lambda tx: seal_all(tx, SIGNER))
+        outbox = await journal.commit(lambda tx: tx.outgoing("sealed"))
+        await journal.close()
+        taken = [len(x.raw) for x in outbox if x.stream == snapshots.SNAPSHOTS]
+        shares.append((len(taken), sum(taken) / sum(len(x.raw) for x in outbox)))
+    (no, none), (some, share) = shares
+    assert (no, none) == (0, 0)
+    assert some >= 10
+    assert share < 0.2
+
+
+async def test_what_a_snapshot_stands_for_cannot_be_swapped(tmp_path: Path) -> None:
+    async with weaving(tmp_path) as (_, url):
+        await notes(tmp_path / "home", [f"note {n}" for n in range(6)], url)
+        found = await fetched(url)
+        journal = await restore.restore(found, tmp_path / "new", SIGNER.address)
+
+        def swap(tx: object) -> None:
+            base = tx.base(moments.ALL)  # type: ignore[attr-defined]
+            tx.put_base(base._replace(body="[]"))  # type: ignore[attr-defined]
+
+        await journal.commit(swap)
+        with pytest.raises(JournalDamaged, match="fold into something else"):
+            await journal.check()
+        await journal.close()
+        snapshot = found.snapshot
+        assert snapshot is not None
+        odd = replace(snapshot, records=(*snapshot.records, ("Nonesuch", "{}")))
+        with pytest.raises(StateCorrupt, match="Nonesuch"):
+            await restore.restore(replace(found, snapshot=odd), tmp_path / "odd", SIGNER.address)
+
+
+def test_every_record_can_be_in_a_snapshot() -> None:
+    known = {kind for kind in vars(r).values() if isinstance(kind, type)}
+    records = {kind for kind in known if issubclass(kind, r.Record) and kind is not r.Record}
+    assert records == set(r.RECORDS.values())

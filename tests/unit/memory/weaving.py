@@ -1,0 +1,42 @@
+"""A gateway over loopback with a weave of its own, and one wallet's way there and back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from aiohttp import web
+
+from agentkit.embedded.gateway import Gateway, gateway_app
+from agentkit.journal.journal import Journal
+from agentkit.keys.signer import KeySigner
+from agentkit.memory import restore
+from agentkit.memory.gateways import Gateways
+from agentkit.memory.memory import Memory
+
+SIGNER = KeySigner(b"\x55" * 32)
+
+
+@asynccontextmanager
+async def weaving(folder: Path) -> AsyncIterator[tuple[Gateway, str]]:
+    gateway = Gateway.open(folder / "weave")
+    runner = web.AppRunner(gateway_app(gateway))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield gateway, f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+        gateway.close()
+
+
+async def sealed(journal: Journal, url: str) -> None:
+    memory = Memory(journal, SIGNER, Gateways([url], rounds=1))
+    await memory.checkpoint()
+    await memory.close()
+
+
+async def fetched(url: str, **how: object) -> restore.Restored:
+    async with Gateways([url], rounds=1) as gateways:
+        return await restore.fetch(SIGNER, gateways, **how)  # type: ignore[arg-type]
