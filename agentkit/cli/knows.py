@@ -19,6 +19,8 @@ from agentkit.errors import ConfigError
 from agentkit.journal import records as r
 from agentkit.memory.search import Match
 
+__all__ = ["memory"]
+
 T = TypeVar("T")
 
 SHOWN = 100
