@@ -17,7 +17,7 @@ UNREADABLE = "mined but not readable yet"
 
 
 @dataclass(frozen=True, slots=True)
-class Deadlines:
+class Patience:
     """Seconds until what no gateway knows counts as lost, and between two seedings of data."""
 
     lost: float = 3600.0
@@ -33,10 +33,10 @@ class Confirmer:
     """
 
     def __init__(
-        self, outbox: Outbox, path: UploadPath, gateways: Gateways, deadlines: Deadlines
+        self, outbox: Outbox, path: UploadPath, gateways: Gateways, patience: Patience
     ) -> None:
         self._outbox, self._path, self._gateways = outbox, path, gateways
-        self._deadlines = deadlines
+        self._patience = patience
 
     async def look(self) -> None:
         """Move every item that is under way as far as gateways say; raises StateError."""
@@ -60,7 +60,7 @@ class Confirmer:
             return False
         if item.state == "mined":
             return True
-        return not 0 <= await self._since(item) <= self._deadlines.lost
+        return not 0 <= await self._since(item) <= self._patience.lost
 
     async def _confirm(self, name: str, items: Sequence[Outgoing], status: Status) -> None:
         stable = status.confirmations >= STABLE_DEPTH
@@ -78,7 +78,7 @@ class Confirmer:
             await self._seed(name, items, state)
 
     async def _seed(self, name: str, items: Sequence[Outgoing], state: str) -> None:
-        seeded = items[0].note and 0 <= await self._since(items[0]) < self._deadlines.seed
+        seeded = items[0].note and 0 <= await self._since(items[0]) < self._patience.seed
         await self._outbox.move(items, state, UNREADABLE)
         if not seeded:
             await self._path.seed(name, items)

@@ -18,7 +18,7 @@ from agentkit.journal.journal import Journal
 from agentkit.keys.signer import Signer
 from agentkit.market.plan import Fee
 from agentkit.memory.b64 import name_of
-from agentkit.memory.confirming import Confirmer, Deadlines
+from agentkit.memory.confirming import Confirmer, Patience
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.outbox import Outbox
 from agentkit.memory.paths import Direct, UploadPath
@@ -52,7 +52,7 @@ class Memory:
         path: UploadPath | None = None,
         *,
         pace: Pace | None = None,
-        deadlines: Deadlines | None = None,
+        patience: Patience | None = None,
     ) -> None:
         self._journal, self._signer, self._gateways = journal, signer, gateways
         self._pace = pace or Pace()
@@ -66,7 +66,7 @@ class Memory:
             outbox = Outbox(journal)
             self._path = path or Direct(outbox, gateways)
             self._uploader = Uploader(journal, outbox, self._path)
-            self._confirmer = Confirmer(outbox, self._path, gateways, deadlines or Deadlines())
+            self._confirmer = Confirmer(outbox, self._path, gateways, patience or Patience())
 
     @property
     def address(self) -> str:

@@ -18,8 +18,7 @@ from agentkit.memory.tags import Tags
 APP_BUNDLE: Tags = (("App-Name", "agentkit"), ("Schema", "1"), ("Kind", "bundle"))
 MOST_BUNDLE_BYTES = 64 * 1024 * 1024
 MOST_BUNDLES = 10_000
-MOST_BYTES = 4 * 1024 * 1024 * 1024
-"""Transactions that are looked into, and bytes of them: anybody can tag theirs as ours."""
+"""Transactions that are looked into: anybody can tag theirs as ours."""
 
 
 def bundle_tags(owner: str) -> Tags:
@@ -51,22 +50,17 @@ class Unbundled:
 async def unbundled(gateways: Gateways, owner: str, *, at_once: int = 8) -> Unbundled:
     """Return what the transactions say to hold of an owner and do hold, signatures checked.
 
-    Raises StoreUnavailable when no gateway answers.
+    Raises StoreUnavailable when no gateway lists anything.
     """
     findings = await gateways.find_bundles(bundle_tags(owner))
     limit = asyncio.Semaphore(at_once)
     items: dict[str, Carried] = {}
     refused: list[str] = []
-    read = 0
 
     async def one(name: str, height: int | None) -> None:
-        nonlocal read
         try:
             async with limit:
-                if read > MOST_BYTES:
-                    raise StateError(f"not looked into: {read} bytes were read before it")
                 data = await gateways.item_data(name, limit=MOST_BUNDLE_BYTES)
-                read += len(data)
             for item in await asyncio.to_thread(_owned, data, owner):
                 items.setdefault(item.id, Carried(item, name, height))
         except StateError as wrong:

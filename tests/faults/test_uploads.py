@@ -22,9 +22,8 @@ from agentkit.embedded.gateway import Failure
 from agentkit.errors import StoreUnavailable
 from agentkit.journal import events as e
 from agentkit.journal import records as r
-from agentkit.memory import unbundling
 from agentkit.memory.ans104 import make_bundle, make_item, parse_item
-from agentkit.memory.confirming import Deadlines
+from agentkit.memory.confirming import Patience
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.jwk import JwkWallet, make_jwk
 from agentkit.memory.layer1 import make_transaction
@@ -569,8 +568,8 @@ async def test_data_that_is_not_ours_is_not_taken_for_stable(weave: Weave, mind:
 async def test_what_was_accepted_and_never_seen_is_lost_after_its_time(
     tmp_path: Path, weave: Weave
 ) -> None:
-    deadlines = Deadlines(lost=0.3)
-    async with minds(tmp_path / "home", weave.url, deadlines=deadlines) as mind:
+    patience = Patience(lost=0.3)
+    async with minds(tmp_path / "home", weave.url, patience=patience) as mind:
         weave.fault(drop={"*"})
         await mind.note()
         await mind.memory.checkpoint()
@@ -625,11 +624,7 @@ async def test_a_clock_that_goes_back_holds_nothing_up(
 
 
 async def test_items_are_found_and_unbundled_where_gateways_do_not(
-    tmp_path: Path,
-    weave: Weave,
-    rich: Mind,
-    wallet: JwkWallet,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, weave: Weave, rich: Mind, wallet: JwkWallet
 ) -> None:
     weave.fault(unbundle=False)
     await rich.note(150)
@@ -651,10 +646,6 @@ async def test_items_are_found_and_unbundled_where_gateways_do_not(
     assert [one.item.id for one in found.items] == [item.item for item in items]
     assert {(one.carrier, one.height) for one in found.items} == {(items[0].carrier, 1)}
     assert len(found.refused) == 1
-    monkeypatch.setattr(unbundling, "MOST_BYTES", 10)
-    async with Gateways([weave.url]) as gateways:  # of a flood of strangers' bundles
-        spent = await unbundled(gateways, ME, at_once=1)
-    assert any("not looked into" in said for said in spent.refused)
     weave.mine(17)
     async with minds(tmp_path / "restored", weave.url, path=layer1(wallet)) as restored:
         for item in items:  # on a machine that did not sign the transaction
