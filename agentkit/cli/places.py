@@ -35,6 +35,11 @@ FIRST_CONFIG = """\
 # [allowance]
 # per_run = "2 USDC"
 # gas = "0.01 ETH"
+# [memory]
+# gateways = ["https://arweave.net", "https://ar-io.dev"]
+# upload = "turbo"         # credits, or pay = "x402" with per_upload = "0.01 USDC"
+# # upload = "l1"          # or bundles: jwk = "an AR wallet's file", total = "0.05 AR"
+# seal_before_pay = "0.50 USDC"
 """
 
 FIRST_GRAPH = """\

@@ -32,6 +32,8 @@ REST = 600.0
 ANCHOR_LASTS = 50
 """Blocks after which no block takes a transaction any more; its anchor was in some before."""
 MOST_BUNDLE = 8 * 1024 * 1024
+FEE_SECONDS = 5.0
+"""How long a plan waits to hear what an upload costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +104,9 @@ class Layer1:
         total, cap = self._limits.total, self._limits.per_upload
         left = Money(max(0, total.units - spent.units), AR) if total is not None else cap
         try:
-            price = Money(await self._gateways.price(MAX_CHUNK), AR)
-        except StateError:
+            async with asyncio.timeout(FEE_SECONDS):
+                price = Money(await self._gateways.price(MAX_CHUNK), AR)
+        except (StateError, TimeoutError):
             price = cap or left or AR.zero()
         on = "sealed log, one layer-1 transaction"
         return Fee(name="uploads", on=on, price=price, at_most=max(price, left or price))

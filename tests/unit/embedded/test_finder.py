@@ -96,7 +96,6 @@ def test_a_network_in_the_foreground_is_where_its_port_says(
             assert json.load(answer)["network"] == "agentkit.embedded"
         served.send_signal(signal.SIGINT)
         assert served.wait(15) == 0
-    monkeypatch.setenv("AGENTKIT_NETWORK", str(tmp_path / "other"))
     with socket.create_server(("127.0.0.1", port + 1)):
         refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert refused.returncode == 1

@@ -187,7 +187,7 @@ async def test_the_status_of_an_item_grows_with_the_blocks(tmp_path, clock):
     gateway.close()
 
 
-@pytest.mark.parametrize("size", [0, 1, MAX_CHUNK, MAX_CHUNK + 1, 3_000_000])
+@pytest.mark.parametrize("size", [0, 1, MAX_CHUNK, MAX_CHUNK + 1, 12_000_000])
 async def test_a_layer_1_transaction_goes_up_and_comes_back(url, gateway, wallet, size):
     data = os.urandom(size)
     async with client(url) as gateways:
