@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentkit.agent import Agent as Agent
-    from agentkit.agent import Tick as Tick
-    from agentkit.agent import every as every
     from agentkit.artifacts import Artifact as Artifact
     from agentkit.artifacts import Blob as Blob
     from agentkit.artifacts import Dataset as Dataset
@@ -41,6 +39,8 @@ if TYPE_CHECKING:
     from agentkit.runtime import approve as approve
     from agentkit.runtime.run import Run as Run
     from agentkit.runtime.run import RunResult as RunResult
+    from agentkit.schedule import Tick as Tick
+    from agentkit.schedule import every as every
     from agentkit.sync import plan as plan
     from agentkit.sync import resume as resume
     from agentkit.sync import run as run
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "agent": ("Agent", "Tick", "every"),
+    "agent": ("Agent",),
     "artifacts": ("Artifact", "Blob", "Dataset", "Embedding", "Json", "Model", "Table", "Text"),
     "errors": (
         "AgentKitError",
@@ -75,6 +75,7 @@ _HOMES = {
     "planner": ("policy",),
     "runtime": ("approve",),
     "runtime.run": ("Run", "RunResult"),
+    "schedule": ("Tick", "every"),
     "sync": ("plan", "resume", "run", "status"),
 }
 _MODULES = {

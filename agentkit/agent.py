@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -13,8 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
-from agentkit.config import ProviderSettings, Settings
-from agentkit.embedded import finder
+from agentkit.config import Settings
 from agentkit.errors import (
     AgentKitError,
     ConfigError,
@@ -35,40 +33,21 @@ from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.journal.runstate import RunState
-from agentkit.keys import keystore
-from agentkit.keys.apart import ProcessSigner, open_signer
-from agentkit.keys.signer import Signer
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Message
-from agentkit.market.chain import Network
 from agentkit.market.plan import Plan
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Provider, ProviderInfo, Rail
-from agentkit.memory import ipfs as ipfs_store
-from agentkit.memory import onchain
-from agentkit.memory.cover import Cover, cover_of
-from agentkit.memory.gateways import Gateways
-from agentkit.memory.ipfs import Ipfs
-from agentkit.memory.local import LocalStore
+from agentkit.memory.cover import cover_of
 from agentkit.memory.memory import Memory, Pace
-from agentkit.memory.onchain import Onchain
-from agentkit.memory.opening import open_path
-from agentkit.memory.paths import UploadPath
 from agentkit.memory.shred import sealer_of
 from agentkit.memory.sources import Sources
 from agentkit.memory.standing import Standing
-from agentkit.memory.stores import Remote, Stores
 from agentkit.money import Money
-from agentkit.payments.budget import Budget, Exposure
+from agentkit.payments.budget import Budget
 from agentkit.payments.chain import Web3Chain
-from agentkit.payments.channels.rail import ChannelRail
 from agentkit.payments.channels.terms import token_balance
-from agentkit.payments.choosing import History, RailPlanner
-from agentkit.payments.elsewhere import ElsewhereRail
-from agentkit.payments.escrow.rail import EscrowRail
-from agentkit.payments.escrow.terms import NOBODY
-from agentkit.payments.networks import real_network
-from agentkit.payments.prepaid import PrepaidRail
+from agentkit.payments.choosing import History
 from agentkit.payments.receipts import (
     Bundle,
     bundle_of,
@@ -76,19 +55,15 @@ from agentkit.payments.receipts import (
     verify_on_chain,
     wrong_with_credit,
 )
-from agentkit.payments.sender import Sender
-from agentkit.payments.x402.rail import X402Rail
-from agentkit.payments.x402.uploads import X402Uploads
 from agentkit.planner.estimate import Measured, measured_in
 from agentkit.planner.planner import Market, Wish, check_fresh, make_plan
 from agentkit.planner.policy import Choose
 from agentkit.planner.rest import rest_of
-from agentkit.providers import registry
-from agentkit.runtime import approve as approvals
 from agentkit.runtime import run as runs
 from agentkit.runtime.approve import Approval
 from agentkit.runtime.means import Means
 from agentkit.runtime.run import Run, RunResult
+from agentkit.wiring import Wiring, network_of, signer_of
 
 log = logging.getLogger("agentkit")
 
@@ -260,7 +235,7 @@ class Agent:
             run_id,
             plan=plan,
             graph=frozen,
-            budget=self._money(budget),
+            budget=None if budget is None else Money.parse(budget).bind(self.network.currency),
             approved=approved,
             rebuy=rebuy,
         )
@@ -476,29 +451,37 @@ class Agent:
 
     async def _open(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.network, self._embedded = await network_of(self.settings)
-        self._signer = await self._key()
+        self.network, found = await network_of(self.settings)
+        self._signer = await signer_of(self.settings, found, self._stack)
         self._journal = await Journal.open(self.home, self.address)
         self._stack.push_async_callback(self._journal.close)
         self._chain = Web3Chain(self.network)
         self._stack.push_async_callback(self._chain.close)
+        made = Wiring(
+            self.settings,
+            self.network,
+            found,
+            self._signer,
+            self._journal,
+            self._chain,
+            self._stack,
+        )
         allowance = self.settings.allowance.bind(self.network.currency)
-        self._seal_from = self._money(self.settings.memory.seal_before_pay)
-        self._stable_from = self._money(self.settings.memory.stable_before_pay)
-        self._rails = self._open_rails(allowance)
-        self._rail_planner = self._choose_rails()
-        self._providers = self._open_providers(self._embedded)
-        folder = Path.cwd()
-        ledger = Budget(allowance)
-        sealer = await sealer_of(self._signer, self.settings.memory.encryption, self._journal)
-        gateways, path = await self._open_way(ledger)
-        pace, test = Pace(confirm=10.0) if self._embedded else Pace(), self.network.test
+        known, ledger, folder = self.settings.memory, Budget(allowance), Path.cwd()
+        self._seal_from = made.money(known.seal_before_pay)
+        self._stable_from = made.money(known.stable_before_pay)
+        self._rails = made.rails(allowance)
+        self._rail_planner = made.rail_planner(self._rails)
+        self._providers = made.providers()
+        sealer = await sealer_of(self._signer, known.encryption, self._journal)
+        gateways, path = await made.way(ledger)
+        pace, test = Pace(confirm=10.0) if found else Pace(), self.network.test
         self.memory = Memory(self._journal, sealer, gateways, path, pace=pace, test=test)
         self.memory.start()
         self._stack.push_async_callback(self.memory.close)
         cover = cover_of(sealer)
-        ipfs = self._open_ipfs(cover)
-        stores = self._open_stores(gateways, path, ipfs, cover)
+        ipfs = made.ipfs(cover)
+        stores = made.stores(self.home / "artifacts", gateways, path, ipfs, cover)
         self._means = Means(
             journal=self._journal,
             providers=self._providers,
@@ -509,7 +492,7 @@ class Agent:
             folder=folder,
             read=Sources(gateways, ipfs).read,
             before_pay=self._seal_before,
-            approval=self._approval(),
+            approval=made.approval(),
         )
         self._market = Market(
             self.network,
@@ -520,125 +503,6 @@ class Agent:
             folder,
             remote=stores.most,
         )
-
-    async def _key(self) -> Signer:
-        if self._embedded:
-            return keystore.unlock(Path(self._embedded.agent_key), real=False)
-        known = self.settings.wallet
-        signer = await asyncio.to_thread(
-            open_signer,
-            known.keystore.expanduser(),
-            self.settings.secret,
-            known.signer,
-            real=True,
-        )
-        if isinstance(signer, ProcessSigner):
-            self._stack.callback(signer.close)
-        return signer
-
-    def _open_rails(self, allowance: Allowance) -> dict[str, Rail]:
-        none = None if self.network.test else self.network.coin.zero()  # on a real one: set it
-        gas = allowance.gas or none
-        sender = Sender(self._journal, self._chain, self._signer, self.network, gas)
-        parts = (self._journal, self._chain, self._signer, self.network, sender)
-        exposure = Exposure(allowance.exposure)
-        self._x402 = X402Rail(self._journal, self._chain, self._signer, self.network)
-        rails: list[Rail] = [
-            ChannelRail(*parts, exposure=exposure),
-            PrepaidRail(*parts, exposure=exposure),
-            self._x402,
-            ElsewhereRail(),
-        ]
-        if self.network.escrow:
-            arbiter = self.settings.payments.arbiter or NOBODY
-            rails.append(EscrowRail(*parts, arbiter=arbiter, exposure=exposure))
-        return {rail.name: rail for rail in rails}
-
-    def _choose_rails(self) -> RailPlanner:
-        known, currency = self.settings.payments, self.network.currency
-        return RailPlanner(
-            rails=tuple(self._rails),
-            escrow_from=known.escrow_from.bind(currency),
-            escrow_after=known.escrow_after,
-            arbiter_above=known.arbiter_above.bind(currency),
-            arbitrated=bool(known.arbiter),
-        )
-
-    def _open_providers(self, found: finder.NetworkFile | None) -> dict[str, Provider]:
-        settings = {
-            name: ProviderSettings.model_validate(known)
-            for name, known in (found.providers if found else {}).items()
-        } | self.settings.providers
-        providers = {
-            name: registry.provider(name, known, self.network)
-            for name, known in settings.items()
-            if known.enabled
-        }
-        for provider in providers.values():
-            self._stack.push_async_callback(provider.close)
-        return providers
-
-    async def _open_way(self, ledger: Budget) -> tuple[Gateways | None, UploadPath | None]:
-        """Return who is asked for what is on Arweave, and the way there."""
-        known, found = self.settings.memory, self._embedded
-        urls = known.gateways or ((found.gateway,) if found else ())
-        for name in ("seal_before_pay", "stable_before_pay"):
-            if getattr(known, name) is not None and not urls:
-                raise ConfigError(
-                    f"memory.{name} is set and there is no gateway to seal to",
-                    hint="set memory.gateways",
-                )
-        if not urls:
-            return None, None
-        gateways = Gateways(urls)
-        payer = X402Uploads(
-            self._journal, self._x402, ledger, self.network, self._money(known.total_in("USDC"))
-        )
-        path = await open_path(
-            known,
-            self._journal,
-            gateways,
-            real=found is None,
-            owner=self.address,
-            payer=payer,
-        )
-        return gateways, path
-
-    def _open_ipfs(self, cover: Cover) -> Ipfs | None:
-        if not self.settings.memory.ipfs:
-            return None
-        ipfs = Ipfs(self.settings.memory.ipfs, cover)
-        self._stack.push_async_callback(ipfs.close)
-        return ipfs
-
-    def _open_stores(
-        self, gateways: Gateways | None, path: UploadPath | None, ipfs: Ipfs | None, cover: Cover
-    ) -> Stores:
-        """Return where artifacts go: here, and where another machine finds them."""
-        remotes = []
-        most, bundled = self.settings.memory.arweave_up_to, self.settings.memory.upload == "l1"
-        if most is None:  # nobody pays for uploads on the embedded network
-            most = onchain.MOST_BYTES if self._embedded and not bundled else 0
-        if most and bundled:
-            raise ConfigError(
-                "transactions of your own carry the log only, no large artifacts",
-                hint='set memory.ipfs, or memory.upload = "turbo"',
-            )
-        if gateways is not None and path is not None and most:
-            chain = Onchain(gateways, self._signer, cover, onchain.along(path))
-            remotes.append(Remote(chain, most))
-        if ipfs is not None:
-            remotes.append(Remote(ipfs, ipfs_store.MOST_BYTES))
-        return Stores(LocalStore(self.home / "artifacts"), remotes)
-
-    def _approval(self) -> Approval:
-        """Return who is asked as the settings have it; the terminal where they say nothing."""
-        known = self.settings.approval
-        token = known.token.read() if known.token else ""
-        asked = (
-            approvals.console() if known.ask == "console" else approvals.webhook(known.ask, token)
-        )
-        return replace(asked, above=self._money(known.above), patience=known.patience)
 
     def _asking(self, approve: Approval | None) -> Means:
         if approve is None:
@@ -667,9 +531,6 @@ class Agent:
     def _ended(self, run: Run) -> None:
         self._running.discard(run)
         self.memory.wake()
-
-    def _money(self, amount: str | Money | None) -> Money | None:
-        return None if amount is None else Money.parse(amount).bind(self.network.currency)
 
     async def _currency_balance(self) -> Money:
         units = await token_balance(self._chain, self.network, self.address)
@@ -732,33 +593,3 @@ def _check_wish(deadline: object, policy: object, objective: object) -> None:
         raise ConfigError(
             f"{objective!r} is no objective", hint='pass objective="cost", "time" or 0 to 1'
         )
-
-
-async def network_of(settings: Settings) -> tuple[Network, finder.NetworkFile | None]:
-    """Return the network that is set, or the embedded one and its file, started if need be."""
-    if settings.network is not None:
-        return real_network(settings.network, settings.chain), None
-    found = await asyncio.to_thread(finder.ensure, settings.network_home.expanduser())
-    log.warning("embedded network: test money only")
-    return Network.model_validate(found.network), found
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A moment of a schedule, in unix seconds, and how many before it were missed."""
-
-    at: float
-    missed: int = 0
-
-
-async def every(period: timedelta) -> AsyncIterator[Tick]:
-    """Yield now and then once every period; moments that work ran over are counted, not made up."""
-    seconds = period.total_seconds()
-    if seconds <= 0:
-        raise ConfigError("a period is longer than nothing", hint="pass timedelta(minutes=30)")
-    due, missed = time.time(), 0
-    while True:
-        yield Tick(due, missed)
-        behind = max(0, int((time.time() - due) // seconds))
-        due, missed = due + seconds * (behind + 1), behind
-        await asyncio.sleep(max(0.0, due - time.time()))

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agentkit.agent import Agent, network_of
+from agentkit.agent import Agent
 from agentkit.cli import say
 from agentkit.config import LOCAL_FILE, Settings
 from agentkit.display.text import columns
@@ -20,6 +20,7 @@ from agentkit.embedded import finder
 from agentkit.errors import AgentKitError, ConfigError, MissingExtra
 from agentkit.keys import keystore
 from agentkit.keys.signer import Signer
+from agentkit.wiring import network_of
 
 FIRST_CONFIG = """\
 # agentkit: settings of this folder. Without `network` everything runs on the embedded network,

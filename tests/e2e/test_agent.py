@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from agentkit.agent import every
 from agentkit.artifacts import Text
 from agentkit.errors import ConfigError, PlanError, RunFailed, RunNotFound, WrongInput
 from agentkit.graph.builder import JobGraph
 from agentkit.runtime.run import RunResult
+from agentkit.schedule import every
 
 
 def rows(folder: Path, count: int) -> Path:

@@ -1,0 +1,209 @@
+"""An agent's parts, made from its settings: who signs, pays, is asked, and remembers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from agentkit.config import ProviderSettings, Settings
+from agentkit.embedded import finder
+from agentkit.errors import ConfigError
+from agentkit.journal.journal import Journal
+from agentkit.keys import keystore
+from agentkit.keys.apart import ProcessSigner, open_signer
+from agentkit.keys.signer import Signer
+from agentkit.market.allowance import Allowance
+from agentkit.market.chain import ChainClient, Network
+from agentkit.market.seams import Provider, Rail
+from agentkit.memory import ipfs as ipfs_store
+from agentkit.memory import onchain
+from agentkit.memory.cover import Cover
+from agentkit.memory.gateways import Gateways
+from agentkit.memory.ipfs import Ipfs
+from agentkit.memory.local import LocalStore
+from agentkit.memory.onchain import Onchain
+from agentkit.memory.opening import open_path
+from agentkit.memory.paths import UploadPath
+from agentkit.memory.stores import Remote, Stores
+from agentkit.money import Money
+from agentkit.payments.budget import Budget, Exposure
+from agentkit.payments.channels.rail import ChannelRail
+from agentkit.payments.choosing import RailPlanner
+from agentkit.payments.elsewhere import ElsewhereRail
+from agentkit.payments.escrow.rail import EscrowRail
+from agentkit.payments.escrow.terms import NOBODY
+from agentkit.payments.networks import real_network
+from agentkit.payments.prepaid import PrepaidRail
+from agentkit.payments.sender import Sender
+from agentkit.payments.x402.rail import X402Rail
+from agentkit.payments.x402.uploads import X402Uploads
+from agentkit.providers import registry
+from agentkit.runtime import approve as approvals
+from agentkit.runtime.approve import Approval
+
+log = logging.getLogger("agentkit")
+
+
+async def network_of(settings: Settings) -> tuple[Network, finder.NetworkFile | None]:
+    """Return the network that is set, or the embedded one and its file, started if need be."""
+    if settings.network is not None:
+        return real_network(settings.network, settings.chain), None
+    found = await asyncio.to_thread(finder.ensure, settings.network_home.expanduser())
+    log.warning("embedded network: test money only")
+    return Network.model_validate(found.network), found
+
+
+async def signer_of(
+    settings: Settings, found: finder.NetworkFile | None, stack: AsyncExitStack
+) -> Signer:
+    """Return who signs: the embedded network's own key, or the wallet's, unlocked."""
+    if found:
+        return keystore.unlock(Path(found.agent_key), real=False)
+    known = settings.wallet
+    path = known.keystore.expanduser()
+    signer = await asyncio.to_thread(open_signer, path, settings.secret, known.signer, real=True)
+    if isinstance(signer, ProcessSigner):
+        stack.callback(signer.close)
+    return signer
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What all parts of one agent are made from; `found` is the embedded network, if it is that."""
+
+    settings: Settings
+    network: Network
+    found: finder.NetworkFile | None
+    signer: Signer
+    journal: Journal
+    chain: ChainClient
+    stack: AsyncExitStack
+
+    # -- paying ----------------------------------------------------------------------------------
+
+    def rails(self, allowance: Allowance) -> dict[str, Rail]:
+        """Return every way of paying that the network has, by name."""
+        none = None if self.network.test else self.network.coin.zero()  # on a real one: set it
+        gas = allowance.gas or none
+        sender = Sender(self.journal, self.chain, self.signer, self.network, gas)
+        parts = (self.journal, self.chain, self.signer, self.network, sender)
+        exposure = Exposure(allowance.exposure)
+        rails: list[Rail] = [
+            ChannelRail(*parts, exposure=exposure),
+            PrepaidRail(*parts, exposure=exposure),
+            self.x402,
+            ElsewhereRail(),
+        ]
+        if self.network.escrow:
+            arbiter = self.settings.payments.arbiter or NOBODY
+            rails.append(EscrowRail(*parts, arbiter=arbiter, exposure=exposure))
+        return {rail.name: rail for rail in rails}
+
+    @cached_property
+    def x402(self) -> X402Rail:
+        """The rail that uploads are paid by too."""
+        return X402Rail(self.journal, self.chain, self.signer, self.network)
+
+    def rail_planner(self, rails: Iterable[str]) -> RailPlanner:
+        """Return what chooses among rails, as the settings have it."""
+        known, currency = self.settings.payments, self.network.currency
+        return RailPlanner(
+            rails=tuple(rails),
+            escrow_from=known.escrow_from.bind(currency),
+            escrow_after=known.escrow_after,
+            arbiter_above=known.arbiter_above.bind(currency),
+            arbitrated=bool(known.arbiter),
+        )
+
+    def approval(self) -> Approval:
+        """Return who is asked as the settings have it; the terminal where they say nothing."""
+        known = self.settings.approval
+        token = known.token.read() if known.token else ""
+        asked = (
+            approvals.console() if known.ask == "console" else approvals.webhook(known.ask, token)
+        )
+        return replace(asked, above=self.money(known.above), patience=known.patience)
+
+    def money(self, amount: str | Money | None) -> Money | None:
+        """Return an amount in the network's currency."""
+        return None if amount is None else Money.parse(amount).bind(self.network.currency)
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    def providers(self) -> dict[str, Provider]:
+        """Return the providers that are set, those of the embedded network among them."""
+        settings = {
+            name: ProviderSettings.model_validate(known)
+            for name, known in (self.found.providers if self.found else {}).items()
+        } | self.settings.providers
+        providers = {
+            name: registry.provider(name, known, self.network)
+            for name, known in settings.items()
+            if known.enabled
+        }
+        for provider in providers.values():
+            self.stack.push_async_callback(provider.close)
+        return providers
+
+    # -- remembering -----------------------------------------------------------------------------
+
+    async def way(self, ledger: Budget) -> tuple[Gateways | None, UploadPath | None]:
+        """Return who is asked for what is on Arweave, and the way there."""
+        known = self.settings.memory
+        urls = known.gateways or ((self.found.gateway,) if self.found else ())
+        for name in ("seal_before_pay", "stable_before_pay"):
+            if getattr(known, name) is not None and not urls:
+                raise ConfigError(
+                    f"memory.{name} is set and there is no gateway to seal to",
+                    hint="set memory.gateways",
+                )
+        if not urls:
+            return None, None
+        gateways, total = Gateways(urls), self.money(known.total_in("USDC"))
+        path = await open_path(
+            known,
+            self.journal,
+            gateways,
+            real=self.found is None,
+            owner=self.signer.address,
+            payer=X402Uploads(self.journal, self.x402, ledger, self.network, total),
+        )
+        return gateways, path
+
+    def ipfs(self, cover: Cover) -> Ipfs | None:
+        """Return the Kubo node that is set."""
+        if not self.settings.memory.ipfs:
+            return None
+        ipfs = Ipfs(self.settings.memory.ipfs, cover)
+        self.stack.push_async_callback(ipfs.close)
+        return ipfs
+
+    def stores(
+        self,
+        folder: Path,
+        gateways: Gateways | None,
+        path: UploadPath | None,
+        ipfs: Ipfs | None,
+        cover: Cover,
+    ) -> Stores:
+        """Return where artifacts go: into a folder here, and where another machine finds them."""
+        remotes, known = [], self.settings.memory
+        most, bundled = known.arweave_up_to, known.upload == "l1"
+        if most is None:  # nobody pays for uploads on the embedded network
+            most = onchain.MOST_BYTES if self.found and not bundled else 0
+        if most and bundled:
+            raise ConfigError(
+                "transactions of your own carry the log only, no large artifacts",
+                hint='set memory.ipfs, or memory.upload = "turbo"',
+            )
+        if gateways is not None and path is not None and most:
+            chain = Onchain(gateways, self.signer, cover, onchain.along(path))
+            remotes.append(Remote(chain, most))
+        if ipfs is not None:
+            remotes.append(Remote(ipfs, ipfs_store.MOST_BYTES))
+        return Stores(LocalStore(folder), remotes)
