@@ -42,8 +42,8 @@ format: install-dev ## mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: check ## every check and every test
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest $(ARGS)
+test: check ## every check and every test; ARGS="tests/unit -k name" for some
+	PATH="$(abspath $(BIN)):$$PATH" tests/run $(ARGS)
 
 cookbook: install-dev ## run the notebooks and write .ipynb files beside them
 	$(BIN)/python cookbook/run.py

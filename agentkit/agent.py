@@ -44,12 +44,20 @@ from agentkit.market.chain import Network
 from agentkit.market.plan import Plan
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Provider, ProviderInfo, Rail
+from agentkit.memory import ipfs as ipfs_store
+from agentkit.memory import onchain
+from agentkit.memory.cover import Cover
 from agentkit.memory.gateways import Gateways
+from agentkit.memory.ipfs import Ipfs
 from agentkit.memory.local import LocalStore
 from agentkit.memory.memory import Memory, Pace
+from agentkit.memory.onchain import Onchain
 from agentkit.memory.opening import open_path
-from agentkit.memory.shred import sealer_of
+from agentkit.memory.paths import UploadPath
+from agentkit.memory.shred import sealer_of, secret
+from agentkit.memory.sources import Sources
 from agentkit.memory.standing import Standing
+from agentkit.memory.stores import Remote, Stores
 from agentkit.money import Money
 from agentkit.payments.budget import Budget, Exposure
 from agentkit.payments.chain import Web3Chain
@@ -482,22 +490,38 @@ class Agent:
         self._providers = self._open_providers(self._embedded)
         folder = Path.cwd()
         ledger = Budget(allowance)
-        self.memory = await self._open_memory(ledger)
+        gateways, path = await self._open_way(ledger)
+        pace = Pace(confirm=10.0) if self._embedded else Pace()
+        sealer = await sealer_of(self._signer, self.settings.memory.encryption, self._journal)
+        self.memory = Memory(
+            self._journal, sealer, gateways, path, pace=pace, test=self.network.test
+        )
         self.memory.start()
         self._stack.push_async_callback(self.memory.close)
+        info = "agentkit/memory/v1/artifacts"
+        cover = Cover(secret(sealer, info), self._signer.derive(info))
+        ipfs = self._open_ipfs(cover)
+        stores = self._open_stores(gateways, path, ipfs, cover)
         self._means = Means(
             journal=self._journal,
             providers=self._providers,
             rails=self._rails,
             ledger=ledger,
             allowance=allowance,
-            store=LocalStore(self.home / "artifacts"),
+            store=stores,
             folder=folder,
+            read=Sources(gateways, ipfs).read,
             before_pay=self._seal_before,
             approval=self._approval(),
         )
         self._market = Market(
-            self.network, self._providers, self._rails, allowance, self.address, folder
+            self.network,
+            self._providers,
+            self._rails,
+            allowance,
+            self.address,
+            folder,
+            remote=stores.most,
         )
 
     async def _key(self) -> Signer:
@@ -557,9 +581,9 @@ class Agent:
             self._stack.push_async_callback(provider.close)
         return providers
 
-    async def _open_memory(self, ledger: Budget) -> Memory:
+    async def _open_way(self, ledger: Budget) -> tuple[Gateways | None, UploadPath | None]:
+        """Return who is asked for what is on Arweave, and the way there."""
         known, found = self.settings.memory, self._embedded
-        sealer = await sealer_of(self._signer, known.encryption, self._journal)
         urls = known.gateways or ((found.gateway,) if found else ())
         for name in ("seal_before_pay", "stable_before_pay"):
             if getattr(known, name) is not None and not urls:
@@ -568,7 +592,7 @@ class Agent:
                     hint="set memory.gateways",
                 )
         if not urls:
-            return Memory(self._journal, sealer, None)
+            return None, None
         gateways = Gateways(urls)
         payer = X402Uploads(
             self._journal, self._x402, ledger, self.network, self._money(known.total_in("USDC"))
@@ -581,8 +605,34 @@ class Agent:
             owner=self.address,
             payer=payer,
         )
-        pace = Pace() if found is None else Pace(confirm=10.0)
-        return Memory(self._journal, sealer, gateways, path, pace=pace, test=self.network.test)
+        return gateways, path
+
+    def _open_ipfs(self, cover: Cover) -> Ipfs | None:
+        if not self.settings.memory.ipfs:
+            return None
+        ipfs = Ipfs(self.settings.memory.ipfs, cover)
+        self._stack.push_async_callback(ipfs.close)
+        return ipfs
+
+    def _open_stores(
+        self, gateways: Gateways | None, path: UploadPath | None, ipfs: Ipfs | None, cover: Cover
+    ) -> Stores:
+        """Return where artifacts go: here, and where another machine finds them."""
+        remotes = []
+        most, bundled = self.settings.memory.arweave_up_to, self.settings.memory.upload == "l1"
+        if most is None:  # nobody pays for uploads on the embedded network
+            most = onchain.MOST_BYTES if self._embedded and not bundled else 0
+        if most and bundled:
+            raise ConfigError(
+                "transactions of your own carry the log only, no large artifacts",
+                hint='set memory.ipfs, or memory.upload = "turbo"',
+            )
+        if gateways is not None and path is not None and most:
+            chain = Onchain(gateways, self._signer, cover, onchain.along(path))
+            remotes.append(Remote(chain, most))
+        if ipfs is not None:
+            remotes.append(Remote(ipfs, ipfs_store.MOST_BYTES))
+        return Stores(LocalStore(self.home / "artifacts"), remotes)
 
     def _approval(self) -> Approval:
         """Return who is asked as the settings have it; the terminal where they say nothing."""

@@ -3,10 +3,12 @@
     python benchmarks/planner.py --workflow layered:1000 --json
     python benchmarks/planner.py --workflow trace.json --offers 20 --deadline 0.3 --json
     python benchmarks/planner.py --set hundred --limit 60
+    python benchmarks/planner.py --set again
 
 One instance prints one line.  A set prints a summary: `off` is how far plans are above the
 optimum, or above the best that HiGHS finds from the plan in `--limit` seconds where it proves
-none.  Deadlines are shares of the way from the fastest choice to that of the cheapest offers.
+none.  The set `again` plans 1,000 nodes a second time after all prices changed.
+Deadlines are shares of the way from the fastest choice to that of the cheapest offers.
 Every cost and makespan is recomputed from the instance by `Instance.check`.
 """
 
@@ -17,6 +19,7 @@ import json
 import statistics
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from planner_instances import Instance, layered, real
 
 from agentkit.planner.solver.exact import best_choice
 from agentkit.planner.solver.lagrange import Goal
+from agentkit.planner.solver.search import Old
 from agentkit.planner.solver.solve import Solution, solve
 
 SHARES = (0.1, 0.3, 0.6)
@@ -69,6 +73,26 @@ def reference(instance: Instance, row: dict[str, Any], solution: Solution, limit
     row["proven"] = exact.optimal
     row["off"] = row["cost"] / row["best"] - 1
     row["valid"] = row["bound"] <= row["best"] * (1 + 1e-9)
+
+
+def again(instance: Instance, share: float, seed: int) -> dict[str, Any]:
+    """Plan, change every price by up to a tenth, and plan again: from the old plan, and afresh."""
+    goal, problem = Goal(instance.deadline(share)), instance.problem
+    old = solve(problem, goal)
+    drawn = np.random.default_rng(seed).uniform(0.9, 1.1, problem.costs.shape)
+    changed = replace(problem, costs=problem.costs * drawn)
+    started, worked = time.perf_counter(), time.process_time()
+    near = solve(changed, goal, old=Old(old.choice, old.price))
+    seconds, cpu = time.perf_counter() - started, time.process_time() - worked
+    fresh = solve(changed, goal)
+    return {
+        "instance": instance.name,
+        "seconds": round(seconds, 4),
+        "cpu_seconds": round(cpu, 4),
+        "of_fresh": near.cost / fresh.cost,
+        "gap": near.gap,
+        "late": not near.in_time,
+    }
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -128,7 +152,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--effort", choices=("normal", "high"), default="normal")
     parser.add_argument(
-        "--set", choices=("small", "hundred", "thousand", "large", "rivals", "real"), dest="group"
+        "--set",
+        choices=("small", "hundred", "thousand", "large", "rivals", "real", "again"),
+        dest="group",
     )
     parser.add_argument("--folder", type=Path, default=Path(), help="where `--set real` reads")
     parser.add_argument("--limit", type=float, default=0.0, help="seconds of HiGHS per reference")
@@ -137,6 +163,10 @@ def main() -> None:
     warm = layered(40, 5, 0)
     solve(warm.problem, Goal(warm.deadline(0.3)))  # imports are no part of a plan
     best_choice(layered(5, 5, 0).problem, Goal())
+    if given.group == "again":
+        for seed in range(5):
+            print(json.dumps(again(layered(1000, 20, seed), given.deadline, seed)), flush=True)
+        return
     rows = []
     egress = given.egress == "on"
     chosen = one(given.workflow, given.offers, given.seed) if given.group is None else None

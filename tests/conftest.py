@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from kubo import kubo
 
 from agentkit.agent import Agent
 from agentkit.embedded import finder
@@ -27,7 +29,11 @@ Open = Callable[..., AbstractAsyncContextManager[Agent]]
 def clean_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """No test reads the user's settings, keys or embedded network."""
+    """No test reads the user's settings, keys or embedded network.
+
+    Nor does one run with the recursion limit that packages leave behind which only tests import.
+    """
+    sys.setrecursionlimit(min(sys.getrecursionlimit(), 10_240))
     models = os.environ.get("AGENTKIT_MODELS", str(Path("~/.cache/agentkit/models").expanduser()))
     for name in [name for name in os.environ if name.startswith("AGENTKIT_")]:
         monkeypatch.delenv(name)
@@ -51,6 +57,13 @@ def network(network_folder: Path) -> Iterator[finder.NetworkFile]:
         del os.environ["AGENTKIT_MODELS"]
     yield found
     finder.stop(network_folder)
+
+
+@pytest.fixture(scope="session")
+def kubo_rpc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Kubo node for the session; its RPC's address."""
+    with kubo(tmp_path_factory.mktemp("kubo")) as url:
+        yield url
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from agentkit import __version__
-from agentkit.cli import look, memory, places, wallet, work
+from agentkit.cli import knows, look, places, wallet, work
 from agentkit.cli.demo.verb import demo
 
 app = typer.Typer(
@@ -43,7 +43,7 @@ app.command()(work.cancel)
 app.command()(look.status)
 app.command()(look.receipts)
 app.add_typer(wallet.wallet, name="wallet")
-app.add_typer(memory.memory, name="memory")
+app.add_typer(knows.memory, name="memory")
 app.command()(look.providers)
 app.add_typer(places.network, name="network")
 app.command()(places.serve)

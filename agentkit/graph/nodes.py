@@ -32,11 +32,16 @@ Edges: TypeAlias = Iterator[tuple[str, InputRef, type[Artifact]]]
 
 
 class Needs(BaseModel):
-    """Hardware a node asks for; `hours` bounds how long it may run."""
+    """Hardware a node asks for; `hours` bounds how long it may run.
+
+    `gpu` by its name, `count` of them, each with at least `vram` GB of memory.  A provider that
+    does not say that it has it is not asked.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     gpu: str = ""
+    vram: int = Field(default=0, ge=0)
     count: int = Field(default=1, ge=1)
     hours: float = Field(default=1.0, gt=0)
 

@@ -23,6 +23,8 @@ VERSION = 1
 WALLET = "wallet"
 NODE = "node"
 
+Knowing = Literal["notes", "fact"]
+"""What of the agent's knowledge goes by a name: a topic's notes, or a fact."""
 
 TINY_BYTES = 512
 """Text up to this size stands in the event itself: one page less to write for each node."""
@@ -408,6 +410,57 @@ class NoteAdded(Event):
     text: str
 
 
+class FactLearned(Event):
+    """The agent learned that `key` is `value` (JSON), and what that came from.
+
+    `attempt` is the one whose receipt says what it cost.
+    """
+
+    key: str
+    value: Any
+    run: str = ""
+    node: str = ""
+    price: Money | None = None
+    attempt: str = ""
+
+
+class Forgotten(Event):
+    """A topic's notes, or a fact and its history, are not known any more.
+
+    A tombstone: what was sealed before stays sealed.
+    """
+
+    what: Knowing
+    name: str
+
+
+class RetentionSet(Event):
+    """Of a topic's notes, or a fact's values, the newest are kept, or those not too old.
+
+    0 is no limit.
+    """
+
+    what: Knowing
+    name: str
+    newest: int = 0
+    seconds: float = 0.0
+
+
+class Shelved(Event):
+    """Entries of a shelf were written: plain JSON by name."""
+
+    shelf: str
+    entries: dict[str, Any]
+
+
+class Unshelved(Event):
+    """Entries of a shelf are gone, by name or by how their names begin; a tombstone."""
+
+    shelf: str
+    names: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+
+
 class CancelAsked(Event):
     """Some process asked the owner of a run to cancel it."""
 
@@ -617,6 +670,11 @@ EVENTS: dict[str, type[Event]] = {
         VoucherMatched,
         Restored,
         NoteAdded,
+        FactLearned,
+        Forgotten,
+        RetentionSet,
+        Shelved,
+        Unshelved,
         CancelAsked,
         Extra,
         AuthorizationSigned,

@@ -460,12 +460,109 @@ def _give_back(rows: Records, expired: r.Authorization) -> None:
 # -- the agent -----------------------------------------------------------------------------------
 
 
+FACT_VALUES = 100
+"""Values of a fact that are kept where no retention is set; part of the format."""
+
+
 @_folds(e.NoteAdded)
 def _(event: e.NoteAdded, stream: str, at: float, rows: Records) -> None:
-    newest = rows.get(r.NoteCount, event.topic)
-    number = newest.count + 1 if newest else 1
-    rows.put(r.NoteCount(topic=event.topic, count=number))
-    rows.put(r.Note(topic=event.topic, number=number, text=event.text, at=at))
+    known = _note_count(rows, event.topic)
+    known = known.model_copy(update={"count": known.count + 1})
+    rows.put(r.Note(topic=event.topic, number=known.count, text=event.text, at=at))
+    _retain_notes(rows, known, at)
+
+
+@_folds(e.FactLearned)
+def _(event: e.FactLearned, stream: str, at: float, rows: Records) -> None:
+    known = _fact_count(rows, event.key)
+    known = known.model_copy(update={"count": known.count + 1})
+    source = event.model_dump(exclude={"key", "value", "price"})
+    fact = r.Fact(
+        name=event.key, number=known.count, value=event.value, at=at, price=event.price, **source
+    )
+    rows.put(fact)
+    _retain_values(rows, known, at)
+
+
+@_folds(e.Forgotten)
+def _(event: e.Forgotten, stream: str, at: float, rows: Records) -> None:
+    none = r.Retention(what=event.what, name=event.name, newest=-1)
+    if event.what == "notes":
+        _cut(rows, _note_count(rows, event.name), r.Note, none, at)
+    else:
+        _cut(rows, _fact_count(rows, event.name), r.Fact, none, at)
+
+
+@_folds(e.RetentionSet)
+def _(event: e.RetentionSet, stream: str, at: float, rows: Records) -> None:
+    rows.put(r.Retention(**event.model_dump()))
+    if event.what == "notes":
+        _retain_notes(rows, _note_count(rows, event.name), at)
+    else:
+        _retain_values(rows, _fact_count(rows, event.name), at)
+
+
+def _note_count(rows: Records, topic: str) -> r.NoteCount:
+    return rows.get(r.NoteCount, topic) or r.NoteCount(topic=topic)
+
+
+def _fact_count(rows: Records, name: str) -> r.FactCount:
+    return rows.get(r.FactCount, name) or r.FactCount(name=name)
+
+
+def _retain_notes(rows: Records, known: r.NoteCount, at: float) -> None:
+    rule = rows.get(r.Retention, f"notes|{known.topic}")
+    _cut(rows, known, r.Note, rule or r.Retention(what="notes", name=known.topic), at)
+
+
+def _retain_values(rows: Records, known: r.FactCount, at: float) -> None:
+    rule = rows.get(r.Retention, f"fact|{known.name}")
+    default = r.Retention(what="fact", name=known.name, newest=FACT_VALUES)
+    _cut(rows, known, r.Fact, rule or default, at)
+
+
+def _cut(
+    rows: Records,
+    known: r.NoteCount | r.FactCount,
+    record: type[r.Note] | type[r.Fact],
+    rule: r.Retention,
+    at: float,
+) -> None:
+    """Drop what a rule lets go of, oldest first; a rule that keeps -1 lets go of everything."""
+    first = known.first
+    while first <= known.count:
+        key = f"{known.key}|{first:09d}"
+        row = rows.get(record, key)
+        too_many = rule.newest != 0 and first <= known.count - max(rule.newest, 0)
+        if not too_many and row is not None and not rule.is_over(row.at, at):
+            break
+        rows.drop(record, key)
+        first += 1
+    rows.put(known.model_copy(update={"first": first}))
+
+
+@_folds(e.Shelved)
+def _(event: e.Shelved, stream: str, at: float, rows: Records) -> None:
+    for name, value in event.entries.items():
+        rows.put(r.Entry(shelf=event.shelf, name=name, value=value, at=at))
+
+
+@_folds(e.Unshelved)
+def _(event: e.Unshelved, stream: str, at: float, rows: Records) -> None:
+    for name in event.names:
+        rows.drop(r.Entry, f"{event.shelf}|{name}")
+    if event.prefixes:
+        shared = _shared(event.prefixes)  # one look at the records, however many begin with it
+        for entry in rows.every(r.Entry, f"{event.shelf}|{shared}"):
+            if entry.name.startswith(event.prefixes):
+                rows.drop(r.Entry, entry.key)
+
+
+def _shared(names: tuple[str, ...]) -> str:
+    """Return how all names begin."""
+    first, last = min(names), max(names)
+    pairs = enumerate(zip(first, last, strict=False))
+    return first[: next((n for n, (one, other) in pairs if one != other), len(first))]
 
 
 @_folds(e.CancelAsked)

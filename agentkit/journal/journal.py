@@ -28,12 +28,14 @@ class Journal:
     """A wallet's state file, shared by processes; one writer thread in each.
 
     `await commit(work)` returns what `work(tx)` returned once it is durable.  A work reads, signs
-    and appends; it does no I/O and awaits nothing, and its error undoes it alone.
+    and appends; it does no I/O and awaits nothing, and its error undoes it alone.  `wrote` says
+    whether this process has appended anything.
     """
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.path = home / "state.db"
+        self.wrote = False
         self._writer = Writer(self.path)
 
     @classmethod
@@ -68,7 +70,13 @@ class Journal:
 
         That is what the work returned, or the exception that it or the writing of it raised.
         """
-        self._writer.submit(work, told)
+        self._writer.submit(partial(self._noting, work), told)
+
+    def _noting(self, work: Callable[[Tx], T], tx: Tx) -> T:
+        before = tx.appended
+        outcome = work(tx)
+        self.wrote = self.wrote or tx.appended > before
+        return outcome
 
     async def rows(self, stream: str, after: int = 0, most: int = -1) -> list[Row]:
         """Return a stream's rows after number `after`."""

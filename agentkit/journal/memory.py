@@ -24,7 +24,7 @@ class MemoryJournal(Journal):
     """
 
     def __init__(self, home: Path) -> None:
-        self.home, self.path = home, home / "nowhere"
+        self.home, self.path, self.wrote = home, home / "nowhere", False
         self.streams: dict[str, list[tuple[float, Event]]] = {}
         self.records = MemoryRecords()
         self.blobs: dict[str, bytes] = {}

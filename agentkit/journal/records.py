@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from agentkit.journal.events import Produced
+from agentkit.journal.events import Knowing, Produced
 from agentkit.market.attempt import JobState
 from agentkit.market.receipt import Standing
 from agentkit.market.seams import Record
@@ -334,14 +334,74 @@ class Note(Record):
 
 
 class NoteCount(Record):
-    """How many notes a topic has."""
+    """How many notes a topic ever had; those before number `first` are not kept."""
 
     topic: str
-    count: int
+    count: int = 0
+    first: int = 1
 
     @property
     def key(self) -> str:
         return self.topic
+
+
+class Fact(Record):
+    """One value (JSON) of a fact, and what it came from; `number` counts its values."""
+
+    name: str
+    number: int
+    value: Any
+    at: float
+    run: str = ""
+    node: str = ""
+    price: Money | None = None
+    attempt: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}|{self.number:09d}"
+
+
+class FactCount(Record):
+    """How many values a fact ever had; those before number `first` are not kept."""
+
+    name: str
+    count: int = 0
+    first: int = 1
+
+    @property
+    def key(self) -> str:
+        return self.name
+
+
+class Retention(Record):
+    """How many notes of a topic, or values of a fact, are kept, and for how long; 0: no limit."""
+
+    what: Knowing
+    name: str
+    newest: int = 0
+    seconds: float = 0.0
+
+    @property
+    def key(self) -> str:
+        return f"{self.what}|{self.name}"
+
+    def is_over(self, at: float, now: float) -> bool:
+        """Whether what was written at `at` is too old."""
+        return bool(self.seconds) and at < now - self.seconds
+
+
+class Entry(Record):
+    """Plain JSON on a shelf, by its name there."""
+
+    shelf: str
+    name: str
+    value: Any
+    at: float
+
+    @property
+    def key(self) -> str:
+        return f"{self.shelf}|{self.name}"
 
 
 class Authorization(Record):
@@ -472,6 +532,10 @@ RECORDS: dict[str, type[Record]] = {
         Restoration,
         Note,
         NoteCount,
+        Fact,
+        FactCount,
+        Retention,
+        Entry,
         Job,
         BookedChannel,
         Authorization,

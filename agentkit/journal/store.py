@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -219,6 +220,16 @@ def _insert(
         )
 
 
+def _end_of(prefix: str) -> str:
+    """Return what sorts just after everything that starts with `prefix`, "" for nothing does."""
+    while prefix:
+        last = ord(prefix[-1]) + 1
+        if last <= sys.maxunicode:
+            return prefix[:-1] + chr(0xE000 if last == 0xD800 else last)  # no surrogates in UTF-8
+        prefix = prefix[:-1]
+    return ""
+
+
 def checksum(*parts: str | bytes | int) -> bytes:
     """Return a short checksum over a row's other columns."""
     total = hashlib.sha256()
@@ -238,6 +249,7 @@ class Tx:
     def __init__(self, db: sqlite3.Connection, path: Path | str) -> None:
         self._db, self._path = db, path
         self._now = time.time()
+        self.appended = 0
         self.forget()
 
     def forget(self) -> None:
@@ -279,6 +291,7 @@ class Tx:
         row = row_of(stream, seq + 1, self._now, event)
         self.insert(row, row.link(before))
         fold(event, stream, row.at / 1e6, self)
+        self.appended += 1
         return row.seq
 
     def insert(self, row: Row, digest: bytes) -> None:
@@ -366,8 +379,8 @@ class Tx:
         self.flush()
         found = self._db.execute(
             "select kind, key, body, checksum from records"
-            " where kind=? and key>=? and substr(key, 1, ?)=? order by key",
-            (record.__name__, prefix, len(prefix), prefix),
+            " where kind=? and key>=? and (?='' or key<?) order by key",
+            (record.__name__, prefix, end := _end_of(prefix), end),
         )
         return [self._read(record, columns) for columns in found.fetchall()]
 

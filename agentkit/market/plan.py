@@ -84,6 +84,7 @@ class Plan(Value):
     which chain the plan was made for.  `bound`: no plan within the deadline and the policies has
     a lower price.  `second`: about how many base units a second later would save.  `path`: the
     nodes that the end waits for.  `risk`: the share of cases in which nodes take no longer.
+    `stays`: nodes whose outputs another machine would not find, were this one lost.
     """
 
     graph: FrozenGraph
@@ -104,6 +105,7 @@ class Plan(Value):
     path: tuple[str, ...] = ()
     risk: float = 0.5
     objective: str = "cost"
+    stays: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -186,7 +188,7 @@ class Plan(Value):
         if self.balance is not None:
             foot.append(f"wallet {self.balance} on {self.network}")
         text = f"{head}\n\n{table}\n\n{' · '.join(foot)}"
-        return "\n".join([text, *self._time()])
+        return "\n".join([text, *self._time(), *self._portable()])
 
     def _standing(self) -> list[str]:
         """Return how far from the best the price can be."""
@@ -196,6 +198,13 @@ class Plan(Value):
             return ["optimal"]
         gap = self.price.units / self.bound.units - 1 if self.bound else 1.0
         return [f"optimal within {gap:.1%} (bound {self.bound.number})"]
+
+    def _portable(self) -> list[str]:
+        """Return which outputs would be lost with this machine."""
+        if not self.stays:
+            return []
+        names = ", ".join(self.stays[:5]) + (", ..." if len(self.stays) > 5 else "")
+        return [f"not portable: {names} (large outputs stay on this machine; set memory.ipfs)"]
 
     def _time(self) -> list[str]:
         """Return what time is worth, where it is worth something."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -21,7 +22,7 @@ from agentkit.memory.b64 import b64url, unb64url
 from agentkit.memory.client import Client, read_json
 from agentkit.memory.endpoint import Endpoint, NoAnswer
 from agentkit.memory.findings import Findings, Found, Listing, united
-from agentkit.memory.layer1 import WeaveTransaction
+from agentkit.memory.layer1 import WeaveTransaction, parse_transaction, verify_transaction
 from agentkit.memory.listing import (
     MAX_PAGE_BYTES,
     PAGE,
@@ -196,8 +197,42 @@ class Gateways(Client):
 
     async def item_data(self, name: str, *, limit: int = MAX_ITEM_BYTES) -> bytes:
         """Return the data under an id, at most `limit` bytes, as a gateway has it: unverified."""
-        _checked(name)
-        return await self._first(lambda endpoint: self._data(endpoint, name, limit))
+        return await self.data_as(name, bytes, limit=limit)
+
+    async def data_as(
+        self, name: str, read: Callable[[bytes], T], *, limit: int = MAX_ITEM_BYTES
+    ) -> T:
+        """Return what `read` makes of the data under an id, at most `limit` bytes of it.
+
+        Nothing is verified but by `read`, which runs in a thread; where it raises StateCorrupt the
+        next gateway is asked.
+        """
+        path = _checked(name)
+
+        async def fetch(endpoint: Endpoint) -> T:
+            return await asyncio.to_thread(read, await self._data(endpoint, path, limit))
+
+        return await self._first(fetch)
+
+    async def content(self, name: str, *, limit: int = MAX_ITEM_BYTES) -> bytes:
+        """Return the data under the id of an item or transaction, its signature verified."""
+        path = _checked(name)
+
+        async def fetch(endpoint: Endpoint) -> bytes:
+            data = await self._data(endpoint, path, limit)
+            page = await self._page(ids_query([path]), endpoint)
+            entries = {entry.id: entry for entry in page.entries if entry.id == path}
+            for found in united([Listing(endpoint.url, entries)]).found:
+                with suppress(StateCorrupt):  # a transaction's signature covers other fields
+                    return (await asyncio.to_thread(found.with_data, data)).data
+            header = await endpoint.get(self._session, f"/tx/{path}", limit=_SHORT)
+            tx, _ = parse_transaction(header)
+            if tx.id != path:
+                raise StateCorrupt(f"it has transaction {tx.id} under the name {path}")
+            await asyncio.to_thread(verify_transaction, tx, data)
+            return data
+
+        return await self._first(fetch)
 
     async def _data(self, endpoint: Endpoint, name: str, limit: int) -> bytes:
         """Fetch data as it is; a gateway without `/raw` has it at the root."""

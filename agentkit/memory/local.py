@@ -33,6 +33,12 @@ class LocalStore:
         await asyncio.to_thread(_check, path, artifact.digest)
         return replace(artifact, content=path)
 
+    async def mend(self, artifact: Artifact) -> Artifact:
+        """Store it again, whatever lies under its name now."""
+        path = self._path(artifact.digest)
+        await asyncio.to_thread(path.unlink, missing_ok=True)
+        return await self.put(artifact)
+
     def _path(self, digest: str) -> Path:
         return self._folder / digest[:2] / digest
 

@@ -1,4 +1,4 @@
-"""What the agent remembers: notes in its journal, and the journal sealed on Arweave.
+"""What the agent remembers: what it knows, in its journal, and the journal sealed on Arweave.
 
 journal -> seal (signed bytes in the outbox) -> accepted by a gateway -> mined -> stable
 """
@@ -12,14 +12,13 @@ import time
 from dataclasses import dataclass
 
 from agentkit.errors import AgentKitError, StateError, StateForked, StoreUnavailable
-from agentkit.journal import events as e
-from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.market.plan import Fee
 from agentkit.memory.b64 import name_of
 from agentkit.memory.confirming import Confirmer, Patience
 from agentkit.memory.forks import check_alone
 from agentkit.memory.gateways import Gateways
+from agentkit.memory.knowledge import Knowledge
 from agentkit.memory.outbox import Outbox
 from agentkit.memory.paths import Direct, UploadPath
 from agentkit.memory.sealer import Sealer
@@ -43,7 +42,7 @@ class Pace:
     close: float = 20.0
 
 
-class Memory:
+class Memory(Knowledge):
     """The agent's memory over its journal; without gateways it is local only.
 
     `path` is the way to Arweave, by default items posted to the gateways themselves.  With `test`
@@ -61,7 +60,8 @@ class Memory:
         patience: Patience | None = None,
         test: bool = False,
     ) -> None:
-        self._journal, self._signer, self._gateways = journal, signer, gateways
+        super().__init__(journal)
+        self._signer, self._gateways = signer, gateways
         self._pace = pace or Pace()
         self._watch: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
@@ -98,7 +98,10 @@ class Memory:
             self._watch = asyncio.create_task(self._seal_regularly())
 
     async def close(self) -> None:
-        """Seal and upload what this process added, as far as gateways let us, and stop."""
+        """Seal and upload, as far as gateways let us, and stop.
+
+        Where uploads are gathered, a process that only looked leaves them to those that write.
+        """
         self._closing = True
         self.wake()
         if self._watch:
@@ -107,29 +110,14 @@ class Memory:
             return
         try:
             async with asyncio.timeout(self._pace.close):
-                await self._seal()
+                if self._journal.wrote or not self._path.rest:
+                    await self._seal()
                 if self._sealed:
                     await self._send()
         except (StateError, TimeoutError):  # why is on disk, for `agentkit status`
             log.warning("%s", (await self.standing()).sentences()[0])
         await self._path.close()
         await self._gateways.close()
-
-    # -- notes -----------------------------------------------------------------------------------
-
-    async def note(self, topic: str, text: str) -> None:
-        """Write something down under a topic."""
-        noted = e.NoteAdded(topic=topic, text=text)
-        await self._journal.commit(lambda tx: tx.append(e.WALLET, noted))
-
-    async def latest(self, topic: str) -> str | None:
-        """Return the newest note of a topic, None when there is none."""
-        notes = await self.notes(topic)
-        return notes[-1].text if notes else None
-
-    async def notes(self, topic: str) -> list[r.Note]:
-        """Return a topic's notes, oldest first."""
-        return await self._journal.commit(lambda tx: tx.every(r.Note, f"{topic}|"))
 
     # -- the sealed log --------------------------------------------------------------------------
 

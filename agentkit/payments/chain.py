@@ -12,6 +12,7 @@ from agentkit.errors import ConfigError, ProtocolBroken, SettlementFailed, Store
 from agentkit.keys.messages import Domain, checksummed
 from agentkit.market.chain import ChainReceipt, Fees, Log, Network
 from agentkit.payments import abi
+from agentkit.payments.imports import limit_kept
 
 if TYPE_CHECKING:
     from web3 import AsyncWeb3
@@ -204,7 +205,9 @@ def _not_there(key: str, address: str, domain: Domain, network: Network) -> Conf
 
 def _connect(rpc: str) -> AsyncWeb3[Any]:
     from aiohttp import ClientTimeout
-    from web3 import AsyncHTTPProvider, AsyncWeb3
+
+    with limit_kept():
+        from web3 import AsyncHTTPProvider, AsyncWeb3
 
     arguments = {"timeout": ClientTimeout(total=TIMEOUT)}
     return AsyncWeb3(AsyncHTTPProvider(rpc, request_kwargs=arguments))

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agentkit.errors import ConfigError, NoOffer, ProviderError
-from agentkit.graph.nodes import InferNode, TrainNode
+from agentkit.graph.nodes import InferNode, Needs, TrainNode
 from agentkit.market.offer import Offer, Rejection
 from agentkit.market.seams import Provider
 from agentkit.market.task import TaskSpec
 from agentkit.market.value import digest_of
 from agentkit.money import Money
 from agentkit.planner import policy as policies
-from agentkit.planner.policy import Choose, name_of
+from agentkit.planner.policy import Choose, name_of, stages_of
 
 if TYPE_CHECKING:
     from agentkit.planner.planner import Market
@@ -124,12 +124,13 @@ def _offered(
             offers.append(_as_believed(offer, spec, market))
     base = policies.fastest if objective == "time" else policies.cheapest
     plain = base(offers)
-    kept = policy(list(plain)) if policy else plain
+    kept = list(plain)
+    for stage in stages_of(policy) if policy else ():
+        before, kept = kept, stage(list(kept))
+        there = set(map(id, kept))
+        gone = [offer for offer in before if id(offer) not in there]
+        rejected += [Rejection(label=o.label, reason=f"policy {name_of(stage)}") for o in gone]
     left = set(map(id, kept))
-    gone = [offer for offer in plain if id(offer) not in left]
-    rejected += [
-        Rejection(label=o.label, reason=f"policy {name_of(policy)}") for o in gone if policy
-    ]
     if not kept:
         raise NoOffer(spec.node.name, [(r.label, r.reason) for r in rejected])
     return Offered(spec, tuple(kept), tuple(rejected), tuple(o for o in plain if id(o) in left))
@@ -171,15 +172,17 @@ def unfit(offer: Offer, spec: TaskSpec, market: Market) -> str:
 
 def _unable(offer: Offer, spec: TaskSpec) -> str:
     """Return what the node needs and the offer says it lacks, or ""."""
-    node, most = spec.node, spec.load.most
-    tokens = most.get("input", 0) + most.get("output", 0)
+    node = spec.node
+    tokens = spec.load.expected.get("input", 0) + spec.load.most.get("output", 0)
     if offer.context and isinstance(node, InferNode) and tokens > offer.context:
-        return f"takes {offer.context} tokens, and it may be {tokens}"
+        return f"takes {offer.context} tokens, question and answer, and about {tokens} are expected"
     if not isinstance(node, TrainNode):
         return ""
     if offer.tuning and node.method not in offer.tuning:
         return f"trains by {', '.join(offer.tuning)}, not by {node.method}"
-    wanted = node.needs.gpu if node.needs else ""
-    if wanted and offer.gpu and offer.gpu != wanted:
-        return f"runs on {offer.gpu}, not on {wanted}"
+    needs = node.needs or Needs()
+    if needs.gpu and offer.gpu != needs.gpu:
+        return f"runs on {offer.gpu or 'no GPU that it names'}, not on {needs.gpu}"
+    if offer.vram < needs.vram:
+        return f"has {offer.vram} GB of GPU memory, and {needs.vram} are needed"
     return ""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from agentkit.errors import BadAmount, PlanError, PlanExpired
 from agentkit.graph.frozen import FrozenGraph
+from agentkit.journal.kept import INLINE_BYTES
 from agentkit.market.allowance import Allowance
 from agentkit.market.chain import Network
 from agentkit.market.offer import Offer
@@ -21,7 +22,7 @@ from agentkit.money import Money
 from agentkit.planner import asking, weighing
 from agentkit.planner.choosing import Chosen
 from agentkit.planner.deciding import Case, added, decide, limit_of
-from agentkit.planner.estimate import PAID, Measured, carried, sizes_of, spec_of
+from agentkit.planner.estimate import PAID, Measured, Sizes, carried, sizes_of, spec_of
 from agentkit.planner.policy import Choose
 from agentkit.planner.rest import Rest
 
@@ -45,6 +46,8 @@ class Market:
     """Which of the ways of paying that a provider takes is used for an offer."""
     measured: Mapping[str, Measured] = field(default_factory=dict)
     """What purchases of nodes used in an earlier run of the graph."""
+    remote: int = 2**63
+    """The largest artifact, in bytes, that is stored where another machine finds it."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,14 @@ async def make_plan(
     ]
     case = Case(graph, market, wish, offered, candidates, limit_of(wish, market, rest), rest)
     chosen, nodes = await asyncio.to_thread(decide, case)
-    return await _plan(case, chosen, nodes, started=started, balance=balance, uploads=uploads)
+    plan = await _plan(case, chosen, nodes, started=started, balance=balance, uploads=uploads)
+    return plan.model_copy(update={"stays": _stays(sizes, market)})
+
+
+def _stays(sizes: Sizes, market: Market) -> tuple[str, ...]:
+    """Return the nodes with an output too large for the log and for every remote store."""
+    most = max(INLINE_BYTES, market.remote)
+    return tuple(n for n, outputs in sizes.items() if any(size.bytes > most for size in outputs))
 
 
 def check_fresh(plan: Plan, market: Market) -> None:

@@ -21,19 +21,23 @@ Choose = Callable[[list[Offer]], list[Offer]]
 
 @dataclass(frozen=True)
 class Policy:
-    """A named function on offers that composes with others; the name explains rejections."""
+    """A named function on offers that composes with others; the name explains rejections.
+
+    `stages` are the policies that it applies one after the other, none where it is one itself.
+    """
 
     name: str
     choose: Choose
+    stages: tuple[Choose, ...] = ()
 
     def __call__(self, offers: list[Offer]) -> list[Offer]:
         return self.choose(offers)
 
     def __rshift__(self, then: Choose) -> Policy:
-        return Policy(f"{self.name} >> {name_of(then)}", lambda offers: then(self(offers)))
+        return _in_turn(self, then)
 
     def __rrshift__(self, first: Choose) -> Policy:
-        return Policy(f"{name_of(first)} >> {self.name}", lambda offers: self(first(offers)))
+        return _in_turn(first, self)
 
     def __or__(self, otherwise: Choose) -> Policy:
         return Policy(
@@ -43,6 +47,17 @@ class Policy:
 
     def __str__(self) -> str:
         return self.name
+
+
+def _in_turn(first: Choose, then: Choose) -> Policy:
+    name = f"{name_of(first)} >> {name_of(then)}"
+    stages = (*stages_of(first), *stages_of(then))
+    return Policy(name, lambda offers: then(first(offers)), stages)
+
+
+def stages_of(policy: Choose) -> tuple[Choose, ...]:
+    """Return the policies that one applies one after the other, itself where it is one."""
+    return (policy.stages if isinstance(policy, Policy) else ()) or (policy,)
 
 
 def name_of(policy: Choose) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from agentkit.errors import Refused, StateCorrupt, StoreUnavailable
+from agentkit.market.models import names_of
 from agentkit.pool import minilm
 
 
@@ -88,12 +89,13 @@ CATALOGUE: dict[str, ModelFile] = {
 
 
 def model_file(name: str) -> ModelFile:
-    """Return the catalogue's entry; raises Refused for a name that is not in it."""
-    if name not in CATALOGUE:
+    """Return the catalogue's entry, by any of its known names; raises Refused for others."""
+    ours = next((known for known in names_of(name) if known in CATALOGUE), None)
+    if ours is None:
         raise Refused(
             f"there is no model {name!r} here", hint=f"use one of: {', '.join(CATALOGUE)}"
         )
-    return CATALOGUE[name]
+    return CATALOGUE[ours]
 
 
 def path_of(name: str) -> Path:

@@ -42,11 +42,12 @@ class Work:
 
     async def _text(self, params: Infer) -> Done:
         path, body = text.request(params)
-        async with self._slots.llamas(_model(params.model, "text")).take() as llama:
+        model = _model(params.model, "text")
+        async with self._slots.llamas(model).take() as llama:
             await llama.core()
             self._begin()
             answer = await llama.ask(path, body)
-        return Done((text.artifact(params, answer),), text.usage(answer), params.model)
+        return Done((text.artifact(params, answer),), text.usage(answer), model.name)
 
     async def _vector(self, params: Infer) -> Done:
         model = _model(params.model, "embedding")

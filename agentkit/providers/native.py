@@ -208,6 +208,10 @@ class Native:
                 payee=facts.address,
                 rates={unit: rate.bind(currency) for unit, rate in offered.rates.items()},
                 finds=True,
+                context=offered.context,
+                gpu=offered.gpu,
+                vram=offered.vram,
+                tuning=offered.tuning,
             )
         ]
 

@@ -97,7 +97,7 @@ class OpenAI:
             headers["Authorization"] = f"Bearer {account.key}"
         self._http = Http(name, url.removesuffix("/").removesuffix("/v1"), headers, reuse=False)
         self._answers: dict[str, Result] = {}
-        self._listed: tuple[float, frozenset[str]] = (0.0, frozenset())
+        self._listed: tuple[float, Mapping[str, int]] = (0.0, {})
 
     @property
     def name(self) -> str:
@@ -116,7 +116,8 @@ class OpenAI:
 
     async def offers(self, spec: TaskSpec) -> Sequence[Offer]:
         model = self._model(spec)
-        if model not in await self._models():
+        served = await self._models()
+        if model not in served:
             raise Refused(f"it does not serve {model!r} now", provider=self.name)
         terms = await self._terms(model)
         try:
@@ -143,6 +144,7 @@ class OpenAI:
                 payee=terms.payee,
                 rates=terms.rates,
                 finds=terms.finds,
+                context=served[model],
             )
         ]
 
@@ -243,18 +245,19 @@ class OpenAI:
             )
         return known[name]
 
-    async def _models(self, *, fresh: bool = False) -> frozenset[str]:
+    async def _models(self, *, fresh: bool = False) -> Mapping[str, int]:
+        """Return the models served, and how many tokens each takes, 0 where nobody says."""
         asked, known = self._listed
         if not fresh and time.monotonic() - asked < MODELS_LAST and known:
             return known
         answer = await self._http.read("/v1/models", seconds=10.0)
         self._check_status(answer)
         try:
-            names = frozenset(str(item["id"]) for item in json.loads(answer.body)["data"])
+            listed = {str(item["id"]): _context(item) for item in json.loads(answer.body)["data"]}
         except _UNREADABLE as wrong:
             raise ProtocolBroken("its list of models cannot be read", provider=self.name) from wrong
-        self._listed = (time.monotonic(), names)
-        return names
+        self._listed = (time.monotonic(), listed)
+        return listed
 
     def _request(self, task: Task, model: str) -> tuple[str, dict[str, Any]]:
         params = task.params
@@ -344,6 +347,15 @@ def message_of(body: bytes) -> str:
         where = ".".join(map(str, place)) if isinstance(place, list) else "request"
         return f"{where}: {detail[0].get('msg', '')}"[:300]
     return str(error or document.get("message") or detail or "")[:300]
+
+
+def _context(model: Mapping[str, Any]) -> int:
+    """Return how many tokens a listed model takes, 0 where the endpoint does not say.
+
+    `context_length` is what several networks call it, `max_model_len` is vLLM's.
+    """
+    given = model.get("context_length") or model.get("max_model_len")
+    return given if isinstance(given, int) and 0 < given < 2**40 else 0
 
 
 def check_prices(name: str, account: Account) -> None:

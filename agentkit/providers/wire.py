@@ -91,7 +91,8 @@ class Submission(Value):
 class WireOffer(Value):
     """A node's answer to a question: its rates; the asker does the sum.
 
-    `eta` is in seconds for one purchase, `lasts` for how many seconds the rates hold.
+    `eta` is in seconds for one purchase, `lasts` for how many seconds the rates hold; the rest as
+    in `market.offer.Offer`.
     """
 
     on: str
@@ -100,6 +101,10 @@ class WireOffer(Value):
     eta: float
     lanes: int
     lasts: float
+    context: int = 0
+    gpu: str = ""
+    vram: int = 0
+    tuning: tuple[str, ...] = ()
 
 
 class NodeFacts(Value):

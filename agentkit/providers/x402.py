@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -76,9 +77,9 @@ class X402Endpoint(OpenAI):
 
     # -- what this dialect does otherwise ---------------------------------------------------------
 
-    async def _models(self, *, fresh: bool = False) -> frozenset[str]:
+    async def _models(self, *, fresh: bool = False) -> Mapping[str, int]:
         """Return the models that are configured: these endpoints publish no list."""
-        return frozenset(self._account.models.values())
+        return dict.fromkeys(self._account.models.values(), 0)
 
     async def _terms(self, model: str) -> Terms:
         challenge = await self._inspect(CHAT, _probe(model))

@@ -295,7 +295,7 @@ class Execution:
                 function = self._functions.get(key) or self._graph.function(*key)
                 return (await here.call(node, function, inputs, self._threads),)
             case SourceNode():
-                return (await here.source(node, self._means.folder),)
+                return (await here.source(node, self._means.folder, self._means.read),)
             case SplitNode():
                 return await asyncio.to_thread(here.split, node, _as_table(inputs["table"]))
             case _:

@@ -5,32 +5,29 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any
 
 from agentkit.artifacts import Artifact, Dataset, Json, Table, read_rows
-from agentkit.errors import StateCorrupt, StoreUnavailable, WrongInput
+from agentkit.errors import StateCorrupt, WrongInput
 from agentkit.graph.nodes import LocalNode, SourceNode, SplitNode
 from agentkit.runtime.threads import Threads
 
-MOST_BYTES = 256 * 1024 * 1024
-"""The largest source that is read into memory."""
 
+async def source(
+    node: SourceNode, folder: Path, read: Callable[[str], Awaitable[bytes]]
+) -> Dataset:
+    """Bring a table in: a file, or what `read` finds under a URI.
 
-async def source(node: SourceNode, folder: Path) -> Dataset:
-    """Bring a table in; raises WrongInput, StoreUnavailable, StateCorrupt (another sha256)."""
-    if "://" not in node.source:
-        data = await asyncio.to_thread(_read_file, folder / node.source)
-    elif node.source.startswith(("https://", "http://")):
-        data = await _fetch(node.source)
+    Raises WrongInput, StoreUnavailable, StateCorrupt (another sha256), MissingExtra.
+    """
+    if "://" in node.source:
+        data = await read(node.source)
     else:
-        raise WrongInput(
-            f"source {node.source!r} has a scheme that is not read here",
-            hint="use a path, or an http:// or https:// address",
-        )
+        data = await asyncio.to_thread(_read_file, folder / node.source)
     if node.sha256 and hashlib.sha256(data).hexdigest() != node.sha256:
         raise StateCorrupt(
             f"{node.source} is not what sha256= pins",
@@ -46,21 +43,6 @@ def _read_file(path: Path) -> bytes:
         raise WrongInput(
             f"{path} cannot be read: {wrong.strerror}", hint="give source= a path that exists"
         ) from wrong
-
-
-async def _fetch(url: str) -> bytes:
-    import aiohttp  # takes a tenth of a second, and most sources are files
-
-    try:
-        timeout = aiohttp.ClientTimeout(total=300)
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as answer:
-            answer.raise_for_status()
-            data = await answer.content.read(MOST_BYTES + 1)
-    except (aiohttp.ClientError, TimeoutError) as wrong:
-        raise StoreUnavailable(f"{url} cannot be fetched: {wrong}") from wrong
-    if len(data) > MOST_BYTES:
-        raise WrongInput(f"{url} is larger than {MOST_BYTES >> 20} MiB")
-    return data
 
 
 def split(node: SplitNode, table: Table) -> tuple[Dataset, Dataset]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentkit.artifacts import Artifact
+from agentkit.errors import WrongInput
 from agentkit.journal.events import Produced
 from agentkit.journal.journal import Journal
 from agentkit.journal.kept import INLINE_BYTES, fetch
@@ -20,12 +21,17 @@ async def nothing_first(at_most: Money) -> None:
     """Wait for nothing before a purchase."""
 
 
+async def nowhere(uri: str) -> bytes:
+    """Read nothing: whoever wired the run has no sources."""
+    raise WrongInput(f"{uri} cannot be read here", hint="give source= a path")
+
+
 @dataclass(frozen=True)
 class Means:
     """Journal, providers, rails, ledger and store; `folder` is where relative sources lie.
 
-    `before_pay` is waited for before a purchase of that at most is sent; `approval` is who must
-    agree to which nodes.
+    `read` returns what lies under the URI of a source.  `before_pay` is waited for before a
+    purchase of that at most is sent; `approval` is who must agree to which nodes.
     """
 
     journal: Journal
@@ -35,6 +41,7 @@ class Means:
     allowance: Allowance
     store: ArtifactStore
     folder: Path
+    read: Callable[[str], Awaitable[bytes]] = nowhere
     before_pay: Callable[[Money], Awaitable[None]] = nothing_first
     approval: Approval = Approval()
 

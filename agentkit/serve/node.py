@@ -14,6 +14,7 @@ from agentkit.errors import AgentKitError, BadAmount, Refused
 from agentkit.journal.journal import Journal
 from agentkit.keys.signer import Signer
 from agentkit.market.chain import ChainClient, Network
+from agentkit.market.models import names_of
 from agentkit.memory.local import LocalStore
 from agentkit.money import Money, Rate
 from agentkit.payments.channels.book import VoucherBook
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 60.0
 """How often a node looks after what it earned and has not been given yet."""
+
+TUNING = ("head",)
+"""The methods that the pool trains by."""
 
 PRICES = {
     "infer": {
@@ -53,7 +57,8 @@ class NodeSettings:
     """How an operator sets a node up.
 
     `home` is the node's own, `percent` scales the price list, `window` is how much is delivered on
-    a channel before the next voucher is wanted.  With the address of an x402 `facilitator`, whoever
+    a channel before the next voucher is wanted.  `gpu` and `vram` (GB) are what it runs on, if it
+    is not this machine's processor.  With the address of an x402 `facilitator`, whoever
     has neither channel nor key can chat for `request_price` each.
     """
 
@@ -66,6 +71,8 @@ class NodeSettings:
     nice: int = 0
     offers_last: float = 600.0
     window: str = "0.05 USDC"
+    gpu: str = ""
+    vram: int = 0
     api_keys: tuple[str, ...] = ()
     facilitator: str = ""
     request_price: str = "0.001 USDC"
@@ -156,6 +163,10 @@ class Node:
             eta=self.speed.expected(sort, question.get("load", {}).get("expected", {})),
             lanes=self.settings.slots,
             lasts=self.settings.offers_last,
+            context=self.pool.facts()["models"].get(model, 0) if sort == "infer" else 0,
+            gpu=self.settings.gpu,
+            vram=self.settings.vram,
+            tuning=TUNING if sort == "train" else (),
         )
 
     def charged(self, kind: str, params: dict[str, Any], inputs: object) -> Charged:
@@ -187,7 +198,8 @@ class Node:
     def _sort(self, question: dict[str, Any]) -> tuple[str, str]:
         """Return (the row of the price list, the model) of a question; raises Refused."""
         facts = self.pool.facts()
-        kind, model = str(question.get("kind")), str(question.get("model") or "")
+        kind, asked = str(question.get("kind")), str(question.get("model") or "")
+        model = next((name for name in names_of(asked) if name in facts["models"]), asked)
         if kind not in facts["kinds"]:
             raise Refused(f"this node does no {kind!r} tasks")
         if kind == "data":
@@ -197,8 +209,9 @@ class Node:
         if model not in facts["models"]:
             raise Refused(f"it has no model {model!r}; it has {', '.join(facts['models'])}")
         if kind == "train":
-            if question.get("method") != "head":
-                raise Refused(f"it cannot train by {question.get('method')!r}, only by 'head'")
+            if question.get("method") not in TUNING:
+                only = ", ".join(TUNING)
+                raise Refused(f"it cannot train by {question.get('method')!r}, only by {only}")
             return "train", model
         return ("embed" if question.get("output") == "embedding" else "infer"), model
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from agentkit.artifacts import Blob, Text
+from agentkit.artifacts import Artifact, Blob, Text
 from agentkit.errors import (
     InsufficientFunds,
     LeaseLost,
@@ -247,7 +248,19 @@ class RailConformance:
 
 
 class StoreConformance:
-    """What every artifact store keeps to; give it the fixture `store`."""
+    """What every artifact store keeps to; give it the fixture `store`.
+
+    A store that keeps no files under `tmp_path` overrides the fixture `damage`: a function that has
+    its next answers wrong by a byte.
+    """
+
+    @pytest.fixture
+    def damage(self, tmp_path: Path) -> Callable[[Artifact], None]:
+        def changed(put: Artifact) -> None:
+            for file in tmp_path.rglob(put.digest):
+                file.write_bytes(b"Some bytes")
+
+        return changed
 
     async def test_what_was_put_comes_back(self, store: ArtifactStore) -> None:
         for data in (b"", b"x", bytes(300_000)):
@@ -260,12 +273,13 @@ class StoreConformance:
         with pytest.raises(StoreUnavailable):
             await store.get(Blob("00" * 32, 1, ""))
 
-    async def test_a_flipped_byte_is_caught(self, store: ArtifactStore, tmp_path: Path) -> None:
+    async def test_a_flipped_byte_is_caught(
+        self, store: ArtifactStore, damage: Callable[[Artifact], None]
+    ) -> None:
         put = await store.put(Blob.of(b"some bytes"))
-        for file in tmp_path.rglob(put.digest):
-            file.write_bytes(b"Some bytes")
+        damage(put)
         with pytest.raises(StateCorrupt):
-            (await store.get(Blob(put.digest, put.size, ""))).read()
+            (await store.get(Blob(put.digest, put.size, "", put.locators))).read()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""agentkit for LangChain: a chat model and tools."""
+"""agentkit for LangChain and LangGraph: a chat model, tools, and stores on an agent's memory."""
 
 from __future__ import annotations
 
@@ -7,17 +7,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentkit.tools.chat import ChatAgentKit as ChatAgentKit
+    from agentkit.tools.embeddings import AgentKitEmbeddings as AgentKitEmbeddings
+    from agentkit.tools.items import AgentKitStore as AgentKitStore
     from agentkit.tools.jobs import PlanJobs as PlanJobs
     from agentkit.tools.jobs import RunPlan as RunPlan
     from agentkit.tools.jobs import toolkit as toolkit
+    from agentkit.tools.saver import AgentKitSaver as AgentKitSaver
+    from agentkit.tools.stores import AgentKitByteStore as AgentKitByteStore
+    from agentkit.tools.stores import AgentKitChatHistory as AgentKitChatHistory
 
-_HOMES = {"ChatAgentKit": "chat", "PlanJobs": "jobs", "RunPlan": "jobs", "toolkit": "jobs"}
+_HOMES = {
+    "AgentKitByteStore": "stores",
+    "AgentKitChatHistory": "stores",
+    "AgentKitEmbeddings": "embeddings",
+    "AgentKitSaver": "saver",
+    "AgentKitStore": "items",
+    "ChatAgentKit": "chat",
+    "PlanJobs": "jobs",
+    "RunPlan": "jobs",
+    "toolkit": "jobs",
+}
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name, and langchain-core with it, when it is first used."""
+    """Import a public name when it is first used, and langchain-core or langgraph with it."""
     if name not in _HOMES:
         raise AttributeError(f"module 'agentkit.tools' has no attribute {name!r}")
     return getattr(import_module(f"agentkit.tools.{_HOMES[name]}"), name)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -14,13 +11,12 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from agentkit.agent import Agent
-from agentkit.errors import OverBudget
 from agentkit.graph.builder import JobGraph
 from agentkit.market.plan import Plan
-from agentkit.money import Money
 from agentkit.planner.policy import Choose
 from agentkit.runtime.run import RunResult
 from agentkit.tools.calls import acall, call
+from agentkit.tools.purse import Purse
 
 NODE = "chat"
 
@@ -44,8 +40,11 @@ class ChatAgentKit(BaseChatModel):
     temperature: float = 0.0
     stop: list[str] | None = None
 
-    _committed: int = PrivateAttr(default=0)
-    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+    _purse: Purse = PrivateAttr()
+
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        self._purse = Purse(self.budget)
 
     @property
     def _llm_type(self) -> str:
@@ -90,29 +89,10 @@ class ChatAgentKit(BaseChatModel):
 
     async def _ask(self, agent: Agent, graph: JobGraph) -> ChatResult:
         plan = await agent.plan(graph, policy=self.policy, balance=False)
-        with self._within_budget(plan) as spent:
+        with self._purse.holding(plan) as spent:
             result = await agent.run(plan)
             spent.append(result)
         return _chat_result(result, plan)
-
-    @contextmanager
-    def _within_budget(self, plan: Plan) -> Iterator[list[RunResult]]:
-        """Keep a call's at most free under the life-long budget; afterwards what it came to."""
-        limit = Money.parse(self.budget).bind(plan.at_most.asset)
-        with self._lock:
-            if self._committed + plan.at_most.units > limit.units:
-                needed = Money(self._committed + plan.at_most.units, limit.asset)
-                raise OverBudget("budget", needed, limit)
-            self._committed += plan.at_most.units
-        outcome: list[RunResult] = []
-        try:
-            yield outcome
-        finally:
-            # A run that did not end keeps its at most committed: it may still be resumed.
-            for result in outcome:
-                came_to = sum(receipt.amount.units for receipt in result.receipts)
-                with self._lock:
-                    self._committed += came_to - plan.at_most.units
 
 
 def as_prompt(messages: list[BaseMessage]) -> str:

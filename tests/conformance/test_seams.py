@@ -1,19 +1,28 @@
 """Every implementation of a seam, fakes included, against the published suites."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestServer
+from flipping import Flipping
 from support import WALLET
 
-from agentkit.artifacts import Json, Text
+from agentkit.artifacts import Artifact, Json, Text
+from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.journal.journal import Journal
+from agentkit.keys.signer import KeySigner
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Result
 from agentkit.market.seams import ArtifactStore
 from agentkit.market.task import Load, Task
+from agentkit.memory.cover import Cover
+from agentkit.memory.gateways import Gateways
+from agentkit.memory.ipfs import Ipfs
 from agentkit.memory.local import LocalStore
+from agentkit.memory.onchain import Onchain
+from agentkit.memory.stores import Stores
 from agentkit.payments.budget import Budget
 from agentkit.runtime.verifiers import FunctionVerifier, SchemaVerifier
 from agentkit.testing import (
@@ -29,6 +38,8 @@ from agentkit.testing import (
 from agentkit.testing.fakes import USDC
 
 MODEL = "smollm2-135m"
+SIGNER = KeySigner(bytes(range(1, 33)))
+COVER = Cover(SIGNER.derive("test"))
 
 
 class Both(ProviderConformance, RailConformance):
@@ -80,6 +91,52 @@ class TestLocalStore(StoreConformance):
     @pytest.fixture
     def store(self, tmp_path: Path) -> ArtifactStore:
         return LocalStore(tmp_path / "artifacts")
+
+
+class Remote(StoreConformance):
+    """A store behind HTTP, with a front before it that can flip a byte."""
+
+    @pytest.fixture
+    async def front(self, real: str) -> AsyncIterator[tuple[Flipping, str]]:
+        front = Flipping(real.rstrip("/"))
+        async with TestServer(front.app) as server:
+            yield front, str(server.make_url("")).rstrip("/")
+
+    @pytest.fixture
+    def damage(self, front: tuple[Flipping, str]) -> Callable[[Artifact], None]:
+        return lambda put: setattr(front[0], "at", 3)
+
+
+class TestArweaveStore(Remote):
+    @pytest.fixture
+    async def real(self, tmp_path: Path) -> AsyncIterator[str]:
+        gateway = Gateway.open(tmp_path / "gateway")
+        async with TestServer(gateway_app(gateway)) as server:
+            yield str(server.make_url(""))
+        gateway.close()
+
+    @pytest.fixture
+    async def store(self, front: tuple[Flipping, str]) -> AsyncIterator[ArtifactStore]:
+        async with Gateways([front[1]], rounds=1) as gateways:
+            yield Onchain(gateways, SIGNER, COVER, gateways.post_item)
+
+
+class TestIpfsStore(Remote):
+    @pytest.fixture
+    def real(self, kubo_rpc: str) -> str:
+        return kubo_rpc
+
+    @pytest.fixture
+    async def store(self, front: tuple[Flipping, str]) -> AsyncIterator[ArtifactStore]:
+        ipfs = Ipfs(front[1], COVER, rounds=1)
+        yield ipfs
+        await ipfs.close()
+
+
+class TestStores(StoreConformance):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> ArtifactStore:
+        return Stores(LocalStore(tmp_path / "artifacts"))
 
 
 TASK = Task("infer", {"prompt": "how many?"}, Load(expected={}, most={}))

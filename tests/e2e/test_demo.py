@@ -13,6 +13,8 @@ import pytest
 
 from agentkit.money import Money
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str, float]:

@@ -13,6 +13,8 @@ from support import slowness
 
 from agentkit.embedded import finder
 
+pytestmark = pytest.mark.alone
+
 README = Path(__file__).parents[2] / "README.md"
 MEASURED = """
 import json, sys, time

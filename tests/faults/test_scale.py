@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from faults.children import CHAINS, LENGTH, LONG, ROW
 from faults.market import half_way, mapped
 from support import WALLET, slowness, toy
@@ -20,6 +21,8 @@ from agentkit.journal.journal import Journal
 from agentkit.journal.runstate import RunState
 from agentkit.journal.store import Tx
 from agentkit.runtime import run as runs
+
+pytestmark = pytest.mark.alone
 
 CHILDREN = Path(__file__).with_name("children.py")
 COUNT = CHAINS * LENGTH

@@ -319,6 +319,19 @@ async def test_many_items_share_one_fee_and_wait_for_one_another(
         assert await paid(weave, wallet) == FEE
 
 
+async def test_who_only_looks_pays_for_no_upload(
+    tmp_path: Path, weave: Weave, wallet: JwkWallet
+) -> None:
+    async with minds(tmp_path / "home", weave.url, path=layer1(wallet)) as writer:
+        await writer.note()
+        async with minds(tmp_path / "home", weave.url, path=layer1(wallet)) as looker:
+            assert (await looker.memory.standing()).unsealed == 1
+        assert await writer.states() == []
+    weave.mine()
+    assert await paid(weave, wallet) == FEE
+    assert len(weave.listed()) == 1
+
+
 async def test_what_an_upload_writes_down_is_no_reason_for_the_next(
     weave: Weave, rich: Mind, wallet: JwkWallet
 ) -> None:

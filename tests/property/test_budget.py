@@ -303,7 +303,7 @@ async def check(case: Case) -> None:
         check_end(books, state, providers)
 
 
-@settings(max_examples=80, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, suppress_health_check=list(HealthCheck))
 @given(cases)
 def never_exceeded(case: Case) -> None:
     asyncio.run(check(case))

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from evm import Deployed, Evm, holds, other_forms, vrs
-from hypothesis import HealthCheck, event, seed, settings
+from hypothesis import event
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
     rule,
-    run_state_machine_as_test,
 )
+from ways import go_every_way
 
 from agentkit.keys.messages import Authorization, Release, Voucher, keccak, word
 from agentkit.keys.signer import KeySigner
@@ -304,15 +304,6 @@ class Channels(RuleBasedStateMachine):
 
 
 def test_money_is_kept_and_every_way_is_gone() -> None:
-    often = settings(
-        max_examples=14,
-        stateful_step_count=40,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
-    )
-    for number in range(3):
-        machine = seed(number)(type("Seeded", (Channels,), {}))
-        run_state_machine_as_test(machine, settings=often)
     names = ("fund", "fundMany", "fundWithAuthorization", "claim", "claimMany", "claimAndClose")
     names += ("closeWithRelease", "requestClose", "finishClose")
     ends = {f"{name}: done" for name in names}
@@ -320,4 +311,4 @@ def test_money_is_kept_and_every_way_is_gone() -> None:
     refusals |= {"fund: Closing", "finishClose: TooEarly", "finishClose: Closed"}
     refusals |= {"closeWithRelease: BadSignature", "closeWithRelease: OtherClaims"}
     refusals |= {"fundMany: NotPayer", "fundMany: BadConfig"}
-    assert ends | refusals <= Channels.done
+    go_every_way(Channels, ends | refusals)

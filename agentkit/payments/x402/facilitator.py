@@ -34,6 +34,7 @@ from agentkit.market.chain import ChainClient, Network
 from agentkit.market.seams import Transaction
 from agentkit.market.x402 import VERSION, Presented, Requirement, Settled, Verified, Wire
 from agentkit.payments import abi
+from agentkit.payments.imports import limit_kept
 from agentkit.payments.sender import Sender
 from agentkit.payments.x402.proof import Due, has_moved
 
@@ -192,7 +193,8 @@ def _call(presented: Presented) -> bytes:
 def _scheme(network: Network, address: str) -> Any:
     """Return the SDK's `exact` for EVM, reading the chain and sending nothing."""
     try:
-        from x402.mechanisms.evm.exact.facilitator import ExactEvmScheme
+        with limit_kept():
+            from x402.mechanisms.evm.exact.facilitator import ExactEvmScheme
     except ImportError as missing:
         raise MissingExtra("x402", "x402") from missing
     return ExactEvmScheme(cast("Any", _Reader(network, address)))
@@ -202,7 +204,8 @@ class _Reader:
     """What the SDK's verification asks of a signer: reads of the chain, in a thread of its own."""
 
     def __init__(self, network: Network, address: str) -> None:
-        from web3 import HTTPProvider, Web3
+        with limit_kept():
+            from web3 import HTTPProvider, Web3
 
         self._web3 = Web3(HTTPProvider(network.rpc))
         self._address = address

@@ -145,6 +145,6 @@ def _each(values: Floats, level: Level) -> Floats:
 
 
 def _at(values: Floats, best: Choice) -> Floats:
-    chosen, node = np.ogrid[: best.shape[0], : best.shape[1]]
-    picked: Floats = values[chosen, node, best]
+    rows = values.reshape(-1, values.shape[2])
+    picked: Floats = rows[np.arange(len(rows)), best.ravel()].reshape(best.shape)
     return picked

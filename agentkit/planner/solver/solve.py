@@ -27,6 +27,9 @@ HIGH_SECONDS = 60.0
 FEASIBLE = 300
 """The most nodes for which integer programming looks for a choice that is in time at all."""
 
+FAR = 0.5
+"""The gap above which a choice near an old one is not trusted, and looked for afresh."""
+
 QUICK = Care((Heat(1.0, 0.05, 8),))
 AGAIN = Care((Heat(0.5, 0.1, 6, since=8),), candidates=1)
 SMALL = Care((Heat(3.0, 0.2, 16, passes=1), Heat(0.6, 0.03, 16, passes=1)), 5, merging=True)
@@ -63,14 +66,20 @@ class Solution:
 def solve(
     problem: Problem, goal: Goal, *, effort: Effort = "normal", old: Old | None = None
 ) -> Solution:
-    """Return the best choice for a goal; with an `old` one it is looked for near that.
+    """Return the best choice for a goal; with an `old` one it is looked for near that first.
 
     Up to 30 nodes it is proven.  Above, it is no dearer than any of the rivals that is in time.
     `effort="high"` has HiGHS go on from there for up to a minute; "quick" is for a first look.
     """
     arranged, order = problem.arranged()
-    old = None if old is None else replace(old, choice=old.choice[order])
-    solution = (_on_lanes if arranged.lanes.any() else _free)(arranged, goal, effort, old)
+    way = _on_lanes if arranged.lanes.any() else _free
+    if old is None:
+        solution = way(arranged, goal, effort, None)
+    else:
+        solution = way(arranged, goal, effort, replace(old, choice=old.choice[order]))
+        if not solution.in_time or solution.gap > FAR:
+            fresh = way(arranged, goal, effort, None)
+            solution = min(solution, fresh, key=lambda one: (not one.in_time, one.cost))
     choice = np.empty_like(solution.choice)
     prices = np.empty_like(solution.prices)
     choice[order], prices[order] = solution.choice, solution.prices
@@ -90,10 +99,14 @@ def _free(problem: Problem, goal: Goal, effort: Effort, old: Old | None) -> Solu
     if small.makespan(first) > goal.deadline:
         first = _in_time(small, goal, first, windows.earliest)
     others = (known.get("slack"), known.get("single"))
-    starts = [first, *(_onto(small, kept, choice) for choice in others if choice is not None)]
-    if old is not None:
-        old = replace(old, choice=_onto(small, kept, old.choice))
+    starts = [
+        first,
+        *(_onto(problem, small, kept, choice) for choice in others if choice is not None),
+    ]
     best = Best(problem, goal)
+    if old is not None:
+        best.take(old.choice)
+        old = replace(old, choice=_onto(problem, small, kept, old.choice))
     for choice in known.values():
         if choice is not None:
             best.take(choice)
@@ -141,10 +154,12 @@ def _rivals(problem: Problem, goal: Goal) -> dict[str, Choice | None]:
     }
 
 
-def _onto(small: Problem, kept: Ints, choice: Choice) -> Choice:
-    """Return a choice among the offers that were kept: the same ones, or what replaces them."""
+def _onto(problem: Problem, small: Problem, kept: Ints, choice: Choice) -> Choice:
+    """Return a choice among the offers that were kept: the same ones, or the cheapest as fast."""
     same = small.offered & (kept == choice[:, None])
-    onto: Choice = np.where(same.any(1), same.argmax(1), small.costs.argmin(1))
+    slower = small.times > problem.times[problem.rows, choice][:, None]
+    as_fast = np.where(slower, np.inf, small.costs).argmin(1)
+    onto: Choice = np.where(same.any(1), same.argmax(1), as_fast)
     return onto
 
 

@@ -124,7 +124,8 @@ async def test_neither_key_nor_passphrase_is_left_anywhere(
     lines = io.StringIO()
     everything = logging.StreamHandler(lines)
     root = logging.getLogger()
-    monkeypatch.setattr(root, "level", logging.DEBUG)
+    level = root.level
+    root.setLevel(logging.DEBUG)  # not by attribute: loggers remember what they may say
     root.addHandler(everything)
     file = tmp_path / "keystore.json"
     signer = unlocked(file)
@@ -141,6 +142,7 @@ async def test_neither_key_nor_passphrase_is_left_anywhere(
             await journal.close()
     finally:
         root.removeHandler(everything)
+        root.setLevel(level)
     assert lines.getvalue(), "nothing was logged"
     seen = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert any(name.startswith("state.db") for name in seen)

@@ -271,6 +271,19 @@ def test_an_old_choice_is_where_a_new_one_begins() -> None:
     assert again.cost <= solve(problem, sooner).cost * 1.1
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_an_old_choice_is_kept_where_nothing_better_is_near(seed: int) -> None:
+    """Also where a better offer now stands for one that it takes."""
+    problem = layered(121, seed)
+    goal = Goal(deadline_of(problem, 0.3))
+    old = solve(problem, goal)
+    drawn = np.random.default_rng(seed).uniform(0.8, 1.2, problem.costs.shape)
+    changed = replace(problem, costs=problem.costs * drawn)
+    near = solve(changed, goal, old=Old(old.choice, old.price))
+    assert near.in_time
+    assert near.cost <= changed.cost(old.choice)
+
+
 def test_a_chain_and_lone_nodes_are_graphs_too() -> None:
     draw = np.random.default_rng(0)
     shape = (200, 4)

@@ -6,7 +6,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -183,11 +183,12 @@ async def test_the_text_says_how_near_the_best_and_what_time_is_worth(tmp_path: 
 
 async def test_explain_has_every_offer_and_why_it_is_where_it_is(tmp_path: Path) -> None:
     async with toy(tmp_path, **ladder(tmp_path, 7)) as market:
-        wish = Wish(policy=policy.deny("p6"), deadline=30)
-        told = (await plan_of(market, wish)).explain("n1")
+        chosen = policy.deny("p6") >> policy.max_price("0.0038 USDC") >> policy.cheapest
+        told = (await plan_of(market, Wish(policy=chosen, deadline=30))).explain("n1")
         for name in (f"p{n}" for n in range(7)):
             assert f"\n{name} " in told
         assert "left out: policy deny(p6)" in told
+        assert "left out: policy max_price(0.0038 USDC)" in told
         assert "left out: ranks behind the 3 alternates that are kept" in told
         assert "estimated: 1 request, " in told
         assert "±50% (sizes assumed" in told
@@ -428,21 +429,26 @@ async def test_an_offer_that_cannot_do_the_node_is_left_out(tmp_path: Path) -> N
     graph = JobGraph("train")
     (tmp_path / "rows.jsonl").write_text('{"text": "a", "label": "b"}\n')
     rows = graph.data("rows", source="rows.jsonl")
-    graph.train("tune", base="m", dataset=rows, method="lora", needs=Needs(gpu="A100-80GB"))
+    needs = Needs(gpu="A100-80GB", vram=80)
+    graph.train("tune", base="m", dataset=rows, method="lora", needs=needs)
     graph.infer("ask", model="m", prompt="p" * 1000, max_tokens=100)
+    able = {"gpu": "A100-80GB", "vram": 80, "tuning": ("lora", "head"), "context": 4096}
     odd = Odd("odd", tmp_path / "odd")
-    good = FakeProvider("good", tmp_path / "good", factor=9)
+    good = Odd("good", tmp_path / "good", factor=9)
+    good.changes = able
     said: list[tuple[dict[str, object], str, str]] = [
         ({"gpu": "H100-80GB"}, "tune", "runs on H100-80GB, not on A100-80GB"),
+        ({"gpu": ""}, "tune", "runs on no GPU that it names, not on A100-80GB"),
+        ({"vram": 40}, "tune", "has 40 GB of GPU memory, and 80 are needed"),
         ({"tuning": ("head",)}, "tune", "trains by head, not by lora"),
-        ({"context": 1024}, "ask", "takes 1024 tokens, and it may be 1164"),
+        ({"context": 256}, "ask", "takes 256 tokens, question and answer, and about 351"),
     ]
     async with toy(tmp_path, odd=odd, good=good) as market:
         for changes, node, reason in said:
-            odd.changes = changes
+            odd.changes = able | changes
             plan = await plan_of(market, Wish(), graph.freeze())
             assert reason in plan.explain(node)
-        odd.changes = {"gpu": "A100-80GB", "tuning": ("lora", "head"), "context": 4096}
+        odd.changes = able
         plan = await plan_of(market, Wish(), graph.freeze())
         assert {n.offer.provider for n in plan.nodes if n.offer} == {"odd"}
 
@@ -669,8 +675,8 @@ async def test_an_adapter_finds_a_model_by_another_of_its_names() -> None:
     }
 
     class Listed(OpenAI):
-        async def _models(self, *, fresh: bool = False) -> frozenset[str]:
-            return frozenset({"theirs-8b"})
+        async def _models(self, *, fresh: bool = False) -> Mapping[str, int]:
+            return {"theirs-8b": 8192}
 
     account = Account(prices=prices, models={"meta-llama/Llama-3.1-8B-Instruct": "theirs-8b"})
     adapter = Listed("gaia", "http://127.0.0.1:9/v1", NETWORK, GAIA, account)
@@ -679,7 +685,7 @@ async def test_an_adapter_finds_a_model_by_another_of_its_names() -> None:
         spec = TaskSpec(node=node, load=infer_load(1, node))
         if served:
             (offer,) = await adapter.offers(spec)
-            assert offer.model == "theirs-8b"
+            assert (offer.model, offer.context) == ("theirs-8b", 8192)
         else:
             with pytest.raises(Refused, match="no name is known here") as raised:
                 await adapter.offers(spec)

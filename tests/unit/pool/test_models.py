@@ -12,7 +12,7 @@ import pytest
 
 from agentkit.errors import MissingExtra, Refused, StateCorrupt, StoreUnavailable
 from agentkit.pool import models
-from agentkit.pool.models import CATALOGUE, Member, ModelFile, fetch, path_of
+from agentkit.pool.models import CATALOGUE, Member, ModelFile, fetch, model_file, path_of
 
 WEIGHTS = b"weights" * 1000
 
@@ -99,6 +99,12 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
         path_of("gpt-9")
     assert "smollm2-135m" in caught.value.hint
     assert "all-minilm-l6-v2" in caught.value.hint
+
+
+def test_a_model_goes_by_all_its_names() -> None:
+    assert model_file("HuggingFaceTB/SmolLM2-135M-Instruct") is CATALOGUE["smollm2-135m"]
+    with pytest.raises(Refused, match="smollm2-135m-tuned"):
+        model_file("smollm2-135m-tuned")
 
 
 def test_the_folder_is_the_environments(

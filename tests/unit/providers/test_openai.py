@@ -539,6 +539,23 @@ async def test_a_list_of_models_that_cannot_be_read_is_no_offer(bench: Bench, bo
     assert bench.server.listed == 1
 
 
+@pytest.mark.parametrize(
+    ("said", "context"),
+    [
+        ({}, 0),
+        ({"max_model_len": 8192}, 8192),
+        ({"context_length": 4096, "max_model_len": 8192}, 4096),
+        ({"context_length": "much"}, 0),
+        ({"context_length": -1}, 0),
+    ],
+)
+async def test_how_much_a_model_takes_is_read_where_it_is_said(
+    bench: Bench, said: dict[str, object], context: int
+) -> None:
+    bench.server.models = says({"data": [{"id": SERVED, **said}]})
+    assert (await bench.offer()).context == context
+
+
 async def test_a_lost_list_of_models_is_asked_for_again(bench: Bench) -> None:
     async def once(request: web.Request) -> web.StreamResponse:
         bench.server.models = says({"data": [{"id": SERVED}]})

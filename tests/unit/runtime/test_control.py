@@ -195,6 +195,7 @@ async def test_what_is_left_of_a_deadline_is_parted_by_what_has_to_follow(tmp_pa
         assert Deadline(await market.plan(graph)).share("one") is None
 
 
+@pytest.mark.alone
 async def test_a_try_that_would_eat_the_deadline_of_the_rest_is_cut(tmp_path: Path) -> None:
     slow = Slow("slow", tmp_path / "slow")
     slow.slow_at = "execute"

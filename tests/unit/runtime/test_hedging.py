@@ -4,6 +4,7 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
 from support import Toy, toy
 
 from agentkit.graph.builder import JobGraph
@@ -15,6 +16,8 @@ from agentkit.market.task import Task
 from agentkit.runtime import run as runs
 from agentkit.runtime.hedging import Hedges
 from agentkit.testing.fakes import FakeProvider
+
+pytestmark = pytest.mark.alone
 
 ROWS = 120
 SLOW = {30, 60, 90}

@@ -99,6 +99,13 @@ async def test_the_same_attempt_is_the_same_job(bench: Bench, network: finder.Ne
     assert logs["thrifty"].count(bench.attempt.id) == 1
 
 
+async def test_a_model_is_served_by_any_of_its_names(bench: Bench) -> None:
+    await bench.another(model="HuggingFaceTB/SmolLM2-135M-Instruct", prompt="One word.")
+    assert (await bench.post("/jobs", bench.submission()))[0] == 202
+    job = await bench.done()
+    assert (job["status"]["state"], job["model"]) == ("done", "smollm2-135m")
+
+
 async def executions(
     http: aiohttp.ClientSession, network: finder.NetworkFile
 ) -> dict[str, list[str]]:

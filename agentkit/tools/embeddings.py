@@ -1,0 +1,83 @@
+"""Embeddings that are bought like any task: priced, held, paid, each with its receipt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from langchain_core.embeddings import Embeddings
+
+from agentkit.agent import Agent
+from agentkit.artifacts import Embedding
+from agentkit.graph.builder import JobGraph
+from agentkit.planner.policy import Choose
+from agentkit.tools.calls import acall, call
+from agentkit.tools.purse import Purse
+
+MOST_NODES = 30
+"""Texts in one graph: as many nodes as are planned exactly."""
+
+
+class AgentKitEmbeddings(Embeddings):
+    """Embed texts by a model's name, wherever that is cheapest.
+
+    `budget` is the limit over the life of this object.  Without `agent` the default agent is used.
+    Also what `agent.memory.search(..., embed=)` takes.  Raises OverBudget before a call that could
+    exceed the budget, and what planning and running raise.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        budget: str = "1 USDC",
+        policy: Choose | None = None,
+        agent: Agent | None = None,
+    ) -> None:
+        self.model, self.policy, self.agent = model, policy, agent
+        self._purse = Purse(budget)
+
+    @property
+    def name(self) -> str:
+        """What vectors of this model are kept under."""
+        return f"agentkit:{self.model}"
+
+    async def __call__(self, texts: Sequence[str]) -> list[list[float]]:
+        """Return a vector for each text."""
+        vectors: list[list[float]] = []
+        for start in range(0, len(texts), MOST_NODES):
+            graph = self._graph(texts[start : start + MOST_NODES])
+            vectors += await acall(self.agent, partial(self._buy, graph=graph))
+        return vectors
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        return await self(texts)
+
+    async def aembed_query(self, text: str) -> list[float]:
+        (vector,) = await self([text])
+        return vector
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        vectors: list[list[float]] = []
+        for start in range(0, len(texts), MOST_NODES):
+            graph = self._graph(texts[start : start + MOST_NODES])
+            vectors += call(self.agent, partial(self._buy, graph=graph))
+        return vectors
+
+    def embed_query(self, text: str) -> list[float]:
+        (vector,) = self.embed_documents([text])
+        return vector
+
+    def _graph(self, texts: Sequence[str]) -> JobGraph:
+        graph = JobGraph("embed")
+        for number, text in enumerate(texts):
+            prompt = text.replace("{", "{{").replace("}", "}}")
+            graph.infer(f"text-{number}", model=self.model, prompt=prompt, output=Embedding)
+        return graph
+
+    async def _buy(self, agent: Agent, graph: JobGraph) -> list[list[float]]:
+        plan = await agent.plan(graph, policy=self.policy, balance=False)
+        with self._purse.holding(plan) as spent:
+            result = await agent.run(plan)
+            spent.append(result)
+        return [result[graph.ref(n.name)].rows()[0]["vector"] for n in plan.graph.nodes]

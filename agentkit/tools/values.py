@@ -1,0 +1,166 @@
+"""Values of LangChain and LangGraph as plain JSON, and back.
+
+What is read back may come from a public network, so no class is ever found by a name that was
+read: a closed table says which tags there are, and callers add the classes they mean to meet.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, datetime, timedelta
+from datetime import time as time_of_day
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from langchain_core.documents import Document
+from langchain_core.messages import BaseMessage, messages_from_dict
+from pydantic import BaseModel
+
+from agentkit.errors import StateCorrupt, WrongInput
+
+TAG, VALUE = "~", "v"
+
+
+class Kind(NamedTuple):
+    """A class, its tag, and how its values become simpler ones and come back."""
+
+    tag: str
+    cls: type
+    pack: Callable[[Any], Any]
+    unpack: Callable[[Any], Any]
+
+
+def _message(packed: dict[str, Any]) -> BaseMessage:
+    (message,) = messages_from_dict([packed])
+    return message
+
+
+def _packed_message(message: BaseMessage) -> dict[str, Any]:
+    if not type(message).__module__.startswith("langchain_core."):
+        raise _not_plain(message)
+    return {"type": message.type, "data": message.model_dump(exclude_defaults=True)}
+
+
+def _packed_time(value: timedelta) -> list[int]:
+    return [value.days, value.seconds, value.microseconds]
+
+
+MESSAGE = Kind("message", BaseMessage, _packed_message, _message)
+
+KINDS = (
+    Kind("float", float, repr, float),
+    Kind("dict", dict, lambda v: [[name, part] for name, part in v.items()], dict),
+    Kind("tuple", tuple, list, tuple),
+    Kind("set", set, lambda v: sorted(v, key=repr), set),
+    Kind("frozenset", frozenset, lambda v: sorted(v, key=repr), frozenset),
+    Kind("deque", deque, lambda v: [list(v), v.maxlen], lambda v: deque(*v)),
+    Kind("bytes", bytes, lambda v: base64.b64encode(v).decode(), base64.b64decode),
+    Kind("datetime", datetime, datetime.isoformat, datetime.fromisoformat),
+    Kind("date", date, date.isoformat, date.fromisoformat),
+    Kind("time", time_of_day, time_of_day.isoformat, time_of_day.fromisoformat),
+    Kind("timedelta", timedelta, _packed_time, lambda v: timedelta(*v)),
+    Kind("decimal", Decimal, str, Decimal),
+    Kind("uuid", UUID, str, UUID),
+    Kind("path", type(Path()), str, Path),
+    Kind(
+        "document", Document, lambda v: v.model_dump(exclude_defaults=True), lambda v: Document(**v)
+    ),
+)
+
+
+class Values:
+    """A table of classes, and values of them as plain JSON."""
+
+    def __init__(self, kinds: Iterable[Kind] = (), allow: Sequence[type] = ()) -> None:
+        known = (*KINDS, MESSAGE, *kinds, *map(_allowed, allow))
+        self._by_class = {kind.cls: kind for kind in known}
+        self._by_tag = {kind.tag: kind for kind in known}
+
+    def encode(self, value: Any) -> Any:
+        """Return a value as plain JSON; raises WrongInput for classes that nobody allowed."""
+        try:
+            return self._encode(value)
+        except RecursionError as wrong:
+            raise WrongInput(
+                "a value holds itself, or is nested too deep to be stored",
+                hint="keep flat values in the state",
+            ) from wrong
+
+    def _encode(self, value: Any) -> Any:
+        cls = type(value)
+        if cls in (str, int, bool, type(None)) or (cls is float and math.isfinite(value)):
+            return value
+        if cls is list:
+            return [self._encode(part) for part in value]
+        if cls is dict and TAG not in value and all(type(name) is str for name in value):
+            return {name: self._encode(part) for name, part in value.items()}
+        if isinstance(value, BaseException):
+            return repr(value)  # as LangGraph's own serializer does
+        kind = self._by_class.get(cls) or (MESSAGE if isinstance(value, BaseMessage) else None)
+        if kind is None:
+            raise _not_plain(value)
+        return {TAG: kind.tag, VALUE: self._encode(kind.pack(value))}
+
+    def decode(self, plain: Any) -> Any:
+        """Return what was encoded; raises StateCorrupt for what cannot be read."""
+        if isinstance(plain, list):
+            return [self.decode(part) for part in plain]
+        if not isinstance(plain, dict):
+            return plain
+        if TAG not in plain:
+            return {name: self.decode(part) for name, part in plain.items()}
+        tag, value = plain[TAG], self.decode(plain.get(VALUE))
+        kind = self._by_tag.get(tag) if isinstance(tag, str) else None
+        if kind is None:
+            raise StateCorrupt(
+                f"a value of kind {tag!r:.80} was stored, and is not among those that may be read",
+                hint="pass its class in allow=[...]",
+            )
+        try:
+            return kind.unpack(value)
+        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as wrong:
+            raise StateCorrupt(f"a stored value is no {tag}: {wrong}") from wrong
+
+    # -- as LangGraph's SerializerProtocol -------------------------------------------------------
+
+    def dumps_typed(self, value: Any) -> tuple[str, bytes]:
+        """Return a value as JSON text."""
+        return "json", json.dumps(self.encode(value), allow_nan=False).encode()
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        """Return the value of what `dumps_typed` made; raises StateCorrupt."""
+        kind, text = data
+        if kind != "json":
+            raise StateCorrupt(f"a value was stored as {kind!r}, not as plain JSON")
+        return self.decode(json.loads(text))
+
+
+def _allowed(cls: type) -> Kind:
+    """Return how values of a class that a caller names are stored."""
+    tag = f"{cls.__module__}:{cls.__qualname__}"
+    if issubclass(cls, Enum):
+        return Kind(tag, cls, lambda v: v.value, cls)
+    if issubclass(cls, BaseModel):
+        return Kind(tag, cls, lambda v: v.model_dump(), cls.model_validate)
+    if dataclasses.is_dataclass(cls):
+        names = [field.name for field in dataclasses.fields(cls) if field.init]
+        return Kind(tag, cls, lambda v: {n: getattr(v, n) for n in names}, lambda v: cls(**v))
+    raise WrongInput(
+        f"{cls.__name__} cannot be stored as plain JSON",
+        hint="allow pydantic models, dataclasses and enums",
+    )
+
+
+def _not_plain(value: object) -> WrongInput:
+    return WrongInput(
+        f"a {type(value).__module__}.{type(value).__qualname__} cannot be stored as plain JSON",
+        hint="keep text, numbers, lists and dicts in the state, or pass its class in allow=[...]",
+    )

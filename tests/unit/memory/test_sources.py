@@ -1,0 +1,143 @@
+"""A source is read from wherever its URI says, and never more than it may be."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from agentkit.embedded.gateway import Gateway, gateway_app
+from agentkit.errors import MissingExtra, StateError, StoreUnavailable, WrongInput
+from agentkit.keys.signer import KeySigner
+from agentkit.memory import sources as sources_module
+from agentkit.memory.ans104 import make_item
+from agentkit.memory.cover import Cover
+from agentkit.memory.gateways import Gateways
+from agentkit.memory.ipfs import Ipfs
+from agentkit.memory.jwk import JwkWallet, make_jwk
+from agentkit.memory.layer1 import make_transaction
+from agentkit.memory.sources import Sources
+
+ROWS = b'{"text": "a"}\n{"text": "b"}\n'
+SIGNER = KeySigner(bytes(range(1, 33)))
+
+
+@pytest.fixture
+async def gateways(tmp_path: Path) -> AsyncIterator[Gateways]:
+    real = Gateway.open(tmp_path / "gateway")
+    async with (
+        TestServer(gateway_app(real)) as server,
+        Gateways([str(server.make_url(""))], rounds=1, timeout=5.0) as client,
+    ):
+        yield client
+    real.close()
+
+
+async def test_an_item_and_a_transaction_are_read_from_arweave_and_verified(
+    gateways: Gateways,
+) -> None:
+    item = make_item(SIGNER, ROWS, (("Content-Type", "application/jsonl"),))
+    wallet = JwkWallet(make_jwk())
+    mint = f"{gateways._endpoints[0].url}/mint/{wallet.address}/{10**13}"
+    async with gateways._session.get(mint):
+        pass
+    large = os.urandom(300_000)
+    tx, chunks = make_transaction(
+        wallet, large, (), anchor=await gateways.anchor(), reward=await gateways.price(len(large))
+    )
+    await gateways.post_item(item.raw)
+    await gateways.post_transaction(tx, chunks)
+    sources = Sources(gateways)
+    assert await sources.read(f"ar://{item.id}") == ROWS
+    assert await sources.read(f"ar://{tx.id}") == large
+
+
+async def test_what_a_gateway_made_up_is_refused(gateways: Gateways) -> None:
+    item = make_item(SIGNER, ROWS)
+    await gateways.post_item(item.raw)
+    real = gateways._endpoints[0].look
+    lies = []
+
+    async def lying(session: Any, path: str, **how: Any) -> tuple[int, bytes]:
+        status, answer = await real(session, path, **how)
+        if not path.startswith("/raw/"):
+            return status, answer
+        lies.append(path)
+        return status, answer.replace(b"a", b"z")
+
+    gateways._endpoints[0].look = lying  # type: ignore[method-assign]
+    with pytest.raises(StateError):
+        await Sources(gateways).read(f"ar://{item.id}")
+    assert lies
+
+
+async def test_ipfs_is_read_from_the_node(kubo_rpc: str) -> None:
+    ipfs = Ipfs(kubo_rpc, Cover(bytes(32)))
+    cid = await ipfs.add(ROWS)
+    assert await Sources(None, ipfs).read(f"ipfs://{cid}") == ROWS
+    await ipfs.close()
+
+
+async def test_the_web_is_read_to_its_end_and_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def slowly(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        for _ in range(20):
+            await answer.write(b"x" * 10_000)
+        return answer
+
+    app = web.Application()
+    app.router.add_get("/rows.jsonl", slowly)
+    async with TestServer(app) as server:
+        url = str(server.make_url("/rows.jsonl"))
+        assert len(await Sources().read(url)) == 200_000
+        with pytest.raises(StoreUnavailable, match="404"):
+            await Sources().read(str(server.make_url("/nothing")))
+        monkeypatch.setattr(sources_module, "MOST_BYTES", 100_000)
+        with pytest.raises(WrongInput, match="larger than"):
+            await Sources().read(url)
+
+
+async def test_other_schemes_are_read_by_fsspec(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(ROWS)
+    assert await Sources().read(f"file://{tmp_path}/rows.jsonl") == ROWS
+    import fsspec
+
+    with fsspec.open("memory://rows.jsonl", "wb") as file:
+        file.write(ROWS)
+    assert await Sources().read("memory://rows.jsonl") == ROWS
+
+
+@pytest.mark.parametrize(
+    ("uri", "error", "hint"),
+    [
+        ("ar://" + "A" * 43, WrongInput, "set memory.gateways"),
+        ("ipfs://bafy", WrongInput, "set memory.ipfs"),
+        ("file:///nowhere/rows.jsonl", WrongInput, "give source="),
+        ("s3://bucket/rows.jsonl", WrongInput, "install that package"),
+        ("gopher://old/rows.jsonl", StoreUnavailable, ""),
+    ],
+)
+async def test_what_cannot_be_read_says_why(uri: str, error: type[StateError], hint: str) -> None:
+    with pytest.raises(error) as raised:
+        await Sources().read(uri)
+    assert uri in str(raised.value)
+    assert raised.value.hint.startswith(hint)
+
+
+async def test_without_fsspec_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(MissingExtra) as raised:
+        await Sources().read("memory://rows.jsonl")
+    assert "deai-agentkit[sources]" in raised.value.hint
+
+
+async def test_an_id_that_is_none_is_refused(gateways: Gateways) -> None:
+    with pytest.raises(WrongInput, match="names no item"):
+        await Sources(gateways).read("ar://../../info")
