@@ -20,7 +20,7 @@ from agentkit.memory.gateways import Gateways
 from agentkit.memory.sealer import Sealer
 from agentkit.memory.segments import OURS
 from agentkit.memory.tags import Tags
-from agentkit.memory.unbundling import unbundled
+from agentkit.memory.unbundling import Carried, unbundled
 
 AT_ONCE = 8
 """Pieces that are read side by side."""
@@ -31,7 +31,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """An item of ours as tags announce it; `item` is there already if it came in a bundle.
+    """An item of ours as tags announce it.
+
+    `item` is there already if it came in a bundle, from the transaction `carrier`.
 
     `kind` is empty where gateways tell different tales: such a piece has to be read to be known.
     """
@@ -46,6 +48,7 @@ class Piece:
     height: int | None
     found: Found | None = None
     item: Item | None = None
+    carrier: str = ""
 
     @property
     def label(self) -> str:
@@ -78,6 +81,12 @@ def listed_piece(found: Found) -> Piece:
         raise problem
     disputed = len({claim.tags for claim in found.claims}) > 1
     return replace(tales[0], kind="") if disputed else tales[0]
+
+
+def carried_piece(one: Carried) -> Piece:
+    """Return the piece that came in a bundle; raises StateCorrupt when it is none."""
+    item = one.item
+    return replace(piece_of(item.id, item.tags, one.height, item=item), carrier=one.carrier)
 
 
 class Pieces:
@@ -150,9 +159,8 @@ class Pieces:
             self.told.append(f"whether bundles hold more is not known: {silent}")
             return
         for one in inside.items:
-            tags, item = one.item.tags, one.item
-            if set(OURS) <= set(tags) and set(KINDS) & set(tags):
-                self._add(item.id, partial(piece_of, item.id, tags, one.height, item=item))
+            if set(OURS) <= set(one.item.tags) and set(KINDS) & set(one.item.tags):
+                self._add(one.item.id, partial(carried_piece, one))
         self.told += [f"refused: {told}" for told in inside.refused]
 
 
