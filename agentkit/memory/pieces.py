@@ -22,8 +22,8 @@ from agentkit.memory.segments import OURS
 from agentkit.memory.tags import Tags
 from agentkit.memory.unbundling import Carried, unbundled
 
-AT_ONCE = 8
-"""Pieces that are read side by side."""
+IN_HAND = 16
+"""Pieces that are read side by side: a client has eight of them on the wire, others are opened."""
 
 KINDS: Tags = (("Kind", "segment"), ("Kind", "snapshot"))
 T = TypeVar("T")
@@ -97,7 +97,7 @@ class Pieces:
 
     def __init__(self, signer: Sealer, gateways: Gateways) -> None:
         self._signer, self._gateways = signer, gateways
-        self._limit = asyncio.Semaphore(AT_ONCE)
+        self._limit = asyncio.Semaphore(IN_HAND)
         self._read: dict[str, Any] = {}
         self.all: dict[str, Piece] = {}
         self.told: list[str] = []
@@ -154,7 +154,7 @@ class Pieces:
 
     async def _unbundle(self, known: Collection[str]) -> None:
         try:
-            inside = await unbundled(self._gateways, self.owner, but=known, at_once=AT_ONCE)
+            inside = await unbundled(self._gateways, self.owner, but=known)
         except StoreUnavailable as silent:
             self.told.append(f"whether bundles hold more is not known: {silent}")
             return
