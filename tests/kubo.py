@@ -25,7 +25,8 @@ PATIENCE = 5.0
 def kubo(folder: Path) -> Iterator[str]:
     """Run a node with its repository in `folder`; yields the address of its RPC."""
     command = [sys.executable, __file__, str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+    # It writes its log into the folder that it stands in.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) as child:
         assert child.stdout is not None
         try:
             url = next((line.split()[1] for line in child.stdout if line.startswith("rpc ")), "")

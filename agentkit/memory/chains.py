@@ -22,11 +22,12 @@ Place = tuple[int, bytes]
 
 @dataclass(frozen=True)
 class Sealed:
-    """A segment with the item it came in."""
+    """A segment with the item it came in, out of the transaction `carrier` if we unpacked it."""
 
     item: Item
     segment: Segment
     height: int | None
+    carrier: str = ""
 
     @property
     def place(self) -> Place:

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from agentkit.errors import StateCorrupt
 from agentkit.memory.sealer import Sealer
-from agentkit.memory.shred import Shredding
+from agentkit.memory.shred import secret
 
 NONCE_BYTES = 12
 OVERHEAD = 16
@@ -20,39 +20,43 @@ OVERHEAD = 16
 def cover_of(sealer: Sealer) -> Cover:
     """Return the cover of a wallet's artifacts: it opens with what opens the wallet's log."""
     info = "agentkit/memory/v1/artifacts"
-    return Cover(
-        sealer.derive_mixed(info) if isinstance(sealer, Shredding) else sealer.derive(info)
-    )
+    return Cover(secret(sealer, info), sealer.derive(info))
 
 
 class Cover:
     """AES-256-GCM under one key, with the artifact's digest as what it is bound to.
 
-    The nonce is a function of the digest, so that the same artifact is the same bytes again and is
-    stored once; two artifacts never share one.
+    What `older` keys covered still opens.  The nonce is a function of the digest, so that the same
+    artifact is the same bytes again and is stored once; two artifacts never share one.
     """
 
-    def __init__(self, key: bytes) -> None:
-        self._cipher = AESGCM(key)
-        self._key = key
+    def __init__(self, key: bytes, *older: bytes) -> None:
+        self._keys = tuple(dict.fromkeys((key, *older)))
 
     def covered(self, data: bytes, digest: str) -> bytes:
         """Return the bytes that go out for the artifact of this digest."""
-        return self._cipher.encrypt(self._nonce(digest), data, digest.encode())
+        key = self._keys[0]
+        return AESGCM(key).encrypt(_nonce(key, digest), data, digest.encode())
 
     def opened(self, stored: bytes, digest: str) -> bytes:
         """Return the artifact out of what a store gave, covered or plain; raises StateCorrupt."""
         if hashlib.sha256(stored).hexdigest() == digest:
             return stored
-        try:
-            data = self._cipher.decrypt(self._nonce(digest), stored, digest.encode())
-        except (InvalidTag, ValueError) as wrong:
-            raise StateCorrupt(
-                f"these are not the bytes of artifact {digest[:12]}, or not for this key"
-            ) from wrong
+        data = self._decrypted(stored, digest)
         if hashlib.sha256(data).hexdigest() != digest:
             raise StateCorrupt(f"artifact {digest[:12]} does not hash to its own name")
         return data
 
-    def _nonce(self, digest: str) -> bytes:
-        return hmac.digest(self._key, digest.encode(), "sha256")[:NONCE_BYTES]
+    def _decrypted(self, stored: bytes, digest: str) -> bytes:
+        for key in self._keys:
+            try:
+                return AESGCM(key).decrypt(_nonce(key, digest), stored, digest.encode())
+            except (InvalidTag, ValueError):
+                continue
+        raise StateCorrupt(
+            f"these are not the bytes of artifact {digest[:12]}, or not for this key"
+        )
+
+
+def _nonce(key: bytes, digest: str) -> bytes:
+    return hmac.digest(key, digest.encode(), "sha256")[:NONCE_BYTES]

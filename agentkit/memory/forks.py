@@ -59,9 +59,7 @@ async def _look_at(signer: Sealer, gateways: Gateways, journal: Journal, found: 
         theirs = unseal(signer, await gateways.item(found))
     except (StateCorrupt, WrongKey):
         return  # no segment of this wallet, whatever a gateway says
-    forked = await journal.commit(lambda tx: _forked(tx, found.id, theirs))
-    if forked:
-        raise forked
+    await journal.commit(lambda tx: _compare(tx, found.id, theirs))
 
 
 def _places(tx: Tx) -> dict[str, str]:
@@ -80,10 +78,10 @@ def _hash_at(tx: Tx, stream: str, seq: int) -> bytes:
     return next((row.hash for row in tx.rows(stream, seq - 1, 1)), b"") if seq > start else b""
 
 
-def _forked(tx: Tx, item: str, theirs: Segment) -> StateForked | None:
-    """Return the error for a segment that is not ours; None once it turns out to be."""
+def _compare(tx: Tx, item: str, theirs: Segment) -> None:
+    """Raise StateForked for a segment that does not end in an event of ours."""
     if _hash_at(tx, theirs.stream, theirs.last) == theirs.head:
-        return None
+        return
     mine = list(tx.rows(theirs.stream, theirs.first - 1))
     head = mine[-1] if mine else None
     paid = payments(mine if theirs.stream == e.WALLET else ())
@@ -93,7 +91,7 @@ def _forked(tx: Tx, item: str, theirs: Segment) -> StateForked | None:
         f" by {theirs.instance or 'an unnamed one'}), while here by {tx.instance} it is"
         f" {f'at event {head.seq}, head {head.hash.hex()[:12]}' if head else 'where it was'}"
     )
-    return StateForked(
+    raise StateForked(
         f"{told}; paid here since: {', '.join(paid)}" if paid else told,
         hint="stop one of the two for good; on this one move the folder away, then go on from"
         " the other's state with `agentkit memory restore`",

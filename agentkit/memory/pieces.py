@@ -20,10 +20,10 @@ from agentkit.memory.gateways import Gateways
 from agentkit.memory.sealer import Sealer
 from agentkit.memory.segments import OURS
 from agentkit.memory.tags import Tags
-from agentkit.memory.unbundling import unbundled
+from agentkit.memory.unbundling import Carried, unbundled
 
-AT_ONCE = 8
-"""Pieces that are read side by side."""
+IN_HAND = 16
+"""Pieces that are read side by side: a client has eight of them on the wire, others are opened."""
 
 KINDS: Tags = (("Kind", "segment"), ("Kind", "snapshot"))
 T = TypeVar("T")
@@ -31,7 +31,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """An item of ours as tags announce it; `item` is there already if it came in a bundle.
+    """An item of ours as tags announce it.
+
+    `item` is there already if it came in a bundle, from the transaction `carrier`.
 
     `kind` is empty where gateways tell different tales: such a piece has to be read to be known.
     """
@@ -46,6 +48,7 @@ class Piece:
     height: int | None
     found: Found | None = None
     item: Item | None = None
+    carrier: str = ""
 
     @property
     def label(self) -> str:
@@ -80,6 +83,12 @@ def listed_piece(found: Found) -> Piece:
     return replace(tales[0], kind="") if disputed else tales[0]
 
 
+def carried_piece(one: Carried) -> Piece:
+    """Return the piece that came in a bundle; raises StateCorrupt when it is none."""
+    item = one.item
+    return replace(piece_of(item.id, item.tags, one.height, item=item), carrier=one.carrier)
+
+
 class Pieces:
     """All pieces of one wallet on all gateways; what was read is kept, whoever asks again.
 
@@ -88,7 +97,7 @@ class Pieces:
 
     def __init__(self, signer: Sealer, gateways: Gateways) -> None:
         self._signer, self._gateways = signer, gateways
-        self._limit = asyncio.Semaphore(AT_ONCE)
+        self._limit = asyncio.Semaphore(IN_HAND)
         self._read: dict[str, Any] = {}
         self.all: dict[str, Piece] = {}
         self.told: list[str] = []
@@ -145,14 +154,13 @@ class Pieces:
 
     async def _unbundle(self, known: Collection[str]) -> None:
         try:
-            inside = await unbundled(self._gateways, self.owner, but=known, at_once=AT_ONCE)
+            inside = await unbundled(self._gateways, self.owner, but=known)
         except StoreUnavailable as silent:
             self.told.append(f"whether bundles hold more is not known: {silent}")
             return
         for one in inside.items:
-            tags, item = one.item.tags, one.item
-            if set(OURS) <= set(tags) and set(KINDS) & set(tags):
-                self._add(item.id, partial(piece_of, item.id, tags, one.height, item=item))
+            if set(OURS) <= set(one.item.tags) and set(KINDS) & set(one.item.tags):
+                self._add(one.item.id, partial(carried_piece, one))
         self.told += [f"refused: {told}" for told in inside.refused]
 
 

@@ -199,7 +199,7 @@ class _Reading:
         """Return the segments among what is read; a tag may have called a snapshot one."""
         read = await asyncio.gather(*(self._pieces.read(piece, _opened) for piece in pieces))
         return [
-            Sealed(got[0], got[1], piece.height)
+            Sealed(got[0], got[1], piece.height, piece.carrier)
             for piece, got in zip(pieces, read, strict=True)
             if got is not None and isinstance(got[1], Segment)
         ]
@@ -282,7 +282,8 @@ def _write(tx: Tx, restored: Restored) -> None:
         count, item = restored.earlier, restored.snapshot_item
         now = int(tx.now * 1e6)
         name = snapshots.SNAPSHOTS
-        tx.put_outgoing(Outgoing(item.id, name, count, count, item.raw, "accepted", now))
+        place = (name, count, count)
+        tx.put_outgoing(Outgoing(item.id, *place, item.raw, "accepted", now, moved=now))
     for stream, parts in restored.streams.items():
         for part in parts:
             _write_segment(tx, stream, part)
@@ -304,11 +305,10 @@ def _write_segment(tx: Tx, stream: str, part: Sealed) -> None:
 
 
 def _put_segment(tx: Tx, stream: str, part: Sealed) -> None:
-    segment, item = part.segment, part.item
+    segment, item, at = part.segment, part.item, part.segment.rows[-1].at
     state = "mined" if part.height is not None else "accepted"
-    tx.put_outgoing(
-        Outgoing(item.id, stream, segment.first, segment.last, item.raw, state, segment.rows[-1].at)
-    )
+    place = (stream, segment.first, segment.last)
+    tx.put_outgoing(Outgoing(item.id, *place, item.raw, state, at, carrier=part.carrier, moved=at))
 
 
 def _bring(tx: Tx, restored: Restored, stream: str) -> int:

@@ -15,8 +15,8 @@ MOST_EVENTS = 100
 MOST_BYTES = 96 * 1024
 """Of a sealed item: what upload services take for nothing, as far as they take anything so."""
 MOST_SECONDS = 60.0
-_PACKED = 4
-"""How much smaller events become, at a guess; what comes out too large is cut in two."""
+_PACKED, _PACKED_BLOBS = 4, 2
+"""How much smaller events and artifacts become, at a guess: what comes out too large is cut."""
 
 QUIET = frozenset(
     {
@@ -119,7 +119,8 @@ def _blobs(tx: Tx, rows: list[Row] | tuple[Row, ...]) -> dict[str, bytes]:
 
 def _weight(tx: Tx, row: Row) -> int:
     """Return about how many bytes an event takes up in a sealed item, its artifacts included."""
-    return len(row.body) // _PACKED + sum(len(data) for data in _blobs(tx, (row,)).values())
+    blobs = sum(len(data) for data in _blobs(tx, (row,)).values())
+    return len(row.body) // _PACKED + blobs // _PACKED_BLOBS
 
 
 def _hash_at(tx: Tx, stream: str, seq: int) -> bytes:

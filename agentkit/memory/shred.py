@@ -59,6 +59,11 @@ class Shredding:
         return HKDF(SHA256(), 32, salt=None, info=info.encode()).derive(both)
 
 
+def secret(sealer: Sealer, info: str) -> bytes:
+    """Return the key for `info` that takes all that opening takes from now on."""
+    return (sealer.derive_mixed if isinstance(sealer, Shredding) else sealer.derive)(info)
+
+
 async def sealer_of(signer: Sealer, encryption: str, journal: Journal) -> Sealer:
     """Return what seals for a wallet by its settings; a local key is made the first time.
 

@@ -289,6 +289,7 @@ async def test_bundles_are_unpacked_here_where_a_gateway_does_not(
     assert weave.bench.reached["hide"]
     assert found.events == 15
     assert found.problems == ()
+    assert {len(part.carrier) for part in found.streams[e.WALLET]} == {43}
     weave.close()
 
 

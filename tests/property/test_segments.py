@@ -160,6 +160,14 @@ def test_no_bytes_break_the_unpacking_of_bundles(segment: Segment, junk: bytes, 
         only_ours(_owned, damaged, ME)
 
 
+def test_the_local_key_is_part_of_every_key_that_it_is_mixed_into() -> None:
+    other = Shredding(SIGNER, b"\x43" * 32)
+    keys = {SIGNER.derive("x"), SHREDDER.derive_mixed("x"), other.derive_mixed("x")}
+    assert len(keys) == 3
+    assert SHREDDER.derive("x") == SIGNER.derive("x")
+    assert SHREDDER.derive_mixed("y") not in keys
+
+
 def test_a_snapshot_of_streams_that_cannot_be_is_refused() -> None:
     for heads in ({"": (1, b"x" * 32)}, {"s": (0, b"x" * 32)}, {"s": (1, b"x")}):
         with pytest.raises(ValueError, match="cannot stand"):

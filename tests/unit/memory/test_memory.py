@@ -210,27 +210,30 @@ async def test_a_gap_is_said_aloud_and_not_skipped(tmp_path: Path, weave: Gatewa
 async def test_of_two_ways_to_go_on_the_first_that_was_confirmed_counts(
     tmp_path: Path, weave: Gateway
 ) -> None:
-    items, instances = [], []
+    sides = []
+    for name in ("one", "two"):
+        journal = await Journal.open(tmp_path / name, SIGNER.address)
+        note = e.NoteAdded(topic="t", text=f"I am {name}")
+        await journal.commit(lambda tx, note=note: tx.append(e.WALLET, note))
+        await journal.commit(lambda tx: seal_all(tx, SIGNER))
+        (sealed,) = await journal.commit(lambda tx: tx.outgoing("sealed"))
+        sides.append((sealed.item, await journal.commit(lambda tx: tx.instance), note.text, sealed))
+        await journal.close()
+    sides.sort(key=lambda side: side[0], reverse=True)  # so that the id alone would decide wrongly
+    for *_, sealed in sides:  # two machines, each without the other
+        weave.post_item(sealed.raw)
+        weave.mine()
     async with served(weave) as url:
-        for name in ("one", "two"):
-            async with remembering(tmp_path / name, url) as (journal, memory):
-                await memory.note("t", f"I am {name}")
-                await journal.commit(lambda tx: seal_all(tx, SIGNER))
-                (sealed,) = await journal.commit(lambda tx: tx.outgoing("sealed"))
-                items.append(sealed.item)
-                instances.append(await journal.commit(lambda tx: tx.instance))
-                async with Gateways([url]) as gateways:  # two machines, each without the other
-                    await gateways.post_item(sealed.raw)
-            weave.mine()
         found = await fetched(url)
     (fork,) = found.forks
+    (item, instance, text, _), (other, other_instance, *_) = sides
     told = str(fork)
     assert told in found.warnings
     assert "wallet goes on in two ways after event 0" in told
-    assert f"item {items[0]} (events 1 to 1 by {instances[0]}) counts" in told
-    assert f"item {items[1]} (events 1 to 1 by {instances[1]}) does not" in told
+    assert f"item {item} (events 1 to 1 by {instance}) counts" in told
+    assert f"item {other} (events 1 to 1 by {other_instance}) does not" in told
     journal = await restore.restore(found, tmp_path / "new", SIGNER.address)
-    assert await Memory(journal, SIGNER, None).latest("t") == "I am one"
+    assert await Memory(journal, SIGNER, None).latest("t") == text
     await journal.close()
 
 

@@ -18,7 +18,9 @@ from agentkit.journal import records as r
 from agentkit.journal import snapshot as moments
 from agentkit.journal.journal import Journal
 from agentkit.memory import pieces, restore, snapshots
+from agentkit.memory.findings import Found
 from agentkit.memory.gateways import Gateways
+from agentkit.memory.listing import Claim
 from agentkit.memory.memory import Memory
 from agentkit.memory.sealing import seal_all
 from agentkit.runtime import run as runs
@@ -200,6 +202,44 @@ async def test_what_a_snapshot_stands_for_cannot_be_swapped(tmp_path: Path) -> N
         odd = replace(snapshot, records=(*snapshot.records, ("Nonesuch", "{}")))
         with pytest.raises(StateCorrupt, match="Nonesuch"):
             await restore.restore(replace(found, snapshot=odd), tmp_path / "odd", SIGNER.address)
+
+
+async def test_a_fork_below_a_snapshot_is_not_hidden_by_it(tmp_path: Path) -> None:
+    """The snapshot is of the side that lost: what it stands for does not count."""
+    async with weaving(tmp_path) as (weave, url):
+        other = await Journal.open(tmp_path / "other", SIGNER.address)
+        note = e.NoteAdded(topic="t", text="the other machine's")
+        await other.commit(lambda tx: tx.append(e.WALLET, note))
+        await other.commit(lambda tx: seal_all(tx, SIGNER))
+        (first,) = await other.commit(lambda tx: tx.outgoing("sealed"))
+        await other.close()
+        mine = await Journal.open(tmp_path / "mine", SIGNER.address)
+        for number in range(6):
+            noted = e.NoteAdded(topic="t", text=f"note {number}")
+            await mine.commit(lambda tx, noted=noted: tx.append(e.WALLET, noted))
+            await mine.commit(lambda tx: seal_all(tx, SIGNER))
+        waiting = await mine.commit(lambda tx: tx.outgoing("sealed"))
+        await mine.close()
+        assert any(item.stream == snapshots.SNAPSHOTS for item in waiting)
+        weave.post_item(first.raw)
+        weave.mine()
+        for item in waiting:
+            weave.post_item(item.raw)
+        weave.mine()
+        found = await fetched(url)
+    assert found.snapshot is None
+    assert [row.event() for row in found.rows(e.WALLET)] == [note]
+    (fork,) = found.forks
+    assert len(fork.lost) == 6
+    assert f"item {first.item}" in str(fork.winner)
+
+
+def test_what_gateways_dispute_is_read_whatever_it_is_called() -> None:
+    tags = (("Kind", "segment"), ("Seq-First", "1"), ("Seq-Last", "2"), ("Run", "ab"))
+    forged = (("Kind", "snapshot"), *tags[1:])
+    claims = [Claim("owner", "signature", told, "", "") for told in (forged, tags)]
+    assert pieces.listed_piece(Found("id", None, tuple(claims))).kind == ""
+    assert pieces.listed_piece(Found("id", None, (claims[0],))).kind == "snapshot"
 
 
 def test_every_record_can_be_in_a_snapshot() -> None:
