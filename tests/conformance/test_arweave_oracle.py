@@ -174,8 +174,8 @@ async def test_the_oracles_verify_what_really_goes_up(tmp_path, jwk):
         minds(tmp_path / "home", weave.url, path=layer1(wallet := JwkWallet(jwk))) as mind,
     ):
         weave.gateway.mint(wallet.address, 10**15)
-        for _ in range(4):  # more than a chunk of it
-            await mind.memory.note("t", b64url(os.urandom(70_000)))
+        for _ in range(7):  # more than a chunk of it
+            await mind.memory.note("t", b64url(os.urandom(45_000)))
         await mind.memory.checkpoint()
         weave.mine()
         (carrier,) = await mind.journal.commit(lambda tx: tx.carriers("posted"))

@@ -46,7 +46,7 @@ def weather(chance: Random, *, short: bool) -> dict[str, object]:
 async def blow(chance: Random, weave: Weave, mind: Mind, *, short: bool) -> None:
     """Let some time go by in bad weather."""
     weave.fault(**weather(chance, short=short))
-    await mind.note(chance.randint(0, 3), size=chance.choice((10, 70_000)))
+    await mind.note(chance.randint(0, 3), size=chance.choice((10, 60_000)))
     for step in (mind.memory.checkpoint, mind.memory.confirm):
         try:
             await step()

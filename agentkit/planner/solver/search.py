@@ -20,7 +20,7 @@ for those who need it most, then spending what is left."""
 FINES = (2.0, 6.0, 20.0, 100.0, 1e3, 1e4)
 """What lateness costs while a choice is repaired, as multiples of the price of a second."""
 
-MERGE_SECONDS = 0.1
+MERGE_SECONDS = 0.045
 POLISH = 6
 
 
@@ -111,12 +111,13 @@ def search(
     for heat in care.heats:
         price = dual.price or (old.price if old else 0.0) or guess
         dual.play(heat, price, old.choice if old else None)
-    choices = np.array([*_promising(dual, best)[: care.candidates], *starts])
+    promising = _promising(dual, best)[: care.candidates]
+    choices = np.array([*promising, *starts])
     prices = dual.price * np.repeat(dual.flows, len(choices), axis=0)
     ends = descend(best, np.tile(choices, (len(dual.flows), 1)), dual.price, prices)
     polish(best)
     if care.merging:
-        merge(best, ends)
+        merge(best, ends, promising)
     return Found(best.choice, dual.bound, dual.price, dual.price * dual.flows[-1])
 
 
@@ -155,14 +156,17 @@ def descend(best: Best, choices: Choice, price: float, prices: Floats) -> Choice
     return choices
 
 
-def merge(best: Best, choices: Choice) -> None:
-    """Have HiGHS choose among the offers that the better half of some choices takes."""
+def merge(best: Best, choices: Choice, late: Sequence[Choice]) -> None:
+    """Have HiGHS choose among the offers that the better half of some choices takes.
+
+    Those of some that are `late`, and cheap for that, are among them too.
+    """
     if best.choice is None:
         return
     problem = best.problem
     order = problem.totals(choices)[0].argsort()[: max(1, len(choices) // 2)]
     taken = np.zeros(problem.offered.shape, bool)
-    for choice in (best.choice, *choices[order]):
+    for choice in (best.choice, *choices[order], *late):
         taken[problem.rows, choice] = True
     few = replace(problem, costs=np.where(taken, problem.costs, np.inf))
     found = best_choice(
