@@ -225,7 +225,7 @@ class MemorySettings(_Section):
         """Return the limit of all uploads where it is one in this currency."""
         return self.total if self.total and self.total.asset.symbol == symbol else None
 
-    @field_validator("gateways", "turbo")
+    @field_validator("gateways", "turbo", "ipfs")
     @classmethod
     def _with_scheme(cls, given: str | tuple[str, ...]) -> str | tuple[str, ...]:
         return _addresses(given)

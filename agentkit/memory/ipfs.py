@@ -14,13 +14,11 @@ from dataclasses import replace
 from functools import partial
 from urllib.parse import quote
 
-import aiohttp
-
 from agentkit.artifacts import Artifact
 from agentkit.errors import StateCorrupt, StoreUnavailable
+from agentkit.memory.client import Client
 from agentkit.memory.cover import OVERHEAD, Cover
 from agentkit.memory.endpoint import Endpoint
-from agentkit.memory.failover import Patience, first_answer
 
 MOST_BYTES = 1024**3
 """The largest artifact that is taken; it passes through memory."""
@@ -29,24 +27,16 @@ _ADD = "/api/v0/add?cid-version=1&raw-leaves=true&pin=true&quieter=true"
 _SCHEME = "ipfs://"
 
 
-class Ipfs:
+class Ipfs(Client):
     """A store on a Kubo node, `rpc` the address of its RPC; close it."""
 
     def __init__(self, rpc: str, cover: Cover, *, timeout: float = 30.0, rounds: int = 3) -> None:
-        self._endpoint = Endpoint(rpc, timeout)
+        super().__init__([rpc], timeout=timeout, rounds=rounds)
         self._cover = cover
-        self._patience = Patience(rounds, 0.5)
-        self._opened: aiohttp.ClientSession | None = None
 
     @property
     def scheme(self) -> str:
         return "ipfs"
-
-    async def close(self) -> None:
-        """Close all connections."""
-        session, self._opened = self._opened, None
-        if session:
-            await session.close()
 
     async def put(self, artifact: Artifact) -> Artifact:
         if artifact.size > MOST_BYTES:
@@ -93,17 +83,9 @@ class Ipfs:
             return (await send(content_type=content_type, limit=limit))[1]
 
         try:
-            return await first_answer(post, [self._endpoint], self._patience)
+            return await self._first(post)
         except StoreUnavailable as wrong:
             raise StoreUnavailable(str(wrong), hint="start Kubo, or check memory.ipfs") from wrong
-
-    @property
-    def _session(self) -> aiohttp.ClientSession:
-        if self._opened is None:
-            self._opened = aiohttp.ClientSession(
-                headers={"Accept-Encoding": "identity"}, auto_decompress=False
-            )
-        return self._opened
 
 
 def _cid(answer: bytes) -> str:

@@ -17,6 +17,9 @@ COOLING = (3.0, 2.0, 1.0, 0.5, 0.2, 0.0, 0.0)
 """The prices of time that a descent goes through, as multiples of the bound's: first saving time
 for those who need it most, then spending what is left."""
 
+SHORT = (1.0, 0.3, 0.0, 0.0)
+"""The same for a choice that was good before."""
+
 FINES = (2.0, 6.0, 20.0, 100.0, 1e3, 1e4)
 """What lateness costs while a choice is repaired, as multiples of the price of a second."""
 
@@ -69,11 +72,15 @@ class Found:
 
 @dataclass(frozen=True)
 class Care:
-    """How much is done: the plays, how many of their choices are improved, whether those merge."""
+    """How much is done: the plays, how many of their choices are improved, whether those merge.
+
+    `cooling`: the prices of time that each of them goes through.
+    """
 
     heats: tuple[Heat, ...]
     candidates: int = 3
     merging: bool = False
+    cooling: tuple[float, ...] = COOLING
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,8 @@ def search(
     promising = _promising(dual, best)[: care.candidates]
     choices = np.array([*promising, *starts])
     prices = dual.price * np.repeat(dual.flows, len(choices), axis=0)
-    ends = descend(best, np.tile(choices, (len(dual.flows), 1)), dual.price, prices)
+    choices = np.tile(choices, (len(dual.flows), 1))
+    ends = descend(best, choices, dual.price, prices, care.cooling)
     polish(best)
     if care.merging:
         merge(best, ends, promising)
@@ -131,7 +139,9 @@ def _promising(dual: Dual, best: Best) -> list[Choice]:
     return list(choices[first])
 
 
-def descend(best: Best, choices: Choice, price: float, prices: Floats) -> Choice:
+def descend(
+    best: Best, choices: Choice, price: float, prices: Floats, cooling: Sequence[float] = COOLING
+) -> Choice:
     """Bring choices in time that are late, make them cheaper, and return them.
 
     `best` keeps the best that comes by.
@@ -147,7 +157,7 @@ def descend(best: Best, choices: Choice, price: float, prices: Floats) -> Choice
         choices[late] = descent.of(late).forward(choices[late], prices[late], hard)
     fit = np.flatnonzero(problem.totals(choices)[1] <= deadlines * (1 + 1e-12))
     choices, prices, descent = choices[fit], prices[fit], descent.of(fit)
-    for share in COOLING if len(fit) else ():
+    for share in cooling if len(fit) else ():
         best.take(choices)
         paid = prices * share + EPSILON
         choices = descent.backward(descent.forward(choices, paid), paid)

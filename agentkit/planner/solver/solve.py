@@ -13,7 +13,7 @@ from agentkit.planner.solver.exact import best_choice
 from agentkit.planner.solver.lagrange import Goal, Heat
 from agentkit.planner.solver.problem import Choice, Floats, Ints, Problem
 from agentkit.planner.solver.prune import pruned
-from agentkit.planner.solver.search import Best, Care, Found, Old, search
+from agentkit.planner.solver.search import SHORT, Best, Care, Found, Old, search
 from agentkit.planner.solver.windows import Windows
 
 Effort: TypeAlias = Literal["quick", "normal", "high"]
@@ -31,7 +31,7 @@ FAR = 0.5
 """The gap above which a choice near an old one is not trusted, and looked for afresh."""
 
 QUICK = Care((Heat(1.0, 0.05, 8),))
-AGAIN = Care((Heat(0.5, 0.1, 6, since=8),), candidates=1)
+AGAIN = Care((Heat(0.5, 0.1, 4, since=8),), candidates=0, cooling=SHORT)
 SMALL = Care((Heat(3.0, 0.2, 16, passes=1), Heat(0.6, 0.03, 16, passes=1)), 5, merging=True)
 MIDDLE = Care((Heat(3.0, 0.2, 40),))
 LARGE = Care((Heat(3.0, 0.3, 40),))
