@@ -21,8 +21,8 @@ TESTS = Path(__file__).parents[1]
 
 @pytest.mark.parametrize(
     ("point", "restored"),
-    [("before", False), ("after", True)],
-    ids=["before it left", "after, and restored elsewhere"],
+    [("before", False), ("after", False), ("after", True)],
+    ids=["before it left", "after it left", "after, and restored elsewhere"],
 )
 async def test_a_head_is_anchored_once_whoever_dies(
     tmp_path: Path, point: str, restored: bool

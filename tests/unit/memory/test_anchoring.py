@@ -147,6 +147,11 @@ async def test_a_run_that_is_hidden_is_missed_though_the_wallet_is_not(
     found = await here.found()
     assert found.problems == (f"{BEHIND}: r1 is anchored up to event 1, and they have 0 of it",)
 
+    await revived(here, tmp_path / "two", accept_loss=True)
+    async with machine(here.network, here.url, tmp_path / "two") as (_, memory):
+        await memory.check_alone()
+    assert (await here.found()).corroborated  # what was given up is not missed again
+
 
 class Late(Web3Chain):
     """Shows what stood on the chain before, as often as it is told to."""
