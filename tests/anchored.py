@@ -21,7 +21,7 @@ from agentkit.market.chain import Network
 from agentkit.memory import restore
 from agentkit.memory.anchoring import Anchoring, corroborated
 from agentkit.memory.gateways import Gateways
-from agentkit.memory.memory import Memory
+from agentkit.memory.memory import Memory, Pace
 from agentkit.money import Asset, Money
 from agentkit.payments.anchor import EvmAnchor, anchored_head
 from agentkit.payments.chain import Web3Chain
@@ -106,6 +106,7 @@ async def machine(
     interval: float = 600.0,
     gas: Money | None = None,
     client: Callable[[Network], Web3Chain] = Web3Chain,
+    pace: Pace | None = None,
 ) -> AsyncIterator[tuple[Journal, Memory]]:
     """A machine with this wallet; it anchors when it has to, every `interval` and at its end."""
     journal, chain = await Journal.open(home, SIGNER.address), client(network)
@@ -113,7 +114,7 @@ async def machine(
     anchor = EvmAnchor(chain, network, SIGNER.address, sender)
     gateways = Gateways([url], rounds=1)
     anchoring = Anchoring(journal, anchor, interval)
-    memory = Memory(journal, SIGNER, gateways, anchoring=anchoring)
+    memory = Memory(journal, SIGNER, gateways, anchoring=anchoring, pace=pace)
     try:
         yield journal, memory
     finally:

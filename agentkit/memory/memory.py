@@ -129,7 +129,8 @@ class Memory(Knowledge):
     async def checkpoint(self, *, stable: bool = False) -> Standing:
         """Seal everything now and have it taken; with `stable`, wait until it is there for good.
 
-        Raises StoreUnavailable when nobody takes it; the signed bytes stay in the outbox.
+        Raises StoreUnavailable when nobody takes it, the signed bytes stay in the outbox; or when
+        its head cannot be anchored.
         """
         if self._uploader is None:
             return await self.standing()

@@ -25,9 +25,10 @@ async def anchored_head(chain: ChainClient, network: Network, owner: str) -> str
 def anchor_contract(network: Network) -> str:
     """Return where heads are anchored; raises ConfigError where that is not set."""
     if not network.anchor:
+        old = "run `agentkit network stop`: the network that runs is of an older version"
         raise ConfigError(
             f"memory.head_anchor is set, and chain.anchor is not for {network.name}",
-            hint="set chain.anchor to the address of a HeadAnchor contract",
+            hint=old if network.test else "set chain.anchor to where a HeadAnchor contract is",
         )
     return network.anchor
 

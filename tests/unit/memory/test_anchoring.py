@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
 from agentkit.memory import restore
 from agentkit.memory.anchoring import BEHIND, UNSURE
+from agentkit.memory.memory import Pace
 from agentkit.money import Money
 from agentkit.payments.anchor import anchor_contract
 from agentkit.payments.chain import Web3Chain
@@ -85,6 +87,22 @@ async def test_it_moves_no_more_often_than_it_may_and_at_the_end(
     assert await here.head() == head  # whoever only looked pays nothing
 
 
+async def test_what_was_sealed_too_early_is_anchored_when_it_is_time(
+    here: World, tmp_path: Path
+) -> None:
+    pace, home = Pace(look=0.05), tmp_path / "one"
+    async with machine(here.network, here.url, home, interval=1, pace=pace) as (journal, memory):
+        for text in ("one", "two"):
+            await memory.note("t", text)
+            await memory.checkpoint()
+        (first,) = await chosen(journal)
+        memory.start()
+        async with asyncio.timeout(10):
+            while await here.head() == first:
+                await asyncio.sleep(0.1)
+        assert await here.head() == (await chosen(journal))[-1]
+
+
 async def test_gas_has_its_limit_and_what_is_sealed_goes_up_all_the_same(
     here: World, tmp_path: Path
 ) -> None:
@@ -96,6 +114,19 @@ async def test_gas_has_its_limit_and_what_is_sealed_goes_up_all_the_same(
         assert "gas" in raised.value.hint
         assert (await memory.standing()).unsealed == 0
     assert await here.head() == ""
+
+
+async def test_where_no_chain_answers_uploads_go_on_and_purchases_wait(
+    here: World, tmp_path: Path
+) -> None:
+    async with machine(here.network, here.url, tmp_path / "one", client=Silent) as (_, memory):
+        await memory.note("t", "one")
+        with pytest.raises(StoreUnavailable, match="does not answer"):
+            await memory.checkpoint()
+        assert (await memory.standing()).unsealed == 0
+        with pytest.raises(StoreUnavailable, match="does not answer"):
+            await memory.check_alone()
+    assert (await here.found()).rows(e.WALLET)
 
 
 def test_a_network_without_the_contract_is_a_mistake_of_the_settings() -> None:
@@ -151,6 +182,13 @@ async def test_a_run_that_is_hidden_is_missed_though_the_wallet_is_not(
     async with machine(here.network, here.url, tmp_path / "two") as (_, memory):
         await memory.check_alone()
     assert (await here.found()).corroborated  # what was given up is not missed again
+
+
+class Silent(Web3Chain):
+    """Nobody is there."""
+
+    async def call(self, to: str, data: bytes) -> bytes:
+        raise StoreUnavailable("the chain does not answer")
 
 
 class Late(Web3Chain):
