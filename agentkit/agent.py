@@ -476,7 +476,15 @@ class Agent:
         sealer = await sealer_of(self._signer, known.encryption, self._journal)
         gateways, path = await made.way(ledger)
         pace, test = Pace(confirm=10.0) if found else Pace(), self.network.test
-        self.memory = Memory(self._journal, sealer, gateways, path, pace=pace, test=test)
+        self.memory = Memory(
+            self._journal,
+            sealer,
+            gateways,
+            path,
+            pace=pace,
+            test=test,
+            anchoring=made.anchoring(allowance),
+        )
         self.memory.start()
         self._stack.push_async_callback(self.memory.close)
         cover = cover_of(sealer)

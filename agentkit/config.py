@@ -132,6 +132,7 @@ class ChainSettings(_Section):
     rpc: str = ""
     channels: str = ""
     escrow: str = ""
+    anchor: str = ""
     token_name: str = ""
     finality: int | None = Field(default=None, ge=1)
 
@@ -205,6 +206,10 @@ class MemorySettings(_Section):
 
     `encryption`: `wallet` (the key alone opens what is sealed, so it alone restores it), or `shred`
     (a local key file besides: without it nothing opens, and deleting it destroys all).
+
+    `head_anchor`: with `evm`, a hash over all that is sealed stands in the contract `chain.anchor`,
+    moved on at most every `anchor_interval` seconds, before the first purchase of a process and at
+    its end; so gateways that hide the newest steps, and a second machine with this key, are found.
     """
 
     gateways: tuple[str, ...] = ()
@@ -216,6 +221,8 @@ class MemorySettings(_Section):
     per_upload: Money | None = None
     total: Money | None = None
     interval: float = Field(default=600.0, ge=0)
+    head_anchor: Literal["evm"] | None = None
+    anchor_interval: float = Field(default=600.0, ge=0)
     seal_before_pay: str | None = None
     stable_before_pay: str | None = None
     arweave_up_to: int | None = Field(default=None, ge=0)

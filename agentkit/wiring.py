@@ -22,6 +22,7 @@ from agentkit.market.chain import ChainClient, Network
 from agentkit.market.seams import Provider, Rail
 from agentkit.memory import ipfs as ipfs_store
 from agentkit.memory import onchain
+from agentkit.memory.anchoring import Anchoring
 from agentkit.memory.cover import Cover
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.ipfs import Ipfs
@@ -31,6 +32,7 @@ from agentkit.memory.opening import open_path
 from agentkit.memory.paths import UploadPath
 from agentkit.memory.stores import Remote, Stores
 from agentkit.money import Money
+from agentkit.payments.anchor import EvmAnchor
 from agentkit.payments.budget import Budget, Exposure
 from agentkit.payments.channels.rail import ChannelRail
 from agentkit.payments.choosing import RailPlanner
@@ -88,9 +90,7 @@ class Wiring:
 
     def rails(self, allowance: Allowance) -> dict[str, Rail]:
         """Return every way of paying that the network has, by name."""
-        none = None if self.network.test else self.network.coin.zero()  # on a real one: set it
-        gas = allowance.gas or none
-        sender = Sender(self.journal, self.chain, self.signer, self.network, gas)
+        sender = self.sender(allowance)
         parts = (self.journal, self.chain, self.signer, self.network, sender)
         exposure = Exposure(allowance.exposure)
         rails: list[Rail] = [
@@ -103,6 +103,12 @@ class Wiring:
             arbiter = self.settings.payments.arbiter or NOBODY
             rails.append(EscrowRail(*parts, arbiter=arbiter, exposure=exposure))
         return {rail.name: rail for rail in rails}
+
+    def sender(self, allowance: Allowance) -> Sender:
+        """Return who sends transactions, under the allowance's limit on gas."""
+        none = None if self.network.test else self.network.coin.zero()  # on a real one: set it
+        gas = allowance.gas or none
+        return Sender(self.journal, self.chain, self.signer, self.network, gas)
 
     @cached_property
     def x402(self) -> X402Rail:
@@ -156,7 +162,7 @@ class Wiring:
         """Return who is asked for what is on Arweave, and the way there."""
         known = self.settings.memory
         urls = known.gateways or ((self.found.gateway,) if self.found else ())
-        for name in ("seal_before_pay", "stable_before_pay"):
+        for name in ("seal_before_pay", "stable_before_pay", "head_anchor"):
             if getattr(known, name) is not None and not urls:
                 raise ConfigError(
                     f"memory.{name} is set and there is no gateway to seal to",
@@ -174,6 +180,14 @@ class Wiring:
             payer=X402Uploads(self.journal, self.x402, ledger, self.network, total),
         )
         return gateways, path
+
+    def anchoring(self, allowance: Allowance) -> Anchoring | None:
+        """Return what anchors heads, if that is set; raises ConfigError without a contract."""
+        known, owner = self.settings.memory, self.signer.address
+        if known.head_anchor is None:
+            return None
+        anchor = EvmAnchor(self.chain, self.network, owner, self.sender(allowance))
+        return Anchoring(self.journal, anchor, known.anchor_interval)
 
     def ipfs(self, cover: Cover) -> Ipfs | None:
         """Return the Kubo node that is set."""

@@ -16,14 +16,20 @@ from agentkit.config import Settings
 from agentkit.display.text import columns
 from agentkit.embedded import finder
 from agentkit.errors import ConfigError, RunNotFound
+from agentkit.journal.events import WALLET
 from agentkit.journal.journal import Journal
 from agentkit.journal.store import Tx
 from agentkit.keys import keystore
+from agentkit.market.chain import Network
 from agentkit.memory import restore as restoring
 from agentkit.memory import shred, snapshots
+from agentkit.memory.anchoring import corroborated
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.restore import Restored
 from agentkit.memory.sealer import Sealer
+from agentkit.payments.anchor import anchored_head
+from agentkit.payments.chain import Web3Chain
+from agentkit.payments.networks import real_network
 from agentkit.runtime.run import line_of
 
 memory = typer.Typer(no_args_is_help=True, help="The sealed log on Arweave.")
@@ -35,16 +41,19 @@ KeyFile = Annotated[
 GatewayUrls = Annotated[
     list[str] | None, typer.Option("--gateway", help="an Arweave gateway; may be given again")
 ]
+CORROBORATED = "head corroborated: all that the anchored head stands for was found"
+
 OneRun = Annotated[str | None, typer.Argument(help="one run, else everything")]
 
 
 @dataclass(frozen=True)
 class Where:
-    """Whose memory it is, where its state file lies, and which gateways are asked."""
+    """Whose memory it is, where its state file lies, which gateways are asked, and which chain."""
 
     sealer: Sealer
     home: Path
     gateways: tuple[str, ...]
+    anchor: Network | None = None
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Gateways]:
@@ -53,6 +62,16 @@ class Where:
             raise ConfigError("no Arweave gateway is configured", hint="pass --gateway URL")
         async with Gateways(self.gateways) as client:
             yield client
+
+    async def anchored(self) -> str:
+        """Return the head that is anchored on the chain, "" where none is or none is wanted."""
+        if self.anchor is None:
+            return ""
+        chain = Web3Chain(self.anchor)
+        try:
+            return await anchored_head(chain, self.anchor, self.sealer.address)
+        finally:
+            await chain.close()
 
     @asynccontextmanager
     async def journal(self) -> AsyncIterator[Journal]:
@@ -149,6 +168,7 @@ def verify(
     where = _where(Settings.read(config), keystore_file, gateway)
     data = asyncio.run(_verified(where, [run] if run else []))
     told = data["differences"] or [f"{data['events']} events on Arweave equal those here"]
+    told += [CORROBORATED] if data["corroborated"] else []
     say.result(data, "\n".join([*told, *data["warnings"]]), as_json=as_json)
     if data["differences"]:
         raise typer.Exit(1)
@@ -165,6 +185,7 @@ async def _verified(where: Where, runs: Sequence[str]) -> dict[str, Any]:
         "events": found.events,
         "differences": [*differences, *found.problems],
         "warnings": [told for told in found.warnings if told not in found.problems],
+        "corroborated": found.corroborated,
     }
 
 
@@ -198,6 +219,7 @@ def restore(
             f"{data['left']} of them stand in a snapshot and stay on Arweave; bring a run's with"
             " `agentkit memory restore RUN`"
         )
+    lines += [CORROBORATED] if data["corroborated"] else []
     lines += [f"warning: {warning}" for warning in data["warnings"]]
     say.result(data, "\n".join(lines), as_json=as_json)
 
@@ -209,6 +231,7 @@ async def _restored(
         return await _brought(where, run)
     async with where.client() as client:
         found = await restoring.fetch(where.sealer, client, whole=whole)
+    found = corroborated(found, await where.anchored())
     address = where.sealer.address
     journal = await restoring.restore(found, where.home, address, accept_loss=accept_loss)
     await journal.close()
@@ -233,6 +256,7 @@ def _told(where: Where, found: Restored) -> dict[str, Any]:
         "runs": sum(name.startswith("r") for name in found.names),
         "left": found.earlier,
         "warnings": list(found.warnings),
+        "corroborated": found.corroborated,
     }
 
 
@@ -241,8 +265,10 @@ def _told(where: Where, found: Restored) -> dict[str, Any]:
 
 async def _fetched(where: Where, runs: Sequence[str]) -> Restored:
     """Return all that gateways have, or all of some runs."""
+    only = [*runs, WALLET] if runs and where.anchor else runs
     async with where.client() as client:
-        return await restoring.fetch(where.sealer, client, whole=True, only=runs)
+        found = await restoring.fetch(where.sealer, client, whole=True, only=only)
+    return corroborated(found, await where.anchored(), only)
 
 
 def _must_have(found: Restored, run: str) -> None:
@@ -272,6 +298,15 @@ def _where(settings: Settings, file: Path | None, gateways: list[str] | None) ->
     signer = keystore.unlock(path, settings.secret(), real=settings.network is not None)
     home = settings.home.expanduser() / signer.address.lower()
     urls = tuple(gateways or settings.memory.gateways or ([embedded.gateway] if embedded else []))
-    if settings.memory.encryption == "shred":
-        return Where(shred.shredding(signer, home, make=False), home, urls)
-    return Where(signer, home, urls)
+    shreds = settings.memory.encryption == "shred"
+    sealer = shred.shredding(signer, home, make=False) if shreds else signer
+    return Where(sealer, home, urls, _anchor(settings, embedded))
+
+
+def _anchor(settings: Settings, embedded: finder.NetworkFile | None) -> Network | None:
+    """Return the chain that heads are anchored on, if they are."""
+    if settings.memory.head_anchor is None:
+        return None
+    if settings.network is not None:
+        return real_network(settings.network, settings.chain)
+    return Network.model_validate(embedded.network) if embedded else None

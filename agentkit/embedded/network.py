@@ -182,6 +182,7 @@ class EmbeddedNetwork:
             token_version="1",  # noqa: S106
             channels=deployed.channels,
             escrow=deployed.escrow,
+            anchor=deployed.anchor,
             test=True,
         )
 

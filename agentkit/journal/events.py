@@ -7,6 +7,8 @@ may be restored in any order.  A field that an old reader cannot do without mean
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any, Literal
 
 from agentkit.artifacts import KINDS, Artifact
@@ -396,11 +398,31 @@ class Restored(Event):
     """The state was rebuilt from Arweave; what came after the last segment is unknown.
 
     A new life of this wallet began: `epoch` counts them, `instance` names its state file.
+    `anchor`: the head that was on the chain, and stood for steps that were given up.
     """
 
     events: int
     epoch: int = 0
     instance: str = ""
+    anchor: str = ""
+
+
+class HeadChosen(Event):
+    """A hash over all streams was chosen to be anchored; from here on it may be on the chain.
+
+    `heads`: number and hash of the newest event of each stream that went on since `previous` was
+    chosen, which stands for the others.  `salt`: no two machines choose the same.
+    """
+
+    previous: str
+    heads: dict[str, tuple[int, str]]
+    salt: str
+
+    @property
+    def head(self) -> str:
+        """The hash, in hex."""
+        told = [self.previous, self.salt, *sorted([name, *at] for name, at in self.heads.items())]
+        return hashlib.sha256(b"agentkit/anchor/1 " + json.dumps(told).encode()).hexdigest()
 
 
 class NoteAdded(Event):
@@ -669,6 +691,7 @@ EVENTS: dict[str, type[Event]] = {
         VoucherFound,
         VoucherMatched,
         Restored,
+        HeadChosen,
         NoteAdded,
         FactLearned,
         Forgotten,

@@ -31,6 +31,9 @@ class Records(Protocol):
     def every(self, record: type[R], prefix: str = "") -> list[R]: ...
 
 
+MOST_HEADS = 10
+"""Anchored heads that are remembered: a node that lags may still show one before the newest."""
+
 Fold = Callable[[Any, str, float, Records], None]
 
 _FOLDS: dict[type[Event], Fold] = {}
@@ -372,10 +375,25 @@ def _fund_account(rows: Records, channel: r.Channel, units: int) -> None:
 
 @_folds(e.Restored)
 def _(event: e.Restored, stream: str, at: float, rows: Records) -> None:
-    rows.put(r.Restoration(**event.model_dump()))
+    rows.put(r.Restoration(**event.model_dump(exclude={"anchor"})))
+    if event.anchor:
+        _anchor(rows, event.anchor, at)
     for channel in rows.every(r.Channel):
         if channel.open:
             rows.put(channel.model_copy(update={"doubtful": True}))
+
+
+@_folds(e.HeadChosen)
+def _(event: e.HeadChosen, stream: str, at: float, rows: Records) -> None:
+    _anchor(rows, event.head, at)
+    for name, (seq, _) in event.heads.items():
+        rows.put(r.AnchoredStream(stream=name, seq=seq))
+
+
+def _anchor(rows: Records, head: str, at: float) -> None:
+    known = rows.get(r.Anchor, "newest")
+    heads = (head, *(known.heads if known else ("",)))
+    rows.put(r.Anchor(heads=heads[:MOST_HEADS], at=at))
 
 
 @_folds(e.ChannelClosed)

@@ -320,6 +320,28 @@ class Restoration(Record):
         return "newest"
 
 
+class Anchor(Record):
+    """The heads that were chosen to be anchored last, the newest first; "" before the first."""
+
+    heads: tuple[str, ...]
+    at: float
+
+    @property
+    def key(self) -> str:
+        return "newest"
+
+
+class AnchoredStream(Record):
+    """How far a stream had come when a head was last chosen that stands for it."""
+
+    stream: str
+    seq: int
+
+    @property
+    def key(self) -> str:
+        return self.stream
+
+
 class Note(Record):
     """One thing the agent wrote down; `number` counts within the topic."""
 
@@ -530,6 +552,8 @@ RECORDS: dict[str, type[Record]] = {
         Credited,
         CancelRequest,
         Restoration,
+        Anchor,
+        AnchoredStream,
         Note,
         NoteCount,
         Fact,

@@ -17,8 +17,9 @@ class Network(Value):
     """A chain and the contracts on it that money moves through.
 
     `coin` pays for gas; `finality` is the number of blocks after which a receipt counts.  Where
-    `escrow` is empty nothing is paid through escrow.  `gas_oracle`: the contract that says what a
-    transaction's data costs on the chain below, on rollups that charge for it.
+    `escrow` is empty nothing is paid through escrow, where `anchor` is no head is anchored.
+    `gas_oracle`: the contract that says what a transaction's data costs on the chain below, on
+    rollups that charge for it.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Network(Value):
     token_version: str
     channels: str
     escrow: str = ""
+    anchor: str = ""
     finality: int = 1
     gas_oracle: str = ""
     test: bool = False

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 from agentkit.errors import AgentKitError, StateError, StateForked, StoreUnavailable
 from agentkit.journal.journal import Journal
+from agentkit.journal.store import Tx
 from agentkit.market.plan import Fee
+from agentkit.memory.anchoring import Anchoring
 from agentkit.memory.b64 import name_of
 from agentkit.memory.confirming import Confirmer, Patience
 from agentkit.memory.forks import check_alone
@@ -46,7 +48,8 @@ class Memory(Knowledge):
     """The agent's memory over its journal; without gateways it is local only.
 
     `path` is the way to Arweave, by default items posted to the gateways themselves.  With `test`
-    money several state files may begin with one key, each from nothing.
+    money several state files may begin with one key, each from nothing.  `anchoring` keeps a hash
+    over what is sealed on a chain.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Memory(Knowledge):
         pace: Pace | None = None,
         patience: Patience | None = None,
         test: bool = False,
+        anchoring: Anchoring | None = None,
     ) -> None:
         super().__init__(journal)
         self._signer, self._gateways = signer, gateways
@@ -70,6 +74,7 @@ class Memory(Knowledge):
         self._confirmed = time.monotonic()
         self._was_alone = self._shared = False
         self._test = test
+        self._anchoring = anchoring
         self._forked: StateForked | None = None
         self._uploader: Uploader | None = None
         if gateways is not None:
@@ -111,7 +116,7 @@ class Memory(Knowledge):
         try:
             async with asyncio.timeout(self._pace.close):
                 if self._journal.wrote or not self._path.rest:
-                    await self._seal()
+                    await self._seal(anchor=True)
                 if self._sealed:
                     await self._send()
         except (StateError, TimeoutError):  # why is on disk, for `agentkit status`
@@ -124,7 +129,8 @@ class Memory(Knowledge):
     async def checkpoint(self, *, stable: bool = False) -> Standing:
         """Seal everything now and have it taken; with `stable`, wait until it is there for good.
 
-        Raises StoreUnavailable when nobody takes it; the signed bytes stay in the outbox.
+        Raises StoreUnavailable when nobody takes it, the signed bytes stay in the outbox; or when
+        its head cannot be anchored.
         """
         if self._uploader is None:
             return await self.standing()
@@ -142,12 +148,22 @@ class Memory(Knowledge):
     async def check_alone(self) -> None:
         """Before the first purchase of this life: nobody else goes on with this wallet's state.
 
-        Raises StateForked.  Where no gateway answers nobody can tell, and that is only logged.
+        Raises StateForked.  Where no gateway answers nobody can tell, and that is only logged; a
+        head anchor is moved on first, and StoreUnavailable raised where it cannot be.
         """
         if self._gateways is not None and not (self._was_alone and self._forked is None):
             await self._alone(self._gateways)
             if not self._was_alone:
                 log.warning("no gateway can tell whether another machine uses this wallet")
+        if self._anchoring is not None and not self._anchoring.held:
+            await self._hold(self._anchoring)
+
+    async def _hold(self, anchoring: Anchoring) -> None:
+        async with anchoring.turn:
+            if not anchoring.held:
+                await self._send()  # what an earlier process left, the head that it chose too
+                await self._seal(anchor=True, anyway=True)
+                await self._send()
 
     async def _alone(self, gateways: Gateways) -> None:
         """Raise StateForked once another machine was found, and from then on."""
@@ -182,8 +198,18 @@ class Memory(Knowledge):
 
     # -- inside ----------------------------------------------------------------------------------
 
-    async def _seal(self) -> None:
-        if await self._journal.commit(lambda tx: seal_all(tx, self._signer)):
+    async def _seal(self, *, anchor: bool = False, anyway: bool = False) -> None:
+        """Seal everything; with `anchor`, and when it is time, a head over all of it too."""
+        known = self._anchoring
+        if known is not None:
+            await known.prepare()
+
+        def work(tx: Tx) -> int:
+            if known is not None:
+                known.choose(tx, now=anchor, anyway=anyway)
+            return seal_all(tx, self._signer)
+
+        if await self._journal.commit(work):
             if not self._sealed:
                 log.info(self.sealed_with)
             self._sealed = True
@@ -195,7 +221,10 @@ class Memory(Knowledge):
                     await self._woken.wait()
             if self._closing:
                 return
-            for step in (self._seal_if_due, self._send_if_due, self._confirm_if_due):
+            for step in (
+                *(self._seal_if_due, self._send_if_due),
+                *(self._anchor_if_due, self._confirm_if_due),
+            ):
                 try:
                     await step()
                 except StateError:  # told by the uploader; the next look tries again
@@ -218,10 +247,19 @@ class Memory(Knowledge):
         """Hand everything over, if nobody else went on with this wallet's state meanwhile."""
         if self._uploader is not None and self._gateways is not None:
             await self._alone(self._gateways)
+            if self._anchoring is not None:
+                await self._anchoring.check()
             await self._uploader.send()
+            if self._anchoring is not None:
+                await self._anchoring.finish()
 
     async def _send_if_due(self) -> None:
         if self._uploader is not None and await self._uploader.is_due():
+            await self._send()
+
+    async def _anchor_if_due(self) -> None:
+        if self._anchoring is not None and await self._anchoring.is_due():
+            await self._seal(anchor=True)
             await self._send()
 
     async def _confirm_if_due(self) -> None:

@@ -42,6 +42,8 @@ class Restored:
 
     `snapshot` with its item stands for the events before the chains, where there is one.
     `problems` are reasons not to go on, each in words: steps that are missing or damaged.
+    `anchored` is the head on the chain where nothing that was found explains it; `corroborated`
+    says that all is there that the anchored head stands for.
     """
 
     streams: Mapping[str, tuple[Sealed, ...]]
@@ -50,6 +52,8 @@ class Restored:
     forks: tuple[Fork, ...] = ()
     snapshot: Snapshot | None = None
     snapshot_item: Item | None = None
+    anchored: str = ""
+    corroborated: bool = False
 
     @property
     def earlier(self) -> int:
@@ -289,7 +293,8 @@ def _write(tx: Tx, restored: Restored) -> None:
             _write_segment(tx, stream, part)
     last = tx.get(r.Restoration, "newest")
     epoch = (last.epoch if last else 0) + 1
-    tx.append(e.WALLET, e.Restored(events=restored.events, epoch=epoch, instance=tx.instance))
+    life = {"events": restored.events, "epoch": epoch, "instance": tx.instance}
+    tx.append(e.WALLET, e.Restored(**life, anchor=restored.anchored))
 
 
 def _write_segment(tx: Tx, stream: str, part: Sealed) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agentkit.journal.store import Outgoing, Row, Tx
+from agentkit.market.anchor import PURPOSE
 from agentkit.memory import snapshots
 from agentkit.memory.sealer import Sealer
 from agentkit.memory.segments import Segment, seal
@@ -26,6 +27,12 @@ QUIET = frozenset(
 )
 """What uploads write down themselves.  Alone it is no reason for another one, or there would be
 no end; with the wallet's other money it is sealed by what that money was for."""
+
+
+def is_quiet(row: Row) -> bool:
+    """Whether an event is no reason to seal: of uploads, or of the head anchor's transactions."""
+    anchors = row.kind in ("TxSigned", "TxFinal") and f'"intent":"{PURPOSE}:' in row.body
+    return anchors or row.kind in QUIET
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,7 @@ def _waiting(tx: Tx) -> list[tuple[str, int]]:
     """Return the streams to seal and after which event, none when all of it is quiet."""
     unsealed = tx.unsealed()
     rows = (row for stream, after in unsealed for row in tx.rows(stream, after))
-    return unsealed if any(row.kind not in QUIET for row in rows) else []
+    return unsealed if any(not is_quiet(row) for row in rows) else []
 
 
 def _segments(tx: Tx, stream: str, after: int) -> Iterator[Segment]:

@@ -132,8 +132,12 @@ class Web3Chain:
         async with self._opening:
             if self._web3 is None:
                 web3 = await asyncio.to_thread(_connect, self._network.rpc)
-                with _translating(self._network.rpc):
-                    found = await web3.eth.chain_id
+                try:
+                    with _translating(self._network.rpc):
+                        found = await web3.eth.chain_id
+                except BaseException:  # the next question connects anew
+                    await web3.provider.disconnect()
+                    raise
                 if found != self._network.chain_id:
                     await web3.provider.disconnect()
                     raise ConfigError(

@@ -72,6 +72,7 @@ def real_network(name: str, chain: ChainSettings) -> Network:
         token_version=TOKEN_VERSION,
         channels=chain.channels,
         escrow=chain.escrow,
+        anchor=chain.anchor,
         finality=chain.finality or profile.finality,
         gas_oracle=profile.gas_oracle,
     )

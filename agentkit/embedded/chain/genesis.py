@@ -17,7 +17,12 @@ from agentkit.payments.contracts import load
 _CREATE_GAS = 4_000_000
 _MINT_GAS = 120_000
 _MINT = keccak(b"mint(address,uint256)")[:4]
-_CONTRACTS = {"token": "TestUSD", "channels": "AgentChannels", "escrow": "TaskEscrow"}
+_CONTRACTS = {
+    "token": "TestUSD",
+    "channels": "AgentChannels",
+    "escrow": "TaskEscrow",
+    "anchor": "HeadAnchor",
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Deployed:
     token: str
     channels: str
     escrow: str
+    anchor: str
 
 
 def deploy(chain: Chain, deployer_key: bytes, mint: Mapping[str, int]) -> Deployed:

@@ -1,4 +1,4 @@
-"""The contracts money moves through: Vyper sources beside their compiled form."""
+"""The contracts on the chain: Vyper sources beside their compiled form."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ class Contract:
 
 
 def load(name: str) -> Contract:
-    """Return `AgentChannels`, `TaskEscrow` or `TestUSD` from the files of this package."""
+    """Return a contract, by the name of its source, from the files of this package."""
     built = json.loads(files(__name__).joinpath(f"{name}.json").read_text("utf-8"))
     return Contract(name, tuple(built["abi"]), bytes.fromhex(built["bytecode"][2:]))

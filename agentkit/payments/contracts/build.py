@@ -13,7 +13,7 @@ from pathlib import Path
 import vyper
 
 HERE = Path(__file__).parent
-NAMES = ("AgentChannels", "TaskEscrow", "TestUSD")
+NAMES = ("AgentChannels", "HeadAnchor", "TaskEscrow", "TestUSD")
 
 
 def compiled(name: str) -> str:

@@ -58,6 +58,11 @@ ESCROW = {
     "Disputed(bytes32,bytes32)",
     "Settled(bytes32,uint8,uint128,uint128,bytes32)",
 }
+ANCHOR = {
+    "advance(bytes32,bytes32)",
+    "headOf(address)",
+    "Advanced(address,bytes32,bytes32)",
+}
 TOKEN = {
     *("name()", "symbol()", "version()", "decimals()", "DOMAIN_SEPARATOR()", "totalSupply()"),
     "balanceOf(address)",
@@ -117,7 +122,10 @@ def test_a_loaded_contract_is_a_value() -> None:
 
 @pytest.mark.parametrize(
     ("name", "wanted"),
-    [("AgentChannels", CHANNELS), ("TaskEscrow", ESCROW), ("TestUSD", TOKEN)],
+    [
+        *(("AgentChannels", CHANNELS), ("TaskEscrow", ESCROW)),
+        *(("HeadAnchor", ANCHOR), ("TestUSD", TOKEN)),
+    ],
 )
 def test_the_abi_has_what_we_call_and_hear(name: str, wanted: set[str]) -> None:
     assert wanted <= set(map(signature, load(name).abi))
