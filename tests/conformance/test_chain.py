@@ -254,7 +254,8 @@ async def test_what_is_not_there_is_not_found(w3: AsyncWeb3) -> None:
 
 
 async def test_fee_history_has_a_price_for_the_next_block(w3: AsyncWeb3) -> None:
-    await w3.eth.send_raw_transaction(await raw_transfer(w3, STRANGER, PAYER.address))
+    sent = await w3.eth.send_raw_transaction(await raw_transfer(w3, STRANGER, PAYER.address))
+    await w3.eth.wait_for_transaction_receipt(sent)
     history = await w3.eth.fee_history(2, "latest", [50.0])
     assert len(history["baseFeePerGas"]) == len(history["gasUsedRatio"]) + 1 == 3
     assert len(history["reward"]) == 2

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from support import Toy, toy
+from ways import MOST_SEEDS
 
 from agentkit.errors import (
     NoOffer,
@@ -303,18 +304,20 @@ async def check(case: Case) -> None:
         check_end(books, state, providers)
 
 
-@settings(max_examples=50, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(cases)
 def never_exceeded(case: Case) -> None:
     asyncio.run(check(case))
 
 
 def test_no_limit_is_exceeded_at_any_moment_whatever_happens() -> None:
-    never_exceeded()
-    print(f"\n{dict(REACHED)}")
     misfortunes = {str(luck) for luck in (REFUSED, DOWN, BUSY, NEVER_CAME, LOST, BAD)}
-    ends = {"done", "paused", "uncertain", "replicas", "no plan"}
-    assert {name for name, count in REACHED.items() if count} >= misfortunes | ends
+    wanted = misfortunes | {"done", "paused", "uncertain", "replicas", "no plan"}
+    for number in range(MOST_SEEDS):
+        seed(number)(never_exceeded)()
+        if number and wanted <= {name for name, count in REACHED.items() if count}:
+            return
+    raise AssertionError(f"never reached: {wanted - set(REACHED)}, {dict(REACHED)}")
 
 
 BLIND = ((1, False, "with_request"), (2, False, "with_request"), (2, False, "billed"))
