@@ -9,8 +9,10 @@ everything.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -76,6 +78,22 @@ class Restored:
         return [row for part in self.streams.get(stream, ()) for row in part.segment.rows]
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the collector of cycles away from what is read in bulk.
+
+    A restore makes many objects and no cycles, and looking through them again and again takes a
+    quarter of its time.
+    """
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
 async def fetch(
     signer: Sealer, gateways: Gateways, *, whole: bool = False, only: Sequence[str] = ()
 ) -> Restored:
@@ -95,9 +113,10 @@ async def fetch(
             hint="check the keystore and memory.gateways; nothing was made or changed",
         )
     reading = _Reading(signer, pieces)
-    if only:
-        return await reading.streams(only)
-    return (None if whole else await reading.newest()) or await reading.everything()
+    with _uncollected():
+        if only:
+            return await reading.streams(only)
+        return (None if whole else await reading.newest()) or await reading.everything()
 
 
 async def restore(
@@ -116,7 +135,8 @@ async def restore(
         )
     journal = await Journal.open(home, address)
     try:
-        await journal.commit(lambda tx: _write(tx, restored))
+        with _uncollected():
+            await journal.commit(lambda tx: _write(tx, restored))
     except BaseException:
         await journal.close()
         raise
