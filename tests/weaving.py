@@ -17,7 +17,7 @@ from agentkit.journal.journal import Journal
 from agentkit.journal.store import OUTBOX_STATES, Outgoing
 from agentkit.keys.signer import KeySigner
 from agentkit.memory.b64 import name_of
-from agentkit.memory.confirming import Patience
+from agentkit.memory.confirming import Waits
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.jwk import JwkWallet
 from agentkit.memory.memory import Memory, Pace
@@ -121,7 +121,7 @@ async def minds(
     *urls: str,
     path: MakePath | None = None,
     pace: Pace | None = None,
-    patience: Patience | None = None,
+    patience: Waits | None = None,
 ) -> AsyncIterator[Mind]:
     """Open the memory of a folder over some gateways, with nothing running in the background."""
     async with AsyncExitStack() as stack:
@@ -135,7 +135,7 @@ async def minds(
             gateways,
             made,
             pace=pace or Pace(look=0.02, confirm=0.02, close=5.0),
-            patience=patience or Patience(lost=0.0, seed=0.0),
+            patience=patience or Waits(lost=0.0, seed=0.0),
         )
         stack.push_async_callback(memory.close)
         yield Mind(journal, memory, folder, gateways, made)

@@ -337,6 +337,13 @@ class Tx:
         )
         return (Row(*columns) for columns in found)
 
+    def hash_at(self, stream: str, seq: int) -> bytes:
+        """Return the hash after an event, nothing when it is not here."""
+        start, before = self.start(stream)
+        if seq <= start:
+            return before if seq == start else b""
+        return next((row.hash for row in self.rows(stream, seq - 1, 1)), b"")
+
     def history(self, stream: str) -> list[Event]:
         """Return a stream's events; `Earlier` stands first for those that are not here.
 

@@ -17,7 +17,7 @@ UNREADABLE = "mined but not readable yet"
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Waits:
     """Seconds until what no gateway knows counts as lost, and between two seedings of data."""
 
     lost: float = 3600.0
@@ -33,7 +33,7 @@ class Confirmer:
     """
 
     def __init__(
-        self, outbox: Outbox, path: UploadPath, gateways: Gateways, patience: Patience
+        self, outbox: Outbox, path: UploadPath, gateways: Gateways, patience: Waits
     ) -> None:
         self._outbox, self._path, self._gateways = outbox, path, gateways
         self._patience = patience

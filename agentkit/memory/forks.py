@@ -51,7 +51,7 @@ def _is_mine(found: Found, stream: str, tx: Tx) -> bool:
         piece = piece_of(found.id, found.tags, found.height)
     except StateCorrupt:
         return True  # no segment, whoever made it
-    return _hash_at(tx, stream, piece.last).hex() == piece.head
+    return tx.hash_at(stream, piece.last).hex() == piece.head
 
 
 async def _look_at(signer: Sealer, gateways: Gateways, journal: Journal, found: Found) -> None:
@@ -66,21 +66,13 @@ def _places(tx: Tx) -> dict[str, str]:
     """Return the hashes after which another machine may have gone on, each with its stream."""
     last = (e.WALLET, tx.last_sealed(e.WALLET) + 1)
     ends = [last, *(place for place in tx.unburied(MOST_PLACES) if place[0] != SNAPSHOTS)]
-    hashes = {_hash_at(tx, stream, first - 1).hex(): stream for stream, first in ends}
+    hashes = {tx.hash_at(stream, first - 1).hex(): stream for stream, first in ends}
     return {digest: stream for digest, stream in hashes.items() if digest}
-
-
-def _hash_at(tx: Tx, stream: str, seq: int) -> bytes:
-    """Return the hash after an event, nothing when it is not here."""
-    start, head = tx.start(stream)
-    if seq == start:
-        return head
-    return next((row.hash for row in tx.rows(stream, seq - 1, 1)), b"") if seq > start else b""
 
 
 def _compare(tx: Tx, item: str, theirs: Segment) -> None:
     """Raise StateForked for a segment that does not end in an event of ours."""
-    if _hash_at(tx, theirs.stream, theirs.last) == theirs.head:
+    if tx.hash_at(theirs.stream, theirs.last) == theirs.head:
         return
     mine = list(tx.rows(theirs.stream, theirs.first - 1))
     head = mine[-1] if mine else None

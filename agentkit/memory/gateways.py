@@ -27,7 +27,6 @@ from agentkit.memory.listing import (
     MAX_PAGE_BYTES,
     PAGE,
     Page,
-    bundles_query,
     find_query,
     ids_query,
     read_page,
@@ -41,7 +40,6 @@ _SHORT = 64 * 1024
 _TAKEN = (200, 202, 208)
 
 T = TypeVar("T")
-Query = Callable[[str, Collection[tuple[str, str]], str], bytes]
 """Makes the request for what an owner posted under some tags, after a cursor."""
 
 
@@ -143,26 +141,14 @@ class Gateways(Client):
     # -- reading ---------------------------------------------------------------------------------
 
     async def find(self, owner_address: str, tags: Collection[tuple[str, str]] = ()) -> Findings:
-        """Return what an owner posted under all of `tags`, as the union over all gateways.
+        """Return what an owner posted under `tags`, as the union over all gateways.
 
-        Raises StoreUnavailable when all of them failed and none listed anything; when some did,
-        the findings say which.
+        Tags of one name are alternatives.  No owner is anybody: what is found then is worth what
+        the items in its data can prove.  Raises StoreUnavailable when all gateways failed and none
+        listed anything; when some did, the findings say which.
         """
-        return await self._united(owner_address, tags, find_query)
-
-    async def find_bundles(self, tags: Collection[tuple[str, str]]) -> Findings:
-        """Return what anybody posted under all of `tags`: layer-1 transactions, at a guess.
-
-        Whoever pays for a transaction need not own the items in it, so whatever is found here is
-        worth what the items in its data can prove.
-        """
-        return await self._united("", tags, bundles_query)
-
-    async def _united(
-        self, owner: str, tags: Collection[tuple[str, str]], query: Query
-    ) -> Findings:
         listings = await asyncio.gather(
-            *(self._listing(endpoint, owner, tags, query) for endpoint in self._endpoints)
+            *(self._listing(endpoint, owner_address, tags) for endpoint in self._endpoints)
         )
         if all(listing.problem and not listing.entries for listing in listings):
             said = "; ".join(listing.problem for listing in listings)
@@ -354,27 +340,22 @@ class Gateways(Client):
         return answers
 
     async def _listing(
-        self, endpoint: Endpoint, owner: str, tags: Collection[tuple[str, str]], query: Query
+        self, endpoint: Endpoint, owner: str, tags: Collection[tuple[str, str]]
     ) -> Listing:
         listing = Listing(endpoint.url)
         try:
-            await self._read_all(endpoint, listing, owner, tags, query)
+            await self._read_all(endpoint, listing, owner, tags)
         except StateError as problem:
             listing.problem = str(problem)
         return listing
 
     async def _read_all(
-        self,
-        endpoint: Endpoint,
-        listing: Listing,
-        owner: str,
-        tags: Collection[tuple[str, str]],
-        query: Query,
+        self, endpoint: Endpoint, listing: Listing, owner: str, tags: Collection[tuple[str, str]]
     ) -> None:
         left, cursor, seen = MAX_LISTING_BYTES, "", set[str]()
         while left > 0 and cursor not in seen:
             seen.add(cursor)
-            asked = query(owner, tags, cursor)
+            asked = find_query(owner, tags, cursor)
             page = await self._first(partial(self._page, asked), [endpoint])
             listing.add(page, owner, tags)
             left, cursor = left - page.size, page.cursor

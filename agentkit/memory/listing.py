@@ -88,12 +88,6 @@ def find_query(owner: str, tags: Collection[tuple[str, str]], after: str) -> byt
     return _request({**who, "tags": wanted, **place})
 
 
-def bundles_query(_owner: str, tags: Collection[tuple[str, str]], after: str) -> bytes:
-    """Return the request for what anybody posted under all of `tags`."""
-    wanted = [{"name": name, "values": [value]} for name, value in tags]
-    return _request({"tags": wanted, **({"after": after} if after else {})})
-
-
 def ids_query(names: Collection[str]) -> bytes:
     """Return the request for entries by id, a page of them at most."""
     return _request({"ids": list(names)})

@@ -17,7 +17,7 @@ from agentkit.journal.store import Tx
 from agentkit.market.plan import Fee
 from agentkit.memory.anchoring import Anchoring
 from agentkit.memory.b64 import name_of
-from agentkit.memory.confirming import Confirmer, Patience
+from agentkit.memory.confirming import Confirmer, Waits
 from agentkit.memory.forks import check_alone
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.knowledge import Knowledge
@@ -60,7 +60,7 @@ class Memory(Knowledge):
         path: UploadPath | None = None,
         *,
         pace: Pace | None = None,
-        patience: Patience | None = None,
+        patience: Waits | None = None,
         test: bool = False,
         anchoring: Anchoring | None = None,
     ) -> None:
@@ -81,7 +81,7 @@ class Memory(Knowledge):
             outbox = Outbox(journal)
             self._path = path or Direct(outbox, gateways)
             self._uploader = Uploader(journal, outbox, self._path)
-            self._confirmer = Confirmer(outbox, self._path, gateways, patience or Patience())
+            self._confirmer = Confirmer(outbox, self._path, gateways, patience or Waits())
 
     @property
     def sealed_with(self) -> str:

@@ -53,7 +53,7 @@ FREE = Fee(
 
 
 class Direct:
-    """Items handed one by one to gateways that take them, as the embedded one does."""
+    """Items posted one by one, and looked for by their own ids: to gateways that take them."""
 
     rest = 0.0
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -78,22 +77,6 @@ class Restored:
         return [row for part in self.streams.get(stream, ()) for row in part.segment.rows]
 
 
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Keep the collector of cycles away from what is read in bulk.
-
-    A restore makes many objects and no cycles, and looking through them again and again takes a
-    quarter of its time.
-    """
-    on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if on:
-            gc.enable()
-
-
 async def fetch(
     signer: Sealer, gateways: Gateways, *, whole: bool = False, only: Sequence[str] = ()
 ) -> Restored:
@@ -113,10 +96,9 @@ async def fetch(
             hint="check the keystore and memory.gateways; nothing was made or changed",
         )
     reading = _Reading(signer, pieces)
-    with _uncollected():
-        if only:
-            return await reading.streams(only)
-        return (None if whole else await reading.newest()) or await reading.everything()
+    if only:
+        return await reading.streams(only)
+    return (None if whole else await reading.newest()) or await reading.everything()
 
 
 async def restore(
@@ -135,8 +117,7 @@ async def restore(
         )
     journal = await Journal.open(home, address)
     try:
-        with _uncollected():
-            await journal.commit(lambda tx: _write(tx, restored))
+        await journal.commit(lambda tx: _uncollected(tx, restored))
     except BaseException:
         await journal.close()
         raise
@@ -293,6 +274,22 @@ def _chains(sealed: Sequence[Sealed], starts: Mapping[str, Place]) -> list[Chain
 
 
 # -- writing -------------------------------------------------------------------------------------
+
+
+def _uncollected(tx: Tx, restored: Restored) -> None:
+    """Write with the collector of cycles off.
+
+    So many new objects at once, none of them in a cycle, have it look through all of them again
+    and again: a quarter of the time.
+    """
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        _write(tx, restored)
+        tx.flush()
+    finally:
+        if on:
+            gc.enable()
 
 
 def _write(tx: Tx, restored: Restored) -> None:

@@ -87,7 +87,7 @@ def _waiting(tx: Tx) -> list[tuple[str, int]]:
 
 def _segments(tx: Tx, stream: str, after: int) -> Iterator[Segment]:
     """Yield the unsealed events of a stream in stretches of bounded size."""
-    before = _hash_at(tx, stream, after)
+    before = tx.hash_at(stream, after)
     gathered: list[Row] = []
     size = 0
     for row in list(tx.rows(stream, after)):
@@ -128,14 +128,6 @@ def _weight(tx: Tx, row: Row) -> int:
     """Return about how many bytes an event takes up in a sealed item, its artifacts included."""
     blobs = sum(len(data) for data in _blobs(tx, (row,)).values())
     return len(row.body) // _PACKED + blobs // _PACKED_BLOBS
-
-
-def _hash_at(tx: Tx, stream: str, seq: int) -> bytes:
-    start, before = tx.start(stream)
-    if seq == start:
-        return before
-    (row,) = tx.rows(stream, seq - 1, 1)
-    return row.hash
 
 
 def named_in(row: Row) -> list[str]:

@@ -34,10 +34,12 @@ from agentkit.memory.endpoint import Endpoint
 from agentkit.memory.failover import Patience, first_answer
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.outbox import Outbox
-from agentkit.memory.paths import FREE
+from agentkit.memory.paths import FREE, Direct
 from agentkit.money import Money
 
 OCTETS = "application/octet-stream"
+PAID_PATH = "/v1/x402/data-item/signed"
+SHORT = 64 * 1024
 NETWORKS = {"base": "eip155:8453", "base-sepolia": "eip155:84532"}
 """What x402 version 1 calls networks, and their CAIP-2 ids."""
 
@@ -90,17 +92,11 @@ class TurboClient(Client):
         return status != 402, answer
 
 
-PAID_PATH = "/v1/x402/data-item/signed"
-SHORT = 64 * 1024
-
-
-class Turbo:
+class Turbo(Direct):
     """Items through Turbo; without a payer, credits are all that pays for them.
 
     `per_upload` is the most one item may cost.
     """
-
-    rest = 0.0
 
     def __init__(
         self,
@@ -112,7 +108,8 @@ class Turbo:
         payer: UploadPayer | None = None,
         per_upload: Money | None = None,
     ) -> None:
-        self._outbox, self._gateways, self._client = outbox, gateways, client
+        super().__init__(outbox, gateways)
+        self._client = client
         self._owner, self._payer, self._per_upload = owner, payer, per_upload
 
     async def send(self, items: Sequence[Outgoing]) -> None:
@@ -127,12 +124,6 @@ class Turbo:
                 await self._outbox.accepted([item])
         if unconfirmed:
             raise unconfirmed[0]
-
-    def under(self, item: Outgoing) -> str:
-        return item.item
-
-    async def is_whole(self, name: str, items: Sequence[Outgoing]) -> bool:
-        return await self._gateways.holds(name, parse_item(items[0].raw).data)
 
     async def seed(self, name: str, items: Sequence[Outgoing]) -> None:
         for item in items:

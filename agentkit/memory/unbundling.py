@@ -55,7 +55,7 @@ async def unbundled(
     Transactions in `but` are not looked into.  Raises StoreUnavailable when no gateway lists
     anything.
     """
-    findings = await gateways.find_bundles(bundle_tags(owner))
+    findings = await gateways.find("", bundle_tags(owner))
     limit = asyncio.Semaphore(at_once)
     items: dict[str, Carried] = {}
     refused: list[str] = []

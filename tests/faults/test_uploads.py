@@ -23,7 +23,7 @@ from agentkit.errors import StoreUnavailable
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.memory.ans104 import make_bundle, make_item, parse_item
-from agentkit.memory.confirming import Patience
+from agentkit.memory.confirming import Waits
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.jwk import JwkWallet, make_jwk
 from agentkit.memory.layer1 import make_transaction
@@ -568,7 +568,7 @@ async def test_data_that_is_not_ours_is_not_taken_for_stable(weave: Weave, mind:
 async def test_what_was_accepted_and_never_seen_is_lost_after_its_time(
     tmp_path: Path, weave: Weave
 ) -> None:
-    patience = Patience(lost=0.3)
+    patience = Waits(lost=0.3)
     async with minds(tmp_path / "home", weave.url, patience=patience) as mind:
         weave.fault(drop={"*"})
         await mind.note()
