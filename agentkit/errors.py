@@ -281,21 +281,26 @@ class StateForked(StateError):
     """Two machines continued the same state.
 
     `ours` and `theirs` are (state file, head) of both sides of `stream` after its event `after`,
-    `payments` what was paid on the side that does not count.
+    `payments` what was paid here since, which does not count on the other side.
     """
+
+    default_hint = (
+        "stop one of the two for good; on this one move the folder away, then go on from the"
+        " other's state with `agentkit memory restore`"
+    )
 
     def __init__(
         self,
         message: str = "",
         *,
-        hint: str = "",
         stream: str = "",
         after: int = 0,
         ours: tuple[str, str] = ("", ""),
         theirs: tuple[str, str] = ("", ""),
         payments: Sequence[str] = (),
     ) -> None:
-        super().__init__(message, hint=hint)
+        paid = f"; paid here since: {', '.join(payments)}" if payments else ""
+        super().__init__(f"{message}{paid}")
         self.stream, self.after = stream, after
         self.ours, self.theirs = ours, theirs
         self.payments = tuple(payments)

@@ -8,24 +8,11 @@ them can be run alone.  It takes some minutes and needs what `make install-dev` 
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
+from parts import run
+
 PARTS = ("gas", "vouchers", "x402", "once")
-
-
-def part(name: str) -> dict[str, Any]:
-    """Run one part and return its figures."""
-    path = Path(__file__).parent / "paying" / f"{name}.py"
-    done = subprocess.run(
-        [sys.executable, str(path), "--json"], check=True, stdout=subprocess.PIPE, text=True
-    )
-    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return figures
 
 
 def lines(figures: dict[str, Any]) -> list[str]:
@@ -51,15 +38,5 @@ def lines(figures: dict[str, Any]) -> list[str]:
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    figures: dict[str, Any] = {}
-    for name in PARTS:
-        figures |= part(name)
-    print(json.dumps(figures) if options.json else "\n".join(lines(figures)))
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__ or "", "paying", PARTS, lines)

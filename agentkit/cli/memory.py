@@ -18,7 +18,7 @@ from agentkit.embedded import finder
 from agentkit.errors import ConfigError, RunNotFound
 from agentkit.journal.events import WALLET
 from agentkit.journal.journal import Journal
-from agentkit.journal.store import Tx
+from agentkit.journal.store import OUTBOX_STATES, Tx
 from agentkit.keys import keystore
 from agentkit.market.chain import Network
 from agentkit.memory import restore as restoring
@@ -102,10 +102,10 @@ def ls(
     """Show every stream of the journal here, and how far each is on its way to Arweave."""
     where = _where(Settings.read(config), keystore_file, None)
     rows = asyncio.run(_listed(where))
-    names = ("stream", "events", "not sealed", "sealed", "accepted", "mined", "stable")
+    names = ("stream", "events", "not sealed", *OUTBOX_STATES)
     table = [names, *([str(row[name]) for name in names] for row in rows)]
     data = {"encryption": shred.told(where.sealer), "streams": rows}
-    text = f"{columns(table, right=range(1, 7))}\n\n{shred.told(where.sealer)}"
+    text = f"{columns(table, right=range(1, len(names)))}\n\n{shred.told(where.sealer)}"
     say.result(data, text, as_json=as_json)
 
 
@@ -115,16 +115,15 @@ async def _listed(where: Where) -> list[dict[str, Any]]:
 
 
 def _rows(tx: Tx) -> list[dict[str, Any]]:
-    states = ("sealed", "accepted", "mined", "stable")
     counts: dict[str, dict[str, int]] = {}
-    for segment in tx.outgoing(*states):
-        count = counts.setdefault(segment.stream, dict.fromkeys(states, 0))
+    for segment in tx.outgoing(*OUTBOX_STATES):
+        count = counts.setdefault(segment.stream, dict.fromkeys(OUTBOX_STATES, 0))
         count[segment.state] += 1
     rows = []
     for stream in sorted([*tx.streams(), *({snapshots.SNAPSHOTS} & counts.keys())]):
         events = tx.head(stream)[0]
         unsealed = max(0, events - tx.last_sealed(stream))
-        done = counts.get(stream, dict.fromkeys(states, 0))
+        done = counts.get(stream, dict.fromkeys(OUTBOX_STATES, 0))
         rows.append({"stream": stream, "events": events, "not sealed": unsealed, **done})
     return rows
 

@@ -255,9 +255,7 @@ def _fork(tx: Tx, there: str) -> StateForked:
         f" and here by {tx.instance} it is {mine[:12] or 'none'}"
     )
     return StateForked(
-        f"{told}; paid here since: {', '.join(paid)}" if paid else told,
-        hint="stop one of the two for good; on this one move the folder away, then go on from"
-        " the other's state with `agentkit memory restore`",
+        told,
         stream=e.WALLET,
         after=after,
         ours=(tx.instance, mine),

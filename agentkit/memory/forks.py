@@ -84,9 +84,7 @@ def _compare(tx: Tx, item: str, theirs: Segment) -> None:
         f" {f'at event {head.seq}, head {head.hash.hex()[:12]}' if head else 'where it was'}"
     )
     raise StateForked(
-        f"{told}; paid here since: {', '.join(paid)}" if paid else told,
-        hint="stop one of the two for good; on this one move the folder away, then go on from"
-        " the other's state with `agentkit memory restore`",
+        told,
         stream=theirs.stream,
         after=theirs.first - 1,
         ours=(tx.instance, head.hash.hex() if head else ""),

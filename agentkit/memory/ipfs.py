@@ -10,21 +10,20 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from dataclasses import replace
 from functools import partial
 from urllib.parse import quote
 
 from agentkit.artifacts import Artifact
-from agentkit.errors import StateCorrupt, StoreUnavailable
+from agentkit.errors import StoreUnavailable
 from agentkit.memory.client import Client
 from agentkit.memory.cover import OVERHEAD, Cover
 from agentkit.memory.endpoint import Endpoint
+from agentkit.memory.locating import read_from
 
 MOST_BYTES = 1024**3
 """The largest artifact that is taken; it passes through memory."""
 
 _ADD = "/api/v0/add?cid-version=1&raw-leaves=true&pin=true&quieter=true"
-_SCHEME = "ipfs://"
 
 
 class Ipfs(Client):
@@ -43,23 +42,14 @@ class Ipfs(Client):
             raise StoreUnavailable(f"artifact {artifact.digest[:12]} is larger than 1 GiB")
         data = await asyncio.to_thread(artifact.read)
         covered = await asyncio.to_thread(self._cover.covered, data, artifact.digest)
-        return artifact.located(f"{_SCHEME}{await self.add(covered)}")
+        return artifact.located(f"ipfs://{await self.add(covered)}")
 
     async def get(self, artifact: Artifact) -> Artifact:
-        last: StoreUnavailable | StateCorrupt = StoreUnavailable(
-            f"artifact {artifact.digest[:12]} has no place on IPFS"
-        )
-        for locator in artifact.locators:
-            if not locator.startswith(_SCHEME):
-                continue
-            try:
-                stored = await self.cat(locator[len(_SCHEME) :], artifact.size + OVERHEAD)
-                data = await asyncio.to_thread(self._cover.opened, stored, artifact.digest)
-            except (StoreUnavailable, StateCorrupt) as wrong:
-                last = wrong
-            else:
-                return replace(artifact, content=data)
-        raise last
+        async def read(cid: str) -> bytes:
+            stored = await self.cat(cid, artifact.size + OVERHEAD)
+            return await asyncio.to_thread(self._cover.opened, stored, artifact.digest)
+
+        return await read_from(artifact, self.scheme, read)
 
     async def add(self, data: bytes) -> str:
         """Add and pin bytes as they are, and return their CID; raises StoreUnavailable."""

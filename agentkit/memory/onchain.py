@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 from agentkit.artifacts import Artifact
-from agentkit.errors import StateCorrupt, StateError, StoreUnavailable
+from agentkit.errors import StoreUnavailable
 from agentkit.journal.store import Outgoing
 from agentkit.keys.signer import Signer
 from agentkit.memory.ans104 import make_item, parse_item
 from agentkit.memory.cover import OVERHEAD, Cover
 from agentkit.memory.gateways import Gateways
+from agentkit.memory.locating import read_from
 from agentkit.memory.paths import UploadPath
 
 TAGS = (("App-Name", "agentkit"), ("Schema", "1"), ("Kind", "artifact"))
@@ -21,8 +21,6 @@ MOST_BYTES = 60 * 1024 * 1024
 
 STREAM = "artifact"
 """Where the stream of a segment stands; artifacts are in none."""
-
-_SCHEME = "ar://"
 
 
 def along(path: UploadPath) -> Callable[[bytes], Awaitable[str]]:
@@ -61,24 +59,13 @@ class Onchain:
         data = await asyncio.to_thread(artifact.read)
         covered = await asyncio.to_thread(self._cover.covered, data, artifact.digest)
         item = await asyncio.to_thread(make_item, self._signer, covered, TAGS)
-        return artifact.located(f"{_SCHEME}{await self._post(item.raw)}")
+        return artifact.located(f"ar://{await self._post(item.raw)}")
 
     async def get(self, artifact: Artifact) -> Artifact:
-        last: StateError = StoreUnavailable(
-            f"artifact {artifact.digest[:12]} has no place on Arweave"
-        )
-
         def opened(stored: bytes) -> bytes:
             return self._cover.opened(stored, artifact.digest)
 
-        for locator in artifact.locators:
-            if not locator.startswith(_SCHEME):
-                continue
-            name, limit = locator[len(_SCHEME) :], artifact.size + OVERHEAD
-            try:
-                data = await self._gateways.data_as(name, opened, limit=limit)
-            except (StoreUnavailable, StateCorrupt) as wrong:
-                last = wrong
-            else:
-                return replace(artifact, content=data)
-        raise last
+        async def read(name: str) -> bytes:
+            return await self._gateways.data_as(name, opened, limit=artifact.size + OVERHEAD)
+
+        return await read_from(artifact, self.scheme, read)
