@@ -38,10 +38,6 @@ from agentkit.market.attempt import Message
 from agentkit.market.plan import Plan
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Provider, ProviderInfo, Rail
-from agentkit.memory.cover import cover_of
-from agentkit.memory.memory import Memory, Pace
-from agentkit.memory.shred import sealer_of
-from agentkit.memory.sources import Sources
 from agentkit.memory.standing import Standing
 from agentkit.money import Money
 from agentkit.payments.budget import Budget
@@ -467,29 +463,16 @@ class Agent:
             self._stack,
         )
         allowance = self.settings.allowance.bind(self.network.currency)
-        known, ledger, folder = self.settings.memory, Budget(allowance), Path.cwd()
-        self._seal_from = made.money(known.seal_before_pay)
-        self._stable_from = made.money(known.stable_before_pay)
+        ledger, folder = Budget(allowance), Path.cwd()
+        self._seal_from = made.money(self.settings.memory.seal_before_pay)
+        self._stable_from = made.money(self.settings.memory.stable_before_pay)
         self._rails = made.rails(allowance)
         self._rail_planner = made.rail_planner(self._rails)
         self._providers = made.providers()
-        sealer = await sealer_of(self._signer, known.encryption, self._journal)
-        gateways, path = await made.way(ledger)
-        pace, test = Pace(confirm=10.0) if found else Pace(), self.network.test
-        self.memory = Memory(
-            self._journal,
-            sealer,
-            gateways,
-            path,
-            pace=pace,
-            test=test,
-            anchoring=made.anchoring(allowance),
-        )
+        remembering = await made.remembering(self.home / "artifacts", ledger, allowance)
+        self.memory, stores = remembering.memory, remembering.stores
         self.memory.start()
         self._stack.push_async_callback(self.memory.close)
-        cover = cover_of(sealer)
-        ipfs = made.ipfs(cover)
-        stores = made.stores(self.home / "artifacts", gateways, path, ipfs, cover)
         self._means = Means(
             journal=self._journal,
             providers=self._providers,
@@ -498,7 +481,7 @@ class Agent:
             allowance=allowance,
             store=stores,
             folder=folder,
-            read=Sources(gateways, ipfs).read,
+            read=remembering.sources.read,
             before_pay=self._seal_before,
             approval=made.approval(),
         )

@@ -23,13 +23,16 @@ from agentkit.market.seams import Provider, Rail
 from agentkit.memory import ipfs as ipfs_store
 from agentkit.memory import onchain
 from agentkit.memory.anchoring import Anchoring
-from agentkit.memory.cover import Cover
+from agentkit.memory.cover import Cover, cover_of
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.ipfs import Ipfs
 from agentkit.memory.local import LocalStore
+from agentkit.memory.memory import Memory, Pace
 from agentkit.memory.onchain import Onchain
 from agentkit.memory.opening import open_path
 from agentkit.memory.paths import UploadPath
+from agentkit.memory.shred import sealer_of
+from agentkit.memory.sources import Sources
 from agentkit.memory.stores import Remote, Stores
 from agentkit.money import Money
 from agentkit.payments.anchor import EvmAnchor
@@ -72,6 +75,15 @@ async def signer_of(
     if isinstance(signer, ProcessSigner):
         stack.callback(signer.close)
     return signer
+
+
+@dataclass(frozen=True)
+class Remembering:
+    """What an agent remembers with: its memory, its artifacts, and where sources are read from."""
+
+    memory: Memory
+    stores: Stores
+    sources: Sources
 
 
 @dataclass(frozen=True)
@@ -158,7 +170,27 @@ class Wiring:
 
     # -- remembering -----------------------------------------------------------------------------
 
-    async def way(self, ledger: Budget) -> tuple[Gateways | None, UploadPath | None]:
+    async def remembering(
+        self, artifacts: Path, ledger: Budget, allowance: Allowance
+    ) -> Remembering:
+        """Return the memory, not started, the stores with one in a folder here, and the sources."""
+        sealer = await sealer_of(self.signer, self.settings.memory.encryption, self.journal)
+        gateways, path = await self._way(ledger)
+        memory = Memory(
+            self.journal,
+            sealer,
+            gateways,
+            path,
+            pace=Pace(confirm=10.0) if self.found else Pace(),
+            test=self.network.test,
+            anchoring=self._anchoring(allowance),
+        )
+        cover = cover_of(sealer)
+        ipfs = self._ipfs(cover)
+        stores = self._stores(artifacts, gateways, path, ipfs, cover)
+        return Remembering(memory, stores, Sources(gateways, ipfs))
+
+    async def _way(self, ledger: Budget) -> tuple[Gateways | None, UploadPath | None]:
         """Return who is asked for what is on Arweave, and the way there."""
         known = self.settings.memory
         urls = known.gateways or ((self.found.gateway,) if self.found else ())
@@ -181,7 +213,7 @@ class Wiring:
         )
         return gateways, path
 
-    def anchoring(self, allowance: Allowance) -> Anchoring | None:
+    def _anchoring(self, allowance: Allowance) -> Anchoring | None:
         """Return what anchors heads, if that is set; raises ConfigError without a contract."""
         known, owner = self.settings.memory, self.signer.address
         if known.head_anchor is None:
@@ -189,7 +221,7 @@ class Wiring:
         anchor = EvmAnchor(self.chain, self.network, owner, self.sender(allowance))
         return Anchoring(self.journal, anchor, known.anchor_interval)
 
-    def ipfs(self, cover: Cover) -> Ipfs | None:
+    def _ipfs(self, cover: Cover) -> Ipfs | None:
         """Return the Kubo node that is set."""
         if not self.settings.memory.ipfs:
             return None
@@ -197,7 +229,7 @@ class Wiring:
         self.stack.push_async_callback(ipfs.close)
         return ipfs
 
-    def stores(
+    def _stores(
         self,
         folder: Path,
         gateways: Gateways | None,
