@@ -14,7 +14,9 @@ from crash.weave import serving
 from typer.testing import CliRunner, Result
 
 from agentkit.cli.main import app
+from agentkit.cli.memory import _rows
 from agentkit.journal import events as e
+from agentkit.journal import store
 from agentkit.journal.journal import Journal
 from agentkit.keys import keystore
 from agentkit.keys.keystore import create_test_key
@@ -70,6 +72,18 @@ def logged(folder: Path, url: str, lost: int = 0) -> None:
                     await gateways.post_item(segment.raw)
 
     asyncio.run(go())
+
+
+def test_segments_are_counted_in_whatever_state_they_are() -> None:
+    """The last state above all: what was read back is what is safe."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        db.executescript(store.SCHEMA)
+        tx = store.Tx(db, Path("state.db"))
+        tx.append(RUN, e.Extra(owner="test", version=1, json_text="1"))
+        tx.flush()
+        for number, state in enumerate(store.OUTBOX_STATES, 1):
+            tx.put_outgoing(store.Outgoing(f"i{number}", RUN, number, number, b"", state, number))
+        assert [row[state] for row in _rows(tx) for state in store.OUTBOX_STATES] == [1] * 6
 
 
 def test_a_log_is_restored_looked_at_and_compared(cli: Verb, tmp_path: Path, gateway: str) -> None:
