@@ -59,7 +59,7 @@ from agentkit.runtime import run as runs
 from agentkit.runtime.approve import Approval
 from agentkit.runtime.means import Means
 from agentkit.runtime.run import Run, RunResult
-from agentkit.wiring import Wiring, network_of, signer_of
+from agentkit.wiring import Wiring, fetch_models, network_of, signer_of
 
 log = logging.getLogger("agentkit")
 
@@ -158,6 +158,8 @@ class Agent:
         if effort not in ("normal", "high"):
             raise ConfigError(f"{effort!r} is no effort", hint='set effort to "normal" or "high"')
         frozen = _frozen(graph)
+        if self.network.test:
+            await fetch_models(frozen)
         rest = rest_of(await self.status(run)) if run else None
         of_run = rest.plan.budget if rest else None
         wish = Wish(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -11,8 +12,11 @@ from functools import cached_property
 from pathlib import Path
 
 from agentkit.config import ProviderSettings, Settings
+from agentkit.display.progress import show_progress
 from agentkit.embedded import finder
 from agentkit.errors import ConfigError
+from agentkit.graph.frozen import FrozenGraph
+from agentkit.graph.nodes import InferNode, TrainNode
 from agentkit.journal.journal import Journal
 from agentkit.keys import keystore
 from agentkit.keys.apart import ProcessSigner, open_signer
@@ -47,6 +51,7 @@ from agentkit.payments.prepaid import PrepaidRail
 from agentkit.payments.sender import Sender
 from agentkit.payments.x402.rail import X402Rail
 from agentkit.payments.x402.uploads import X402Uploads
+from agentkit.pool import models
 from agentkit.providers import registry
 from agentkit.runtime import approve as approvals
 from agentkit.runtime.approve import Approval
@@ -61,6 +66,18 @@ async def network_of(settings: Settings) -> tuple[Network, finder.NetworkFile | 
     found = await asyncio.to_thread(finder.ensure, settings.network_home.expanduser())
     log.warning("embedded network: test money only")
     return Network.model_validate(found.network), found
+
+
+async def fetch_models(graph: FrozenGraph) -> None:
+    """Fetch the models that a graph asks the embedded network for, and show how far that is.
+
+    The network would fetch them itself, but where nobody sees it.  Raises StoreUnavailable when
+    one cannot be had, before anything is bought.
+    """
+    names = [node.model for node in graph.nodes if isinstance(node, InferNode)]
+    names += [node.base for node in graph.nodes if isinstance(node, TrainNode)]
+    texts = [name for name in names if isinstance(name, str)]
+    await asyncio.to_thread(models.fetch_named, texts, show_progress("fetching", sys.stderr))
 
 
 async def signer_of(

