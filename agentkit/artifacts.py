@@ -6,18 +6,23 @@ to look.  Tables of every kind are JSON Lines in UTF-8, one object a row.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
-from pydantic_core import from_json, to_json
-
+from agentkit import strict_json
 from agentkit.errors import StateCorrupt, StoreUnavailable, WrongInput
+from agentkit.strict_json import BadJson
+from agentkit.tables import (
+    Columns,
+    columns_of,
+    decode_columns,
+    encode_columns,
+    read_rows,  # noqa: F401  # its first home; programs import it from here
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,8 @@ class Json(Artifact):
 
     @property
     def value(self) -> Any:
-        return from_json(self.read(), allow_inf_nan=False)
+        """The value; raises BadJson (a ValueError) for bytes that are not JSON."""
+        return strict_json.loads(self.read())
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +122,26 @@ class Table(Artifact):
     default_media_type: ClassVar[str] = "application/jsonl"
 
     @classmethod
-    def dump(cls, rows: Iterable[Mapping[str, Any]]) -> Self:
-        """Return the table of these rows; raises WrongInput for what JSON cannot hold."""
-        return cls.of(b"".join(_json(dict(row)) + b"\n" for row in rows))
+    def dump(
+        cls, rows: Iterable[Mapping[str, Any]], columns: Columns = MappingProxyType({})
+    ) -> Self:
+        """Return the table of these rows; raises WrongInput for what JSON cannot hold.
+
+        `columns` are told by the media type where there are no rows, which tell them otherwise.
+        """
+        data = b"".join(_json(dict(row)) + b"\n" for row in rows)
+        if data or not columns:
+            return cls.of(data)
+        return cls.of(data, f"{cls.default_media_type}; {encode_columns(columns)}")
 
     def rows(self) -> list[dict[str, Any]]:
-        return [from_json(line) for line in self.read().splitlines() if line.strip()]
+        """Return the rows; raises BadJson (a ValueError) for bytes that are not JSON Lines."""
+        return [strict_json.loads(line) for line in self.read().split(b"\n") if line.strip()]
+
+    @property
+    def columns(self) -> Columns:
+        """The columns and what they hold, also where there are no rows."""
+        return columns_of(self.rows()) or decode_columns(self.media_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,37 +171,11 @@ KINDS: dict[str, type[Artifact]] = {
 """Every kind of artifact by its name on the wire and in the journal."""
 
 
-def read_rows(data: bytes, name: str) -> list[dict[str, Any]]:
-    """Return the rows of a JSON Lines, JSON or CSV table, told apart by the name's suffix."""
-    try:
-        text = data.decode("utf-8-sig")
-        if name.lower().endswith(".csv"):
-            rows: list[Any] = list(csv.DictReader(io.StringIO(text, newline="")))
-        elif name.lower().endswith(".json"):
-            rows = json.loads(text)
-        else:
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (ValueError, csv.Error) as wrong:
-        raise WrongInput(
-            f"{name} is not a table: {wrong}",
-            hint="give JSON Lines (.jsonl), a JSON list (.json) or CSV (.csv) in UTF-8",
-        ) from wrong
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise WrongInput(f"{name} is not a list of objects", hint="one JSON object for each row")
-    return rows
-
-
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True)
-
-
 def _json(value: Any) -> bytes:
-    """Return the JSON of a value; plain ones by the faster writer, which does not sort keys."""
     try:
-        if value is None or isinstance(value, int | str):
-            return to_json(value)
-        return _ENCODER.encode(value).encode()
-    except (TypeError, ValueError) as wrong:
+        return strict_json.dumps(value)
+    except BadJson as error:
         raise WrongInput(
-            f"a value cannot be stored as JSON: {wrong}",
+            f"a value cannot be stored as JSON: {error}",
             hint="return plain numbers, text, lists and dicts from a local node",
-        ) from wrong
+        ) from error

@@ -13,8 +13,9 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from types import MappingProxyType
 
-from agentkit.artifacts import Dataset, read_rows
-from agentkit.errors import WrongInput
+from agentkit.artifacts import Dataset
+from agentkit.errors import Refused, WrongInput
+from agentkit.graph.columns import check_columns, check_training
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.graph.nodes import (
     InferNode,
@@ -28,6 +29,8 @@ from agentkit.graph.nodes import (
 from agentkit.graph.refs import InputRef
 from agentkit.market.receipt import Receipt
 from agentkit.market.task import Load, TaskSpec
+from agentkit.pool.column_types import types_of
+from agentkit.tables import Columns, Rows, read_table
 
 BYTES_PER_TOKEN = 4
 TEMPLATE_TOKENS = 64
@@ -46,7 +49,8 @@ class Size:
     """The size of an output: `bound` when there cannot be more, `exact` when it was counted.
 
     `row_bytes` is the longest row's length, `usual_bytes` that of most, 0 when it is the same.
-    `columns`: those that every row has, None when nobody knows.
+    `columns`: those that every row has, None when nobody knows.  `table`: all columns, and what
+    they hold, where they are known.  `sql_fault` says why SQL cannot hold them, "" where it can.
     """
 
     rows: int
@@ -54,6 +58,8 @@ class Size:
     bound: bool = False
     exact: bool = False
     columns: frozenset[str] | None = None
+    table: Columns | None = None
+    sql_fault: str = ""
     usual_bytes: int = 0
 
     @property
@@ -135,7 +141,9 @@ def _sizes_of(node: Node, sizes: Sizes, folder: Path) -> tuple[Size, ...]:
             inputs = [_of(sizes, ref) for ref in node.inputs.values()]
             largest = max(inputs, key=lambda size: size.rows, default=ASSUMED)
             bound = largest.bound and len(inputs) == 1 and _is_plain(node.sql)
-            return (replace(largest, bound=bound, exact=False, columns=None),)
+            return (
+                replace(largest, bound=bound, exact=False, columns=None, table=None, sql_fault=""),
+            )
         case InferNode() if node.over:
             over = _of(sizes, node.over)
             answer = BYTES_PER_TOKEN * node.max_tokens
@@ -145,6 +153,7 @@ def _sizes_of(node: Node, sizes: Sizes, folder: Path) -> tuple[Size, ...]:
                 row_bytes=over.row_bytes + answer,
                 usual_bytes=over.usual + answer // 2,
                 columns=over.columns and over.columns | {node.adds},
+                table=over.table and {**over.table, node.adds: "nested"},
             )
             return (mapped,)
         case InferNode():
@@ -171,13 +180,27 @@ def count(path: Path) -> Size:
             f"{path} cannot be read: {wrong.strerror}",
             hint="give source= a path that exists, or a URI",
         ) from wrong
-    rows = read_rows(data, path.name)
-    lines = Dataset.dump(rows).read().splitlines()
-    lengths = [len(line) + 1 for line in lines] or [1]
-    columns = frozenset.intersection(*map(frozenset, rows)) if rows else None
-    usual = sum(lengths) // len(lengths)
-    counted = Size(max(len(rows), 1), max(lengths), bound=True, exact=True, columns=columns)
-    return replace(counted, usual_bytes=usual)
+    table = read_table(data, path.name)
+    lengths = [Dataset.dump([row]).size for row in table.rows] or [1]
+    in_every_row = frozenset(table.columns).intersection(*table.rows)
+    return Size(
+        rows=max(len(table.rows), 1),
+        row_bytes=max(lengths),
+        bound=True,
+        exact=True,
+        columns=in_every_row if table.columns else None,
+        table=table.columns,
+        sql_fault=_sql_fault(path.name, table),
+        usual_bytes=sum(lengths) // len(lengths),
+    )
+
+
+def _sql_fault(name: str, table: Rows) -> str:
+    try:
+        types_of(name, table.rows, table.columns)
+    except Refused as fault:
+        return str(fault)
+    return ""
 
 
 def carried(graph: FrozenGraph, sizes: Sizes) -> dict[str, dict[str, int]]:
@@ -217,15 +240,23 @@ def _guessed(node: Node, sizes: Sizes) -> TaskSpec:
             return _infer(node, sizes)
         case TrainNode():
             size = _of(sizes, node.dataset)
+            if size.columns is not None:
+                check_training(node, size.rows, size.columns)
             rows = size.rows * node.epochs
             return _spec(node, {"row": rows}, {"row": rows if size.bound else 4 * rows})
         case SqlNode():
             inputs = [_of(sizes, ref) for ref in node.inputs.values()]
+            for size in inputs:
+                if size.sql_fault:
+                    raise WrongInput(f"node {node.name!r}: {size.sql_fault}", hint=_MEND_ROWS)
             read = sum(size.rows * size.row_bytes for size in inputs)
             bound = all(size.bound for size in inputs)
             return _spec(node, {"byte": read}, {"byte": read if bound else 4 * read})
         case SourceNode() | SplitNode() | LocalNode():
             raise TypeError(f"{node.name} runs on this machine and is not priced")
+
+
+_MEND_ROWS = "mend the file, or read it with a local node that does"
 
 
 def _infer(node: InferNode, sizes: Sizes) -> TaskSpec:
@@ -247,6 +278,7 @@ def _infer(node: InferNode, sizes: Sizes) -> TaskSpec:
 
 def _check_rows(node: InferNode, over: Size) -> None:
     """Refuse before anything is bought what the run would find out."""
+    check_columns(node, over.table or ())
     if over.exact and over.rows > node.max_items:
         raise WrongInput(
             f"node {node.name!r} maps over {over.rows} rows, and max_items is {node.max_items}",

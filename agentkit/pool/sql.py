@@ -7,39 +7,72 @@ one folder that DuckDB can still reach is the task's own, where it may spill.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agentkit import strict_json
 from agentkit.artifacts import Dataset
 from agentkit.errors import Refused
+from agentkit.pool.column_types import quoted, types_of
+from agentkit.tables import Columns, ColumnType
 
 if TYPE_CHECKING:
     import duckdb
 
 _MOST_BYTES = 256 << 20
 _ROWS_AT_ONCE = 2048
-_TEXTS = {"uuid", "time", "null"}
+_COLUMN_TYPES: Mapping[str, ColumnType] = {
+    "boolean": "bool",
+    "tinyint": "whole",
+    "smallint": "whole",
+    "integer": "whole",
+    "bigint": "whole",
+    "hugeint": "whole",
+    "utinyint": "whole",
+    "usmallint": "whole",
+    "uinteger": "whole",
+    "ubigint": "whole",
+    "uhugeint": "whole",
+    "float": "number",
+    "double": "number",
+    "decimal": "number",
+    "list": "nested",
+    "array": "nested",
+    "struct": "nested",
+    "map": "nested",
+    "union": "nested",
+    "json": "nested",
+}
+"""What DuckDB's types become in JSON; all others become text."""
 
 
 def query(
-    *, sql: str, tables: dict[str, str], folder: str, memory_mib: int, out: str
-) -> dict[str, int]:
+    *,
+    sql: str,
+    tables: dict[str, str],
+    folder: str,
+    memory_mib: int,
+    out: str,
+    empty: dict[str, Columns] | None = None,
+) -> dict[str, Any]:
     """Run one SELECT over `tables` (JSON Lines files by name) and write its rows to `out`.
 
-    Dates, times, intervals, UUIDs and blobs become text, decimals numbers, NaN and infinity null.
-    Raises Refused with the first line of what DuckDB says.
+    `empty` has the columns of tables without rows.  Returns how many rows there are, and the
+    columns of the result.  Dates, times, intervals, UUIDs and blobs become text, decimals numbers,
+    NaN and infinity null.  Raises Refused with the first line of what DuckDB says, and for what
+    would be rounded.
     """
     import duckdb
 
     try:
         with _opened(folder, memory_mib) as db:
             for name, path in tables.items():
-                _load(db, name, path)
+                _load(db, name, path, (empty or {}).get(name, {}))
             _lock(db)
             _define(db, sql)
-            return {"rows": _write(db, Path(out))}
+            return {"rows": _write(db, Path(out)), "columns": _columns(db)}
     except duckdb.Error as wrong:
         said = str(wrong).strip().splitlines()[0].replace(folder, "")
         raise Refused(f"DuckDB: {said}") from None
@@ -63,14 +96,27 @@ def _opened(folder: str, memory_mib: int) -> duckdb.DuckDBPyConnection:
     return duckdb.connect(config=settings)
 
 
-def _load(db: duckdb.DuckDBPyConnection, name: str, path: str) -> None:
+def _load(db: duckdb.DuckDBPyConnection, name: str, path: str, empty: Columns) -> None:
     """Make a table of a file.  Text stays text, also where it looks like a date or a UUID."""
-    read = partial(db.read_json, path, format="newline_delimited")
-    found = read(sample_size=-1, date_format="~", timestamp_format="~")
-    kinds = zip(found.columns, found.types, strict=True)
-    columns = {column: "VARCHAR" if kind.id in _TEXTS else str(kind) for column, kind in kinds}
-    quoted = name.replace('"', '""')
-    read(columns=columns).create(f'"{quoted}"')
+    columns = types_of(name, _rows_of(name, path), empty)
+    if columns:
+        db.read_json(path, format="newline_delimited", columns=columns).create(quoted(name))
+    else:
+        db.execute(f"create table {quoted(name)} (json JSON)")  # a table needs a column
+
+
+def _rows_of(name: str, path: str) -> Iterator[dict[str, Any]]:
+    with Path(path).open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = strict_json.loads(line.strip())
+            except strict_json.BadJson as error:
+                raise Refused(f"row {number} of {name!r} is not JSON: {error}") from None
+            if not isinstance(row, dict):
+                raise Refused(f"row {number} of {name!r} is not an object")
+            yield row
 
 
 def _lock(db: duckdb.DuckDBPyConnection) -> None:
@@ -106,5 +152,25 @@ def _write(db: duckdb.DuckDBPyConnection, out: Path) -> int:
 
 
 def _row(fetched: tuple[str]) -> Mapping[str, Any]:
-    row: dict[str, Any] = json.loads(fetched[0], parse_constant=lambda _: None)
+    row: dict[str, Any] = json.loads(
+        fetched[0], parse_constant=lambda _: None, parse_float=_exact_number
+    )
     return row
+
+
+def _exact_number(digits: str) -> float | None:
+    """Return a number with a fraction; raises Refused where a double cannot hold it."""
+    number = float(digits)
+    if Decimal(repr(number)) != Decimal(digits):
+        raise Refused(
+            f"the result holds {digits}, which JSON's numbers would round: cast it to double to"
+            " round it, or to varchar to keep it"
+        )
+    return number
+
+
+def _columns(db: duckdb.DuckDBPyConnection) -> dict[str, ColumnType]:
+    result = db.table("the result")
+    kinds = ["json" if str(kind) == "JSON" else str(kind.id) for kind in result.types]
+    types: list[ColumnType] = [_COLUMN_TYPES.get(kind, "text") for kind in kinds]
+    return dict(zip(result.columns, types, strict=True))

@@ -16,6 +16,7 @@ from agentkit.pool.embedding import embed
 from agentkit.pool.extras import require
 from agentkit.pool.models import CATALOGUE, ModelFile, model_file
 from agentkit.pool.slots import Slots
+from agentkit.tables import decode_columns
 
 Inputs = Mapping[str, Artifact]
 
@@ -97,9 +98,10 @@ class Work:
                 await worker.start()
                 self._begin()
                 memory_mib = self._slots.limits.memory_mib // 2
-                await worker.do(_statement(params, inputs, room, memory_mib))
+                answer = await worker.do(_statement(params, inputs, room, memory_mib))
                 rows = await asyncio.to_thread((room / "rows").read_bytes)
-        return Done((Dataset.of(rows),), {"byte": size}, "")
+        table = Dataset.of(rows) if rows else Dataset.dump((), answer["columns"])
+        return Done((table,), {"byte": size}, "")
 
 
 def _model(name: str, makes: str) -> ModelFile:
@@ -157,6 +159,11 @@ def _statement(params: Query, inputs: Inputs, room: Path, memory_mib: int) -> di
         "task": "query",
         "sql": params.sql,
         "tables": {name: str(room / f"{n}.jsonl") for n, name in enumerate(inputs)},
+        "empty": {
+            name: dict(decode_columns(table.media_type))
+            for name, table in inputs.items()
+            if not table.size
+        },
         "folder": str(room),
         "memory_mib": memory_mib,
         "out": str(room / "rows"),

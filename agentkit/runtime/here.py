@@ -11,10 +11,11 @@ from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any
 
-from agentkit.artifacts import Artifact, Dataset, Json, Table, read_rows
+from agentkit.artifacts import Artifact, Dataset, Json, Table
 from agentkit.errors import StateCorrupt, WrongInput
 from agentkit.graph.nodes import LocalNode, SourceNode, SplitNode
 from agentkit.runtime.threads import Threads
+from agentkit.tables import read_table
 
 
 async def source(
@@ -33,7 +34,8 @@ async def source(
             f"{node.source} is not what sha256= pins",
             hint="check the file, or take the new hash into the graph",
         )
-    return Dataset.dump(read_rows(data, node.source))
+    table = read_table(data, node.source)
+    return Dataset.dump(table.rows, table.columns)
 
 
 def _read_file(path: Path) -> bytes:
@@ -51,9 +53,10 @@ def split(node: SplitNode, table: Table) -> tuple[Dataset, Dataset]:
     order = list(range(len(rows)))
     random.Random(node.seed).shuffle(order)  # noqa: S311  # a draw to be repeated, not a secret
     first = set(order[: round(len(rows) * node.at)])
+    columns = table.columns
     return (
-        Dataset.dump(row for number, row in enumerate(rows) if number in first),
-        Dataset.dump(row for number, row in enumerate(rows) if number not in first),
+        Dataset.dump((row for number, row in enumerate(rows) if number in first), columns),
+        Dataset.dump((row for number, row in enumerate(rows) if number not in first), columns),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from agentkit.artifacts import Artifact, Table
 from agentkit.errors import RunPaused, StoreUnavailable, WrongInput
+from agentkit.graph.columns import check_columns
 from agentkit.graph.nodes import InferNode, SqlNode, TrainNode
 from agentkit.journal import events as e
 from agentkit.journal import records as r
@@ -118,6 +119,7 @@ class Paid:
         if not isinstance(over, Table):
             raise WrongInput(f"a {type(over).__name__} has no rows")
         rows = over.rows()
+        check_columns(node, {column for row in rows for column in row})
         self._check_count(node, len(rows))
         planned = self._state.planned.node(node.name)
         lanes = planned.offers[0].lanes if planned.offers else 1
@@ -138,7 +140,7 @@ class Paid:
                     raise
 
         await _all_or_worst_error([lane() for _ in range(min(max(lanes, 1), MOST_LANES))])
-        return resolve.mapped_output(node, rows, [answers[n] for n in range(len(rows))])
+        return resolve.mapped_output(node, over, rows, [answers[n] for n in range(len(rows))])
 
     def _check_count(self, node: InferNode, count: int) -> None:
         if count > node.max_items:

@@ -8,9 +8,11 @@ from typing import Any
 
 from agentkit.artifacts import Artifact, Dataset, Embedding, Json, Model, Table, Text
 from agentkit.errors import WrongInput
+from agentkit.graph.columns import check_training
 from agentkit.graph.nodes import InferNode, SqlNode, TrainNode
 from agentkit.market.task import Load, Task
 from agentkit.planner.estimate import infer_load
+from agentkit.tables import ColumnType
 
 Inputs = Mapping[str, Artifact]
 """Artifacts by what they are for, as `NodeBase.edges` names it."""
@@ -66,8 +68,11 @@ def _as_text(node: str, name: str, artifact: Artifact) -> str:
 
 
 def train_task(node: TrainNode, inputs: Inputs) -> Task:
-    """Return the training of a train node."""
-    rows = _table(inputs["dataset"]).read().count(b"\n") * node.epochs
+    """Return the training of a train node; raises WrongInput where nothing can be learned."""
+    examples = _table(inputs["dataset"]).rows()
+    in_every_row = set.intersection(*map(set, examples)) if examples else set()
+    check_training(node, len(examples), in_every_row)
+    rows = len(examples) * node.epochs
     fields = {"base", "method", "text", "label", "epochs", "seed"}
     load = Load(expected={"row": rows}, most={"row": rows})
     return Task("train", node.model_dump(mode="json", include=fields), load, dict(inputs))
@@ -100,15 +105,21 @@ def expected_outputs(node: InferNode | TrainNode | SqlNode) -> tuple[type[Artifa
 
 
 def mapped_output(
-    node: InferNode, rows: Sequence[Mapping[str, Any]], answers: Sequence[Artifact]
+    node: InferNode, over: Table, rows: Sequence[Mapping[str, Any]], answers: Sequence[Artifact]
 ) -> Artifact:
-    """Return the rows with each one's answer in the further column that the node adds."""
-    if node.output == "embedding":
-        vectors = (_table(answer).rows()[0]["vector"] for answer in answers)
-        return Embedding.dump({**row, "vector": v} for row, v in zip(rows, vectors, strict=True))
-    values = (_value(answer) for answer in answers)
-    return Dataset.dump({**row, node.adds: v} for row, v in zip(rows, values, strict=True))
+    """Return the rows of `over` with each one's answer in the further column that the node adds."""
+    kind = Embedding if node.output == "embedding" else Dataset
+    values = [_value(answer) for answer in answers]
+    answered = [{**row, node.adds: v} for row, v in zip(rows, values, strict=True)]
+    added: ColumnType = "text" if node.output is None else "nested"
+    return kind.dump(answered, {} if rows else {**over.columns, node.adds: added})
 
 
 def _value(answer: Artifact) -> Any:
-    return answer.value if isinstance(answer, Json) else answer.read().decode()
+    match answer:
+        case Json():
+            return answer.value
+        case Embedding():
+            return answer.rows()[0]["vector"]
+        case _:
+            return answer.read().decode()

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from agentkit.artifacts import read_rows
 from agentkit.errors import WrongInput
+from agentkit.tables import read_rows
 
 GROUPS = {
     "math": ("math", "cmath", "statistics", "random", "fractions", "decimal"),
