@@ -23,6 +23,7 @@ from typer.testing import CliRunner, Result
 import agentkit
 from agentkit.agent import Agent
 from agentkit.cli.main import app
+from agentkit.cli.places import FIRST_GRAPH
 from agentkit.config import (
     ApprovalSettings,
     ProviderSettings,
@@ -34,6 +35,7 @@ from agentkit.config import (
 )
 from agentkit.config.reading import MAX_SETTINGS_BYTES
 from agentkit.errors import ConfigError, Untrusted
+from agentkit.graph.builder import JobGraph
 from agentkit.keys import keystore
 from agentkit.keys.apart import ProcessSigner
 
@@ -691,6 +693,16 @@ def test_a_byte_order_mark_is_no_part_of_settings_or_secrets(folder: Path) -> No
     secret.write_bytes(b"\xef\xbb\xbfcorrect horse\r\n")
     secret.chmod(0o600)
     assert SecretInFile(file=secret).read() == "correct horse"
+
+
+def test_a_byte_order_mark_is_no_part_of_graphs_and_keys_either(folder: Path) -> None:
+    graph = folder / "graph.toml"
+    graph.write_text(FIRST_GRAPH, encoding="utf-8-sig")
+    assert JobGraph.load(graph).freeze().name == "hello"
+    key = folder / "key.json"
+    address = keystore.create_test_key(key).address
+    key.write_bytes(b"\xef\xbb\xbf" + key.read_bytes())
+    assert keystore.unlock(key, real=False).address == address
 
 
 def test_an_empty_variable_is_not_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
