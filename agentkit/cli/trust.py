@@ -37,7 +37,7 @@ def trust(
         _list(as_json=as_json)
         return
     if folder is None:
-        raise ConfigError("which folder is trusted?", hint="write `agentkit trust .`, or --list")
+        raise ConfigError("no folder is named", hint="write `agentkit trust .`, or --list")
     folder = _folder_of(folder)
     if forget:
         _forget(folder, as_json=as_json)

@@ -98,8 +98,8 @@ def _untrusted(
         message = f"{path} is not trusted, for {file.shared}; it sets {names}"
         hint = f"name the file if you trust it: --config {shlex.quote(str(path))}"
     else:
-        since = "was changed since you trusted it" if known else "is not trusted"
-        message = f"{path} {since}: {names}"
+        since = "was changed since you trusted it:" if known else "is not trusted and sets"
+        message = f"{path} {since} {names}"
         hint = f"run `agentkit trust {shlex.quote(str(file.folder))}` if you trust these settings"
     return Untrusted(
         message,
