@@ -2,6 +2,7 @@
 
 AgentKitError                    .hint: one line that starts with a verb, names a command or key
 ├─ ConfigError                   BadAmount (also TypeError, ValueError)  MissingExtra  WrongKey
+│                                Untrusted
 ├─ GraphError (also ValueError)  DuplicateNode  UnknownInput  CyclicGraph  WrongInput
 ├─ PlanError                     nothing has been spent: NoOffer  OverBudget  PastDeadline
 │                                PlanExpired
@@ -23,7 +24,8 @@ adapter's edge and nowhere else.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -71,6 +73,32 @@ class WrongKey(ConfigError):
     """This key does not open that."""
 
     default_hint = "check AGENTKIT_PASSPHRASE and the [wallet] keystore path in agentkit.toml"
+
+
+class Untrusted(ConfigError):
+    """A folder's settings count only once a person trusts them.
+
+    `folder` is its absolute path. `shown` holds each setting that needs consent and its value as
+    text, secrets left out; `digests` a digest of each value. `changed` says of each key that
+    earlier consent does not cover whether it is `new`, `changed` or `removed`. `shared` says why
+    others could change the file, so that consent to it cannot be kept.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        hint: str = "",
+        folder: Path,
+        shown: Mapping[str, str],
+        digests: Mapping[str, str],
+        changed: Mapping[str, str],
+        shared: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.folder = folder
+        self.shown, self.digests, self.changed = dict(shown), dict(digests), dict(changed)
+        self.shared = shared
 
 
 # -- graph ---------------------------------------------------------------------------------------

@@ -73,7 +73,8 @@ def own_folder(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
-    """A folder to work in, with a home of its own; processes started here find the network."""
+    """A trusted folder to work in, with a home of its own; processes here find the network."""
+    monkeypatch.setenv("AGENTKIT_TRUST", str(tmp_path))
     monkeypatch.setenv("AGENTKIT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("AGENTKIT_NETWORK", str(network_folder))
     monkeypatch.chdir(tmp_path)

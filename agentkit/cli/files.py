@@ -41,7 +41,7 @@ def is_plan(name: str) -> bool:
     if path.suffix != ".json" or not path.is_file():
         return False
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError:
         return False
     return isinstance(document, dict) and "plan" in document

@@ -10,6 +10,7 @@ import typer
 from agentkit import __version__
 from agentkit.cli import knows, look, places, wallet, work
 from agentkit.cli.demo.verb import demo
+from agentkit.cli.trust import trust
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,6 +48,7 @@ app.add_typer(knows.memory, name="memory")
 app.command()(look.providers)
 app.add_typer(places.network, name="network")
 app.command()(places.serve)
+app.command()(trust)
 app.command()(places.doctor)
 
 

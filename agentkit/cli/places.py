@@ -21,7 +21,7 @@ from agentkit.config import LOCAL_FILE, Settings
 from agentkit.display.progress import show_progress
 from agentkit.display.text import columns
 from agentkit.embedded import finder
-from agentkit.errors import AgentKitError, ConfigError, MissingExtra
+from agentkit.errors import AgentKitError, ConfigError, MissingExtra, Untrusted
 from agentkit.keys import keystore
 from agentkit.keys.signer import Signer
 from agentkit.pool import models
@@ -30,7 +30,7 @@ from agentkit.wiring import network_of
 
 FIRST_CONFIG = """\
 # agentkit: settings of this folder. Without `network` everything runs on the embedded network,
-# with test money only.
+# with test money only. What you write here counts once you trust it: agentkit trust .
 #
 # network = "base-sepolia"
 # [chain]
@@ -72,11 +72,12 @@ def init(as_json: say.AsJson = False, config: say.Config = None, quiet: say.Quie
         passphrase = settings.secret() or _ask_passphrase()
         address = keystore.create(path, passphrase).address
         made["wallet"] = f"{path} (address {address}; used once a real network is set)"
-    for name, text in (
-        (LOCAL_FILE, FIRST_CONFIG.format(keystore=path)),
-        (Path("graph.toml"), FIRST_GRAPH),
-    ):
-        made[name.name] = _write_new(name, text)
+    first_config = FIRST_CONFIG.format(keystore=path)
+    for name, text in ((LOCAL_FILE, first_config), (Path("graph.toml"), FIRST_GRAPH)):
+        is_new = _write_new(name, text)
+        made[name.name] = f"{name} written" if is_new else f"{name} was there already"
+        if is_new and name == LOCAL_FILE:
+            Settings.trust_written(name, text)
     steps = "next: agentkit plan graph.toml --budget '0.05 USDC'"
     say.result(made, f"{columns(list(made.items()))}\n\n{steps}", as_json=as_json)
 
@@ -87,13 +88,14 @@ def _ask_passphrase() -> str:
     return str(typer.prompt("passphrase", hide_input=True, confirmation_prompt=True, err=True))
 
 
-def _write_new(path: Path, text: str) -> str:
+def _write_new(path: Path, text: str) -> bool:
+    """Write a file unless there is one; returns whether it was written."""
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        return f"{path} was there already"
-    return f"{path} written"
+        return False
+    return True
 
 
 # -- the embedded network ------------------------------------------------------------------------
@@ -245,10 +247,12 @@ def doctor(
     as_json: say.AsJson = False, config: say.Config = None, quiet: say.Quiet = False
 ) -> None:
     """Check everything in order and say what to do about what is wrong."""
-    checks = [_check("settings", lambda: _settings_line(config)), _check("import", _import_line)]
+    settings, checks = _read_settings(config)
+    checks.append(_check("import", _import_line))
     checks += [_check(f"extra {extra}", _extra_line(m, extra)) for m, (extra, _) in EXTRAS.items()]
-    checks.append(_check("embedded network", lambda: _network_line(config)))
-    checks += asyncio.run(_agent_checks(config))
+    if settings is not None:
+        checks.append(_check("embedded network", lambda: _network_line(settings)))
+        checks += asyncio.run(_agent_checks(settings))
     rows = [("", "check", "finding")]
     rows += [("ok" if ok else "!!", name, finding) for name, ok, finding in checks]
     data = [{"check": name, "ok": ok, "finding": finding} for name, ok, finding in checks]
@@ -267,8 +271,25 @@ def _check(name: str, look: Any) -> Check:
         return name, False, f"{wrong}; {wrong.hint}" if wrong.hint else str(wrong)
 
 
-def _settings_line(config: Path | None) -> str:
-    settings = Settings.read(config)
+def _read_settings(config: Path | None) -> tuple[Settings | None, list[Check]]:
+    """Return the settings and what was found about them; None where they cannot be used.
+
+    Settings of a folder that is not trusted are a finding; the rest is checked without them.
+    """
+    try:
+        settings = Settings.read(config)
+    except Untrusted as request:
+        own = Settings.read_own()
+        return own, [
+            ("folder", False, f"{request}; {request.hint}"),
+            ("settings", True, f"without this folder's: {_settings_line(own)}"),
+        ]
+    except AgentKitError as error:
+        return None, [("settings", False, f"{error}; {error.hint}")]
+    return settings, [("settings", True, _settings_line(settings))]
+
+
+def _settings_line(settings: Settings) -> str:
     told = ", ".join(f"{key} from {origin}" for key, origin in sorted(settings.origins.items()))
     return f"network {settings.network or 'embedded'}, home {settings.home}" + (
         f" ({told})" if told else ""
@@ -291,17 +312,16 @@ def _extra_line(module: str, extra: str) -> Any:
     return look
 
 
-def _network_line(config: Path | None) -> str:
-    settings = Settings.read(config)
+def _network_line(settings: Settings) -> str:
     if settings.network is not None:
         return "not used"
     found = finder.find(settings.network_home.expanduser())
     return f"runs as process {found.pid}" if found else "not running; starts when it is needed"
 
 
-async def _agent_checks(config: Path | None) -> list[Check]:
+async def _agent_checks(settings: Settings) -> list[Check]:
     try:
-        async with Agent.from_config(config) as agent:
+        async with Agent(settings) as agent:
             balances = await agent.balances()
             checks = [
                 ("wallet", True, f"{balances.address} on {balances.network}"),

@@ -11,7 +11,8 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
-from agentkit.errors import AgentKitError, ConfigError
+from agentkit.cli.consent import ask_to_trust
+from agentkit.errors import AgentKitError, ConfigError, Untrusted
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,12 +39,21 @@ def note(text: str, *, quiet: bool = False) -> None:
 
 
 def verb(function: Callable[P, None]) -> Callable[P, None]:
-    """End the process with an error's own exit code after telling its sentence and its hint."""
+    """End the process with an error's own exit code after telling its sentence and its hint.
+
+    A person at a terminal is asked whether a folder's settings are trusted, and the verb begins
+    again after a yes; verbs read settings before they do anything.
+    """
 
     @functools.wraps(function)
     def told(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            function(*args, **kwargs)
+            try:
+                function(*args, **kwargs)
+            except Untrusted as request:
+                if bool(kwargs.get("as_json")) or not ask_to_trust(request):
+                    raise
+                function(*args, **kwargs)
         except AgentKitError as wrong:
             fail(wrong, as_json=bool(kwargs.get("as_json")))
         except OSError as wrong:

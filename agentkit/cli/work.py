@@ -203,7 +203,7 @@ def _detached(plan: Plan, config: Path | None) -> str:
     """Start the plan in a process of its own and return the run's id as that process tells it."""
     folder = Path(tempfile.mkdtemp(prefix="agentkit-run-"))
     plan.save(folder / "plan.json")
-    command = [sys.executable, "-m", "agentkit", "run", str(folder / "plan.json")]
+    command = [sys.executable, "-P", "-m", "agentkit", "run", str(folder / "plan.json")]
     if config:
         command += ["--config", str(config)]
     log = folder / "run.log"

@@ -123,7 +123,7 @@ def ask(network: NetworkFile, path: str) -> Any:
 def _start(folder: Path, arguments: tuple[str, ...]) -> NetworkFile:
     with (folder / LOG).open("ab") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "agentkit.embedded", str(folder), *arguments],
+            [sys.executable, "-P", "-m", "agentkit.embedded", str(folder), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

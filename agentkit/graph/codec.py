@@ -43,7 +43,7 @@ def encode(graph: FrozenGraph) -> dict[str, Any]:
 def load(path: Path) -> FrozenGraph:
     """Read a `.toml` or `.json` graph; raises GraphError with the file's name."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         document = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except FileNotFoundError as wrong:
         raise GraphError(f"there is no file {path}", hint="check the path") from wrong

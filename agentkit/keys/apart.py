@@ -58,7 +58,7 @@ class ProcessSigner:
         folder = Path(tempfile.mkdtemp(prefix="agentkit-"))  # mode 700
         path = folder / "signer"
         child = subprocess.Popen(
-            [sys.executable, "-m", "agentkit.keys.process"],
+            [sys.executable, "-P", "-m", "agentkit.keys.process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

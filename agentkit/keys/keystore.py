@@ -106,7 +106,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_mode & 0o077:
             raise ConfigError(f"others can read the key file {path}", hint=f"run chmod 600 {path}")
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as missing:
         raise ConfigError(
             f"there is no keystore at {path}", hint="make one with `agentkit init`"

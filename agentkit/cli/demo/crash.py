@@ -78,6 +78,7 @@ async def crash_plan(agent: Agent, graph: JobGraph, budget: str) -> Plan:
 async def _agentkit(*arguments: str) -> Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
+        "-P",
         "-m",
         "agentkit",
         *arguments,

@@ -322,7 +322,7 @@ async def _restore(folder: Path, found: finder.NetworkFile, findings: Findings) 
     old, new = folder / "home-moved-away", folder / "another-home"
     (folder / "home").rename(old)
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "agentkit", "memory", "restore"),
+        *(sys.executable, "-P", "-m", "agentkit", "memory", "restore"),
         *("--keystore", found.agent_key, "--gateway", found.gateway, "--json"),
         stdout=asyncio.subprocess.PIPE,
         env={

@@ -37,6 +37,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("AGENTKIT_PASSPHRASE", PASSPHRASE)
     monkeypatch.setenv("AGENTKIT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("AGENTKIT_TRUST", str(tmp_path))
     (tmp_path / "agentkit.toml").write_text(REAL)
 
     def run(*arguments: str) -> Result:

@@ -4,6 +4,10 @@ Order: arguments, then environment (`AGENTKIT_…`), then `./agentkit.toml`, the
 `~/.config/agentkit/config.toml`, then defaults.  `AGENTKIT_CONFIG` names one file to read instead
 of those two.  Secrets are named by the environment variable that holds them and never stand in a
 file.  A real network is set in a file or by argument only.
+
+`./agentkit.toml` is there because somebody made the working directory, who may be a stranger: what
+of it can do harm (`config.consent`) counts only once a person trusts the folder (`config.trust`).
+A file that is named is trusted by being named.
 """
 
 from __future__ import annotations
@@ -11,32 +15,62 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AliasChoices,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
     SecretStr,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
-from agentkit.errors import ConfigError, MissingExtra
+from agentkit.config import trust
+from agentkit.config.consent import Setting, settings_needing_consent
+from agentkit.config.reading import (
+    MAX_SECRET_BYTES,
+    SettingsFile,
+    parse_settings,
+    read_once,
+    read_settings_file,
+)
+from agentkit.errors import ConfigError, MissingExtra, Untrusted
 from agentkit.market.allowance import Allowance
 from agentkit.money import Money, Rate
 
 LOCAL_FILE = Path("agentkit.toml")
-USER_FILE = Path("~/.config/agentkit/config.toml")
+NEVER_SENT = "AGENTKIT_PASSPHRASE"
+USER_FILE = trust.USER_FOLDER / "config.toml"
+
+
+def _usable_path(given: object) -> object:
+    """Return a path as it was given; raises ValueError for one that no file can have.
+
+    An empty one would be the working directory.
+    """
+    if isinstance(given, str):
+        if not given or "\0" in given:
+            raise ValueError("this is not a path")
+        try:
+            Path(given).expanduser()
+        except RuntimeError as error:
+            raise ValueError(f"{given!r} names a user who is not known") from error
+    return given
+
+
+SettingsPath = Annotated[Path, BeforeValidator(_usable_path)]
 
 
 class _Section(BaseModel):
@@ -69,19 +103,23 @@ class SecretIn(_Section):
 class SecretInFile(_Section):
     """A file that holds a secret, and that nobody else may read."""
 
-    file: Path
+    file: SettingsPath
 
     def read(self) -> str:
-        """Return the secret, without the end of its line; raises ConfigError."""
+        """Return the secret, without a byte order mark and the end of its line.
+
+        Raises ConfigError.
+        """
         path = self.file.expanduser()
         try:
-            if path.stat().st_mode & 0o077:
-                raise ConfigError(
-                    f"others can read the secret in {path}", hint=f"run chmod 600 {path}"
-                )
-            return path.read_text("utf-8").rstrip("\r\n")
-        except (OSError, ValueError) as wrong:
-            raise ConfigError(f"{path} cannot be read", hint="check wallet.unlock.file") from wrong
+            raw, info = read_once(path, MAX_SECRET_BYTES)
+            secret = raw.decode("utf-8-sig").rstrip("\r\n")
+        except (OSError, ValueError):
+            # Not `from` theirs: a UnicodeDecodeError holds the secret.
+            raise ConfigError(f"{path} cannot be read", hint="check wallet.unlock.file") from None
+        if info.st_mode & 0o077:
+            raise ConfigError(f"others can read the secret in {path}", hint=f"run chmod 600 {path}")
+        return secret
 
 
 class SecretInKeyring(_Section):
@@ -117,7 +155,7 @@ class WalletSettings(_Section):
     the path of the socket of one that `agentkit wallet signer` serves.
     """
 
-    keystore: Path = Path("~/.config/agentkit/wallet.json")
+    keystore: SettingsPath = Path("~/.config/agentkit/wallet.json")
     unlock: SecretIn | SecretInFile | SecretInKeyring | None = None
     signer: str = "here"
 
@@ -216,7 +254,7 @@ class MemorySettings(_Section):
     encryption: Literal["wallet", "shred"] = "wallet"
     upload: Literal["embedded", "l1", "turbo"] | None = None
     turbo: str = "https://upload.ardrive.io"
-    jwk: Path | None = None
+    jwk: SettingsPath | None = None
     pay: Literal["credits", "x402"] = "credits"
     per_upload: Money | None = None
     total: Money | None = None
@@ -256,14 +294,15 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="AGENTKIT_",
         env_nested_delimiter="__",
+        env_ignore_empty=True,  # an empty path would be the working directory
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
     )
 
     network: str | None = None
-    home: Path = Path("~/.local/share/agentkit")
-    network_home: Path = Field(
+    home: SettingsPath = Path("~/.local/share/agentkit")
+    network_home: SettingsPath = Field(
         default=Path("~/.local/state/agentkit/network"),
         validation_alias=AliasChoices("network_home", "AGENTKIT_NETWORK"),
     )
@@ -288,10 +327,87 @@ class Settings(BaseSettings):
         """Where each key that was set came from."""
         return self._origins
 
+    @model_validator(mode="after")
+    def _passphrase_stays_here(self) -> Self:
+        """Refuse to send what opens the wallet to a provider or a webhook."""
+        unlock = self.wallet.unlock
+        opens_wallet = {NEVER_SENT, unlock.env.upper() if isinstance(unlock, SecretIn) else ""}
+        sent = {
+            f"providers.{name}.api_key": known.api_key for name, known in self.providers.items()
+        }
+        sent["approval.token"] = self.approval.token
+        for key, secret in sent.items():
+            if isinstance(secret, SecretIn) and secret.env.strip().upper() in opens_wallet:
+                raise ConfigError(
+                    f"{key} names {secret.env}, which opens the wallet and is never sent",
+                    hint=f"name another variable in {key}",
+                )
+        return self
+
     @classmethod
     def read(cls, file: Path | None = None, **arguments: Any) -> Settings:
-        """Read the settings; raises ConfigError naming the key and where it was found."""
-        files = _files(file)
+        """Read the settings; raises ConfigError naming the key and where it was found.
+
+        Raises Untrusted when `./agentkit.toml` sets what counts only once its folder is trusted.
+        Whether a setting is valid is said first, so nobody is asked to trust a spelling mistake.
+        """
+        named = _named_files(file)
+        if named is not None:
+            return cls._merged(named, arguments)
+        folder_file = read_settings_file(LOCAL_FILE)
+        if folder_file is None:
+            return cls.read_own(**arguments)
+        settings, needed = cls._judged(folder_file, arguments)
+        trust.check_trust(folder_file, needed)
+        return settings
+
+    @classmethod
+    def read_own(cls, **arguments: Any) -> Settings:
+        """Read the settings without `./agentkit.toml`; raises ConfigError."""
+        return cls._merged(_existing(USER_FILE.expanduser()), arguments)
+
+    @classmethod
+    def consent_request(cls, folder: Path) -> Untrusted | None:
+        """Return what a person would consent to in a folder, None where nothing needs consent.
+
+        Raises ConfigError when the folder has no settings, or they are not valid.
+        """
+        file = read_settings_file(folder / LOCAL_FILE)
+        if file is None:
+            raise ConfigError(
+                f"there is no {LOCAL_FILE} in {folder}",
+                hint="name the folder whose settings you trust",
+            )
+        _, needed = cls._judged(file, {})
+        return trust.consent_request(file, needed) if needed else None
+
+    @classmethod
+    def trust_written(cls, path: Path, text: str) -> None:
+        """Renew consent to a folder whose settings this process just wrote as `text`.
+
+        Only what the text says is consented to, whatever became of the file since.
+        """
+        folder = path.parent.resolve()
+        file = SettingsFile(path=path, folder=folder, data=parse_settings(text.encode(), path))
+        _, needed = cls._judged(file, {})
+        trust.forget(folder)
+        if needed:
+            trust.grant(trust.consent_request(file, needed))
+
+    @classmethod
+    def _judged(
+        cls, file: SettingsFile, arguments: dict[str, Any]
+    ) -> tuple[Settings, dict[str, Setting]]:
+        """Return the settings with a folder's file, and which of the file's need consent."""
+        own_files = _existing(USER_FILE.expanduser())
+        own = cls._merged(own_files, arguments)
+        settings = cls._merged([file, *own_files], arguments)
+        needed = settings_needing_consent(file, own, real=settings.network is not None)
+        return settings, needed
+
+    @classmethod
+    def _merged(cls, files: list[SettingsFile], arguments: dict[str, Any]) -> Settings:
+        """Return arguments, environment and files as one; raises ConfigError naming the key."""
         sources: dict[str, str] = {}
 
         class Sourced(cls):  # type: ignore[valid-type,misc]  # sources are fixed per class
@@ -304,7 +420,7 @@ class Settings(BaseSettings):
                 dotenv_settings: PydanticBaseSettingsSource,
                 file_secret_settings: PydanticBaseSettingsSource,
             ) -> tuple[PydanticBaseSettingsSource, ...]:
-                tomls = [_Toml(settings_cls, path) for path in files if path.is_file()]
+                tomls = [_Toml(settings_cls, file) for file in files]
                 env = _Environment(settings_cls)
                 named = [("argument", init_settings), ("environment", env)]
                 named += [(str(toml.path), toml) for toml in tomls]
@@ -320,16 +436,24 @@ class Settings(BaseSettings):
         return settings
 
 
-def _files(named: Path | None) -> list[Path]:
-    """Return the files to read, the first one wins; raises ConfigError when a named one is gone."""
+def _named_files(named: Path | None) -> list[SettingsFile] | None:
+    """Return the files that somebody named, the first one wins; None where nobody named one.
+
+    Raises ConfigError when one is not there.
+    """
     only = os.environ.get("AGENTKIT_CONFIG")
     asked = {"--config": named, "AGENTKIT_CONFIG": Path(only) if only else None}
     for where, path in asked.items():
         if path is not None and not path.is_file():
             raise ConfigError(f"there is no file {path}", hint=f"check the path in {where}")
     if only:
-        return [named or Path(only)]
-    return [named or LOCAL_FILE, USER_FILE.expanduser()]
+        return _existing(named or Path(only))
+    return _existing(named, USER_FILE.expanduser()) if named else None
+
+
+def _existing(*paths: Path) -> list[SettingsFile]:
+    files = [read_settings_file(path) for path in paths]
+    return [file for file in files if file is not None]
 
 
 class _Environment(EnvSettingsSource):
@@ -339,20 +463,17 @@ class _Environment(EnvSettingsSource):
         return {key: value for key, value in super().__call__().items() if key != "network"}
 
 
-class _Toml(TomlConfigSettingsSource):
-    """A TOML file; a key that only the environment may set is refused in it."""
+class _Toml(InitSettingsSource):
+    """What a TOML file says; a key that only the environment may set is refused in it."""
 
-    def __init__(self, settings: type[BaseSettings], path: Path) -> None:
-        self.path = path
-        try:
-            super().__init__(settings, path)
-        except (OSError, ValueError) as wrong:
-            raise ConfigError(f"{path} is not a TOML file: {wrong}", hint=f"mend {path}") from wrong
-        if "passphrase" in self.toml_data:
+    def __init__(self, settings: type[BaseSettings], file: SettingsFile) -> None:
+        self.path = file.path
+        if "passphrase" in file.data:
             raise ConfigError(
-                f"{path} holds a passphrase",
+                f"{file.path} holds a passphrase",
                 hint="take it out of the file and set AGENTKIT_PASSPHRASE",
             )
+        super().__init__(settings, file.data)
 
 
 def _keys(source: PydanticBaseSettingsSource) -> list[str]:
@@ -367,7 +488,7 @@ def _config_error(wrong: ValidationError, sources: dict[str, str]) -> ConfigErro
     where = ".".join(str(part) for part in first["loc"])
     origin = sources.get(str(first["loc"][0]) if first["loc"] else "", "the settings")
     unknown = first["type"] == "extra_forbidden"
-    said = "there is no such key" if unknown else first["msg"]
+    said = "there is no such key" if unknown else first["msg"].removeprefix("Value error, ")
     return ConfigError(
         f"{where or 'a setting'} in {origin}: {said}",
         hint=f"take {where!r} out, or mend its spelling" if unknown else f"mend {where!r}",

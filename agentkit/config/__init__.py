@@ -1,0 +1,31 @@
+"""Settings, where each came from, and which of a folder's settings need a person's consent."""
+
+from agentkit.config.settings import (
+    LOCAL_FILE,
+    USER_FILE,
+    ApprovalSettings,
+    ChainSettings,
+    MemorySettings,
+    PaymentSettings,
+    ProviderSettings,
+    SecretIn,
+    SecretInFile,
+    SecretInKeyring,
+    Settings,
+    WalletSettings,
+)
+
+__all__ = [
+    "LOCAL_FILE",
+    "USER_FILE",
+    "ApprovalSettings",
+    "ChainSettings",
+    "MemorySettings",
+    "PaymentSettings",
+    "ProviderSettings",
+    "SecretIn",
+    "SecretInFile",
+    "SecretInKeyring",
+    "Settings",
+    "WalletSettings",
+]
