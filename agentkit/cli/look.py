@@ -19,7 +19,7 @@ from agentkit.journal.runstate import RunState
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import ProviderInfo
 from agentkit.memory.standing import Standing
-from agentkit.payments.receipts import Bundle, verify
+from agentkit.payments.receipts import UNPROVEN, Bundle, proof_of, verify
 
 MaybeRun = Annotated[str | None, typer.Argument(metavar="[RUN]", help="a run's id")]
 
@@ -124,7 +124,7 @@ def receipts(
 ) -> None:
     """List what was paid, to whom and for what; or prove it, or check somebody's proof."""
     if check:
-        _say_checked(verify(Bundle.load(check)), f"every receipt in {check}", as_json=as_json)
+        _say_proofs(Bundle.load(check), check, as_json=as_json)
         return
 
     async def go() -> tuple[list[Receipt], list[str]]:
@@ -152,6 +152,19 @@ def _say_checked(wrong: list[str], what: str, *, as_json: bool) -> None:
     say.result({"holds": not wrong, "wrong": wrong}, text, as_json=as_json)
     if wrong:
         raise typer.Exit(1)
+
+
+def _say_proofs(bundle: Bundle, path: Path, *, as_json: bool) -> None:
+    """Show each receipt of a bundle and what proves it, or what is wrong; leave with 1 for that."""
+    wrong = verify(bundle)
+    if wrong:
+        _say_checked(wrong, "", as_json=as_json)
+    rows = [(*_receipt_row(receipt), proof_of(receipt, bundle)) for receipt in bundle.receipts]
+    table = columns([(*_HEADINGS, "proven by"), *rows], right=(3,))
+    closing = f"{len(rows)} receipts in {path}, nothing is wrong\nnot proven: {UNPROVEN}"
+    proofs = {receipt.attempt.id: proof_of(receipt, bundle) for receipt in bundle.receipts}
+    data = {"holds": True, "wrong": [], "proven_by": proofs, "not_proven": UNPROVEN}
+    say.result(data, f"{table}\n\n{closing}", as_json=as_json)
 
 
 _HEADINGS = ("run", "node", "provider", "amount", "standing", "rail", "result")

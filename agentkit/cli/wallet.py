@@ -12,7 +12,9 @@ from agentkit.agent import Agent, Balances
 from agentkit.cli import say
 from agentkit.config import Settings
 from agentkit.display.text import columns
+from agentkit.errors import ConfigError
 from agentkit.keys import keystore, process
+from agentkit.keys.signer import KeySigner
 from agentkit.payments.networks import real_network
 
 wallet = typer.Typer(no_args_is_help=True, help="The wallet's money.")
@@ -60,13 +62,16 @@ def close(as_json: say.AsJson = False, config: say.Config = None, quiet: say.Qui
 @wallet.command()
 @say.verb
 def fund(as_json: say.AsJson = False, config: say.Config = None, quiet: say.Quiet = False) -> None:
-    """Say what to send where, so that this wallet can pay; asks no chain."""
+    """Say what to send where, so that this wallet can pay; asks no chain.
+
+    The address is the key's own, so the keystore is opened: its file could name any other.
+    """
     settings = Settings.read(config)
     if settings.network is None:
         text = "the embedded network's wallet has test money already; `agentkit wallet show`"
         say.result({"network": "embedded"}, text, as_json=as_json)
         return
-    network, address = real_network(settings.network, settings.chain), _address(settings)
+    network, address = real_network(settings.network, settings.chain), _signer(settings).address
     rows = [
         ("to", address),
         ("on", f"{network.name} (chain {network.chain_id})"),
@@ -88,7 +93,13 @@ def export(
     """Copy the encrypted keystore (V3, as other wallets read it); never over another file."""
     settings = Settings.read(config)
     path = settings.wallet.keystore.expanduser()
-    address = keystore.copy(path, out.expanduser())
+    if settings.network is None:
+        raise ConfigError(
+            "no network is set, so a throwaway key of the embedded network pays, which has no"
+            " encrypted keystore",
+            hint=f"set `network` to export the wallet {path}, or copy that file yourself",
+        )
+    address = keystore.copy(path, out.expanduser(), settings.secret())
     text = f"{out} written for {address}; it opens with the same passphrase, which is not in it"
     say.result({"address": address, "keystore": str(out)}, text, as_json=as_json)
 
@@ -103,11 +114,10 @@ def signer(
 ) -> None:
     """Keep the wallet's key in this process, for agents with `wallet.signer` set to the socket."""
     settings = Settings.read(config)
-    unlocked = keystore.unlock(settings.wallet.keystore.expanduser(), settings.secret(), real=True)
+    unlocked = _signer(settings)
     say.note(f"signing for {unlocked.address} at {path}", quiet=quiet)
     process.serve(path.expanduser(), unlocked)
 
 
-def _address(settings: Settings) -> str:
-    """Return the wallet's address as its keystore says it, without opening it."""
-    return keystore.address(settings.wallet.keystore.expanduser())
+def _signer(settings: Settings) -> KeySigner:
+    return keystore.unlock(settings.wallet.keystore.expanduser(), settings.secret(), real=True)

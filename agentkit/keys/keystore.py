@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.errors import ConfigError, WrongKey
-from agentkit.keys.messages import checksummed
+from agentkit.keys import v3
 from agentkit.keys.signer import KeySigner
+
+MAX_BYTES = 64 * 1024
+"""The largest key file that is read."""
 
 TEST_MARK = "agentkit embedded network: test key, never send real money to it"
 
@@ -48,7 +51,8 @@ def test_secret(path: Path) -> str:
 def unlock(path: Path, passphrase: str = "", *, real: bool) -> KeySigner:
     """Return the signer of a key file; `real` refuses test keys.
 
-    Raises ConfigError when there is no file or others may read it, WrongKey when it does not open.
+    Raises ConfigError when there is no file, others may read it, or it is of another format;
+    WrongKey when the passphrase does not open it, or it says that it is of another address.
     """
     document = _read(path)
     if document.get("mark") == TEST_MARK:
@@ -58,29 +62,34 @@ def unlock(path: Path, passphrase: str = "", *, real: bool) -> KeySigner:
                 hint="make a wallet with `agentkit init`, or leave `network` out",
             )
         return KeySigner(bytes.fromhex(document["key"]))
+    return _opened(path, v3.checked(document, path), passphrase)
+
+
+def _opened(path: Path, document: dict[str, Any], passphrase: str) -> KeySigner:
     from eth_keyfile.keyfile import decode_keyfile_json
 
     try:
-        return KeySigner(bytes(decode_keyfile_json(document, passphrase.encode())))
-    except (ValueError, KeyError, TypeError):
+        signer = KeySigner(bytes(decode_keyfile_json(document, passphrase.encode())))
+    except ValueError:
         # Their frames hold the passphrase: whoever prints a traceback with locals must not see it.
         raise WrongKey(f"the passphrase does not open {path}") from None
+    claimed = str(document.get("address", "")).lower().removeprefix("0x")
+    if claimed and claimed != signer.address.lower().removeprefix("0x"):
+        raise WrongKey(
+            f"{path} says it is of 0x{claimed[:40]}, and its key is that of {signer.address}",
+            hint="send nothing to the address in the file: it was changed, so use another copy",
+        )
+    return signer
 
 
-def address(path: Path) -> str:
-    """Return the address that a keystore says it is of, without opening it; raises as `unlock`."""
-    document = _read(path)
-    plain = str(document.get("address", "")).removeprefix("0x")
-    if document.get("mark") == TEST_MARK or len(plain) != 40:
-        raise WrongKey(f"{path} does not say whose keystore it is")
-    return checksummed(f"0x{plain}")
+def copy(path: Path, to: Path, passphrase: str) -> str:
+    """Write a keystore once more and return its key's address; never over another file.
 
-
-def copy(path: Path, to: Path) -> str:
-    """Write a keystore once more, as it is, and return its address; never over another file."""
-    whose = address(path)
-    write_new(to, _read(path))
-    return whose
+    It is opened first, because a copy that does not open is no copy.  Raises as `unlock`.
+    """
+    address = unlock(path, passphrase, real=True).address
+    write_new(to, v3.checked(_read(path), path) | {"address": address[2:].lower()})
+    return address
 
 
 def write_new(path: Path, document: dict[str, Any]) -> None:
@@ -104,15 +113,18 @@ def write_new(path: Path, document: dict[str, Any]) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_mode & 0o077:
-            raise ConfigError(f"others can read the key file {path}", hint=f"run chmod 600 {path}")
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_mode & 0o077:
+                raise ConfigError(
+                    f"others can read the key file {path}", hint=f"run chmod 600 {path}"
+                )
+            data = file.read(MAX_BYTES + 1)
     except FileNotFoundError as missing:
         raise ConfigError(
             f"there is no keystore at {path}", hint="make one with `agentkit init`"
         ) from missing
-    except (OSError, ValueError) as wrong:
-        raise WrongKey(f"{path} is not a keystore") from wrong
-    if not isinstance(document, dict):
-        raise WrongKey(f"{path} is not a keystore")
-    return document
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}", hint="set wallet.keystore to a file"
+        ) from error
+    return v3.parsed(data, path)

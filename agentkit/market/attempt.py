@@ -16,6 +16,15 @@ def purchase_id(run: str, node: str, item: int | None = None, replica: int = 0) 
     return digest_of("purchase", run, node, item, replica)
 
 
+def attempt_id(purchase: str, n: int, label: str, terms: str) -> str:
+    """Return the key of attempt `n` of a purchase at the provider node `label` under `terms`."""
+    return digest_of("attempt", purchase, n, label, terms)
+
+
+MAX_REPLICAS = 9
+"""How often one item is bought at most; see `graph.verifying.Redundant`."""
+
+
 class Attempt(Value):
     """One try at a purchase with one provider under fixed terms; `id` is the key all sides see."""
 
@@ -47,7 +56,7 @@ class Attempt(Value):
     ) -> Attempt:
         """Return attempt `n` of `purchase` with `offer`."""
         return cls(
-            id=digest_of("attempt", purchase, n, offer.label, offer.terms),
+            id=attempt_id(purchase, n, offer.label, offer.terms),
             purchase=purchase,
             n=n,
             run=run,
@@ -66,6 +75,18 @@ class Attempt(Value):
     def label(self) -> str:
         """How people tell this attempt's provider node from the others."""
         return f"{self.provider}/{self.provider_node}" if self.provider_node else self.provider
+
+    @property
+    def is_of_this_item(self) -> bool:
+        """Whether the purchase is that of the run, node and item that stand here."""
+        replicas = range(MAX_REPLICAS)
+        named = (purchase_id(self.run, self.node, self.item, replica) for replica in replicas)
+        return self.purchase in named
+
+    @property
+    def is_of_these_terms(self) -> bool:
+        """Whether the id is that of the purchase, number, provider and terms that stand here."""
+        return self.id == attempt_id(self.purchase, self.n, self.label, self.terms)
 
 
 class Payment(Value):

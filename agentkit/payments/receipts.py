@@ -1,8 +1,10 @@
 """Receipts that others can check: a bundle, and its verifier, which needs nothing but the bundle.
 
-What proves what:  a provider's signature over (attempt, result, price, usage) proves what it
-delivered and asked for; the payer's voucher proves what it promised for it, since it names the
-Merkle root over those statements (`market.tree`); the contract's own logs prove what moved.
+What proves what:  an attempt's id is a digest over run, node, item, provider and terms; a
+provider's signature over (attempt, result, price, usage) proves what it delivered and asked for;
+the payer's voucher proves what it promised for it, since it names the Merkle root over those
+statements (`market.tree`); the contract's own logs prove what moved.  The rest is the payer's own
+word, and `proof_of` and `UNPROVEN` say so.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -163,11 +165,37 @@ def verify(bundle: Bundle) -> list[str]:
     return wrong
 
 
+UNPROVEN = "when each receipt was made, what was asked, and the most that it could have cost"
+"""What nobody signs, of no receipt."""
+
+Proof = Literal["signature and voucher", "signature", "the payer's word"]
+"""What stands behind a receipt: the provider's signature, the payer's voucher, or nothing."""
+
+
+def proof_of(receipt: Receipt, bundle: Bundle) -> Proof:
+    """Return what proves a receipt of a bundle that `verify` found nothing wrong with."""
+    if not _is_signed_for(receipt):
+        return "the payer's word"
+    vouched = {paid.attempt for proof in bundle.channels for paid in proof.paid}
+    return "signature and voucher" if receipt.attempt.id in vouched else "signature"
+
+
+def _is_signed_for(receipt: Receipt) -> bool:
+    return receipt.standing == "paid" and receipt.attempt.rail in SIGNED_RAILS
+
+
 def _wrong_with(receipt: Receipt, bundle: Bundle) -> list[str]:
-    """Check a provider's statement; a receipt of another rail is its provider's word alone."""
-    if receipt.standing != "paid" or receipt.attempt.rail not in SIGNED_RAILS:
-        return []
+    """Check a receipt's names, and its provider's statement where its rail has one."""
     name = f"receipt {receipt.attempt.id[:12]}"
+    if not receipt.attempt.is_of_this_item:
+        return [f"{name}: its attempt is not of that run, node and item"]
+    if not receipt.attempt.is_of_these_terms:
+        return [f"{name}: its attempt is not at that provider under those terms"]
+    billed, elsewhere = receipt.standing == "billed elsewhere", receipt.attempt.rail == "elsewhere"
+    if receipt.standing != "uncertain" and billed != elsewhere:
+        return [f"{name} cannot be {receipt.standing} over {receipt.attempt.rail}"]
+    if not _is_signed_for(receipt):
+        return []
     if receipt.amount > receipt.attempt.at_most:
         return [f"{name} is above the attempt's at most"]
     try:
@@ -201,6 +229,8 @@ def _wrong_with_channel(
     for part in (*proof.paid, *proof.matched):
         covered[part.attempt] = covered.get(part.attempt, 0) + part.units
     for receipt in there:
+        if not _is_signed_for(receipt):
+            wrong.append(f"{name}: receipt {receipt.attempt.id[:12]} was paid by it, and is not so")
         if receipt.attempt.payee.lower() != proof.payee.lower():
             wrong.append(f"{name}: receipt {receipt.attempt.id[:12]} is of another provider")
         if covered[receipt.attempt.id] != receipt.amount.units:

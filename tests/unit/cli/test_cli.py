@@ -378,6 +378,23 @@ def test_a_plan_is_run_as_it_is_or_not_at_all(cli: Any, tmp_path: Path) -> None:
     assert "no runs yet" in cli("status").stdout
 
 
+def test_a_receipt_says_what_proves_it_and_an_edited_one_is_found(
+    cli: Any, tmp_path: Path
+) -> None:
+    assert cli("run", "graph.toml", "--yes").exit_code == 0
+    assert cli("receipts", "--out", "r.json").exit_code == 0
+    told = cli("receipts", "--check", "r.json")
+    assert told.exit_code == 0, told.output
+    assert "proven by" in told.stdout
+    assert re.search(r"greet .* (signature and voucher|the payer's word)", told.stdout)
+    assert "not proven: when each receipt was made" in told.stdout
+    for name, value in (("run", "rdeadbeef"), ("node", "other"), ("provider", "acme")):
+        document = json.loads((tmp_path / "r.json").read_text())
+        document["receipts"][0]["attempt"][name] = value
+        (tmp_path / "edited.json").write_text(json.dumps(document))
+        assert cli("receipts", "--check", "edited.json").exit_code == 1, name
+
+
 def test_a_run_shows_what_came_out_and_ends_once(cli: Any) -> None:
     told = cli("run", "graph.toml", "--yes").stdout
     assert re.match(r"greet: \S+", told)

@@ -63,9 +63,25 @@ def test_fund_says_what_to_send_where_and_asks_nobody(cli: Any, address: str) ->
     assert json.loads(cli("wallet", "fund", "--json").stdout)["to"] == address
 
 
-def test_fund_needs_no_passphrase(cli: Any, address: str, monkeypatch: Any) -> None:
-    monkeypatch.delenv("AGENTKIT_PASSPHRASE")
-    assert cli("wallet", "fund").exit_code == 0
+def test_fund_shows_the_key_s_own_address_or_none(cli: Any, address: str, tmp_path: Path) -> None:
+    """Whoever can change the file must not be able to say where the money goes."""
+    path = tmp_path / "wallet.json"
+    thief = "22" * 20
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"address": thief}))
+    told = cli("wallet", "fund")
+    assert told.exit_code == 2
+    assert told.stdout == ""
+    assert f"its key is that of {address}" in told.stderr
+
+
+def test_on_the_embedded_network_the_wallet_that_does_not_pay_is_not_exported(
+    cli: Any, address: str, tmp_path: Path
+) -> None:
+    (tmp_path / "agentkit.toml").write_text('[wallet]\nkeystore = "wallet.json"')
+    told = cli("wallet", "export", "out.json")
+    assert told.exit_code == 2
+    assert "throwaway key" in told.stderr
+    assert not (tmp_path / "out.json").exists()
 
 
 def test_without_a_wallet_there_is_nothing_to_fund(cli: Any) -> None:
@@ -105,7 +121,10 @@ def test_a_wallet_is_made_once_whatever_dies(tmp_path: Path) -> None:
     died = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
     assert died.returncode == -signal.SIGKILL
     assert not path.exists()
-    assert keystore.create(path, PASSPHRASE).address == keystore.address(path)
+    assert (
+        keystore.create(path, PASSPHRASE).address
+        == keystore.unlock(path, PASSPHRASE, real=True).address
+    )
 
 
 def test_a_signer_serves_agents_of_this_user_until_it_is_told_to_end(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +14,12 @@ from agentkit.errors import ConfigError
 from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
 from agentkit.keys.signer import KeySigner
-from agentkit.market.attempt import Attempt, Evidence, Result
+from agentkit.market.attempt import Attempt, Evidence, Result, attempt_id, purchase_id
 from agentkit.market.receipt import Receipt, Standing, delivery_of
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
 from agentkit.payments.channels.rail import ChannelRail
-from agentkit.payments.receipts import Bundle, bundle_of, verify, wrong_with_credit
+from agentkit.payments.receipts import Bundle, bundle_of, proof_of, verify, wrong_with_credit
 from agentkit.payments.sender import Sender
 from agentkit.testing.fakes import NETWORK, USDC
 
@@ -31,12 +30,14 @@ USAGE = {"input": 7, "output": 3}
 
 
 def attempt(n: int, rail: str = "channel") -> Attempt:
+    purchase = purchase_id("r1", "n", n)
     return Attempt(
-        id=hashlib.sha256(b"%d" % n).hexdigest(),
-        purchase=f"p{n}",
+        id=attempt_id(purchase, 0, "native", "t"),
+        purchase=purchase,
         n=0,
         run="r1",
         node="n",
+        item=n,
         provider="native",
         rail=rail,
         payee=SHOP.address,
@@ -132,6 +133,15 @@ CHANGES = {
     "a result": (changed("receipts.1.result", "ee" * 32), "is not signed by"),
     "what was counted": (changed("receipts.1.usage.output", 4), "is not signed by"),
     "an attempt": (changed("receipts.1.attempt.id", "ee" * 32), "missing"),
+    "a run": (changed("receipts.1.attempt.run", "r2"), "not of that run, node and item"),
+    "a node": (changed("receipts.1.attempt.node", "m"), "not of that run, node and item"),
+    "an item": (changed("receipts.1.attempt.item", 9), "not of that run, node and item"),
+    "a provider": (changed("receipts.1.attempt.provider", "acme"), "not at that provider"),
+    "a provider's node": (changed("receipts.1.attempt.provider_node", "x"), "not at that provider"),
+    "the terms": (changed("receipts.1.attempt.terms", "u"), "not at that provider"),
+    "a standing": (changed("receipts.1.standing", "uncertain"), "was paid by it"),
+    "a bill elsewhere": (changed("receipts.1.standing", "billed elsewhere"), "cannot be"),
+    "a rail": (changed("receipts.1.attempt.rail", "x402"), "was paid by it"),
     "a payee": (changed("receipts.1.attempt.payee", OTHER.address), "is not signed by"),
     "a signature": (changed("receipts.1.evidence.signature", "00" * 65), "is not signed by"),
     "no signature": (changed("receipts.1.evidence.signature", "no hex"), "is not signed by"),
@@ -161,6 +171,17 @@ async def test_nothing_in_a_bundle_can_be_changed_unseen(
     path.write_text(json.dumps(document))
     wrong = verify(Bundle.load(path))
     assert any(complaint in sentence for sentence in wrong), wrong
+
+
+async def test_what_stands_behind_a_receipt_is_said(wallet: Wallet) -> None:
+    unsigned = wallet.receipts[0].model_copy(
+        update={"attempt": attempt(9, rail="x402"), "evidence": Evidence()}
+    )
+    unvouched = wallet.receipts[1].model_copy(update={"attempt": attempt(8, rail="escrow")})
+    bundle = await wallet.bundle()
+    assert [proof_of(r, bundle) for r in bundle.receipts] == ["signature and voucher"] * 5
+    assert proof_of(unsigned, bundle) == "the payer's word"
+    assert proof_of(unvouched, bundle) == "signature"
 
 
 async def test_a_bundle_after_a_restore_proves_what_came_before_by_the_voucher_found(
