@@ -1,7 +1,7 @@
 """Blocking twins of the agent's verbs, for scripts and notebooks.
 
 One thread with the only second event loop, and the one default agent on it, made from config at
-the first call and closed when the process ends.
+the first call and closed when the process ends.  A forked child gets its own at its first call.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures.thread  # noqa: F401  # see Background
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Coroutine, Iterator
@@ -30,6 +31,7 @@ class Background:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self._process = os.getpid()
         self._agent: Agent | None = None
         self._opening = asyncio.Lock()
         thread = threading.Thread(target=self.loop.run_forever, name="agentkit-sync", daemon=True)
@@ -46,7 +48,9 @@ class Background:
             return self._agent
 
     def close(self) -> None:
-        """Seal, settle and close the default agent."""
+        """Seal, settle and close the default agent; a forked child leaves it to its parent."""
+        if os.getpid() != self._process:
+            return
         if self._agent is not None:
             closing = self._agent.__aexit__(None, None, None)
             with contextlib.suppress(TimeoutError):
@@ -73,6 +77,24 @@ def background() -> Background:
         if _background is None:
             _background = Background()
         return _background
+
+
+_of_the_parent: list[Background] = []
+
+
+def _begin_anew_in_child() -> None:
+    """Make a forked child start a loop of its own: it has the parent's objects, not its threads.
+
+    The parent's agent is kept as it is and never closed here, because closing its inherited
+    database would end the locks that this process may take on the same file later.
+    """
+    global _background, _making  # one per process is the point
+    if _background is not None:
+        _of_the_parent.append(_background)
+    _background, _making = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_begin_anew_in_child)
 
 
 def block_on(coroutine: Coroutine[Any, Any, T]) -> T:

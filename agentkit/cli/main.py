@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from agentkit import __version__
-from agentkit.cli import knows, look, places, wallet, work
+from agentkit.cli import knows, look, places, say, wallet, work
 from agentkit.cli.demo.verb import demo
 from agentkit.cli.trust import trust
 
@@ -54,5 +54,6 @@ app.command()(places.doctor)
 
 def run() -> None:
     """Run the command line; the entry point of the `agentkit` script."""
+    say.survive_any_encoding()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     app()

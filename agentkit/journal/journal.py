@@ -7,13 +7,13 @@ import hashlib
 import secrets
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from agentkit.errors import JournalDamaged, StoreUnavailable, WrongKey
 from agentkit.journal import verify
+from agentkit.journal.across_forks import closing
 from agentkit.journal.lease import Lease, is_free
 from agentkit.journal.store import SCHEMA, Row, Tx, connect
 from agentkit.journal.writer import Writer, as_ours

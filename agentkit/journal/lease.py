@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+import weakref
 from pathlib import Path
 from types import TracebackType
 
@@ -37,6 +38,11 @@ class Lease:
         self._file.truncate(0)
         self._file.write(str(os.getpid()))
         self._file.flush()
+        _held.add(self)
+
+    def drop_inherited(self) -> None:
+        """Close a forked child's copy of the file, which would keep the lock after its parent."""
+        self._file.close()
 
     def _owner(self) -> str:
         """Return the process that has the lease; it writes its number just after it locks."""
@@ -65,6 +71,17 @@ class Lease:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+_held: weakref.WeakSet[Lease] = weakref.WeakSet()
+
+
+def _drop_inherited() -> None:
+    for lease in _held:
+        lease.drop_inherited()
+
+
+os.register_at_fork(after_in_child=_drop_inherited)
 
 
 def is_free(folder: Path, run: str) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from agentkit.errors import JournalDamaged, RunNotFound
+from agentkit.journal.across_forks import Connection
 from agentkit.journal.events import EVENTS, VERSION, Earlier
 from agentkit.journal.fold import fold
 from agentkit.market.seams import Event, R, Record
@@ -62,9 +63,15 @@ PATIENCE = 30.0
 """Seconds to wait for another process that writes."""
 
 
-def connect(path: Path | str) -> sqlite3.Connection:
+def connect(path: Path | str) -> Connection:
     """Open the state file for the thread that calls; one writer at a time, others wait."""
-    db = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE)
+    db = sqlite3.connect(
+        path,
+        isolation_level=None,
+        timeout=PATIENCE,
+        factory=Connection,
+        check_same_thread=False,  # a forked child closes it in the only thread that it has
+    )
     try:
         _use_wal(db)
         db.execute("pragma synchronous=full")

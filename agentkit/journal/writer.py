@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 from agentkit.errors import AgentKitError, JournalDamaged, StoreUnavailable
+from agentkit.journal.across_forks import Connection, using
 from agentkit.journal.store import Tx, connect
 
 MOST_IN_ONE_COMMIT = 1024
@@ -54,7 +55,8 @@ class Writer:
                 continue
             try:
                 db = db or connect(self._path)
-                outcomes = _commit(db, self._path, jobs)
+                with using(db):
+                    outcomes = _commit(db, self._path, jobs)
             except sqlite3.Error as wrong:
                 outcomes = [as_ours(self._path, wrong)] * len(jobs)
             except Exception as wrong:  # noqa: BLE001  # the thread must live on, whatever it was
@@ -63,7 +65,7 @@ class Writer:
         if db:
             db.close()
 
-    def _connected(self) -> sqlite3.Connection | None:
+    def _connected(self) -> Connection | None:
         """Connect before there is work; a failure is met again, and reported, with the first."""
         try:
             return connect(self._path)

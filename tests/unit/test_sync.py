@@ -1,5 +1,6 @@
 """The blocking twins: in scripts, inside a running loop, and when they are interrupted."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from support import usdc
 
+from agentkit.journal.lease import Lease, is_free
 from agentkit.money import Money
 
 ROWS = 24
@@ -142,3 +144,37 @@ def test_a_signal_while_nothing_runs_yet_starts_nothing(here: Path) -> None:
         told, _ = asked.communicate(timeout=60)
     assert asked.returncode == 0
     assert told == "0\n"
+
+
+def test_a_fork_after_a_run_can_run_too() -> None:
+    """The child has none of the parent's threads, and must neither wait for them nor hold locks."""
+    code = (
+        "import agentkit as ak, os, warnings\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)  # newer Pythons warn of any fork\n"
+        "graph = ak.JobGraph('forked')\n"
+        "greet = graph.infer('greet', model='smollm2-135m', prompt='Hi', max_tokens=4)\n"
+        "assert ak.run(graph, budget='0.05 USDC').paid\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    result = ak.run(graph, budget='0.05 USDC')\n"
+        "    print('child', len(result.receipts), flush=True)\n"
+        "    raise SystemExit\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+        "print('parent', len(ak.run(graph, budget='0.05 USDC').receipts), flush=True)\n"
+    )
+    assert output(code).split() == ["child", "1", "parent", "1"]
+
+
+def test_a_forked_child_does_not_keep_its_parents_run(tmp_path: Path) -> None:
+    to_child, to_parent = os.pipe(), os.pipe()
+    with Lease(tmp_path, "r1"):
+        child = os.fork()
+        if not child:
+            os.close(to_child[1])
+            os.write(to_parent[1], b"x")  # what is done at a fork was done
+            os.read(to_child[0], 1)  # until the parent has looked
+            os._exit(0)
+        os.read(to_parent[0], 1)
+    assert is_free(tmp_path, "r1"), "the child holds no copy of the lock"
+    os.close(to_child[1])
+    assert os.waitpid(child, 0)[1] == 0

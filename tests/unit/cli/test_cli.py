@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 import subprocess
@@ -378,9 +379,27 @@ def test_a_plan_is_run_as_it_is_or_not_at_all(cli: Any, tmp_path: Path) -> None:
     assert "no runs yet" in cli("status").stdout
 
 
-def test_a_receipt_says_what_proves_it_and_an_edited_one_is_found(
-    cli: Any, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_what_an_output_cannot_encode_ends_no_paid_run(cli: Any, encoding: str) -> None:
+    Path("said.py").write_text(
+        "import agentkit as ak\n"
+        "graph = ak.JobGraph('said')\n"
+        "def say() -> ak.Json:\n    return 'pay \u2192 \U0001f600'\n"
+        "graph.local('say', say)\n",
+        "utf-8",
+    )
+    told = subprocess.run(
+        [sys.executable, "-m", "agentkit", "run", "said.py:graph", "--yes"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        timeout=60,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    assert b"is done" in told.stdout
+
+
+def test_a_receipt_says_what_proves_it_and_an_edited_one_is_found(cli: Any, tmp_path: Path) -> None:
     assert cli("run", "graph.toml", "--yes").exit_code == 0
     assert cli("receipts", "--out", "r.json").exit_code == 0
     told = cli("receipts", "--check", "r.json")
