@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import timedelta
 from pathlib import Path
 
+from agentkit import strict_json
 from agentkit.errors import ConfigError, GraphError
+from agentkit.file_io import read_bytes
 from agentkit.graph import callables, codec
 from agentkit.graph.builder import JobGraph
 from agentkit.graph.frozen import FrozenGraph
+from agentkit.market import plan
 from agentkit.market.plan import Plan
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -41,7 +43,7 @@ def is_plan(name: str) -> bool:
     if path.suffix != ".json" or not path.is_file():
         return False
     try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        document = strict_json.loads(read_bytes(path, plan.MAX_BYTES))
     except ValueError:
         return False
     return isinstance(document, dict) and "plan" in document

@@ -13,10 +13,15 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
+from agentkit import strict_json
 from agentkit.errors import GraphError, WrongInput
+from agentkit.file_io import read_bytes, write_text
 from agentkit.graph.conditions import Condition
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.graph.nodes import Name, Node, SourceNode, SplitNode, SqlNode
+
+MAX_BYTES = 64 << 20
+"""The largest graph file that is read: some 100,000 nodes."""
 
 
 class _Document(BaseModel):
@@ -43,11 +48,11 @@ def encode(graph: FrozenGraph) -> dict[str, Any]:
 def load(path: Path) -> FrozenGraph:
     """Read a `.toml` or `.json` graph; raises GraphError with the file's name."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        document = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except FileNotFoundError as wrong:
-        raise GraphError(f"there is no file {path}", hint="check the path") from wrong
-    except (OSError, ValueError) as wrong:
+        text = read_bytes(path, MAX_BYTES).decode("utf-8-sig")
+        document = tomllib.loads(text) if path.suffix == ".toml" else strict_json.loads(text)
+    except (ValueError, RecursionError) as wrong:
+        if isinstance(wrong, WrongInput):
+            raise
         raise GraphError(
             f"{path} cannot be read as {path.suffix or 'JSON'}: {wrong}",
             hint="write a graph to a file with graph.save('graph.toml') to see its shape",
@@ -56,7 +61,10 @@ def load(path: Path) -> FrozenGraph:
 
 
 def save(graph: FrozenGraph, path: Path) -> None:
-    """Write a graph as `.toml` or `.json`, chosen by the suffix."""
+    """Write a graph as `.toml` or `.json`, chosen by the suffix.
+
+    Raises WrongInput for what TOML lacks, StoreUnavailable where it cannot be written.
+    """
     if path.suffix == ".toml":
         document = encode(graph)
         # TOML reads a carriage return in a multi-line string as the end of a line.
@@ -68,9 +76,9 @@ def save(graph: FrozenGraph, path: Path) -> None:
                 f"{path} cannot be written: a schema or a parameter holds null, which TOML has not",
                 hint=f"save it as {path.with_suffix('.json').name}",
             ) from wrong
-        path.write_text(text, encoding="utf-8", newline="\n")
     else:
-        path.write_text(json.dumps(encode(graph), indent=2, ensure_ascii=False) + "\n", "utf-8")
+        text = json.dumps(encode(graph), indent=2, ensure_ascii=False) + "\n"
+    write_text(path, text)
 
 
 def to_mermaid(graph: FrozenGraph) -> str:

@@ -9,8 +9,16 @@ from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, SerializeAsAny
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PrivateAttr,
+    SerializeAsAny,
+    TypeAdapter,
+    ValidationError,
+)
 
+from agentkit import strict_json
 from agentkit.artifacts import Artifact
 from agentkit.errors import CyclicGraph, DuplicateNode, GraphError, UnknownInput, WrongInput
 from agentkit.graph import callables
@@ -59,9 +67,18 @@ class FrozenGraph(BaseModel):
         for node in nodes:
             check_node(node, known)
         ordered = tuple(known[name] for name in _order(known))
-        graph = cls(name=name, nodes=ordered)
+        graph = cls(name=_checked_name(name), nodes=ordered)
+        graph._check_writable()
         graph._functions.update(functions or {})
         return graph
+
+    def _check_writable(self) -> None:
+        """Raise WrongInput for a value that neither a digest nor a file can be made of."""
+        try:
+            self.digest  # noqa: B018  # it is kept, and needed soon
+        except (ValueError, RecursionError):
+            for node in self.nodes:
+                _check_node_writable(node)
 
     @cached_property
     def digest(self) -> str:
@@ -183,6 +200,29 @@ class FrozenGraph(BaseModel):
                 f" ({self.digest[:6]})",
                 hint="build the graph exactly as it was when the run began",
             )
+
+
+_NAME = TypeAdapter(Name)
+
+
+def _checked_name(name: str) -> str:
+    try:
+        return _NAME.validate_python(name)
+    except ValidationError as error:
+        raise WrongInput(
+            f"{name!r} is not a name for a graph", hint="use letters, digits, `_`, `.` and `-`"
+        ) from error
+
+
+def _check_node_writable(node: Node) -> None:
+    try:
+        strict_json.dumps(node.identity())
+        canonical(node.identity())
+    except (strict_json.BadJson, ValueError, RecursionError) as error:
+        raise WrongInput(
+            f"node {node.name!r} cannot be written down: {error}",
+            hint="give texts, numbers, lists and objects that JSON can hold",
+        ) from error
 
 
 def check_node(node: NodeBase, known: Mapping[str, NodeBase]) -> None:

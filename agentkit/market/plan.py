@@ -8,15 +8,18 @@ import time
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import ValidationError
-
+from agentkit import strict_json
 from agentkit.display.text import clock, columns, duration
-from agentkit.errors import PlanError
+from agentkit.errors import PlanError, WrongInput
+from agentkit.file_io import read_bytes, write_text
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.market.offer import Offer, Rejection
 from agentkit.market.task import TaskSpec
 from agentkit.market.value import Value, digest_of
 from agentkit.money import Money
+
+MAX_BYTES = 256 << 20
+"""The largest plan file that is read: some 100,000 nodes with their offers."""
 
 HEADINGS = ("node", "kind", "provider", "on", "price", "at most", "ETA", "others")
 
@@ -253,18 +256,18 @@ class Plan(Value):
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON, signed by its own digest."""
         document = {"plan": json.loads(self.encode()), "digest": self.id}
-        Path(path).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        write_text(Path(path), json.dumps(document, indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
         """Read a plan; raises PlanError when it is no plan or was changed."""
         again = "make it again with `agentkit plan`"
         try:
-            document = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+            document = strict_json.loads(read_bytes(Path(path), MAX_BYTES))
             plan = cls.model_validate(document["plan"])
-        except FileNotFoundError as missing:
-            raise PlanError(f"there is no file {path}", hint="check the path") from missing
-        except (OSError, ValueError, KeyError, TypeError, ValidationError) as wrong:
+        except WrongInput as unread:
+            raise PlanError(str(unread), hint="check the path") from unread
+        except (ValueError, KeyError, TypeError) as wrong:
             raise PlanError(f"{path} is not a plan", hint=again) from wrong
         if plan.id != document.get("digest"):
             raise PlanError(f"the plan {path} was changed after it was made", hint=again)

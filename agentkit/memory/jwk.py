@@ -6,17 +6,22 @@ SIGPIPE for the whole process, and its `send` takes a refusal for success.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from agentkit import strict_json
 from agentkit.errors import WrongKey
+from agentkit.file_io import read_bytes
 from agentkit.memory.b64 import b64url, unb64url
 from agentkit.memory.rsa import EXPONENT, KEY_BYTES
 
 HINT = "set memory.jwk to the file of an Arweave wallet"
 _FIELDS = ("n", "e", "d", "p", "q", "dp", "dq", "qi")
+
+
+MAX_BYTES = 64 * 1024
+"""The largest wallet file that is read."""
 
 
 class JwkWallet:
@@ -39,8 +44,8 @@ class JwkWallet:
     def load(cls, path: Path) -> JwkWallet:
         """Read a wallet file; raises WrongKey."""
         try:
-            jwk = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError) as wrong:
+            jwk = strict_json.loads(read_bytes(path, MAX_BYTES))
+        except ValueError as wrong:
             raise WrongKey(f"{path} is not a wallet file", hint=HINT) from wrong
         if not isinstance(jwk, dict):
             raise WrongKey(f"{path} is not a wallet file", hint=HINT)

@@ -9,14 +9,13 @@ word, and `proof_of` and `UNPROVEN` say so.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
-from agentkit.errors import ConfigError
+from agentkit import strict_json
+from agentkit.errors import ConfigError, WrongInput
+from agentkit.file_io import read_bytes, write_text
 from agentkit.journal import events as e
 from agentkit.keys.messages import Domain, Voucher, recover, typed_digest
 from agentkit.market import tree
@@ -28,6 +27,8 @@ from agentkit.payments import abi
 from agentkit.payments.channels.terms import deposit_of
 
 VERSION = 1
+MAX_BYTES = 256 << 20
+"""The largest bundle that is read: some 100,000 receipts."""
 
 
 class Paid(Value):
@@ -74,16 +75,16 @@ class Bundle(Value):
 
     def save(self, path: Path) -> None:
         """Write the bundle as JSON."""
-        path.write_text(self.model_dump_json(indent=1, exclude_defaults=True) + "\n", "utf-8")
+        write_text(path, self.model_dump_json(indent=1, exclude_defaults=True) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Bundle:
         """Read a bundle; raises ConfigError for anything else."""
         try:
-            return cls.model_validate(json.loads(path.read_text("utf-8-sig")))
-        except FileNotFoundError as missing:
-            raise ConfigError(f"there is no file {path}", hint="check the path") from missing
-        except (OSError, ValueError, ValidationError, RecursionError) as wrong:
+            return cls.model_validate(strict_json.loads(read_bytes(path, MAX_BYTES)))
+        except WrongInput as unread:
+            raise ConfigError(str(unread), hint="check the path") from unread
+        except ValueError as wrong:
             raise ConfigError(
                 f"{path} is no bundle of receipts",
                 hint="write one with `agentkit receipts --out FILE`",

@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 from agentkit.artifacts import Dataset
 from agentkit.errors import Refused, WrongInput
+from agentkit.file_io import read_bytes
 from agentkit.graph.columns import check_columns, check_training
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.graph.nodes import (
@@ -30,7 +31,7 @@ from agentkit.graph.refs import InputRef
 from agentkit.market.receipt import Receipt
 from agentkit.market.task import Load, TaskSpec
 from agentkit.pool.column_types import types_of
-from agentkit.tables import Columns, Rows, read_table
+from agentkit.tables import MAX_BYTES, Columns, Rows, read_table
 
 BYTES_PER_TOKEN = 4
 TEMPLATE_TOKENS = 64
@@ -173,14 +174,7 @@ def count(path: Path) -> Size:
 
     Raises WrongInput when it is not there or no table.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as wrong:
-        raise WrongInput(
-            f"{path} cannot be read: {wrong.strerror}",
-            hint="give source= a path that exists, or a URI",
-        ) from wrong
-    table = read_table(data, path.name)
+    table = read_table(read_bytes(path, MAX_BYTES), path.name)
     lengths = [Dataset.dump([row]).size for row in table.rows] or [1]
     in_every_row = frozenset(table.columns).intersection(*table.rows)
     return Size(

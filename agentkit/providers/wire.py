@@ -7,11 +7,11 @@ Plain JSON over HTTP.  Artifacts up to 1 MiB travel inline in base64, larger one
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from agentkit.artifacts import KINDS, Artifact
 from agentkit.errors import ProtocolBroken, StateCorrupt
@@ -165,7 +165,7 @@ def read(value: type[Value], body: bytes, who: str) -> Any:
 def error_of(body: bytes) -> Mapping[str, Any]:
     """Return the `error` object of a body, empty when there is none."""
     try:
-        error = json.loads(body)["error"]
+        error = from_json(body)["error"]
     except (ValueError, KeyError, TypeError):
         return {}
     return error if isinstance(error, dict) else {}

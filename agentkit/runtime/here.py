@@ -13,9 +13,10 @@ from typing import Any
 
 from agentkit.artifacts import Artifact, Dataset, Json, Table
 from agentkit.errors import StateCorrupt, WrongInput
+from agentkit.file_io import read_bytes
 from agentkit.graph.nodes import LocalNode, SourceNode, SplitNode
 from agentkit.runtime.threads import Threads
-from agentkit.tables import read_table
+from agentkit.tables import MAX_BYTES, read_table
 
 
 async def source(
@@ -28,7 +29,7 @@ async def source(
     if "://" in node.source:
         data = await read(node.source)
     else:
-        data = await asyncio.to_thread(_read_file, folder / node.source)
+        data = await asyncio.to_thread(read_bytes, folder / node.source, MAX_BYTES)
     if node.sha256 and hashlib.sha256(data).hexdigest() != node.sha256:
         raise StateCorrupt(
             f"{node.source} is not what sha256= pins",
@@ -36,15 +37,6 @@ async def source(
         )
     table = read_table(data, node.source)
     return Dataset.dump(table.rows, table.columns)
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as wrong:
-        raise WrongInput(
-            f"{path} cannot be read: {wrong.strerror}", hint="give source= a path that exists"
-        ) from wrong
 
 
 def split(node: SplitNode, table: Table) -> tuple[Dataset, Dataset]:
