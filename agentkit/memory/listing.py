@@ -94,7 +94,11 @@ def ids_query(names: Collection[str]) -> bytes:
 
 
 def read_page(answer: bytes) -> Page:
-    """Read an answer; raises StateCorrupt with the gateway's own words if it gives any."""
+    """Read an answer.
+
+    Raises StateCorrupt, with the gateway's own words if it gives any, and where a listing breaks
+    off, so that other gateways are asked and nobody takes a part of it for the whole.
+    """
     try:
         listing = _Answer.model_validate_json(answer)
     except ValidationError as wrong:
@@ -104,8 +108,11 @@ def read_page(answer: bytes) -> Page:
         raise StateCorrupt(f"its listing is an error: {said[:160]}")
     connection = listing.data.transactions
     entries = tuple(_listed(edge.node) for edge in connection.edges)
-    more = connection.page_info.more and connection.edges
-    return Page(entries, connection.edges[-1].cursor if more else "", len(answer))
+    if not connection.page_info.more:
+        return Page(entries, "", len(answer))
+    if not connection.edges:  # its end is not the end of the list, and nothing leads on from here
+        raise StateCorrupt("its listing breaks off: an empty page says that more follow")
+    return Page(entries, connection.edges[-1].cursor, len(answer))
 
 
 def check(entry: Listed, owner: str, tags: Collection[tuple[str, str]]) -> None:

@@ -21,8 +21,30 @@ T = TypeVar("T")
 
 TIMEOUT = 30.0
 
-KNOWN = ("already known", "already imported", "nonce too low", "known transaction")
-"""What nodes say of bytes they have, or whose nonce is used: never a failure by itself."""
+KNOWN = (
+    "alreadyknown",  # geth, reth, Erigon; Nethermind writes AlreadyKnown
+    "alreadyimported",  # OpenEthereum and nodes built on Substrate, also AlreadyImported
+    "knowntransaction",  # Besu, zkSync
+    "alreadyexists",
+    "alreadyinmempool",  # nodes built on Cosmos
+    "alreadyinthemempool",
+    "alreadyinthepool",
+    "samehash",  # Erigon: existing tx with same hash
+    "noncetoolow",
+    "oldnonce",  # Nethermind
+    "nonceisalreadyused",
+    "noncealreadyused",  # Nethermind: OwnNonceAlreadyUsed
+)
+"""What nodes say of bytes they have, or whose nonce is used: never a failure by itself.
+
+In letters alone, because the same client writes it with and without spaces.
+"""
+
+
+def is_known(refusal: str) -> bool:
+    """Return whether a node refuses bytes because it has them, or something under their nonce."""
+    letters = "".join(filter(str.isalpha, refusal.lower())).replace("unknown", "")
+    return any(word in letters for word in KNOWN)
 
 
 class Web3Chain:
@@ -81,7 +103,7 @@ class Web3Chain:
         try:
             await self._ask(lambda w3: w3.eth.send_raw_transaction(raw))
         except SettlementFailed as refused:
-            if not any(word in str(refused).lower() for word in KNOWN):
+            if not is_known(str(refused)):
                 raise
 
     async def receipt(self, transaction: str) -> ChainReceipt | None:

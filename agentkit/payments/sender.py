@@ -255,9 +255,10 @@ class Sender:
             return _Seen(replaced=watch.replaced >= SURE)
         watch.replaced = 0
         refusal, watch.pushed = await self._push(row), True
+        watch.taken = watch.taken or not refusal
         return _Seen(
             trouble=refusal,
-            refused=bool(refusal),
+            refused=bool(refusal) and not watch.taken,  # what a node took may still be mined
             passed_over=await self._is_passed_over(watch),
         )
 
@@ -347,6 +348,7 @@ class _Watch:
         self.began = time.monotonic()
         self.head: int | None = None
         self.pushed = False
+        self.taken = False
         self.replaced = 0
         self.finals = 0
 

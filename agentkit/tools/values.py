@@ -16,15 +16,19 @@ from datetime import date, datetime, timedelta
 from datetime import time as time_of_day
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage, messages_from_dict
 from pydantic import BaseModel
 
 from agentkit.errors import StateCorrupt, WrongInput
+
+Moment = TypeVar("Moment", datetime, time_of_day)
 
 TAG, VALUE = "~", "v"
 
@@ -53,6 +57,26 @@ def _packed_time(value: timedelta) -> list[int]:
     return [value.days, value.seconds, value.microseconds]
 
 
+def _packed_moment(value: datetime | time_of_day) -> str | list[Any]:
+    """Return ISO 8601, and beside it what that lacks: the zone's key, and which of two equal hours.
+
+    An offset alone would be an hour off once a day is added across a change of the clocks.
+    """
+    zone = value.tzinfo.key if isinstance(value.tzinfo, ZoneInfo) else None
+    if zone is None and not value.fold:
+        return value.isoformat()
+    local = value.replace(tzinfo=None) if zone else value
+    return [local.isoformat(), zone, value.fold]
+
+
+def _unpacked_moment(cls: type[Moment], packed: Any) -> Moment:
+    if isinstance(packed, str):
+        return cls.fromisoformat(packed)
+    text, zone, fold = packed
+    moment = cls.fromisoformat(text).replace(fold=fold)
+    return moment.replace(tzinfo=ZoneInfo(zone)) if zone else moment
+
+
 MESSAGE = Kind("message", BaseMessage, _packed_message, _message)
 
 KINDS = (
@@ -63,9 +87,9 @@ KINDS = (
     Kind("frozenset", frozenset, lambda v: sorted(v, key=repr), frozenset),
     Kind("deque", deque, lambda v: [list(v), v.maxlen], lambda v: deque(*v)),
     Kind("bytes", bytes, lambda v: base64.b64encode(v).decode(), base64.b64decode),
-    Kind("datetime", datetime, datetime.isoformat, datetime.fromisoformat),
+    Kind("datetime", datetime, _packed_moment, partial(_unpacked_moment, datetime)),
     Kind("date", date, date.isoformat, date.fromisoformat),
-    Kind("time", time_of_day, time_of_day.isoformat, time_of_day.fromisoformat),
+    Kind("time", time_of_day, _packed_moment, partial(_unpacked_moment, time_of_day)),
     Kind("timedelta", timedelta, _packed_time, lambda v: timedelta(*v)),
     Kind("decimal", Decimal, str, Decimal),
     Kind("uuid", UUID, str, UUID),

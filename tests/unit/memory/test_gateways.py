@@ -449,10 +449,11 @@ async def test_an_entry_that_cannot_be_true_is_not_found(front, url, gateway, li
         b'{"errors": [{"message": "tired"}]}',
         b'{"data": {"transactions": null}}',
         b'{"data": {"transactions": {"edges": [{}]}}}',
+        b'{"data": {"transactions": {"pageInfo": {"hasNextPage": true}, "edges": []}}}',
         b"[" * 100_000,
         b'{"data": ' + b" " * 5_000_000 + b"}",
     ],
-    ids=range(8),
+    ids=range(9),
 )
 async def test_an_answer_that_is_not_a_listing_is_a_problem_of_its_gateway(
     front, url, gateway, answer

@@ -30,7 +30,7 @@ from agentkit.keys.signer import KeySigner
 from agentkit.market.chain import ChainReceipt, Network
 from agentkit.money import Asset, Money
 from agentkit.payments import abi, sender
-from agentkit.payments.chain import Web3Chain
+from agentkit.payments.chain import Web3Chain, is_known
 from agentkit.payments.channels.terms import token_balance
 from agentkit.payments.sender import Sender
 
@@ -347,6 +347,60 @@ async def test_a_nonce_that_comes_too_early_waits_for_the_one_before(
         await second.sender.recover()
         assert second.line.sent == [early.raw, late.raw]
     assert (await world.paid(), await world.used()) == (5 + 7, 2)
+
+
+SPELLINGS = [
+    "already known",
+    "AlreadyKnown",
+    "ALREADY_EXISTS: already known",
+    "Known transaction",
+    "known transaction. transaction with hash 0xab is already in the system",
+    "Transaction with the same hash was already imported.",
+    "AlreadyImported",
+    "existing tx with same hash",
+    "tx already in mempool",
+    "nonce too low: next nonce 2, tx nonce 1",
+    "NonceTooLow",
+    "OldNonce",
+    "OwnNonceAlreadyUsed",
+]
+
+
+@pytest.mark.parametrize("said", SPELLINGS)
+def test_every_client_says_in_its_own_words_that_it_has_the_bytes(said: str) -> None:
+    assert is_known(f"the chain refuses: {said}")
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["insufficient funds for gas", "nonce too high", "unknown transaction type", "FeeTooLow"],
+)
+def test_a_refusal_is_not_taken_for_having_the_bytes(said: str) -> None:
+    assert not is_known(f"the chain refuses: {said}")
+
+
+async def test_what_a_node_took_is_waited_for_whatever_it_says_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that has the bytes refuses them in words that nobody knows, and mines them later."""
+    monkeypatch.setattr(sender, "REFUSED_PATIENCE", 0.0)
+    async with world.process() as process:
+        real, refusals = process.line.send, 0
+
+        async def send(raw: bytes) -> None:
+            nonlocal refusals
+            if not refusals and not process.line.sent:
+                process.line.sent.append(raw.hex())  # taken into its pool, and not mined
+                return
+            refusals += 1
+            if refusals < 3:
+                raise SettlementFailed("the chain refuses: Zwillingstransaktion")
+            await real(raw)
+
+        monkeypatch.setattr(process.line, "send", send)
+        assert await process.pay("pay:a", 5)
+        assert refusals == 3
+    assert (await world.paid(), await world.used()) == (5, 1)
 
 
 async def test_a_nonce_that_somebody_else_used_is_given_up_for_the_next(world: World) -> None:

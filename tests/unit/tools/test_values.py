@@ -8,6 +8,7 @@ from decimal import Decimal
 from enum import Enum
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
@@ -41,7 +42,7 @@ scalars = (
     | st.uuids()
     | st.dates()
     | st.times()
-    | st.datetimes(timezones=st.none() | st.just(UTC))
+    | st.datetimes(timezones=st.none() | st.just(UTC) | st.timezones(), allow_imaginary=False)
     | st.timedeltas()
 )
 keys = texts | st.just("~") | st.integers() | st.tuples(texts, st.integers())
@@ -160,3 +161,37 @@ def test_what_cannot_be_read_is_one_clear_error_and_revives_nothing(plain: Any) 
     assert isinstance(raised.value, AgentKitError)
     with pytest.raises(StateCorrupt):
         Values().loads_typed(("pickle", b"cos\nsystem\n(S'true'\ntR."))
+
+
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(2026, 3, 28, 12, tzinfo=BERLIN),  # the day before the clocks change
+        datetime(2026, 10, 25, 2, 30, tzinfo=BERLIN),
+        datetime(2026, 10, 25, 2, 30, tzinfo=BERLIN, fold=1),
+        datetime(2026, 10, 25, 2, 30, fold=1),  # noqa: DTZ001  # of no zone, and yet the second
+        time(2, 30, tzinfo=BERLIN),
+    ],
+)
+def test_a_moment_keeps_its_zone_and_which_of_two_equal_hours_it_is(moment: Any) -> None:
+    values = Values()
+    again = values.loads_typed(values.dumps_typed(moment))
+    assert again == moment
+    assert (again.tzinfo, again.fold) == (moment.tzinfo, moment.fold)
+    if isinstance(moment, datetime):
+        assert (again + timedelta(days=1)).isoformat() == (moment + timedelta(days=1)).isoformat()
+
+
+def test_moments_that_were_stored_without_a_zone_are_read_as_before() -> None:
+    assert Values().decode({"~": "datetime", "v": "2026-01-02T00:00:00+00:00"}) == datetime(
+        2026, 1, 2, tzinfo=UTC
+    )
+
+
+@pytest.mark.parametrize("zone", ["Nowhere/Else", "../../etc/passwd", "/etc/passwd", 7, ["x"]])
+def test_a_zone_that_is_none_is_refused(zone: Any) -> None:
+    with pytest.raises(StateCorrupt):
+        Values().decode({"~": "datetime", "v": ["2026-01-02T00:00:00", zone, 0]})
