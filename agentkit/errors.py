@@ -7,7 +7,7 @@ AgentKitError                    .hint: one line that starts with a verb, names 
 ├─ PlanError                     nothing has been spent: NoOffer  OverBudget  PastDeadline
 │                                PlanExpired
 ├─ ProviderError  .retryable     Unavailable  RateLimited  Refused  OfferExpired  LeaseLost
-│                                BadOutput  ProtocolBroken
+│                                BadOutput  ProtocolBroken (also AdapterFailed)
 ├─ PaymentError                  InsufficientFunds  NotAllowed  IntentMismatch  SettlementFailed
 │                                PaymentUncertain
 ├─ StateError                    RunNotFound  JournalDamaged  StoreUnavailable  StateForked
@@ -244,6 +244,12 @@ class BadOutput(ProviderError):
 
 class ProtocolBroken(ProviderError):
     """The provider's answer does not follow its protocol."""
+
+
+class AdapterFailed(ProtocolBroken):
+    """The adapter of a provider raised what no adapter may: a bug in that package."""
+
+    default_hint = "report it to the package that brings the adapter, with the traceback"
 
 
 # -- payments ------------------------------------------------------------------------------------

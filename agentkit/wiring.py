@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from agentkit.config import ProviderSettings, Settings
@@ -53,6 +53,7 @@ from agentkit.payments.x402.rail import X402Rail
 from agentkit.payments.x402.uploads import X402Uploads
 from agentkit.pool import models
 from agentkit.providers import registry
+from agentkit.providers.late import LateProvider
 from agentkit.runtime import approve as approvals
 from agentkit.runtime.approve import Approval
 
@@ -171,16 +172,21 @@ class Wiring:
     # -- asking ----------------------------------------------------------------------------------
 
     def providers(self) -> dict[str, Provider]:
-        """Return the providers that are set, those of the embedded network among them."""
+        """Return the providers that are set, those of the embedded network among them.
+
+        Raises ConfigError for settings that are wrong; what only one of them lacks, like a key
+        that is not in the environment, is told when that one is used.
+        """
         settings = {
             name: ProviderSettings.model_validate(known)
             for name, known in (self.found.providers if self.found else {}).items()
         } | self.settings.providers
-        providers = {
-            name: registry.provider(name, known, self.network)
-            for name, known in settings.items()
-            if known.enabled
-        }
+        providers: dict[str, Provider] = {}
+        for name, known in settings.items():
+            if known.enabled:
+                registry.check(name, known)
+                make = partial(registry.provider, name, known, self.network)
+                providers[name] = LateProvider(name, make)
         for provider in providers.values():
             self.stack.push_async_callback(provider.close)
         return providers

@@ -7,7 +7,7 @@ An entry point of the group `agentkit.providers` is a function
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from agentkit.config import ProviderSettings
 from agentkit.errors import ConfigError
@@ -43,8 +43,24 @@ def x402(name: str, settings: ProviderSettings, network: Network) -> Provider:
     return X402Endpoint(name, _addresses(name, settings)[0], network, account)
 
 
+def check(name: str, settings: ProviderSettings) -> None:
+    """Raise ConfigError for settings that are wrong whatever the environment holds.
+
+    Nothing of another package is loaded, and no secret is read.
+    """
+    point = _entry_point(name, settings)
+    if point.value.startswith(f"{__name__}:"):
+        _addresses(name, settings)
+        check_prices(name, Account(prices=settings.price, models={}))
+
+
 def provider(name: str, settings: ProviderSettings, network: Network) -> Provider:
-    """Return the provider called `name`; raises ConfigError when no adapter is called so."""
+    """Return the provider called `name`; raises ConfigError for settings that cannot be used."""
+    adapter: Adapter = _entry_point(name, settings).load()
+    return adapter(name, settings, network)
+
+
+def _entry_point(name: str, settings: ProviderSettings) -> EntryPoint:
     wanted = settings.adapter or name
     found = {point.name: point for point in entry_points(group=GROUP)}
     if wanted not in found:
@@ -52,8 +68,7 @@ def provider(name: str, settings: ProviderSettings, network: Network) -> Provide
             f"there is no adapter {wanted!r} for providers.{name}",
             hint=f"set providers.{name}.adapter to one of: {', '.join(sorted(found))}",
         )
-    adapter: Adapter = found[wanted].load()
-    return adapter(name, settings, network)
+    return found[wanted]
 
 
 def _openai(name: str, settings: ProviderSettings, network: Network, profile: Profile) -> Provider:

@@ -500,3 +500,16 @@ def test_a_budget_can_be_raised_and_a_smaller_one_is_refused(cli: Any) -> None:
     low = cli("resume", name, "--budget", "0.0000001 USDC")
     assert low.exit_code in (2, 3)
     assert cli("resume", name, "--budget", "1 USDC", "--approve", "greet").exit_code == 0
+
+
+def test_a_missing_key_of_one_provider_stops_no_verb(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "agentkit.toml").write_text(
+        "[providers.rented]\nadapter = 'gaia'\nurl = 'http://127.0.0.1:1'\n"
+        "api_key = { env = 'NO_SUCH_KEY' }\nprice.input = '1 USDC per 1M tokens'\n"
+    )
+    for verb in (["status"], ["wallet", "show"], ["providers"], ["plan", "graph.toml"]):
+        result = cli(*verb)
+        assert result.exit_code == 0, (verb, result.output)
+    assert "NO_SUCH_KEY" in cli("providers").stdout
+    assert "NO_SUCH_KEY" in cli("doctor").stdout
+    assert "NO_SUCH_KEY" in cli("plan", "graph.toml", "--explain", "greet").stdout
