@@ -46,7 +46,7 @@ class CallableSpec(BaseModel):
         return self.model_copy(update={"file": ""} if code else {"file": "", "sha256": ""})
 
     def __str__(self) -> str:
-        return f"{self.module}:{self.qualname}"
+        return code.shown(f"{self.module}:{self.qualname}")
 
 
 @lru_cache(maxsize=4096)
@@ -154,7 +154,8 @@ class CodeReader:
 
     def _ran_before(self, spec: CallableSpec) -> bool:
         """Whether the function was run by this wallet, and the program has its module already."""
-        return spec.bare() in self._consent.functions and _is_imported(spec)
+        known = self._consent.functions
+        return bool(known) and spec.bare() in known and _is_imported(spec)
 
     def _locate(self, spec: CallableSpec) -> tuple[CodeFile, ...]:
         key = (spec.module, spec.file)
@@ -195,8 +196,10 @@ def _main_file(spec: CallableSpec) -> Path:
     """Return the script that runs here, if it is the spec's; raises WrongInput."""
     path = Path(getattr(sys.modules["__main__"], "__file__", None) or "-").resolve()
     if str(path) != spec.file:
+        script = code.shown(spec.file)
         raise WrongInput(
-            f"{spec} stands in the script {spec.file}", hint=f"run python {spec.file} again"
+            f"{spec} stands in the script {script}",
+            hint=f"run python {script} if it is yours",
         )
     return path
 

@@ -44,8 +44,13 @@ class CodeFile:
         return hashlib.sha256(self.content).hexdigest()
 
     def __str__(self) -> str:
-        path = str(self.path)
-        return f"{path if path.isprintable() else ascii(path)}  sha256 {self.digest}"
+        return f"{shown(self.path)}  sha256 {self.digest}"
+
+
+def shown(text: object) -> str:
+    """Return a document's path or name as it may be printed: it could paint over the terminal."""
+    told = str(text)
+    return told if told.isprintable() else ascii(told)
 
 
 def check_consent(files: Sequence[CodeFile], digests: frozenset[str]) -> None:
@@ -75,7 +80,7 @@ def locate(module: str, file: str = "") -> tuple[CodeFile, ...]:
     folder = path.parent.parent if is_package else path.parent
     if own_name != name or list(folder.parts[-len(parents) :]) != parents:
         raise WrongInput(
-            f"{path} is not where a module {module} would lie", hint=f"move it to {name}.py"
+            f"{shown(path)} is not where a module {module} would lie", hint=f"move it to {name}.py"
         )
     root = folder.parents[len(parents) - 1]
     packages = [".".join(parents[: depth + 1]) for depth in range(len(parents))]
@@ -91,11 +96,11 @@ def read(path: Path, module: str) -> CodeFile:
             content = opened.read(LARGEST_FILE + 1) if is_file else b""
     except (OSError, ValueError) as error:
         raise WrongInput(
-            f"there is no Python file {str(path)!r}", hint="check the path of the file"
+            f"there is no Python file {shown(path)}", hint="check the path of the file"
         ) from error
     if not is_file or len(content) > LARGEST_FILE:
         raise WrongInput(
-            f"{path} is not a Python file of at most {LARGEST_FILE} bytes",
+            f"{shown(path)} is not a Python file of at most {LARGEST_FILE} bytes",
             hint="check the path of the file",
         )
     return CodeFile(module, path, content)
@@ -130,7 +135,7 @@ def _search(module: str, file: str) -> Path:
         for candidate in (Path(place, inner, "__init__.py"), Path(place, f"{inner}.py")):
             if candidate.is_file():
                 return candidate.resolve()
-    where = f"{file!r}, nor " if file else ""
+    where = f"{shown(file)}, nor " if file else ""
     raise WrongInput(
         f"there is no Python source of the module {module}: not {where}where Python looks",
         hint="put the file where it was, or on PYTHONPATH",
@@ -161,7 +166,7 @@ def imported(file: CodeFile) -> ModuleType | None:
     origin = getattr(module, "__file__", None)
     if not origin or Path(origin).resolve() != file.path:
         raise WrongInput(
-            f"{file.path} cannot be loaded: another module called {file.module} is in use here",
+            f"{shown(file.path)} cannot be loaded: another module called {file.module} is in use",
             hint="give the file another name, and name that in the graph",
         )
     return module if running_digest(file) == file.digest else None
@@ -203,8 +208,8 @@ def execute(file: CodeFile) -> ModuleType:
         if isinstance(error, KeyboardInterrupt):
             raise
         raise WrongInput(
-            f"{file.path} cannot be loaded: {type(error).__name__}: {error}",
-            hint=f"run python {file.path}",
+            f"{shown(file.path)} cannot be loaded: {type(error).__name__}: {error}",
+            hint=f"run python {shown(file.path)}",
         ) from error
     _executed[file.module, file.path] = file.digest
     parent, _, name = file.module.rpartition(".")

@@ -235,6 +235,13 @@ def test_a_path_cannot_paint_over_what_is_shown(tmp_path: Path, mark: Path) -> N
     assert str(file).isprintable()
 
 
+def test_no_error_paints_over_the_terminal_either() -> None:
+    for module, file in (("a\x1b[2J", ""), ("gone", "/x\x1b[2J.py"), ("gone\x1b[2J", "x")):
+        with pytest.raises(WrongInput) as raised:
+            document(module, "q\x1b[2J", file).adopt(None)
+        assert str(raised.value).isprintable()
+
+
 # -- what cannot be loaded -----------------------------------------------------------------------
 
 
