@@ -19,6 +19,8 @@ from agentkit.agent import Agent
 from agentkit.cli import files, say
 from agentkit.cli.follow import follow, result_text
 from agentkit.errors import ConfigError, RunError, UntrustedCode
+from agentkit.graph.callables import Consent
+from agentkit.graph.code import check_consent
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.market.plan import Plan
 from agentkit.planner import policy as policies
@@ -144,17 +146,20 @@ def _own_code(graph: FrozenGraph) -> frozenset[str]:
     return graph.code_digests() - {file.digest for file in graph.code_to_load()}
 
 
-def _agreed_code(graph: FrozenGraph, trusted: Collection[str]) -> tuple[str, ...] | None:
+def _agreed_code(graph: FrozenGraph, trusted: Collection[str]) -> frozenset[str] | None:
     """Return the sha256 of the files that may run, asking about those not `trusted`; None for no.
 
-    Where nobody can be asked, starting the run says what has to be agreed to.
+    Raises UntrustedCode where nobody can be asked.
     """
-    files = [file for file in graph.code_to_load() if file.digest not in trusted]
-    if not files or not sys.stdin.isatty():
-        return tuple(trusted)
+    consented = Consent.to(trusted).digests
+    files = [file for file in graph.code_to_load() if file.digest not in consented]
+    if not files:
+        return consented
+    if not sys.stdin.isatty():
+        check_consent(files, consented)
     if not _confirm_code(list(map(str, files))):
         return None
-    return (*trusted, *(file.digest for file in files))
+    return consented | {file.digest for file in files}
 
 
 def _confirm_code(files: Collection[str]) -> bool:

@@ -76,12 +76,14 @@ def test_yes_to_the_cost_is_no_yes_to_the_code(cli: Any, tmp_path: Path) -> None
     assert not mark.exists()
     assert runs(cli) == []
     refused(cli("run", "dl/graph.json", "--yes", "--trust-code", "00" * 32), digest)
+    refused(cli("run", "dl/graph.json", "--yes", "--detach"), digest)
     assert not mark.exists()
+    assert cli("run", "dl/graph.json", "--yes", "--trust-code", "all").exit_code == 2
 
 
 def test_the_hint_helps_when_it_is_followed(cli: Any, tmp_path: Path) -> None:
     mark, digest = stranger(tmp_path / "dl")
-    told = cli("run", "dl/graph.json", "--yes", "--json", "--trust-code", digest)
+    told = cli("run", "dl/graph.json", "--yes", "--json", "--trust-code", digest.upper())
     assert told.exit_code == 0, told.output
     assert mark.exists()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -116,3 +117,38 @@ async def test_only_the_token_opens_what_needs_it(given: str) -> None:
         assert (await client.get("/secret", headers={"Authorization": given})).status == 403
         told = await client.get("/secret", headers={"Authorization": "Bearer the-token"})
         assert told.status == 200
+
+
+# -- no door and no client is forgotten ----------------------------------------------------------
+
+SOURCES = Path(__file__).resolve().parents[3] / "agentkit"
+
+
+def places_with(text: str) -> dict[str, str]:
+    """Return the modules of the package that hold a text, by path."""
+    sources = {str(path.relative_to(SOURCES)): path.read_text() for path in SOURCES.rglob("*.py")}
+    return {place: source for place, source in sources.items() if text in source}
+
+
+def test_every_server_has_the_guard_first() -> None:
+    places = places_with("web.Application(")
+    assert len(places) == 8
+    for place, source in places.items():
+        assert "middlewares=[guard()" in source or "middlewares = [guard(" in source, place
+
+
+def test_every_client_knows_its_proxy_or_speaks_to_loopback_alone() -> None:
+    loopback = {
+        "cli/demo/crash.py",
+        "cli/demo/sums.py",
+        "embedded/fronts/core.py",
+        "embedded/fronts/hyperbolic.py",
+        "memory/client.py",  # which asks through an Endpoint
+        "pool/llama.py",
+        "testing/rpc.py",
+    }
+    clients = places_with("ClientSession(") | places_with("AsyncHTTPProvider(")
+    assert {place for place, source in clients.items() if "proxy_for(" not in source} == loopback
+    assert "proxy_for(" in places_with("class Endpoint")["memory/endpoint.py"]
+    assert places_with("urllib.request.urlopen") == {}
+    assert places_with("trust_env") == {}
