@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -11,6 +12,7 @@ from aiohttp.test_utils import TestServer
 
 from agentkit.embedded import finder
 from agentkit.errors import AgentKitError, ConfigError
+from agentkit.graph.builder import JobGraph
 from agentkit.memory.endpoint import Endpoint, NoAnswer
 from agentkit.memory.sources import Sources
 from agentkit.money import Money
@@ -164,3 +166,16 @@ def test_a_proxy_that_cannot_be_used_is_not_passed_by(monkeypatch: pytest.Monkey
     for name in ("HTTPS_PROXY", "https_proxy"):
         monkeypatch.setenv(name, "proxy.example:3128")
     assert proxy_for("https://provider.example") == "http://proxy.example:3128"
+
+
+async def test_an_agent_buys_of_its_own_network_behind_a_proxy(
+    proxy: Proxy, open_agent: Any
+) -> None:
+    """Planning, paying, asking and sealing are all on loopback here."""
+    graph = JobGraph("behind")
+    graph.infer("greet", model="smollm2-135m", prompt="Greet the sea.", max_tokens=4)
+    async with open_agent() as agent:
+        result = await agent.run(graph, budget="0.05 USDC")
+        assert result.paid
+        assert (await agent.memory.checkpoint()).unsealed == 0
+    assert proxy.asked == []
