@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -191,26 +191,37 @@ class Agent:
                 return measured_in(row.run, state.planned.graph, state.receipts)
         return {}
 
-    async def start(self, plan: Plan, *, approve: Approval | None = None) -> Run:
+    async def start(
+        self, plan: Plan, *, approve: Approval | None = None, trust_code: Collection[str] = ()
+    ) -> Run:
         """Reserve a plan's worst case and begin to run it; raises PlanError, InsufficientFunds.
 
-        `approve` says who is asked before dear or marked nodes, instead of the settings.
+        `approve` says who is asked before dear or marked nodes, instead of the settings.  Where
+        the graph was read from a file, code that it names is loaded only if `trust_code` holds
+        the sha256 of the file it stands in; else UntrustedCode is raised.
         """
         check_fresh(plan, self._market)
         if plan.balance is not None:
             await self._check_funds(plan)
-        return self._keep(await runs.start(self._asking(approve), plan))
+        run = await runs.start(self._asking(approve), plan, trust_code=trust_code)
+        return self._keep(run)
 
     async def run(
-        self, what: Graph | Plan, *, approve: Approval | None = None, **wish: Any
+        self,
+        what: Graph | Plan,
+        *,
+        approve: Approval | None = None,
+        trust_code: Collection[str] = (),
+        **wish: Any,
     ) -> RunResult:
         """Plan a graph, or take a plan, run it and return the result.
 
-        Takes what `plan` takes.  Raises PlanError (nothing spent), RunPaused, RunFailed.
+        Takes what `plan` and `start` take.  Raises PlanError (nothing spent), UntrustedCode,
+        RunPaused, RunFailed.
         """
         if not isinstance(what, Plan):
             what = await self.plan(what, **{"balance": False, **wish})
-        run = await self.start(what, approve=approve)
+        run = await self.start(what, approve=approve, trust_code=trust_code)
         return await run.result()
 
     async def resume(
@@ -223,6 +234,7 @@ class Agent:
         approved: Sequence[str] = (),
         approve: Approval | None = None,
         rebuy: bool = False,
+        trust_code: Collection[str] = (),
     ) -> Run:
         """Go on with a run; see `runtime.run.resume`.  Raises PlanExpired for an old plan, too."""
         frozen = _frozen(graph) if graph is not None else None
@@ -236,6 +248,7 @@ class Agent:
             budget=None if budget is None else Money.parse(budget).bind(self.network.currency),
             approved=approved,
             rebuy=rebuy,
+            trust_code=trust_code,
         )
         return self._keep(run)
 

@@ -4,6 +4,7 @@ AgentKitError                    .hint: one line that starts with a verb, names 
 ├─ ConfigError                   BadAmount (also TypeError, ValueError)  MissingExtra  WrongKey
 │                                Untrusted
 ├─ GraphError (also ValueError)  DuplicateNode  UnknownInput  CyclicGraph  WrongInput
+│                                UntrustedCode
 ├─ PlanError                     nothing has been spent: NoOffer  OverBudget  PastDeadline
 │                                PlanExpired
 ├─ ProviderError  .retryable     Unavailable  RateLimited  Refused  OfferExpired  LeaseLost
@@ -130,6 +131,21 @@ class CyclicGraph(GraphError):
 
 class WrongInput(GraphError):
     """A node was given an input of the wrong kind."""
+
+
+class UntrustedCode(GraphError):
+    """The graph names code that nobody agreed to run; none of it was loaded.
+
+    `files` says where each file lies and what its sha256 is, `digests` has the sha256 alone.
+    """
+
+    def __init__(self, files: Sequence[str], digests: Sequence[str]) -> None:
+        self.files, self.digests = tuple(files), tuple(digests)
+        flags = " ".join(f"--trust-code {digest}" for digest in self.digests)
+        super().__init__(
+            f"the graph would run code that you have not agreed to: {'; '.join(self.files)}",
+            hint=f"read it, and if it may run, add {flags} (in Python: trust_code=[...])",
+        )
 
 
 # -- plan ----------------------------------------------------------------------------------------

@@ -37,6 +37,9 @@ query ($o: [String!]) {
 MakePath = Callable[[Outbox, Gateways], UploadPath]
 
 
+TOKEN = "test"  # of a gateway that holds nothing but test data
+
+
 class Clock:
     now = 1_000_000.0
 
@@ -58,7 +61,11 @@ class Weave:
 
     async def mine_meanwhile(self) -> None:
         """Mine a block while a memory may be talking to the gateway: one thread may be in it."""
-        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/mine") as answer:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.get(f"{self.url}/mine") as answer,
+        ):
             assert answer.status == 200
 
     def mine(self, blocks: int = 1) -> None:
@@ -78,7 +85,7 @@ class Weave:
 async def weave_at(folder: Path) -> AsyncIterator[Weave]:
     clock = Clock()
     gateway = Gateway.open(folder, block_seconds=120.0, clock=clock)
-    async with TestServer(gateway_app(gateway)) as server:
+    async with TestServer(gateway_app(gateway, token=TOKEN)) as server:
         yield Weave(gateway, str(server.make_url("")).rstrip("/"), clock)
     gateway.close()
 

@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import signal
 import sys
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -181,6 +182,9 @@ def serve(
     slots: Annotated[int, typer.Option(help="tasks at once for each model")] = 1,
     threads: Annotated[int, typer.Option(help="threads for each slot")] = 1,
     percent: Annotated[int, typer.Option(help="the default price list, scaled")] = 100,
+    host_name: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="a name a proxy publishes it under")
+    ] = None,
     as_json: say.AsJson = False,
     config: say.Config = None,
     quiet: say.Quiet = False,
@@ -191,10 +195,12 @@ def serve(
     settings = Settings.read(config)
     home = settings.home.expanduser() / "node" / name
     about = NodeSettings(name, home, percent=percent, slots=slots, threads=threads)
-    asyncio.run(_serve(settings, about, port, quiet=quiet))
+    asyncio.run(_serve(settings, about, port, host_name or (), quiet=quiet))
 
 
-async def _serve(settings: Settings, about: Any, port: int, *, quiet: bool) -> None:
+async def _serve(
+    settings: Settings, about: Any, port: int, host_names: Collection[str], *, quiet: bool
+) -> None:
     from aiohttp import web
 
     from agentkit.payments.chain import Web3Chain
@@ -207,7 +213,7 @@ async def _serve(settings: Settings, about: Any, port: int, *, quiet: bool) -> N
         await asyncio.to_thread(models.fetch_named, models.CATALOGUE, progress)
     signer = _node_key(settings, about.home, test=network.test)
     node = await Node.open(about, signer, Web3Chain(network), network)
-    runner = web.AppRunner(node_app(node), access_log=None)
+    runner = web.AppRunner(node_app(node, host_names=host_names), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     say.note(f"{about.name} serves http://127.0.0.1:{port} for {signer.address}", quiet=quiet)

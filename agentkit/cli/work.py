@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +18,9 @@ import typer
 from agentkit.agent import Agent
 from agentkit.cli import files, say
 from agentkit.cli.follow import follow, result_text
-from agentkit.errors import ConfigError, RunError
+from agentkit.errors import ConfigError, RunError, UntrustedCode
+from agentkit.graph.callables import Consent
+from agentkit.graph.code import check_consent
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.market.plan import Plan
 from agentkit.planner import policy as policies
@@ -29,6 +33,10 @@ PolicyText = Annotated[str | None, typer.Option("--policy", help='like "prefer(n
 Objective = Annotated[str, typer.Option(help="cost, time, or a weight from 0 to 1")]
 Effort = Annotated[str, typer.Option(help="normal, or high: up to a minute for a better plan")]
 Risk = Annotated[float, typer.Option(help="the share of cases in which times are kept")]
+TrustCode = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SHA256", help="let code in the file with this sha256 run; repeatable"),
+]
 Rest = Annotated[str | None, typer.Option("--rest", metavar="RUN", help="what is left of a run")]
 
 
@@ -60,7 +68,8 @@ def plan(
     parts += [made.explain(explain)] if explain else []
     parts += [other.diff(made)] if other else []
     text = "\n\n".join(parts)
-    say.result({"id": made.id, **json.loads(made.encode())}, text, as_json=as_json)
+    code = [{"file": str(f.path), "sha256": f.digest} for f in made.graph.code_to_load()]
+    say.result({"id": made.id, "code": code, **json.loads(made.encode())}, text, as_json=as_json)
     if out:
         verb = f"resume {rest} --plan" if rest else "run"
         say.note(f"run it with: agentkit {verb} {out}", quiet=quiet)
@@ -73,13 +82,18 @@ def run(
     deadline: Deadline = None,
     policy: PolicyText = None,
     objective: Objective = "cost",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask about the cost")] = False,
+    trust_code: TrustCode = None,
     detach: Annotated[bool, typer.Option(help="go on in the background")] = False,
     as_json: say.AsJson = False,
     config: say.Config = None,
     quiet: say.Quiet = False,
 ) -> None:
-    """Run a plan, or plan a graph, ask, and run it."""
+    """Run a plan, or plan a graph, ask, and run it.
+
+    Code that the file names is run only after a yes of its own, or --trust-code: a plan and --yes
+    agree to what it costs alone.
+    """
     given = files.read_plan(file) if files.is_plan(file) else None
     wishes = {"--budget": budget, "--deadline": deadline, "--policy": policy}
     ignored = [name for name, value in wishes.items() if value is not None]
@@ -93,13 +107,18 @@ def run(
     if made is None:
         say.note("nothing was spent", quiet=quiet)
         return
+    own_code = _own_code(made.graph)
+    trusted = _agreed_code(made.graph, trust_code or ())
+    if trusted is None:
+        say.note("nothing was run or spent", quiet=quiet)
+        return
     if detach:
-        say.result({"run": _detached(made, config)}, "", as_json=True)
+        say.result({"run": _detached(made, config, {*trusted, *own_code})}, "", as_json=True)
         return
 
     async def go() -> None:
         async with Agent.from_config(config) as agent:
-            result = await follow(await agent.start(made), quiet=quiet)
+            result = await follow(await agent.start(made, trust_code=trusted), quiet=quiet)
             say.result(result.data(), result_text(result), as_json=as_json)
 
     asyncio.run(go())
@@ -122,6 +141,33 @@ def _agreed(
     return None
 
 
+def _own_code(graph: FrozenGraph) -> frozenset[str]:
+    """Return the sha256 of the files of functions that this process has: of the file typed."""
+    return graph.code_digests() - {file.digest for file in graph.code_to_load()}
+
+
+def _agreed_code(graph: FrozenGraph, trusted: Collection[str]) -> frozenset[str] | None:
+    """Return the sha256 of the files that may run, asking about those not `trusted`; None for no.
+
+    Raises UntrustedCode where nobody can be asked.
+    """
+    consented = Consent.to(trusted).digests
+    files = [file for file in graph.code_to_load() if file.digest not in consented]
+    if not files:
+        return consented
+    if not sys.stdin.isatty():
+        check_consent(files, consented)
+    if not _confirm_code(list(map(str, files))):
+        return None
+    return consented | {file.digest for file in files}
+
+
+def _confirm_code(files: Collection[str]) -> bool:
+    for file in files:
+        say.note(f"the graph names code that would run on this machine: {file}")
+    return typer.confirm("run this code?", err=True)
+
+
 def _planned(graph: FrozenGraph, config: Path | None, wish: dict[str, Any]) -> Plan:
     async def go() -> Plan:
         async with Agent.from_config(config) as agent:
@@ -139,6 +185,7 @@ def resume(
     approve: Annotated[
         list[str] | None, typer.Option(metavar="NODE", help="agree to what this node costs")
     ] = None,
+    trust_code: TrustCode = None,
     as_json: say.AsJson = False,
     config: say.Config = None,
     quiet: say.Quiet = False,
@@ -147,10 +194,17 @@ def resume(
 
     async def go() -> None:
         new = files.read_plan(str(plan)) if plan else None
+        trusted = trust_code or ()
         async with Agent.from_config(config) as agent:
-            run = await agent.resume(
-                run_id, plan=new, rebuy=rebuy, budget=budget, approved=approve or ()
+            go_on = functools.partial(
+                agent.resume, run_id, plan=new, rebuy=rebuy, budget=budget, approved=approve or ()
             )
+            try:
+                run = await go_on(trust_code=trusted)
+            except UntrustedCode as error:
+                if not sys.stdin.isatty() or not _confirm_code(error.files):
+                    raise
+                run = await go_on(trust_code=(*trusted, *error.digests))
             result = await follow(run, quiet=quiet)
             say.result(result.data(), result_text(result), as_json=as_json)
 
@@ -199,11 +253,16 @@ def _objective(text: str) -> str | float:
         ) from wrong
 
 
-def _detached(plan: Plan, config: Path | None) -> str:
-    """Start the plan in a process of its own and return the run's id as that process tells it."""
+def _detached(plan: Plan, config: Path | None, trusted: Collection[str]) -> str:
+    """Start the plan in a process of its own and return the run's id as that process tells it.
+
+    `trusted`: the sha256 of files that it may load.
+    """
     folder = Path(tempfile.mkdtemp(prefix="agentkit-run-"))
     plan.save(folder / "plan.json")
     command = [sys.executable, "-P", "-m", "agentkit", "run", str(folder / "plan.json")]
+    for digest in sorted(trusted):
+        command += ["--trust-code", digest]
     if config:
         command += ["--config", str(config)]
     log = folder / "run.log"

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.errors import ConfigError, MissingExtra, StoreUnavailable
+from agentkit.net.environment import child_environment, import_path
+from agentkit.net.proxies import open_direct
 
 FILE, LOG, START_LOCK = "network.json", "network.log", "start.lock"
 
@@ -129,7 +131,7 @@ def _start(folder: Path, arguments: tuple[str, ...]) -> NetworkFile:
             stderr=log,
             start_new_session=True,
             cwd="/",
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=child_environment(downloads=True, PYTHONPATH=import_path()),
         )
     _children.append(child)
     until = time.monotonic() + START_SECONDS
@@ -156,14 +158,14 @@ def _last_line(log: Path) -> str:
 def _get(url: str, token: str = "") -> Any:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     request = urllib.request.Request(url, headers=headers)  # noqa: S310  # loopback, from our file
-    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+    with open_direct(request, 5) as answer:
         return json.load(answer)
 
 
 def _post(url: str, token: str) -> None:
     headers = {"Authorization": f"Bearer {token}"}
     request = urllib.request.Request(url, method="POST", headers=headers)  # noqa: S310
-    with urllib.request.urlopen(request, timeout=5):  # noqa: S310
+    with open_direct(request, 5):
         return
 
 

@@ -32,6 +32,7 @@ from agentkit.keys import keystore
 from agentkit.keys.signer import KeySigner
 from agentkit.market.chain import Network
 from agentkit.money import Asset
+from agentkit.net.guard import guard, require_token
 from agentkit.payments.chain import Web3Chain
 from agentkit.pool.pool import Pool
 from agentkit.serve.app import node_app
@@ -64,7 +65,7 @@ class Activity:
 
     @web.middleware
     async def watch(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        """Note every request but the looks at whether we are up."""
+        """Note every request but the looks at whether we are up, and what the guard refuses."""
         answer: web.StreamResponse
         if request.path == "/health":
             answer = await handler(request)
@@ -169,7 +170,7 @@ class EmbeddedNetwork:
         chain = Chain.open(self._folder / "chain.db", rich=rich)
         self._stack.callback(chain.close)
         deployed = deploy(chain, secret, mint)
-        rpc = await self._serve(rpc_app(RpcFront(chain)))
+        rpc = await self._serve(rpc_app(RpcFront(chain), token=self._token))
         network = f"eip155:{CHAIN_ID}"
         return Network(
             name="embedded",
@@ -189,7 +190,7 @@ class EmbeddedNetwork:
     def _gateway(self) -> web.Application:
         gateway = Gateway.open(self._folder / "arweave", block_seconds=BLOCK_SECONDS)
         self._stack.callback(gateway.close)
-        return gateway_app(gateway)
+        return gateway_app(gateway, token=self._token)
 
     async def _open_node(self, about: dict[str, Any], signer: KeySigner, network: Network) -> str:
         settings = NodeSettings(
@@ -245,7 +246,7 @@ class EmbeddedNetwork:
         return await self._serve_at(app, self._port and self._port + self._served)
 
     async def _serve_at(self, app: web.Application, port: int) -> str:
-        app.middlewares.insert(0, self._activity.watch)
+        app.middlewares.insert(1, self._activity.watch)  # within the guard, which is the first
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
@@ -261,7 +262,7 @@ class EmbeddedNetwork:
         return f"http://127.0.0.1:{address[1]}"
 
     def _control(self) -> web.Application:
-        app = web.Application(middlewares=[self._check_token])
+        app = web.Application(middlewares=[guard(), self._check_token])
         app.add_routes([web.get("/health", self._health), web.post("/stop", self._stop)])
         app.add_routes([web.get("/executions", self._executions)])
         app.add_routes([web.get("/vouchers", self._vouchers)])
@@ -269,9 +270,8 @@ class EmbeddedNetwork:
 
     @web.middleware
     async def _check_token(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        given = request.headers.get("Authorization", "")
-        if request.path != "/health" and not secrets.compare_digest(given, f"Bearer {self._token}"):
-            raise web.HTTPForbidden
+        if request.path != "/health":
+            require_token(request, self._token)
         answer: web.StreamResponse = await handler(request)
         return answer
 

@@ -24,8 +24,10 @@ from agentkit.graph.nodes import (
     SqlNode,
     TrainNode,
 )
+from agentkit.graph.plugins import InstalledVerifier
 from agentkit.graph.refs import InputRef, Ref, When
 from agentkit.graph.schemas import schema_of
+from agentkit.graph.verifying import Named
 
 A = TypeVar("A", bound=Artifact)
 B = TypeVar("B", bound=Artifact)
@@ -380,6 +382,11 @@ class JobGraph:
             **(functions or {}),
             **{f"when.{n}.fn": given.fn for n, given in enumerate(conditions) if given.fn},
             **{f"verify.{n}.fn": given for n, given in enumerate(checks) if callable(given)},
+            **{
+                f"verify.{n}": InstalledVerifier(given.name)
+                for n, given in enumerate(checks)
+                if isinstance(given, Named)
+            },
         }
         self._functions |= {(name, place): fn for place, fn in given_functions.items()}
         return self._refs_of(node)

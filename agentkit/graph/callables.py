@@ -6,12 +6,14 @@ A function that another process cannot find (a lambda, a closure, a notebook cel
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import importlib
-import importlib.util
 import inspect
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +21,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from agentkit.errors import WrongInput
+from agentkit.errors import ConfigError, WrongInput
+from agentkit.graph import code
+from agentkit.graph.code import CodeFile
 
 
 class CallableSpec(BaseModel):
@@ -42,7 +46,7 @@ class CallableSpec(BaseModel):
         return self.model_copy(update={"file": ""} if code else {"file": "", "sha256": ""})
 
     def __str__(self) -> str:
-        return f"{self.module}:{self.qualname}"
+        return code.shown(f"{self.module}:{self.qualname}")
 
 
 @lru_cache(maxsize=4096)
@@ -68,52 +72,155 @@ def describe(fn: Callable[..., Any]) -> CallableSpec:
     )
 
 
-def find(spec: CallableSpec) -> Callable[..., Any]:
-    """Return the function a spec describes; raises WrongInput when it is not to be had here."""
-    if not spec.portable:
-        raise WrongInput(
-            f"{spec} lives only in the process that made the graph",
-            hint="supply it again with ak.resume(run_id, graph=graph)",
-        )
-    found: Any = _module(spec)
-    for part in spec.qualname.split("."):
-        found = getattr(found, part, None)
-    if not callable(found):
-        raise WrongInput(f"there is no function {spec} any more", hint=_again(spec))
-    if describe(found).sha256 != spec.sha256:
-        raise WrongInput(f"the function {spec} has changed since the run began", hint=_again(spec))
-    return found  # type: ignore[no-any-return]
+@dataclass(frozen=True)
+class Consent:
+    """Which code that a document names may run: whole files, and functions by their source.
+
+    `digests` are the sha256 of files.  `functions` are bare specs of functions that this wallet ran
+    before; they count where the program has imported their module itself, so that nothing is run
+    but the function.
+    """
+
+    digests: frozenset[str] = frozenset()
+    functions: frozenset[CallableSpec] = frozenset()
+
+    @classmethod
+    def to(cls, digests: Iterable[str], functions: Iterable[CallableSpec] = ()) -> Consent:
+        """Return consent to files by sha256; raises ConfigError for what is not a sha256."""
+        given = frozenset(digest.lower() for digest in digests)
+        for digest in given:
+            if not re.fullmatch(r"[0-9a-f]{64}", digest):
+                raise ConfigError(
+                    f"{digest!r} is not the sha256 of a file",
+                    hint="take the 64 digits that `agentkit plan` shows beside the file",
+                )
+        return cls(given, frozenset(spec.bare() for spec in functions))
 
 
-def _module(spec: CallableSpec) -> ModuleType:
-    if spec.module == "__main__":
-        main = sys.modules["__main__"]
-        if str(Path(getattr(main, "__file__", None) or "-").resolve()) != spec.file:
+NO_CONSENT = Consent()
+
+
+class CodeReader:
+    """Finds functions that a document names; every file is read once, and asked about at once.
+
+    First `need` each function, then `check`, then `find`.
+    """
+
+    def __init__(self, consent: Consent = NO_CONSENT) -> None:
+        self._consent = consent
+        self._located: dict[tuple[str, str], tuple[CodeFile, ...]] = {}
+
+    @property
+    def files(self) -> tuple[CodeFile, ...]:
+        """The files that were needed, each once."""
+        return tuple({f.path: f for files in self._located.values() for f in files}.values())
+
+    def need(self, spec: CallableSpec) -> None:
+        """Locate the files of a function; raises WrongInput when they are not to be had here."""
+        if not spec.portable:
+            raise not_here(spec)
+        if not self._ran_before(spec):
+            self._locate(spec)
+
+    def need_module(self, module: str) -> None:
+        """Locate the files of an installed module; raises WrongInput."""
+        self._locate(CallableSpec(module=module, qualname=""))
+
+    def check(self) -> None:
+        """Raise UntrustedCode for files that nobody agreed to."""
+        code.check_consent(self.files, self._consent.digests)
+
+    def find(self, spec: CallableSpec) -> Callable[..., Any]:
+        """Return the function of a spec, running its file if need be; raises WrongInput."""
+        module = sys.modules[spec.module] if self._ran_before(spec) else self._load(spec)
+        function = _member(module, spec.qualname)
+        if not callable(function):
+            raise WrongInput(f"there is no function {spec} any more", hint=_again(spec))
+        # A name may lead out of the file (helper:subprocess.run), and consent does not.
+        actual = describe(function)
+        if actual.sha256 != spec.sha256:
             raise WrongInput(
-                f"{spec} stands in the script {spec.file}", hint=f"run python {spec.file} again"
+                f"the function {spec} has changed since the run began", hint=_again(spec)
             )
-        return main
+        if actual.bare() != spec.bare():
+            raise WrongInput(
+                f"{spec} is a function of another file, {actual}", hint=f"name {actual} instead"
+            )
+        return function  # type: ignore[no-any-return]
+
+    def find_in(self, module: str, qualname: str) -> Any:
+        """Return what an installed module calls `qualname`, None for nothing; raises WrongInput."""
+        return _member(self._load(CallableSpec(module=module, qualname=qualname)), qualname)
+
+    def _ran_before(self, spec: CallableSpec) -> bool:
+        """Whether the function was run by this wallet, and the program has its module already."""
+        known = self._consent.functions
+        return bool(known) and spec.bare() in known and _is_imported(spec)
+
+    def _locate(self, spec: CallableSpec) -> tuple[CodeFile, ...]:
+        key = (spec.module, spec.file)
+        if key not in self._located:
+            self._located[key] = (
+                (code.read(_main_file(spec), "__main__"),)
+                if spec.module == "__main__"
+                else code.locate(spec.module, spec.file)
+            )
+        return self._located[key]
+
+    def _load(self, spec: CallableSpec) -> ModuleType:
+        files = self._locate(spec)
+        code.check_consent(files, self._consent.digests)
+        return sys.modules["__main__"] if spec.module == "__main__" else code.load(files)
+
+
+def not_here(spec: CallableSpec) -> WrongInput:
+    """Return the error for a function that this process does not have."""
+    why = "is not loaded" if spec.portable else "lives only in the process that made the graph"
+    return WrongInput(f"{spec} {why}", hint="supply it again with ak.resume(run_id, graph=graph)")
+
+
+def _member(module: ModuleType, qualname: str) -> Any:
+    member: Any = module
+    for part in qualname.split("."):
+        member = getattr(member, part, None)
+    return member
+
+
+def _is_imported(spec: CallableSpec) -> bool:
+    if spec.module == "__main__":
+        return str(_main_file(spec)) == spec.file
+    return spec.module in sys.modules
+
+
+def _main_file(spec: CallableSpec) -> Path:
+    """Return the script that runs here, if it is the spec's; raises WrongInput."""
+    path = Path(getattr(sys.modules["__main__"], "__file__", None) or "-").resolve()
+    if str(path) != spec.file:
+        script = code.shown(spec.file)
+        raise WrongInput(
+            f"{spec} stands in the script {script}",
+            hint=f"run python {script} if it is yours",
+        )
+    return path
+
+
+@contextmanager
+def guarding() -> Iterator[None]:
+    """Raise RuntimeError for what a user's function raises to end the process, like `sys.exit`.
+
+    Interrupts and cancellation are not the function's, and pass.  `os._exit` cannot be caught.
+    """
     try:
-        return importlib.import_module(spec.module)
-    except ImportError:
-        return load_file(Path(spec.file), spec.module)
+        yield
+    except (Exception, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError):
+        raise
+    except BaseException as error:
+        raise RuntimeError(f"the function raised {error!r}") from error
 
 
 def load_file(path: Path, name: str) -> ModuleType:
-    """Import a Python file as module `name`; raises WrongInput when it cannot be loaded."""
-    spec = importlib.util.spec_from_file_location(name, path) if path.is_file() else None
-    if spec is None or spec.loader is None:
-        raise WrongInput(f"there is no Python file {path}", hint="check the path of the file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as wrong:
-        del sys.modules[name]
-        raise WrongInput(
-            f"{path} cannot be loaded: {type(wrong).__name__}: {wrong}", hint=f"run python {path}"
-        ) from wrong
-    return module
+    """Run a Python file that the user named as module `name`; raises WrongInput when it fails."""
+    return code.execute(code.read(path.resolve(), name))
 
 
 def _again(spec: CallableSpec) -> str:

@@ -17,8 +17,7 @@ from pydantic import (
 )
 
 from agentkit.errors import WrongInput
-from agentkit.graph import callables
-from agentkit.graph.callables import CallableSpec
+from agentkit.graph.callables import CallableSpec, guarding, not_here
 from agentkit.graph.refs import InputRef
 
 Op = Literal["below", "above", "at_least", "at_most", "equals", "differs", "holds"]
@@ -84,11 +83,13 @@ class Condition(BaseModel):
     def holds_for(self, value: Any, function: Callable[[Any], Any] | None = None) -> bool:
         """Return whether a JSON value meets the condition; raises WrongInput when none can say.
 
-        `function` is what `fn` describes; without it, it is looked for.
+        `function` is what `fn` describes.
         """
         given = self._subject_in(value)
         if self.fn:
-            return self._told_by(function or callables.find(self.fn), given)
+            if function is None:
+                raise not_here(self.fn)
+            return self._told_by(function, given)
         if self.op in ("equals", "differs"):
             return _same(given, self.value) == (self.op == "equals")
         numbers = _is_number(given) and _is_number(self.value)
@@ -115,7 +116,8 @@ class Condition(BaseModel):
         return value[self.key]
 
     def _told_by(self, function: Callable[[Any], Any], given: Any) -> bool:
-        answer = function(given)
+        with guarding():
+            answer = function(given)
         if not isinstance(answer, bool):
             raise WrongInput(
                 f"{self.fn} returned {answer!r} for the condition on {self.subject}",

@@ -6,7 +6,9 @@ import graphlib
 import hashlib
 import string
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from functools import cached_property
+from importlib.metadata import EntryPoint
 from typing import Any, TypeAlias
 
 from pydantic import (
@@ -20,16 +22,26 @@ from pydantic import (
 
 from agentkit import strict_json
 from agentkit.artifacts import Artifact
-from agentkit.errors import CyclicGraph, DuplicateNode, GraphError, UnknownInput, WrongInput
-from agentkit.graph import callables
+from agentkit.errors import (
+    ConfigError,
+    CyclicGraph,
+    DuplicateNode,
+    GraphError,
+    UnknownInput,
+    WrongInput,
+)
+from agentkit.graph.callables import NO_CONSENT, CallableSpec, CodeReader, Consent, not_here
+from agentkit.graph.code import CodeFile, running_digest
 from agentkit.graph.conditions import Condition
 from agentkit.graph.nodes import InferNode, LocalNode, Name, Node, NodeBase, PaidNode, canonical
+from agentkit.graph.plugins import factory_of, verifier_entry
 from agentkit.graph.refs import InputRef
 from agentkit.graph.schemas import fault_of
-from agentkit.graph.verifying import VerifySpec
+from agentkit.graph.verifying import Named, VerifySpec
 
 Function: TypeAlias = Callable[..., Any]
-Functions: TypeAlias = Mapping[tuple[str, str], Function]
+Place: TypeAlias = tuple[str, str]
+Functions: TypeAlias = Mapping[Place, Function]
 """Functions of this process by node and place in it.
 
 Not by spec: closures and lambdas of one line share theirs.
@@ -40,7 +52,7 @@ class FrozenGraph(BaseModel):
     """Nodes in an order in which each stands after its inputs.
 
     Functions (of `local` nodes, conditions and checks) ride along in the process that made them;
-    elsewhere they are found again by their spec.  They are not part of the document.
+    elsewhere `adopt` loads them by their spec.  They are not part of the document.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -137,12 +149,12 @@ class FrozenGraph(BaseModel):
     def function(self, node: str, place: str) -> Function:
         """Return the function at a place of a node, as in `NodeBase.callables`; raises WrongInput.
 
-        One that this process remembers comes before one that would have to be found.
+        It is one of this process, or `adopt` has loaded it.
         """
         remembered = self._functions.get((node, place))
-        if remembered is not None:
-            return remembered
-        return callables.find(self.by_name[node].callables()[place])
+        if remembered is None:
+            raise not_here(self.by_name[node].callables()[place])
+        return remembered
 
     def functions(self) -> dict[str, Function]:
         """Return the function of every local node; raises WrongInput when one is not found."""
@@ -160,30 +172,89 @@ class FrozenGraph(BaseModel):
         )
 
     def checks(self, node: str) -> tuple[tuple[VerifySpec, Function | None], ...]:
-        """Return the checks of a node, each with its function; raises WrongInput."""
+        """Return the checks of a node, each with its function; raises WrongInput.
+
+        That of a check of another package makes the verifier.
+        """
         paid = self.by_name[node]
         return tuple(
-            (check, self.function(node, f"verify.{n}.fn") if check.check == "callable" else None)
+            (check, self._check_function(node, n, check))
             for n, check in enumerate(paid.verify if isinstance(paid, PaidNode) else ())
         )
+
+    def _check_function(self, node: str, number: int, check: VerifySpec) -> Function | None:
+        if check.check == "callable":
+            return self.function(node, f"verify.{number}.fn")
+        return self._functions.get((node, f"verify.{number}"))
 
     def same_but_for_code(self, other: FrozenGraph) -> bool:
         """Whether the other is this graph with functions that say something else."""
         return other.shape == self.shape and other.digest != self.digest
 
-    def adopt(self, other: FrozenGraph | None, needed: Collection[str] | None = None) -> None:
-        """Take the functions of an equal graph, and see that all are there; raises WrongInput.
+    def adopt(
+        self,
+        other: FrozenGraph | None,
+        needed: Collection[str] | None = None,
+        consent: Consent = NO_CONSENT,
+    ) -> None:
+        """Take the functions of an equal graph, and load those that this process has not.
 
-        `needed` names the nodes whose functions must be there; None is all of them.
+        `needed` names the nodes whose functions must be there; None is all of them.  Nothing is
+        loaded before `consent` covers all of it.  Raises WrongInput, UntrustedCode, ConfigError.
         """
         if other is not None:
             self._check_equal(other)
             self._functions.update(other._functions)
-        known = self._functions
+        reader = CodeReader(consent)
+        missing = [node for node in self.nodes if needed is None or node.name in needed]
+        functions = [named for node in missing for named in self._missing_functions(node)]
+        plugins = [named for node in missing for named in self._missing_plugins(node)]
+        for _, spec in functions:
+            reader.need(spec)
+        for _, entry in plugins:
+            reader.need_module(entry.module)
+        reader.check()
+        self._functions.update({key: reader.find(spec) for key, spec in functions})
+        self._functions.update(
+            {key: factory_of(e, reader.find_in(e.module, e.attr)) for key, e in plugins}
+        )
+
+    def _missing_functions(self, node: Node) -> list[tuple[Place, CallableSpec]]:
+        return [named for named in _functions_of(node) if named[0] not in self._functions]
+
+    def _missing_plugins(self, node: Node) -> list[tuple[Place, EntryPoint]]:
+        return [
+            (place, verifier_entry(name))
+            for place, name in _plugins_of(node)
+            if place not in self._functions
+        ]
+
+    def code_to_load(self) -> tuple[CodeFile, ...]:
+        """Return the files that `adopt` would run, as they are now.
+
+        Functions that this process has are left out, and so is what cannot be found.
+        """
+        return self._code(known=self._functions)
+
+    def code_digests(self) -> frozenset[str]:
+        """Return the sha256 of the files of all its functions, but for what cannot be found.
+
+        Of what `adopt` has loaded it is that of the bytes that run here.
+        """
+        return frozenset(map(running_digest, self._code(known=())))
+
+    def _code(self, known: Collection[Place]) -> tuple[CodeFile, ...]:
+        reader = CodeReader()
         for node in self.nodes:
-            for place in node.callables() if needed is None or node.name in needed else ():
-                if (node.name, place) not in known:
-                    self.function(node.name, place)
+            for place, spec in _functions_of(node):
+                if place not in known:
+                    with suppress(WrongInput):
+                        reader.need(spec)
+            for place, name in _plugins_of(node):
+                if place not in known:
+                    with suppress(WrongInput, ConfigError):
+                        reader.need_module(verifier_entry(name).module)
+        return reader.files
 
     def _check_equal(self, other: FrozenGraph) -> None:
         if self.same_but_for_code(other):
@@ -223,6 +294,19 @@ def _check_node_writable(node: Node) -> None:
             f"node {node.name!r} cannot be written down: {error}",
             hint="give texts, numbers, lists and objects that JSON can hold",
         ) from error
+
+
+def _functions_of(node: Node) -> list[tuple[Place, CallableSpec]]:
+    return [((node.name, place), spec) for place, spec in node.callables().items()]
+
+
+def _plugins_of(node: Node) -> list[tuple[Place, str]]:
+    """Return the names of other packages' verifiers in a node, by place."""
+    return [
+        ((node.name, f"verify.{number}"), check.name)
+        for number, check in enumerate(node.verify if isinstance(node, PaidNode) else ())
+        if isinstance(check, Named)
+    ]
 
 
 def check_node(node: NodeBase, known: Mapping[str, NodeBase]) -> None:

@@ -34,6 +34,8 @@ def fault_of(schema: Mapping[str, Any]) -> str:
         Draft202012Validator.check_schema(schema)
     except SchemaError as wrong:
         return str(wrong.message)
+    except RecursionError:
+        return "it is nested too deeply"
     return ""
 
 

@@ -75,9 +75,10 @@ def _text_of(data: bytes) -> str | None:
 
 
 class RunStarted(Event):
-    """A run of a plan began."""
+    """A run of a plan began.  `code`: sha256 of the files of its functions, which may run again."""
 
     plan: Plan
+    code: tuple[str, ...] = ()
 
 
 class Earlier(Event):
@@ -90,9 +91,13 @@ class Earlier(Event):
 
 
 class RunResumed(Event):
-    """Another process went on with the run, under a new plan if one is given."""
+    """Another process went on with the run, under a new plan if one is given.
+
+    `code`: sha256 of files that may run from now on, besides those of its start.
+    """
 
     plan: Plan | None = None
+    code: tuple[str, ...] = ()
 
 
 class AttemptOpened(Event):

@@ -49,6 +49,7 @@ class RunState:
     why: str = ""
     uncertain: bool = False
     command: str = ""
+    code: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, run: str, events: Iterable[Event]) -> RunState:
@@ -165,10 +166,12 @@ def _(event: e.Earlier, state: RunState) -> None:
 @_changes(e.RunStarted)
 def _(event: e.RunStarted, state: RunState) -> None:
     state.follow(event.plan)
+    state.code.update(event.code)
 
 
 @_changes(e.RunResumed)
 def _(event: e.RunResumed, state: RunState) -> None:
+    state.code.update(event.code)
     if event.plan:
         state.follow(event.plan)
     state.outcome, state.why, state.uncertain, state.command = "running", "", False, ""

@@ -30,6 +30,7 @@ from agentkit.keys.messages import (
     Voucher,
 )
 from agentkit.keys.signer import Signer
+from agentkit.net.environment import child_environment
 
 SECONDS = 30.0
 """How long the process may take for one operation."""
@@ -62,6 +63,7 @@ class ProcessSigner:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env=child_environment(),
         )
         orders = {"keystore": str(keystore), "passphrase": passphrase, "real": real}
         try:

@@ -191,7 +191,7 @@ class Plan(Value):
         if self.balance is not None:
             foot.append(f"wallet {self.balance} on {self.network}")
         text = f"{head}\n\n{table}\n\n{' · '.join(foot)}"
-        return "\n".join([text, *self._time(), *self._portable()])
+        return "\n".join([text, *self._time(), *self._portable(), *self._code()])
 
     def _standing(self) -> list[str]:
         """Return how far from the best the price can be."""
@@ -208,6 +208,10 @@ class Plan(Value):
             return []
         names = ", ".join(self.stays[:5]) + (", ..." if len(self.stays) > 5 else "")
         return [f"not portable: {names} (large outputs stay on this machine; set memory.ipfs)"]
+
+    def _code(self) -> list[str]:
+        """Return the files that running the plan would load because a document names them."""
+        return [f"runs code on this machine: {file}" for file in self.graph.code_to_load()]
 
     def _time(self) -> list[str]:
         """Return what time is worth, where it is worth something."""

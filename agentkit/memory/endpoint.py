@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from agentkit.errors import ConfigError
+from agentkit.net.proxies import proxy_for
 
 SLOWEST = 128 * 1024
 """Bytes a second below which a transfer is given up."""
@@ -94,6 +95,7 @@ class Endpoint:
             data=body and BytesIO(body),
             headers=headers,
             allow_redirects=False,
+            proxy=proxy_for(self.url),
             timeout=self._patience(len(body or b"") + limit),
         )
         try:

@@ -13,6 +13,7 @@ import aiohttp
 from agentkit.errors import MissingExtra, StateCorrupt, StoreUnavailable, WrongInput
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.ipfs import Ipfs
+from agentkit.net.proxies import proxy_for
 
 MOST_BYTES = 256 * 1024 * 1024
 """The largest source that is read."""
@@ -64,7 +65,10 @@ class Sources:
 async def _web(uri: str) -> bytes:
     try:
         timeout = aiohttp.ClientTimeout(total=WEB_SECONDS)
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(uri) as answer:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(uri, proxy=proxy_for(uri)) as answer,
+        ):
             answer.raise_for_status()
             data = await _bounded(answer.content, uri)
     except (aiohttp.ClientError, TimeoutError) as wrong:

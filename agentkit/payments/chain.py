@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from agentkit.errors import ConfigError, ProtocolBroken, SettlementFailed, StoreUnavailable
 from agentkit.keys.messages import Domain, checksummed
 from agentkit.market.chain import ChainReceipt, Fees, Log, Network
+from agentkit.net.proxies import proxy_for
 from agentkit.payments import abi
 from agentkit.payments.imports import limit_kept
 
@@ -235,7 +236,7 @@ def _connect(rpc: str) -> AsyncWeb3[Any]:
     with limit_kept():
         from web3 import AsyncHTTPProvider, AsyncWeb3
 
-    arguments = {"timeout": ClientTimeout(total=TIMEOUT)}
+    arguments = {"timeout": ClientTimeout(total=TIMEOUT), "proxy": proxy_for(rpc)}
     return AsyncWeb3(AsyncHTTPProvider(rpc, request_kwargs=arguments))
 
 

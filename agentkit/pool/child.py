@@ -16,8 +16,8 @@ from typing import IO, Any, Self
 import psutil
 
 from agentkit.errors import LeaseLost
+from agentkit.net.environment import child_environment
 
-_INHERITED = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "VIRTUAL_ENV")
 _ROOT = str(Path(__file__).resolve().parents[2])
 _INSTALLED = sysconfig.get_path("purelib") == _ROOT  # then a child finds us by itself
 
@@ -99,25 +99,24 @@ class Child:
 
 
 def _environment(folder: Path, threads: int) -> dict[str, str]:
-    """The least a child needs: our own environment may hold a passphrase, and tasks are strangers'.
+    """Return the environment of a slot, whose tasks are strangers'.
 
     Without PASSIVE, threads that wait for one another spin: with a busy neighbour on the cores
     that is 50 times slower.
     """
-    kept = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     paths = ("" if _INSTALLED else _ROOT, os.environ.get("PYTHONPATH", ""))
     count = str(threads)
-    return kept | {
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        "HOME": str(folder),
-        "TMPDIR": str(folder),
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "OMP_NUM_THREADS": count,
-        "OPENBLAS_NUM_THREADS": count,
-        "MKL_NUM_THREADS": count,
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-    }
+    return child_environment(
+        PYTHONPATH=os.pathsep.join(filter(None, paths)),
+        HOME=str(folder),
+        TMPDIR=str(folder),
+        OMP_WAIT_POLICY="PASSIVE",
+        OMP_NUM_THREADS=count,
+        OPENBLAS_NUM_THREADS=count,
+        MKL_NUM_THREADS=count,
+        HF_HUB_OFFLINE="1",
+        TRANSFORMERS_OFFLINE="1",
+    )
 
 
 def _opened(log: Path) -> IO[bytes]:

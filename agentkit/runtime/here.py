@@ -14,6 +14,7 @@ from typing import Any
 from agentkit.artifacts import Artifact, Dataset, Json, Table
 from agentkit.errors import StateCorrupt, WrongInput
 from agentkit.file_io import read_bytes
+from agentkit.graph.callables import guarding
 from agentkit.graph.nodes import LocalNode, SourceNode, SplitNode
 from agentkit.runtime.threads import Threads
 from agentkit.tables import MAX_BYTES, read_table
@@ -60,7 +61,8 @@ async def call(
     Raises WrongInput when it returns what the node does not promise.
     """
     if _is_async(fn):
-        return _promised(node, await fn(*inputs.values()))
+        with guarding():
+            return _promised(node, await fn(*inputs.values()))
     arguments = list(inputs.values())
     run = threads.call if node.timeout is None else threads.call_alone
     return await run(lambda: _promised(node, fn(*arguments)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, overload
 
@@ -19,6 +19,7 @@ from agentkit.errors import (
     UnknownInput,
     WrongInput,
 )
+from agentkit.graph.callables import CallableSpec, Consent
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.graph.nodes import PaidNode
 from agentkit.graph.refs import Ref
@@ -208,16 +209,17 @@ def _check_budget(tx: Transaction, run: str, budget: Money) -> None:
         raise OverBudget("budget", hold.left + hold.spent, budget)
 
 
-async def start(means: Means, plan: Plan) -> Run:
+async def start(means: Means, plan: Plan, *, trust_code: Collection[str] = ()) -> Run:
     """Reserve the plan's worst case and begin.
 
-    Raises OverBudget, WrongInput (a function of the graph cannot be found) and ConfigError (a
-    verifier is not installed) with nothing spent.
+    `trust_code`: sha256 of files that may be loaded because the graph names them.  Raises
+    OverBudget, UntrustedCode, WrongInput (a function of the graph cannot be found) and ConfigError
+    (a verifier is not installed) with nothing spent.
     """
-    plan.graph.adopt(None)
-    _check_means(means, plan)
+    plan.graph.adopt(None, consent=Consent.to(trust_code))
+    _check_means(means, plan, plan.graph.by_name.keys())
     run = f"r{secrets.token_hex(4)}"
-    started = e.RunStarted(plan=plan)
+    started = e.RunStarted(plan=plan, code=tuple(sorted(plan.graph.code_digests())))
     lease = means.journal.lease(run)
 
     def work(tx: Transaction) -> None:
@@ -243,13 +245,15 @@ async def resume(
     budget: Money | None = None,
     approved: Sequence[str] = (),
     rebuy: bool = False,
+    trust_code: Collection[str] = (),
 ) -> Run:
     """Go on with a run where its journal stands, under a new plan if one is given.
 
     `graph` supplies functions that only the process which makes it has, or whose code was changed
-    since.  `budget` raises the run's; `approved` names nodes that somebody agreed to.  Raises
-    RunNotFound, RunPaused when another process has it, JournalDamaged, OverBudget, WrongInput (a
-    function of the graph cannot be found, or the plan is of another graph).
+    since.  `budget` raises the run's; `approved` names nodes that somebody agreed to.  Files that
+    ran when the run began may be loaded again, and those whose sha256 `trust_code` names.  Raises
+    RunNotFound, RunPaused when another process has it, JournalDamaged, OverBudget, UntrustedCode,
+    WrongInput (a function of the graph cannot be found, or the plan is of another graph).
     """
     lease = means.journal.lease(run)
     try:
@@ -260,12 +264,16 @@ async def resume(
         if graph and state.planned.graph.same_but_for_code(graph):
             plan = (plan or state.planned).model_copy(update={"graph": graph})
         ending = await means.journal.commit(lambda tx: tx.get(r.CancelRequest, run))
+        code: frozenset[str] = frozenset()
         if not ending:
             frozen = (plan or state.planned).graph
-            frozen.adopt(graph, {node.name for node in frozen.nodes} - state.done.keys())
-            _check_means(means, plan or state.planned)
+            consent = Consent.to({*trust_code, *state.code}, _functions_of(state.planned.graph))
+            needed = frozen.by_name.keys() - state.done.keys()
+            frozen.adopt(graph, needed, consent)
+            _check_means(means, plan or state.planned, needed)
+            code = frozen.code_digests() & consent.digests if trust_code else frozenset()
         events = [
-            e.RunResumed(plan=plan),
+            e.RunResumed(plan=plan, code=tuple(sorted(code - state.code))),
             *([e.BudgetRaised(budget=budget)] if budget else ()),
             *_approvals(plan or state.planned, state, approved),
         ]
@@ -290,10 +298,17 @@ async def resume(
     return Run(means, execution, lease)
 
 
-def _check_means(means: Means, plan: Plan) -> None:
-    """Raise ConfigError for a verifier or a rail that the plan needs and is not set up."""
+def _functions_of(graph: FrozenGraph) -> list[CallableSpec]:
+    return [spec for node in graph.nodes for spec in node.callables().values()]
+
+
+def _check_means(means: Means, plan: Plan, needed: Collection[str]) -> None:
+    """Raise ConfigError for a verifier or a rail that the plan needs and is not set up.
+
+    `needed` names the nodes that are still to be done.
+    """
     for node in plan.graph.nodes:
-        if isinstance(node, PaidNode) and node.verify:
+        if isinstance(node, PaidNode) and node.verify and node.name in needed:
             verifiers_of(plan.graph.checks(node.name))
     for planned in plan.nodes:
         for offer in planned.offers if planned.offer else ():

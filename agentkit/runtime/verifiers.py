@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from inspect import iscoroutinefunction
 from typing import Any
 
 from agentkit.artifacts import Artifact, Json, Table, Text
-from agentkit.errors import ConfigError
+from agentkit.errors import AgentKitError, ConfigError
 from agentkit.graph import nodes
+from agentkit.graph.callables import guarding
 from agentkit.graph.verifying import CallableCheck, Named, Redundant, SchemaCheck, VerifySpec
 from agentkit.market.attempt import Evidence, Result
 from agentkit.market.seams import Verdict, Verifier
 from agentkit.market.task import Task
 from agentkit.runtime import verify
-
-GROUP = "agentkit.verifiers"
-"""Entry points that make a verifier from a check's parameters."""
 
 PASS = Verdict(outcome="pass")
 
@@ -50,10 +47,11 @@ class FunctionVerifier:
     async def verify(self, task: Task, result: Result, evidence: Evidence) -> Verdict:
         name = getattr(self.function, "__name__", "the function")
         try:
-            if iscoroutinefunction(self.function):
-                answer = await self.function(*result.outputs)
-            else:
-                answer = await asyncio.to_thread(self.function, *result.outputs)
+            with guarding():
+                if iscoroutinefunction(self.function):
+                    answer = await self.function(*result.outputs)
+                else:
+                    answer = await asyncio.to_thread(self.function, *result.outputs)
         except Exception as wrong:  # noqa: BLE001  # users' functions may raise anything
             return Verdict(outcome="unsure", reason=f"{name} raised {wrong!r}")
         if not isinstance(answer, bool):
@@ -67,7 +65,7 @@ def verifiers_of(
 ) -> tuple[Verifier, ...]:
     """Return the verifiers of a node's checks; redundancy is none, it compares several results.
 
-    Raises ConfigError for a name that no installed package brings.
+    Raises ConfigError for a verifier of another package that is not installed or cannot be made.
     """
     return tuple(
         _verifier(check, function) for check, function in checks if not isinstance(check, Redundant)
@@ -80,29 +78,36 @@ def _verifier(check: VerifySpec, function: Callable[..., Any] | None) -> Verifie
             return SchemaVerifier(check.schema_)
         case CallableCheck() if function:
             return FunctionVerifier(function)
-        case Named():
-            return _named(check)
+        case Named() if function:
+            return _made(check, function)
         case _:
             raise TypeError(f"{check} has no verifier")
 
 
-def _named(check: Named) -> Verifier:
-    for found in entry_points(group=GROUP, name=check.name):
-        made: Verifier = found.load()(**check.params)
-        return made
-    raise ConfigError(
-        f"no installed package brings a verifier {check.name!r}",
-        hint=f"install the package whose entry point in {GROUP!r} is called so",
-    )
+def _made(check: Named, factory: Callable[..., Any]) -> Verifier:
+    """Make another package's verifier; what that raises says that it cannot be used so."""
+    try:
+        with guarding():
+            verifier: Verifier = factory(**check.params)
+    except AgentKitError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"the verifier {check.name!r} cannot be made: {type(error).__name__}: {error}",
+            hint="give ak.verify.named(...) the parameters that its package asks for",
+        ) from error
+    return verifier
 
 
 async def judge(verifiers: Iterable[Verifier], task: Task, result: Result) -> Verdict:
     """Return the first verdict that is no pass, else a pass."""
     for verifier in verifiers:
-        if not verifier.accepts(result.evidence):
-            return Verdict(outcome="unsure", reason="its verifier cannot tell from such evidence")
         try:
-            verdict = await verifier.verify(task, result, result.evidence)
+            with guarding():
+                if not verifier.accepts(result.evidence):
+                    why = "its verifier cannot tell from such evidence"
+                    return Verdict(outcome="unsure", reason=why)
+                verdict = await verifier.verify(task, result, result.evidence)
         except Exception as wrong:  # noqa: BLE001  # another package's verifier
             why = f"{type(verifier).__name__} raised {wrong!r}"
             return Verdict(outcome="unsure", reason=why)

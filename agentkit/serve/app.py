@@ -9,11 +9,10 @@ GET  /v1/models    POST /v1/chat/completions  /v1/completions  /v1/embeddings
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from aiohttp import web
@@ -24,6 +23,7 @@ from agentkit.journal import records as r
 from agentkit.market.attempt import Evidence, JobStatus, Message
 from agentkit.market.value import Value
 from agentkit.money import Money
+from agentkit.net.guard import guard, require_token
 from agentkit.payments.x402.middleware import Paywall
 from agentkit.providers import wire
 from agentkit.serve import openai
@@ -41,9 +41,13 @@ Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 TOKEN: web.AppKey[str] = web.AppKey("token", str)
 
 
-def node_app(node: Node, *, token: str = "") -> web.Application:
-    """Return the application of a node; `token` opens the operator's execution log."""
-    app = web.Application(client_max_size=MOST_BODY, middlewares=[*_paywall(node), answer_errors])
+def node_app(node: Node, *, token: str = "", host_names: Collection[str] = ()) -> web.Application:
+    """Return the application of a node; `token` opens the operator's execution log.
+
+    `host_names` are the names under which a proxy publishes the node, besides those of loopback.
+    """
+    middlewares = [guard(host_names), *_paywall(node), answer_errors]
+    app = web.Application(client_max_size=MOST_BODY, middlewares=middlewares)
     app[NODE], app[TOKEN] = node, token
     app.add_routes(
         [
@@ -212,9 +216,7 @@ async def cancel(request: web.Request) -> web.Response:
 
 async def executions(request: web.Request) -> web.Response:
     """Return the execution log to the operator."""
-    given, token = request.headers.get("Authorization", ""), request.app[TOKEN]
-    if not token or not hmac.compare_digest(given, f"Bearer {token}"):
-        raise web.HTTPForbidden
+    require_token(request, request.app[TOKEN])
     return web.json_response(await request.app[NODE].jobs.executions())
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hmac
 import json
 import secrets
 import time
@@ -20,6 +19,7 @@ from aiohttp import web
 from agentkit.artifacts import Artifact, Table
 from agentkit.errors import AgentKitError, ProtocolBroken, Refused
 from agentkit.market.task import Load
+from agentkit.net.guard import has_token
 from agentkit.payments.x402.middleware import PAID
 from agentkit.planner.estimate import TEMPLATE_TOKENS
 from agentkit.providers import wire
@@ -141,8 +141,7 @@ async def _do(
 
 
 def _has_key(request: web.Request, node: Node) -> bool:
-    given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-    return any(hmac.compare_digest(given, key) for key in node.settings.api_keys)
+    return any(has_token(request, key) for key in node.settings.api_keys)
 
 
 def _submission(request: web.Request, params: dict[str, Any], *, output: bool) -> wire.Submission:

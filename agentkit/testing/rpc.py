@@ -8,6 +8,8 @@ from typing import Any, Literal, Self
 
 from aiohttp import ClientSession, web
 
+from agentkit.net.guard import guard
+
 RpcFault = Literal[
     "", "eat", "lose", "502", "429", "html", "slow", "twice", "wrong-id", "stale", "bare"
 ]
@@ -41,7 +43,7 @@ class FaultyRpc:
 
     async def __aenter__(self) -> Self:
         self._client = ClientSession()
-        app = web.Application()
+        app = web.Application(middlewares=[guard()])
         app.router.add_post("/", self._answer)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()

@@ -104,7 +104,7 @@ class RunPlan(BaseTool):
     async def _go(self, agent: Agent, plan_id: str) -> tuple[str, RunResult]:
         try:
             result = await agent.run(self._plans.take(plan_id))
-        except (PlanError, RunFailed) as wrong:
+        except (PlanError, GraphError, RunFailed) as wrong:
             raise ToolException(f"{wrong} ({wrong.hint})") from wrong
         texts = {
             name: [output.read()[:2000].decode(errors="replace") for output in outputs]

@@ -30,6 +30,9 @@ KEYS = [number.to_bytes(32, "big") for number in range(1, 6)]
 WEALTH = 1000 * 10**18
 
 
+TOKEN = "test"  # opens the switches of a chain that holds test money only
+
+
 @dataclass(frozen=True)
 class Node:
     """A running chain."""
@@ -46,7 +49,7 @@ class Node:
         return answer["result"]
 
     def post(self, body: bytes) -> bytes:
-        headers = {"content-type": "application/json"}
+        headers = {"content-type": "application/json", "authorization": f"Bearer {TOKEN}"}
         request = urllib.request.Request(self.url, body, headers)
         with urllib.request.urlopen(request, timeout=20) as response:
             return bytes(response.read())
@@ -123,7 +126,7 @@ async def _serve(path: Path) -> None:
     from agentkit.embedded.chain.rpc import RpcFront, rpc_app
 
     chain = Chain.open(path, rich={KeySigner(key).address: WEALTH for key in KEYS})
-    runner = web.AppRunner(rpc_app(RpcFront(chain)), access_log=None)
+    runner = web.AppRunner(rpc_app(RpcFront(chain), token=TOKEN), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)

@@ -35,6 +35,7 @@ DEPLOYER, PAYER, PROVIDER, STRANGER, SESSION = map(KeySigner, KEYS)
 SECRETS = {KeySigner(key).address: key for key in KEYS}
 MINTED = 10**9
 DELAY = 3600
+HEADERS = {"Content-Type": "application/json", "Authorization": f"Bearer {chains.TOKEN}"}
 ORDER = 2 * HALF_ORDER + 1
 TRANSFER = keccak(b"Transfer(address,address,uint256)")
 
@@ -51,7 +52,7 @@ def node(request: Any, tmp_path_factory: Any) -> Iterator[Node]:
 
 @pytest.fixture
 async def w3(node: Node) -> AsyncIterator[AsyncWeb3]:
-    provider = AsyncHTTPProvider(node.url)
+    provider = AsyncHTTPProvider(node.url, request_kwargs={"headers": HEADERS})
     yield AsyncWeb3(provider)
     await provider.disconnect()
 

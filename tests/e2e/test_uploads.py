@@ -25,8 +25,10 @@ Open = Callable[..., AbstractAsyncContextManager[Agent]]
 FEE = 212_037_686
 
 
-def ask(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as answer:  # loopback
+def ask(network: finder.NetworkFile, path: str) -> str:
+    headers = {"Authorization": f"Bearer {network.token}"}
+    request = urllib.request.Request(network.gateway + path, headers=headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:  # loopback
         return str(answer.read().decode())
 
 
@@ -55,10 +57,10 @@ async def test_an_agent_uploads_with_an_ar_wallet(
         assert found.memory.trouble == (
             "Arweave upload paused: needs 0.000212 AR, wallet has 0; state is safe locally only"
         )
-        ask(f"{network.gateway}/mint/{wallet.address}/{FEE}")
+        ask(network, f"/mint/{wallet.address}/{FEE}")
         assert (await agent.memory.checkpoint()).unsealed == 0
-        assert ask(f"{network.gateway}/wallet/{wallet.address}/balance") == "0"
-        ask(f"{network.gateway}/mine")
+        assert ask(network, f"/wallet/{wallet.address}/balance") == "0"
+        ask(network, "/mine")
         async with Gateways([network.gateway]) as gateways:
             carried = await unbundled(gateways, agent.memory.address)
             assert {(await gateways.status(one.carrier)).known for one in carried.items} == {True}
@@ -88,7 +90,7 @@ async def test_a_dear_purchase_waits_until_the_log_is_there_for_good(
 ) -> None:
     async def mine() -> None:
         while True:
-            await asyncio.to_thread(ask, f"{network.gateway}/mine")
+            await asyncio.to_thread(ask, network, "/mine")
             await asyncio.sleep(0.05)
 
     async with open_agent(memory={"stable_before_pay": "0.000001 USDC"}) as agent:

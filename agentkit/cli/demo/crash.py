@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import sys
 import time
 from asyncio.subprocess import Process
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from agentkit.graph.builder import JobGraph
 from agentkit.journal.runstate import RunState
 from agentkit.market.attempt import Attempt
 from agentkit.market.plan import Plan
+from agentkit.net.environment import child_environment
 from agentkit.planner import policy
 
 PATIENCE = 60.0
@@ -47,7 +48,7 @@ async def crash(agent: Agent, plan: Plan, folder: Path, found: finder.NetworkFil
     """
     file = folder / "crash-plan.json"
     plan.save(file)
-    child, run = await _start(file, agent)
+    child, run = await _start(file, plan.graph.code_digests(), agent)
     attempt = await _until_running(agent, run, found)
     await _kill(child)
     say.note(f"  killed while native/{attempt.provider_node} ran {attempt.node!r}")
@@ -87,13 +88,14 @@ async def _agentkit(*arguments: str) -> Process:
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
         start_new_session=True,
-        env=dict(os.environ),
+        env=child_environment(),
     )
 
 
-async def _start(file: Path, agent: Agent) -> tuple[Process, str]:
+async def _start(file: Path, code: Collection[str], agent: Agent) -> tuple[Process, str]:
     known = {row.run for row in await agent.runs()}
-    child = await _agentkit("run", str(file))
+    trusted = [part for digest in code for part in ("--trust-code", digest)]
+    child = await _agentkit("run", str(file), *trusted)
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until and child.returncode is None:
         new = [row.run for row in await agent.runs() if row.run not in known]

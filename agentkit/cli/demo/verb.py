@@ -32,6 +32,7 @@ from agentkit.journal.journal import Journal
 from agentkit.market.plan import Plan
 from agentkit.market.receipt import Receipt
 from agentkit.money import Money
+from agentkit.net.environment import child_environment
 from agentkit.payments.channels.terms import token_balance
 from agentkit.runtime.run import RunResult
 
@@ -325,11 +326,7 @@ async def _restore(folder: Path, found: finder.NetworkFile, findings: Findings) 
         *(sys.executable, "-P", "-m", "agentkit", "memory", "restore"),
         *("--keystore", found.agent_key, "--gateway", found.gateway, "--json"),
         stdout=asyncio.subprocess.PIPE,
-        env={
-            **os.environ,
-            "AGENTKIT_HOME": str(new),
-            "AGENTKIT_NETWORK": str(folder / "no-network"),
-        },
+        env=child_environment(AGENTKIT_HOME=str(new), AGENTKIT_NETWORK=str(folder / "no-network")),
     )
     output, _ = await child.communicate()
     told = json.loads(output.splitlines()[-1]) if output else {}

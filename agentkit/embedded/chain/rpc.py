@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -18,13 +19,18 @@ from agentkit.embedded.chain.fault import (
     INVALID_PARAMS,
     INVALID_REQUEST,
     MALFORMED,
+    UNAUTHORIZED,
     UNKNOWN_METHOD,
     Fault,
 )
 from agentkit.embedded.chain.methods import METHODS
+from agentkit.net.guard import guard, has_token
 
 LARGEST_BODY = 4 * 2**20
 """Bytes of the longest request that is read."""
+
+SWITCHES = ("evm_", "hardhat_", "anvil_", "agentkit_")
+"""How methods begin that no real chain has: they move time, and whoever calls them has a token."""
 
 _log = logging.getLogger(__name__)
 
@@ -35,19 +41,25 @@ class RpcFront:
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
 
-    def answer(self, request: object) -> object:
-        """Return the response to a request or a batch; None where none is due (notifications)."""
+    def answer(self, request: object, *, trusted: bool = False) -> object:
+        """Return the response to a request or a batch; None where none is due (notifications).
+
+        `trusted`: it may use the switches of the test bench, see `SWITCHES`.
+        """
         if not isinstance(request, list):
-            return self._one(request)
+            return self._one(request, trusted=trusted)
         if not request:
             return _response(None, Fault(INVALID_REQUEST, "the batch is empty"))
-        answers = [answer for one in request if (answer := self._one(one)) is not None]
-        return answers or None
+        answers = [self._one(one, trusted=trusted) for one in request]
+        return [answer for answer in answers if answer is not None] or None
 
-    def _one(self, request: object) -> object:
+    def _one(self, request: object, *, trusted: bool) -> object:
         if not isinstance(request, dict) or not isinstance(request.get("method"), str):
             return _response(None, Fault(INVALID_REQUEST, "not a request of JSON-RPC 2.0"))
         try:
+            if request["method"].startswith(SWITCHES) and not trusted:
+                why = "this is for tests: send the token in the network's file as Bearer"
+                raise Fault(UNAUTHORIZED, why)
             result = self._result(request["method"], request.get("params") or [])
         except Fault as fault:
             result = fault
@@ -74,10 +86,10 @@ def _response(identity: object, result: object) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": identity, **said}
 
 
-def rpc_app(front: RpcFront) -> web.Application:
+def rpc_app(front: RpcFront, *, token: str = "") -> web.Application:
     """Return an application that answers POST / by `front`, in a thread of its own.
 
-    Only `application/json` is taken, so a web page cannot reach the chain behind its user's back.
+    `token` opens the switches of the test bench; without one they stay closed.
     """
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chain")
 
@@ -85,7 +97,8 @@ def rpc_app(front: RpcFront) -> web.Application:
         if request.content_type != "application/json":
             raise web.HTTPUnsupportedMediaType
         body = await request.read()
-        said = await asyncio.get_running_loop().run_in_executor(thread, _exchange, front, body)
+        exchange = partial(_exchange, front, body, trusted=has_token(request, token))
+        said = await asyncio.get_running_loop().run_in_executor(thread, exchange)
         status = 200 if said else 204
         return web.Response(status=status, body=said, content_type="application/json")
 
@@ -93,17 +106,17 @@ def rpc_app(front: RpcFront) -> web.Application:
         yield
         thread.shutdown()
 
-    app = web.Application(client_max_size=LARGEST_BODY)
+    app = web.Application(client_max_size=LARGEST_BODY, middlewares=[guard()])
     app.router.add_post("/", post)
     app.cleanup_ctx.append(end_thread)
     return app
 
 
-def _exchange(front: RpcFront, body: bytes) -> bytes:
+def _exchange(front: RpcFront, body: bytes, *, trusted: bool) -> bytes:
     try:
         request = json.loads(body)
     except (ValueError, RecursionError):
         answer: object = _response(None, Fault(MALFORMED, "the request is not JSON"))
     else:
-        answer = front.answer(request)
+        answer = front.answer(request, trusted=trusted)
     return b"" if answer is None else json.dumps(answer).encode()

@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from agentkit.embedded.fronts.core import Behind, body_of, trimmed, whole
+from agentkit.net.guard import guard
 
 SERVED_MODEL = "SmolLM2-135M-Instruct-Q4_1"
 CONTEXT = 2048
@@ -22,7 +23,7 @@ LABEL = "stand-in: a llama.cpp node on this machine, wire shape after LlamaEdge"
 def gaia_app(behind: Behind, key: str) -> web.Application:
     """Return the front's application; `key` is the node's API key."""
     front = Gaia(behind, key)
-    app = web.Application(client_max_size=4 * 1024 * 1024, middlewares=[front.open_to_all])
+    app = web.Application(client_max_size=4 * 1024 * 1024, middlewares=[guard(), front.open_to_all])
     app.router.add_route("*", "/v1/models", front.models)
     app.add_routes(
         [

@@ -24,6 +24,7 @@ from agentkit.keys.messages import address_word
 from agentkit.market.chain import Network
 from agentkit.market.offer import charge
 from agentkit.money import Rate
+from agentkit.net.guard import guard, has_token
 from agentkit.payments.abi import TRANSFER
 
 SERVED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -98,7 +99,7 @@ def hyperbolic_app(
 ) -> web.Application:
     """Return the front's application; `payee` is where top-ups are transferred to."""
     front = Hyperbolic(behind, credit, network, key=key, payee=payee, per_minute=per_minute)
-    app = web.Application(client_max_size=4 * 1024 * 1024, middlewares=[front.guard])
+    app = web.Application(client_max_size=4 * 1024 * 1024, middlewares=[guard(), front.admit])
     app.add_routes(
         [
             web.get("/v1/models", front.models),
@@ -132,12 +133,12 @@ class Hyperbolic:
         self.working = 0
 
     @web.middleware
-    async def guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
+    async def admit(self, request: web.Request, handler: Any) -> web.StreamResponse:
         """Refuse clients without a name, without the key, or in too great a hurry."""
         agent = request.headers.get("User-Agent", "")
         if not agent or agent.startswith("Python/"):
             return web.Response(status=403, text="error code: 1010")
-        if request.headers.get("Authorization") != f"Bearer {self._key}":
+        if not has_token(request, self._key):
             return web.json_response({"detail": "Invalid authentication credentials"}, status=401)
         if self._too_fast():
             return web.json_response({"detail": "Rate limit exceeded"}, status=429)

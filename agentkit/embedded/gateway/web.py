@@ -1,8 +1,8 @@
 """The gateway behind HTTP: the paths of Arweave nodes, gateways and of the Turbo upload service.
 
 `/mint`, `/mine` and what begins with `/bench/` exist only here: the hand of the test bench, see
-`agentkit.embedded.gateway.faults`.  The gateway blocks, so it runs in one thread of its own; a
-request body is read no further than its path allows.
+`agentkit.embedded.gateway.faults`; they need the network's token.  The gateway blocks, so it runs
+in one thread of its own; a request body is read no further than its path allows.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from agentkit.embedded.gateway.rejected import Rejected
 from agentkit.errors import StateCorrupt
 from agentkit.keys.messages import address_of
 from agentkit.memory.ans104 import ETHEREUM, Item
+from agentkit.net.guard import guard, require_token
 
 NETWORK = "agentkit.embedded"
 MAX_ITEM_BODY = 64 * 1024 * 1024
@@ -40,10 +41,13 @@ Answer: TypeAlias = Callable[[web.Request], Awaitable[web.Response]]
 R = TypeVar("R")
 
 
-def gateway_app(gateway: Gateway) -> web.Application:
-    """Return the HTTP face of a gateway; its thread ends with the app, the gateway stays open."""
+def gateway_app(gateway: Gateway, *, token: str = "") -> web.Application:
+    """Return the HTTP face of a gateway; its thread ends with the app, the gateway stays open.
+
+    `token` opens the switches of the test bench; without one they stay closed.
+    """
     front = _Front(gateway)
-    app = web.Application()
+    app = web.Application(middlewares=[guard()])
     app.on_cleanup.append(front.end)
     posts: dict[str, Answer] = {
         "/v1/tx": front.post_item,
@@ -57,8 +61,8 @@ def gateway_app(gateway: Gateway) -> web.Application:
         f"/price/{_SIZE}": front.price,
         f"/price/{_SIZE}/{_WALLET}": front.price,
         f"/wallet/{_WALLET}/balance": front.balance,
-        f"/mint/{_WALLET}/{_WINSTON}": front.mint,
-        "/mine": front.mine,
+        f"/mint/{_WALLET}/{_WINSTON}": _for_testers(token, front.mint),
+        "/mine": _for_testers(token, front.mine),
         f"/tx/{_ID}": front.transaction,
         f"/tx/{_ID}/status": front.status,
         f"/raw/{_ID}": front.data,
@@ -69,10 +73,10 @@ def gateway_app(gateway: Gateway) -> web.Application:
     app.add_routes(web.get(p, _failing(bench, _refusing(a))) for p, a in gets.items())
     app.add_routes(
         [
-            web.get("/bench/faults", front.faults),
-            web.post("/bench/faults", _refusing(front.set_faults)),
-            web.post("/bench/reorg/{depth:[0-9]{1,4}}", front.reorg),
-            web.post(f"/bench/lose/{_ID}", front.lose),
+            web.get("/bench/faults", _for_testers(token, front.faults)),
+            web.post("/bench/faults", _for_testers(token, _refusing(front.set_faults))),
+            web.post("/bench/reorg/{depth:[0-9]{1,4}}", _for_testers(token, front.reorg)),
+            web.post(f"/bench/lose/{_ID}", _for_testers(token, front.lose)),
         ]
     )
     return app
@@ -205,6 +209,16 @@ class _Front:
 
     async def _ask(self, call: Callable[..., R], *args: object) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
+
+
+def _for_testers(token: str, answer: Answer) -> Answer:
+    """Let only those who have the token use a switch, which no real gateway has."""
+
+    async def answered(request: web.Request) -> web.Response:
+        require_token(request, token)
+        return await answer(request)
+
+    return answered
 
 
 def _refusing(answer: Answer) -> Answer:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from agentkit.errors import ProtocolBroken, StoreUnavailable
 from agentkit.market.x402 import VERSION, Presented, Requirement, Settled, Verified, Wire
+from agentkit.net.proxies import proxy_for
 
 SECONDS = 90.0
 MOST_ANSWER = 64 * 1024
@@ -67,7 +68,10 @@ class Facilitator:
         headers = {"Content-Type": "application/json"}
         try:
             async with self._session.post(
-                self._url + path, data=json.dumps(body), headers=headers
+                self._url + path,
+                data=json.dumps(body),
+                headers=headers,
+                proxy=proxy_for(self._url),
             ) as answer:
                 return answer.status, await _bounded(answer)
         except (aiohttp.ClientError, TimeoutError, OSError) as lost:

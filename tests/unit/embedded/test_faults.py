@@ -46,7 +46,8 @@ def weave(tmp_path, clock):
 
 @pytest.fixture
 async def client(weave):
-    async with TestClient(TestServer(gateway_app(weave))) as client:
+    server = TestServer(gateway_app(weave, token="t"))
+    async with TestClient(server, headers={"Authorization": "Bearer t"}) as client:
         yield client
 
 
@@ -217,8 +218,13 @@ async def post(client, item):
         return response.status, response.headers.get("Retry-After")
 
 
+JSON = {"Content-Type": "application/json"}
+
+
 async def switch(client, faults):
-    async with client.post("/bench/faults", data=faults.model_dump_json()) as response:
+    async with client.post(
+        "/bench/faults", data=faults.model_dump_json(), headers=JSON
+    ) as response:
         assert response.status == 200, await response.text()
 
 
@@ -253,5 +259,7 @@ async def test_the_bench_is_worked_over_http(client, weave, items):
     async with client.post(f"/bench/lose/{items[0].id}") as response:
         assert response.status == 200
     assert (len(names(weave)), weave.data(items[0].id)) == (3, None)
-    async with client.post("/bench/faults", data=b'{"no": "such switch"}') as response:
+    async with client.post(
+        "/bench/faults", data=b'{"no": "such switch"}', headers=JSON
+    ) as response:
         assert response.status == 400

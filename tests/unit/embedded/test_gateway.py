@@ -57,6 +57,10 @@ def wallet():
     return JwkWallet(make_jwk())
 
 
+TOKEN = "test"  # of a gateway that holds nothing but test data
+TESTER = {"Authorization": f"Bearer {TOKEN}"}
+
+
 @pytest.fixture
 def clock():
     return Clock()
@@ -71,7 +75,7 @@ def gateway(tmp_path, clock):
 
 @pytest.fixture
 async def client(gateway):
-    async with TestClient(TestServer(gateway_app(gateway))) as client:
+    async with TestClient(TestServer(gateway_app(gateway, token=TOKEN)), headers=TESTER) as client:
         yield client
 
 
@@ -222,7 +226,9 @@ async def test_an_upload_of_another_type_is_refused(client):
     async with client.post("/v1/tx", data=make_item(SIGNER, b"").raw) as response:
         assert response.status == 200  # aiohttp's own default is octet-stream
     raw = make_item(SIGNER, b"text").raw
-    async with client.post("/v1/tx", data=raw, headers={"Content-Type": "text/plain"}) as response:
+    async with client.post(
+        "/v1/tx", data=raw, headers={"Content-Type": "application/json"}
+    ) as response:
         assert (response.status, "Content-Type" in await response.text()) == (400, True)
 
 
@@ -567,7 +573,7 @@ def test_anchors_grow_old_with_the_clock(tmp_path, clock, wallet):
 async def test_pending_entries_are_listed_without_a_block(tmp_path, clock, wallet):
     gateway = Gateway.open(tmp_path, block_seconds=10, clock=clock)
     gateway.mint(wallet.address, RICH)
-    async with TestClient(TestServer(gateway_app(gateway))) as client:
+    async with TestClient(TestServer(gateway_app(gateway, token=TOKEN)), headers=TESTER) as client:
         tx, _ = await signed(client, wallet, b"data")
         await submit(client, tx, b"data")
         assert (await get(client, f"/tx/{tx.id}"))[0] == 202
@@ -753,7 +759,7 @@ async def test_the_apps_thread_ends_with_it(gateway):
     def threads():
         return [t for t in threading.enumerate() if t.name.startswith("arweave-gateway")]
 
-    async with TestClient(TestServer(gateway_app(gateway))) as client:
+    async with TestClient(TestServer(gateway_app(gateway, token=TOKEN)), headers=TESTER) as client:
         for _ in range(3):
             await get(client, "/info")
         assert len(threads()) == 1

@@ -1,7 +1,10 @@
 """Conditions: what a wrong answer would cost is a node that is bought, or is not."""
 
+import hashlib
 import math
+import sys
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,9 +97,15 @@ def test_a_misspelt_key_is_answered_with_the_keys_there_are() -> None:
 
 def test_a_function_tells() -> None:
     even = condition("holds", fn=callables.describe(is_even))
-    assert even.holds_for(4)
-    assert not even.holds_for(3)
-    assert even.holds_for(3, lambda value: value == 3)  # the function given comes first
+    assert even.holds_for(4, is_even)
+    assert not even.holds_for(3, is_even)
+    with pytest.raises(WrongInput, match="is not loaded"):
+        even.holds_for(4)
+
+
+def test_a_function_that_calls_exit_ends_no_event_loop() -> None:
+    with pytest.raises(RuntimeError, match="SystemExit"):
+        condition("holds", fn=callables.describe(is_even)).holds_for(1, lambda _: sys.exit(0))
 
 
 @pytest.mark.parametrize("answer", [None, 0, 1, "yes"])
@@ -257,6 +266,8 @@ def test_a_saved_condition_finds_its_function_again(tmp_path: Any) -> None:
     graph.infer("a", model="m", prompt="x", when=[report.above(0), report.holds(is_even)])
     graph.save(tmp_path / "g.toml")
     again = JobGraph.load(tmp_path / "g.toml").freeze()
+    file = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    again.adopt(None, consent=callables.Consent.to([file]))
     assert [fn for _, fn in again.conditions("a")] == [None, is_even]
     assert again.functions() == {}  # of local nodes alone
 

@@ -1,5 +1,6 @@
 """The identity of a graph: what a run in flight is known by, and what it may go on with."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from agentkit.artifacts import Json
 from agentkit.errors import WrongInput
 from agentkit.graph import codec
 from agentkit.graph.builder import JobGraph
-from agentkit.graph.callables import CallableSpec
+from agentkit.graph.callables import CallableSpec, Consent
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.graph.nodes import InferNode, Timeouts
 from agentkit.graph.parts import _inside, with_parts
@@ -141,7 +142,8 @@ def test_a_graph_takes_the_functions_of_its_equal() -> None:
 
 def test_only_what_is_still_needed_must_be_there() -> None:
     read = codec.decode(codec.encode(functions().freeze()))
-    read.adopt(None, needed={"here", "ask"})
+    file = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    read.adopt(None, needed={"here", "ask"}, consent=Consent.to([file]))
     read.adopt(None, needed=())
     with pytest.raises(WrongInput, match="lives only in the process"):
         read.adopt(None, needed={"buy"})

@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -193,23 +194,31 @@ def test_an_unreadable_file_is_named(tmp_path: Path, name: str, text: str) -> No
 # -- functions -----------------------------------------------------------------------------------
 
 
+def finding(spec: callables.CallableSpec) -> Any:
+    """Look for a function as a document's, in a file that is consented to."""
+    digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    reader = callables.CodeReader(callables.Consent.to([digest]))
+    reader.need(spec)
+    return reader.find(spec)
+
+
 def test_a_function_is_found_again_by_where_it_stands() -> None:
     spec = callables.describe(shout)
     assert spec.portable
-    assert callables.find(spec) is shout
+    assert finding(spec) is shout
 
 
 def test_a_changed_function_is_refused() -> None:
     spec = callables.describe(shout).model_copy(update={"sha256": "00" * 32})
     with pytest.raises(WrongInput, match="changed"):
-        callables.find(spec)
+        finding(spec)
 
 
 def test_a_lambda_runs_only_where_it_was_made() -> None:
     spec = callables.describe(lambda text: text)
     assert not spec.portable
     with pytest.raises(WrongInput, match="lives only in the process") as raised:
-        callables.find(spec)
+        finding(spec)
     assert "ak.resume" in raised.value.hint
 
 

@@ -132,7 +132,7 @@ def test_functions_that_verify_are_remembered() -> None:
     assert made
     assert made("")
     read = codec.decode(codec.encode(frozen))
-    with pytest.raises(WrongInput, match="lives only in the process"):
+    with pytest.raises(WrongInput, match="polite is not loaded"):
         read.checks("a")
     read.adopt(frozen)
     assert read.checks("a") == frozen.checks("a")

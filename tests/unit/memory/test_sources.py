@@ -32,7 +32,7 @@ SIGNER = KeySigner(bytes(range(1, 33)))
 async def gateways(tmp_path: Path) -> AsyncIterator[Gateways]:
     real = Gateway.open(tmp_path / "gateway")
     async with (
-        TestServer(gateway_app(real)) as server,
+        TestServer(gateway_app(real, token="t")) as server,
         Gateways([str(server.make_url(""))], rounds=1, timeout=5.0) as client,
     ):
         yield client
@@ -45,8 +45,8 @@ async def test_an_item_and_a_transaction_are_read_from_arweave_and_verified(
     item = make_item(SIGNER, ROWS, (("Content-Type", "application/jsonl"),))
     wallet = JwkWallet(make_jwk())
     mint = f"{gateways._endpoints[0].url}/mint/{wallet.address}/{10**13}"
-    async with gateways._session.get(mint):
-        pass
+    async with gateways._session.get(mint, headers={"Authorization": "Bearer t"}) as minted:
+        assert minted.status == 200
     large = os.urandom(300_000)
     tx, chunks = make_transaction(
         wallet, large, (), anchor=await gateways.anchor(), reward=await gateways.price(len(large))

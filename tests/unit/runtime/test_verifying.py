@@ -1,6 +1,7 @@
 """What does not verify is not paid, is on record, and counts against its provider."""
 
 import asyncio
+import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -10,7 +11,8 @@ from support import Toy, toy, until
 
 import agentkit as ak
 from agentkit.artifacts import Dataset, Json, Text
-from agentkit.errors import ConfigError, NoOffer, RunPaused, WrongInput
+from agentkit.errors import ConfigError, NoOffer, RunFailed, RunPaused, WrongInput
+from agentkit.graph import plugins
 from agentkit.graph.builder import JobGraph
 from agentkit.journal import events as e
 from agentkit.journal import records as r
@@ -122,7 +124,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
         here = EntryPoint("signed", f"{__name__}:Signed", group)
         return [here] if (group, name) == ("agentkit.verifiers", "signed") else []
 
-    monkeypatch.setattr(verifiers, "entry_points", found)
+    monkeypatch.setattr(plugins, "entry_points", found)
 
 
 @pytest.mark.usefixtures("installed")
@@ -229,3 +231,46 @@ def test_what_cannot_be_read_agrees_with_its_own_bytes_alone(data: bytes) -> Non
     for kind in (Json, Dataset):
         assert verifiers.canonical(kind.of(data)) == verifiers.canonical(kind.of(data))
         assert verifiers.canonical(kind.of(data)) != verifiers.canonical(kind.of(data + b" "))
+
+
+# -- functions that would end the process -------------------------------------------------------
+
+
+def leaves(_: object) -> bool:
+    sys.exit(0)
+
+
+async def leaves_later(_: object) -> bool:
+    sys.exit(0)
+
+
+class Odd(BaseException):
+    pass
+
+
+def odd(_: object) -> bool:
+    raise Odd
+
+
+@pytest.mark.parametrize("function", [leaves, leaves_later, odd])
+async def test_a_function_that_leaves_is_a_failure_of_its_node(
+    tmp_path: Path, function: Callable[[object], bool]
+) -> None:
+    async with toy(tmp_path) as market:
+        checked = asking(function)
+        with pytest.raises(RunPaused, match="did not verify"):
+            await market.run(checked)
+        local = JobGraph("local")
+        local.local("one", function, local.infer("ask", model="m", prompt="well?"))
+        with pytest.raises(RunFailed, match="the function raised"):
+            await market.run(local)
+        told = JobGraph("told")
+        score = told.local("score", report)
+        told.infer("ask", model="m", prompt="well?", when=score.holds(function))
+        if function is not leaves_later:  # a condition takes no coroutine function
+            with pytest.raises(RunFailed, match="the function raised"):
+                await market.run(told)
+
+
+def report() -> dict[str, int]:
+    return {"score": 1}

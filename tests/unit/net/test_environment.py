@@ -1,0 +1,92 @@
+"""No child process of ours holds a secret of ours in its environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from agentkit.embedded import finder
+from agentkit.keys import keystore
+from agentkit.keys.apart import ProcessSigner
+from agentkit.net.environment import child_environment
+from agentkit.pool.child import Child
+
+CANARY = "canary-7b1e"
+SECRETS = (
+    "AGENTKIT_PASSPHRASE",
+    "AGENTKIT_PROVIDERS__HYPERBOLIC__API_KEY",
+    "HYPERBOLIC_API_KEY",
+    "AWS_SECRET_ACCESS_KEY",
+    "OPENAI_API_KEY",
+    "SOMETHING_NOBODY_KNOWS",
+)
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+
+
+@pytest.fixture(autouse=True)
+def canary(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SECRETS:
+        monkeypatch.setenv(name, CANARY)
+
+
+def environment_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/environ").read_bytes().decode()
+
+
+def harmless(pid: int) -> bool:
+    told = environment_of(pid)
+    return "PATH=" in told and CANARY not in told and "PASSPHRASE" not in told
+
+
+async def test_a_slot_inherits_no_secret(tmp_path: Path) -> None:
+    child = await Child.start("agentkit.pool.worker_child", {}, tmp_path, 1)
+    try:
+        assert harmless(child.pid)
+    finally:
+        await child.kill()
+
+
+def test_the_signer_inherits_no_secret(tmp_path: Path) -> None:
+    keystore.create(tmp_path / "key.json", "correct horse")
+    signer = ProcessSigner.start(tmp_path / "key.json", "correct horse", real=False)
+    try:
+        assert signer._child
+        assert harmless(signer._child.pid)
+    finally:
+        signer.close()
+
+
+def test_the_network_and_its_slots_inherit_no_secret(tmp_path: Path) -> None:
+    network = finder.ensure(tmp_path / "network")
+    try:
+        assert harmless(network.pid)
+        assert CANARY not in (tmp_path / "network" / finder.LOG).read_text()
+    finally:
+        finder.stop(tmp_path / "network")
+
+
+def test_only_who_downloads_gets_the_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://me:secret@proxy.example")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://me:secret@index.example")
+    assert "secret" not in str(child_environment())
+    assert str(child_environment(downloads=True)).count("secret") == 2
+
+
+def test_every_process_that_is_started_has_this_environment() -> None:
+    """A new Popen somewhere must say what it passes on; `--detach` is an agent and gets all."""
+    root = Path(__file__).resolve().parents[3] / "agentkit"
+    starts = ("subprocess.Popen(", "subprocess.run(", "create_subprocess_exec(")
+    places = {
+        str(path.relative_to(root)): path.read_text()
+        for path in root.rglob("*.py")
+        if any(start in path.read_text() for start in starts)
+    }
+    without = {place for place, text in places.items() if "env=child_environment(" not in text} - {
+        "pool/child.py"
+    }
+    assert without == {"cli/work.py"}
+    assert "env=_environment(folder, threads)" in places["pool/child.py"]
+    assert os.environ["AGENTKIT_PASSPHRASE"] == CANARY
