@@ -1,18 +1,15 @@
 """State files of every earlier version open, mean the same money, and can be gone on with."""
 
-import importlib.util
-import json
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-import zstandard
 from aiohttp import web
+from golden import FILES, SCHEMAS, figures, made_by, unpacked
 from support import Toy
 
 from agentkit.embedded.gateway import Gateway, gateway_app
@@ -30,38 +27,8 @@ from agentkit.memory.gateways import Gateways
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import FakeProvider, ToyRail
 
-HOMES = Path(__file__).parents[2] / "homes"
-SCHEMAS = {"schema-1": 1, "schema-2": 2, "schema-3-early": 3, "schema-3": 3, "schema-4": 4}
-FILES = [
-    (path.parent.name, path.name.removesuffix(".db.zst")) for path in sorted(HOMES.glob("*/*.zst"))
-]
-
-
-def made_by() -> ModuleType:
-    """Return the script that made the homes, for the figures that it reads."""
-    spec = importlib.util.spec_from_file_location("make_homes", HOMES / "make.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 MAKE = made_by()
 SIGNER = KeySigner(MAKE.KEY)
-
-
-def figures(folder: str, name: str) -> dict[str, Any]:
-    return json.loads((HOMES / folder / "figures.json").read_text())[name]  # type: ignore[no-any-return]
-
-
-def unpacked(folder: str, name: str, home: Path) -> Path:
-    """Lay a golden state file into a home; returns its path."""
-    home.mkdir(parents=True)
-    packed = (HOMES / folder / f"{name}.db.zst").read_bytes()
-    path = home / "state.db"
-    path.write_bytes(zstandard.ZstdDecompressor().decompress(packed))
-    return path
 
 
 def all_rows(path: Path, table: str, columns: str = "*") -> list[Any]:
