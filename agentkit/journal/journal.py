@@ -33,6 +33,7 @@ class Journal:
         self.home = home
         self.path = home / "state.db"
         self.wrote = False
+        self._whole = False
         self._writer = Writer(self.path)
 
     @classmethod
@@ -72,6 +73,9 @@ class Journal:
         self._writer.submit(partial(self._noting, work), told)
 
     def _noting(self, work: Callable[[Tx], T], tx: Tx) -> T:
+        if not self._whole:  # once in each process, before anything is decided by the records
+            tx.check_records()
+            self._whole = True
         before = tx.appended
         outcome = work(tx)
         self.wrote = self.wrote or tx.appended > before

@@ -10,7 +10,7 @@ import hashlib
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -131,6 +131,12 @@ class Row(NamedTuple):
         return read_event(self.kind, self.version, self.body)
 
 
+TALLY = "*records"
+"""Where, among the heads of streams, stand the number of records and the sum of their checksums."""
+
+CHECKSUM_BYTES = 16
+TALLY_MODULUS = 1 << (8 * CHECKSUM_BYTES)
+
 OUTBOX_STATES = ("sealed", "lost", "accepted", "mined", "stable", "read back")
 """How far a segment has come: signed; forgotten by the weave; taken by a gateway; in a block; too
 deep to be undone; fetched again and found whole."""
@@ -237,7 +243,13 @@ def checksum(*parts: str | bytes | int) -> bytes:
     for part in parts:
         data = part if isinstance(part, bytes) else str(part).encode()
         total.update(b"%d:" % len(data) + data)
-    return total.digest()[:16]
+    return total.digest()[:CHECKSUM_BYTES]
+
+
+def records_tally(db: sqlite3.Connection) -> tuple[int, int]:
+    """Return how many records a file has, and the sum of their checksums."""
+    checksums = [x for (x,) in db.execute("select checksum from records")]
+    return len(checksums), sum(map(int.from_bytes, checksums)) % TALLY_MODULUS
 
 
 class Tx:
@@ -284,6 +296,7 @@ class Tx:
         changed = {name: self._records[name] for name in self._changed}
         self._changed = set()
         rows = [record_row(record) for record in changed.values() if record is not None]
+        self._count_records(changed, rows)
         _insert(self._db, "insert or replace into records", rows)
         for (kind, key), record in changed.items():
             if record is None:
@@ -357,7 +370,8 @@ class Tx:
 
     def written_streams(self) -> list[str]:
         """Return the names of the streams that ever got an event, whatever is here of them."""
-        return [name for (name,) in self._db.execute("select stream from heads")]
+        found = self._db.execute("select stream from heads where stream <> ?", (TALLY,))
+        return [name for (name,) in found]
 
     def start(self, stream: str) -> tuple[int, bytes]:
         """Return the number and the hash of the event after which this file has all of a stream.
@@ -466,6 +480,52 @@ class Tx:
             return record.model_validate_json(body)
         except (ValueError, ValidationError) as wrong:
             raise JournalDamaged(self._path, f"record {kind} {key[:24]!r}", str(wrong)) from wrong
+
+    def check_records(self) -> None:
+        """Raise JournalDamaged when a record is missing, or is an older one than was written.
+
+        Checksums show that a record was changed, this shows that the set of them is whole.
+        """
+        self.flush()
+        if self._tally() != records_tally(self._db):
+            raise JournalDamaged(
+                self._path, "the records", "they are not those that were written last"
+            )
+
+    def _count_records(
+        self,
+        changed: Iterable[tuple[type[Record], str]],
+        rows: Sequence[tuple[str | bytes, ...]],
+    ) -> None:
+        """Keep the tally of all records, before `rows` are written in the place of `changed`."""
+        if not changed:
+            return
+        count, total = self._tally()
+        for kind, key in changed:
+            before = self._db.execute(
+                "select checksum from records where kind=? and key=?", (kind.__name__, key)
+            ).fetchone()
+            if before:
+                count, total = count - 1, total - int.from_bytes(before[0])
+        for row in rows:
+            count, total = count + 1, total + int.from_bytes(row[-1])  # type: ignore[arg-type]
+        self.write_tally(count, total)
+
+    def _tally(self) -> tuple[int, int]:
+        found = self._db.execute(
+            "select seq, hash, checksum from heads where stream=?", (TALLY,)
+        ).fetchone()
+        if found is None:
+            return 0, 0
+        count, total, known = found
+        if checksum(TALLY, count, total) != known:
+            raise JournalDamaged(self._path, "the tally of records", "its checksum does not fit")
+        return count, int.from_bytes(total)
+
+    def write_tally(self, count: int, total: int) -> None:
+        """Write down how many records there are, and the sum of their checksums."""
+        row = (TALLY, count, (total % TALLY_MODULUS).to_bytes(CHECKSUM_BYTES))
+        self._db.execute("insert or replace into heads values(?,?,?,?)", (*row, checksum(*row)))
 
     # -- blobs -----------------------------------------------------------------------------------
 

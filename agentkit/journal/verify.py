@@ -91,6 +91,7 @@ def check(db: sqlite3.Connection, path: Path) -> int:
     count, again = refolded(path, tx)
     _check_heads(path, tx)
     _check_records(db, path, again)
+    tx.check_records()
     for (digest,) in db.execute("select digest from blobs"):
         tx.kept(digest)
     _check_outbox(db, path)

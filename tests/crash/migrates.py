@@ -103,7 +103,7 @@ def rows(path: Path) -> dict[str, Any]:
     with closing(_connect(path)) as db:
         found = {}
         for (table,) in db.execute("select name from sqlite_master where type='table'").fetchall():
-            query = f"select * from {table} order by 1, 2"  # noqa: S608
+            query = f"select * from {table} order by 1, 2"
             found[table] = [repr(row) for row in db.execute(query) if row[0] != "instance"]
         return found
 

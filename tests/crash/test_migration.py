@@ -1,4 +1,4 @@
-"""A migration that is killed at any moment leaves the old file or the new one, and nothing between."""
+"""A migration that is killed at any moment leaves the old file or the new one, nothing between."""
 
 import json
 import subprocess

@@ -111,9 +111,9 @@ async def test_an_old_file_that_is_damaged_stays_as_it_is(tmp_path: Path, table:
     then, path = figures("schema-2", "agent"), unpacked("schema-2", "agent", tmp_path / "home")
     column = {"events": "body", "outbox": "state"}[table]
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        db.execute(f"update {table} set {column}={column} || ' '")  # noqa: S608
+        db.execute(f"update {table} set {column}={column} || ' '")
     before = path.read_bytes()
-    with pytest.raises(JournalDamaged, match="not what was written|was changed") as raised:
+    with pytest.raises(JournalDamaged, match=r"not what was written|was changed") as raised:
         await Journal.open(path.parent, then["wallet"])
     assert "memory verify" in raised.value.hint
     assert path.read_bytes() == before

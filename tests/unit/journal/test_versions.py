@@ -53,7 +53,7 @@ def digest_of(models: Mapping[str, type[BaseModel]], *more: str) -> str:
 
 
 def test_the_event_set_changes_only_with_its_version() -> None:
-    assert VERSION == max(EVENT_SETS)
+    assert max(EVENT_SETS) == VERSION
     assert digest_of(EVENTS) == EVENT_SETS[VERSION], (
         "an event, a field or a default changed: raise VERSION and SCHEMA_VERSION, say in"
         " journal/upgrades.py how earlier events are read, and write the new digest here"
@@ -61,7 +61,7 @@ def test_the_event_set_changes_only_with_its_version() -> None:
 
 
 def test_the_layout_changes_only_with_its_schema() -> None:
-    assert SCHEMA_VERSION == max(LAYOUTS)
+    assert max(LAYOUTS) == SCHEMA_VERSION
     assert digest_of(RECORDS, SCHEMA) == LAYOUTS[SCHEMA_VERSION], (
         "a table or a record changed: raise SCHEMA_VERSION, add a step to journal/migrations.py,"
         " make the golden homes of the schema before, and write the new digest here"
