@@ -7,6 +7,7 @@ import math
 import time
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -17,6 +18,9 @@ from agentkit.market.offer import Offer, Rejection
 from agentkit.market.task import TaskSpec
 from agentkit.market.value import Value, digest_of
 from agentkit.money import Money
+
+VERSION = 1
+"""Of the file that a plan is saved in; it rises with `journal.events.VERSION` once plans change."""
 
 HEADINGS = ("node", "kind", "provider", "on", "price", "at most", "ETA", "others")
 
@@ -252,7 +256,7 @@ class Plan(Value):
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON, signed by its own digest."""
-        document = {"plan": json.loads(self.encode()), "digest": self.id}
+        document = {"version": VERSION, "plan": json.loads(self.encode()), "digest": self.id}
         Path(path).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -261,14 +265,26 @@ class Plan(Value):
         again = "make it again with `agentkit plan`"
         try:
             document = json.loads(Path(path).read_text(encoding="utf-8"))
+            _refuse_newer(path, document)
             plan = cls.model_validate(document["plan"])
         except FileNotFoundError as missing:
             raise PlanError(f"there is no file {path}", hint="check the path") from missing
-        except (OSError, ValueError, KeyError, TypeError, ValidationError) as wrong:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as wrong:
             raise PlanError(f"{path} is not a plan", hint=again) from wrong
         if plan.id != document.get("digest"):
             raise PlanError(f"the plan {path} was changed after it was made", hint=again)
         return plan
+
+
+def _refuse_newer(path: str | Path, document: Any) -> None:
+    version = document.get("version", 1)  # files of version 1 do not always say so
+    if isinstance(version, int) and version > VERSION:
+        raise PlanError(
+            f"a newer version of agentkit wrote the plan {path}: it is of version {version}, and"
+            f" this agentkit reads version {VERSION}",
+            hint="install the newest with `pip install --upgrade deai-agentkit`, or make the plan"
+            " again with `agentkit plan`",
+        )
 
 
 def _estimate(spec: TaskSpec | None) -> str:

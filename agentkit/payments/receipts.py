@@ -26,6 +26,7 @@ from agentkit.payments import abi
 from agentkit.payments.channels.terms import deposit_of
 
 VERSION = 1
+"""Of the file that a bundle is saved in; a newer one is refused by name."""
 
 
 class Paid(Value):
@@ -72,13 +73,18 @@ class Bundle(Value):
 
     def save(self, path: Path) -> None:
         """Write the bundle as JSON."""
-        path.write_text(self.model_dump_json(indent=1, exclude_defaults=True) + "\n", "utf-8")
+        fields = self.model_dump(mode="json", exclude_defaults=True)
+        # Always said, although it is a default: a later version has another.
+        document = {"version": self.version, **fields}
+        path.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Bundle:
         """Read a bundle; raises ConfigError for anything else."""
         try:
-            return cls.model_validate(json.loads(path.read_text("utf-8")))
+            document = json.loads(path.read_text("utf-8"))
+            _refuse_newer(path, document)
+            return cls.model_validate({"version": 1} | document)
         except FileNotFoundError as missing:
             raise ConfigError(f"there is no file {path}", hint="check the path") from missing
         except (OSError, ValueError, ValidationError, RecursionError) as wrong:
@@ -86,6 +92,18 @@ class Bundle(Value):
                 f"{path} is no bundle of receipts",
                 hint="write one with `agentkit receipts --out FILE`",
             ) from wrong
+
+
+def _refuse_newer(path: Path, document: Any) -> None:
+    if not isinstance(document, dict):
+        raise ValueError(f"it is {type(document).__name__}, not an object")  # noqa: TRY004
+    version = document.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise ConfigError(
+            f"a newer version of agentkit wrote the bundle {path}: it is of version {version},"
+            f" and this agentkit reads version {VERSION}",
+            hint="install the newest with `pip install --upgrade deai-agentkit`",
+        )
 
 
 def bundle_of(
