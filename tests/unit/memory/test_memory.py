@@ -73,6 +73,26 @@ async def test_notes_are_kept_by_topic_in_order(tmp_path: Path, weave: Gateway) 
         assert [note.text for note in await memory.notes("findings")] == ["one", "two"]
 
 
+async def test_a_process_that_only_reads_seals_and_writes_nothing(
+    tmp_path: Path, weave: Gateway
+) -> None:
+    """Else a look at a restored home would go on with the state, beside the machine it is of."""
+    home = tmp_path / "home"
+    journal = await Journal.open(home, SIGNER.address)
+    await journal.commit(lambda tx: tx.append(e.WALLET, e.NoteAdded(topic="t", text="x")))
+    await journal.close()
+    before = (home / "state.db").read_bytes()
+    async with served(weave) as url:
+        async with remembering(home, url) as (_, memory):
+            memory.start()
+            assert await memory.latest("t") == "x"
+            assert (await memory.standing()).unsealed == 1
+        assert (home / "state.db").read_bytes() == before
+        async with remembering(home, url) as (_, memory):
+            await memory.note("t", "y")
+        assert (await fetched(url)).events == 2  # whoever writes seals what was left, too
+
+
 async def test_a_run_comes_back_with_its_artifacts_from_the_key_alone(
     tmp_path: Path, weave: Gateway
 ) -> None:
