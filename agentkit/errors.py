@@ -278,8 +278,9 @@ class JournalDamaged(StateError):
 class StateTooNew(JournalDamaged):
     """A newer agentkit wrote this file; it was left as it is.
 
-    `path` says where it is, `record` what in it is newer.  It is a JournalDamaged for callers who
-    only ask whether a file can be used, not because anything in it is wrong.
+    `path` says where it is, `record` what in it is newer, `why` how that shows.  It is a
+    JournalDamaged for callers who only ask whether a file can be used, not because anything in
+    it is wrong.
     """
 
     default_hint = (
@@ -288,7 +289,7 @@ class StateTooNew(JournalDamaged):
     )
 
     def __init__(self, path: object, record: str, why: str, *, hint: str = "") -> None:
-        self.path, self.record = path, record
+        self.path, self.record, self.why = path, record, why
         written = f"{path} holds {record}, written by a newer version of agentkit"
         StateError.__init__(self, f"{written}: {why}", hint=hint)
 

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from agentkit.errors import JournalDamaged, RunNotFound
+from agentkit.errors import JournalDamaged, RunNotFound, StateTooNew
 from agentkit.journal.events import VERSION, Earlier
 from agentkit.journal.fold import fold
-from agentkit.journal.upgrades import read_event
+from agentkit.journal.upgrades import NewerVersion, read_event
 from agentkit.market.seams import Event, R, Record
 
 SCHEMA_VERSION = 4
@@ -127,8 +127,11 @@ class Row(NamedTuple):
         return f"{self.stream} event {self.seq} ({self.kind})"
 
     def event(self) -> Event:
-        """Return the event; raises NewerVersion, or ValueError for one that cannot be read."""
-        return read_event(self.kind, self.version, self.body)
+        """Return the event; raises StateTooNew, or ValueError for one that cannot be read."""
+        try:
+            return read_event(self.kind, self.version, self.body)
+        except NewerVersion as newer:
+            raise StateTooNew("the log", self.name, str(newer)) from newer
 
 
 TALLY = "*records"

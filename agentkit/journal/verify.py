@@ -12,7 +12,6 @@ from agentkit.journal.events import WALLET
 from agentkit.journal.fold import fold
 from agentkit.journal.records import RECORDS
 from agentkit.journal.store import Row, Tx, checksum
-from agentkit.journal.upgrades import NewerVersion
 from agentkit.market.seams import Event, R, Record
 
 LOWEST = -(2**63)
@@ -56,8 +55,8 @@ def readable(path: Path, row: Row) -> Event:
     """Return a row's event; raises JournalDamaged, or StateTooNew for one of a newer version."""
     try:
         return row.event()
-    except NewerVersion as newer:
-        raise StateTooNew(path, row.name, str(newer)) from newer
+    except StateTooNew as newer:
+        raise StateTooNew(path, row.name, newer.why) from newer
     except ValueError as wrong:
         raise JournalDamaged(path, row.name, str(wrong)) from wrong
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agentkit.errors import RunNotFound, StateCorrupt, StateError, StateTooNew
+from agentkit.errors import RunNotFound, StateCorrupt, StateError
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal import snapshot as moments
@@ -23,7 +23,6 @@ from agentkit.journal.fold import fold
 from agentkit.journal.journal import Journal
 from agentkit.journal.snapshot import Snapshot
 from agentkit.journal.store import Outgoing, Row, Tx, genesis
-from agentkit.journal.upgrades import NewerVersion
 from agentkit.memory import segments, snapshots
 from agentkit.memory.ans104 import Item
 from agentkit.memory.chains import Chain, Fork, Gap, Place, Sealed, follow
@@ -322,8 +321,6 @@ def _write_segment(tx: Tx, stream: str, part: Sealed) -> None:
     for row in segment.rows:
         try:
             fold(row.event(), stream, row.at / 1e6, tx)
-        except NewerVersion as newer:
-            raise StateTooNew("the sealed log", row.name, str(newer)) from newer
         except ValueError as wrong:
             raise StateCorrupt(f"{row.name} cannot be read: {wrong}") from wrong
     _put_segment(tx, stream, part)

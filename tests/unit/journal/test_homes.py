@@ -1,7 +1,8 @@
 """State files of every earlier version open, mean the same money, and can be gone on with."""
 
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,13 @@ from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
 from agentkit.journal.migrations import copy_of
+from agentkit.journal.runstate import RunState
 from agentkit.journal.store import SCHEMA_VERSION
 from agentkit.keys.signer import KeySigner
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, JobStatus, Payment, Result
 from agentkit.market.offer import Offer, charge
-from agentkit.market.task import Task
+from agentkit.market.task import Task, TaskSpec
 from agentkit.memory import restore
 from agentkit.memory.gateways import Gateways
 from agentkit.runtime import run as runs
@@ -147,11 +149,16 @@ class AnyRail(ToyRail):
 
 
 class Bound(FakeProvider):
-    """A provider that charges by the offer which the old plan has, not by rates of its own."""
+    """A provider that still makes the offers of an old plan, and charges by them."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, known: Iterable[Offer]) -> None:
         super().__init__(name, folder)
+        self._known = list(known)
         self._offers: dict[str, Offer] = {}
+
+    async def offers(self, spec: TaskSpec) -> Sequence[Offer]:
+        renewed = {"expires": time.time() + 600}
+        return [x.model_copy(update=renewed) for x in self._known if x.node == spec.node.name]
 
     async def submit(
         self, task: Task, offer: Offer, attempt: Attempt, payment: Payment
@@ -173,7 +180,8 @@ async def test_a_run_that_an_old_version_left_is_finished_and_pays_nothing_twice
     done = done_in(path, left)
     assert 0 < done < 12
     journal = await Journal.open(path.parent, then["wallet"])
-    provider = Bound("native", tmp_path / "native")
+    state = RunState.of(left, await journal.history(left))
+    provider = Bound("native", tmp_path / "native", state.offers.values())
     market = Toy(tmp_path, journal, {"native": provider}, AnyRail("channel"), Allowance())
     means = replace(market.means, rails={"channel": AnyRail("channel")})
     try:
