@@ -12,7 +12,7 @@ AgentKitError                    .hint: one line that starts with a verb, names 
 ├─ PaymentError                  InsufficientFunds  NotAllowed  IntentMismatch  SettlementFailed
 │                                PaymentUncertain
 ├─ StateError                    RunNotFound  JournalDamaged  StoreUnavailable  StateForked
-│                                StateCorrupt  NotConfirmed
+│                                StateCorrupt  NotConfirmed  StateTooNew (JournalDamaged)
 ├─ RunError                      RunFailed  RunPaused
 └─ TimedOut  .stage .seconds     a stage of one try; each is its room's error too: OffersTimedOut
                                  SubmitTimedOut  ExecuteTimedOut (Unavailable)
@@ -315,12 +315,33 @@ class RunNotFound(StateError):
 class JournalDamaged(StateError):
     """The journal was changed or torn after it was written.  `path` and `record` say where."""
 
+    default_hint = (
+        "run `agentkit memory verify` to see what still agrees with Arweave; then move the file"
+        " away and bring its state back with `agentkit memory restore`"
+    )
+
     def __init__(self, path: object, record: str, why: str, *, hint: str = "") -> None:
         self.path, self.record = path, record
-        super().__init__(
-            f"the journal {path} is damaged at {record}: {why}",
-            hint=hint or "move it away and restore it from Arweave with `agentkit memory restore`",
-        )
+        StateError.__init__(self, f"the journal {path} is damaged at {record}: {why}", hint=hint)
+
+
+class StateTooNew(JournalDamaged):
+    """A newer agentkit wrote this file; it was left as it is.
+
+    `path` says where it is, `record` what in it is newer, `why` how that shows.  It is a
+    JournalDamaged for callers who only ask whether a file can be used, not because anything in
+    it is wrong.
+    """
+
+    default_hint = (
+        "use the agentkit that wrote it, or install the newest:"
+        " `pip install --upgrade deai-agentkit`"
+    )
+
+    def __init__(self, path: object, record: str, why: str, *, hint: str = "") -> None:
+        self.path, self.record, self.why = path, record, why
+        written = f"{path} holds {record}, written by a newer version of agentkit"
+        StateError.__init__(self, f"{written}: {why}", hint=hint)
 
 
 class StoreUnavailable(StateError):

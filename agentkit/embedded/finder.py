@@ -10,6 +10,7 @@ import fcntl
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,11 +20,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agentkit.errors import ConfigError, MissingExtra, StoreUnavailable
+from agentkit.errors import ConfigError, MissingExtra, StateTooNew, StoreUnavailable
 from agentkit.net.environment import child_environment, import_path
 from agentkit.net.proxies import open_direct
 
 FILE, LOG, START_LOCK = "network.json", "network.log", "start.lock"
+
+VERSION_FILE = "version"
+VERSION = 1
+"""Of what the network keeps in its folder: chain, gateway, credit, and what its file says.
+
+It rises when an older network could not read what a newer one left.  A folder without the file
+is of version 1.
+"""
 
 NEEDED = {
     "eth": "py-evm",
@@ -37,6 +46,9 @@ NEEDED = {
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 
+
+HINT = "hint: "
+"""How the line of a traceback begins that holds an error's hint."""
 
 _children: list[subprocess.Popen[bytes]] = []
 """Networks this process started: they outlive it, and are reaped if it outlives them."""
@@ -122,7 +134,25 @@ def ask(network: NetworkFile, path: str) -> Any:
 # -- inside --------------------------------------------------------------------------------------
 
 
+def check_version(folder: Path) -> None:
+    """Raise StateTooNew, and write nothing, where a newer version keeps its network."""
+    try:
+        text = (folder / VERSION_FILE).read_text().strip()
+    except OSError:
+        return
+    version = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
+    if version > VERSION:
+        raise StateTooNew(
+            folder,
+            f"an embedded network of version {version}",
+            f"this agentkit keeps version {VERSION}",
+            hint="use the newer agentkit, or start anew with `agentkit network reset`:"
+            " all its money is test money",
+        )
+
+
 def _start(folder: Path, arguments: tuple[str, ...]) -> NetworkFile:
+    check_version(folder)
     with (folder / LOG).open("ab") as log:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "agentkit.embedded", str(folder), *arguments],
@@ -144,15 +174,19 @@ def _start(folder: Path, arguments: tuple[str, ...]) -> NetworkFile:
         time.sleep(0.02)
     child.kill()
     child.wait()
+    cause, hint = _last_words(folder / LOG)
     raise StoreUnavailable(
-        f"the embedded network did not start: {_last_line(folder / LOG)}",
-        hint=f"look into {folder / LOG}",
+        f"the embedded network did not start: {cause}", hint=hint or f"look into {folder / LOG}"
     )
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+def _last_words(log: Path) -> tuple[str, str]:
+    """Return the last line that a process wrote, and the hint of an error of ours after it."""
+    text = log.read_text(errors="replace") if log.exists() else ""
+    lines = [line for line in text.splitlines() if line.strip()] or ["it said nothing"]
+    if len(lines) < 2 or not lines[-1].startswith(HINT):
+        return lines[-1], ""
+    return re.sub(r"^agentkit\.errors\.\w+: ", "", lines[-2]), lines[-1].removeprefix(HINT)
 
 
 def _get(url: str, token: str = "") -> Any:

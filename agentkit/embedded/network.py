@@ -104,6 +104,8 @@ class EmbeddedNetwork:
         began = time.monotonic()
         async with self._stack:
             self._lock()
+            finder.check_version(self._folder)
+            (self._folder / finder.VERSION_FILE).write_text(f"{finder.VERSION}\n")
             known = await self._open(began)
             finder.write(self._folder, known)
             self._stack.callback((self._folder / finder.FILE).unlink, missing_ok=True)

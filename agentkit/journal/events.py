@@ -19,8 +19,13 @@ from agentkit.market.seams import Event
 from agentkit.market.value import Value
 from agentkit.money import Money
 
-VERSION = 1
-"""Version of the set, written with every event; a newer one is refused at read."""
+VERSION = 2
+"""Version of the set, written with every event; a newer one is refused at read.
+
+It rises whenever an event, a field or a default of the set changes (CONTRIBUTING.md), and
+`journal.upgrades` says how what earlier versions wrote is read.  Version 1: everything up to and
+including the head anchor, while the set still grew.
+"""
 
 WALLET = "wallet"
 NODE = "node"

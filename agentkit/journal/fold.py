@@ -670,7 +670,10 @@ def _(event: e.EscrowEarned, stream: str, at: float, rows: Records) -> None:
 
 @_folds(e.EscrowGivenBack)
 def _(event: e.EscrowGivenBack, stream: str, at: float, rows: Records) -> None:
-    rows.put(r.GivenBack(id=event.id))
+    job = rows.get(r.Job, event.attempt)  # where an event of version 1 has its job's id
+    identity = event.id or (job.channel if job else "")
+    if identity:
+        rows.put(r.GivenBack(id=identity))
 
 
 @_folds(e.EscrowSubmitted)

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import secrets
 import sqlite3
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agentkit.errors import JournalDamaged, StoreUnavailable, WrongKey
-from agentkit.journal import verify
+from agentkit.errors import JournalDamaged, StoreUnavailable
+from agentkit.journal import statefile, verify
 from agentkit.journal.across_forks import closing
 from agentkit.journal.lease import Lease, is_free
-from agentkit.journal.store import SCHEMA, Row, Tx, connect
+from agentkit.journal.migrations import migrate
+from agentkit.journal.store import SCHEMA_VERSION, Row, Tx, connect
 from agentkit.journal.writer import Writer, as_ours
 from agentkit.market.seams import Event
 
 T = TypeVar("T")
-
-SCHEMA_VERSION = "3"
 
 
 class Journal:
@@ -36,14 +33,17 @@ class Journal:
         self.home = home
         self.path = home / "state.db"
         self.wrote = False
+        self._whole = False
         self._writer = Writer(self.path)
 
     @classmethod
     async def open(cls, home: Path, address: str) -> Journal:
         """Open or make the state file of a wallet in the folder `home`.
 
-        Raises StoreUnavailable when it cannot be opened, JournalDamaged when a newer version or
-        something else wrote it, WrongKey when it is another wallet's.
+        A file of an earlier schema is migrated, see `journal.migrations`; one of this schema is
+        not written to.  Raises StoreUnavailable when it cannot be opened, StateTooNew when a newer
+        version wrote it, JournalDamaged when something else did, WrongKey when it is another
+        wallet's.
         """
         try:
             await asyncio.to_thread(_prepare, home, address)
@@ -73,6 +73,9 @@ class Journal:
         self._writer.submit(partial(self._noting, work), told)
 
     def _noting(self, work: Callable[[Tx], T], tx: Tx) -> T:
+        if not self._whole:  # once in each process, before anything is decided by the records
+            tx.check_records()
+            self._whole = True
         before = tx.appended
         outcome = work(tx)
         self.wrote = self.wrote or tx.appended > before
@@ -86,6 +89,7 @@ class Journal:
         """Return all events of a stream, its chain checked; raises JournalDamaged."""
 
         def look(tx: Tx) -> tuple[list[Event], tuple[int, bytes], list[Row]]:
+            tx.head(stream)  # raises JournalDamaged where the newest events are missing
             return tx.earlier(stream), tx.start(stream), list(tx.rows(stream))
 
         return await asyncio.to_thread(self._read, *await self.commit(look))
@@ -130,38 +134,19 @@ def _resolve(future: asyncio.Future[Any], outcome: Any) -> None:
 
 
 def _prepare(home: Path, address: str) -> None:
+    """Have the state file of a wallet there, in the current schema."""
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = home / "state.db"
-    with closing(connect(path)) as db:
-        db.executescript(SCHEMA)
-        db.execute("insert or ignore into meta values('schema', ?)", (SCHEMA_VERSION,))
-        db.execute("insert or ignore into meta values('wallet', ?)", (address,))
-        db.execute("insert or ignore into meta values('instance', ?)", (_named(),))
-        meta = dict(db.execute("select name, value from meta").fetchall())
-    if meta.get("schema") != SCHEMA_VERSION:
-        raise JournalDamaged(
-            path,
-            f"schema {meta.get('schema')!r}",
-            f"this agentkit reads schema {SCHEMA_VERSION}",
-            hint="use the agentkit that wrote it, or restore with `agentkit memory restore`",
-        )
-    if meta.get("instance", "")[8:] != _mark(meta.get("instance", "")[:8]):
-        raise JournalDamaged(path, "the name of the file itself", "it was changed")
-    if meta.get("wallet") != address or len(meta) != 3:
-        raise WrongKey(
-            f"the state file {path} belongs to wallet {meta.get('wallet')!r}, not {address}",
-            hint="set AGENTKIT_HOME to this wallet's own folder",
-        )
-
-
-def _named() -> str:
-    """Return a new name for a state file, the end of which shows that it is one."""
-    name = secrets.token_hex(4)
-    return name + _mark(name)
-
-
-def _mark(name: str) -> str:
-    return hashlib.sha256(f"agentkit/instance {name}".encode()).hexdigest()[:4]
+    meta = statefile.read_meta(path)
+    if meta is None:
+        statefile.make(path, address)
+        meta = statefile.read_meta(path) or {}
+    statefile.check_writable(path)
+    statefile.check_wallet(path, meta, address)
+    if statefile.schema_of(path, meta) < SCHEMA_VERSION:
+        migrate(path)
+        meta = statefile.read_meta(path) or {}
+    statefile.check_instance(path, meta)
 
 
 def _check_run(path: Path, run: str) -> list[Event]:

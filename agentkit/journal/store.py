@@ -10,17 +10,21 @@ import hashlib
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from agentkit.errors import JournalDamaged, RunNotFound
+from agentkit.errors import JournalDamaged, RunNotFound, StateTooNew
 from agentkit.journal.across_forks import Connection
-from agentkit.journal.events import EVENTS, VERSION, Earlier
+from agentkit.journal.events import VERSION, Earlier
 from agentkit.journal.fold import fold
+from agentkit.journal.upgrades import NewerVersion, read_event
 from agentkit.market.seams import Event, R, Record
+
+SCHEMA_VERSION = 4
+"""Layout of the file and meaning of its rows; what raises it stands in CONTRIBUTING.md."""
 
 SCHEMA = """
 create table if not exists meta(
@@ -46,6 +50,9 @@ create table if not exists outbox(
 create table if not exists bases(
   stream text primary key, seq integer not null, hash blob not null, body text not null,
   checksum blob not null
+) strict, without rowid;
+create table if not exists heads(
+  stream text primary key, seq integer not null, hash blob not null, checksum blob not null
 ) strict, without rowid;
 create index if not exists outbox_by_stream on outbox(stream, last);
 create index if not exists outbox_by_state on outbox(state, stream, first, last, posts, note);
@@ -100,10 +107,6 @@ def genesis(stream: str) -> bytes:
     return hashlib.sha256(b"agentkit/1 " + stream.encode()).digest()
 
 
-class NewerVersion(ValueError):
-    """An event that this reader is too old for."""
-
-
 def linked(before: bytes, cells: tuple[str, int, int, str, int, str]) -> bytes:
     """Return the hash of an event, by its columns, after one whose hash is `before`."""
     *short, body = cells
@@ -131,12 +134,18 @@ class Row(NamedTuple):
         return f"{self.stream} event {self.seq} ({self.kind})"
 
     def event(self) -> Event:
-        """Return the event; raises ValueError when this reader does not know it."""
-        kind = EVENTS.get(self.kind)
-        if self.version > VERSION or kind is None:
-            raise NewerVersion("it was written by a newer version of agentkit")
-        return kind.model_validate_json(self.body)
+        """Return the event; raises StateTooNew, or ValueError for one that cannot be read."""
+        try:
+            return read_event(self.kind, self.version, self.body)
+        except NewerVersion as newer:
+            raise StateTooNew("the log", self.name, str(newer)) from newer
 
+
+TALLY = "*records"
+"""Where, among the heads of streams, stand the number of records and the sum of their checksums."""
+
+CHECKSUM_BYTES = 16
+TALLY_MODULUS = 1 << (8 * CHECKSUM_BYTES)
 
 OUTBOX_STATES = ("sealed", "lost", "accepted", "mined", "stable", "read back")
 """How far a segment has come: signed; forgotten by the weave; taken by a gateway; in a block; too
@@ -203,7 +212,8 @@ def row_of(stream: str, seq: int, at: float, event: Event) -> Row:
     return Row(stream, seq, int(at * 1e6), name, VERSION, event.encode())
 
 
-def _record_row(record: Record) -> tuple[str | bytes, ...]:
+def record_row(record: Record) -> tuple[str | bytes, ...]:
+    """Return the row of a record, with its checksum."""
     kind, key, body = type(record).__name__, record.key, record.encode()
     return kind, key, body, checksum(kind, key, body)
 
@@ -243,7 +253,13 @@ def checksum(*parts: str | bytes | int) -> bytes:
     for part in parts:
         data = part if isinstance(part, bytes) else str(part).encode()
         total.update(b"%d:" % len(data) + data)
-    return total.digest()[:16]
+    return total.digest()[:CHECKSUM_BYTES]
+
+
+def records_tally(db: sqlite3.Connection) -> tuple[int, int]:
+    """Return how many records a file has, and the sum of their checksums."""
+    checksums = [x for (x,) in db.execute("select checksum from records")]
+    return len(checksums), sum(map(int.from_bytes, checksums)) % TALLY_MODULUS
 
 
 class Tx:
@@ -262,6 +278,7 @@ class Tx:
     def forget(self) -> None:
         """Forget what was gathered and read: the database is, or went back to, where it was."""
         self._heads: dict[str, tuple[int, bytes]] = {}
+        self._moved: set[str] = set()
         self._rows: list[tuple[str | int | bytes, ...]] = []
         self._records: dict[tuple[type[Record], str], Record | None] = {}
         self._changed: set[tuple[type[Record], str]] = set()
@@ -281,11 +298,15 @@ class Tx:
         """Write what was gathered."""
         _insert(self._db, "insert into events", self._rows)
         self._rows = []
+        for stream in self._moved:
+            self.write_head(stream, *self._heads[stream])
+        self._moved = set()
         _insert(self._db, "insert or ignore into blobs", list(self._blobs.items()))
         self._blobs = {}
         changed = {name: self._records[name] for name in self._changed}
         self._changed = set()
-        rows = [_record_row(record) for record in changed.values() if record is not None]
+        rows = [record_row(record) for record in changed.values() if record is not None]
+        self._count_records(changed, rows)
         _insert(self._db, "insert or replace into records", rows)
         for (kind, key), record in changed.items():
             if record is None:
@@ -304,21 +325,63 @@ class Tx:
     def insert(self, row: Row, digest: bytes) -> None:
         """Write a row as it is, under its hash, without folding it."""
         self._rows.append((*row[:6], digest))
-        self._heads[row.stream] = (row.seq, digest)
+        self._move_head(row.stream, row.seq, digest)
 
     def insert_all(self, rows: Sequence[Row]) -> None:
         """Write hashed rows of one stream as they are; only restoring does this."""
         self._rows += rows
-        self._heads[rows[-1].stream] = (rows[-1].seq, rows[-1].hash)
+        self._move_head(rows[-1].stream, rows[-1].seq, rows[-1].hash)
+
+    def _move_head(self, stream: str, seq: int, digest: bytes) -> None:
+        self._heads[stream] = (seq, digest)
+        self._moved.add(stream)
+
+    def write_head(self, stream: str, seq: int, digest: bytes) -> None:
+        """Write down how far a stream has come, so that events cut off at its end are missed.
+
+        A head only moves forward: bringing back events from before a snapshot leaves it.
+        """
+        row = (stream, seq, digest)
+        self._db.execute(
+            "insert into heads values(?,?,?,?) on conflict(stream) do update set"
+            " seq=excluded.seq, hash=excluded.hash, checksum=excluded.checksum"
+            " where excluded.seq > heads.seq",
+            (*row, checksum(*row)),
+        )
 
     def head(self, stream: str) -> tuple[int, bytes]:
-        """Return the number and the hash of a stream's newest event; 0 for none."""
+        """Return the number and the hash of a stream's newest event; 0 for none.
+
+        Raises JournalDamaged when that is not the event which was written last.
+        """
         if stream not in self._heads:
             found = self._db.execute(
                 "select seq, hash from events where stream=? order by seq desc limit 1", (stream,)
             ).fetchone()
-            self._heads[stream] = found or self.start(stream)
+            head = found or self.start(stream)
+            self._check_head(stream, head)
+            self._heads[stream] = head
         return self._heads[stream]
+
+    def _check_head(self, stream: str, head: tuple[int, bytes]) -> None:
+        written = self._db.execute(
+            "select seq, hash, checksum from heads where stream=?", (stream,)
+        ).fetchone()
+        if written is None:
+            if head != (0, genesis(stream)):
+                raise JournalDamaged(self._path, f"the head of {stream}", "it is missing")
+            return
+        seq, digest, known = written
+        if checksum(stream, seq, digest) != known:
+            raise JournalDamaged(self._path, f"the head of {stream}", "its checksum does not fit")
+        if head != (seq, digest):
+            why = f"{seq} events were written, and it ends with event {head[0]}"
+            raise JournalDamaged(self._path, f"stream {stream}", why)
+
+    def written_streams(self) -> list[str]:
+        """Return the names of the streams that ever got an event, whatever is here of them."""
+        found = self._db.execute("select stream from heads where stream <> ?", (TALLY,))
+        return [name for (name,) in found]
 
     def start(self, stream: str) -> tuple[int, bytes]:
         """Return the number and the hash of the event after which this file has all of a stream.
@@ -428,6 +491,52 @@ class Tx:
         except (ValueError, ValidationError) as wrong:
             raise JournalDamaged(self._path, f"record {kind} {key[:24]!r}", str(wrong)) from wrong
 
+    def check_records(self) -> None:
+        """Raise JournalDamaged when a record is missing, or is an older one than was written.
+
+        Checksums show that a record was changed, this shows that the set of them is whole.
+        """
+        self.flush()
+        if self._tally() != records_tally(self._db):
+            raise JournalDamaged(
+                self._path, "the records", "they are not those that were written last"
+            )
+
+    def _count_records(
+        self,
+        changed: Iterable[tuple[type[Record], str]],
+        rows: Sequence[tuple[str | bytes, ...]],
+    ) -> None:
+        """Keep the tally of all records, before `rows` are written in the place of `changed`."""
+        if not changed:
+            return
+        count, total = self._tally()
+        for kind, key in changed:
+            before = self._db.execute(
+                "select checksum from records where kind=? and key=?", (kind.__name__, key)
+            ).fetchone()
+            if before:
+                count, total = count - 1, total - int.from_bytes(before[0])
+        for row in rows:
+            count, total = count + 1, total + int.from_bytes(row[-1])  # type: ignore[arg-type]
+        self.write_tally(count, total)
+
+    def _tally(self) -> tuple[int, int]:
+        found = self._db.execute(
+            "select seq, hash, checksum from heads where stream=?", (TALLY,)
+        ).fetchone()
+        if found is None:
+            return 0, 0
+        count, total, known = found
+        if checksum(TALLY, count, total) != known:
+            raise JournalDamaged(self._path, "the tally of records", "its checksum does not fit")
+        return count, int.from_bytes(total)
+
+    def write_tally(self, count: int, total: int) -> None:
+        """Write down how many records there are, and the sum of their checksums."""
+        row = (TALLY, count, (total % TALLY_MODULUS).to_bytes(CHECKSUM_BYTES))
+        self._db.execute("insert or replace into heads values(?,?,?,?)", (*row, checksum(*row)))
+
     # -- blobs -----------------------------------------------------------------------------------
 
     def keep(self, data: bytes) -> str:
@@ -452,6 +561,8 @@ class Tx:
     def put_base(self, base: Base) -> None:
         """Write what stands for a stream's first events; only restoring does this."""
         self._db.execute("insert or replace into bases values(?,?,?,?,?)", (*base, checksum(*base)))
+        if base.stream:  # the base of all records has no stream
+            self.write_head(base.stream, base.seq, base.hash)
         self._heads.pop(base.stream, None)
 
     def base(self, stream: str) -> Base | None:

@@ -7,14 +7,12 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from agentkit.errors import JournalDamaged
+from agentkit.errors import AgentKitError, JournalDamaged, StateTooNew
 from agentkit.journal.events import WALLET
 from agentkit.journal.fold import fold
 from agentkit.journal.records import RECORDS
-from agentkit.journal.store import NewerVersion, Row, Tx, checksum
+from agentkit.journal.store import Row, Tx, checksum
 from agentkit.market.seams import Event, R, Record
-
-USE_THE_NEWER = "use the agentkit that wrote it, or one that is newer"
 
 LOWEST = -(2**63)
 """Before any number a damaged row may have got."""
@@ -54,11 +52,11 @@ def chained(path: Path, rows: Iterable[Row], before: bytes, seq: int = 0) -> Ite
 
 
 def readable(path: Path, row: Row) -> Event:
-    """Return a row's event; raises JournalDamaged when it cannot be read."""
+    """Return a row's event; raises JournalDamaged, or StateTooNew for one of a newer version."""
     try:
         return row.event()
-    except NewerVersion as newer:
-        raise JournalDamaged(path, row.name, str(newer), hint=USE_THE_NEWER) from newer
+    except StateTooNew as newer:
+        raise StateTooNew(path, row.name, newer.why) from newer
     except ValueError as wrong:
         raise JournalDamaged(path, row.name, str(wrong)) from wrong
 
@@ -76,9 +74,10 @@ def check_run(db: sqlite3.Connection, path: Path, run: str) -> list[Event]:
 
 
 def followed(path: Path, tx: Tx, stream: str) -> Iterator[Row]:
-    """Yield a stream's rows as far back as they are here, their chain checked."""
+    """Yield a stream's rows as far back as they are here, their chain and its end checked."""
     seq, before = tx.start(stream)
-    return chained(path, tx.rows(stream, LOWEST), before, seq)
+    yield from chained(path, tx.rows(stream, LOWEST), before, seq)
+    tx.head(stream)  # raises JournalDamaged where the newest events are missing
 
 
 def check(db: sqlite3.Connection, path: Path) -> int:
@@ -88,6 +87,21 @@ def check(db: sqlite3.Connection, path: Path) -> int:
     """
     db.execute("begin")  # one state of the file, whoever writes meanwhile
     tx = Tx(db, path)
+    count, again = refolded(path, tx)
+    _check_heads(path, tx)
+    _check_records(db, path, again)
+    tx.check_records()
+    for (digest,) in db.execute("select digest from blobs"):
+        tx.kept(digest)
+    _check_outbox(db, path)
+    return count
+
+
+def refolded(path: Path, tx: Tx) -> tuple[int, MemoryRecords]:
+    """Fold all events of a file anew; return how many are here, and the records they come to.
+
+    Raises JournalDamaged at the first event that is not what was written or cannot be folded.
+    """
     again = MemoryRecords()
     _begin_with_base(path, tx, again)
     count = 0
@@ -98,13 +112,17 @@ def check(db: sqlite3.Connection, path: Path) -> int:
             if row.seq == folded and base and row.hash != base.hash:
                 raise JournalDamaged(path, row.name, "it is not the one the snapshot stands on")
             if row.seq > folded:
-                fold(readable(path, row), stream, row.at / 1e6, again)
+                _fold_row(path, row, again)
             count += 1
-    _check_records(db, path, again)
-    for (digest,) in db.execute("select digest from blobs"):
-        tx.kept(digest)
-    _check_outbox(db, path)
-    return count
+    return count, again
+
+
+def _fold_row(path: Path, row: Row, again: MemoryRecords) -> None:
+    event = readable(path, row)
+    try:
+        fold(event, row.stream, row.at / 1e6, again)
+    except (AgentKitError, ValueError, TypeError) as error:  # it contradicts the events before it
+        raise JournalDamaged(path, row.name, str(error)) from error
 
 
 def _begin_with_base(path: Path, tx: Tx, again: MemoryRecords) -> None:
@@ -123,6 +141,12 @@ def read_records(text: str) -> list[Record]:
         return [RECORDS[kind].model_validate_json(body) for kind, body in json.loads(text)]
     except (KeyError, TypeError, RecursionError) as wrong:
         raise ValueError(f"there is no record {wrong}") from wrong
+
+
+def _check_heads(path: Path, tx: Tx) -> None:
+    """Check that every stream that was written is here, and no other."""
+    for stream in sorted(set(tx.written_streams()) ^ set(tx.streams())):
+        raise JournalDamaged(path, f"stream {stream!r}", "its events and its head do not agree")
 
 
 def _check_records(db: sqlite3.Connection, path: Path, again: MemoryRecords) -> None:

@@ -7,6 +7,7 @@ import math
 import time
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from agentkit import strict_json
 from agentkit.display.text import clock, columns, duration
@@ -20,6 +21,9 @@ from agentkit.money import Money
 
 MAX_BYTES = 256 << 20
 """The largest plan file that is read: some 100,000 nodes with their offers."""
+
+VERSION = 1
+"""Of the file that a plan is saved in; it rises with `journal.events.VERSION` once plans change."""
 
 HEADINGS = ("node", "kind", "provider", "on", "price", "at most", "ETA", "others")
 
@@ -259,7 +263,7 @@ class Plan(Value):
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON, signed by its own digest."""
-        document = {"plan": json.loads(self.encode()), "digest": self.id}
+        document = {"version": VERSION, "plan": json.loads(self.encode()), "digest": self.id}
         write_text(Path(path), json.dumps(document, indent=2) + "\n")
 
     @classmethod
@@ -268,14 +272,26 @@ class Plan(Value):
         again = "make it again with `agentkit plan`"
         try:
             document = strict_json.loads(read_bytes(Path(path), MAX_BYTES))
+            _refuse_newer(path, document)
             plan = cls.model_validate(document["plan"])
         except WrongInput as unread:
             raise PlanError(str(unread), hint="check the path") from unread
-        except (ValueError, KeyError, TypeError) as wrong:
+        except (ValueError, KeyError, TypeError, AttributeError) as wrong:
             raise PlanError(f"{path} is not a plan", hint=again) from wrong
         if plan.id != document.get("digest"):
             raise PlanError(f"the plan {path} was changed after it was made", hint=again)
         return plan
+
+
+def _refuse_newer(path: str | Path, document: Any) -> None:
+    version = document.get("version", 1)  # files of version 1 do not always say so
+    if isinstance(version, int) and version > VERSION:
+        raise PlanError(
+            f"a newer version of agentkit wrote the plan {path}: it is of version {version}, and"
+            f" this agentkit reads version {VERSION}",
+            hint="install the newest with `pip install --upgrade deai-agentkit`, or make the plan"
+            " again with `agentkit plan`",
+        )
 
 
 def _estimate(spec: TaskSpec | None) -> str:

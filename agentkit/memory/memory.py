@@ -115,7 +115,7 @@ class Memory(Knowledge):
             return
         try:
             async with asyncio.timeout(self._pace.close):
-                if self._journal.wrote or not self._path.rest:
+                if self._journal.wrote:
                     await self._seal(anchor=True)
                 if self._sealed:
                     await self._send()
@@ -239,6 +239,8 @@ class Memory(Knowledge):
             log.warning("the journal cannot be sealed: %s", wrong)
 
     async def _seal_if_due(self) -> None:
+        if not self._journal.wrote:
+            return
         if self._woken.is_set() or await self._journal.commit(is_due):
             self._woken.clear()
             await self._seal()

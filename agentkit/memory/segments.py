@@ -155,11 +155,22 @@ def written_blobs(blobs: Mapping[str, bytes]) -> dict[str, list[str]]:
     return written
 
 
-def read_blobs(written: Mapping[str, Sequence[str]]) -> dict[str, bytes]:
+def read_blobs(written: Mapping[str, Any]) -> dict[str, bytes]:
     """Return small artifacts, each under its own digest; raises ValueError."""
+    if "texts" not in written:
+        return _read_named_blobs(written)
     blobs = [text.encode() for text in written["texts"]]
     blobs += [base64.b64decode(text, validate=True) for text in written["bytes"]]
     return {hashlib.sha256(data).hexdigest(): data for data in blobs}
+
+
+def _read_named_blobs(written: Mapping[str, str]) -> dict[str, bytes]:
+    """Read what state files of schema 1, 2 and the first of 3 sealed: base64 by digest."""
+    blobs = {name: base64.b64decode(text, validate=True) for name, text in written.items()}
+    for name, data in blobs.items():
+        if hashlib.sha256(data).hexdigest() != name:
+            raise ValueError(f"the artifact {name[:12]} is another than its name says")
+    return blobs
 
 
 def opaque(signer: Sealer, stream: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from agentkit.errors import RunNotFound, StateCorrupt
 from agentkit.journal import snapshot as moments
 from agentkit.journal.snapshot import Snapshot
-from agentkit.journal.store import Outgoing, Tx
+from agentkit.journal.store import SCHEMA_VERSION, Outgoing, Tx
 from agentkit.memory.ans104 import Item
 from agentkit.memory.sealer import Sealer
 from agentkit.memory.segments import (
@@ -33,6 +33,16 @@ KIND = ("Kind", "snapshot")
 EVERY_EVENTS = 1_000
 EVERY_BYTES = 5 * 1024 * 1024
 OUTWEIGHED = 4
+
+FIRST_SCHEMA = 3
+"""The schema of snapshots that do not say theirs: state files had no snapshots before it."""
+
+OLDEST_SCHEMA = 3
+"""The oldest schema whose records mean what they mean today.
+
+An older snapshot is passed over, and the events that it stands for are read and folded instead.
+Whoever changes what a record means raises this with SCHEMA_VERSION.
+"""
 
 PACKED = 0.3
 """What is left of a document once it is packed, about."""
@@ -67,6 +77,7 @@ def seal(signer: Sealer, snapshot: Snapshot) -> Item:
     """Return the signed item of a snapshot; raises StateCorrupt when it is too large."""
     heads = {stream: [seq, head.hex()] for stream, (seq, head) in snapshot.heads.items()}
     document = {
+        "schema": SCHEMA_VERSION,
         "heads": heads,
         "records": snapshot.records,
         "runs": dict(snapshot.runs),
@@ -89,6 +100,11 @@ def unseal(signer: Sealer, item: Item) -> Snapshot:
 
 
 def _read(document: Mapping[str, Any]) -> Snapshot:
+    schema = int(document.get("schema", FIRST_SCHEMA))
+    if schema > SCHEMA_VERSION:
+        raise ValueError(f"a newer version of agentkit sealed it, with schema {schema}")
+    if schema < OLDEST_SCHEMA:
+        raise ValueError(f"its records are of schema {schema}, and are folded from events instead")
     heads = {str(name): (int(n), bytes.fromhex(h)) for name, (n, h) in document["heads"].items()}
     records = tuple((str(kind), str(body)) for kind, body in document["records"])
     runs = {str(name): str(state) for name, state in document["runs"].items()}

@@ -90,7 +90,10 @@ class Budget:
         if limit is None:
             return
         spent = _total(tx, f"provider:{attempt.provider}", limit)
-        needed = spent + _total(tx, f"open:{attempt.provider}", limit) + attempt.at_most
+        reserved = _total(tx, f"open:{attempt.provider}", limit)
+        # Reservations of an early version do not say with whom: they count against everybody.
+        unnamed = _total(tx, "open:", limit)
+        needed = spent + reserved + unnamed + attempt.at_most
         if needed > limit:
             raise OverBudget("per_provider", needed, limit)
 

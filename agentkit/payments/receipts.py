@@ -9,6 +9,7 @@ word, and `proof_of` and `UNPROVEN` say so.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,8 @@ from agentkit.payments import abi
 from agentkit.payments.channels.terms import deposit_of
 
 VERSION = 1
+"""Of the file that a bundle is saved in; a newer one is refused by name."""
+
 MAX_BYTES = 256 << 20
 """The largest bundle that is read: some 100,000 receipts."""
 
@@ -75,20 +78,37 @@ class Bundle(Value):
 
     def save(self, path: Path) -> None:
         """Write the bundle as JSON."""
-        write_text(path, self.model_dump_json(indent=1, exclude_defaults=True) + "\n")
+        fields = self.model_dump(mode="json", exclude_defaults=True)
+        # Always said, although it is a default: a later version has another.
+        document = {"version": self.version, **fields}
+        write_text(path, json.dumps(document, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Bundle:
         """Read a bundle; raises ConfigError for anything else."""
         try:
-            return cls.model_validate(strict_json.loads(read_bytes(path, MAX_BYTES)))
+            document = strict_json.loads(read_bytes(path, MAX_BYTES))
+            _refuse_newer(path, document)
+            return cls.model_validate({"version": 1} | document)
         except WrongInput as unread:
             raise ConfigError(str(unread), hint="check the path") from unread
-        except ValueError as wrong:
+        except (ValueError, TypeError) as wrong:
             raise ConfigError(
                 f"{path} is no bundle of receipts",
                 hint="write one with `agentkit receipts --out FILE`",
             ) from wrong
+
+
+def _refuse_newer(path: Path, document: Any) -> None:
+    if not isinstance(document, dict):
+        raise ValueError(f"it is {type(document).__name__}, not an object")  # noqa: TRY004
+    version = document.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise ConfigError(
+            f"a newer version of agentkit wrote the bundle {path}: it is of version {version},"
+            f" and this agentkit reads version {VERSION}",
+            hint="install the newest with `pip install --upgrade deai-agentkit`",
+        )
 
 
 def bundle_of(

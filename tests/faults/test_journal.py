@@ -194,6 +194,44 @@ async def test_a_damaged_journal_is_refused_and_a_good_copy_goes_on(
     await ends_well(tmp_path, run)
 
 
+# -- rows that were deleted ----------------------------------------------------------------------
+
+NEWEST = "seq=(select max(seq) from events as all_of where all_of.stream=events.stream)"
+
+DELETED = [
+    "events where stream='wallet'",
+    f"events where stream='wallet' and {NEWEST}",
+    f"events where stream<>'wallet' and {NEWEST}",
+    "heads",
+    "heads where stream='wallet'",
+    "records",
+    *(
+        f"records where kind='{kind}'"
+        for kind in ("Run", "Hold", "Reservation", "Total", "Account")
+    ),
+]
+
+
+@pytest.mark.parametrize("rows", DELETED)
+async def test_deleted_rows_are_missed_before_anything_is_bought(tmp_path: Path, rows: str) -> None:
+    """A run must not be finished, nor another begun, on books that lack what was spent."""
+    run = await paused(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "home" / "state.db", isolation_level=None)) as db:
+        assert db.execute(f"delete from {rows}").rowcount > 0
+    with pytest.raises(JournalDamaged, match="is damaged at") as raised:
+        await ends_well(tmp_path, run)
+    assert "`agentkit memory verify`" in raised.value.hint
+    assert executed(tmp_path) == HALF
+    if "stream<>'wallet'" not in rows:  # another run has its own events, and the same money
+        async with toy(tmp_path, one=FakeProvider("one", tmp_path / "one")) as market:
+            with pytest.raises(JournalDamaged):
+                await runs.start(market.means, await market.plan(mapped(tmp_path)))
+        assert executed(tmp_path) == HALF
+    with pytest.raises(JournalDamaged):
+        async with toy(tmp_path) as market:
+            await market.journal.check()
+
+
 # -- a log that was cut off ----------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from eth_typing import Address
 
 from agentkit.embedded.chain.chain import Chain
 from agentkit.embedded.chain.vm import base_fee, contract_address, unsigned
+from agentkit.errors import StoreUnavailable
 from agentkit.keys.messages import address_word, checksummed, keccak, word
 from agentkit.payments.contracts import load
 
@@ -40,18 +42,33 @@ def deploy(chain: Chain, deployer_key: bytes, mint: Mapping[str, int]) -> Deploy
 
     `mint` is address to base units of the token.  The deployer has to be among the chain's rich,
     since it pays for the gas.  A chain that an older version began gets what it lacks and keeps
-    what it has; one that has its contracts heeds neither key nor `mint`.
+    what it has; one that has its contracts heeds neither key nor `mint`.  Raises StoreUnavailable
+    for a chain with another version's contracts: they would refuse what this version signs.
     """
     known = {name: chain.fact(name) or "" for name in _CONTRACTS}
+    codes = {name: _code_fact(name) for name in _CONTRACTS}
+    for name, (fact, digest) in codes.items():
+        if known[name] and chain.fact(fact) not in (None, digest):  # none: before that was noted
+            raise StoreUnavailable(
+                f"the embedded chain has the contract {_CONTRACTS[name]} of another version of"
+                " agentkit",
+                hint="start anew with `agentkit network reset`: all its money is test money",
+            )
     if not all(known.values()):
         sealed = _Sender(chain, PrivateKey(deployer_key))
-        for name in [name for name, place in known.items() if not place]:
+        made = [name for name, place in known.items() if not place]
+        for name in made:
             known[name] = sealed.create(load(_CONTRACTS[name]).bytecode)
         for receiver, units in mint.items() if chain.fact("token") is None else ():
             sealed.call(known["token"], _MINT + address_word(receiver) + word(units))
-        chain.seal(sealed.transactions, known)
+        chain.seal(sealed.transactions, known | dict(codes[name] for name in made))
         assert all(receipt.state_root == b"\x01" for receipt in chain.receipts(chain.head))
     return Deployed(**known)
+
+
+def _code_fact(name: str) -> tuple[str, str]:
+    """Return under which name a chain notes which code a contract has, and what that is now."""
+    return f"code of {name}", hashlib.sha256(load(_CONTRACTS[name]).bytecode).hexdigest()
 
 
 class _Sender:

@@ -10,19 +10,20 @@ from aiohttp import web
 from support import toy
 
 from agentkit.embedded.gateway import Gateway, gateway_app
-from agentkit.errors import RunNotFound, StateCorrupt, StateError, WrongKey
+from agentkit.errors import RunNotFound, StateCorrupt, StateError, StateTooNew, WrongKey
 from agentkit.graph.builder import JobGraph
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.events import TINY_BYTES
 from agentkit.journal.journal import Journal
+from agentkit.journal.store import genesis
 from agentkit.keys.signer import KeySigner
 from agentkit.memory import restore
 from agentkit.memory.ans104 import make_item, parse_item
 from agentkit.memory.gateways import Gateways
 from agentkit.memory.memory import Memory
 from agentkit.memory.sealing import seal_all
-from agentkit.memory.segments import APP, seal, unseal
+from agentkit.memory.segments import APP, Segment, seal, unseal
 
 SIGNER = KeySigner(b"\x11" * 32)
 
@@ -71,6 +72,26 @@ async def test_notes_are_kept_by_topic_in_order(tmp_path: Path, weave: Gateway) 
         await memory.note("find", "another topic")
         assert await memory.latest("findings") == "two"
         assert [note.text for note in await memory.notes("findings")] == ["one", "two"]
+
+
+async def test_a_process_that_only_reads_seals_and_writes_nothing(
+    tmp_path: Path, weave: Gateway
+) -> None:
+    """Else a look at a restored home would go on with the state, beside the machine it is of."""
+    home = tmp_path / "home"
+    journal = await Journal.open(home, SIGNER.address)
+    await journal.commit(lambda tx: tx.append(e.WALLET, e.NoteAdded(topic="t", text="x")))
+    await journal.close()
+    before = (home / "state.db").read_bytes()
+    async with served(weave) as url:
+        async with remembering(home, url) as (_, memory):
+            memory.start()
+            assert await memory.latest("t") == "x"
+            assert (await memory.standing()).unsealed == 1
+        assert (home / "state.db").read_bytes() == before
+        async with remembering(home, url) as (_, memory):
+            await memory.note("t", "y")
+        assert (await fetched(url)).events == 2  # whoever writes seals what was left, too
 
 
 async def test_a_run_comes_back_with_its_artifacts_from_the_key_alone(
@@ -259,3 +280,23 @@ async def test_a_home_that_has_state_is_not_written_over(tmp_path: Path, weave: 
     with pytest.raises(StateError, match="already has state") as raised:
         await restore.restore(found, tmp_path / "home", SIGNER.address)
     assert "AGENTKIT_HOME" in raised.value.hint
+
+
+async def test_a_sealed_event_of_a_newer_version_is_refused_by_name(
+    tmp_path: Path, weave: Gateway
+) -> None:
+    """The sealed log is for ever: whoever restores with an old version must be told what to do."""
+    journal = await Journal.open(tmp_path / "old", SIGNER.address)
+    await journal.commit(lambda tx: tx.append(e.WALLET, e.NoteAdded(topic="t", text="x")))
+    (row,) = await journal.rows(e.WALLET)
+    row = row._replace(version=e.VERSION + 1)
+    row = row._replace(hash=row.link(genesis(e.WALLET)))
+    await journal.close()
+    segment = Segment(e.WALLET, (row,), genesis(e.WALLET), row.hash, {})
+    async with served(weave) as url:
+        async with Gateways([url], rounds=1) as gateways:
+            await gateways.post_item(seal(SIGNER, segment).raw)
+        found = await fetched(url)
+    with pytest.raises(StateTooNew, match=rf"wallet event 1 .*version {e.VERSION + 1}") as raised:
+        await restore.restore(found, tmp_path / "new", SIGNER.address)
+    assert "pip install --upgrade" in raised.value.hint

@@ -1,0 +1,38 @@
+"""A migration that is killed at any moment leaves the old file or the new one, nothing between."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from golden import SCHEMAS, unpacked
+
+from agentkit.journal.store import SCHEMA_VERSION
+
+KILLS = 50
+
+OLD = [folder for folder, schema in SCHEMAS.items() if schema < SCHEMA_VERSION]
+
+
+@pytest.mark.parametrize("folder", OLD)
+def test_a_migration_killed_anywhere_is_done_by_the_next_process(
+    tmp_path: Path, folder: str
+) -> None:
+    original = unpacked(folder, "agent", tmp_path / "original")
+    (tmp_path / "killed").mkdir()
+    command = [sys.executable, str(Path(__file__).with_name("migrates.py"))]
+    done = subprocess.run(
+        [*command, str(original), str(tmp_path / "killed"), str(KILLS)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    print(folder, seen)
+    assert seen["killed"] == KILLS
+    # Before the copy was there, with it, while rows were written, and after the commit.
+    assert KILLS / 5 <= seen["copied"] < KILLS
+    assert KILLS / 5 <= seen["in_transaction"] < KILLS
+    assert 1 <= seen["migrated"] < KILLS / 5

@@ -1,0 +1,207 @@
+"""State files of every earlier version open, mean the same money, and can be gone on with."""
+
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from golden import FILES, SCHEMAS, figures, made_by, unpacked
+from support import Toy
+
+from agentkit.embedded.gateway import Gateway, gateway_app
+from agentkit.journal import events as e
+from agentkit.journal.journal import Journal
+from agentkit.journal.migrations import copy_of
+from agentkit.journal.runstate import RunState
+from agentkit.journal.store import SCHEMA_VERSION
+from agentkit.keys.signer import KeySigner
+from agentkit.market.allowance import Allowance
+from agentkit.market.attempt import Attempt, JobStatus, Payment, Result
+from agentkit.market.offer import Offer, charge
+from agentkit.market.task import Task, TaskSpec
+from agentkit.memory import restore
+from agentkit.memory.gateways import Gateways
+from agentkit.runtime import run as runs
+from agentkit.testing.fakes import FakeProvider, ToyRail
+
+MAKE = made_by()
+SIGNER = KeySigner(MAKE.KEY)
+
+
+def all_rows(path: Path, table: str, columns: str = "*") -> list[Any]:
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute(f"select {columns} from {table} order by 1, 2").fetchall()
+
+
+NEW_SCOPES = ("held|", "open:", "signed|", "uploads|")
+"""What the books of schema 1 and 2 did not count yet."""
+
+
+def assert_same_money(now: dict[str, Any], then: dict[str, Any]) -> None:
+    """Assert that figures are those of the version that wrote the file, and nothing is new."""
+    new = {scope for scope in now["totals"] if scope not in then["totals"]}
+    assert all(scope.startswith(NEW_SCOPES) for scope in new), new
+    assert {k: units for k, units in now["totals"].items() if k not in new} == then["totals"]
+    for name, value in now.items():
+        if name != "totals":
+            assert value == then[name], name
+
+
+def test_there_are_homes_of_every_schema() -> None:
+    assert {folder for folder, _ in FILES} == set(SCHEMAS)
+    assert max(SCHEMAS.values()) == SCHEMA_VERSION, "make the homes of this schema: README.md"
+
+
+@pytest.mark.parametrize(("folder", "name"), FILES)
+async def test_an_old_file_opens_means_the_same_and_goes_on(
+    tmp_path: Path, folder: str, name: str
+) -> None:
+    then, path = figures(folder, name), unpacked(folder, name, tmp_path / "home")
+    events = all_rows(path, "events")
+    original = path.read_bytes()
+
+    journal = await Journal.open(path.parent, then["wallet"])
+    assert await journal.check() == then["checked"]
+    assert_same_money(await journal.commit(MAKE.read), then)
+    note = e.NoteAdded(topic="later", text="and it goes on")
+    await journal.commit(lambda tx: tx.append(e.WALLET, note))
+    assert await journal.check() == then["checked"] + 1
+    await journal.close()
+
+    assert [row for row in all_rows(path, "events") if "and it goes on" not in row[5]] == events
+    copy = copy_of(path, SCHEMAS[folder])
+    assert copy.exists() == (SCHEMAS[folder] < SCHEMA_VERSION)
+    if copy.exists():  # whoever has to go back finds what there was
+        copied = tmp_path / "copied.db"
+        copied.write_bytes(original)
+        for table in ("meta", "events", "records", "blobs", "outbox"):
+            assert all_rows(copy, table) == all_rows(copied, table)
+
+
+# -- what was sealed -----------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def gateway_with(folder: Path, items: Sequence[bytes]) -> AsyncIterator[Gateways]:
+    """Serve a gateway that holds these items, and nothing else."""
+    weave = Gateway.open(folder)
+    runner = web.AppRunner(gateway_app(weave))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        async with Gateways([f"http://127.0.0.1:{runner.addresses[0][1]}"], rounds=1) as gateways:
+            for item in items:
+                await gateways.post_item(item)
+            yield gateways
+    finally:
+        await runner.cleanup()
+        weave.close()
+
+
+def sealed(path: Path, *, snapshots: bool) -> list[bytes]:
+    """Return the signed items that a state file's version sealed, as they went to Arweave."""
+    rows = all_rows(path, "outbox", "stream, item, raw")
+    return [raw for stream, _, raw in rows if snapshots or stream != "snapshots"]
+
+
+@pytest.mark.parametrize("folder", SCHEMAS)
+@pytest.mark.parametrize("snapshots", [False, True], ids=["segments", "snapshot"])
+async def test_what_an_old_version_sealed_restores_the_wallet(
+    tmp_path: Path, folder: str, snapshots: bool
+) -> None:
+    then, path = figures(folder, "agent"), unpacked(folder, "agent", tmp_path / "old")
+    items = sealed(path, snapshots=snapshots)
+    assert len(items) >= 4
+    async with gateway_with(tmp_path / "weave", items) as gateways:
+        found = await restore.fetch(SIGNER, gateways)
+    has_snapshot = len(items) > len(sealed(path, snapshots=False))
+    assert has_snapshot == (snapshots and SCHEMAS[folder] >= 3 and folder != "schema-3-early")
+    assert (found.snapshot is not None) == has_snapshot
+    assert found.problems == ()
+    journal = await restore.restore(found, tmp_path / "new", SIGNER.address)
+    try:
+        await journal.check()
+        assert found.events == then["checked"]
+        now = await journal.commit(MAKE.read_money)
+        assert_same_money(now, then)
+    finally:
+        await journal.close()
+
+
+# -- a run that was left -------------------------------------------------------------------------
+
+
+class AnyRail(ToyRail):
+    """A rail without money behind it, under the name of one that was used."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+
+class Bound(FakeProvider):
+    """A provider that still makes the offers of an old plan, and charges by them."""
+
+    def __init__(self, name: str, folder: Path, known: Iterable[Offer]) -> None:
+        super().__init__(name, folder)
+        self._known = list(known)
+        self._offers: dict[str, Offer] = {}
+
+    async def offers(self, spec: TaskSpec) -> Sequence[Offer]:
+        renewed = {"expires": time.time() + 600}
+        return [x.model_copy(update=renewed) for x in self._known if x.node == spec.node.name]
+
+    async def submit(
+        self, task: Task, offer: Offer, attempt: Attempt, payment: Payment
+    ) -> JobStatus:
+        self._offers[attempt.id] = offer
+        return await super().submit(task, offer, attempt, payment)
+
+    async def result(self, attempt: Attempt) -> Result:
+        found, offer = await super().result(attempt), self._offers[attempt.id]
+        return replace(found, price=charge(offer.price.asset, offer.rates, found.usage))
+
+
+@pytest.mark.parametrize("folder", SCHEMAS)
+async def test_a_run_that_an_old_version_left_is_finished_and_pays_nothing_twice(
+    tmp_path: Path, folder: str
+) -> None:
+    then, path = figures(folder, "killed"), unpacked(folder, "killed", tmp_path / "home")
+    (left,) = [run for run, about in then["runs"].items() if about["state"] == "running"]
+    done = done_in(path, left)
+    assert 0 < done < 12
+    journal = await Journal.open(path.parent, then["wallet"])
+    state = RunState.of(left, await journal.history(left))
+    provider = Bound("native", tmp_path / "native", state.offers.values())
+    market = Toy(tmp_path, journal, {"native": provider}, AnyRail("channel"), Allowance())
+    means = replace(market.means, rails={"channel": AnyRail("channel")})
+    try:
+        run = await runs.resume(means, left)
+        result = await run.result()
+        assert len(result["said"].rows()) == 12  # type: ignore[union-attr]
+        assert len(market.executions) == 12 - done
+        await journal.check()
+        now = await journal.commit(MAKE.read)
+        assert now["runs"][left]["state"] == "done"
+        paid = sum(about["paid"] for about in now["runs"].values())
+        (ever,) = [units for scope, units in now["totals"].items() if scope.startswith("ever|")]
+        assert ever == paid
+        assert now["reserved"] == {}
+        assert now["holds"] == {}
+    finally:
+        await journal.close()
+
+
+def done_in(path: Path, run: str) -> int:
+    """Return how many items of a run are done."""
+    where = f"events where stream='{run}' and kind='ItemDone'"
+    return len(all_rows(path, where))

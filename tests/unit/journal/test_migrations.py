@@ -1,0 +1,212 @@
+"""Opening a state file of another schema: what is written, by whom, and what is left alone."""
+
+import asyncio
+import logging
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from golden import figures, unpacked
+from support import WALLET
+
+from agentkit.errors import JournalDamaged, StateTooNew, StoreUnavailable, WrongKey
+from agentkit.journal.journal import Journal
+from agentkit.journal.migrations import copy_of
+from agentkit.journal.store import SCHEMA_VERSION
+
+OPENS = (
+    "import asyncio, sys; from pathlib import Path;"
+    "from agentkit.journal.journal import Journal\n"
+    "async def main():\n"
+    "    journal = await Journal.open(Path(sys.argv[1]), sys.argv[2])\n"
+    "    print(await journal.check())\n"
+    "    await journal.close()\n"
+    "sys.stdin.readline(); asyncio.run(main())\n"
+)
+
+HAS_IT_OPEN = (
+    "import sqlite3, sys; db = sqlite3.connect(sys.argv[1])\n"
+    "db.execute('pragma journal_mode=wal'); db.execute('select * from meta').fetchall()\n"
+    "print('open', flush=True); sys.stdin.readline()\n"
+)
+
+
+def layout(path: Path) -> set[tuple[str, str]]:
+    """Return the tables with their columns, and the indexes, of a file."""
+    with closing(sqlite3.connect(path)) as db:
+        names = db.execute("select type, name from sqlite_master where name not like 'sqlite_%'")
+        return {
+            (name, ", ".join(f"{column[1]} {column[2]}" for column in columns))
+            for _, name in names.fetchall()
+            for columns in [db.execute(f"pragma table_info('{name}')").fetchall()]
+        }
+
+
+def files(home: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in home.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("folder", ["schema-1", "schema-2", "schema-3-early", "schema-3"])
+async def test_a_migrated_file_has_the_layout_of_a_new_one(tmp_path: Path, folder: str) -> None:
+    path = unpacked(folder, "agent", tmp_path / "old")
+    await (await Journal.open(path.parent, figures(folder, "agent")["wallet"])).close()
+    await (await Journal.open(tmp_path / "new", WALLET)).close()
+    assert layout(path) == layout(tmp_path / "new" / "state.db")
+
+
+async def test_processes_that_open_an_old_file_at_once_migrate_it_once(tmp_path: Path) -> None:
+    then, path = figures("schema-1", "agent"), unpacked("schema-1", "agent", tmp_path / "home")
+    command = [sys.executable, "-c", OPENS, str(path.parent), then["wallet"]]
+    racers = [
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    said = [racer.communicate("go\n", timeout=120) for racer in racers]
+    assert [racer.returncode for racer in racers] == [0] * 4, said
+    assert [out.strip() for out, _ in said] == [str(then["checked"])] * 4
+    assert sum("migrating" in err for _, err in said) == 1
+
+
+async def test_a_file_that_another_process_has_open_is_not_migrated(tmp_path: Path) -> None:
+    """An older agentkit would go on writing what it knows into a layout that it does not."""
+    then, path = figures("schema-2", "killed"), unpacked("schema-2", "killed", tmp_path / "home")
+    command = [sys.executable, "-c", HAS_IT_OPEN, str(path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "open\n"
+        before = path.read_bytes()
+        with pytest.raises(StoreUnavailable, match="another process has it open") as raised:
+            await Journal.open(path.parent, then["wallet"])
+        assert raised.value.hint.startswith("end the agents")
+        assert path.read_bytes() == before
+        assert not copy_of(path, 2).exists()
+        other.communicate("go\n")
+    await (await Journal.open(path.parent, then["wallet"])).close()
+    assert copy_of(path, 2).exists()
+
+
+async def test_another_wallets_old_file_is_not_migrated(tmp_path: Path) -> None:
+    path = unpacked("schema-1", "killed", tmp_path / "home")
+    before = files(path.parent)
+    with pytest.raises(WrongKey, match="belongs to wallet"):
+        await Journal.open(path.parent, WALLET)
+    assert files(path.parent) == before
+
+
+@pytest.mark.parametrize("table", ["events", "outbox"])
+async def test_an_old_file_that_is_damaged_stays_as_it_is(tmp_path: Path, table: str) -> None:
+    then, path = figures("schema-2", "agent"), unpacked("schema-2", "agent", tmp_path / "home")
+    column = {"events": "body", "outbox": "state"}[table]
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute(f"update {table} set {column}={column} || ' '")
+    before = path.read_bytes()
+    with pytest.raises(JournalDamaged, match=r"not what was written|was changed") as raised:
+        await Journal.open(path.parent, then["wallet"])
+    assert "memory verify" in raised.value.hint
+    assert path.read_bytes() == before
+
+
+# -- files that are none of ours -----------------------------------------------------------------
+
+
+async def newer(home: Path) -> Path:
+    """Make the state file of a version after this one."""
+    await (await Journal.open(home, WALLET)).close()
+    with closing(sqlite3.connect(home / "state.db", isolation_level=None)) as db:
+        db.execute("update meta set value=? where name='schema'", (str(SCHEMA_VERSION + 1),))
+    return home / "state.db"
+
+
+async def test_a_newer_file_is_refused_untouched_and_by_name(tmp_path: Path) -> None:
+    path = await newer(tmp_path / "home")
+    before = files(path.parent)
+    assert set(before) == {"state.db"}
+    with pytest.raises(StateTooNew) as raised:
+        await Journal.open(path.parent, WALLET)
+    assert str(path) in str(raised.value)
+    assert f"schema {SCHEMA_VERSION + 1}" in str(raised.value)
+    assert "damaged" not in str(raised.value)
+    assert "pip install --upgrade deai-agentkit" in raised.value.hint
+    assert files(path.parent) == before
+
+
+async def test_a_newer_file_whose_log_was_left_by_a_kill_is_refused_too(tmp_path: Path) -> None:
+    """The file itself still says the older schema; what says the newer one is in its log."""
+    home, killed = tmp_path / "home", tmp_path / "killed"
+    await (await Journal.open(home, WALLET)).close()
+    with closing(sqlite3.connect(home / "state.db", isolation_level=None)) as db:
+        db.execute("update meta set value=? where name='schema'", (str(SCHEMA_VERSION + 1),))
+        shutil.copytree(home, killed)
+    before = {name: data for name, data in files(killed).items() if not name.endswith("-shm")}
+    assert before["state.db-wal"]
+    with pytest.raises(StateTooNew, match=f"schema {SCHEMA_VERSION + 1}"):
+        await Journal.open(killed, WALLET)
+    after = files(killed)
+    assert {name: after[name] for name in before} == before
+
+
+def not_sqlite(path: Path) -> None:
+    path.write_bytes(b"this is a letter to a friend\n" * 400)
+
+
+def another_program(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("create table contacts(name text)")
+
+
+def no_number(path: Path) -> None:
+    asyncio.run(made(path.parent))
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("update meta set value='new' where name='schema'")
+
+
+async def made(home: Path) -> None:
+    await (await Journal.open(home, WALLET)).close()
+
+
+@pytest.mark.parametrize("write", [not_sqlite, another_program, no_number])
+def test_a_file_that_is_no_state_file_is_damaged_and_left_alone(
+    tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    write(tmp_path / "state.db")
+    before = files(tmp_path)
+    with pytest.raises(JournalDamaged) as raised:
+        asyncio.run(made(tmp_path))
+    assert not isinstance(raised.value, StateTooNew)
+    assert files(tmp_path) == before
+
+
+async def test_opening_a_file_of_this_schema_writes_nothing(tmp_path: Path) -> None:
+    await made(tmp_path)
+    before = files(tmp_path)
+    journal = await Journal.open(tmp_path, WALLET)
+    assert await journal.rows("wallet") == []
+    assert await journal.check() == 0
+    await journal.close()
+    assert files(tmp_path) == before
+
+
+async def test_a_migration_says_where_the_copy_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    then, path = figures("schema-1", "killed"), unpacked("schema-1", "killed", tmp_path / "home")
+    with caplog.at_level(logging.WARNING):
+        await made_for(path, then["wallet"])
+    assert f"a copy is in {copy_of(path, 1)}" in caplog.text
+
+
+async def made_for(path: Path, wallet: str) -> None:
+    await (await Journal.open(path.parent, wallet)).close()
