@@ -27,6 +27,7 @@ from agentkit.graph.nodes import (
     TrainNode,
 )
 from agentkit.graph.refs import InputRef
+from agentkit.json_schemas import unsupported_in
 from agentkit.market.receipt import Receipt
 from agentkit.market.task import Load, TaskSpec
 from agentkit.pool.column_types import types_of
@@ -263,6 +264,7 @@ def _infer(node: InferNode, sizes: Sizes) -> TaskSpec:
     inputs = [_of(sizes, ref) for ref in node.inputs.values()]
     over = _of(sizes, node.over) if node.over else Size(1, 0, bound=True)
     _check_rows(node, over)
+    _check_patterns(node)
     columns = max(1, len(node.placeholders() - set(node.inputs)))
     prompt = len(node.prompt.encode())
     most = prompt + sum(size.row_bytes for size in inputs) + over.row_bytes * columns
@@ -289,6 +291,16 @@ def _check_rows(node: InferNode, over: Size) -> None:
         raise WrongInput(
             f"the prompt of node {node.name!r} names {{{min(lacking)}}}, and not every row has it",
             hint=f"name one of: {', '.join(sorted(over.columns))}",
+        )
+
+
+def _check_patterns(node: InferNode) -> None:
+    """Refuse a pattern that providers refuse, because its match can take for ever."""
+    unsupported = unsupported_in(node.output) if isinstance(node.output, dict) else ""
+    if unsupported:
+        raise WrongInput(
+            f"the schema of node {node.name!r} cannot be used: {unsupported}",
+            hint="say it with enum, minLength or a plain pattern, and the rest in verify=",
         )
 
 

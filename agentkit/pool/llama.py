@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from agentkit.errors import LeaseLost, Refused
+from agentkit.errors import LeaseLost, Refused, brief
 from agentkit.pool.child import Child
 from agentkit.pool.extras import require
 from agentkit.pool.limits import Limits
@@ -61,10 +61,13 @@ class Llama:
         require("local", "xllamacpp")
         settings = self._settings(await asyncio.to_thread(path_of, self.model.name))
         self._child = await Child.start(
-            "agentkit.pool.llama_child", settings, self.folder, self._limits.threads
+            "agentkit.pool.llama_child",
+            self.folder,
+            threads=self._limits.threads,
+            nice=self._limits.nice,
         )
         try:
-            ready = await self._child.answer()
+            ready = await self._child.ask(settings)
         except asyncio.CancelledError:
             await self._kill()
             raise
@@ -83,7 +86,6 @@ class Llama:
             "context": self.model.context,
             "parallel": self._parallel,
             "threads": self._limits.threads,
-            "nice": self._limits.nice,
         }
 
     async def ask(self, path: str, body: Mapping[str, Any]) -> Any:
@@ -134,4 +136,4 @@ def _checked(status: int, answer: Any) -> Any:
         )
     elif "too large to process" in said:
         said = "a text is longer than the model reads: " + said.split(". ", 1)[0]
-    raise Refused(said)
+    raise Refused(brief(said))

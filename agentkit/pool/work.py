@@ -42,13 +42,14 @@ class Work:
                 return await self._text(params)
 
     async def _text(self, params: Infer) -> Done:
-        path, body = text.request(params)
+        path, body = await asyncio.to_thread(text.request, params)
         model = _model(params.model, "text")
         async with self._slots.llamas(model).take() as llama:
             await llama.core()
             self._begin()
             answer = await llama.ask(path, body)
-        return Done((text.artifact(params, answer),), text.usage(answer), model.name)
+        made = await asyncio.to_thread(text.artifact, params, answer)
+        return Done((made,), text.usage(answer), model.name)
 
     async def _vector(self, params: Infer) -> Done:
         model = _model(params.model, "embedding")

@@ -32,9 +32,9 @@ class Worker:
         if self._child is None or not self._child.alive:
             self._child = await Child.start(
                 "agentkit.pool.worker_child",
-                {"nice": self._limits.nice},
                 self.folder,
-                self._limits.threads,
+                threads=self._limits.threads,
+                nice=self._limits.nice,
             )
         return self._child
 

@@ -34,7 +34,7 @@ class SchemaVerifier:
         return True
 
     async def verify(self, task: Task, result: Result, evidence: Evidence) -> Verdict:
-        wrong = verify.against_schema(result.outputs[0], self.schema)
+        wrong = await verify.against_schema(result.outputs[0], self.schema)
         return Verdict(outcome="fail", reason=wrong) if wrong else PASS
 
 

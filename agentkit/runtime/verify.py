@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import math
-import re
+from collections.abc import Iterable
 from typing import Any
 
-from agentkit.artifacts import Artifact, Embedding, Json, Table, Text
+from agentkit.artifacts import Artifact, Embedding, Table, Text
 from agentkit.errors import BadAmount, BadOutput
 from agentkit.graph.nodes import InferNode, SqlNode, TrainNode
+from agentkit.json_schemas import is_small, mismatch
 from agentkit.market.attempt import Attempt, Result
 from agentkit.market.offer import Offer, charge
 from agentkit.market.task import Task
 from agentkit.runtime.resolve import expected_outputs
 
+SMALL_BYTES = 64 << 10
+"""Up to here a result is read on the event loop; more would keep other purchases waiting."""
 
-def check(
+
+async def check(
     node: InferNode | TrainNode | SqlNode,
     task: Task,
     offer: Offer,
@@ -27,7 +31,7 @@ def check(
     wrong = (
         _wrong_price(offer, attempt, result)
         or _wrong_counts(task, result)
-        or _wrong_outputs(node, result)
+        or await _wrong_outputs(node, result)
     )
     if wrong:
         raise BadOutput(wrong, provider=offer.label)
@@ -58,7 +62,7 @@ def _wrong_price(offer: Offer, attempt: Attempt, result: Result) -> str:
     return ""
 
 
-def _wrong_outputs(node: InferNode | TrainNode | SqlNode, result: Result) -> str:
+async def _wrong_outputs(node: InferNode | TrainNode | SqlNode, result: Result) -> str:
     wanted = expected_outputs(node)
     given = tuple(type(output) for output in result.outputs)
     if given != wanted:
@@ -66,8 +70,14 @@ def _wrong_outputs(node: InferNode | TrainNode | SqlNode, result: Result) -> str
     if not isinstance(node, SqlNode) and not all(output.size for output in result.outputs):
         return "delivered an empty output"  # a query may well find nothing
     if isinstance(node, InferNode) and isinstance(node.output, dict):
-        return against_schema(result.outputs[0], node.output)
-    return next(filter(None, map(_wrong_rows, result.outputs)), "")
+        return await against_schema(result.outputs[0], node.output)
+    if sum(output.size for output in result.outputs) <= SMALL_BYTES:
+        return _any_wrong_rows(result.outputs)
+    return await asyncio.to_thread(_any_wrong_rows, result.outputs)
+
+
+def _any_wrong_rows(outputs: Iterable[Artifact]) -> str:
+    return next(filter(None, map(_wrong_rows, outputs)), "")
 
 
 def _wrong_rows(output: Artifact) -> str:
@@ -95,16 +105,10 @@ def _is_vector(value: object) -> bool:
     )
 
 
-def against_schema(output: Artifact, schema: dict[str, Any]) -> str:
+async def against_schema(output: Artifact, schema: dict[str, Any]) -> str:
     """Say how an output does not fit a JSON schema, "" when it does."""
-    from jsonschema import Draft202012Validator, ValidationError
-    from referencing import Registry
-    from referencing.exceptions import Unresolvable
-
-    try:
-        value = output.value if isinstance(output, Json) else json.loads(output.read())
-        # An empty registry, because the default one would fetch a remote `$ref`.
-        Draft202012Validator(schema, registry=Registry()).validate(value)
-    except (ValueError, RecursionError, re.error, ValidationError, Unresolvable) as wrong:
-        return f"the answer does not fit the schema: {str(wrong).splitlines()[0]}"
-    return ""
+    if is_small(output.size, schema):
+        error = mismatch(output.read(), schema)
+    else:
+        error = await asyncio.to_thread(lambda: mismatch(output.read(), schema))
+    return f"the answer does not fit the schema: {error}" if error else ""
