@@ -29,7 +29,7 @@ from agentkit.graph.nodes import (
 from agentkit.graph.refs import InputRef
 from agentkit.json_schemas import unsupported_in
 from agentkit.market.receipt import Receipt
-from agentkit.market.task import Load, TaskSpec
+from agentkit.market.task import CPU_MS, Load, TaskSpec, with_cpu
 from agentkit.pool.column_types import types_of
 from agentkit.tables import Columns, Rows, read_table
 
@@ -97,7 +97,7 @@ def measured_in(run: str, graph: FrozenGraph, receipts: Iterable[Receipt]) -> di
 
 def _mean(node: Node, run: str, counts: list[Mapping[str, int]]) -> Measured:
     units = {unit: fmean(count.get(unit, 0) for count in counts) for unit in counts[0]}
-    largest = max(units, key=lambda unit: units[unit])
+    largest = max(units, key=lambda unit: units[unit] if unit != CPU_MS else -1.0)
     off = pstdev(count.get(largest, 0) for count in counts)
     spread = GUESS / 2 if len(counts) == 1 else off / max(units[largest], 1e-9)
     return Measured(node, run, units, spread)
@@ -244,7 +244,8 @@ def _guessed(node: Node, sizes: Sizes) -> TaskSpec:
             if size.columns is not None:
                 check_training(node, size.rows, size.columns)
             rows = size.rows * node.epochs
-            return _spec(node, {"row": rows}, {"row": rows if size.bound else 4 * rows})
+            load = Load(expected={"row": rows}, most={"row": rows if size.bound else 4 * rows})
+            return _spec(node, with_cpu("train", load))
         case SqlNode():
             inputs = [_of(sizes, ref) for ref in node.inputs.values()]
             for size in inputs:
@@ -252,7 +253,8 @@ def _guessed(node: Node, sizes: Sizes) -> TaskSpec:
                     raise WrongInput(f"node {node.name!r}: {size.sql_fault}", hint=_MEND_ROWS)
             read = sum(size.rows * size.row_bytes for size in inputs)
             bound = all(size.bound for size in inputs)
-            return _spec(node, {"byte": read}, {"byte": read if bound else 4 * read})
+            load = Load(expected={"byte": read}, most={"byte": read if bound else 4 * read})
+            return _spec(node, with_cpu("data", load))
         case SourceNode() | SplitNode() | LocalNode():
             raise TypeError(f"{node.name} runs on this machine and is not priced")
 
@@ -317,6 +319,5 @@ def infer_load(text: int, node: InferNode, slack: int = 1, *, usual: int | None 
     return Load(expected=expected, most=most)
 
 
-def _spec(node: Node, expected: dict[str, int], most: dict[str, int]) -> TaskSpec:
-    load = Load(expected=expected, most=most)
+def _spec(node: Node, load: Load) -> TaskSpec:
     return TaskSpec(node=node, load=load, basis=GUESSED, spread=GUESS)

@@ -14,6 +14,7 @@ from agentkit.errors import LeaseLost, Refused, brief
 from agentkit.pool.child import Child
 from agentkit.pool.extras import require
 from agentkit.pool.limits import Limits
+from agentkit.pool.meter import Meter
 from agentkit.pool.models import ModelFile, path_of
 
 
@@ -88,16 +89,26 @@ class Llama:
             "threads": self._limits.threads,
         }
 
-    async def ask(self, path: str, body: Mapping[str, Any]) -> Any:
+    async def ask(self, path: str, body: Mapping[str, Any], meter: Meter) -> Any:
         """Post a request and return the answer; a caller that gives up kills the child.
 
         llama.cpp reads a long prompt to its end even when nobody waits for it any more.
-        Raises Refused, LeaseLost.
+        Raises Refused (also over a limit), LeaseLost.
         """
         await self.core()
         http, child = self._http, self._child
         assert http
         assert child
+        return await meter.run(child, self._post(http, child, path, body), memory=False)
+
+    async def count_tokens(self, prompt: str, meter: Meter) -> int:
+        """Return how many tokens a text has, without what a chat template adds."""
+        answer = await self.ask("/tokenize", {"content": prompt}, meter)
+        return len(answer["tokens"])
+
+    async def _post(
+        self, http: aiohttp.ClientSession, child: Child, path: str, body: Mapping[str, Any]
+    ) -> Any:
         try:
             async with http.post(path, json=body) as reply:
                 return _checked(reply.status, await reply.json())

@@ -13,6 +13,7 @@ from agentkit.artifacts import Artifact, Json, Table, Text
 from agentkit.errors import ConfigError
 from agentkit.graph import nodes
 from agentkit.graph.verifying import CallableCheck, Named, Redundant, SchemaCheck, VerifySpec
+from agentkit.json_schemas import is_small
 from agentkit.market.attempt import Evidence, Result
 from agentkit.market.seams import Verdict, Verifier
 from agentkit.market.task import Task
@@ -34,7 +35,11 @@ class SchemaVerifier:
         return True
 
     async def verify(self, task: Task, result: Result, evidence: Evidence) -> Verdict:
-        wrong = await verify.against_schema(result.outputs[0], self.schema)
+        output = result.outputs[0]
+        if is_small(output.size, self.schema):
+            wrong = verify.against_schema(output, self.schema)
+        else:
+            wrong = await asyncio.to_thread(verify.against_schema, output, self.schema)
         return Verdict(outcome="fail", reason=wrong) if wrong else PASS
 
 

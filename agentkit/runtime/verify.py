@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable
 from typing import Any
 
 from agentkit.artifacts import Artifact, Embedding, Table, Text
@@ -20,7 +19,23 @@ SMALL_BYTES = 64 << 10
 """Up to here a result is read on the event loop; more would keep other purchases waiting."""
 
 
-async def check(
+async def check_aside(
+    node: InferNode | TrainNode | SqlNode,
+    task: Task,
+    offer: Offer,
+    attempt: Attempt,
+    result: Result,
+) -> None:
+    """Raise BadOutput as `check` does, in a thread where that takes longer than a moment."""
+    size = sum(output.size for output in result.outputs)
+    schema = node.output if isinstance(node, InferNode) else None
+    if is_small(size, schema) if isinstance(schema, dict) else size <= SMALL_BYTES:
+        check(node, task, offer, attempt, result)
+    else:
+        await asyncio.to_thread(check, node, task, offer, attempt, result)
+
+
+def check(
     node: InferNode | TrainNode | SqlNode,
     task: Task,
     offer: Offer,
@@ -31,7 +46,7 @@ async def check(
     wrong = (
         _wrong_price(offer, attempt, result)
         or _wrong_counts(task, result)
-        or await _wrong_outputs(node, result)
+        or _wrong_outputs(node, result)
     )
     if wrong:
         raise BadOutput(wrong, provider=offer.label)
@@ -62,7 +77,7 @@ def _wrong_price(offer: Offer, attempt: Attempt, result: Result) -> str:
     return ""
 
 
-async def _wrong_outputs(node: InferNode | TrainNode | SqlNode, result: Result) -> str:
+def _wrong_outputs(node: InferNode | TrainNode | SqlNode, result: Result) -> str:
     wanted = expected_outputs(node)
     given = tuple(type(output) for output in result.outputs)
     if given != wanted:
@@ -70,14 +85,8 @@ async def _wrong_outputs(node: InferNode | TrainNode | SqlNode, result: Result) 
     if not isinstance(node, SqlNode) and not all(output.size for output in result.outputs):
         return "delivered an empty output"  # a query may well find nothing
     if isinstance(node, InferNode) and isinstance(node.output, dict):
-        return await against_schema(result.outputs[0], node.output)
-    if sum(output.size for output in result.outputs) <= SMALL_BYTES:
-        return _any_wrong_rows(result.outputs)
-    return await asyncio.to_thread(_any_wrong_rows, result.outputs)
-
-
-def _any_wrong_rows(outputs: Iterable[Artifact]) -> str:
-    return next(filter(None, map(_wrong_rows, outputs)), "")
+        return against_schema(result.outputs[0], node.output)
+    return next(filter(None, map(_wrong_rows, result.outputs)), "")
 
 
 def _wrong_rows(output: Artifact) -> str:
@@ -105,10 +114,10 @@ def _is_vector(value: object) -> bool:
     )
 
 
-async def against_schema(output: Artifact, schema: dict[str, Any]) -> str:
-    """Say how an output does not fit a JSON schema, "" when it does."""
-    if is_small(output.size, schema):
-        error = mismatch(output.read(), schema)
-    else:
-        error = await asyncio.to_thread(lambda: mismatch(output.read(), schema))
+def against_schema(output: Artifact, schema: dict[str, Any]) -> str:
+    """Say how an output does not fit a JSON schema, "" when it does.
+
+    Blocks while a child checks what is not small, for about a second at most.
+    """
+    error = mismatch(output.read(), schema)
     return f"the answer does not fit the schema: {error}" if error else ""
