@@ -14,6 +14,7 @@ from agentkit.errors import (
     AgentKitError,
     BadAmount,
     Refused,
+    brief,
 )
 from agentkit.journal import events as e
 from agentkit.journal import records as r
@@ -170,7 +171,7 @@ class Jobs:
             await self._deliver(attempt, done, price)
         except AgentKitError as wrong:
             state: JobState = "cancelled" if attempt in self._cancelled else "failed"
-            await self._end(attempt, state, str(wrong))
+            await self._end(attempt, state, brief(wrong))
         except Exception:
             log.exception("task %s", attempt[:12])  # the boundary of a task
             await self._end(attempt, "failed", "the node failed at this task")

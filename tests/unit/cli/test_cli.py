@@ -464,3 +464,10 @@ def test_a_budget_can_be_raised_and_a_smaller_one_is_refused(cli: Any) -> None:
     low = cli("resume", name, "--budget", "0.0000001 USDC")
     assert low.exit_code in (2, 3)
     assert cli("resume", name, "--budget", "1 USDC", "--approve", "greet").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "", "a b"])
+def test_a_nodes_name_leads_to_no_other_folder(cli: Any, tmp_path: Path, name: str) -> None:
+    result = cli("serve", "--name", name)
+    assert result.exit_code == 2
+    assert not list(tmp_path.rglob("node"))
