@@ -513,3 +513,10 @@ def test_a_missing_key_of_one_provider_stops_no_verb(cli: Any, tmp_path: Path) -
     assert "NO_SUCH_KEY" in cli("providers").stdout
     assert "NO_SUCH_KEY" in cli("doctor").stdout
     assert "NO_SUCH_KEY" in cli("plan", "graph.toml", "--explain", "greet").stdout
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "", "a b"])
+def test_a_nodes_name_leads_to_no_other_folder(cli: Any, tmp_path: Path, name: str) -> None:
+    result = cli("serve", "--name", name)
+    assert result.exit_code == 2
+    assert not list(tmp_path.rglob("node"))
