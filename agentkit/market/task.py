@@ -24,7 +24,7 @@ milliseconds of processor time, measured by who did it.
 CPU_MS = "cpu_ms"
 
 _CPU_MS_PER_UNIT = {"input": 10.0, "output": 150.0, "row": 50.0, "byte": 0.002}
-"""Ten times what a slow core needs, units as in `Units`; a row is taken as a long text read once."""
+"""Ten times what a slow core needs, units as in `Units`; a row counts as a long text read once."""
 
 _CPU_MS_ALWAYS = 2000
 """What any task may use, beside its units: its libraries are loaded first."""
