@@ -42,7 +42,7 @@ def harmless(pid: int) -> bool:
 
 
 async def test_a_slot_inherits_no_secret(tmp_path: Path) -> None:
-    child = await Child.start("agentkit.pool.worker_child", {}, tmp_path, 1)
+    child = await Child.start("agentkit.pool.worker_child", tmp_path, threads=1, nice=0)
     try:
         assert harmless(child.pid)
     finally:
@@ -85,8 +85,10 @@ def test_every_process_that_is_started_has_this_environment() -> None:
         if any(start in path.read_text() for start in starts)
     }
     without = {place for place, text in places.items() if "env=child_environment(" not in text} - {
-        "pool/child.py"
+        "pool/child.py",
+        "bounded.py",
     }
     assert without == {"cli/work.py"}
     assert "env=_environment(folder, threads)" in places["pool/child.py"]
+    assert "env=_environment()" in places["bounded.py"]  # which has even less
     assert os.environ["AGENTKIT_PASSPHRASE"] == CANARY
