@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, NoReturn
 
 MAX_DEPTH = 100
@@ -72,24 +73,18 @@ def _check_depth(text: str) -> None:
     that other packages change.
     """
     depth = 0
-    in_string = False
-    escaped = False
-    for character in text:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif character == "\\":
-                escaped = True
-            elif character == '"':
-                in_string = False
-        elif character == '"':
-            in_string = True
-        elif character in "[{":
+    for token in _TOKENS.finditer(text):
+        bracket = token[0]
+        if bracket in ("[", "{"):
             depth += 1
             if depth > MAX_DEPTH:
                 raise BadJson(f"it is nested deeper than {MAX_DEPTH} levels")
-        elif character in "]}":
+        elif bracket in ("]", "}"):
             depth -= 1
+
+
+# Strings are skipped whole: a prompt of megabytes is one step.
+_TOKENS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{}\]]', re.DOTALL)
 
 
 def _check_encodes(value: Any) -> None:

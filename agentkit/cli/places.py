@@ -211,8 +211,7 @@ _NODE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 async def _serve(
     settings: Settings, about: Any, port: int, host_names: Collection[str], *, quiet: bool
 ) -> None:
-    from aiohttp import web
-
+    from agentkit.net.server import start_server
     from agentkit.payments.chain import Web3Chain
     from agentkit.serve.app import node_app
     from agentkit.serve.node import Node
@@ -223,9 +222,7 @@ async def _serve(
         await asyncio.to_thread(models.fetch_named, models.CATALOGUE, progress)
     signer = _node_key(settings, about.home, test=network.test)
     node = await Node.open(about, signer, Web3Chain(network), network)
-    runner = web.AppRunner(node_app(node, host_names=host_names), access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
+    runner = await start_server(node_app(node, host_names=host_names), "127.0.0.1", port)
     say.note(f"{about.name} serves http://127.0.0.1:{port} for {signer.address}", quiet=quiet)
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

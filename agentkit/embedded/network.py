@@ -32,7 +32,9 @@ from agentkit.keys import keystore
 from agentkit.keys.signer import KeySigner
 from agentkit.market.chain import Network
 from agentkit.money import Asset
+from agentkit.net.bodies import bounded_bodies
 from agentkit.net.guard import guard, require_token
+from agentkit.net.server import start_server
 from agentkit.payments.chain import Web3Chain
 from agentkit.pool.pool import Pool
 from agentkit.serve.app import node_app
@@ -249,22 +251,19 @@ class EmbeddedNetwork:
 
     async def _serve_at(self, app: web.Application, port: int) -> str:
         app.middlewares.insert(1, self._activity.watch)  # within the guard, which is the first
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
-        await runner.setup()
-        self._stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, "127.0.0.1", port)
         try:
-            await site.start()
+            runner = await start_server(app, "127.0.0.1", port, shutdown_timeout=2.0)
         except OSError as taken:
             raise StoreUnavailable(
                 f"port {port} of this machine cannot be had: {taken.strerror}",
                 hint="choose another --port; the seven from it on are used",
             ) from taken
+        self._stack.push_async_callback(runner.cleanup)
         address = runner.addresses[0]
         return f"http://127.0.0.1:{address[1]}"
 
     def _control(self) -> web.Application:
-        app = web.Application(middlewares=[guard(), self._check_token])
+        app = web.Application(middlewares=[guard(), bounded_bodies(1024), self._check_token])
         app.add_routes([web.get("/health", self._health), web.post("/stop", self._stop)])
         app.add_routes([web.get("/executions", self._executions)])
         app.add_routes([web.get("/vouchers", self._vouchers)])

@@ -20,7 +20,7 @@ MIN_BYTES_PER_SECOND = 32 * 1024
 """A body has to arrive at this rate at least, after `GRACE_SECONDS`."""
 
 MAX_BYTES_AT_ONCE = 64 * 1024 * 1024
-"""Memory that the bodies of all requests at one server may take together."""
+"""Memory that the bodies of all requests at one server may take, where it does not say."""
 
 
 def bounded_bodies(
@@ -28,15 +28,16 @@ def bounded_bodies(
     *,
     by_route: Mapping[str, int] | None = None,
     streamed: Collection[str] = (),
+    at_once: int = MAX_BYTES_AT_ONCE,
 ) -> Any:
     """Return a middleware that reads bodies of at most `default` bytes.
 
     `by_route` has other limits by the path of a route, such as `/jobs/{attempt}`.  It answers 413
     beyond the limit, 408 for a body that is too slow, 415 for one that is compressed and 429 while
-    the bodies of all requests take too much memory.
+    the bodies of all requests take more than `at_once` bytes.
     """
     limits = by_route or {}
-    memory = _Memory(MAX_BYTES_AT_ONCE)
+    memory = _Memory(at_once)
 
     @web.middleware
     async def read(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -70,6 +71,8 @@ async def chunks(request: web.Request, limit: int) -> AsyncIterator[bytes]:
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 chunk = await request.content.readany()
+        except web.RequestPayloadError:
+            raise web.HTTPBadRequest(text="the body is broken") from None
         except TimeoutError:
             raise web.HTTPRequestTimeout(
                 text="the body arrives too slowly", headers={"Connection": "close"}

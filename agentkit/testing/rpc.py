@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from aiohttp import ClientSession, web
 
+from agentkit.net.bodies import bounded_bodies
 from agentkit.net.guard import guard
 
 RpcFault = Literal[
@@ -43,7 +44,7 @@ class FaultyRpc:
 
     async def __aenter__(self) -> Self:
         self._client = ClientSession()
-        app = web.Application(middlewares=[guard()])
+        app = web.Application(middlewares=[guard(), bounded_bodies(1 << 22)])
         app.router.add_post("/", self._answer)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()

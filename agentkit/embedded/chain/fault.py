@@ -12,6 +12,7 @@ INTERNAL = -32603
 REFUSED = -32000
 UNAUTHORIZED = -32001
 REVERTED = 3
+LIMITED = -32005  # EIP-1474: a request is larger than a node answers
 
 
 class Fault(Exception):

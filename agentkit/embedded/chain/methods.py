@@ -7,7 +7,7 @@ Fault.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 from eth.abc import BlockHeaderAPI
 from rlp import encode
@@ -119,10 +119,10 @@ def _max_priority_fee(chain: Chain) -> str:
 
 
 @_answers("eth_feeHistory")
-def _fee_history(
-    chain: Chain, count: object, newest: object, percentiles: list[float] | None = None
-) -> Shape:
-    last = params.block_number(chain, newest)
+def _fee_history(chain: Chain, count: object, newest: object, percentiles: object = None) -> Shape:
+    if percentiles is not None and not _are_percentiles(percentiles):
+        raise Fault(INVALID_PARAMS, "percentiles are a list of at most 100 numbers")
+    last = min(params.block_number(chain, newest), chain.number)
     wanted = min(count if isinstance(count, int) else params.quantity(count), _MOST_BLOCKS)
     first = max(0, last + 1 - wanted)
     headers = [params.header(chain, hex(number)) for number in range(first, last + 1)]
@@ -135,6 +135,14 @@ def _fee_history(
     if percentiles:
         history["reward"] = [[hex(TIP)] * len(percentiles) for _ in headers]
     return history
+
+
+def _are_percentiles(value: object) -> TypeGuard[list[float]]:
+    return isinstance(value, list) and len(value) <= 100 and all(map(_is_number, value))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 # -- blocks and transactions ---------------------------------------------------------------------

@@ -13,6 +13,9 @@ from agentkit.embedded.chain.store import Wanted
 from agentkit.embedded.chain.trial import Call
 
 _NEWEST = ("latest", "pending", "safe", "finalized")
+_NO_BLOCK = 2**63 - 1
+"""A number that no block has, and the largest that the store can be asked for."""
+
 # Longer text is refused before it is turned into a number: 256 bits are the longest quantity.
 _LONGEST_QUANTITY = 66
 
@@ -48,7 +51,9 @@ def block_number(chain: Chain, tag: object) -> int:
     """Read a number or one of the names of the oldest and the newest block."""
     if tag is None or tag in _NEWEST:
         return chain.number
-    return 0 if tag == "earliest" else quantity(tag)
+    if tag == "earliest":
+        return 0
+    return min(quantity(tag), _NO_BLOCK)
 
 
 def header(chain: Chain, tag: object) -> BlockHeaderAPI:

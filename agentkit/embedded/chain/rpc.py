@@ -6,6 +6,8 @@ import asyncio
 import inspect
 import json
 import logging
+import math
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,18 +15,25 @@ from typing import Any
 
 from aiohttp import web
 
+from agentkit import strict_json
 from agentkit.embedded.chain.chain import Chain
 from agentkit.embedded.chain.fault import (
     INTERNAL,
     INVALID_PARAMS,
     INVALID_REQUEST,
+    LIMITED,
     MALFORMED,
     UNAUTHORIZED,
     UNKNOWN_METHOD,
     Fault,
 )
 from agentkit.embedded.chain.methods import METHODS
+from agentkit.net.bodies import bounded_bodies
 from agentkit.net.guard import guard, has_token
+
+MAX_BATCH = 1000
+MAX_SECONDS = 2.0
+"""How many requests one batch may have, and after how long the rest of them are refused."""
 
 LARGEST_BODY = 4 * 2**20
 """Bytes of the longest request that is read."""
@@ -50,16 +59,21 @@ class RpcFront:
             return self._one(request, trusted=trusted)
         if not request:
             return _response(None, Fault(INVALID_REQUEST, "the batch is empty"))
-        answers = [self._one(one, trusted=trusted) for one in request]
+        if len(request) > MAX_BATCH:
+            return _response(None, Fault(LIMITED, f"a batch has {MAX_BATCH} requests at most"))
+        until = time.monotonic() + MAX_SECONDS
+        answers = [self._one(one, trusted=trusted, until=until) for one in request]
         return [answer for answer in answers if answer is not None] or None
 
-    def _one(self, request: object, *, trusted: bool) -> object:
+    def _one(self, request: object, *, trusted: bool, until: float = math.inf) -> object:
         if not isinstance(request, dict) or not isinstance(request.get("method"), str):
             return _response(None, Fault(INVALID_REQUEST, "not a request of JSON-RPC 2.0"))
         try:
             if request["method"].startswith(SWITCHES) and not trusted:
                 why = "this is for tests: send the token in the network's file as Bearer"
                 raise Fault(UNAUTHORIZED, why)
+            if time.monotonic() > until:
+                raise Fault(LIMITED, "this batch takes too long: send smaller ones")
             result = self._result(request["method"], request.get("params") or [])
         except Fault as fault:
             result = fault
@@ -106,7 +120,9 @@ def rpc_app(front: RpcFront, *, token: str = "") -> web.Application:
         yield
         thread.shutdown()
 
-    app = web.Application(client_max_size=LARGEST_BODY, middlewares=[guard()])
+    app = web.Application(
+        client_max_size=LARGEST_BODY, middlewares=[guard(), bounded_bodies(LARGEST_BODY)]
+    )
     app.router.add_post("/", post)
     app.cleanup_ctx.append(end_thread)
     return app
@@ -114,8 +130,8 @@ def rpc_app(front: RpcFront, *, token: str = "") -> web.Application:
 
 def _exchange(front: RpcFront, body: bytes, *, trusted: bool) -> bytes:
     try:
-        request = json.loads(body)
-    except (ValueError, RecursionError):
+        request = strict_json.loads(body)
+    except strict_json.BadJson:
         answer: object = _response(None, Fault(MALFORMED, "the request is not JSON"))
     else:
         answer = front.answer(request, trusted=trusted)

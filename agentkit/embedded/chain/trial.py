@@ -14,6 +14,12 @@ from eth.vm.spoof import SpoofTransaction
 from agentkit.embedded.chain.chain import Chain
 from agentkit.embedded.chain.vm import unsigned
 
+MAX_GAS = 5_000_000
+"""Gas of the longest execution that leaves no trace: it costs its caller nothing, and us a second.
+
+Real nodes have such a cap too; what our contracts' calls and their deployment need is below it.
+"""
+
 _ERROR_STRING = bytes.fromhex("08c379a0")  # selector of Error(string), what a reason is wrapped in
 
 
@@ -43,13 +49,13 @@ class Call:
 
 def call(chain: Chain, wanted: Call, at: BlockHeaderAPI) -> bytes:
     """Return what `wanted` would answer in the block of `at`; raises CallFailed."""
-    computation = _execute(chain, wanted, at, min(wanted.gas or at.gas_limit, at.gas_limit))
+    computation = _execute(chain, wanted, at, _limit(wanted, at))
     return _checked(computation).output
 
 
 def estimate(chain: Chain, wanted: Call, at: BlockHeaderAPI) -> int:
     """Return gas with which `wanted` succeeds in the block of `at`; raises CallFailed."""
-    most = min(wanted.gas or at.gas_limit, at.gas_limit)
+    most = _limit(wanted, at)
     used = most - _checked(_execute(chain, wanted, at, most)).get_gas_remaining()
     floor = PragueTransactionExecutor.calc_data_floor_gas(wanted.transaction(most), 0, 0)
     least = max(used, floor)  # the data alone has a price too (EIP-7623)
@@ -57,6 +63,12 @@ def estimate(chain: Chain, wanted: Call, at: BlockHeaderAPI) -> int:
     while least < most and _execute(chain, wanted, at, least).is_error:
         least = min(least + least // 64, most)
     return least
+
+
+def _limit(wanted: Call, at: BlockHeaderAPI) -> int:
+    """Return the gas that a call may use: what it asks for, within the block's limit and ours."""
+    most = min(at.gas_limit, MAX_GAS)
+    return min(wanted.gas or most, most)
 
 
 def _execute(chain: Chain, wanted: Call, at: BlockHeaderAPI, limit: int) -> ComputationAPI:

@@ -10,9 +10,13 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from agentkit import strict_json
 from agentkit.json_schemas import fault_of, unsupported_in
 from agentkit.pool.llama import Core
 from agentkit.pool.pool import Pool
+
+MAX_BODY = 4 * 1024 * 1024
+"""Bytes of the longest request that a front reads."""
 
 MODEL = "smollm2-135m"
 PASSED_ON = ("messages", "prompt", "temperature", "top_p", "n", "stop", "seed", "response_format")
@@ -28,8 +32,14 @@ class Behind:
 
     async def ask(self, path: str, body: dict[str, Any], limit: int) -> tuple[int, Any]:
         """Return the core's status and answer to a request; `limit` bounds the answer's tokens."""
-        async with self._post(path, _inner(body, limit)) as answer:
-            return answer.status, await answer.json()
+        try:
+            async with self._post(path, _inner(body, limit)) as answer:
+                status, document = answer.status, await answer.json()
+        except aiohttp.ClientError:
+            return 503, {"error": {"message": "the model's process went away"}}
+        if status == 500 and "Failed to parse" in str(document):  # what the asker sent, that is
+            status = 400
+        return status, document
 
     @asynccontextmanager
     async def stream(
@@ -71,8 +81,8 @@ def trimmed(answer: dict[str, Any], model: str) -> dict[str, Any]:
 async def body_of(request: web.Request) -> dict[str, Any] | None:
     """Return a request's JSON object, None when it is none or asks for an endless grammar."""
     try:
-        body = await request.json()
-    except (ValueError, UnicodeDecodeError):
+        body = strict_json.loads(await request.read())
+    except strict_json.BadJson:
         return None
     if not isinstance(body, dict) or not await asyncio.to_thread(_is_bounded, body):
         return None

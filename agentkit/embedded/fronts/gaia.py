@@ -12,7 +12,8 @@ from typing import Any
 
 from aiohttp import web
 
-from agentkit.embedded.fronts.core import Behind, body_of, trimmed, whole
+from agentkit.embedded.fronts.core import MAX_BODY, Behind, body_of, trimmed, whole
+from agentkit.net.bodies import bounded_bodies
 from agentkit.net.guard import guard
 
 SERVED_MODEL = "SmolLM2-135M-Instruct-Q4_1"
@@ -23,7 +24,9 @@ LABEL = "stand-in: a llama.cpp node on this machine, wire shape after LlamaEdge"
 def gaia_app(behind: Behind, key: str) -> web.Application:
     """Return the front's application; `key` is the node's API key."""
     front = Gaia(behind, key)
-    app = web.Application(client_max_size=4 * 1024 * 1024, middlewares=[guard(), front.open_to_all])
+    app = web.Application(
+        client_max_size=MAX_BODY, middlewares=[guard(), bounded_bodies(MAX_BODY), front.open_to_all]
+    )
     app.router.add_route("*", "/v1/models", front.models)
     app.add_routes(
         [
@@ -96,7 +99,7 @@ class Gaia:
         status, answer = await self._behind.ask(path, body, _limit(body))
         if status != 200:
             message = answer.get("error", {}).get("message", "the model failed")
-            return _plain(400 if status < 500 else 500, f"Internal Server Error: {message}")
+            return _plain(400 if status < 500 else status, f"Internal Server Error: {message}")
         answer = trimmed(answer, SERVED_MODEL)
         headers = {"user": str(answer["id"]), "requires-tool-call": "false"}
         return web.json_response(answer, headers=headers)

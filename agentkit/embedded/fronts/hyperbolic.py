@@ -19,11 +19,12 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from agentkit.embedded.fronts.core import Behind, body_of, trimmed, whole
+from agentkit.embedded.fronts.core import MAX_BODY, Behind, body_of, trimmed, whole
 from agentkit.keys.messages import address_word
 from agentkit.market.chain import Network
 from agentkit.market.offer import charge
 from agentkit.money import Rate
+from agentkit.net.bodies import bounded_bodies
 from agentkit.net.guard import guard, has_token
 from agentkit.payments.abi import TRANSFER
 
@@ -99,7 +100,9 @@ def hyperbolic_app(
 ) -> web.Application:
     """Return the front's application; `payee` is where top-ups are transferred to."""
     front = Hyperbolic(behind, credit, network, key=key, payee=payee, per_minute=per_minute)
-    app = web.Application(client_max_size=4 * 1024 * 1024, middlewares=[guard(), front.admit])
+    app = web.Application(
+        client_max_size=MAX_BODY, middlewares=[guard(), bounded_bodies(MAX_BODY), front.admit]
+    )
     app.add_routes(
         [
             web.get("/v1/models", front.models),

@@ -2,7 +2,7 @@
 
 `/mint`, `/mine` and what begins with `/bench/` exist only here: the hand of the test bench, see
 `agentkit.embedded.gateway.faults`; they need the network's token.  The gateway blocks, so it runs
-in one thread of its own; a request body is read no further than its path allows.
+in one thread of its own.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from agentkit.embedded.gateway.rejected import Rejected
 from agentkit.errors import StateCorrupt
 from agentkit.keys.messages import address_of
 from agentkit.memory.ans104 import ETHEREUM, Item
+from agentkit.net.bodies import bounded_bodies
 from agentkit.net.guard import guard, require_token
 
 NETWORK = "agentkit.embedded"
@@ -30,6 +31,8 @@ MAX_ITEM_BODY = 64 * 1024 * 1024
 MAX_TX_BODY = 15 * 1024 * 1024  # of real nodes
 MAX_CHUNK_BODY = 1024 * 1024
 MAX_QUERY_BODY = 64 * 1024
+MAX_BODIES = {"/v1/tx": MAX_ITEM_BODY, "/tx": MAX_TX_BODY, "/chunk": MAX_CHUNK_BODY}
+MAX_BYTES_AT_ONCE = 4 * MAX_ITEM_BODY
 _DEADLINE_BLOCKS = 200
 _ID = "{id:[A-Za-z0-9_-]{43}}"
 _WALLET = "{address:[A-Za-z0-9_-]{43}}"
@@ -47,7 +50,8 @@ def gateway_app(gateway: Gateway, *, token: str = "") -> web.Application:
     `token` opens the switches of the test bench; without one they stay closed.
     """
     front = _Front(gateway)
-    app = web.Application(middlewares=[guard()])
+    bodies = bounded_bodies(MAX_QUERY_BODY, by_route=MAX_BODIES, at_once=MAX_BYTES_AT_ONCE)
+    app = web.Application(client_max_size=MAX_ITEM_BODY, middlewares=[guard(), bodies])
     app.on_cleanup.append(front.end)
     posts: dict[str, Answer] = {
         "/v1/tx": front.post_item,
@@ -101,7 +105,7 @@ class _Front:
     async def post_item(self, request: web.Request) -> web.Response:
         if request.content_type != "application/octet-stream":
             raise Rejected("Invalid Content-Type: send application/octet-stream")
-        raw = await _body(request, MAX_ITEM_BODY)
+        raw = await request.read()
         item, new = await self._ask(self._gateway.post_item, raw)
         if not new:
             return web.Response(status=202, text="Data item already exists")
@@ -109,18 +113,18 @@ class _Front:
         return web.json_response(_receipt(item, height))
 
     async def post_transaction(self, request: web.Request) -> web.Response:
-        body = await _body(request, MAX_TX_BODY)
+        body = await request.read()
         if await self._ask(self._gateway.post_transaction, body):
             return web.Response(text="OK")
         return web.Response(status=208, text="Transaction already processed.")
 
     async def post_chunk(self, request: web.Request) -> web.Response:
-        await self._ask(self._gateway.post_chunk, await _body(request, MAX_CHUNK_BODY))
+        await self._ask(self._gateway.post_chunk, await request.read())
         return web.json_response({})
 
     async def query(self, request: web.Request) -> web.Response:
         try:
-            wire = _Query.model_validate_json(await _body(request, MAX_QUERY_BODY))
+            wire = _Query.model_validate_json(await request.read())
         except ValidationError as wrong:
             raise Rejected("this is not a GraphQL request") from wrong
         answer = await self._ask(self._gateway.query, wire.query, wire.variables or {})
@@ -192,7 +196,7 @@ class _Front:
 
     async def set_faults(self, request: web.Request) -> web.Response:
         try:
-            faults = Faults.model_validate_json(await _body(request, MAX_QUERY_BODY))
+            faults = Faults.model_validate_json(await request.read())
         except ValidationError as wrong:
             raise Rejected(f"these are no faults: {wrong}") from wrong
         await self._ask(self._gateway.set_faults, faults)
@@ -257,15 +261,6 @@ def _failed(request: web.Request, failure: Failure) -> web.Response:
         return web.Response()
     headers = {"Retry-After": failure.retry_after} if failure.retry_after else None
     return web.Response(status=failure.status, text=failure.text, headers=headers)
-
-
-async def _body(request: web.Request, limit: int) -> bytes:
-    body = bytearray()
-    async for part in request.content.iter_any():
-        body += part
-        if len(body) > limit:
-            raise Rejected("Payload too large", 413)
-    return bytes(body)
 
 
 def _absent(*, pending: bool) -> web.Response:

@@ -33,6 +33,7 @@ from agentkit.keys.signer import Signer
 from agentkit.market.chain import ChainClient, Network
 from agentkit.market.seams import Transaction
 from agentkit.market.x402 import VERSION, Presented, Requirement, Settled, Verified, Wire
+from agentkit.net.bodies import bounded_bodies
 from agentkit.net.guard import guard
 from agentkit.payments import abi
 from agentkit.payments.imports import limit_kept
@@ -138,7 +139,8 @@ def facilitator_app(desk: Desk) -> web.Application:
     async def settle(request: web.Request) -> web.Response:
         return _answer(await desk.settle(*await _read(request)))
 
-    app = web.Application(client_max_size=MOST_BODY, middlewares=[guard(), _answer_errors])
+    middlewares = [guard(), bounded_bodies(MOST_BODY), _answer_errors]
+    app = web.Application(client_max_size=MOST_BODY, middlewares=middlewares)
     app.add_routes([web.get("/supported", supported), web.post("/verify", verify)])
     app.add_routes([web.post("/settle", settle)])
     return app

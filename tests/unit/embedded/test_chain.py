@@ -404,3 +404,45 @@ async def test_a_killed_chain_has_all_it_acknowledged(path: Path) -> None:
         assert len(acknowledged) <= chain.number <= len(acknowledged) + in_flight
         chain.close()
     assert in_flight >= len(enough)
+
+
+ENDLESS = "0x5b600056"
+"""Creation code that jumps back to its beginning."""
+
+
+@pytest.mark.parametrize("method", ["eth_call", "eth_estimateGas"])
+@pytest.mark.parametrize("gas", [None, "0x1c9c380", "0xffffffffffffffff"])
+def test_a_call_without_end_is_ended_soon(chain: Chain, method: str, gas: str | None) -> None:
+    """It costs its caller nothing and holds the chain's only thread."""
+    start = time.process_time()
+    answer = RpcFront(chain).answer(
+        {"id": 1, "method": method, "params": [{"data": ENDLESS, **({"gas": gas} if gas else {})}]}
+    )
+    assert "gas" in answer["error"]["message"].lower()  # type: ignore[index]
+    assert answer["error"]["code"] == -32000  # type: ignore[index]
+    assert time.process_time() - start < 3
+
+
+def test_a_batch_of_calls_without_end_is_broken_off(chain: Chain) -> None:
+    one = {"id": 1, "method": "eth_call", "params": [{"data": ENDLESS}]}
+    answers: Any = RpcFront(chain).answer([one] * 100)
+    assert [answer["error"]["code"] for answer in answers][-1] == -32005
+    assert len(answers) == 100
+    short: Any = RpcFront(chain).answer([{"id": 1, "method": "eth_chainId"}] * 1001)
+    assert short["error"]["code"] == -32005
+
+
+@pytest.mark.parametrize("number", ["0x7fffffffffffffff", "0x8000000000000000", "0x" + "f" * 64])
+def test_numbers_that_no_block_has_are_answered(chain: Chain, number: str) -> None:
+    assert ask(chain, "eth_getBlockByNumber", number, False) is None
+    assert ask(chain, "eth_getLogs", {"fromBlock": number, "toBlock": number}) == []
+    assert isinstance(ask(chain, "eth_getLogs", {"fromBlock": "0x0", "toBlock": number}), list)
+    history = ask(chain, "eth_feeHistory", "0x2", number, [50])
+    assert history["oldestBlock"] == hex(max(0, chain.number - 1))
+
+
+@pytest.mark.parametrize("percentiles", [True, 5, 0.5, "x", ["x"], [[]], [True], [1] * 101])
+def test_odd_percentiles_are_the_askers_fault(chain: Chain, percentiles: object) -> None:
+    request = {"id": 1, "method": "eth_feeHistory", "params": ["0x2", "latest", percentiles]}
+    answer: Any = RpcFront(chain).answer(request)
+    assert answer["error"]["code"] == -32602
