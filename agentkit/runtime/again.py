@@ -8,7 +8,6 @@ from tenacity import (
     AsyncRetrying,
     RetryCallState,
     retry_if_exception,
-    stop_after_attempt,
     stop_after_delay,
     wait_random_exponential,
 )
@@ -17,6 +16,9 @@ from agentkit.errors import RateLimited
 
 FIRST_WAIT, MOST_WAIT = 0.15, 5.0
 """Seconds around which the first wait lies, and above which none grows by itself."""
+
+PATIENT_SECONDS = 10.0
+"""For how long being asked to wait is no failure: whoever asks for that will be done with it."""
 
 Sleep = Callable[[float], Awaitable[None]]
 Worth = Callable[[BaseException], bool]
@@ -27,15 +29,29 @@ _jittered = wait_random_exponential(multiplier=FIRST_WAIT, min=FIRST_WAIT / 3, m
 def again(retries: int, worth: Worth, sleep: Sleep) -> AsyncRetrying:
     """Return what repeats a block up to `retries` times while its error is `worth` it.
 
-    Waits by `sleep`, for as long as RateLimited asks if that is longer.
+    Waits by `sleep`, for as long as RateLimited asks if that is longer, and that is not counted as
+    a failure for `PATIENT_SECONDS`.
     """
     return AsyncRetrying(
-        stop=stop_after_attempt(1 + retries),
+        stop=_after_failures(1 + retries),
         retry=retry_if_exception(worth),
         wait=_wait,
         sleep=sleep,
         reraise=True,
     )
+
+
+def _after_failures(most: int) -> Callable[[RetryCallState], bool]:
+    failures = 0
+
+    def stop(state: RetryCallState) -> bool:
+        nonlocal failures
+        error = state.outcome.exception() if state.outcome else None
+        if not isinstance(error, RateLimited) or state.idle_for >= PATIENT_SECONDS:
+            failures += 1
+        return failures >= most
+
+    return stop
 
 
 def again_for(seconds: float, worth: Worth, sleep: Sleep) -> AsyncRetrying:

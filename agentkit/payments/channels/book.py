@@ -10,11 +10,14 @@ from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
+from pydantic import ValidationError
+
 from agentkit.errors import (
     InsufficientFunds,
     PaymentError,
     ProtocolBroken,
     ProviderError,
+    RateLimited,
     Refused,
 )
 from agentkit.journal import events as e
@@ -27,8 +30,8 @@ from agentkit.market.chain import ChainClient, Network
 from agentkit.market.seams import Transaction
 from agentkit.money import Asset, Money
 from agentkit.payments import abi
+from agentkit.payments.channels.body import ChannelBody
 from agentkit.payments.channels.terms import (
-    CLOSE_DELAY,
     CONFIG,
     Terms,
     closing_at,
@@ -40,6 +43,9 @@ CLAIM = f"claim({CONFIG},(uint128,uint64,bytes32),uint8,bytes32,bytes32)"
 CLAIM_AND_CLOSE = f"claimAndClose({CONFIG},(uint128,uint64,bytes32),uint8,bytes32,bytes32)"
 RELEASE = f"closeWithRelease({CONFIG},uint128,uint8,bytes32,bytes32)"
 
+
+MAX_LOOKUPS = 8
+"""Channels that are looked up on the chain at once: anybody can name new ones, at no cost."""
 
 log = logging.getLogger(__name__)
 
@@ -108,26 +114,49 @@ class VoucherBook:
         self._sender = Sender(journal, chain, signer, network)
         self._gathering: dict[str, _Gathering] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._channels_of: dict[str, set[str]] = {}  # by payer, in lower case
+        self._knows_payers = False
+        self._lookups: dict[str, asyncio.Task[tuple[int, bool]]] = {}
 
     async def admit(self, body: dict[str, Any], at_most: Money) -> str:
         """Check that a task of `at_most` would be paid, and return its channel's id.
 
-        Takes the newest voucher on the way.  Raises Refused with the reason.
+        Takes the newest voucher on the way.  A channel's terms are on the chain for everybody to
+        read, so the payer proves that it is the payer who asks.  Raises Refused with the reason,
+        and RateLimited while what was delivered and is under way is enough for one payer.
         """
         terms, voucher = self._read(body)
         channel = voucher.channel.hex()
+        self._check_payer(terms, voucher, body)
         await self.take(body)
         booked = await self._booked(channel)
         if booked.closing:
             raise Refused(f"channel {channel[:12]} is closing")
-        if booked.delivered - booked.cumulative > self._window.units:
-            raise Refused("earlier deliveries on this channel are not paid yet")
+        await self._know_payers()
+        await self._journal.commit(lambda tx: self.check_window(tx, booked.payer))
         needed = booked.delivered + booked.working + at_most.units
         if needed > booked.deposited:
             booked = await self._refresh(terms, booked)
         if needed > booked.deposited:
             raise Refused(f"the channel holds {booked.deposited} units and {needed} are needed")
         return channel
+
+    def check_window(self, tx: Transaction, payer: str) -> None:
+        """Raise RateLimited while a payer's debts are above the window.
+
+        They are what was delivered and is not paid, and what the work under way can come to, on
+        all of its channels.  The task that is asked for is not counted, so that one that is dearer
+        than the window can be bought as well, alone.
+        """
+        channels = self._channels_of.get(payer.lower(), ())
+        booked = [row for channel in channels if (row := tx.get(r.BookedChannel, channel))]
+        owed = sum(max(0, row.delivered - row.cumulative) + row.working for row in booked)
+        if owed > self._window.units:
+            raise RateLimited(
+                "earlier deliveries are not paid yet, and more is under way than this node"
+                " delivers ahead of payment",
+                retry_after=1.0,
+            )
 
     async def take(self, body: dict[str, Any]) -> r.BookedChannel:
         """Store a voucher if it is better than what we have; raises Refused for a bad one.
@@ -229,25 +258,17 @@ class VoucherBook:
     def _read(self, body: dict[str, Any]) -> tuple[Terms, Voucher]:
         """Return a payment's channel and voucher; raises Refused unless the channel is ours."""
         try:
-            terms = Terms(
-                payer=str(body["payer"]),
-                payee=self._signer.address,
-                token=str(body["token"]),
-                close_delay=int(body["close_delay"]),
-                salt=str(body["salt"]),
-            )
-            channel = terms.id(self._network)
-            counts = int(body["cumulative"]), int(body["tasks"])
-            root = bytes.fromhex(str(body.get("root", ""))) or tree.EMPTY
-            voucher = Voucher(bytes.fromhex(channel), *counts, root)
-        except (KeyError, TypeError, ValueError, OverflowError) as wrong:
-            raise Refused(f"this is no channel payment: {wrong!r}") from wrong
-        if channel != body.get("channel") or terms.token.lower() != self._network.token.lower():
+            sent = ChannelBody.model_validate(body)
+        except ValidationError as wrong:
+            first = wrong.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise Refused(f"this is no channel payment: {where}: {first['msg']}") from None
+        terms = Terms(sent.payer, self._signer.address, sent.token, sent.close_delay, sent.salt)
+        channel = terms.id(self._network)
+        if channel != sent.channel or terms.token.lower() != self._network.token.lower():
             raise Refused("the channel is not one with this provider node in its currency")
-        odd = voucher.cumulative < 0 or voucher.tasks < 0 or len(voucher.receipts_root) != 32
-        if terms.close_delay < CLOSE_DELAY or odd:
-            raise Refused("the channel's terms are not acceptable")
-        return terms, voucher
+        root = bytes.fromhex(sent.root) or tree.EMPTY
+        return terms, Voucher(bytes.fromhex(channel), sent.cumulative, sent.tasks, root)
 
     def _gathered(self, promise: _Promise) -> asyncio.Task[r.BookedChannel | None]:
         """Return the taking of the best voucher of those that gather on a channel now."""
@@ -274,15 +295,51 @@ class VoucherBook:
             self._check(promise)
         booked = await self._journal.commit(lambda tx: self._store(tx, promise))
         if booked is None:
-            deposited, _ = await deposit_of(self._chain, self._network, promise.channel)
-            if not deposited:
-                raise Refused("the channel holds nothing")
-            booked = await self._journal.commit(lambda tx: self._store(tx, promise, deposited))
-            if await closing_at(self._chain, self._network, promise.channel):
-                await self._journal.commit(partial(_see_close, channel=promise.channel))
+            booked = await self._take_first(promise)
         if booked is None:
             raise ProtocolBroken("the voucher was not written")
         return booked
+
+    async def _take_first(self, promise: _Promise) -> r.BookedChannel | None:
+        """Look a channel up on the chain that was never heard of, and write its first voucher."""
+        deposited, closing = await self._looked_up(promise.channel)
+        if not deposited:
+            raise Refused("the channel holds nothing")
+        booked = await self._journal.commit(lambda tx: self._store(tx, promise, deposited))
+        self._note_payer(promise.terms.payer, promise.channel)
+        if closing:
+            await self._journal.commit(partial(_see_close, channel=promise.channel))
+        return booked
+
+    async def _looked_up(self, channel: str) -> tuple[int, bool]:
+        """Return a channel's deposit and whether it is closing; who asks at once is answered once.
+
+        Raises RateLimited while too many others are looked up.
+        """
+        lookup = self._lookups.get(channel)
+        if lookup is None:
+            if len(self._lookups) >= MAX_LOOKUPS:
+                raise RateLimited("too many new channels are looked up at once", retry_after=1.0)
+            lookup = self._lookups[channel] = asyncio.create_task(self._look_up(channel))
+        return await asyncio.shield(lookup)
+
+    async def _look_up(self, channel: str) -> tuple[int, bool]:
+        try:
+            deposited, _ = await deposit_of(self._chain, self._network, channel)
+            closing = deposited and await closing_at(self._chain, self._network, channel)
+            return deposited, bool(closing)
+        finally:
+            del self._lookups[channel]
+
+    async def _know_payers(self) -> None:
+        """Read once which channels are whose; what comes later is noted as it comes."""
+        if not self._knows_payers:
+            for row in await self.books():
+                self._note_payer(row.payer, row.channel)
+            self._knows_payers = True
+
+    def _note_payer(self, payer: str, channel: str) -> None:
+        self._channels_of.setdefault(payer.lower(), set()).add(channel)
 
     def _store(
         self, tx: Transaction, promise: _Promise, deposited: int | None = None

@@ -67,6 +67,7 @@ class ChannelRail:
         self._network, self._sender = network, sender
         self._exposure = exposure or Exposure()
         self._domain = network.channels_domain
+        self._proofs: dict[str, str] = {}
         sender.on_final["fund"] = self._funded
         sender.on_final["requestClose"] = self._close_requested
 
@@ -122,7 +123,7 @@ class ChannelRail:
         account = tx.get(r.Account, f"channel|{attempt.payee}")
         if channel is None or account is None or account.free < 0 or channel.doubtful:
             raise InsufficientFunds(f"the channel with {attempt.payee} holds too little")
-        return Payment(rail="channel", body=_body(channel))
+        return Payment(rail="channel", body={**_body(channel), "proof": self._proof(channel)})
 
     def settle(
         self, tx: Transaction, attempt: Attempt, result: Result
@@ -399,17 +400,21 @@ class ChannelRail:
         return self._about(channel, "close")
 
     def _about(self, channel: r.Channel, verb: str) -> Message:
-        """Return a message about a whole channel; a voucher for nothing proves its payer."""
-        proof = self._signer.sign_voucher(
-            self._domain, Voucher(bytes.fromhex(channel.channel), 0, 0)
-        )
+        """Return a message about a whole channel."""
         return Message(
             rail="channel",
             provider=channel.provider,
             provider_node=channel.provider_node,
             verb=verb,
-            body={**_body(channel), "proof": proof.hex()},
+            body={**_body(channel), "proof": self._proof(channel)},
         )
+
+    def _proof(self, channel: r.Channel) -> str:
+        """Return what proves to a payee that its payer asks: our voucher for nothing."""
+        if channel.channel not in self._proofs:
+            nothing = Voucher(bytes.fromhex(channel.channel), 0, 0)
+            self._proofs[channel.channel] = self._signer.sign_voucher(self._domain, nothing).hex()
+        return self._proofs[channel.channel]
 
     async def _take_best(self, answer: Message) -> None:
         """Take our newest voucher from the payee: our own signature proves it.

@@ -186,7 +186,7 @@ async def test_a_shop_takes_no_work_on_a_channel_that_is_being_closed(pair: Pair
     await pair.rail.insist(message)
     await pair.book.watch()
     with pytest.raises(Refused, match="is closing"):
-        await pair.book.admit(told.body, pair.money(1))
+        await pair.book.admit({**told.body, "proof": message.body["proof"]}, pair.money(1))
 
 
 async def test_only_idle_channels_are_closed_where_that_is_asked(pair: Pair) -> None:
