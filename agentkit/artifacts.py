@@ -7,11 +7,12 @@ to look.  Tables of every kind are JSON Lines in UTF-8, one object a row.
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Self
+from typing import Any, BinaryIO, ClassVar, Self
 
 from agentkit import strict_json
 from agentkit.errors import StateCorrupt, StoreUnavailable, WrongInput
@@ -54,6 +55,19 @@ class Artifact:
         if isinstance(self.content, bytes):
             return self.content
         return self._checked(self.content.read_bytes())
+
+    def open(self) -> BinaryIO:
+        """Return the bytes as a file, unchecked; raises StoreUnavailable."""
+        if isinstance(self.content, bytes):
+            return io.BytesIO(self.content)
+        return self.path.open("rb")
+
+    @property
+    def path(self) -> Path:
+        """Where the bytes lie as a file; raises StoreUnavailable when they do not."""
+        if not isinstance(self.content, Path):
+            raise StoreUnavailable(f"artifact {self.digest[:12]} is no file on this machine")
+        return self.content
 
     def _checked(self, data: bytes) -> bytes:
         if hashlib.sha256(data).hexdigest() != self.digest:

@@ -17,6 +17,9 @@ from agentkit.pool.call import Infer, Query, Train
 from agentkit.pool.limits import Limits
 from agentkit.pool.meter import Allowance
 
+MAX_IN_MEMORY = 32 * 1024 * 1024
+"""Bytes of the largest dataset to train on, or trained model: they are worked on in memory."""
+
 WALL_SECONDS = 20.0
 WALL_PER_CPU = 5.0
 """How much longer than its processor time a task may last: its machine does other things too."""
@@ -33,6 +36,12 @@ def check_declared(
     negative = next((unit for unit, count in declared.items() if count < 0), None)
     if negative is not None:
         raise Refused(f"the load declares less than nothing of {negative!r}")
+    largest = MAX_IN_MEMORY if isinstance(params, Train | Infer) else None
+    for name, artifact in inputs.items():
+        if largest is not None and artifact.size > largest:
+            raise Refused(
+                f"the input {name!r} has {artifact.size} bytes, and {largest} is the most"
+            )
     for unit, count in _counted(params, inputs).items():
         if count > declared.get(unit, 0):
             raise Refused(
@@ -58,7 +67,16 @@ def _counted(params: Infer | Train | Query, inputs: Mapping[str, Artifact]) -> d
 
 
 def _rows(table: Table) -> int:
-    return sum(1 for line in table.read().split(b"\n") if line.strip())
+    """Count the rows of a table that may be a large file, without having all of it in memory."""
+    if table.content is None:  # it has not arrived; it is counted when it has
+        return 0
+    rows = 0
+    with table.open() as file:
+        starts = True
+        while part := file.readline(1 << 16):
+            rows += starts and bool(part.strip())
+            starts = part.endswith(b"\n")
+    return rows
 
 
 def allowance(declared: Units | None, limits: Limits) -> Allowance:

@@ -30,16 +30,21 @@ class Line(Generic[S]):
         self._door = door
         self._seconds = 1.0  # that the last call took
 
+    def check_room(self) -> None:
+        """Raise RateLimited when a call would have to wait and too many wait already."""
+        if self._turn.locked() and self._door.waiting >= self._door.most:
+            raise RateLimited(
+                f"{self._door.waiting} calls wait already", retry_after=round(self._seconds, 3)
+            )
+
     @asynccontextmanager
     async def take(self, *, bounded: bool = True) -> AsyncIterator[S]:
         """Hold a slot, after waiting for one.
 
         Raises RateLimited when too many wait already, unless the caller holds another slot.
         """
-        if bounded and self._turn.locked() and self._door.waiting >= self._door.most:
-            raise RateLimited(
-                f"{self._door.waiting} calls wait already", retry_after=round(self._seconds, 3)
-            )
+        if bounded:
+            self.check_room()
         await self._wait()
         slot, start = self._free.pop(), time.monotonic()
         try:

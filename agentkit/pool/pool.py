@@ -15,7 +15,7 @@ import psutil
 
 from agentkit.errors import LeaseLost, Refused
 from agentkit.market.task import Units
-from agentkit.pool.call import Done, asked
+from agentkit.pool.call import Done, Infer, asked
 from agentkit.pool.declared import check_declared
 from agentkit.pool.extras import installed
 from agentkit.pool.limits import Limits
@@ -72,6 +72,15 @@ class Pool:
     ) -> None:
         """Raise Refused for what is no call of this pool, or larger than it was declared."""
         await asyncio.to_thread(check_declared, asked(kind, params), inputs, declared)
+
+    async def check_fits(self, kind: str, params: dict[str, Any]) -> None:
+        """Raise Refused for a prompt longer than its model reads, RateLimited without room for it.
+
+        The tokens of a long one are counted by the model, in its turn.
+        """
+        question = asked(kind, params)
+        if isinstance(question, Infer) and question.model:
+            await Work(self._slots, lambda: None, None).check_fits(question)
 
     async def run(
         self,

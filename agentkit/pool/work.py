@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,12 @@ from agentkit.pool.slots import Slots
 from agentkit.tables import decode_columns
 
 Inputs = Mapping[str, Artifact]
+
+_TEMPLATE_BYTES = 64
+"""Tokens that a chat template adds at most."""
+
+_MOST_BYTES_PER_TOKEN = 16
+"""A prompt that is longer than that on average is refused without counting its tokens."""
 
 
 class Work:
@@ -63,6 +70,24 @@ class Work:
             answer = await llama.ask(path, body, self._meter)
         made = await asyncio.to_thread(text.artifact, params, answer)
         return Done((made,), text.usage(answer), model.name)
+
+    async def check_fits(self, params: Infer) -> None:
+        """Refuse a prompt longer than its model reads; see `Pool.check_fits`."""
+        model = model_file(params.model)
+        line = self._slots.llamas(model)
+        line.check_room()
+        size = len(params.prompt.encode())
+        if size + _TEMPLATE_BYTES <= model.context:
+            return  # a token is a byte at least
+        if size > model.context * _MOST_BYTES_PER_TOKEN:
+            raise Refused(
+                f"the prompt has {size} bytes, and {model.name} reads {model.context} tokens"
+            )
+        async with line.take() as llama:
+            await llama.core()
+            tokens = await llama.count_tokens(params.prompt, self._meter)
+        if tokens + _TEMPLATE_BYTES > model.context:
+            raise Refused(f"the prompt has {tokens} tokens, and {model.name} reads {model.context}")
 
     async def _check_tokens(self, llama: Llama, *prompts: str) -> None:
         """Refuse a prompt longer than declared before the model reads it."""
@@ -110,8 +135,9 @@ class Work:
         if params.method != "head":
             raise Refused(f"there is no method {params.method!r} here, only 'head'")
         base = _model(params.base, "embedding")
-        texts, labels = await asyncio.to_thread(_examples, params, inputs)
         async with self._slots.workers.take() as worker:
+            # Within the turn, so that one dataset is in memory at a time.
+            texts, labels = await asyncio.to_thread(_examples, params, inputs)
             with worker.room() as room:
                 vectors, _ = await self._embed(base, texts, question=False, bounded=False)
                 await asyncio.to_thread(_write_vectors, room / "vectors", vectors)
@@ -180,8 +206,23 @@ def _lay_out(room: Path, inputs: Inputs) -> int:
     """Write each table to a file called after its place, and return the bytes in all."""
     total = 0
     for number, (name, artifact) in enumerate(inputs.items()):
-        total += (room / f"{number}.jsonl").write_bytes(_table(name, artifact).read())
+        _copy(_table(name, artifact), room / f"{number}.jsonl")
+        total += artifact.size
     return total
+
+
+def _copy(artifact: Artifact, path: Path) -> None:
+    """Write an artifact to a file piece by piece; raises Refused unless it is what its name says.
+
+    It is checked again here, because it may have lain on a disk for days.
+    """
+    total = hashlib.sha256()
+    with artifact.open() as source, path.open("wb") as target:
+        while part := source.read(1 << 20):
+            total.update(part)
+            target.write(part)
+    if total.hexdigest() != artifact.digest:
+        raise Refused(f"the input {artifact.digest[:12]} does not hash to its own name")
 
 
 def _statement(params: Query, inputs: Inputs, room: Path, memory_mib: int) -> dict[str, Any]:

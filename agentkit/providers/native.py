@@ -15,7 +15,6 @@ from agentkit.errors import (
     ProviderError,
     RateLimited,
     Refused,
-    StateCorrupt,
     Unavailable,
 )
 from agentkit.keys.messages import payable, recover, typed_digest
@@ -31,6 +30,10 @@ from agentkit.providers.http import Answer, Http
 POLL_SECONDS = 0.05
 WAIT_SECONDS = 10
 """How long one request waits for a job at the node (RFC 7240, `Prefer: wait`)."""
+
+UPLOAD_SECONDS = 60.0
+UPLOAD_BYTES_PER_SECOND = 256 * 1024
+"""How long an upload may take: so many seconds, and as long as it takes at this rate."""
 
 FACTS_LAST = 30.0
 
@@ -83,10 +86,6 @@ class Native:
         self, task: Task, offer: Offer, attempt: Attempt, payment: Payment
     ) -> JobStatus:
         http = await self._at(attempt)
-        for artifact in task.inputs.values():
-            if artifact.size > wire.INLINE_BYTES:
-                data = await asyncio.to_thread(artifact.read)
-                _ok(await http.send("PUT", f"/artifacts/{artifact.digest}", data=data), offer.label)
         submission = wire.Submission(
             attempt=attempt.id,
             task=wire.WireTask.of(task),
@@ -95,6 +94,7 @@ class Native:
         )
         answer = await http.send("POST", "/jobs", json=submission.model_dump(mode="json"))
         job: wire.Job = wire.read(wire.Job, _ok(answer, offer.label), offer.label)
+        await self._upload(http, task, attempt.id, job, offer.label)
         return job.status
 
     async def find(self, attempt: Attempt) -> JobStatus | None:
@@ -144,6 +144,23 @@ class Native:
             await http.close()
 
     # -- inside ----------------------------------------------------------------------------------
+
+    async def _upload(self, http: Http, task: Task, attempt: str, job: wire.Job, who: str) -> None:
+        """Send the inputs that a node waits for, once it has taken the job."""
+        for artifact in task.inputs.values():
+            if artifact.digest in job.awaits:
+                data = await asyncio.to_thread(artifact.read)
+                seconds = UPLOAD_SECONDS + len(data) / UPLOAD_BYTES_PER_SECOND
+                path = f"/artifacts/{artifact.digest}"
+                answer = await http.send("PUT", path, data=data, seconds=seconds)
+                if answer.status >= 400 and not await self._has(http, attempt, artifact.digest):
+                    _ok(answer, who)
+
+    async def _has(self, http: Http, attempt: str, digest: str) -> bool:
+        """Whether a node waits for an input no more: another job's upload brought it."""
+        answer = await http.read(f"/jobs/{attempt}")
+        job: wire.Job = wire.read(wire.Job, _ok(answer, self.name), self.name)
+        return job.status.state != "failed" and digest not in job.awaits
 
     async def _known(self, *, fresh: bool = False) -> Mapping[str, tuple[Http, wire.NodeFacts]]:
         """Return the nodes that answer, by name."""
@@ -222,7 +239,7 @@ class Native:
             for output in job.outputs:
                 data = None if output.data is not None else await self._fetch(http, output)
                 outputs.append(output.artifact(data))
-        except StateCorrupt as wrong:
+        except ProtocolBroken as wrong:
             raise ProtocolBroken(str(wrong), provider=self.name) from wrong
         if job.price is None:
             raise ProtocolBroken("it asks no price", provider=self.name)

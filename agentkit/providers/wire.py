@@ -1,20 +1,22 @@
 """The native wire: how tasks, results and offers are written between an agent and our nodes.
 
 Plain JSON over HTTP.  Artifacts up to 1 MiB travel inline in base64, larger ones by
-`PUT` and `GET /artifacts/{sha256}`.
+`PUT` and `GET /artifacts/{sha256}`: inputs once the node has taken their job and says which ones it
+waits for.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import from_json
 
+from agentkit import strict_json
 from agentkit.artifacts import KINDS, Artifact
-from agentkit.errors import ProtocolBroken, StateCorrupt
+from agentkit.errors import ProtocolBroken
 from agentkit.graph.nodes import InferNode, SqlNode, TrainNode
 from agentkit.market.attempt import Evidence, JobStatus
 from agentkit.market.offer import Pays
@@ -28,7 +30,7 @@ INLINE_BYTES = 1024 * 1024
 class WireArtifact(Value):
     """An artifact as it travels; without `data` its bytes are fetched by digest."""
 
-    kind: str
+    kind: str = Field(max_length=64)
     digest: Digest
     size: int = Field(ge=0)
     media_type: str
@@ -46,7 +48,7 @@ class WireArtifact(Value):
         )
 
     def artifact(self, fetched: bytes | None = None) -> Artifact:
-        """Return the artifact, its digest checked; raises ProtocolBroken, StateCorrupt."""
+        """Return the artifact, its digest checked; raises ProtocolBroken."""
         kind = KINDS.get(self.kind)
         if kind is None:
             raise ProtocolBroken(f"there is no kind of artifact called {self.kind!r}")
@@ -56,14 +58,14 @@ class WireArtifact(Value):
             raise ProtocolBroken("an artifact is not in base64") from wrong
         artifact = kind.of(data or b"", self.media_type)
         if (artifact.digest, artifact.size) != (self.digest, self.size):
-            raise StateCorrupt(f"artifact {self.digest[:12]} does not hash to its own name")
+            raise ProtocolBroken(f"artifact {self.digest[:12]} does not hash to its own name")
         return artifact
 
 
 class WireTask(Value):
     """A task as it travels."""
 
-    kind: str
+    kind: str = Field(max_length=64)
     params: dict[str, Any]
     load: Load
     inputs: dict[str, WireArtifact] = {}
@@ -86,6 +88,27 @@ class Submission(Value):
     task: WireTask
     at_most: Money
     payment: dict[str, Any]
+
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class QuestionLoad(BaseModel):
+    """How much work a question is about, by unit."""
+
+    expected: dict[str, Count] = {}
+    most: dict[str, Count] = {}
+
+
+class Question(BaseModel):
+    """What a node is asked to price: no prompt, no data; what it does not know is not read."""
+
+    kind: str = Field(max_length=64)
+    load: QuestionLoad = QuestionLoad()
+    model: str = Field(default="", max_length=200)
+    method: str = Field(default="", max_length=200)
+    output: str = Field(default="", max_length=200)
+    trained: bool = False
 
 
 class WireOffer(Value):
@@ -126,9 +149,13 @@ class NodeFacts(Value):
 
 
 class Job(Value):
-    """A job at `/jobs/{attempt}`; outputs, usage, price and signature once it is done."""
+    """A job at `/jobs/{attempt}`; outputs, usage, price and signature once it is done.
+
+    `awaits` are the digests of inputs that its node waits for, to be put to `/artifacts/{digest}`.
+    """
 
     status: JobStatus
+    awaits: tuple[Digest, ...] = ()
     outputs: tuple[WireArtifact, ...] = ()
     usage: dict[str, int] = {}
     price: Money | None = None
@@ -152,13 +179,24 @@ def question(spec: TaskSpec) -> dict[str, Any]:
             return asked
 
 
-def read(value: type[Value], body: bytes, who: str) -> Any:
-    """Return a value from an answer's body; raises ProtocolBroken for anything else."""
+MAX_VALUES = 100_000
+"""Values in one body: a few bytes of JSON can become a hundred times as much memory."""
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def read(value: type[M], body: bytes, who: str) -> M:
+    """Return a value from the body of a request or an answer; raises ProtocolBroken."""
     try:
+        if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_VALUES:
+            raise ProtocolBroken(f"its {value.__name__} holds too many values", provider=who)
+        strict_json.loads(body)  # which refuses what pydantic would take, such as NaN
         return value.model_validate_json(body)
+    except strict_json.BadJson as error:
+        raise ProtocolBroken(f"its {value.__name__} is not JSON: {error}", provider=who) from error
     except ValidationError as wrong:
-        first = wrong.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        first = wrong.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])[:200]
         raise ProtocolBroken(f"its {value.__name__} is wrong at {where}", provider=who) from wrong
 
 

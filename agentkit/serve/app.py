@@ -8,7 +8,6 @@ GET  /v1/models    POST /v1/chat/completions  /v1/completions  /v1/embeddings
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -17,20 +16,39 @@ from typing import Any
 
 from aiohttp import web
 
-from agentkit.artifacts import Artifact, Blob
-from agentkit.errors import AgentKitError, ProtocolBroken, RateLimited, StateError
+from agentkit.artifacts import Blob
+from agentkit.errors import (
+    AgentKitError,
+    LeaseLost,
+    ProtocolBroken,
+    RateLimited,
+    StateError,
+    StoreUnavailable,
+)
 from agentkit.journal import records as r
 from agentkit.market.attempt import Evidence, JobStatus, Message
 from agentkit.market.value import Value
 from agentkit.money import Money
+from agentkit.net.bodies import bounded_bodies, chunks
 from agentkit.net.guard import guard, require_token
 from agentkit.payments.x402.middleware import Paywall
 from agentkit.providers import wire
 from agentkit.serve import openai
 from agentkit.serve.node import NODE, Node
+from agentkit.serve.openapi import openapi_document
+from agentkit.serve.uploads import MAX_INPUT
 
-MOST_BODY = 8 * 1024 * 1024
-MOST_ARTIFACT = 256 * 1024 * 1024
+MAX_BODY = 64 * 1024
+"""Bytes of a body that has no limit of its own."""
+
+MAX_BODIES = {
+    "/jobs": 8 * 1024 * 1024,
+    "/v1/chat/completions": 1024 * 1024,
+    "/v1/completions": 1024 * 1024,
+    "/v1/embeddings": 1024 * 1024,
+}
+UPLOAD = "/artifacts/{digest}"
+
 MOST_WAIT = 30.0
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -46,16 +64,18 @@ def node_app(node: Node, *, token: str = "", host_names: Collection[str] = ()) -
 
     `host_names` are the names under which a proxy publishes the node, besides those of loopback.
     """
-    middlewares = [guard(host_names), *_paywall(node), answer_errors]
-    app = web.Application(client_max_size=MOST_BODY, middlewares=middlewares)
+    bodies = bounded_bodies(MAX_BODY, by_route=MAX_BODIES, streamed=[UPLOAD])
+    middlewares = [guard(host_names), answer_errors, bodies, *_paywall(node), answer_errors]
+    app = web.Application(client_max_size=max(MAX_BODIES.values()), middlewares=middlewares)
     app[NODE], app[TOKEN] = node, token
     app.add_routes(
         [
             web.get("/node", describe),
+            web.get("/openapi.json", openapi),
             web.post("/offers", offers),
             web.post("/carry", carry),
-            web.put("/artifacts/{digest}", put_artifact),
-            web.get("/artifacts/{digest}", get_artifact),
+            web.put(UPLOAD, put_artifact),
+            web.get(UPLOAD, get_artifact),
             web.post("/jobs", submit),
             web.get("/jobs/{attempt}", find),
             web.get("/jobs/{attempt}/result", result),
@@ -82,9 +102,18 @@ def _paywall(node: Node) -> list[Any]:
         node.facilitator,
         payee=node.signer.address,
         prices={"POST /v1/chat/completions": price},
-        free=openai.is_free,
+        free=openai.passes_paywall,
+        refusal=_chat_refusal,
     )
     return [paywall.middleware]
+
+
+async def _chat_refusal(request: web.Request) -> web.Response | None:
+    try:
+        await openai.check_chat(request)
+    except AgentKitError as error:
+        return error_answer(error)
+    return None
 
 
 @web.middleware
@@ -92,25 +121,46 @@ async def answer_errors(request: web.Request, handler: Handle) -> web.StreamResp
     """Answer our errors as JSON; anything else is a defect, logged and answered as 500."""
     try:
         return await handler(request)
-    except web.HTTPException:
-        raise
-    except AgentKitError as wrong:
-        return error_answer(wrong)
+    except web.HTTPException as refusal:
+        return _refusal_answer(refusal)
+    except AgentKitError as error:
+        return error_answer(error)
+    except ConnectionError:
+        raise  # whoever asked has gone
     except Exception:
         log.exception("request %s %s failed", request.method, request.path)
         return _error(500, "InternalError", "the node failed; its operator's log says why")
 
 
-def error_answer(wrong: AgentKitError) -> web.Response:
+def error_answer(error: AgentKitError) -> web.Response:
     """Return the answer that an error of ours becomes."""
-    name = type(wrong).__name__
-    if isinstance(wrong, RateLimited):
-        answer = _error(429, name, str(wrong))
-        answer.headers["Retry-After"] = str(max(1, round(wrong.retry_after)))
-        return answer
-    if isinstance(wrong, StateError):
-        return _error(503, name, str(wrong))
-    return _error(400 if isinstance(wrong, ProtocolBroken) else 422, name, str(wrong))
+    answer = _error(_status_of(error), type(error).__name__, str(error))
+    if isinstance(error, RateLimited):
+        answer.headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    return answer
+
+
+def _status_of(error: AgentKitError) -> int:
+    match error:
+        case RateLimited():
+            return 429
+        case ProtocolBroken():
+            return 400
+        case StateError() | LeaseLost():  # ours to mend, and worth another try
+            return 503
+        case _:
+            return 422
+
+
+def _refusal_answer(refusal: web.HTTPException) -> web.Response:
+    """Return aiohttp's own refusals in the same form as ours."""
+    if refusal.status < 400:
+        raise refusal
+    answer = _error(refusal.status, refusal.reason.replace(" ", ""), refusal.text or refusal.reason)
+    for name in ("Allow", "Retry-After"):
+        if name in refusal.headers:
+            answer.headers[name] = refusal.headers[name]
+    return answer
 
 
 def _error(status: int, kind: str, message: str) -> web.Response:
@@ -126,9 +176,14 @@ async def describe(request: web.Request) -> web.Response:
     return _answer(request.app[NODE].facts())
 
 
+async def openapi(request: web.Request) -> web.Response:
+    """Describe the routes in OpenAPI 3.1, for programs."""
+    return web.json_response(openapi_document())
+
+
 async def offers(request: web.Request) -> web.Response:
     """Answer a question with rates, or refuse it with the reason."""
-    question = await _json(request)
+    question: wire.Question = wire.read(wire.Question, await request.read(), "this question")
     return _answer(request.app[NODE].offer(question))
 
 
@@ -142,26 +197,21 @@ async def carry(request: web.Request) -> web.Response:
 
 
 async def put_artifact(request: web.Request) -> web.Response:
-    """Store an input under its digest."""
+    """Store an input that an admitted job waits for, under its digest."""
     digest = _digest(request)
-    found, parts, size = hashlib.sha256(), [], 0
-    async for part in request.content.iter_chunked(1 << 16):
-        size += len(part)
-        if size > MOST_ARTIFACT:
-            raise web.HTTPRequestEntityTooLarge(MOST_ARTIFACT, size)
-        found.update(part)
-        parts.append(part)
-    if found.hexdigest() != digest:
-        raise ProtocolBroken("the bytes do not hash to the name they were put under")
-    await request.app[NODE].store.put(Blob.of(b"".join(parts)))
+    await request.app[NODE].uploads.receive(digest, chunks(request, MAX_INPUT))
     return web.Response(status=201)
 
 
-async def get_artifact(request: web.Request) -> web.Response:
-    """Return stored bytes by digest."""
+async def get_artifact(request: web.Request) -> web.StreamResponse:
+    """Return an output by its digest, which nobody knows who has not the job's answer."""
     digest = _digest(request)
-    artifact = await request.app[NODE].store.get(Blob(digest, 0, ""))
-    return web.Response(body=artifact.read(), content_type="application/octet-stream")
+    try:
+        artifact = await request.app[NODE].store.get(Blob(digest, 0, ""))
+    except StoreUnavailable:
+        return _error(404, "NotFound", "there is no such artifact here")
+    headers = {"Content-Type": "application/octet-stream"}
+    return web.FileResponse(artifact.path, headers=headers)
 
 
 def _digest(request: web.Request, part: str = "digest") -> str:
@@ -180,17 +230,9 @@ async def submit(request: web.Request) -> web.Response:
     node = request.app[NODE]
     submission: wire.Submission = wire.read(wire.Submission, await request.read(), "this job")
     task = submission.task
-    inputs = {name: await _input(node, artifact) for name, artifact in task.inputs.items()}
-    charged = node.charged(task.kind, task.params, inputs)
-    job = await node.jobs.take(submission, charged, inputs)
+    charged = node.charged(task.kind, task.params, trained=bool(task.inputs))
+    job = await node.jobs.take(submission, charged)
     return _answer(await _wire_job(node, job), status=202)
-
-
-async def _input(node: Node, artifact: wire.WireArtifact) -> Artifact:
-    if artifact.data is not None:
-        return artifact.artifact()
-    stored = await node.store.get(Blob(artifact.digest, artifact.size, ""))
-    return artifact.artifact(stored.read())
 
 
 async def find(request: web.Request) -> web.Response:
@@ -228,6 +270,7 @@ async def _found(node: Node, job: r.Job | None) -> web.Response:
 async def _wire_job(node: Node, job: r.Job) -> wire.Job:
     outputs = await node.jobs.outputs(job) if job.state == "done" else ()
     return wire.Job(
+        awaits=node.jobs.missing(job.attempt),
         status=JobStatus(state=job.state, reason=job.reason),
         outputs=tuple(wire.WireArtifact.of(output) for output in outputs),
         usage=job.usage,
@@ -243,16 +286,9 @@ def _patience(request: web.Request) -> float:
     return min(float(found[1]), MOST_WAIT) if found else 0.0
 
 
-async def _json(request: web.Request) -> dict[str, Any]:
-    try:
-        body = await request.json()
-    except (ValueError, UnicodeDecodeError) as wrong:
-        raise ProtocolBroken("the body is not JSON") from wrong
-    if not isinstance(body, dict):
-        raise ProtocolBroken("the body is not a JSON object")
-    return body
-
-
 def _answer(value: Value, *, status: int = 200) -> web.Response:
-    text = json.dumps(value.model_dump(mode="json"))
+    document = value.model_dump(mode="json")
+    if not document.get("awaits", True):
+        del document["awaits"]  # which a reader of an earlier version does not know
+    text = json.dumps(document)
     return web.Response(text=text, status=status, content_type="application/json")

@@ -13,6 +13,7 @@ from agentkit.artifacts import Artifact
 from agentkit.errors import (
     AgentKitError,
     BadAmount,
+    RateLimited,
     Refused,
     brief,
 )
@@ -31,10 +32,21 @@ from agentkit.market.task import CPU_MS
 from agentkit.memory.local import LocalStore
 from agentkit.money import Money, Rate
 from agentkit.payments.escrow.terms import Job
-from agentkit.pool.call import Done
+from agentkit.pool.call import Done, asked
 from agentkit.pool.pool import Pool
 from agentkit.providers.wire import Submission
 from agentkit.serve.till import Till
+from agentkit.serve.uploads import MAX_INPUT, Uploads
+
+MAX_OPEN = 64
+"""Jobs that may be open at once, and requests for further ones that are looked at meanwhile."""
+
+MAX_OPEN_OF_ONE = 32
+"""How many of them may be one payer's, so that there is room for others."""
+
+MAX_INPUTS = 64
+MAX_COUNT = 2**53
+"""The largest count of a unit in a load: beyond it a number is not exact everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +69,17 @@ class Jobs:
         pool: Pool,
         till: Till,
         store: LocalStore,
+        uploads: Uploads,
         *,
         signer: Signer,
         network: Network,
     ) -> None:
         self._journal, self._pool, self._till = journal, pool, till
         self._signer, self._network, self._store = signer, network, store
+        self._uploads = uploads
+        self._admitting: set[str] = set()
         self._working: dict[str, asyncio.Task[None]] = {}
+        self._payers: dict[str, str] = {}  # of the jobs at work
         self._starts: dict[str, asyncio.Future[int]] = {}
         self._cancelled: set[str] = set()
 
@@ -73,12 +89,14 @@ class Jobs:
             if job.state in ("queued", "running"):
                 await self._end(job.attempt, "failed", "the node was restarted")
 
-    async def take(
-        self, submission: Submission, charged: Charged, inputs: dict[str, Artifact]
-    ) -> r.Job:
+    async def take(self, submission: Submission, charged: Charged) -> r.Job:
         """Accept an attempt, or return the one that has its key.
 
-        Raises Refused: no task of this pool, unpaid, dearer than its at most, another task's key.
+        What costs the least comes first, and nothing is read, fetched or computed for a task
+        before it is admitted: paid for, within its payer's window, with room for it here.
+
+        Raises Refused: no task of this pool, unpaid, dearer than its at most, another task's key;
+        RateLimited: no room now.
         """
         known = await self.find(submission.attempt)
         digest = task_digest(submission)
@@ -86,25 +104,54 @@ class Jobs:
             raise Refused("this key belongs to another task")
         if known and known.state not in ("failed", "cancelled"):
             return known
-        task = submission.task
-        await self._pool.check(task.kind, task.params, inputs, task.load.most)
+        _check_sizes(submission)
         self._check_price(submission, charged.rates)
+        if len(self._working) + len(self._admitting) >= MAX_OPEN:
+            raise RateLimited("as many jobs are open here as there may be", retry_after=1.0)
+        if submission.attempt in self._admitting:
+            raise RateLimited("this attempt is being looked at already", retry_after=0.2)
+        self._admitting.add(submission.attempt)
+        try:
+            return await self._admit(submission, charged, digest)
+        finally:
+            self._admitting.discard(submission.attempt)
+
+    async def _admit(self, submission: Submission, charged: Charged, digest: str) -> r.Job:
+        """Check the payment of a job that would be taken, then what it asks, and begin it."""
+        attempt, task = submission.attempt, submission.task
         paid_by = await self._till.admit(submission)
         given = submission.payment.get("escrow")
         escrow = Job.read(given).document() if given else {}
-        taken = e.JobTaken(
-            attempt=submission.attempt,
-            task=digest,
-            payer=str((escrow.get("quote") or submission.payment)["payer"]),
-            channel=paid_by,
-            at_most=submission.at_most,
-            escrow=escrow,
-        )
-        job, new = await self._journal.commit(lambda tx: _take(tx, taken))
+        payer = _payer_of(submission, escrow)
+        if list(self._payers.values()).count(payer) >= MAX_OPEN_OF_ONE:
+            raise RateLimited("as many jobs of this payer are open as may be", retry_after=1.0)
+
+        self._uploads.expect(attempt, task.inputs.values())
+        try:
+            inputs = {name: self._uploads.artifact(wire) for name, wire in task.inputs.items()}
+            await self._pool.check(task.kind, task.params, inputs, task.load.most)
+            taken = e.JobTaken(
+                attempt=attempt,
+                task=digest,
+                payer=payer,
+                channel=paid_by,
+                at_most=submission.at_most,
+                escrow=escrow,
+            )
+            job, new = await self._journal.commit(
+                lambda tx: _take(tx, taken, self._till.check_window)
+            )
+        except BaseException:
+            self._uploads.release(attempt)
+            raise
         if new:
-            work = self._work(submission, charged, inputs)
-            self._working[job.attempt] = asyncio.create_task(work)
+            self._payers[attempt] = payer
+            self._working[attempt] = asyncio.create_task(self._work(submission, charged))
         return job
+
+    def missing(self, attempt: str) -> tuple[str, ...]:
+        """Return the digests of the inputs that a job waits for, to be uploaded."""
+        return self._uploads.missing(attempt)
 
     async def find(self, attempt: str) -> r.Job | None:
         """Return an attempt as it stands, None when it never arrived."""
@@ -126,6 +173,7 @@ class Jobs:
         working = self._working.get(attempt)
         if working:
             self._cancelled.add(attempt)
+            self._uploads.give_up(attempt)
             await self._pool.cancel(attempt)
             await asyncio.wait([working])
 
@@ -154,12 +202,11 @@ class Jobs:
         except BadAmount as wrong:
             raise Refused(str(wrong)) from wrong
 
-    async def _work(
-        self, submission: Submission, charged: Charged, inputs: dict[str, Artifact]
-    ) -> None:
+    async def _work(self, submission: Submission, charged: Charged) -> None:
         attempt, task = submission.attempt, submission.task
-        began = time.monotonic()
         try:
+            inputs = await self._inputs(submission)
+            began = time.monotonic()
             done = await self._pool.run(
                 attempt, task.kind, task.params, inputs, declared=task.load.most
             )
@@ -177,7 +224,22 @@ class Jobs:
             await self._end(attempt, "failed", "the node failed at this task")
         finally:
             self._working.pop(attempt, None)
+            self._payers.pop(attempt, None)
+            self._uploads.release(attempt)
             self._cancelled.discard(attempt)
+
+    async def _inputs(self, submission: Submission) -> dict[str, Artifact]:
+        """Return a job's inputs once all are here, looked at again where they came late."""
+        attempt, task = submission.attempt, submission.task
+        late = bool(self._uploads.missing(attempt))
+        if late:
+            await self._uploads.arrival(attempt)
+        inputs = {name: self._uploads.artifact(wire) for name, wire in task.inputs.items()}
+        if late:
+            await self._pool.check(task.kind, task.params, inputs, task.load.most)
+        if attempt in self._cancelled:
+            raise Refused("it was cancelled before it began")
+        return inputs
 
     async def _deliver(self, attempt: str, done: Done, price: Money) -> None:
         """Store the answer under its key, signed."""
@@ -233,7 +295,28 @@ def task_digest(submission: Submission) -> str:
     )
 
 
-def _take(tx: Transaction, taken: e.JobTaken) -> tuple[r.Job, bool]:
+def _payer_of(submission: Submission, escrow: dict[str, Any]) -> str:
+    """Return who pays, in the spelling that all of a payer's jobs are counted under."""
+    return str((escrow.get("quote") or submission.payment)["payer"]).lower()
+
+
+def _check_sizes(submission: Submission) -> None:
+    """Refuse what is no task, or larger than any may be, by what it says of itself alone."""
+    task = submission.task
+    asked(task.kind, task.params)
+    for unit, count in (*task.load.most.items(), *task.load.expected.items()):
+        if abs(count) > MAX_COUNT:
+            raise Refused(f"the load counts more of {unit!r} than any task has")
+    if len(task.inputs) > MAX_INPUTS:
+        raise Refused(f"a task has {MAX_INPUTS} inputs at most")
+    if sum(wire.size for wire in task.inputs.values()) > MAX_INPUT:
+        raise Refused(f"the inputs of a task have {MAX_INPUT} bytes together at most")
+
+
+def _take(
+    tx: Transaction, taken: e.JobTaken, window: Callable[[Transaction, str], None]
+) -> tuple[r.Job, bool]:
+    """Write a job that was admitted, unless another request has done so or took its room."""
     known = tx.get(r.Job, taken.attempt)
     if known and known.state not in ("failed", "cancelled"):
         return known, False
@@ -243,6 +326,8 @@ def _take(tx: Transaction, taken: e.JobTaken) -> tuple[r.Job, bool]:
     needed = booked.delivered + booked.working + taken.at_most.units if booked else 0
     if booked and needed > booked.deposited:  # another task took the room since it was admitted
         raise Refused(f"the channel holds {booked.deposited} units and {needed} are needed")
+    if booked:
+        window(tx, booked.payer)
     tx.append(e.NODE, taken)
     job = tx.get(r.Job, taken.attempt)
     if job is None:

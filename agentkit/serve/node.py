@@ -25,11 +25,15 @@ from agentkit.providers import wire
 from agentkit.serve.jobs import Charged, Jobs
 from agentkit.serve.speed import Speed
 from agentkit.serve.till import Till
+from agentkit.serve.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 60.0
 """How often a node looks after what it earned and has not been given yet."""
+
+MAX_NAME = 200
+"""Characters of the longest name that is looked up, or told in an error."""
 
 TUNING = ("head",)
 """The methods that the pool trains by."""
@@ -105,7 +109,16 @@ class Node:
         )
         escrow = EscrowBook(journal, chain, signer, network) if network.escrow else None
         self.till = Till(self.book, escrow)
-        self.jobs = Jobs(journal, self.pool, self.till, self.store, signer=signer, network=network)
+        self.uploads = Uploads(settings.home / "uploads")
+        self.jobs = Jobs(
+            journal,
+            self.pool,
+            self.till,
+            self.store,
+            self.uploads,
+            signer=signer,
+            network=network,
+        )
         self.facilitator = Facilitator(settings.facilitator) if settings.facilitator else None
         self.journal, self.chain = journal, chain
         self._rates = _rates(settings, network)
@@ -153,14 +166,14 @@ class Node:
             detail=pool,
         )
 
-    def offer(self, question: dict[str, Any]) -> wire.WireOffer:
+    def offer(self, question: wire.Question) -> wire.WireOffer:
         """Return rates for a question (`wire.question`); raises Refused with the reason."""
         sort, model = self._sort(question)
         return wire.WireOffer(
             on=f"{model or 'duckdb'} @ {self.settings.name}",
             model=model,
             rates=self._rates[sort],
-            eta=self.speed.expected(sort, question.get("load", {}).get("expected", {})),
+            eta=self.speed.expected(sort, question.load.expected),
             lanes=self.settings.slots,
             lasts=self.settings.offers_last,
             context=self.pool.facts()["models"].get(model, 0) if sort == "infer" else 0,
@@ -169,17 +182,15 @@ class Node:
             tuning=TUNING if sort == "train" else (),
         )
 
-    def charged(self, kind: str, params: dict[str, Any], inputs: object) -> Charged:
+    def charged(self, kind: str, params: dict[str, Any], *, trained: bool = False) -> Charged:
         """Return the row of the price list that a submitted task is charged by."""
-        trained = kind == "infer" and bool(inputs)
-        question = {
-            "kind": kind,
-            "model": params.get("base") if kind == "train" else params.get("model", ""),
-            "method": params.get("method", ""),
-            "output": params.get("output", ""),
-            "trained": trained,
-            "op": params.get("op", ""),
-        }
+        question = wire.Question(
+            kind=kind,
+            model=_text(params, "base" if kind == "train" else "model"),
+            method=_text(params, "method"),
+            output=_text(params, "output"),
+            trained=trained and kind == "infer",
+        )
         sort, _ = self._sort(question)
         return Charged(self._rates[sort], lambda units, s: self.speed.observe(sort, units, s))
 
@@ -195,25 +206,31 @@ class Node:
     def _started(self, attempt: str) -> None:
         self.jobs.started(attempt)
 
-    def _sort(self, question: dict[str, Any]) -> tuple[str, str]:
+    def _sort(self, question: wire.Question) -> tuple[str, str]:
         """Return (the row of the price list, the model) of a question; raises Refused."""
         facts = self.pool.facts()
-        kind, asked = str(question.get("kind")), str(question.get("model") or "")
+        kind, asked = question.kind, question.model
         model = next((name for name in names_of(asked) if name in facts["models"]), asked)
         if kind not in facts["kinds"]:
             raise Refused(f"this node does no {kind!r} tasks")
         if kind == "data":
             return "data", ""
-        if kind == "infer" and question.get("trained"):
+        if kind == "infer" and question.trained:
             return "head", "a trained head"
         if model not in facts["models"]:
             raise Refused(f"it has no model {model!r}; it has {', '.join(facts['models'])}")
         if kind == "train":
-            if question.get("method") not in TUNING:
+            if question.method not in TUNING:
                 only = ", ".join(TUNING)
-                raise Refused(f"it cannot train by {question.get('method')!r}, only by {only}")
+                raise Refused(f"it cannot train by {question.method!r}, only by {only}")
             return "train", model
-        return ("embed" if question.get("output") == "embedding" else "infer"), model
+        return ("embed" if question.output == "embedding" else "infer"), model
+
+
+def _text(params: dict[str, Any], name: str) -> str:
+    """Return a parameter that is a text; the pool refuses one that should be and is none."""
+    value = params.get(name)
+    return value[:MAX_NAME] if isinstance(value, str) else ""
 
 
 def _rates(settings: NodeSettings, network: Network) -> dict[str, dict[str, Rate]]:

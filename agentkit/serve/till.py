@@ -6,6 +6,7 @@ from typing import Any
 
 from agentkit.errors import Refused
 from agentkit.market.attempt import Message
+from agentkit.market.seams import Transaction
 from agentkit.payments.channels.book import VoucherBook
 from agentkit.payments.escrow.book import EscrowBook
 from agentkit.providers.wire import Submission
@@ -31,6 +32,10 @@ class Till:
         if "escrow" not in payment:
             return await self._channels.admit(payment, most)
         return await self._book().admit(payment, submission.attempt, submission.task.digest, most)
+
+    def check_window(self, tx: Transaction, payer: str) -> None:
+        """Raise RateLimited while a payer of channels owes, or may come to owe, too much."""
+        self._channels.check_window(tx, payer)
 
     async def take(self, message: Message) -> Message:
         """Take a rail's message and return the answer; raises Refused."""

@@ -47,6 +47,7 @@ from agentkit.payments.x402.remote import Facilitator
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Free = Callable[[web.Request], Awaitable[bool]]
+Refusal = Callable[[web.Request], Awaitable[web.Response | None]]
 
 PAY_WITHIN = 120
 """Seconds that a payer is given to pay in."""
@@ -66,8 +67,11 @@ class Paywall:
     """Puts a price on routes of an aiohttp application: `middlewares=[paywall.middleware]`.
 
     `prices` by method and path, such as `POST /task`; `payee` is who is paid; `free` says which
-    requests are let through all the same.  What was taken and answered is in the stream of a
-    provider node, in `journal`.
+    requests are let through all the same.  `refusal` returns the answer to a request that would be
+    refused whoever pays for it.  It is asked when a payment would settle and has not yet: nobody
+    pays for a refusal, and nobody who does not pay causes the work of finding out.
+
+    What was taken and answered is in the stream of a provider node, in `journal`.
     """
 
     def __init__(
@@ -80,10 +84,11 @@ class Paywall:
         payee: str,
         prices: Mapping[str, Money],
         free: Free | None = None,
+        refusal: Refusal | None = None,
     ) -> None:
         self._journal, self._chain, self._network = journal, chain, network
         self._facilitator, self._payee = facilitator, payee
-        self._prices, self._free = prices, free
+        self._prices, self._free, self._refusal = prices, free, refusal
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
@@ -137,6 +142,9 @@ class Paywall:
             return _refusal(409, "this payment, or its identifier, belongs to another request")
         if known is None:
             await self._check(presented, requirement)
+            refused = await self._refusal(request) if self._refusal else None
+            if refused is not None:
+                return refused
             await self._journal.commit(lambda tx: tx.append(e.NODE, taken))
             known = r.PaidRequest(**taken.model_dump())
         if not known.transaction:
@@ -182,7 +190,8 @@ class Paywall:
     ) -> web.StreamResponse:
         """Do what was paid for and keep the answer.
 
-        A failure of the server's own is not kept: the same payment asks for it again.
+        What may pass, a failure of the server's own or a queue that is full, is not kept: the same
+        payment asks for it again.
         """
         request[PAID] = known.payment
         try:
@@ -191,7 +200,7 @@ class Paywall:
             response = said
         if not isinstance(response, web.Response) or not isinstance(response.body, bytes | None):
             raise TypeError("what is paid for is answered as one body, which can be kept")
-        if response.status < 500:
+        if response.status < 500 and response.status != 429:
             await self._keep(known, response)
         response.headers.update(self._told(known, presented))
         return response

@@ -8,22 +8,32 @@ import json
 import urllib.parse
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
+from agentkit import policy
 from agentkit.agent import Agent
-from agentkit.artifacts import Table
+from agentkit.artifacts import Dataset
 from agentkit.embedded import finder
+from agentkit.graph.builder import JobGraph
 from agentkit.graph.nodes import InferNode
 from agentkit.journal import records as r
+from agentkit.keys import keystore
 from agentkit.keys.messages import Voucher
 from agentkit.keys.signer import KeySigner
 from agentkit.market.attempt import Attempt, Payment
+from agentkit.market.chain import Network
 from agentkit.market.offer import Offer
 from agentkit.market.task import Task
+from agentkit.payments.chain import Web3Chain
 from agentkit.providers import wire
+from agentkit.serve.app import node_app
+from agentkit.serve.node import Node, NodeSettings
 from agentkit.testing.conformance import Desk
 
 HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
@@ -222,16 +232,9 @@ async def test_malformed_requests_are_client_errors(bench: Bench, path: str, bod
     assert answer["error"]["message"]
 
 
-async def test_artifacts_go_by_their_digest(bench: Bench) -> None:
-    table = Table.dump([{"text": "a"}])
-    async with bench.http.put(f"{bench.url}/artifacts/{table.digest}", data=table.read()) as put:
-        assert put.status == 201
-    async with bench.http.get(f"{bench.url}/artifacts/{table.digest}") as got:
-        assert await got.read() == table.read()
-    async with bench.http.put(f"{bench.url}/artifacts/{table.digest}", data=b"other") as lie:
-        assert lie.status == 400
+async def test_what_is_not_here_is_not_found(bench: Bench) -> None:
     async with bench.http.get(f"{bench.url}/artifacts/{'0' * 64}") as gone:
-        assert gone.status == 503
+        assert gone.status == 404
     async with bench.http.get(f"{bench.url}/artifacts/..%2Fkeys") as odd:
         assert odd.status in (400, 404)
 
@@ -320,16 +323,6 @@ async def test_what_is_no_digest_never_becomes_a_path(bench: Bench, digest: str)
             assert (await bench.get(f"{path}{named}"))[0] == 400
 
 
-async def test_an_input_that_is_not_here_tells_nothing_of_the_machine(bench: Bench) -> None:
-    job = bench.submission()
-    job["task"]["inputs"] = {
-        "t": {"kind": "blob", "digest": "ab" * 32, "size": 1, "media_type": "x"}
-    }
-    _, answer = await bench.post("/jobs", job)
-    assert "not on this machine" in answer["error"]["message"]
-    assert "/" not in answer["error"]["message"]
-
-
 @pytest.mark.parametrize(
     ("pattern", "status"), [("^(a+)+$", 202), ("(?=a)b", 422), (r"(a)\1", 422)]
 )
@@ -364,3 +357,130 @@ async def test_work_that_was_not_declared_is_not_begun(
         assert unit in answer["error"]["message"]
     logs = await executions(bench.http, network)
     assert bench.attempt.id not in logs["thrifty"]
+
+
+# -- admission -----------------------------------------------------------------------------------
+
+ROWS = Dataset.dump([{"n": number} for number in range(6)])
+"""48 bytes, which the channel of the bench can pay for."""
+
+
+def query(bench: Bench, table: Dataset = ROWS, **changes: Any) -> dict[str, Any]:
+    """Return a job over a table that does not travel with it."""
+    load = {"byte": table.size}
+    about = {"digest": table.digest, "size": table.size, "media_type": table.media_type}
+    task = {
+        "kind": "data",
+        "params": {"op": "sql", "sql": "select count(*) as n from t"},
+        "load": {"expected": load, "most": load},
+        "inputs": {"t": {"kind": "dataset", **about}},
+    }
+    return bench.submission(task=task, **changes)
+
+
+async def put(bench: Bench, digest: str, data: bytes) -> int:
+    headers = {"Content-Type": "application/octet-stream"}
+    url = f"{bench.url}/artifacts/{digest}"
+    async with bench.http.put(url, data=data, headers=headers) as answer:
+        return answer.status
+
+
+async def test_an_input_is_taken_once_its_job_is_admitted(bench: Bench) -> None:
+    assert await put(bench, ROWS.digest, ROWS.read()) == 422  # no job waits for it
+    for unpaid in ({}, {**bench.payment.body, "proof": ""}):
+        status, _ = await bench.post("/jobs", query(bench, payment=unpaid))
+        assert status == 422
+    assert await put(bench, ROWS.digest, ROWS.read()) == 422
+    status, job = await bench.post("/jobs", query(bench))
+    assert (status, job["awaits"]) == (202, [ROWS.digest])
+    assert await put(bench, ROWS.digest, b"x" * ROWS.size) == 400
+    assert await put(bench, ROWS.digest, ROWS.read() + b"x") == 400
+    assert await put(bench, ROWS.digest, ROWS.read()) == 201
+    done = await bench.done()
+    assert done["status"]["state"] == "done", done
+    (output,) = done["outputs"]
+    assert json.loads(base64.b64decode(output["data"])) == {"n": 6}
+    assert (await bench.get(f"/artifacts/{ROWS.digest}"))[0] == 404  # nobody reads it from here
+
+
+async def test_a_job_that_waits_for_its_input_can_be_called_off(bench: Bench) -> None:
+    other = Dataset.dump([{"n": 5}])
+    status, _ = await bench.post("/jobs", query(bench, other))
+    assert status == 202
+    async with asyncio.timeout(10):
+        _, job = await bench.post(f"/jobs/{bench.attempt.id}/cancel", {})
+    assert job["status"]["state"] == "cancelled"
+    assert await put(bench, other.digest, other.read()) == 422
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"size": 2**40}, 422),
+        ({"size": -1}, 400),
+        ({"size": 2**70}, 422),
+        ({"kind": "secret"}, 400),
+        ({"data": "!"}, 400),
+        ({"data": "AAAA"}, 400),
+    ],
+)
+async def test_an_input_that_lies_is_refused(
+    bench: Bench, changes: dict[str, Any], status: int
+) -> None:
+    job = query(bench)
+    job["task"]["inputs"]["t"] |= changes
+    given, answer = await bench.post("/jobs", job)
+    assert given == status, answer
+    assert (await bench.get(f"/jobs/{bench.attempt.id}"))[0] == 404
+
+
+async def test_many_inputs_of_one_job_cost_no_memory(bench: Bench) -> None:
+    """A job of 6 KB named one stored artifact 64 times, and it was loaded 64 times."""
+    job = query(bench)
+    about = {**job["task"]["inputs"]["t"], "size": 40 << 20}
+    job["task"]["inputs"] = {f"t{number}": about for number in range(64)}
+    status, answer = await bench.post("/jobs", job)
+    assert status == 422
+    assert "together" in answer["error"]["message"]
+
+
+async def test_nobody_else_gets_work_on_a_payers_channel(bench: Bench) -> None:
+    channel = await channel_of(bench)
+    nothing = Voucher(bytes.fromhex(channel.channel), 0, 0)
+    forged = KeySigner(b"\x07" * 32).sign_voucher(bench.agent.network.channels_domain, nothing)
+    for proof in ("", forged.hex()):
+        payment = {**bench.payment.body, "proof": proof}
+        status, answer = await bench.post("/jobs", bench.submission(payment=payment))
+        assert status == 422, answer
+    assert (await bench.get(f"/jobs/{bench.attempt.id}"))[0] == 404
+
+
+async def test_a_payer_waits_while_it_is_told_to_and_loses_nothing(
+    open_agent: Any, network: finder.NetworkFile, tmp_path: Path
+) -> None:
+    """A node that delivers nothing ahead of payment, to a payer that asks for three at once."""
+    chain = Network.model_validate(network.network)
+    signer = keystore.create_test_key(tmp_path / "key.json")
+    settings = NodeSettings("strict", tmp_path / "node", slots=3, window="0.00 USDC")
+    node = await Node.open(settings, signer, Web3Chain(chain), chain)
+    told: list[int] = []
+
+    async def note(request: web.Request, response: web.StreamResponse) -> None:
+        if request.path == "/jobs":
+            told.append(response.status)
+
+    app = node_app(node)
+    app.on_response_prepare.append(note)
+    async with TestServer(app) as server:
+        urls = [str(server.make_url("")).rstrip("/")]
+        async with open_agent(providers={"native": {"urls": urls}}) as agent:
+            graph = JobGraph("three-at-once")
+            (tmp_path / "rows.jsonl").write_bytes(ROWS.read())
+            rows = graph.data("rows", source=tmp_path / "rows.jsonl")
+            graph.infer("said", model="smollm2-135m", over=rows, prompt="{n}", max_tokens=2)
+            only = policy.allow("native/strict")
+            result = await agent.run(graph, budget="0.05 USDC", policy=only)
+    await node.close()
+    assert len(result["said"].rows()) == 6
+    assert told.count(202) == 6
+    assert 429 in told  # it was reached

@@ -1,5 +1,6 @@
 """A provider node whose chats can be bought one by one over x402, by whoever passes by."""
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,15 @@ import pytest
 from aiohttp.test_utils import TestServer
 from conformance.chains import KEYS
 from conformance.chains import Node as ChainNode
-from paying import MODEL, World, chain_of, facilitator, payer_of, world_on
+from paying import MODEL, Payer, World, chain_of, facilitator, payer_of, world_on
 
 from agentkit.artifacts import Text
 from agentkit.keys.signer import KeySigner
-from agentkit.market.x402 import REQUIRED, Challenge
+from agentkit.market.x402 import REQUIRED, SIGNATURE, Challenge, Presented, Proof
 from agentkit.payments.chain import Web3Chain
 from agentkit.pool.call import Done
+from agentkit.pool.models import model_file
+from agentkit.pool.pool import Pool
 from agentkit.providers.openai import Account
 from agentkit.serve.app import node_app
 from agentkit.serve.node import Node, NodeSettings
@@ -38,6 +41,12 @@ class Parrot:
         self.asked += 1
         text = Text.of(f"{self.asked}: {params['prompt']}".encode())
         return Done((text,), {"input": 3, "output": 2}, MODEL)
+
+    async def check(self, *call: Any) -> None:
+        return
+
+    async def check_fits(self, *call: Any) -> None:
+        return
 
     async def close(self) -> None:
         return
@@ -100,10 +109,77 @@ async def test_only_what_the_node_would_do_is_sold(node: tuple[Node, str]) -> No
 
         assert await asked(chat()) == (402, True)
         assert await asked(chat(), Authorization="Bearer open sesame") == (200, False)
-        assert await asked(chat(model="unknown")) == (402, False)
+        assert await asked(chat(model="unknown")) == (422, False)
         assert await asked(chat(stream=True)) == (422, False)
         assert await asked([]) == (400, False)
         async with http.post(url + PATH, json=chat()) as said:
             (entry,) = Challenge.read(said.headers[REQUIRED]).accepts
     assert (entry["payTo"], entry["amount"]) == (OWNER.address, "2000")
     assert made.pool.asked == 1  # type: ignore[attr-defined]
+
+
+REFUSED: dict[str, tuple[Any, int]] = {
+    "no object": ([], 400),
+    "no messages": ({"model": MODEL}, 400),
+    "no message": (chat(messages=[]), 422),
+    "parts": (chat(messages=[{"role": "user", "content": [{"type": "text"}]}]), 400),
+    "a number": (chat(messages=5), 400),
+    "another model": (chat(model="unknown"), 422),
+    "a stream": (chat(stream=True), 422),
+    "too much output": (chat(max_tokens=10**9), 400),
+    "no output": (chat(max_tokens=0), 400),
+    "text as a number": (chat(max_tokens="5"), 400),
+    "cold": (chat(temperature=-1), 400),
+    "not a number": (chat(temperature=float("nan")), 400),
+    "a strange schema": (
+        chat(response_format={"type": "json_schema", "json_schema": {"schema": {"type": "x"}}}),
+        422,
+    ),
+    "longer than its context": (chat(messages=[{"role": "user", "content": "a " * 20_000}]), 422),
+}
+
+
+async def presented(wallet: Payer, url: str) -> str:
+    """Return a header that pays for a chat."""
+    async with aiohttp.ClientSession() as http, http.post(url + PATH, json=chat()) as said:
+        challenge = Challenge.read(said.headers[REQUIRED])
+    *_, attempt, payment = await wallet.sign()
+    accepted = challenge.payable_on(wallet.network)
+    assert accepted
+    proof = Proof.model_validate(payment.body["proof"])
+    return Presented.to(challenge, accepted, proof, attempt.id).header()
+
+
+async def test_what_would_be_refused_is_not_paid_for(
+    world: World, node: tuple[Node, str], tmp_path: Path
+) -> None:
+    made, url = node
+    parrot = made.pool
+    made.pool = Pool(scratch=tmp_path / "scratch")
+    made.pool.run = parrot.run  # type: ignore[method-assign]  # what it checks by is real
+    key = bytes(range(1, 33))
+    await world.mint(KeySigner(key).address, 10_000)
+    before = await world.balance(OWNER.address)
+    served = Account(prices={}, models={MODEL: MODEL})
+    async with (
+        payer_of(world.network, tmp_path, url, key, account=served) as wallet,
+        aiohttp.ClientSession() as http,
+    ):
+        headers = {SIGNATURE: await presented(wallet, url), "Content-Type": "application/json"}
+
+        async def asked(body: Any) -> int:
+            data = json.dumps(body).encode()
+            async with http.post(url + PATH, data=data, headers=headers) as said:
+                return said.status
+
+        for why, (body, status) in REFUSED.items():
+            assert (why, await asked(body)) == (why, status)
+            assert await world.balance(OWNER.address) == before
+        made.pool._slots._door.most = 0
+        async with made.pool._slots.llamas(model_file(MODEL)).take():
+            assert await asked(chat()) == 429  # a full queue
+        assert await world.balance(OWNER.address) == before
+        assert parrot.asked == 0  # type: ignore[attr-defined]
+        assert await asked(chat()) == 200  # the same payment is still good
+        assert await world.balance(OWNER.address) == before + 2000
+    await made.pool.close()
