@@ -2,7 +2,7 @@
 
 GET  /node                      POST /offers              POST /carry
 PUT  GET /artifacts/{sha256}    POST /jobs                GET /jobs/{attempt}
-GET  /jobs/{attempt}/result     POST /jobs/{attempt}/cancel
+GET  /jobs/{attempt}/result     POST /jobs/{attempt}/cancel       GET /openapi.json
 GET  /v1/models    POST /v1/chat/completions  /v1/completions  /v1/embeddings
 """
 

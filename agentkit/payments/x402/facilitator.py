@@ -18,6 +18,7 @@ from typing import Any, cast
 from aiohttp import web
 from pydantic import ValidationError
 
+from agentkit import strict_json
 from agentkit.errors import (
     InsufficientFunds,
     IntentMismatch,
@@ -26,6 +27,7 @@ from agentkit.errors import (
     ProtocolBroken,
     SettlementFailed,
     StateError,
+    brief,
 )
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
@@ -110,10 +112,15 @@ class Desk:
     def _verify(self, presented: Presented, requirement: Requirement) -> Verified:
         from x402.schemas import PaymentPayload, PaymentRequirements
 
-        said = self._scheme.verify(
-            PaymentPayload.model_validate(presented.document()),
-            PaymentRequirements.model_validate(requirement.document()),
-        )
+        try:
+            said = self._scheme.verify(
+                PaymentPayload.model_validate(presented.document()),
+                PaymentRequirements.model_validate(requirement.document()),
+            )
+        except (ValueError, TypeError, LookupError, OverflowError) as error:
+            # The SDK reads some fields only as it needs them, and raises what their parsers do.
+            log.info("a payment cannot be read: %s", brief(error))
+            return Verified(is_valid=False, invalid_reason="invalid_payload")
         return Verified(is_valid=said.is_valid, invalid_reason=said.invalid_reason)
 
     def _told(self, due: Due, transaction: str, reason: str) -> Settled:
@@ -160,7 +167,7 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
 
 async def _read(request: web.Request) -> tuple[Presented, Requirement]:
     try:
-        body = await request.json()
+        body = strict_json.loads(await request.read())
         presented = Presented.model_validate(body["paymentPayload"])
         return presented, Requirement.model_validate(body["paymentRequirements"])
     except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as wrong:

@@ -183,3 +183,44 @@ async def test_what_would_be_refused_is_not_paid_for(
         assert await asked(chat()) == 200  # the same payment is still good
         assert await world.balance(OWNER.address) == before + 2000
     await made.pool.close()
+
+
+ODD = (b"", b"{", b"[]", b"null", b"1", b"NaN", b"[" * 50_000, b'{"a":' * 9_000, b"\xff")
+VALUES = (None, True, -1, 1.5, 2**300, "", "x", "0x", "9" * 400, "\x00", [], {}, [[]])
+
+
+def places_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    steps = value.items() if isinstance(value, dict) else enumerate(value)
+    for step, inner in steps:
+        yield (*path, step)
+        if isinstance(inner, dict | list):
+            yield from places_of(inner, (*path, step))
+
+
+async def test_a_facilitator_is_not_made_to_fail_by_what_is_asked(
+    world: World, node: tuple[Node, str], tmp_path: Path
+) -> None:
+    _, url = node
+    key = bytes(range(2, 34))
+    await world.mint(KeySigner(key).address, 10_000)
+    served = Account(prices={}, models={MODEL: MODEL})
+    async with payer_of(world.network, tmp_path, url, key, account=served) as wallet:
+        header = Presented.read(await presented(wallet, url))
+    good = {
+        "paymentPayload": header.document(),
+        "paymentRequirements": header.document()["accepted"],
+    }
+    bodies = list(ODD)
+    for place in places_of(good):
+        for value in VALUES:
+            changed = json.loads(json.dumps(good))
+            inner = changed
+            for step in place[:-1]:
+                inner = inner[step]
+            inner[place[-1]] = value
+            bodies.append(json.dumps(changed).encode())
+    async with facilitator(world, tmp_path / "other") as at, aiohttp.ClientSession() as http:
+        for body in bodies:
+            headers = {"Content-Type": "application/json"}
+            async with http.post(f"{at}/verify", data=body, headers=headers) as said:
+                assert said.status in (200, 400), (body, await said.text())
