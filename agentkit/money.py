@@ -168,13 +168,6 @@ class Money:
             cls.parse, serialization=core_schema.plain_serializer_function_ser_schema(cls.encode)
         )
 
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: object) -> dict[str, str]:
-        return {
-            "type": "string",
-            "description": "0.05 USDC, with or without its asset id",
-        }
-
 
 _PER = {"": 1, "1": 1, "1K": 1000, "1M": 10**6, "1B": 10**9}
 _RATE = re.compile(r"(?P<amount>.+?) per (?P<count>1[KMB]?)? ?(?P<unit>[a-z]+?)s?")
@@ -219,10 +212,6 @@ class Rate:
         return core_schema.no_info_plain_validator_function(
             cls.parse, serialization=core_schema.plain_serializer_function_ser_schema(cls.encode)
         )
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: object) -> dict[str, str]:
-        return {"type": "string", "description": "0.10 USDC per 1M tokens"}
 
 
 def rounded_up(asset: Asset, exact: Fraction) -> Money:

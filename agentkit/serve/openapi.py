@@ -10,7 +10,8 @@ from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
+from pydantic_core import core_schema
 
 from agentkit.market.attempt import Message
 from agentkit.providers import wire
@@ -39,12 +40,25 @@ _ROUTES: tuple[tuple[str, str, str, _Body, _Body], ...] = (
 """Method, path, what it does, the model of its body and of its answer; in the order of the app."""
 
 
+class _Generator(GenerateJsonSchema):
+    """JSON schemas in which money and rates, which read and write themselves, are texts."""
+
+    def handle_invalid_for_json_schema(
+        self, schema: core_schema.CoreSchema, error_info: str
+    ) -> JsonSchemaValue:
+        return {"type": "string"}
+
+
 @cache
 def openapi_document() -> dict[str, Any]:
     """Return the description of every route but the operator's."""
     models = {model for *_, body, answer in _ROUTES for model in (body, answer) if model}
     named = sorted(models, key=lambda model: model.__name__)
-    _, schemas = models_json_schema([(m, "validation") for m in named], ref_template=_REFS)
+    _, schemas = models_json_schema(
+        [(model, "validation") for model in named],
+        ref_template=_REFS,
+        schema_generator=_Generator,
+    )
     paths: dict[str, dict[str, Any]] = {}
     for method, path, summary, body, answer in _ROUTES:
         paths.setdefault(path, {})[method] = _operation(method, path, summary, body, answer)

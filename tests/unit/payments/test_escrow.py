@@ -738,7 +738,7 @@ async def test_what_was_given_back_meanwhile_is_not_begun(pair: Pair) -> None:
         escrow=known.job,
     )
     with pytest.raises(Refused, match="take nothing"):
-        await pair.shop.commit(lambda tx: take(tx, taken))
+        await pair.shop.commit(lambda tx: take(tx, taken, lambda _tx, _payer: None))
 
 
 async def test_somebody_elses_quote_for_an_attempt_gives_up_nothing(pair: Pair) -> None:
