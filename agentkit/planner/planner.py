@@ -23,7 +23,7 @@ from agentkit.planner import asking, weighing
 from agentkit.planner.choosing import Chosen
 from agentkit.planner.deciding import Case, added, decide, limit_of
 from agentkit.planner.estimate import PAID, Measured, Sizes, carried, sizes_of, spec_of
-from agentkit.planner.policy import Choose
+from agentkit.planner.policy import Choose, check_patterns
 from agentkit.planner.rest import Rest
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ async def make_plan(
     """
     started = time.time()
     wish = _checked(wish, market)
+    if wish.policy is not None:
+        check_patterns(wish.policy, market.providers)
     sizes = await asyncio.to_thread(sizes_of, graph, market.folder)
     specs = {
         node.name: spec_of(node, sizes, market.measured)
