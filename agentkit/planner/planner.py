@@ -46,6 +46,8 @@ class Market:
     """Which of the ways of paying that a provider takes is used for an offer."""
     measured: Mapping[str, Measured] = field(default_factory=dict)
     """What purchases of nodes used in an earlier run of the graph."""
+    used: Mapping[str, Money] = field(default_factory=dict)
+    """What was spent or set aside under `per_day` and `total`; without it, they are not planned."""
     remote: int = 2**63
     """The largest artifact, in bytes, that is stored where another machine finds it."""
 

@@ -188,7 +188,8 @@ def fits(offer: Offer, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, p) for p in patterns for name in (offer.provider, offer.label))
 
 
-def _percent(text: str) -> int:
+def _percent(given: object) -> int:
+    text = str(given)
     number = text.removesuffix("%")
     if not (text.endswith("%") and number.isdigit()):
         raise ConfigError(f"{text!r} is not a percentage", hint='write within="10%"')
