@@ -574,3 +574,10 @@ def test_a_plan_that_somebody_put_together_is_no_plan(cli: Any, tmp_path: Path, 
     (tmp_path / "edited.json").write_text(json.dumps(document))
     failed(cli("plan", "edited.json"), 3, "edited.json is not a plan")
     failed(cli("run", "edited.json"), 3, "edited.json is not a plan")
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "", "a b"])
+def test_a_nodes_name_leads_to_no_other_folder(cli: Any, tmp_path: Path, name: str) -> None:
+    result = cli("serve", "--name", name)
+    assert result.exit_code == 2
+    assert not list(tmp_path.rglob("node"))
