@@ -421,15 +421,24 @@ class RunPaused(RunError):
     """The run stopped where it can be resumed.
 
     `why` says what it waits for, `command` continues it, `uncertain` is true when a purchase's
-    outcome is unknown (exit code 5).
+    outcome is unknown (exit code 5).  `mend` names the node that a person has to mend first: its
+    function raised, or its file cannot be read.
     """
 
     exit_code = 4
 
     def __init__(
-        self, run_id: str, why: str, command: str, *, uncertain: bool = False, hint: str = ""
+        self,
+        run_id: str,
+        why: str,
+        command: str,
+        *,
+        uncertain: bool = False,
+        hint: str = "",
+        mend: str = "",
     ) -> None:
         self.run_id, self.why, self.command, self.uncertain = run_id, why, command, uncertain
+        self.mend = mend
         if uncertain:
             self.exit_code = 5
         either = f"continue it with `{command}`, or end it with `agentkit cancel {run_id}`"

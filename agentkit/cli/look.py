@@ -20,6 +20,7 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import ProviderInfo
 from agentkit.memory.standing import Standing
 from agentkit.payments.receipts import UNPROVEN, Bundle, proof_of, verify
+from agentkit.runtime.run import pause_of
 
 MaybeRun = Annotated[str | None, typer.Argument(metavar="[RUN]", help="a run's id")]
 
@@ -58,6 +59,8 @@ def status(
                 state = await agent.status(run_id)
             left = state.outcome == "running" and agent.is_left(run_id)
             more = f"\n\nleft: no process works on it; agentkit resume {run_id}" if left else ""
+            if state.outcome == "paused":
+                more = f"\n\nhint: {pause_of(state).hint}"
             say.result(_run_data(state), _run_text(state) + more, as_json=as_json)
 
     asyncio.run(go())

@@ -200,11 +200,15 @@ class BudgetRaised(Event):
 
 
 class RunPaused(Event):
-    """The run stopped where it can be resumed, by `command` where a plain resume is not enough."""
+    """The run stopped where it can be resumed, by `command` where a plain resume is not enough.
+
+    `mend`: the node that a person has to mend first, because its function raised.
+    """
 
     why: str
     uncertain: bool = False
     command: str = ""
+    mend: str = ""
 
 
 class RunFinished(Event):
@@ -253,6 +257,13 @@ class HoldReleased(Event):
     """A run's hold ended."""
 
     run: str
+
+
+class HoldReduced(Event):
+    """A run that waits for a person gave `amount` of its hold back: it needs that no more."""
+
+    run: str
+    amount: Money
 
 
 class TxSigned(Event):
@@ -685,6 +696,7 @@ EVENTS: dict[str, type[Event]] = {
         Unreserved,
         Spent,
         HoldReleased,
+        HoldReduced,
         TxSigned,
         TxFinal,
         ChannelOpened,

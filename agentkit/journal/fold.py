@@ -183,6 +183,14 @@ def _(event: e.HoldReleased, stream: str, at: float, rows: Records) -> None:
         _keep_hold(rows, hold.model_copy(update={"left": hold.reserved, "released": True}))
 
 
+@_folds(e.HoldReduced)
+def _(event: e.HoldReduced, stream: str, at: float, rows: Records) -> None:
+    hold = rows.get(r.Hold, event.run)
+    if hold:
+        _total(rows, "held", event.amount, back=True)
+        rows.put(hold.model_copy(update={"left": hold.left - event.amount}))
+
+
 def _keep_hold(rows: Records, hold: r.Hold) -> None:
     """Write a hold, or drop it once its run has ended and nothing of it can be drawn any more."""
     if hold.released and not hold.reserved:

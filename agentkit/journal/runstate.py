@@ -49,6 +49,7 @@ class RunState:
     why: str = ""
     uncertain: bool = False
     command: str = ""
+    mend: str = ""
     code: set[str] = field(default_factory=set)
 
     @classmethod
@@ -126,6 +127,11 @@ class RunState:
         return planned.at_most.units * max(left, 0) // planned.items
 
     @property
+    def rest(self) -> int:
+        """The units that all that is left of the plan can come to."""
+        return sum(map(self.rest_of, self.planned.nodes))
+
+    @property
     def settled(self) -> int:
         """How many nodes are at their end, done or skipped."""
         return len(self.done) + len(self.skipped)
@@ -175,6 +181,7 @@ def _(event: e.RunResumed, state: RunState) -> None:
     if event.plan:
         state.follow(event.plan)
     state.outcome, state.why, state.uncertain, state.command = "running", "", False, ""
+    state.mend = ""
     state.failures.clear()
 
 
@@ -236,7 +243,7 @@ def _(event: e.NodeFailed, state: RunState) -> None:
 @_changes(e.RunPaused)
 def _(event: e.RunPaused, state: RunState) -> None:
     state.outcome, state.why, state.uncertain = "paused", event.why, event.uncertain
-    state.command = event.command
+    state.command, state.mend = event.command, event.mend
 
 
 @_changes(e.RunFinished)

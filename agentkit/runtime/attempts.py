@@ -180,11 +180,24 @@ class Attempts:
             raise
         judging = judge(want.verifiers, want.task, result)
         verdict = await (self.or_stop(judging) if offer.finds else judging)
+        if verdict.mend:
+            raise await self._unjudged(want, delivery, verdict.reason)
         if verdict.outcome != "pass":
             bad = BadOutput(f"its output did not verify: {verdict.reason}", provider=offer.label)
             await self.refuse(delivery, str(bad), blame=verdict.outcome == "fail")
             raise bad
         return delivery
+
+    async def _unjudged(self, want: Want, delivery: Delivery, why: str) -> RunPaused:
+        """Return the pause for a delivery whose verifier, a function of the user's, failed.
+
+        It stays open where it can be found again, so that the mended function verifies the same
+        delivery and nothing is bought twice.
+        """
+        told = f"{want.node.name}: what verifies it failed: {why}"
+        if not delivery.offer.finds:
+            await self.refuse(delivery, told, blame=False)
+        return self.pause(told, mend=want.node.name)
 
     async def _lost(
         self, want: Want, offer: Offer, attempt: Attempt, wrong: ProviderError
@@ -274,7 +287,7 @@ class Attempts:
         if self.stopping.is_set():
             raise self.pause("it was asked to stop")
         if self.closing:
-            raise self.pause("another node has failed")
+            raise self.pause("another node has stopped the run")
         if self._deadline.passed:
             raise self.pause("its deadline has passed")
 
@@ -317,8 +330,8 @@ class Attempts:
         """Return the units of the hold that an extra attempt has to leave to the planned ones."""
         if not extra:
             return 0
-        units = sum(map(self._state.rest_of, self._state.planned.nodes))
-        return max(0, units - sum(attempt.at_most.units for attempt in self._state.unfinished))
+        under_way = sum(attempt.at_most.units for attempt in self._state.unfinished)
+        return max(0, self._state.rest - under_way)
 
     async def _confirm(self, want: Want, offer: Offer) -> None:
         """Hear the offer again before money is locked up for its provider node."""
@@ -664,10 +677,10 @@ class Attempts:
             raise Unavailable("is not among the configured providers", provider=name)
         return provider
 
-    def pause(self, why: str, *, uncertain: bool = False) -> RunPaused:
+    def pause(self, why: str, *, uncertain: bool = False, mend: str = "") -> RunPaused:
         """Return the pause of this run, with the command that goes on."""
         command = f"agentkit resume {self.run}" + (" --rebuy" if uncertain else "")
-        return RunPaused(self.run, why, command, uncertain=uncertain)
+        return RunPaused(self.run, why, command, uncertain=uncertain, mend=mend)
 
 
 @contextmanager

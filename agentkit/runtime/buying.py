@@ -55,7 +55,7 @@ class Buyer:
         return self._attempts.stopping
 
     def open_nothing_more(self) -> None:
-        """Let what is under way come to its end, and begin nothing else: the run has failed."""
+        """Let what is under way come to its end, and begin nothing else: the run stops."""
         self._attempts.closing = True
 
     async def buy(self, want: Want) -> tuple[Artifact, ...]:
@@ -276,7 +276,7 @@ class Buyer:
     ) -> BaseException:
         """Close what was delivered, nobody being to blame, and return why the run cannot go on."""
         for wrong in stopped:
-            if not isinstance(wrong, RunPaused) or wrong.uncertain:
+            if not isinstance(wrong, RunPaused) or wrong.uncertain or wrong.mend:
                 return wrong
         if self.stopping.is_set():
             return stopped[0] if stopped else self._attempts.pause("it was asked to stop")

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from agentkit.artifacts import Artifact, Json, Table
 from agentkit.errors import (
@@ -23,6 +23,7 @@ from agentkit.errors import (
     TimedOut,
     WrongInput,
 )
+from agentkit.graph.conditions import Condition
 from agentkit.graph.nodes import LocalNode, Node, PaidNode, SourceNode, SplitNode
 from agentkit.journal import events as e
 from agentkit.journal import records as r
@@ -181,11 +182,18 @@ class Execution:
         if isinstance(error, RunPaused):
             self._pause(error)
         elif isinstance(error, StateError):
-            why = f"{error} ({error.hint})" if error.hint else str(error)
-            self._pause(RunPaused(self.state.run, why, self._command))
+            self._pause(RunPaused(self.state.run, _with_hint(error), self._command))
+        elif isinstance(self._graph.by_name[name], LocalNode | SourceNode):
+            self._pause(self._to_mend(name, error))
         else:
             self.state.apply(_failure(name, error))
             self._buyer.open_nothing_more()
+
+    def _to_mend(self, name: str, error: BaseException) -> RunPaused:
+        """Return the pause for what the user brought and can mend: a function, or a file."""
+        reason = str(error) if isinstance(error, TimedOut) else _reason(error)
+        why = f"{name}: {reason}"
+        return RunPaused(self.state.run, why, self._command, mend=name)
 
     def _release(self, name: str) -> None:
         """Start what waited for a node alone; its outputs are durable."""
@@ -196,7 +204,12 @@ class Execution:
                 self._start(known[child])
 
     def _pause(self, why: RunPaused) -> None:
-        """Keep the first reason to pause, but an uncertain purchase before any other."""
+        """Keep the first reason to pause, but an uncertain purchase before any other.
+
+        What a person has to mend stops all buying: it may make the rest of the run worth nothing.
+        """
+        if why.mend:
+            self._buyer.open_nothing_more()
         if self._paused is None or (why.uncertain and not self._paused.uncertain):
             self._paused = why
         self._settle_idle()
@@ -221,13 +234,15 @@ class Execution:
             why = self._paused or RunPaused(state.run, "it came to no end", self._command)
             uncertain = why.uncertain or bool(state.unresolved)
             command = why.command if why.uncertain == uncertain else ""
-            paused = e.RunPaused(why=why.why, uncertain=uncertain, command=command)
+            paused = e.RunPaused(why=why.why, uncertain=uncertain, command=command, mend=why.mend)
             await self._record(paused, release=False)
 
     async def _record(self, *events: Event, release: bool) -> None:
         def work(tx: Transaction) -> None:
             for event in events:
                 tx.append(self.state.run, event)
+                if isinstance(event, e.RunPaused) and event.mend and not event.uncertain:
+                    self._means.ledger.reduce(tx, self.state.run, self.state.rest)
             if release:
                 self._means.ledger.release(tx, self.state.run)
 
@@ -381,10 +396,25 @@ class Execution:
         for condition, function in self._graph.conditions(node.name) if node.when else ():
             (value, *_) = await self._outputs_of(condition.ref.node)
             assert isinstance(value, Json)  # the graph was checked
-            if not condition.holds_for(value.value, function):
+            if not self._holds(node, condition, value.value, function):
                 self._skip(node.name, f"{condition} did not hold")
                 return True
         return False
+
+    def _holds(
+        self,
+        node: Node,
+        condition: Condition,
+        value: Any,
+        function: Callable[[Any], Any] | None,
+    ) -> bool:
+        """Return whether a condition holds; raises RunPaused when the user's function fails."""
+        if function is None:
+            return condition.holds_for(value, None)
+        try:
+            return condition.holds_for(value, function)
+        except Exception as error:  # users' functions may raise anything
+            raise self._to_mend(node.name, error) from error
 
 
 class _Ended(NamedTuple):
@@ -430,8 +460,15 @@ async def _within(seconds: float | None, making: Awaitable[T]) -> T:
 
 
 def _failure(node: str, error: BaseException) -> Event:
-    reason = str(error) if isinstance(error, AgentKitError) else _with_place(error)
-    return e.NodeFailed(node=node, error=type(error).__name__, reason=reason)
+    return e.NodeFailed(node=node, error=type(error).__name__, reason=_reason(error))
+
+
+def _reason(error: BaseException) -> str:
+    return _with_hint(error) if isinstance(error, AgentKitError) else _with_place(error)
+
+
+def _with_hint(error: AgentKitError) -> str:
+    return f"{error} ({error.hint})" if error.hint else str(error)
 
 
 def _with_place(error: BaseException) -> str:

@@ -20,8 +20,9 @@ from agentkit.errors import (
     WrongInput,
 )
 from agentkit.graph.callables import CallableSpec, Consent
+from agentkit.graph.code import shown
 from agentkit.graph.frozen import FrozenGraph
-from agentkit.graph.nodes import PaidNode
+from agentkit.graph.nodes import PaidNode, SourceNode
 from agentkit.graph.refs import Ref
 from agentkit.journal import events as e
 from agentkit.journal import records as r
@@ -250,10 +251,12 @@ async def resume(
     """Go on with a run where its journal stands, under a new plan if one is given.
 
     `graph` supplies functions that only the process which makes it has, or whose code was changed
-    since.  `budget` raises the run's; `approved` names nodes that somebody agreed to.  Files that
-    ran when the run began may be loaded again, and those whose sha256 `trust_code` names.  Raises
-    RunNotFound, RunPaused when another process has it, JournalDamaged, OverBudget, UntrustedCode,
-    WrongInput (a function of the graph cannot be found, or the plan is of another graph).
+    since, in nodes that are not done.  `budget` raises the run's; `approved` names nodes that
+    somebody agreed to.  Files that ran when the run began may be loaded again, and those whose
+    sha256 `trust_code` names; functions in these may have changed, too.  What changed is
+    journalled.  Raises RunNotFound, RunPaused when another process has it, JournalDamaged,
+    OverBudget, UntrustedCode, WrongInput (a function of the graph cannot be found, or has changed
+    in a node that is done, or the plan is of another graph).
     """
     lease = means.journal.lease(run)
     try:
@@ -266,12 +269,15 @@ async def resume(
         ending = await means.journal.commit(lambda tx: tx.get(r.CancelRequest, run))
         code: frozenset[str] = frozenset()
         if not ending:
-            frozen = (plan or state.planned).graph
-            consent = Consent.to({*trust_code, *state.code}, _functions_of(state.planned.graph))
-            needed = frozen.by_name.keys() - state.done.keys()
-            frozen.adopt(graph, needed, consent)
+            before = (plan or state.planned).graph
+            _check_done(before, state)
+            consent = Consent.to(state.code, _functions_of(state.planned.graph), mended=trust_code)
+            needed = before.by_name.keys() - state.done.keys()
+            frozen = before.adopt(graph, needed, consent)
+            if frozen is not before:
+                plan = (plan or state.planned).model_copy(update={"graph": frozen})
             _check_means(means, plan or state.planned, needed)
-            code = frozen.code_digests() & consent.digests if trust_code else frozenset()
+            code = _code_from_now_on(frozen, needed, consent, own=graph is not None)
         events = [
             e.RunResumed(plan=plan, code=tuple(sorted(code - state.code))),
             *([e.BudgetRaised(budget=budget)] if budget else ()),
@@ -296,6 +302,31 @@ async def resume(
         lease.close()
         raise
     return Run(means, execution, lease)
+
+
+def _check_done(graph: FrozenGraph, state: RunState) -> None:
+    """Raise WrongInput for a graph that changes the functions of nodes that are done."""
+    if graph is state.planned.graph:
+        return
+    changed = [name for name in state.planned.graph.changed_in(graph) if name in state.done]
+    if changed:
+        raise WrongInput(
+            f"node {changed[0]!r} of run {state.run} is done, and its function is another now",
+            hint=f"put back the function of {changed[0]!r}, or run the mended graph anew",
+        )
+
+
+def _code_from_now_on(
+    graph: FrozenGraph, needed: Collection[str], consent: Consent, *, own: bool
+) -> frozenset[str]:
+    """Return the sha256 of files that this resume adds to what the run may load later.
+
+    `own`: the functions are those of this process, which needs nobody's consent to them.
+    """
+    if not own and not consent.mended:
+        return frozenset()
+    digests = graph.code_digests(needed)
+    return digests if own else digests & consent.digests
 
 
 def _functions_of(graph: FrozenGraph) -> list[CallableSpec]:
@@ -355,6 +386,36 @@ def _folded(journal: Journal, run: str, events: Sequence[Event]) -> RunState:
     return RunState.of(run, events)
 
 
+def pause_of(state: RunState) -> RunPaused:
+    """Return what a paused run waits for, and what to do about it."""
+    flag = " --rebuy" if state.uncertain else ""
+    command = state.command or f"agentkit resume {state.run}{flag}"
+    hint = mending_hint(state) if state.mend else ""
+    return RunPaused(
+        state.run, state.why, command, uncertain=state.uncertain, hint=hint, mend=state.mend
+    )
+
+
+def mending_hint(state: RunState) -> str:
+    """Return what to do about a run that waits for what the user brought to be mended."""
+    node = state.planned.graph.by_name[state.mend]
+    go_on = f"`agentkit resume {state.run}`"
+    in_python = f"ak.resume({state.run!r}, graph=graph)"
+    if isinstance(node, SourceNode):
+        return f"mend {shown(node.source)}, then go on with {go_on}"
+    files = {f.file for f in node.callables().values() if f.portable and f.module != "__main__"}
+    if not files:
+        return (
+            f"mend the function of {state.mend!r}, build the graph again in the same way, and go on"
+            f" with {in_python}; what was bought is not bought again"
+        )
+    return (
+        f"mend the function of {state.mend!r} in {shown(min(files))}, then go on with {go_on},"
+        f" which names the --trust-code to add, or with {in_python}; what was bought is not bought"
+        " again"
+    )
+
+
 async def result_of(means: Means, state: RunState) -> RunResult:
     """Return what a run left; raises RunFailed or RunPaused for one that is not done."""
     if state.outcome == "failed":
@@ -364,8 +425,6 @@ async def result_of(means: Means, state: RunState) -> RunResult:
         hint = "run the plan again"
         raise RunFailed(state.run, (), uncertain=bool(state.unresolved), hint=hint)
     if state.outcome != "done":
-        flag = " --rebuy" if state.uncertain else ""
-        command = state.command or f"agentkit resume {state.run}{flag}"
-        raise RunPaused(state.run, state.why, command, uncertain=state.uncertain)
+        raise pause_of(state)
     artifacts = {name: await means.get_all(outputs) for name, outputs in state.done.items()}
     return RunResult(state.run, state.planned, artifacts, tuple(state.receipts), state.skipped)

@@ -15,7 +15,7 @@ from agentkit.journal.records import RECORDS
 from agentkit.journal.store import SCHEMA, SCHEMA_VERSION
 from agentkit.journal.upgrades import ADDED_FIELDS, NewerVersion, read_event
 
-EVENT_SETS = {2: "8a05771ae97b3209aa7e1ef0f7ce919f6c9facd8403b80b32ed027cdbb6bde6c"}
+EVENT_SETS = {2: "175678d4f800748093dd58c0d164c42896ac4fd522e1d92dbb23ba9e0c5748e2"}
 """By VERSION: the digest of the event set, of every field in it and of every default."""
 
 LAYOUTS = {4: "795700839881973a3a9ba3b4815588f1bd78d05346df804b50237ff61c3d17b3"}
