@@ -40,7 +40,7 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Provider, ProviderInfo, Rail
 from agentkit.memory.standing import Standing
 from agentkit.money import Money
-from agentkit.payments.budget import Budget
+from agentkit.payments.budget import Budget, used_so_far
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.channels.terms import token_balance
 from agentkit.payments.choosing import History
@@ -103,13 +103,17 @@ class Agent:
 
     @classmethod
     def from_config(
-        cls, config: Path | None = None, *, allowance: Allowance | None = None, **settings: Any
+        cls,
+        config: str | Path | None = None,
+        *,
+        allowance: Allowance | None = None,
+        **settings: Any,
     ) -> Self:
         """Return an agent that opens with `async with`; arguments win over files and environment.
 
         Raises ConfigError.
         """
-        agent = cls(Settings.read(config, **settings))
+        agent = cls(Settings.read(None if config is None else Path(config), **settings))
         if allowance is not None:
             agent.settings = agent.settings.model_copy(update={"allowance": allowance})
         return agent
@@ -161,6 +165,7 @@ class Agent:
         if self.network.test:
             await fetch_models(frozen)
         rest = rest_of(await self.status(run)) if run else None
+        frozen.check_findable(rest.done if rest else ())
         of_run = rest.plan.budget if rest else None
         wish = Wish(
             budget=of_run if budget is None else Money.parse(budget),
@@ -172,14 +177,16 @@ class Agent:
         )
         held = await self._currency_balance() if balance else None
         uploads = [fee for fee in [await self.memory.fee()] if fee]
-        known, history = await self._journal.commit(
-            lambda tx: (tx.every(r.Reputation), History.of(tx))
+        zero = self.network.currency.zero()
+        known, history, used = await self._journal.commit(
+            lambda tx: (tx.every(r.Reputation), History.of(tx), used_so_far(tx, zero, run or ""))
         )
         market = replace(
             self._market,
             reputations={row.provider: row.share for row in known},
             pay=self._rail_planner.choosing(history),
             measured=await self._measured(frozen),
+            used=used,
         )
         return await make_plan(frozen, market, wish, balance=held, uploads=uploads, rest=rest)
 

@@ -175,13 +175,24 @@ class OverBudget(PlanError):
     """A limit on spending would be exceeded.
 
     `limit` names which one: `budget`, `per_task`, `per_run`, `per_day`, `total` or a provider's.
+    `already` is the part of `needed` that was spent or set aside before, where that counts.
     """
 
-    def __init__(self, limit: str, needed: object, allowed: object, *, hint: str = "") -> None:
-        self.limit, self.needed, self.allowed = limit, needed, allowed
+    def __init__(
+        self,
+        limit: str,
+        needed: object,
+        allowed: object,
+        *,
+        already: object = None,
+        hint: str = "",
+    ) -> None:
+        self.limit, self.needed, self.allowed, self.already = limit, needed, allowed, already
+        before = f" ({already} of it spent or set aside before)" if already else ""
+        wait = ", wait for the next day (UTC)" if limit == "per_day" and already else ""
         super().__init__(
-            f"it could come to {needed} in all, above the limit {limit} of {allowed}",
-            hint=hint or f"raise {limit} to at least {needed}, or drop nodes from the graph",
+            f"it could come to {needed} in all{before}, above the limit {limit} of {allowed}",
+            hint=hint or f"raise {limit} to at least {needed}{wait}, or drop nodes from the graph",
         )
 
 

@@ -142,10 +142,22 @@ def network_stop(
 @network.command("reset")
 @say.verb
 def network_reset(
-    as_json: say.AsJson = False, config: say.Config = None, quiet: say.Quiet = False
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
+    as_json: say.AsJson = False,
+    config: say.Config = None,
+    quiet: say.Quiet = False,
 ) -> None:
     """Stop the embedded network and forget its chain, keys and all it stored."""
-    finder.reset(_folder(config))
+    folder = _folder(config)
+    if not yes and not sys.stdin.isatty():
+        raise ConfigError(
+            "stdin is not a terminal, so nobody can confirm", hint="use --yes to forget it all"
+        )
+    loses = f"its chain, its test money and its Arweave log, all in {folder}, will be gone"
+    if not yes and not typer.confirm(f"{loses}: forget it all?", err=True):
+        say.note("nothing was changed", quiet=quiet)
+        return
+    finder.reset(folder)
     say.result({"reset": True}, "forgotten", as_json=as_json)
 
 
@@ -153,7 +165,12 @@ def network_reset(
 @say.verb
 def network_serve(
     port: Annotated[
-        int, typer.Option(help="port of the network's control; chain, gateway, nodes follow it")
+        int,
+        typer.Option(
+            min=1,
+            max=65_535 - 7,
+            help="port of the network's control; chain, gateway, nodes follow it",
+        ),
     ] = 8450,
     as_json: say.AsJson = False,
     config: say.Config = None,
@@ -178,10 +195,10 @@ def _folder(config: Path | None) -> Path:
 @say.verb
 def serve(
     name: Annotated[str, typer.Option(help="what the node is called")] = "node",
-    port: Annotated[int, typer.Option(help="port on loopback")] = 8700,
-    slots: Annotated[int, typer.Option(help="tasks at once for each model")] = 1,
-    threads: Annotated[int, typer.Option(help="threads for each slot")] = 1,
-    percent: Annotated[int, typer.Option(help="the default price list, scaled")] = 100,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="port on loopback")] = 8700,
+    slots: Annotated[int, typer.Option(min=1, max=64, help="tasks at once for each model")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=256, help="threads for each slot")] = 1,
+    percent: Annotated[int, typer.Option(min=1, help="the default price list, scaled")] = 100,
     host_name: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="a name a proxy publishes it under")
     ] = None,

@@ -258,6 +258,22 @@ class FrozenGraph(BaseModel):
             if place not in self._functions
         ]
 
+    def check_findable(self, done: Collection[str] = ()) -> None:
+        """Raise WrongInput for a function that this process has not, and that no file has.
+
+        Such a graph can be priced and never run.  Nodes that are `done` need theirs no more.
+        """
+        for node in self.nodes:
+            for _, spec in self._missing_functions(node) if node.name not in done else ():
+                try:
+                    CodeReader().need(spec)
+                except WrongInput as error:
+                    raise WrongInput(
+                        f"node {node.name!r} names a function that cannot be found: {error}",
+                        hint="use the graph in the program that defines it, or write it there with"
+                        " graph.save(), which notes file and sha256",
+                    ) from error
+
     def code_to_load(self) -> tuple[CodeFile, ...]:
         """Return the files that `adopt` would run, as they are now.
 

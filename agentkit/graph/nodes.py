@@ -17,11 +17,13 @@ from pydantic import (
 )
 
 from agentkit.artifacts import KINDS, Artifact, Dataset, Embedding, Json, Model, Table, Text
+from agentkit.errors import WrongInput
 from agentkit.graph.callables import CallableSpec
 from agentkit.graph.conditions import Condition
 from agentkit.graph.parts import with_parts
 from agentkit.graph.refs import InputRef
 from agentkit.graph.verifying import CallableCheck, Redundant, VerifySpec
+from agentkit.user_values import UserValue
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -31,7 +33,7 @@ Edges: TypeAlias = Iterator[tuple[str, InputRef, type[Artifact]]]
 """What for, the edge, and the type of artifact it must carry."""
 
 
-class Needs(BaseModel):
+class Needs(UserValue):
     """Hardware a node asks for; `hours` bounds how long it may run.
 
     `gpu` by its name, `count` of them, each with at least `vram` GB of memory.  A provider that
@@ -39,6 +41,7 @@ class Needs(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    error_class = WrongInput
 
     gpu: str = ""
     vram: int = Field(default=0, ge=0)
@@ -46,10 +49,11 @@ class Needs(BaseModel):
     hours: float = Field(default=1.0, gt=0)
 
 
-class Timeouts(BaseModel):
+class Timeouts(UserValue):
     """Seconds for each stage of one try; None is as long as the runtime gives it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    error_class = WrongInput
 
     offers: Seconds | None = None
     submit: Seconds | None = None

@@ -513,3 +513,45 @@ def test_a_missing_key_of_one_provider_stops_no_verb(cli: Any, tmp_path: Path) -
     assert "NO_SUCH_KEY" in cli("providers").stdout
     assert "NO_SUCH_KEY" in cli("doctor").stdout
     assert "NO_SUCH_KEY" in cli("plan", "graph.toml", "--explain", "greet").stdout
+
+
+def test_a_function_that_nobody_can_find_is_refused_when_it_is_planned(
+    cli: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "local.toml").write_text(
+        'name = "l"\n[[nodes]]\nname = "a"\nkind = "local"\n'
+        'fn = { module = "helper", qualname = "f" }\n'
+    )
+    result = cli("plan", "local.toml")
+    failed(result, 2, "'a'", "helper:f")
+    assert "graph.save()" in result.stderr
+
+
+def test_a_saved_plan_is_shown_as_it_was_made(cli: Any) -> None:
+    made = cli("plan", "graph.toml", "--out", "plan.json")
+    shown = cli("plan", "plan.json")
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.split("prices hold")[0] == made.stdout.split("prices hold")[0]
+    failed(cli("plan", "plan.json", "--budget", "1 USDC"), 2, "is a plan", "--budget")
+
+
+def test_the_network_is_not_forgotten_unasked(cli: Any) -> None:
+    failed(cli("network", "reset"), 2, "nobody can confirm")
+    assert cli("network", "status").stdout.startswith("process")
+
+
+@pytest.mark.parametrize("verb", [["serve"], ["network", "serve"]])
+def test_a_port_that_is_none_is_refused(cli: Any, verb: list[str]) -> None:
+    result = cli(*verb, "--port", "99999")
+    assert result.exit_code == 2
+    assert "less than or equal to 65" in result.stderr
+
+
+def test_a_plan_says_when_the_day_has_no_room_for_it_and_what_was_spent(
+    cli: Any, tmp_path: Path
+) -> None:
+    assert cli("run", "graph.toml", "--yes").exit_code == 0
+    (tmp_path / "agentkit.toml").write_text("[allowance]\nper_day = '0.00002 USDC'\n")
+    result = cli("plan", "graph.toml")
+    failed(result, 3, "per_day", "spent or set aside before")
+    assert "wait for the next day" in result.stderr
