@@ -29,6 +29,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+MAX_MESSAGE = 500
+"""Characters of another library's message that are passed on: it may quote all of its input."""
+
+
+def brief(message: object) -> str:
+    """Return the first line of another library's message, cut where it is very long."""
+    lines = str(message).strip().splitlines() or [""]
+    return lines[0] if len(lines[0]) <= MAX_MESSAGE else f"{lines[0][:MAX_MESSAGE]}..."
+
 
 class AgentKitError(Exception):
     """Something agentkit could not do."""

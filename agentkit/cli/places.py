@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import re
 import signal
 import sys
 from collections.abc import Collection
@@ -209,10 +210,19 @@ def serve(
     """Be a provider: the native pool behind a paid, OpenAI-compatible HTTP endpoint."""
     from agentkit.serve.node import NodeSettings
 
+    if not _NODE_NAME.fullmatch(name):
+        raise ConfigError(
+            f"a node cannot be called {name[:64]!r}",
+            hint="give --name letters, digits, dots, dashes and underscores",
+        )
     settings = Settings.read(config)
     home = settings.home.expanduser() / "node" / name
     about = NodeSettings(name, home, percent=percent, slots=slots, threads=threads)
     asyncio.run(_serve(settings, about, port, host_name or (), quiet=quiet))
+
+
+_NODE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+"""Its state lies in a folder of that name."""
 
 
 async def _serve(

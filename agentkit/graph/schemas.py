@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import PydanticUserError, TypeAdapter
 
+from agentkit import json_schemas
 from agentkit.errors import WrongInput
 
 
@@ -28,15 +29,7 @@ def schema_of(output: Any) -> dict[str, Any]:
 
 def fault_of(schema: Mapping[str, Any]) -> str:
     """Say why this is not a JSON schema of draft 2020-12, "" when it is one."""
-    from jsonschema import Draft202012Validator, SchemaError
-
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as wrong:
-        return str(wrong.message)
-    except RecursionError:
-        return "it is nested too deeply"
-    return ""
+    return json_schemas.fault_of(schema)
 
 
 def _without_null_defaults(schema: Any) -> Any:

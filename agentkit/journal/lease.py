@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import time
 import weakref
 from pathlib import Path
 from types import TracebackType
 
-from agentkit.errors import RunPaused
+from agentkit.errors import RunNotFound, RunPaused
+
+_RUN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
 class Lease:
     """A process's claim on a run, held until it is closed or the process ends."""
 
     def __init__(self, folder: Path, run: str) -> None:
-        """Take the lease; raises RunPaused, naming the owner, when another process has it."""
+        """Take the lease; raises RunPaused, naming the owner, when another process has it.
+
+        Raises RunNotFound for what is not the name of a run.
+        """
+        path = _path(folder, run)
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / f"{run}.lease").open("a+")
+        self._file = path.open("a+")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as held:
@@ -84,10 +91,17 @@ def _drop_inherited() -> None:
 os.register_at_fork(after_in_child=_drop_inherited)
 
 
+def _path(folder: Path, run: str) -> Path:
+    """Return a run's file; what was typed or received as a run's name leads nowhere else."""
+    if not _RUN.fullmatch(run):
+        raise RunNotFound(f"there is no run {run[:64]!r}")
+    return folder / f"{run}.lease"
+
+
 def is_free(folder: Path, run: str) -> bool:
     """Whether no process has a run; leaves the lease as it is."""
     try:
-        with (folder / f"{run}.lease").open() as file:
+        with _path(folder, run).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 import socket
 import subprocess
@@ -135,14 +136,24 @@ class ProcessSigner:
         return bytes.fromhex(self._ask(do=verb, **asked))
 
     def _ask(self, **request: Any) -> Any:
-        """Have an operation done; an answer that does not come ends the connection."""
+        """Have an operation done.
+
+        An answer that does not come, or is another request's, ends the connection; so does whatever
+        interrupts the wait, because the answer that is still to come would be taken for the next.
+        """
+        identity = secrets.token_hex(8)
+        line = json.dumps({**request, "id": identity}).encode() + b"\n"
         with self._lock:
             try:
-                answer = json.loads(self._said(json.dumps(request).encode() + b"\n"))
-            except (OSError, ValueError) as gone:
+                answer = json.loads(self._said(line))
+                if not isinstance(answer, dict) or answer.get("id") != identity:
+                    raise ValueError("the answer belongs to another request")
+            except BaseException as gone:
                 if self._connection is not None:
                     self._connection.close()
                     self._connection = None
+                if not isinstance(gone, (OSError, ValueError)):
+                    raise
                 raise StoreUnavailable(
                     f"the process that signs does not answer at {self._path}",
                     hint="start the agent again, or `agentkit wallet signer` if you run it apart",

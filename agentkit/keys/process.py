@@ -33,15 +33,19 @@ class Refusal(Exception):
 
 
 def answer(signer: Signer, line: bytes) -> dict[str, Any]:
-    """Return the answer to one request, whatever it is."""
+    """Return the answer to one request, whatever it is; it has the request's `id`."""
     if line.count(b"{") + line.count(b"[") > MOST_NESTED:
         return {"refused": "the request is nested too deep"}
+    known: dict[str, Any] = {}
     try:
-        return {"done": _done(signer, json.loads(line))}
+        request = json.loads(line)
+        if isinstance(request, dict) and isinstance(request.get("id"), str):
+            known = {"id": request["id"]}
+        return {"done": _done(signer, request), **known}
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as odd:
-        return {"refused": str(odd)[:300] or "this is no request"}
+        return {"refused": str(odd)[:300] or "this is no request", **known}
     except Refusal as refused:
-        return {"refused": str(refused)}
+        return {"refused": str(refused), **known}
 
 
 def _done(signer: Signer, request: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from agentkit.errors import BadAmount
 from agentkit.graph.nodes import canonical
-from agentkit.market.task import Load, Units
+from agentkit.market.task import CPU_MS, Load, Units
 from agentkit.market.value import Value
 from agentkit.money import Asset, Money, Rate, rounded_up
 
@@ -91,9 +91,15 @@ def priced(asset: Asset, rates: dict[str, Rate], load: Load) -> tuple[Money, Mon
 
 
 def charge(asset: Asset, rates: dict[str, Rate], units: Units) -> Money:
-    """Return what `units` cost, rounded up once; raises BadAmount when a unit has no rate."""
-    unpriced = sorted(set(units) - set(rates))
+    """Return what `units` cost, rounded up once; raises BadAmount when a unit has no rate.
+
+    Whoever names no rate for `cpu_ms` does not charge for it.
+    """
+    unpriced = sorted(set(units) - set(rates) - {CPU_MS})
     if unpriced:
         raise BadAmount(f"no price is known for {', '.join(unpriced)}")
-    exact = sum((rates[unit].bind(asset).times(count) for unit, count in units.items()), Fraction())
+    priced = {unit: count for unit, count in units.items() if unit in rates}
+    exact = sum(
+        (rates[unit].bind(asset).times(count) for unit, count in priced.items()), Fraction()
+    )
     return rounded_up(asset, exact)

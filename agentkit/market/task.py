@@ -17,8 +17,48 @@ PaidKind = Literal["infer", "train", "data"]
 Units = Mapping[str, int]
 """Counts of what is charged for.
 
-A `request`, its `input` and `output` tokens, `row`s trained on, `byte`s read.
+A `request`, its `input` and `output` tokens, `row`s trained on, `byte`s read, and `cpu_ms`:
+milliseconds of processor time, measured by who did it.
 """
+
+CPU_MS = "cpu_ms"
+
+_CPU_MS_PER_UNIT = {"input": 10.0, "output": 150.0, "row": 50.0, "byte": 0.002}
+"""Ten times what a slow core needs; units as in `Units`."""
+
+_CPU_MS_ALWAYS = 2000
+
+
+def cpu_ms_needed(units: Units) -> int:
+    """Return the processor time that a task of so many units can need, generously.
+
+    A node allows a task that declares no `cpu_ms` so much.
+    """
+    each = sum(_CPU_MS_PER_UNIT.get(unit, 0.0) * count for unit, count in units.items())
+    return _CPU_MS_ALWAYS + round(each)
+
+
+def with_cpu(kind: PaidKind, load: Load) -> Load:
+    """Return a load that also declares the processor time of its kind of task.
+
+    A query's has little to do with its bytes.  A question's follows from its tokens, so it is
+    not declared and costs nothing further.
+    """
+    match kind:
+        case "infer":
+            return load
+        case "train":
+            most = cpu_ms_needed(load.most)
+        case "data":
+            most = max(QUERY_CPU_MS, cpu_ms_needed(load.most))
+    expected = round(_CPU_MS_USUAL + cpu_ms_needed(load.expected) / 10 - _CPU_MS_ALWAYS / 10)
+    return Load(
+        expected={**load.expected, CPU_MS: min(expected, most)}, most={**load.most, CPU_MS: most}
+    )
+
+
+QUERY_CPU_MS = 60_000
+_CPU_MS_USUAL = 50
 
 
 class Load(Value):

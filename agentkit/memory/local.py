@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import secrets
 from contextlib import suppress
 from dataclasses import replace
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from agentkit.artifacts import Artifact
 from agentkit.errors import StateCorrupt, StoreUnavailable
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class LocalStore:
@@ -40,6 +43,9 @@ class LocalStore:
         return await self.put(artifact)
 
     def _path(self, digest: str) -> Path:
+        """Return where an artifact lies; only a digest becomes a path, whoever sent it."""
+        if not _DIGEST.fullmatch(digest):
+            raise StoreUnavailable(f"{digest[:64]!r} is not the sha256 of an artifact")
         return self._folder / digest[:2] / digest
 
     def _write(self, artifact: Artifact) -> Path:
@@ -69,6 +75,6 @@ def _check(path: Path, digest: str) -> None:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as wrong:
-        raise StoreUnavailable(f"artifact {digest[:12]} is not in {path.parent.parent}") from wrong
+        raise StoreUnavailable(f"artifact {digest[:12]} is not on this machine") from wrong
     if found != digest:
-        raise StateCorrupt(f"the file {path} does not hash to its own name")
+        raise StateCorrupt(f"the file of artifact {digest[:12]} does not hash to its own name")

@@ -28,8 +28,9 @@ from agentkit.graph.nodes import (
     TrainNode,
 )
 from agentkit.graph.refs import InputRef
+from agentkit.json_schemas import unsupported_in
 from agentkit.market.receipt import Receipt
-from agentkit.market.task import Load, TaskSpec
+from agentkit.market.task import CPU_MS, Load, TaskSpec, with_cpu
 from agentkit.pool.column_types import types_of
 from agentkit.tables import MAX_BYTES, Columns, Rows, read_table
 
@@ -97,7 +98,7 @@ def measured_in(run: str, graph: FrozenGraph, receipts: Iterable[Receipt]) -> di
 
 def _mean(node: Node, run: str, counts: list[Mapping[str, int]]) -> Measured:
     units = {unit: fmean(count.get(unit, 0) for count in counts) for unit in counts[0]}
-    largest = max(units, key=lambda unit: units[unit])
+    largest = max(units, key=lambda unit: units[unit] if unit != CPU_MS else -1.0)
     off = pstdev(count.get(largest, 0) for count in counts)
     spread = GUESS / 2 if len(counts) == 1 else off / max(units[largest], 1e-9)
     return Measured(node, run, units, spread)
@@ -237,7 +238,8 @@ def _guessed(node: Node, sizes: Sizes) -> TaskSpec:
             if size.columns is not None:
                 check_training(node, size.rows, size.columns)
             rows = size.rows * node.epochs
-            return _spec(node, {"row": rows}, {"row": rows if size.bound else 4 * rows})
+            load = Load(expected={"row": rows}, most={"row": rows if size.bound else 4 * rows})
+            return _spec(node, with_cpu("train", load))
         case SqlNode():
             inputs = [_of(sizes, ref) for ref in node.inputs.values()]
             for size in inputs:
@@ -245,7 +247,8 @@ def _guessed(node: Node, sizes: Sizes) -> TaskSpec:
                     raise WrongInput(f"node {node.name!r}: {size.sql_fault}", hint=_MEND_ROWS)
             read = sum(size.rows * size.row_bytes for size in inputs)
             bound = all(size.bound for size in inputs)
-            return _spec(node, {"byte": read}, {"byte": read if bound else 4 * read})
+            load = Load(expected={"byte": read}, most={"byte": read if bound else 4 * read})
+            return _spec(node, with_cpu("data", load))
         case SourceNode() | SplitNode() | LocalNode():
             raise TypeError(f"{node.name} runs on this machine and is not priced")
 
@@ -257,6 +260,7 @@ def _infer(node: InferNode, sizes: Sizes) -> TaskSpec:
     inputs = [_of(sizes, ref) for ref in node.inputs.values()]
     over = _of(sizes, node.over) if node.over else Size(1, 0, bound=True)
     _check_rows(node, over)
+    _check_patterns(node)
     columns = max(1, len(node.placeholders() - set(node.inputs)))
     prompt = len(node.prompt.encode())
     most = prompt + sum(size.row_bytes for size in inputs) + over.row_bytes * columns
@@ -286,6 +290,16 @@ def _check_rows(node: InferNode, over: Size) -> None:
         )
 
 
+def _check_patterns(node: InferNode) -> None:
+    """Refuse a pattern that providers refuse, because its match can take for ever."""
+    unsupported = unsupported_in(node.output) if isinstance(node.output, dict) else ""
+    if unsupported:
+        raise WrongInput(
+            f"the schema of node {node.name!r} cannot be used: {unsupported}",
+            hint="say it with enum, minLength or a plain pattern, and the rest in verify=",
+        )
+
+
 def infer_load(text: int, node: InferNode, slack: int = 1, *, usual: int | None = None) -> Load:
     """Return the load of one question of at most `text` bytes, `usual` ones expected.
 
@@ -299,6 +313,5 @@ def infer_load(text: int, node: InferNode, slack: int = 1, *, usual: int | None 
     return Load(expected=expected, most=most)
 
 
-def _spec(node: Node, expected: dict[str, int], most: dict[str, int]) -> TaskSpec:
-    load = Load(expected=expected, most=most)
+def _spec(node: Node, load: Load) -> TaskSpec:
     return TaskSpec(node=node, load=load, basis=GUESSED, spread=GUESS)

@@ -51,12 +51,14 @@ class Query(_Params):
 class Done:
     """What a call produced, what it used, and the model that did it ("" without one).
 
-    `usage` counts what is charged for: `input` and `output` tokens, `row`s, `byte`s.
+    `usage` counts what is charged for: `input` and `output` tokens, `row`s, `byte`s.  `cpu_ms` is
+    the processor time that was measured.
     """
 
     outputs: tuple[Artifact, ...]
     usage: dict[str, int]
     model: str
+    cpu_ms: int = 0
 
 
 def asked(kind: str, params: Mapping[str, Any]) -> Infer | Train | Query:

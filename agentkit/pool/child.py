@@ -1,9 +1,8 @@
-"""A child process of its own group: one JSON line in, one out, and SIGKILL for all of it."""
+"""A child process of its own group: numbered messages both ways, and SIGKILL for all of it."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -15,7 +14,9 @@ from typing import IO, Any, Self
 
 import psutil
 
-from agentkit.errors import LeaseLost
+from agentkit import framing
+from agentkit.errors import LeaseLost, brief
+from agentkit.framing import BrokenProtocol
 from agentkit.net.environment import child_environment
 
 _ROOT = str(Path(__file__).resolve().parents[2])
@@ -29,14 +30,12 @@ class Child:
         self._process, self._log = process, log
 
     @classmethod
-    async def start(
-        cls, module: str, settings: Mapping[str, Any], folder: Path, threads: int
-    ) -> Self:
-        """Start `python -m module settings` in `folder`."""
+    async def start(cls, module: str, folder: Path, *, threads: int, nice: int) -> Self:
+        """Start `python -m module` in `folder`."""
         log = folder / "stderr.log"
         with _opened(log) as errors:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", module, json.dumps(settings)),
+                *(sys.executable, "-P", "-m", module, str(nice)),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
@@ -63,20 +62,39 @@ class Child:
             return 0
 
     async def ask(self, request: Mapping[str, Any]) -> Any:
-        """Send one line and return the answer to it; raises LeaseLost when the child dies."""
-        assert self._process.stdin
-        with suppress(BrokenPipeError, ConnectionResetError):  # the answer will be missing
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            await self._process.stdin.drain()
-        return await self.answer()
+        """Send one request and return the answer to it, and to no other.
 
-    async def answer(self) -> Any:
-        """Return the next line; raises LeaseLost when the child dies."""
+        Raises LeaseLost when the child dies, and when it breaks the protocol: then it is killed.
+        """
+        assert self._process.stdin
+        identity = framing.new_id()
+        message = framing.encode({**request, "id": identity}, framing.MAX_REQUEST)
+        with suppress(BrokenPipeError, ConnectionResetError):  # the answer will be missing
+            self._process.stdin.write(message)
+            await self._process.stdin.drain()
+        try:
+            answer = await self._read()
+            framing.check_id(answer, identity)
+        except BrokenProtocol as broken:
+            await self.kill()
+            raise LeaseLost(f"the slot's process broke its protocol: {broken}") from broken
+        except asyncio.IncompleteReadError as cut:
+            raise LeaseLost(f"the slot's process {await self.end()}") from cut
+        return answer
+
+    async def _read(self) -> dict[str, Any]:
         assert self._process.stdout
-        line = await self._process.stdout.readline()
-        if not line.endswith(b"\n"):
-            raise LeaseLost(f"the slot's process {await self.end()}")
-        return json.loads(line)
+        header = await self._process.stdout.readexactly(framing.HEADER.size)
+        length = framing.body_length(header, framing.MAX_ANSWER)
+        return framing.decode(await self._process.stdout.readexactly(length))
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time used so far, of all threads; 0 once the process is gone."""
+        try:
+            times = psutil.Process(self.pid).cpu_times()
+        except psutil.NoSuchProcess:
+            return 0.0
+        return float(times.user + times.system)
 
     async def end(self) -> str:
         """Wait for the end, which is due, and say what it was."""
@@ -126,4 +144,4 @@ def _opened(log: Path) -> IO[bytes]:
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
-    return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+    return brief(next((line for line in reversed(lines) if line.strip()), "it said nothing"))

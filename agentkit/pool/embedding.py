@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agentkit.pool.llama import Llama
+from agentkit.pool.meter import Meter
 
 _BATCH = 32
 
 
-async def embed(llama: Llama, texts: Sequence[str]) -> tuple[list[list[float]], int]:
+async def embed(llama: Llama, texts: Sequence[str], meter: Meter) -> tuple[list[list[float]], int]:
     """Return one vector of unit length per text, in order, and the tokens read.
 
     Raises Refused for a text longer than the model reads, LeaseLost.
@@ -18,7 +19,7 @@ async def embed(llama: Llama, texts: Sequence[str]) -> tuple[list[list[float]], 
     tokens = 0
     for start in range(0, len(texts), _BATCH):
         body = {"model": llama.model.name, "input": list(texts[start : start + _BATCH])}
-        answer = await llama.ask("/v1/embeddings", body)
+        answer = await llama.ask("/v1/embeddings", body, meter)
         found = sorted(answer["data"], key=lambda one: int(one["index"]))
         vectors += [one["embedding"] for one in found]
         tokens += answer["usage"]["prompt_tokens"]

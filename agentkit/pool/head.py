@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentkit.errors import Refused
+from agentkit.errors import Refused, brief
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +47,9 @@ def _cell(row: Mapping[str, Any], column: str, number: int) -> str:
         return value
     if isinstance(value, int):
         return str(value)
-    raise Refused(f"row {number} of the dataset holds no text in column {column!r}: {value!r}")
+    raise Refused(
+        f"row {number} of the dataset holds no text in column {column!r}: {brief(repr(value))}"
+    )
 
 
 def base_of(document: bytes) -> str:

@@ -8,23 +8,29 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from typing import TextIO
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO
+
+from agentkit import framing
+
+Requests = Iterator[dict[str, Any]]
 
 
-def tie(nice: int = 0) -> tuple[Iterator[str], TextIO]:
-    """Return the lines that the parent sends and the stream of answers to it.
+def tie(nice: int = 0) -> tuple[Requests, Callable[[Mapping[str, Any]], None]]:
+    """Return the requests that the parent sends, and what answers them.
+
+    An answer has the `id` of its request; one that is too long raises BrokenProtocol.
 
     The process ends when the parent does, also in the midst of work.  Standard output becomes
     standard error, so that what a library prints cannot be taken for an answer.
     """
     _die_with_parent()
     os.nice(nice)
-    source, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w", buffering=1)
+    source, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123  (its number is all we want)
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
-    return _lines(source), answers
+    return _requests(source), lambda answer: framing.write(answers, answer, framing.MAX_ANSWER)
 
 
 def _die_with_parent() -> None:
@@ -37,14 +43,16 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def _lines(source: TextIO) -> Iterator[str]:
+def _requests(source: BinaryIO) -> Requests:
     """Read in a thread, so that the end of the pipe is seen while a task runs."""
-    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def read() -> None:
-        for line in source:
-            waiting.put(line)
-        os._exit(0)
+        try:
+            while request := framing.read(source, framing.MAX_REQUEST):
+                waiting.put(request)
+        finally:
+            os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
-    return iter(waiting.get, "")
+    return iter(waiting.get, {})

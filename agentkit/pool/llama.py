@@ -10,10 +10,11 @@ from typing import Any
 
 import aiohttp
 
-from agentkit.errors import LeaseLost, Refused
+from agentkit.errors import LeaseLost, Refused, brief
 from agentkit.pool.child import Child
 from agentkit.pool.extras import require
 from agentkit.pool.limits import Limits
+from agentkit.pool.meter import Meter
 from agentkit.pool.models import ModelFile, path_of
 
 
@@ -61,10 +62,13 @@ class Llama:
         require("local", "xllamacpp")
         settings = self._settings(await asyncio.to_thread(path_of, self.model.name))
         self._child = await Child.start(
-            "agentkit.pool.llama_child", settings, self.folder, self._limits.threads
+            "agentkit.pool.llama_child",
+            self.folder,
+            threads=self._limits.threads,
+            nice=self._limits.nice,
         )
         try:
-            ready = await self._child.answer()
+            ready = await self._child.ask(settings)
         except asyncio.CancelledError:
             await self._kill()
             raise
@@ -83,19 +87,28 @@ class Llama:
             "context": self.model.context,
             "parallel": self._parallel,
             "threads": self._limits.threads,
-            "nice": self._limits.nice,
         }
 
-    async def ask(self, path: str, body: Mapping[str, Any]) -> Any:
+    async def ask(self, path: str, body: Mapping[str, Any], meter: Meter) -> Any:
         """Post a request and return the answer; a caller that gives up kills the child.
 
         llama.cpp reads a long prompt to its end even when nobody waits for it any more.
-        Raises Refused, LeaseLost.
+        Raises Refused (also over a limit), LeaseLost.
         """
         await self.core()
         http, child = self._http, self._child
         assert http
         assert child
+        return await meter.run(child, self._post(http, child, path, body), memory=False)
+
+    async def count_tokens(self, prompt: str, meter: Meter) -> int:
+        """Return how many tokens a text has, without what a chat template adds."""
+        answer = await self.ask("/tokenize", {"content": prompt}, meter)
+        return len(answer["tokens"])
+
+    async def _post(
+        self, http: aiohttp.ClientSession, child: Child, path: str, body: Mapping[str, Any]
+    ) -> Any:
         try:
             async with http.post(path, json=body) as reply:
                 return _checked(reply.status, await reply.json())
@@ -134,4 +147,4 @@ def _checked(status: int, answer: Any) -> Any:
         )
     elif "too large to process" in said:
         said = "a text is longer than the model reads: " + said.split(". ", 1)[0]
-    raise Refused(said)
+    raise Refused(brief(said))

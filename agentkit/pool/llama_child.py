@@ -1,12 +1,11 @@
 """A server slot's child: one model behind llama.cpp's own HTTP server on a free loopback port.
 
-Its one argument is JSON: `path`, `name`, `makes`, `context`, `parallel`, `threads`, `nice`.  It
-prints one line, `{"url", "key"}`, once the model is loaded, and ends when its input does.
+Its one request has `path`, `name`, `makes`, `context`, `parallel` and `threads`.  It answers with
+`url` and `key` once the model is loaded, and ends when its input does.
 """
 
 from __future__ import annotations
 
-import json
 import secrets
 import sys
 from typing import Any
@@ -16,12 +15,12 @@ from agentkit.pool.lifeline import tie
 
 def main() -> None:
     """Serve until the parent is gone."""
-    settings = json.loads(sys.argv[1])
-    lines, answers = tie(settings["nice"])
+    requests, answer = tie(int(sys.argv[1]))
+    settings = next(requests)
     key = secrets.token_hex(16)
     server = _serve(settings, key)
-    answers.write(json.dumps({"url": server.listening_address, "key": key}) + "\n")
-    for _ in lines:
+    answer({"id": settings["id"], "url": server.listening_address, "key": key})
+    for _ in requests:
         pass
 
 

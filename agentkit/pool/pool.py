@@ -14,7 +14,9 @@ from typing import Any
 import psutil
 
 from agentkit.errors import LeaseLost, Refused
+from agentkit.market.task import Units
 from agentkit.pool.call import Done, asked
+from agentkit.pool.declared import check_declared
 from agentkit.pool.extras import installed
 from agentkit.pool.limits import Limits
 from agentkit.pool.llama import Core
@@ -65,9 +67,24 @@ class Pool:
         self._calls: dict[str, _Call] = {}
         self._closed = False
 
-    async def run(self, key: str, kind: str, params: dict[str, Any], inputs: Inputs) -> Done:
+    async def check(
+        self, kind: str, params: dict[str, Any], inputs: Inputs, declared: Units
+    ) -> None:
+        """Raise Refused for what is no call of this pool, or larger than it was declared."""
+        await asyncio.to_thread(check_declared, asked(kind, params), inputs, declared)
+
+    async def run(
+        self,
+        key: str,
+        kind: str,
+        params: dict[str, Any],
+        inputs: Inputs,
+        *,
+        declared: Units | None = None,
+    ) -> Done:
         """Do one call and return what it made.
 
+        With `declared` units, see `check`, it is stopped when it has used what they allow.
         Raises Refused, RateLimited, BadOutput; LeaseLost when its child died or it was cancelled;
         MissingExtra, and StoreUnavailable or StateCorrupt when a model cannot be fetched.
         """
@@ -75,7 +92,7 @@ class Pool:
             raise LeaseLost("the pool is closed")
         if key in self._calls:
             raise Refused(f"the call {key!r} is running already")
-        work = Work(self._slots, partial(self._on_execute, key))
+        work = Work(self._slots, partial(self._on_execute, key), declared)
         call = _Call(asyncio.ensure_future(work.do(asked(kind, params), inputs)))
         self._calls[key] = call
         try:

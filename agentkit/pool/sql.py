@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentkit import strict_json
 from agentkit.artifacts import Dataset
-from agentkit.errors import Refused
+from agentkit.errors import Refused, brief
 from agentkit.pool.column_types import quoted, types_of
 from agentkit.tables import Columns, ColumnType
 
@@ -74,8 +74,7 @@ def query(
             _define(db, sql)
             return {"rows": _write(db, Path(out)), "columns": _columns(db)}
     except duckdb.Error as wrong:
-        said = str(wrong).strip().splitlines()[0].replace(folder, "")
-        raise Refused(f"DuckDB: {said}") from None
+        raise Refused(f"DuckDB: {brief(str(wrong).replace(folder, ''))}") from None
 
 
 def _opened(folder: str, memory_mib: int) -> duckdb.DuckDBPyConnection:

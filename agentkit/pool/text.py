@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import re
 from typing import Any
 
-import jsonschema
-from jsonschema.validators import validator_for
-from referencing import Registry
-from referencing.exceptions import Unresolvable
-
+from agentkit import strict_json
 from agentkit.artifacts import Json, Text
 from agentkit.errors import BadOutput, Refused
+from agentkit.json_schemas import fault_of, mismatch, unsupported_in
 from agentkit.pool.call import Infer
 
 # By default a keyword that no grammar can express drops the whole grammar without a word, and a
@@ -30,7 +25,7 @@ def request(params: Infer) -> tuple[str, dict[str, Any]]:
     }
     schema = params.json_schema
     if schema is not None:
-        _check_schema(schema)
+        check_schema(schema)
     if params.style == "complete":
         shape = {} if schema is None else {"json_schema": schema | _GUIDANCE}
         return "/v1/completions", body | shape | {"prompt": params.prompt}
@@ -41,19 +36,25 @@ def request(params: Infer) -> tuple[str, dict[str, Any]]:
 
 
 def artifact(params: Infer, answer: dict[str, Any]) -> Text | Json:
-    """Return what was generated; raises BadOutput when it breaks the schema."""
+    """Return what was generated; raises BadOutput when it breaks the schema.
+
+    Blocks while a child checks that, for about a second at most.
+    """
     choice = answer["choices"][0]
     complete = params.style == "complete"
     said = str(choice["text"] if complete else choice["message"]["content"] or "")
     if params.json_schema is None:
         return Text.of((said.strip() if complete else said).encode())
     try:
-        value = json.loads(said)
-    except ValueError as wrong:
+        value = strict_json.loads(said)
+    except strict_json.BadJson as wrong:
         cut = " (max_tokens cut it short)" if choice["finish_reason"] == "length" else ""
         raise BadOutput(f"the model's answer is not JSON{cut}: {said[:80]!r}") from wrong
-    _check_value(value, params.json_schema)
-    return Json.dump(value)
+    made = Json.dump(value)
+    error = mismatch(made.read(), params.json_schema)
+    if error:
+        raise BadOutput(f"the model's answer breaks the schema: {error}")
+    return made
 
 
 def usage(answer: dict[str, Any]) -> dict[str, int]:
@@ -62,19 +63,11 @@ def usage(answer: dict[str, Any]) -> dict[str, int]:
     return {"input": counted["prompt_tokens"], "output": counted["completion_tokens"]}
 
 
-def _check_schema(schema: dict[str, Any]) -> None:
-    try:
-        validator_for(schema, jsonschema.Draft202012Validator).check_schema(schema)
-    except jsonschema.SchemaError as wrong:
-        raise Refused(f"the schema is not a JSON schema: {wrong.message}") from wrong
-
-
-def _check_value(value: Any, schema: dict[str, Any]) -> None:
-    """An empty registry, because the default one would fetch a remote `$ref`."""
-    kind = validator_for(schema, jsonschema.Draft202012Validator)
-    try:
-        kind(schema, registry=Registry()).validate(value)
-    except jsonschema.ValidationError as wrong:
-        raise BadOutput(f"the model's answer breaks the schema: {wrong.message}") from wrong
-    except (Unresolvable, re.error, RecursionError) as wrong:
-        raise Refused(f"the schema cannot be applied: {wrong}") from wrong
+def check_schema(schema: dict[str, Any]) -> None:
+    """Raise Refused for what is no schema, or cannot be checked in linear time."""
+    fault = fault_of(schema)
+    if fault:
+        raise Refused(f"the schema is not a JSON schema: {fault}")
+    unsupported = unsupported_in(schema)
+    if unsupported:
+        raise Refused(f"the schema cannot be used: {unsupported}")

@@ -5,15 +5,20 @@ from __future__ import annotations
 import array
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from agentkit.artifacts import Artifact, Dataset, Embedding, Model, Table, Text
 from agentkit.errors import Refused
+from agentkit.market.task import Units
 from agentkit.pool import head, text
 from agentkit.pool.call import Done, Infer, Query, Train
+from agentkit.pool.declared import allowance, tokens_may_exceed
 from agentkit.pool.embedding import embed
 from agentkit.pool.extras import require
+from agentkit.pool.llama import Llama
+from agentkit.pool.meter import Meter
 from agentkit.pool.models import CATALOGUE, ModelFile, model_file
 from agentkit.pool.slots import Slots
 from agentkit.tables import decode_columns
@@ -22,13 +27,20 @@ Inputs = Mapping[str, Artifact]
 
 
 class Work:
-    """One call at work; it calls `begin` once, right before a child gets the first of it."""
+    """One call at work; it calls `begin` once, right before a child gets the first of it.
 
-    def __init__(self, slots: Slots, begin: Callable[[], None]) -> None:
-        self._slots, self._begin = slots, begin
+    `declared` is what it may come to, None where it is not paid for by that.
+    """
+
+    def __init__(self, slots: Slots, begin: Callable[[], None], declared: Units | None) -> None:
+        self._slots, self._begin, self._declared = slots, begin, declared
+        self._meter = Meter(allowance(declared, slots.limits))
 
     async def do(self, params: Infer | Train | Query, inputs: Inputs) -> Done:
         """Return what a call made; raises what `Pool.run` does."""
+        return replace(await self._done(params, inputs), cpu_ms=self._meter.cpu_ms)
+
+    async def _done(self, params: Infer | Train | Query, inputs: Inputs) -> Done:
         match params:
             case Train():
                 return await self._train(params, inputs)
@@ -42,26 +54,40 @@ class Work:
                 return await self._text(params)
 
     async def _text(self, params: Infer) -> Done:
-        path, body = text.request(params)
+        path, body = await asyncio.to_thread(text.request, params)
         model = _model(params.model, "text")
         async with self._slots.llamas(model).take() as llama:
             await llama.core()
             self._begin()
-            answer = await llama.ask(path, body)
-        return Done((text.artifact(params, answer),), text.usage(answer), model.name)
+            await self._check_tokens(llama, params.prompt)
+            answer = await llama.ask(path, body, self._meter)
+        made = await asyncio.to_thread(text.artifact, params, answer)
+        return Done((made,), text.usage(answer), model.name)
+
+    async def _check_tokens(self, llama: Llama, *prompts: str) -> None:
+        """Refuse a prompt longer than declared before the model reads it."""
+        if not tokens_may_exceed("".join(prompts), self._declared):
+            return
+        counts = [await llama.count_tokens(prompt, self._meter) for prompt in prompts]
+        most = (self._declared or {}).get("input", 0)
+        if sum(counts) > most:
+            raise Refused(f"the prompt has {sum(counts)} tokens, and its load declares {most}")
 
     async def _vector(self, params: Infer) -> Done:
         model = _model(params.model, "embedding")
-        vectors, tokens = await self._embed(model, [params.prompt])
+        vectors, tokens = await self._embed(model, [params.prompt], question=True)
         return Done((Embedding.dump([{"vector": vectors[0]}]),), {"input": tokens}, model.name)
 
     async def _embed(
-        self, model: ModelFile, texts: list[str], *, bounded: bool = True
+        self, model: ModelFile, texts: list[str], *, question: bool, bounded: bool = True
     ) -> tuple[list[list[float]], int]:
+        """Embed texts; those of a `question` are paid for by the token, others by the row."""
         async with self._slots.llamas(model).take(bounded=bounded) as llama:
             await llama.core()
             self._begin()
-            return await embed(llama, texts)
+            if question:
+                await self._check_tokens(llama, *texts)
+            return await embed(llama, texts, self._meter)
 
     async def _label(self, params: Infer, trained: Artifact) -> Done:
         require("local", "numpy")
@@ -71,8 +97,12 @@ class Work:
             with worker.room() as room:
                 path = room / "head"
                 await asyncio.to_thread(path.write_bytes, document)
-                (vector,), tokens = await self._embed(base, [params.prompt], bounded=False)
-                label = await worker.do({"task": "predict", "head": str(path), "vector": vector})
+                (vector,), tokens = await self._embed(
+                    base, [params.prompt], question=True, bounded=False
+                )
+                label = await worker.do(
+                    {"task": "predict", "head": str(path), "vector": vector}, self._meter
+                )
         return Done((Text.of(label.encode()),), {"input": tokens, "output": 1}, base.name)
 
     async def _train(self, params: Train, inputs: Inputs) -> Done:
@@ -83,9 +113,9 @@ class Work:
         texts, labels = await asyncio.to_thread(_examples, params, inputs)
         async with self._slots.workers.take() as worker:
             with worker.room() as room:
-                vectors, _ = await self._embed(base, texts, bounded=False)
+                vectors, _ = await self._embed(base, texts, question=False, bounded=False)
                 await asyncio.to_thread(_write_vectors, room / "vectors", vectors)
-                await worker.do(_fit(params, labels, room))
+                await worker.do(_fit(params, labels, room), self._meter)
                 document = await asyncio.to_thread((room / "head").read_bytes)
         made = Model.of(document, head.MEDIA_TYPE)
         return Done((made,), {"row": len(texts) * params.epochs}, base.name)
@@ -98,7 +128,7 @@ class Work:
                 await worker.start()
                 self._begin()
                 memory_mib = self._slots.limits.memory_mib // 2
-                answer = await worker.do(_statement(params, inputs, room, memory_mib))
+                answer = await worker.do(_statement(params, inputs, room, memory_mib), self._meter)
                 rows = await asyncio.to_thread((room / "rows").read_bytes)
         table = Dataset.of(rows) if rows else Dataset.dump((), answer["columns"])
         return Done((table,), {"byte": size}, "")

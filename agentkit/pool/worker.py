@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,8 +11,7 @@ from typing import Any
 from agentkit.errors import LeaseLost, Refused
 from agentkit.pool.child import Child
 from agentkit.pool.limits import Limits
-
-_LOOK_EVERY = 0.1  # seconds between looks at a task's time and memory
+from agentkit.pool.meter import Meter
 
 
 class Worker:
@@ -32,9 +30,9 @@ class Worker:
         if self._child is None or not self._child.alive:
             self._child = await Child.start(
                 "agentkit.pool.worker_child",
-                {"nice": self._limits.nice},
                 self.folder,
-                self._limits.threads,
+                threads=self._limits.threads,
+                nice=self._limits.nice,
             )
         return self._child
 
@@ -45,35 +43,13 @@ class Worker:
         with tempfile.TemporaryDirectory(dir=self.folder, prefix="task-") as name:
             yield Path(name)
 
-    async def do(self, request: Mapping[str, Any]) -> Any:
+    async def do(self, request: Mapping[str, Any], meter: Meter) -> Any:
         """Return the answer to a request; a caller that gives up kills the child.
 
         Raises Refused (also over a limit) and LeaseLost.
         """
         child = await self.start()
-        asked = asyncio.ensure_future(child.ask(request))
-        watched = asyncio.ensure_future(self._over(child))
-        try:
-            await asyncio.wait({asked, watched}, return_when=asyncio.FIRST_COMPLETED)
-            if asked.done():
-                return _opened(asked.result())
-            raise Refused(watched.result())
-        finally:
-            if not asked.done():
-                await child.kill()
-            asked.cancel()
-            watched.cancel()
-            await asyncio.gather(asked, watched, return_exceptions=True)
-
-    async def _over(self, child: Child) -> str:
-        """Wait until the task is over a limit, and say which."""
-        clock = asyncio.get_running_loop().time
-        start = clock()
-        while clock() - start < self._limits.seconds:
-            if child.resident > self._limits.memory_mib << 20:
-                return f"the task used more than {self._limits.memory_mib} MiB of memory"
-            await asyncio.sleep(_LOOK_EVERY)
-        return f"the task took longer than {self._limits.seconds:g} s"
+        return _opened(await meter.run(child, child.ask(request), memory=True))
 
     async def close(self) -> None:
         """Kill the child and wait for its end."""

@@ -1,13 +1,13 @@
-"""A worker slot's child: JSON lines in, JSON lines out, one task at a time."""
+"""A worker slot's child: numbered messages in and out, one task at a time."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from agentkit.errors import Refused
+from agentkit.errors import Refused, brief
+from agentkit.framing import BrokenProtocol
 from agentkit.pool import head, sql
 from agentkit.pool.lifeline import tie
 
@@ -20,9 +20,13 @@ _TASKS: dict[str, Callable[..., Any]] = {
 
 def main() -> None:
     """Answer requests until the parent is gone."""
-    lines, answers = tie(json.loads(sys.argv[1])["nice"])
-    for line in lines:
-        answers.write(json.dumps(_answer(json.loads(line))) + "\n")
+    requests, answer = tie(int(sys.argv[1]))
+    for request in requests:
+        identity = request.pop("id")
+        try:
+            answer({**_answer(request), "id": identity})
+        except BrokenProtocol as long:
+            answer({"refused": f"the answer is too long: {long}", "id": identity})
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -30,9 +34,9 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"done": task(**request)}
     except Refused as no:
-        return {"refused": str(no)}
+        return {"refused": brief(no)}
     except Exception as broken:  # noqa: BLE001  (the boundary of a request)
-        return {"failed": f"{type(broken).__name__}: {broken}"}
+        return {"failed": brief(f"{type(broken).__name__}: {broken}")}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from pydantic_core import from_json
 
 from agentkit.artifacts import KINDS, Artifact
@@ -19,7 +19,7 @@ from agentkit.graph.nodes import InferNode, SqlNode, TrainNode
 from agentkit.market.attempt import Evidence, JobStatus
 from agentkit.market.offer import Pays
 from agentkit.market.task import Load, Task, TaskSpec, task_digest
-from agentkit.market.value import Value
+from agentkit.market.value import Digest, Value
 from agentkit.money import Money, Rate
 
 INLINE_BYTES = 1024 * 1024
@@ -29,8 +29,8 @@ class WireArtifact(Value):
     """An artifact as it travels; without `data` its bytes are fetched by digest."""
 
     kind: str
-    digest: str
-    size: int
+    digest: Digest
+    size: int = Field(ge=0)
     media_type: str
     data: str | None = None
 
@@ -82,7 +82,7 @@ class WireTask(Value):
 class Submission(Value):
     """What is posted to `/jobs`: the attempt's key, the task, the most it may cost, the payment."""
 
-    attempt: str
+    attempt: Digest
     task: WireTask
     at_most: Money
     payment: dict[str, Any]

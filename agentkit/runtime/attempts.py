@@ -171,7 +171,7 @@ class Attempts:
         try:
             with _only_its_errors(offer):
                 result.digest  # noqa: B018  # what has none is no result
-                verify.check(want.node, want.task, offer, attempt, result)
+                await verify.check_aside(want.node, want.task, offer, attempt, result)
         except BadOutput as wrong:
             await self.refuse(delivery, str(wrong))
             raise

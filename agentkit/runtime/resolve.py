@@ -10,7 +10,7 @@ from agentkit.artifacts import Artifact, Dataset, Embedding, Json, Model, Table,
 from agentkit.errors import WrongInput
 from agentkit.graph.columns import check_training
 from agentkit.graph.nodes import InferNode, SqlNode, TrainNode
-from agentkit.market.task import Load, Task
+from agentkit.market.task import Load, Task, with_cpu
 from agentkit.planner.estimate import infer_load
 from agentkit.tables import ColumnType
 
@@ -74,14 +74,14 @@ def train_task(node: TrainNode, inputs: Inputs) -> Task:
     check_training(node, len(examples), in_every_row)
     rows = len(examples) * node.epochs
     fields = {"base", "method", "text", "label", "epochs", "seed"}
-    load = Load(expected={"row": rows}, most={"row": rows})
+    load = with_cpu("train", Load(expected={"row": rows}, most={"row": rows}))
     return Task("train", node.model_dump(mode="json", include=fields), load, dict(inputs))
 
 
 def sql_task(node: SqlNode, inputs: Inputs) -> Task:
     """Return the query of a data node."""
     size = sum(artifact.size for artifact in inputs.values())
-    load = Load(expected={"byte": size}, most={"byte": size})
+    load = with_cpu("data", Load(expected={"byte": size}, most={"byte": size}))
     return Task("data", {"op": "sql", "sql": node.sql}, load, dict(inputs))
 
 

@@ -13,6 +13,7 @@ from agentkit.errors import AgentKitError, ConfigError
 from agentkit.graph import nodes
 from agentkit.graph.callables import guarding
 from agentkit.graph.verifying import CallableCheck, Named, Redundant, SchemaCheck, VerifySpec
+from agentkit.json_schemas import is_small
 from agentkit.market.attempt import Evidence, Result
 from agentkit.market.seams import Verdict, Verifier
 from agentkit.market.task import Task
@@ -31,7 +32,11 @@ class SchemaVerifier:
         return True
 
     async def verify(self, task: Task, result: Result, evidence: Evidence) -> Verdict:
-        wrong = verify.against_schema(result.outputs[0], self.schema)
+        output = result.outputs[0]
+        if is_small(output.size, self.schema):
+            wrong = verify.against_schema(output, self.schema)
+        else:
+            wrong = await asyncio.to_thread(verify.against_schema, output, self.schema)
         return Verdict(outcome="fail", reason=wrong) if wrong else PASS
 
 

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import math
-import re
 from typing import Any
 
-from agentkit.artifacts import Artifact, Embedding, Json, Table, Text
+from agentkit.artifacts import Artifact, Embedding, Table, Text
 from agentkit.errors import BadAmount, BadOutput
 from agentkit.graph.nodes import InferNode, SqlNode, TrainNode
+from agentkit.json_schemas import is_small, mismatch
 from agentkit.market.attempt import Attempt, Result
 from agentkit.market.offer import Offer, charge
 from agentkit.market.task import Task
 from agentkit.runtime.resolve import expected_outputs
+
+SMALL_BYTES = 64 << 10
+"""Up to here a result is read on the event loop; more would keep other purchases waiting."""
+
+
+async def check_aside(
+    node: InferNode | TrainNode | SqlNode,
+    task: Task,
+    offer: Offer,
+    attempt: Attempt,
+    result: Result,
+) -> None:
+    """Raise BadOutput as `check` does, in a thread where that takes longer than a moment."""
+    size = sum(output.size for output in result.outputs)
+    schema = node.output if isinstance(node, InferNode) else None
+    if is_small(size, schema) if isinstance(schema, dict) else size <= SMALL_BYTES:
+        check(node, task, offer, attempt, result)
+    else:
+        await asyncio.to_thread(check, node, task, offer, attempt, result)
 
 
 def check(
@@ -96,15 +115,9 @@ def _is_vector(value: object) -> bool:
 
 
 def against_schema(output: Artifact, schema: dict[str, Any]) -> str:
-    """Say how an output does not fit a JSON schema, "" when it does."""
-    from jsonschema import Draft202012Validator, ValidationError
-    from referencing import Registry
-    from referencing.exceptions import Unresolvable
+    """Say how an output does not fit a JSON schema, "" when it does.
 
-    try:
-        value = output.value if isinstance(output, Json) else json.loads(output.read())
-        # An empty registry, because the default one would fetch a remote `$ref`.
-        Draft202012Validator(schema, registry=Registry()).validate(value)
-    except (ValueError, RecursionError, re.error, ValidationError, Unresolvable) as wrong:
-        return f"the answer does not fit the schema: {str(wrong).splitlines()[0]}"
-    return ""
+    Blocks while a child checks what is not small, for about a second at most.
+    """
+    error = mismatch(output.read(), schema)
+    return f"the answer does not fit the schema: {error}" if error else ""

@@ -164,10 +164,11 @@ async def get_artifact(request: web.Request) -> web.Response:
     return web.Response(body=artifact.read(), content_type="application/octet-stream")
 
 
-def _digest(request: web.Request) -> str:
-    digest = request.match_info["digest"]
+def _digest(request: web.Request, part: str = "digest") -> str:
+    """Return a part of the URL that names something; it may become a path."""
+    digest = request.match_info[part]
     if not DIGEST.fullmatch(digest):
-        raise ProtocolBroken("an artifact is named by 64 hex digits")
+        raise ProtocolBroken(f"the {part} in the address is not 64 hex digits")
     return digest
 
 
@@ -178,8 +179,6 @@ async def submit(request: web.Request) -> web.Response:
     """Take a job under its attempt's key; the same key again is the same job."""
     node = request.app[NODE]
     submission: wire.Submission = wire.read(wire.Submission, await request.read(), "this job")
-    if not DIGEST.fullmatch(submission.attempt):
-        raise ProtocolBroken("an attempt is named by 64 hex digits")
     task = submission.task
     inputs = {name: await _input(node, artifact) for name, artifact in task.inputs.items()}
     charged = node.charged(task.kind, task.params, inputs)
@@ -197,19 +196,19 @@ async def _input(node: Node, artifact: wire.WireArtifact) -> Artifact:
 async def find(request: web.Request) -> web.Response:
     """Say what became of an attempt."""
     node = request.app[NODE]
-    return await _found(node, await node.jobs.find(request.match_info["attempt"]))
+    return await _found(node, await node.jobs.find(_digest(request, "attempt")))
 
 
 async def result(request: web.Request) -> web.Response:
     """Wait for an attempt's end, as long as `Prefer: wait` asks, and return it."""
     node = request.app[NODE]
-    job = await node.jobs.wait(request.match_info["attempt"], _patience(request))
+    job = await node.jobs.wait(_digest(request, "attempt"), _patience(request))
     return await _found(node, job)
 
 
 async def cancel(request: web.Request) -> web.Response:
     """Stop an attempt and return how it stands."""
-    node, attempt = request.app[NODE], request.match_info["attempt"]
+    node, attempt = request.app[NODE], _digest(request, "attempt")
     await node.jobs.cancel(attempt)
     return await _found(node, await node.jobs.find(attempt))
 

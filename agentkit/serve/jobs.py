@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agentkit.artifacts import Artifact
@@ -14,6 +14,7 @@ from agentkit.errors import (
     AgentKitError,
     BadAmount,
     Refused,
+    brief,
 )
 from agentkit.journal import events as e
 from agentkit.journal import records as r
@@ -26,10 +27,11 @@ from agentkit.market.chain import Network
 from agentkit.market.offer import charge
 from agentkit.market.receipt import delivery_of
 from agentkit.market.seams import Transaction
+from agentkit.market.task import CPU_MS
 from agentkit.memory.local import LocalStore
 from agentkit.money import Money, Rate
 from agentkit.payments.escrow.terms import Job
-from agentkit.pool.call import Done, asked
+from agentkit.pool.call import Done
 from agentkit.pool.pool import Pool
 from agentkit.providers.wire import Submission
 from agentkit.serve.till import Till
@@ -84,7 +86,8 @@ class Jobs:
             raise Refused("this key belongs to another task")
         if known and known.state not in ("failed", "cancelled"):
             return known
-        asked(submission.task.kind, submission.task.params)
+        task = submission.task
+        await self._pool.check(task.kind, task.params, inputs, task.load.most)
         self._check_price(submission, charged.rates)
         paid_by = await self._till.admit(submission)
         given = submission.payment.get("escrow")
@@ -157,15 +160,18 @@ class Jobs:
         attempt, task = submission.attempt, submission.task
         began = time.monotonic()
         try:
-            done = await self._pool.run(attempt, task.kind, task.params, inputs)
+            done = await self._pool.run(
+                attempt, task.kind, task.params, inputs, declared=task.load.most
+            )
             charged.observe(done.usage, time.monotonic() - began)
+            done = _with_cpu(done, task.load.most)
             price = charge(self._network.currency, dict(charged.rates), done.usage)
             if price > submission.at_most:
                 raise Refused(f"it came to {price}, above the at most of {submission.at_most}")
             await self._deliver(attempt, done, price)
         except AgentKitError as wrong:
             state: JobState = "cancelled" if attempt in self._cancelled else "failed"
-            await self._end(attempt, state, str(wrong))
+            await self._end(attempt, state, brief(wrong))
         except Exception:
             log.exception("task %s", attempt[:12])  # the boundary of a task
             await self._end(attempt, "failed", "the node failed at this task")
@@ -209,6 +215,13 @@ class Jobs:
         if produced.size > INLINE_BYTES:
             return await self._store.get(produced.artifact())
         return await self._journal.commit(lambda tx: fetch(tx, produced))
+
+
+def _with_cpu(done: Done, declared: Mapping[str, int]) -> Done:
+    """Count the measured processor time where it was declared, and charge no more than that."""
+    if CPU_MS not in declared:
+        return done
+    return replace(done, usage={**done.usage, CPU_MS: min(done.cpu_ms, declared[CPU_MS])})
 
 
 def task_digest(submission: Submission) -> str:

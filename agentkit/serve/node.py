@@ -46,10 +46,10 @@ PRICES = {
         "input": "0.20 USDC per 1M tokens",
         "output": "0.00 USDC per 1M tokens",
     },
-    "train": {"row": "0.02 USDC per 1K rows"},
-    "data": {"byte": "0.50 USDC per 1M bytes"},
+    "train": {"row": "0.02 USDC per 1K rows", "cpu_ms": "0.01 USDC per 1M milliseconds"},
+    "data": {"byte": "0.50 USDC per 1M bytes", "cpu_ms": "0.01 USDC per 1M milliseconds"},
 }
-"""Default price list: by sort of work, then by unit."""
+"""Default price list: by sort of work, then by unit; `cpu_ms` is 0.036 USDC an hour of a core."""
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,9 @@ async def _do(
     if not isinstance(params.get("prompt"), str):
         raise ProtocolBroken("the prompt is not a text")
     if _has_key(request, node) or PAID in request:
-        done = await node.pool.run(f"open-{secrets.token_hex(8)}", "infer", params, {})
+        declared = None if _has_key(request, node) else _most(params, output=output)
+        key = f"open-{secrets.token_hex(8)}"
+        done = await node.pool.run(key, "infer", params, {}, declared=declared)
         return done.outputs[0], done.usage
     submission = _submission(request, params, output=output)
     await node.jobs.take(submission, node.charged("infer", params, {}), {})
@@ -155,10 +157,7 @@ def _submission(request: web.Request, params: dict[str, Any], *, output: bool) -
         paid = json.loads(base64.b64decode(header, validate=True))
     except (binascii.Error, ValueError) as wrong:
         raise ProtocolBroken("the Agentkit-Payment header is not base64 of JSON") from wrong
-    size = len(str(params["prompt"]).encode())
-    most = {"request": 1, "input": size + TEMPLATE_TOKENS}
-    if output:
-        most["output"] = int(params["max_tokens"])
+    most = _most(params, output=output)
     load = Load(expected=most, most=most)
     task = wire.WireTask(kind="infer", params=params, load=load)
     document = {**paid, "task": task.model_dump(mode="json")} if isinstance(paid, dict) else {}
@@ -166,6 +165,14 @@ def _submission(request: web.Request, params: dict[str, Any], *, output: bool) -
         wire.Submission, json.dumps(document).encode(), "the payment"
     )
     return submission
+
+
+def _most(params: dict[str, Any], *, output: bool) -> dict[str, int]:
+    """Return what a request can come to: a token is a byte of its prompt at least."""
+    most = {"request": 1, "input": len(str(params["prompt"]).encode()) + TEMPLATE_TOKENS}
+    if output and isinstance(params["max_tokens"], int):  # else the pool refuses it
+        most["output"] = params["max_tokens"]
+    return most
 
 
 def _completion(

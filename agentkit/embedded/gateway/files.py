@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 from agentkit.errors import StateCorrupt
 
 _DRAFT = ".draft"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class ContentFiles:
@@ -37,6 +39,8 @@ class ContentFiles:
 
     def get(self, digest: str) -> bytes:
         """Return stored bytes; raises StateCorrupt when they are gone or changed."""
+        if not _DIGEST.fullmatch(digest):
+            raise StateCorrupt(f"{digest[:64]!r} is not the sha256 of any content")
         try:
             data = (self._folder / digest).read_bytes()
         except FileNotFoundError as missing:

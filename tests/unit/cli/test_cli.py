@@ -555,3 +555,10 @@ def test_a_plan_says_when_the_day_has_no_room_for_it_and_what_was_spent(
     result = cli("plan", "graph.toml")
     failed(result, 3, "per_day", "spent or set aside before")
     assert "wait for the next day" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "", "a b"])
+def test_a_nodes_name_leads_to_no_other_folder(cli: Any, tmp_path: Path, name: str) -> None:
+    result = cli("serve", "--name", name)
+    assert result.exit_code == 2
+    assert not list(tmp_path.rglob("node"))

@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from contextlib import suppress
@@ -284,3 +285,53 @@ async def test_many_threads_share_it(apart: ProcessSigner, here: tuple[Path, Key
 def test_a_refusal_is_an_error_of_ours(apart: ProcessSigner) -> None:
     with pytest.raises(ProtocolBroken, match="refuses: cumulative is no int"):
         apart.sign_voucher(DOMAIN, Voucher(W, -1, 1))
+
+
+def test_an_interrupted_request_does_not_lend_its_answer_to_the_next(
+    here: tuple[Path, KeySigner],
+) -> None:
+    path, known = here
+    signer = ProcessSigner.start(path, PASSPHRASE, real=False)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        assert signer._child
+        signer._child.send_signal(signal.SIGSTOP)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(KeyboardInterrupt):
+            signer.derive("one")
+        signer._child.send_signal(signal.SIGCONT)
+        assert signer.derive("two") == known.derive("two") != known.derive("one")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        signer.close()
+
+
+def test_an_answer_of_another_request_is_not_believed(
+    tmp_path: Path, here: tuple[Path, KeySigner]
+) -> None:
+    known = here[1]
+    who = {"address": known.address, "public_key": known.public_key.hex()}
+    with socket.socket(socket.AF_UNIX) as rogue:
+        rogue.bind(str(tmp_path / "rogue"))
+        rogue.listen()
+
+        def answer() -> None:
+            connection, _ = rogue.accept()
+            with connection, connection.makefile("rb") as lines:
+                first = json.loads(next(lines))["id"]
+                for said in ({"done": who, "id": first}, {"done": "00", "id": first}):
+                    connection.sendall(json.dumps(said).encode() + b"\n")
+                    next(lines, None)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        signer = ProcessSigner(tmp_path / "rogue")
+        with pytest.raises(StoreUnavailable):
+            signer.derive("one")
+        signer.close()
+        thread.join(5)

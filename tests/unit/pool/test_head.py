@@ -14,6 +14,7 @@ from agentkit.pool.call import Done
 from agentkit.pool.embedding import embed
 from agentkit.pool.head import examples
 from agentkit.pool.limits import Limits
+from agentkit.pool.meter import Allowance, Meter
 from agentkit.pool.models import model_file
 from agentkit.pool.pool import Pool
 from agentkit.pool.slots import Slots
@@ -69,8 +70,9 @@ async def test_vectors_have_unit_length_and_near_texts_lie_near(pool: Pool) -> N
 async def test_company_does_not_change_a_bit_of_a_vector(tmp_path: Path) -> None:
     slots = Slots(tmp_path, Limits(), llamas=1, workers=1, max_queue=1)
     async with slots.llamas(model_file("all-minilm-l6-v2")).take() as llama:
-        together, _ = await embed(llama, ANIMALS * 8)  # more than one batch
-        alone = [(await embed(llama, [text]))[0][0] for text in ANIMALS]
+        meter = Meter(Allowance(60, 60, 1024))
+        together, _ = await embed(llama, ANIMALS * 8, meter)  # more than one batch
+        alone = [(await embed(llama, [text], meter))[0][0] for text in ANIMALS]
     assert together == alone * 8
     await slots.close()
 

@@ -1,19 +1,20 @@
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
 
 import pytest
 
+from agentkit import framing
+
 STRAY = """
 import os
 from agentkit.pool.lifeline import tie
-lines, answers = tie()
+requests, answer = tie()
 print("a library says hello", flush=True)
 os.write(1, b"and so does its C part")
-answers.write(next(lines))
+answer(next(requests))
 """
 
 
@@ -22,9 +23,8 @@ def test_stray_prints_do_not_reach_the_answers() -> None:
     child = subprocess.Popen([sys.executable, "-c", STRAY], **pipes)
     assert child.stdin
     assert child.stdout
-    child.stdin.write(b'{"a": 1}\n')
-    child.stdin.flush()
-    assert child.stdout.readline() == b'{"a": 1}\n'
+    framing.write(child.stdin, {"id": "7", "a": 1}, 100)
+    assert framing.read(child.stdout, 100) == {"id": "7", "a": 1}
     rest, errors = child.communicate(timeout=5)
     assert rest == b""
     assert b"hello" in errors
@@ -35,14 +35,13 @@ def test_stray_prints_do_not_reach_the_answers() -> None:
 def test_the_end_of_the_pipe_ends_the_child_even_at_work(
     task: dict[str, object] | None, tmp_path: object
 ) -> None:
-    command = [sys.executable, "-m", "agentkit.pool.worker_child", '{"nice": 0}']
+    command = [sys.executable, "-m", "agentkit.pool.worker_child", "0"]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdin
     assert child.stdout
     if task:
         rest = {"tables": {}, "folder": str(tmp_path), "memory_mib": 100, "out": f"{tmp_path}/out"}
-        child.stdin.write(json.dumps(task | rest).encode() + b"\n")
-        child.stdin.flush()
+        framing.write(child.stdin, task | rest | {"id": "1"}, 1000)
     time.sleep(1)
     assert child.poll() is None
     child.stdin.close()

@@ -11,6 +11,7 @@ from agentkit.artifacts import Json, Text
 from agentkit.errors import BadOutput, Refused
 from agentkit.pool.call import Done
 from agentkit.pool.limits import Limits
+from agentkit.pool.meter import Allowance, Meter
 from agentkit.pool.models import model_file
 from agentkit.pool.pool import Pool
 from agentkit.pool.slots import Slots
@@ -61,9 +62,10 @@ async def test_what_was_asked_before_does_not_change_a_bit(tmp_path: Path) -> No
     same = "The quick brown fox jumps over the lazy dog. " * 8
     async with slots.llamas(model_file("smollm2-135m")).take() as llama:
         answers = []
+        meter = Meter(Allowance(60, 60, 1024))
         for end in ("Then it", "And so", "Then it"):
             body = {"prompt": same + end, "max_tokens": 4, "temperature": 0, "logprobs": 1}
-            answers.append(await llama.ask("/v1/completions", body))
+            answers.append(await llama.ask("/v1/completions", body, meter))
     cold, _, warm = answers
     assert cold["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
     assert warm["usage"]["prompt_tokens_details"]["cached_tokens"] > 40

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import urllib.parse
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -300,3 +302,65 @@ async def test_only_its_payer_asks_for_a_channels_voucher_or_its_end(
         assert status == 422, answer
     assert (await bench.post("/jobs", bench.submission()))[0] == 202  # it is still open
     await bench.done()
+
+
+@pytest.mark.parametrize("digest", ["/dev/zero", "../../state.db", "/etc/passwd", "A" * 64, ""])
+async def test_what_is_no_digest_never_becomes_a_path(bench: Bench, digest: str) -> None:
+    job = bench.submission()
+    job["task"]["inputs"] = {"t": {"kind": "blob", "digest": digest, "size": 1, "media_type": "x"}}
+    async with asyncio.timeout(5):
+        status, answer = await bench.post("/jobs", job)
+    assert status == 400
+    assert answer["error"]["type"] == "ProtocolBroken"
+    status, _ = await bench.post("/jobs", bench.submission(attempt=digest))
+    assert status == 400
+    if digest:
+        named = urllib.parse.quote(digest, safe="")
+        for path in ("/artifacts/", "/jobs/"):
+            assert (await bench.get(f"{path}{named}"))[0] == 400
+
+
+async def test_an_input_that_is_not_here_tells_nothing_of_the_machine(bench: Bench) -> None:
+    job = bench.submission()
+    job["task"]["inputs"] = {
+        "t": {"kind": "blob", "digest": "ab" * 32, "size": 1, "media_type": "x"}
+    }
+    _, answer = await bench.post("/jobs", job)
+    assert "not on this machine" in answer["error"]["message"]
+    assert "/" not in answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "status"), [("^(a+)+$", 202), ("(?=a)b", 422), (r"(a)\1", 422)]
+)
+async def test_a_pattern_never_stops_a_node(bench: Bench, pattern: str, status: int) -> None:
+    await bench.another(max_tokens=64)
+    job = bench.submission()
+    text = "a" * 40 + "!"
+    job["task"]["params"]["schema"] = {"enum": [text], "not": {"pattern": pattern}}
+    given, answer = await bench.post("/jobs", job)
+    assert given == status, answer
+    if status == 422:
+        assert "linear time" in answer["error"]["message"]
+        return
+    done = asyncio.ensure_future(bench.done())
+    while not done.done():
+        async with asyncio.timeout(2):
+            assert (await bench.get("/node"))[0] == 200
+        await asyncio.sleep(0.05)
+    assert done.result()["status"]["state"] == "done"
+    (output,) = done.result()["outputs"]
+    assert json.loads(base64.b64decode(output["data"])) == text
+
+
+async def test_work_that_was_not_declared_is_not_begun(
+    bench: Bench, network: finder.NetworkFile
+) -> None:
+    for unit, count in (("output", 1), ("output", 0), ("input", -5)):
+        job = bench.submission()
+        job["task"]["load"]["most"][unit] = count
+        status, answer = await bench.post("/jobs", job)
+        assert status == 422, answer
+        assert unit in answer["error"]["message"]
+    logs = await executions(bench.http, network)
+    assert bench.attempt.id not in logs["thrifty"]

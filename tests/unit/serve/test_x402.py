@@ -32,7 +32,9 @@ class Parrot:
     def facts(self) -> dict[str, Any]:
         return {"kinds": ["infer"], "models": [MODEL]}
 
-    async def run(self, name: str, kind: str, params: dict[str, Any], inputs: Any) -> Done:
+    async def run(
+        self, name: str, kind: str, params: dict[str, Any], inputs: Any, *, declared: Any = None
+    ) -> Done:
         self.asked += 1
         text = Text.of(f"{self.asked}: {params['prompt']}".encode())
         return Done((text,), {"input": 3, "output": 2}, MODEL)

@@ -1,0 +1,76 @@
+"""A task's declared size against its real one, before anything is done for it.
+
+What a payer declares is what it has agreed to pay for.  Tokens, rows and bytes beyond that would
+be work for nothing, and so would processor time: as much is allowed as such a size needs, or as
+much as is declared (`cpu_ms`, which has a price).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agentkit.artifacts import Artifact, Table
+from agentkit.errors import Refused
+from agentkit.market.task import CPU_MS, Units, cpu_ms_needed
+from agentkit.pool import text
+from agentkit.pool.call import Infer, Query, Train
+from agentkit.pool.limits import Limits
+from agentkit.pool.meter import Allowance
+
+WALL_SECONDS = 20.0
+WALL_PER_CPU = 5.0
+"""How much longer than its processor time a task may last: its machine does other things too."""
+
+
+def check_declared(
+    params: Infer | Train | Query, inputs: Mapping[str, Artifact], declared: Units
+) -> None:
+    """Raise Refused for a task that is no task, or larger than it was declared.
+
+    Blocks while a schema is looked through, for a fraction of a second at most.  A prompt's
+    tokens are counted later, where a model is: before it reads them.
+    """
+    negative = next((unit for unit, count in declared.items() if count < 0), None)
+    if negative is not None:
+        raise Refused(f"the load declares less than nothing of {negative!r}")
+    for unit, count in _counted(params, inputs).items():
+        if count > declared.get(unit, 0):
+            raise Refused(
+                f"this task comes to {count} of {unit!r}, and its load declares at most"
+                f" {declared.get(unit, 0)}"
+            )
+    if isinstance(params, Infer) and params.json_schema is not None:
+        text.check_schema(params.json_schema)
+
+
+def _counted(params: Infer | Train | Query, inputs: Mapping[str, Artifact]) -> dict[str, int]:
+    match params:
+        case Train():
+            dataset = inputs.get("dataset")
+            rows = _rows(dataset) if isinstance(dataset, Table) else 0
+            return {"row": rows * params.epochs}
+        case Query():
+            return {"byte": sum(artifact.size for artifact in inputs.values())}
+        case Infer() if params.output == "embedding" or "model" in inputs:
+            return {}
+        case Infer():
+            return {"output": params.max_tokens}
+
+
+def _rows(table: Table) -> int:
+    return sum(1 for line in table.read().split(b"\n") if line.strip())
+
+
+def allowance(declared: Units | None, limits: Limits) -> Allowance:
+    """Return what a task of so many units may use; None: as much as a slot allows anyone."""
+    if declared is None:
+        return Allowance(limits.seconds, limits.seconds, limits.memory_mib)
+    milliseconds = declared.get(CPU_MS) or cpu_ms_needed(declared)
+    cpu_seconds = min(milliseconds / 1000, limits.seconds)
+    seconds = min(WALL_SECONDS + WALL_PER_CPU * cpu_seconds, limits.seconds)
+    return Allowance(cpu_seconds, seconds, limits.memory_mib)
+
+
+def tokens_may_exceed(prompt: str, declared: Units | None) -> bool:
+    """Whether a prompt may have more tokens than were declared: a token is a byte at least."""
+    return declared is not None and len(prompt.encode()) > declared.get("input", 0)

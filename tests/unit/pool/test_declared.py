@@ -1,0 +1,95 @@
+"""Tasks that are larger than they say, and those that use more than what they pay for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from agentkit.artifacts import Artifact, Dataset
+from agentkit.errors import Refused
+from agentkit.pool.pool import Pool
+
+ROWS = Dataset.dump([{"text": "good", "label": "a"}, {"text": "bad", "label": "b"}] * 5)
+CHAT = {"model": "smollm2-135m", "prompt": "Hi"}
+CROSS = "select sum(a.range * b.range) from range(1000000) a, range(1000000) b"
+ENDLESS = {"op": "sql", "sql": CROSS}
+SLEEPING = {"op": "sql", "sql": "select sleep_ms(60000)"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "params", "inputs", "declared", "unit"),
+    [
+        ("infer", {**CHAT, "max_tokens": 2000}, {}, {"request": 1, "input": 66}, "output"),
+        ("infer", {**CHAT, "max_tokens": 9}, {}, {"input": 66, "output": 8}, "output"),
+        ("data", {"op": "sql", "sql": "select 1"}, {"t": ROWS}, {"byte": ROWS.size - 1}, "byte"),
+        ("data", {"op": "sql", "sql": "select 1"}, {"t": ROWS}, {}, "byte"),
+        ("train", {"base": "x", "epochs": 3}, {"dataset": ROWS}, {"row": 29}, "row"),
+        ("infer", {**CHAT, "max_tokens": 8}, {}, {"input": -9, "output": 8}, "input"),
+    ],
+)
+async def test_a_task_larger_than_declared_is_refused_before_any_work(
+    pool: Pool,
+    begun: list[str],
+    kind: str,
+    params: dict[str, Any],
+    inputs: Mapping[str, Artifact],
+    declared: dict[str, int],
+    unit: str,
+) -> None:
+    with pytest.raises(Refused, match=f"{unit!r}"):
+        await pool.check(kind, params, inputs, declared)
+    assert begun == []
+
+
+async def test_a_task_as_large_as_declared_is_taken(pool: Pool) -> None:
+    await pool.check("data", {"op": "sql", "sql": "select 1"}, {"t": ROWS}, {"byte": ROWS.size})
+    await pool.check("train", {"base": "x", "epochs": 3}, {"dataset": ROWS}, {"row": 30})
+    await pool.check("infer", {**CHAT, "max_tokens": 8}, {}, {"output": 8})
+
+
+@pytest.mark.parametrize("schema", [{"pattern": "(?=a)b"}, {"type": "strange"}])
+async def test_a_schema_that_cannot_be_used_is_refused_before_it_is_paid(
+    pool: Pool, schema: dict[str, Any]
+) -> None:
+    with pytest.raises(Refused, match="schema"):
+        params = {**CHAT, "max_tokens": 8, "schema": schema}
+        await pool.check("infer", params, {}, {"output": 8})
+
+
+@pytest.mark.parametrize("output", [None, "embedding"])
+async def test_a_prompt_of_more_tokens_than_declared_is_not_read(pool: Pool, output: Any) -> None:
+    model = "all-minilm-l6-v2" if output else "smollm2-135m"
+    params = {"model": model, "prompt": "word " * 400, "max_tokens": 1, "output": output}
+    with pytest.raises(Refused, match=r"has \d+ tokens, and its load declares 50"):
+        await pool.run("long", "infer", params, {}, declared={"input": 50, "output": 1})
+    done = await pool.run("same", "infer", params, {}, declared={"input": 500, "output": 1})
+    assert 400 <= done.usage["input"] <= 500
+
+
+async def test_a_query_ends_with_its_processor_time(pool: Pool) -> None:
+    start = time.monotonic()
+    with pytest.raises(Refused, match=r"more than 0\.5 s of processor time"):
+        await pool.run("endless", "data", ENDLESS, {}, declared={"cpu_ms": 500})
+    assert time.monotonic() - start < 20
+    with pytest.raises(Refused, match=r"more than 2 s of processor time"):  # the node's minimum
+        await pool.run("free", "data", ENDLESS, {}, declared={})
+    done = await pool.run("next", "data", {"op": "sql", "sql": "select 1"}, {}, declared={})
+    assert 0 < done.cpu_ms < 2000
+
+
+async def test_a_task_that_only_waits_ends_too(pool: Pool, monkeypatch: Any) -> None:
+    monkeypatch.setattr("agentkit.pool.declared.WALL_SECONDS", 0.5)
+    with pytest.raises(Refused, match="longer than 1 s"):
+        await pool.run("asleep", "data", SLEEPING, {}, declared={"cpu_ms": 100})
+
+
+async def test_generation_ends_with_its_processor_time(pool: Pool) -> None:
+    asked = {**CHAT, "style": "complete", "prompt": "1, 2, 3,", "max_tokens": 1500}
+    with pytest.raises(Refused, match=r"more than 0\.3 s of processor time"):
+        await pool.run("long", "infer", asked, {}, declared={"cpu_ms": 300, "input": 99})
+    done = await pool.run("short", "infer", {**asked, "max_tokens": 2}, {}, declared={"input": 99})
+    assert done.usage["output"] == 2
+    assert done.cpu_ms > 0
