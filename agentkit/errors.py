@@ -233,16 +233,23 @@ class ProviderError(AgentKitError):
     """A provider did not do what was asked.
 
     `retryable`: the same request may succeed later.  `unknown`: the request may have reached the
-    provider, so whether it was done cannot be told from this error alone.
+    provider, so whether it was done cannot be told from this error alone.  `of_task`: the provider
+    says that the task itself is wrong, whoever does it.
     """
 
     retryable: ClassVar[bool] = False
 
     def __init__(
-        self, message: str = "", *, provider: str = "", unknown: bool = False, hint: str = ""
+        self,
+        message: str = "",
+        *,
+        provider: str = "",
+        unknown: bool = False,
+        of_task: bool = False,
+        hint: str = "",
     ) -> None:
         super().__init__(f"{provider}: {message}" if provider else message, hint=hint)
-        self.provider, self.unknown = provider, unknown
+        self.provider, self.unknown, self.of_task = provider, unknown, of_task
 
 
 class Unavailable(ProviderError):

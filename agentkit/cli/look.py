@@ -89,6 +89,7 @@ def _run_data(state: RunState) -> dict[str, Any]:
         "uncertain": state.uncertain,
         "done": sorted(state.done),
         "items": {node: len(items) for node, items in state.items.items()},
+        "skipped_items": {node: len(items) for node, items in state.skipped_items.items()},
         "open": [a.id for p in state.purchases.values() for a in p.open.values()],
         "failures": state.failures,
     }
@@ -99,9 +100,10 @@ def _run_text(state: RunState) -> str:
     for node in state.planned.graph.nodes:
         items = len(state.items.get(node.name, ()))
         standing = "done" if node.name in state.done else state.failures.get(node.name, "waiting")
-        cells.append(
-            (node.name, node.kind, standing if not items else f"{standing}, {items} items")
-        )
+        standing += f", {items} items" if items else ""
+        skipped = len(state.skipped_items.get(node.name, ()))
+        standing += f", {skipped} skipped" if skipped else ""
+        cells.append((node.name, node.kind, standing))
     why = f": {state.why}" if state.why else ""
     return (
         f"run {state.run} · {state.planned.graph.name} · {state.outcome}{why}\n\n{columns(cells)}"

@@ -143,6 +143,14 @@ class ItemDone(Event):
     task: str = ""
 
 
+class ItemSkipped(Event):
+    """One item of a mapped node failed for good and is left out (`on_error="skip"`)."""
+
+    node: str
+    item: int
+    why: str
+
+
 class NodeDone(Event):
     """A node has its outputs.
 
@@ -575,11 +583,15 @@ class JobStarted(Event):
 
 
 class JobEnded(Event):
-    """Work on an attempt ended; `outputs` and `price` when it was done."""
+    """Work on an attempt ended; `outputs` and `price` when it was done.
+
+    `fault`: as in `market.attempt.JobStatus`.
+    """
 
     attempt: str
     state: JobState
     reason: str = ""
+    fault: str = ""
     outputs: tuple[Produced, ...] = ()
     usage: dict[str, int] = {}
     price: Money | None = None
@@ -683,6 +695,7 @@ EVENTS: dict[str, type[Event]] = {
         AttemptOpened,
         AttemptClosed,
         ItemDone,
+        ItemSkipped,
         NodeDone,
         NodeSkipped,
         NodesEnded,

@@ -627,7 +627,7 @@ def _(event: e.JobStarted, stream: str, at: float, rows: Records) -> None:
 @_folds(e.JobEnded)
 def _(event: e.JobEnded, stream: str, at: float, rows: Records) -> None:
     job = _must(rows, r.Job, event.attempt)
-    fields = ("state", "reason", "outputs", "usage", "price", "signature", "model")
+    fields = ("state", "reason", "fault", "outputs", "usage", "price", "signature", "model")
     rows.put(job.model_copy(update={field: getattr(event, field) for field in fields}))
     _work_on(rows, job.channel, -job.at_most.units, event.price.units if event.price else 0)
 

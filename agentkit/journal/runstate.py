@@ -40,6 +40,7 @@ class RunState:
     offers: dict[str, Offer] = field(default_factory=dict)
     done: dict[str, Outputs] = field(default_factory=dict)
     items: dict[str, dict[int, Outputs]] = field(default_factory=dict)
+    skipped_items: dict[str, dict[int, str]] = field(default_factory=dict)
     purchases: dict[str, Purchase] = field(default_factory=dict)
     receipts: list[Receipt] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -116,6 +117,7 @@ class RunState:
             for attempt in purchase.open.values()
             if attempt.node not in self.done
             and attempt.item not in self.items.get(attempt.node, ())
+            and attempt.item not in self.skipped_items.get(attempt.node, ())
         ]
 
     def rest_of(self, planned: PlannedNode) -> int:
@@ -123,8 +125,12 @@ class RunState:
         ended = planned.name in self.done or planned.name in self.skipped
         if planned.at_most is None or ended:
             return 0
-        left = planned.items - len(self.items.get(planned.name, ()))
+        left = planned.items - self.items_ended(planned.name)
         return planned.at_most.units * max(left, 0) // planned.items
+
+    def items_ended(self, node: str) -> int:
+        """How many items of a mapped node are at their end, done or skipped."""
+        return len(self.items.get(node, ())) + len(self.skipped_items.get(node, ()))
 
     @property
     def rest(self) -> int:
@@ -204,6 +210,11 @@ def _(event: e.AttemptClosed, state: RunState) -> None:
 def _(event: e.ItemDone, state: RunState) -> None:
     state.items.setdefault(event.node, {})[event.item] = event.outputs
     state.receive(event.receipt, *event.others)
+
+
+@_changes(e.ItemSkipped)
+def _(event: e.ItemSkipped, state: RunState) -> None:
+    state.skipped_items.setdefault(event.node, {})[event.item] = event.why
 
 
 @_changes(e.NodeDone)

@@ -34,7 +34,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"done": task(**request)}
     except Refused as no:
-        return {"refused": brief(no)}
+        return {"refused": brief(no), "of_task": no.of_task}
     except Exception as broken:  # noqa: BLE001  (the boundary of a request)
         return {"failed": brief(f"{type(broken).__name__}: {broken}")}
 

@@ -42,13 +42,17 @@ A = TypeVar("A", bound=Artifact)
 
 @dataclass(frozen=True, repr=False)
 class RunResult:
-    """What a finished run produced and what it cost."""
+    """What a finished run produced and what it cost.
+
+    `skipped` says by node why it was not done, `skipped_items` by node and number of its row.
+    """
 
     run_id: str
     plan: Plan
     artifacts: Mapping[str, tuple[Artifact, ...]]
     receipts: tuple[Receipt, ...]
     skipped: Mapping[str, str] = field(default_factory=dict)
+    skipped_items: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     @overload
     def __getitem__(self, ref: Ref[A]) -> A: ...
@@ -102,6 +106,7 @@ class RunResult:
             "billed_elsewhere": str(self.billed_elsewhere),
             "nodes": {name: [a.digest for a in outs] for name, outs in self.artifacts.items()},
             "skipped": dict(self.skipped),
+            "skipped_items": {node: dict(items) for node, items in self.skipped_items.items()},
         }
 
     def summary(self) -> str:
@@ -427,4 +432,11 @@ async def result_of(means: Means, state: RunState) -> RunResult:
     if state.outcome != "done":
         raise pause_of(state)
     artifacts = {name: await means.get_all(outputs) for name, outputs in state.done.items()}
-    return RunResult(state.run, state.planned, artifacts, tuple(state.receipts), state.skipped)
+    return RunResult(
+        state.run,
+        state.planned,
+        artifacts,
+        tuple(state.receipts),
+        state.skipped,
+        state.skipped_items,
+    )

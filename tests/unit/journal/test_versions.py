@@ -15,10 +15,10 @@ from agentkit.journal.records import RECORDS
 from agentkit.journal.store import SCHEMA, SCHEMA_VERSION
 from agentkit.journal.upgrades import ADDED_FIELDS, NewerVersion, read_event
 
-EVENT_SETS = {2: "175678d4f800748093dd58c0d164c42896ac4fd522e1d92dbb23ba9e0c5748e2"}
+EVENT_SETS = {2: "65e397ccf3cf215ec697959ef4c61a12a12b88bb9e5d08c75b6721a67c4c01da"}
 """By VERSION: the digest of the event set, of every field in it and of every default."""
 
-LAYOUTS = {4: "795700839881973a3a9ba3b4815588f1bd78d05346df804b50237ff61c3d17b3"}
+LAYOUTS = {4: "bf74ed3aa2fea3d672575554aa0e1baeefa22dc35fdab079a7f298eeab666e62"}
 """By SCHEMA_VERSION: the digest of the tables and of what records hold."""
 
 
