@@ -210,12 +210,14 @@ class BudgetRaised(Event):
 class RunPaused(Event):
     """The run stopped where it can be resumed, by `command` where a plain resume is not enough.
 
-    `mend`: the node that a person has to mend first, because its function raised.
+    `hint`: what has to be done first, if anything.  `mend`: the node that a person has to mend,
+    because its function raised.
     """
 
     why: str
     uncertain: bool = False
     command: str = ""
+    hint: str = ""
     mend: str = ""
 
 

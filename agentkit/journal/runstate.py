@@ -50,6 +50,7 @@ class RunState:
     why: str = ""
     uncertain: bool = False
     command: str = ""
+    hint: str = ""
     mend: str = ""
     code: set[str] = field(default_factory=set)
 
@@ -187,7 +188,7 @@ def _(event: e.RunResumed, state: RunState) -> None:
     if event.plan:
         state.follow(event.plan)
     state.outcome, state.why, state.uncertain, state.command = "running", "", False, ""
-    state.mend = ""
+    state.hint, state.mend = "", ""
     state.failures.clear()
 
 
@@ -254,7 +255,7 @@ def _(event: e.NodeFailed, state: RunState) -> None:
 @_changes(e.RunPaused)
 def _(event: e.RunPaused, state: RunState) -> None:
     state.outcome, state.why, state.uncertain = "paused", event.why, event.uncertain
-    state.command, state.mend = event.command, event.mend
+    state.command, state.hint, state.mend = event.command, event.hint, event.mend
 
 
 @_changes(e.RunFinished)

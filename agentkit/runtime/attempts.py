@@ -40,7 +40,7 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import AskableRail, Event, Fate, Provider, Rail, Transaction, Wanted
 from agentkit.market.task import Task, TaskSpec
 from agentkit.money import Money
-from agentkit.runtime import verify
+from agentkit.runtime import hints, verify
 from agentkit.runtime.again import again_for
 from agentkit.runtime.deadline import Deadline, within
 from agentkit.runtime.means import Means
@@ -150,7 +150,7 @@ class Attempts:
                 yield
         except ExecuteTimedOut:
             if offer.finds and self._deadline.passed:
-                raise self.pause("its deadline has passed") from None
+                raise self.pause("its deadline has passed", hint=hints.replan(self.run)) from None
             await self._call_off(attempt, offer)
             raise
 
@@ -281,7 +281,8 @@ class Attempts:
                 await self._confirm(want, offer)
                 return await self._open_funded(want, rail, offer, attempt, spare)
         except (PaymentError, OverBudget) as wrong:
-            raise self.pause(f"{offer.label} cannot be paid: {wrong}") from wrong
+            hint = hints.after(wrong, self.run)
+            raise self.pause(f"{offer.label} cannot be paid: {wrong}", hint=hint) from wrong
 
     def _check_going(self) -> None:
         if self.stopping.is_set():
@@ -289,7 +290,7 @@ class Attempts:
         if self.closing:
             raise self.pause("another node has stopped the run")
         if self._deadline.passed:
-            raise self.pause("its deadline has passed")
+            raise self.pause("its deadline has passed", hint=hints.replan(self.run))
 
     async def _commit_open(self, rail: Rail, attempt: Attempt, spare: int) -> Payment:
         opened = e.AttemptOpened(attempt=attempt)
@@ -365,7 +366,8 @@ class Attempts:
                 for message in await self._top_up(rail, offer, wanted, least):
                     await self._carry(rail, message)
         except StateError as wrong:
-            raise self.pause(f"{offer.label} cannot be paid: {wrong}") from wrong
+            hint = hints.after(wrong, self.run)
+            raise self.pause(f"{offer.label} cannot be paid: {wrong}", hint=hint) from wrong
 
     async def _top_up(
         self, rail: Rail, offer: Offer, wanted: Wanted, least: Money
@@ -403,7 +405,8 @@ class Attempts:
             await self._means.before_pay(attempt.at_most)
         except StateError as wrong:
             await self._close(attempt, "unpaid", f"it was not sent: {wrong}")
-            raise self.pause(f"the log is not on Arweave before a purchase: {wrong}") from wrong
+            why = f"the log is not on Arweave before a purchase: {wrong}"
+            raise self.pause(why, hint=hints.after(wrong, self.run)) from wrong
 
     # -- what was left open ----------------------------------------------------------------------
 
@@ -526,7 +529,7 @@ class Attempts:
         except (PaymentError, ProviderError) as wrong:  # it stays open, and is found again
             who = first.attempt.provider
             why = f"{who} delivered {want.node.name!r} and cannot be paid: {wrong}"
-            raise self.pause(why) from wrong
+            raise self.pause(why, hint=hints.after(wrong, self.run)) from wrong
         for rail, message in messages:
             self.errand(self._carry(rail, message))
         return outputs
@@ -677,10 +680,14 @@ class Attempts:
             raise Unavailable("is not among the configured providers", provider=name)
         return provider
 
-    def pause(self, why: str, *, uncertain: bool = False, mend: str = "") -> RunPaused:
+    def pause(
+        self, why: str, *, uncertain: bool = False, hint: str = "", mend: str = ""
+    ) -> RunPaused:
         """Return the pause of this run, with the command that goes on."""
-        command = f"agentkit resume {self.run}" + (" --rebuy" if uncertain else "")
-        return RunPaused(self.run, why, command, uncertain=uncertain, mend=mend)
+        command = hints.command_for(self.run, uncertain=uncertain)
+        if mend:
+            hint = hints.mend(self.run, self._state.planned.graph.by_name[mend])
+        return RunPaused(self.run, why, command, uncertain=uncertain, hint=hint, mend=mend)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from agentkit.graph.verifying import Redundant
 from agentkit.journal.runstate import RunState
 from agentkit.market.attempt import Attempt, purchase_id
 from agentkit.market.offer import Offer
+from agentkit.runtime import hints
 from agentkit.runtime.again import again, asked_to_wait
 from agentkit.runtime.attempts import Attempts
 from agentkit.runtime.deadline import Deadline
@@ -122,7 +123,8 @@ class Buyer:
         if want.skips and errors and not any(e.retryable or e.unknown for e in errors):
             return Hopeless(told)
         told = told or "no provider is left that was not asked"
-        return self._attempts.pause(f"no offer for {want.node.name!r} is left: {told}")
+        hint = hints.try_again_or_replan(self._attempts.run)
+        return self._attempts.pause(f"no offer for {want.node.name!r} is left: {told}", hint=hint)
 
     async def _tried(self, want: Want, offer: Offer, forgiven: int, *, hedge: bool) -> Delivery:
         """Ask one provider as often as retries allow; raises its last error."""
@@ -177,6 +179,7 @@ class Buyer:
             f"whether {last.provider} did {want.node.name!r} is unknown, and {last.at_most} counts"
             " as spent",
             uncertain=True,
+            hint=hints.look_before_buying_again(self._attempts.run, last.provider),
         )
 
     # -- hedging ---------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from agentkit.journal.events import Produced
 from agentkit.journal.kept import INLINE_BYTES, beside
 from agentkit.journal.runstate import RunState
 from agentkit.market.seams import Event, Transaction
-from agentkit.runtime import here, resolve
+from agentkit.runtime import here, hints, resolve
 from agentkit.runtime.again import FIRST_WAIT, again
 from agentkit.runtime.buying import Buyer
 from agentkit.runtime.crew import Crew
@@ -125,8 +125,9 @@ class Execution:
 
     def _too_late(self) -> None:
         self._halt()
-        why = "its deadline has passed: plan what is left with a later one"
-        self._pause(RunPaused(self.state.run, why, f"{self._command} --plan plan.json"))
+        run, why = self.state.run, "its deadline has passed"
+        command = f"{self._command} --plan plan.json"
+        self._pause(RunPaused(run, why, command, hint=hints.replan(run)))
 
     def _halt(self) -> None:
         """Have nothing more bought, and wait for no user's function: it may never return."""
@@ -136,7 +137,7 @@ class Execution:
 
     @property
     def _command(self) -> str:
-        return f"agentkit resume {self.state.run}"
+        return hints.command_for(self.state.run)
 
     def _begin(self) -> None:
         ended = self.state.done.keys() | self.state.skipped.keys()
@@ -182,7 +183,8 @@ class Execution:
         if isinstance(error, RunPaused):
             self._pause(error)
         elif isinstance(error, StateError):
-            self._pause(RunPaused(self.state.run, _with_hint(error), self._command))
+            hint = hints.after(error, self.state.run)
+            self._pause(RunPaused(self.state.run, str(error), self._command, hint=hint))
         elif isinstance(self._graph.by_name[name], LocalNode | SourceNode):
             self._pause(self._to_mend(name, error))
         else:
@@ -193,7 +195,8 @@ class Execution:
         """Return the pause for what the user brought and can mend: a function, or a file."""
         reason = str(error) if isinstance(error, TimedOut) else _reason(error)
         why = f"{name}: {reason}"
-        return RunPaused(self.state.run, why, self._command, mend=name)
+        hint = hints.mend(self.state.run, self._graph.by_name[name])
+        return RunPaused(self.state.run, why, self._command, hint=hint, mend=name)
 
     def _release(self, name: str) -> None:
         """Start what waited for a node alone; its outputs are durable."""
@@ -234,7 +237,10 @@ class Execution:
             why = self._paused or RunPaused(state.run, "it came to no end", self._command)
             uncertain = why.uncertain or bool(state.unresolved)
             command = why.command if why.uncertain == uncertain else ""
-            paused = e.RunPaused(why=why.why, uncertain=uncertain, command=command, mend=why.mend)
+            hint = why.advice if why.uncertain == uncertain else ""
+            paused = e.RunPaused(
+                why=why.why, uncertain=uncertain, command=command, hint=hint, mend=why.mend
+            )
             await self._record(paused, release=False)
 
     async def _record(self, *events: Event, release: bool) -> None:

@@ -20,7 +20,7 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Event, Transaction, Verifier
 from agentkit.market.task import Task
 from agentkit.market.value import digest_of
-from agentkit.runtime import resolve
+from agentkit.runtime import hints, resolve
 from agentkit.runtime.approve import Question
 from agentkit.runtime.attempts import MOST_LANES
 from agentkit.runtime.buying import Buyer
@@ -157,6 +157,7 @@ class Paid:
                 f"node {node.name!r} maps over {count} rows, and the plan priced"
                 f" {planned.items}: resume it under a new plan",
                 f"agentkit resume {self._state.run} --plan plan.json",
+                hint=hints.replan(self._state.run),
             )
 
     async def _item_or_skip(

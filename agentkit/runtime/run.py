@@ -20,9 +20,8 @@ from agentkit.errors import (
     WrongInput,
 )
 from agentkit.graph.callables import CallableSpec, Consent
-from agentkit.graph.code import shown
 from agentkit.graph.frozen import FrozenGraph
-from agentkit.graph.nodes import PaidNode, SourceNode
+from agentkit.graph.nodes import PaidNode
 from agentkit.graph.refs import Ref
 from agentkit.journal import events as e
 from agentkit.journal import records as r
@@ -395,29 +394,13 @@ def pause_of(state: RunState) -> RunPaused:
     """Return what a paused run waits for, and what to do about it."""
     flag = " --rebuy" if state.uncertain else ""
     command = state.command or f"agentkit resume {state.run}{flag}"
-    hint = mending_hint(state) if state.mend else ""
     return RunPaused(
-        state.run, state.why, command, uncertain=state.uncertain, hint=hint, mend=state.mend
-    )
-
-
-def mending_hint(state: RunState) -> str:
-    """Return what to do about a run that waits for what the user brought to be mended."""
-    node = state.planned.graph.by_name[state.mend]
-    go_on = f"`agentkit resume {state.run}`"
-    in_python = f"ak.resume({state.run!r}, graph=graph)"
-    if isinstance(node, SourceNode):
-        return f"mend {shown(node.source)}, then go on with {go_on}"
-    files = {f.file for f in node.callables().values() if f.portable and f.module != "__main__"}
-    if not files:
-        return (
-            f"mend the function of {state.mend!r}, build the graph again in the same way, and go on"
-            f" with {in_python}; what was bought is not bought again"
-        )
-    return (
-        f"mend the function of {state.mend!r} in {shown(min(files))}, then go on with {go_on},"
-        f" which names the --trust-code to add, or with {in_python}; what was bought is not bought"
-        " again"
+        state.run,
+        state.why,
+        command,
+        uncertain=state.uncertain,
+        hint=state.hint,
+        mend=state.mend,
     )
 
 
@@ -427,7 +410,7 @@ async def result_of(means: Means, state: RunState) -> RunResult:
         failures = tuple(state.failures.items())
         raise RunFailed(state.run, failures, uncertain=bool(state.unresolved))
     if state.outcome == "cancelled":
-        hint = "run the plan again"
+        hint = "run the graph again if it is wanted after all"
         raise RunFailed(state.run, (), uncertain=bool(state.unresolved), hint=hint)
     if state.outcome != "done":
         raise pause_of(state)

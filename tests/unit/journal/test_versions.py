@@ -15,7 +15,7 @@ from agentkit.journal.records import RECORDS
 from agentkit.journal.store import SCHEMA, SCHEMA_VERSION
 from agentkit.journal.upgrades import ADDED_FIELDS, NewerVersion, read_event
 
-EVENT_SETS = {2: "65e397ccf3cf215ec697959ef4c61a12a12b88bb9e5d08c75b6721a67c4c01da"}
+EVENT_SETS = {2: "8b8b0210c497a67abf14f6e25aeb083947c3a06003e3e7e4e312da66fff85cc5"}
 """By VERSION: the digest of the event set, of every field in it and of every default."""
 
 LAYOUTS = {4: "bf74ed3aa2fea3d672575554aa0e1baeefa22dc35fdab079a7f298eeab666e62"}
