@@ -315,7 +315,7 @@ class FrozenGraph(BaseModel):
             raise WrongInput(
                 f"the graph given ({other.digest[:6]}) is not the one of the run"
                 f" ({self.digest[:6]})",
-                hint="build the graph exactly as it was when the run began",
+                hint="build the graph as it was when the run began; only functions may change",
             )
 
 

@@ -299,7 +299,8 @@ class Buyer:
             if not isinstance(wrong, RunPaused) or wrong.uncertain or wrong.mend:
                 return wrong
         if self.stopping.is_set():
-            return stopped[0] if stopped else self._attempts.pause("it was asked to stop")
+            pauses = (error for error in stopped if isinstance(error, RunPaused))
+            return next(pauses, None) or self._attempts.pause("it was asked to stop")
         for delivery in deliveries:
             await self._attempts.refuse(delivery, "no replicas agree", blame=False)
         if not deliveries and all(isinstance(error, Hopeless) for error in stopped):
