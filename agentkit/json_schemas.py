@@ -20,6 +20,7 @@ from agentkit.strict_json import BadJson
 
 MAX_SCHEMA_BYTES = 64 << 10
 MAX_SUBSCHEMAS = 1000
+MAX_WRITTEN_OUT = 10_000
 MAX_VALUE_BYTES = 16 << 20
 SMALL = 100_000
 """Subschemas times bytes of the value, up to which a plain check is done in this process."""
@@ -67,10 +68,13 @@ def fault_of(schema: object) -> str:
 
 
 def unsupported_in(schema: object) -> str:
-    """Say which pattern of a sound schema has no linear-time match, "" when all have.
+    """Say why no answer can be held to a sound schema in bounded time, "" when it can.
 
-    RE2 matches in linear time; it has no lookaround and no backreferences.
+    RE2 matches in linear time; it has no lookaround and no backreferences.  A grammar is made of
+    the whole schema, references written out.
     """
+    if _written_out(schema, circle=1) > MAX_WRITTEN_OUT:
+        return f"with its references written out it has more than {MAX_WRITTEN_OUT} schemas"
     for subschema in _subschemas(schema):
         for pattern in _patterns(subschema):
             fault = _pattern_fault(pattern)
@@ -203,13 +207,18 @@ def _expanded(text: bytes) -> float:
     where a keyword's work is not linear.
     """
     schema = strict_json.loads(text)
+    if any(not _COSTLY.isdisjoint(subschema) for subschema in _subschemas(schema)):
+        return math.inf
+    return _written_out(schema, circle=math.inf)
+
+
+def _written_out(schema: Any, *, circle: float) -> float:
+    """Count schemas with references written out; one that leads back to itself counts `circle`."""
     known: dict[str, float] = {}
 
     def count(subschema: Any) -> float:
         if not isinstance(subschema, Mapping):
             return 1
-        if not _COSTLY.isdisjoint(subschema):
-            return math.inf
         applied = {key: value for key, value in subschema.items() if key not in _DEFINITIONS}
         total = 1 + sum(map(count, _children(applied)))
         if isinstance(subschema.get("enum"), list):
@@ -220,9 +229,9 @@ def _expanded(text: bytes) -> float:
 
     def follow(reference: Any) -> float:
         if not isinstance(reference, str) or not reference.startswith("#/"):
-            return math.inf
+            return circle
         if reference not in known:
-            known[reference] = math.inf  # while it is counted: a reference to itself goes round
+            known[reference] = circle  # while it is counted
             with suppress(LookupError):
                 known[reference] = count(_at(schema, reference))
         return known[reference]

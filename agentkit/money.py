@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -24,6 +24,14 @@ _AMOUNT = re.compile(
     r"(?P<whole>[0-9]{1,78})(\.(?P<part>[0-9]{1,78}))? (?P<symbol>[A-Z]{2,8})( (?P<id>\S+))?"
 )
 _ASSET_ID = re.compile(r"(?P<network>[a-z0-9]+:[A-Za-z0-9]+)/(?P<token>\S+)")
+
+
+MAX_TEXT = 300
+"""Characters of an amount or a unit price; others send them, and digits cost more than one each."""
+
+
+def _is_short(text: object) -> TypeGuard[str]:
+    return isinstance(text, str) and len(text) <= MAX_TEXT
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +81,9 @@ class Money:
         """Read `"0.05 USDC"`; raises BadAmount for anything else, floats and NaN included."""
         if isinstance(text, Money):
             return text
-        found = _AMOUNT.fullmatch(text.strip()) if isinstance(text, str) else None
+        found = _AMOUNT.fullmatch(text.strip()) if _is_short(text) else None
         if not found:
-            raise BadAmount(f"{text!r} is not an amount")
+            raise BadAmount(f"{str(text)[:MAX_TEXT]!r} is not an amount")
         asset = Asset.named(found["symbol"])
         if found["id"]:
             place = _ASSET_ID.fullmatch(found["id"])
@@ -178,10 +186,11 @@ class Rate:
         """Read `"0.10 USDC per 1M tokens"` or `"0.002 USDC per row"`."""
         if isinstance(text, Rate):
             return text
-        found = _RATE.fullmatch(text.strip()) if isinstance(text, str) else None
+        found = _RATE.fullmatch(text.strip()) if _is_short(text) else None
         if not found:
             raise BadAmount(
-                f"{text!r} is not a unit price", hint='write it as "0.10 USDC per 1M tokens"'
+                f"{str(text)[:MAX_TEXT]!r} is not a unit price",
+                hint='write it as "0.10 USDC per 1M tokens"',
             )
         return cls(Money.parse(found["amount"]), _PER[found["count"] or ""], found["unit"])
 

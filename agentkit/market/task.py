@@ -24,9 +24,15 @@ milliseconds of processor time, measured by who did it.
 CPU_MS = "cpu_ms"
 
 _CPU_MS_PER_UNIT = {"input": 10.0, "output": 150.0, "row": 50.0, "byte": 0.002}
-"""Ten times what a slow core needs; units as in `Units`."""
+"""Ten times what a slow core needs, units as in `Units`; a row counts as a long text read once."""
 
 _CPU_MS_ALWAYS = 2000
+"""What any task may use, beside its units: its libraries are loaded first."""
+
+_CPU_MS_USUAL = 50
+
+QUERY_CPU_MS = 60_000
+"""What a query may use at least: how long one takes cannot be told beforehand."""
 
 
 def cpu_ms_needed(units: Units) -> int:
@@ -48,17 +54,13 @@ def with_cpu(kind: PaidKind, load: Load) -> Load:
         case "infer":
             return load
         case "train":
-            most = cpu_ms_needed(load.most)
+            most, share = cpu_ms_needed(load.most), 100
         case "data":
-            most = max(QUERY_CPU_MS, cpu_ms_needed(load.most))
-    expected = round(_CPU_MS_USUAL + cpu_ms_needed(load.expected) / 10 - _CPU_MS_ALWAYS / 10)
+            most, share = max(QUERY_CPU_MS, cpu_ms_needed(load.most)), 10
+    usual = _CPU_MS_USUAL + (cpu_ms_needed(load.expected) - _CPU_MS_ALWAYS) // share
     return Load(
-        expected={**load.expected, CPU_MS: min(expected, most)}, most={**load.most, CPU_MS: most}
+        expected={**load.expected, CPU_MS: min(usual, most)}, most={**load.most, CPU_MS: most}
     )
-
-
-QUERY_CPU_MS = 60_000
-_CPU_MS_USUAL = 50
 
 
 class Load(Value):

@@ -64,11 +64,11 @@ def _rows(table: Table) -> int:
 def allowance(declared: Units | None, limits: Limits) -> Allowance:
     """Return what a task of so many units may use; None: as much as a slot allows anyone."""
     if declared is None:
-        return Allowance(limits.seconds, limits.seconds, limits.memory_mib)
+        return Allowance(limits.seconds, limits.seconds)
     milliseconds = declared.get(CPU_MS) or cpu_ms_needed(declared)
     cpu_seconds = min(milliseconds / 1000, limits.seconds)
     seconds = min(WALL_SECONDS + WALL_PER_CPU * cpu_seconds, limits.seconds)
-    return Allowance(cpu_seconds, seconds, limits.memory_mib)
+    return Allowance(cpu_seconds, seconds)
 
 
 def tokens_may_exceed(prompt: str, declared: Units | None) -> bool:

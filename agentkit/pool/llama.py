@@ -17,6 +17,9 @@ from agentkit.pool.limits import Limits
 from agentkit.pool.meter import Meter
 from agentkit.pool.models import ModelFile, path_of
 
+_GROWTH_MIB = 1024
+"""What a request may add to a loaded model: a grammar can be far larger than its schema."""
+
 
 @dataclass(frozen=True, slots=True)
 class Core:
@@ -99,7 +102,8 @@ class Llama:
         http, child = self._http, self._child
         assert http
         assert child
-        return await meter.run(child, self._post(http, child, path, body), memory=False)
+        memory_mib = (child.resident >> 20) + _GROWTH_MIB
+        return await meter.run(child, self._post(http, child, path, body), memory_mib)
 
     async def count_tokens(self, prompt: str, meter: Meter) -> int:
         """Return how many tokens a text has, without what a chat template adds."""

@@ -18,14 +18,10 @@ LOOK_EVERY = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What one task may use: seconds of processor time and on the clock, and memory in MiB.
-
-    Time in the queue does not count.  Memory is that of a worker; a model's is the node's own.
-    """
+    """What one task may use: seconds of processor time, and on the clock without the queue."""
 
     cpu_seconds: float
     seconds: float
-    memory_mib: int
 
 
 class Meter:
@@ -41,15 +37,16 @@ class Meter:
         """Milliseconds of processor time used so far."""
         return round(self._cpu_seconds * 1000)
 
-    async def run(self, child: Child, work: Coroutine[None, None, T], *, memory: bool) -> T:
+    async def run(self, child: Child, work: Coroutine[None, None, T], memory_mib: int) -> T:
         """Do a part of the task in a child, which is killed when the task is over its allowance.
 
-        A caller that gives up kills it too.  Raises Refused, saying which limit it was.
+        So it is when it uses more than `memory_mib` of resident memory, or when the caller gives
+        up.  Raises Refused, saying which limit it was.
         """
         before = child.cpu_seconds()
         already = self._cpu_seconds
         working = asyncio.ensure_future(work)
-        watching = asyncio.ensure_future(self._watch(child, already - before, memory=memory))
+        watching = asyncio.ensure_future(self._watch(child, already - before, memory_mib))
         try:
             await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
             if working.done():
@@ -67,7 +64,7 @@ class Meter:
         """Read the child's time; one that has ended reads as 0, and what was seen last stays."""
         self._cpu_seconds = max(self._cpu_seconds, child.cpu_seconds() + offset)
 
-    async def _watch(self, child: Child, offset: float, *, memory: bool) -> str:
+    async def _watch(self, child: Child, offset: float, memory_mib: int) -> str:
         """Wait until the task is over a limit, and say which."""
         clock, allowed = asyncio.get_running_loop().time, self._allowance
         if self._ends_at is None:
@@ -76,7 +73,7 @@ class Meter:
             self._look(child, offset)
             if self._cpu_seconds > allowed.cpu_seconds:
                 return f"the task used more than {allowed.cpu_seconds:g} s of processor time"
-            if memory and child.resident > allowed.memory_mib << 20:
-                return f"the task used more than {allowed.memory_mib} MiB of memory"
+            if child.resident > memory_mib << 20:
+                return f"the task used more than {memory_mib} MiB of memory"
             await asyncio.sleep(LOOK_EVERY)
         return f"the task took longer than {allowed.seconds:g} s"

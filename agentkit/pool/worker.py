@@ -49,7 +49,7 @@ class Worker:
         Raises Refused (also over a limit) and LeaseLost.
         """
         child = await self.start()
-        return _opened(await meter.run(child, child.ask(request), memory=True))
+        return _opened(await meter.run(child, child.ask(request), self._limits.memory_mib))
 
     async def close(self) -> None:
         """Kill the child and wait for its end."""

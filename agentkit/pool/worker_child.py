@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +37,8 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     except Refused as no:
         return {"refused": brief(no), "of_task": no.of_task}
     except Exception as broken:  # noqa: BLE001  (the boundary of a request)
-        return {"failed": brief(f"{type(broken).__name__}: {broken}")}
+        traceback.print_exc()  # to the slot's log: strangers need not know our paths
+        return {"failed": type(broken).__name__}
 
 
 if __name__ == "__main__":

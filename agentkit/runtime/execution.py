@@ -237,7 +237,7 @@ class Execution:
             why = self._paused or RunPaused(state.run, "it came to no end", self._command)
             uncertain = why.uncertain or bool(state.unresolved)
             command = why.command if why.uncertain == uncertain else ""
-            hint = why.advice if why.uncertain == uncertain else ""
+            hint = why.advice if why.uncertain == uncertain or why.mend else ""
             paused = e.RunPaused(
                 why=why.why, uncertain=uncertain, command=command, hint=hint, mend=why.mend
             )

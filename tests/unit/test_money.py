@@ -104,3 +104,11 @@ def test_unit_prices_read_back_to_themselves() -> None:
     for text in ("0.10 USDC per 1M tokens", "0.002 USDC per 1 row", "1 USDC per 1K rows"):
         rate = Rate.parse(text)
         assert Rate.parse(rate.encode()) == rate
+
+
+@pytest.mark.parametrize("text", ["1" * 5000 + " USDC", "1 USDC" + " per a" * 100_000, "x" * 999])
+def test_a_text_without_end_is_told_in_a_line(text: str) -> None:
+    for read in (Money.parse, Rate.parse):
+        with pytest.raises(BadAmount) as refused:
+            read(text)
+        assert len(str(refused.value)) < 400

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from agentkit.json_schemas import fault_of, unsupported_in
 from agentkit.pool.llama import Core
 from agentkit.pool.pool import Pool
 
@@ -67,12 +69,22 @@ def trimmed(answer: dict[str, Any], model: str) -> dict[str, Any]:
 
 
 async def body_of(request: web.Request) -> dict[str, Any] | None:
-    """Return a request's JSON object, None when it is none."""
+    """Return a request's JSON object, None when it is none or asks for an endless grammar."""
     try:
         body = await request.json()
     except (ValueError, UnicodeDecodeError):
         return None
-    return body if isinstance(body, dict) else None
+    if not isinstance(body, dict) or not await asyncio.to_thread(_is_bounded, body):
+        return None
+    return body
+
+
+def _is_bounded(body: dict[str, Any]) -> bool:
+    """Whether the schema of the answer, if there is one, makes a grammar of bounded size."""
+    wanted = body.get("response_format")
+    described = wanted.get("json_schema") if isinstance(wanted, dict) else None
+    schema = described.get("schema") if isinstance(described, dict) else None
+    return schema is None or not (fault_of(schema) or unsupported_in(schema))
 
 
 def whole(value: object) -> int:

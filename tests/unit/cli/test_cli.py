@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 from agentkit.cli.main import app
 from agentkit.embedded import finder
 from agentkit.graph.builder import JobGraph
+from agentkit.market.plan import Plan
 
 HELLO = """
 name = "hello"
@@ -555,6 +556,24 @@ def test_a_plan_says_when_the_day_has_no_room_for_it_and_what_was_spent(
     result = cli("plan", "graph.toml")
     failed(result, 3, "per_day", "spent or set aside before")
     assert "wait for the next day" in result.stderr
+
+
+@pytest.mark.parametrize("edit", ["another name", "twice", "a cycle"])
+def test_a_plan_that_somebody_put_together_is_no_plan(cli: Any, tmp_path: Path, edit: str) -> None:
+    """Its digest is no secret, so it can be made to fit."""
+    assert cli("plan", "graph.toml", "--out", "plan.json").exit_code == 0
+    document = json.loads((tmp_path / "plan.json").read_text())
+    nodes = document["plan"]["nodes"]
+    if edit == "another name":
+        nodes[0]["name"] = "other"
+    elif edit == "twice":
+        nodes.append(nodes[0])
+    else:
+        document["plan"]["graph"]["nodes"][0]["inputs"] = {"x": {"node": "greet"}}
+    document["digest"] = Plan.model_validate(document["plan"]).id
+    (tmp_path / "edited.json").write_text(json.dumps(document))
+    failed(cli("plan", "edited.json"), 3, "edited.json is not a plan")
+    failed(cli("run", "edited.json"), 3, "edited.json is not a plan")
 
 
 @pytest.mark.parametrize("name", ["../x", "/tmp/x", "", "a b"])

@@ -1,5 +1,6 @@
 """The stand-ins keep the quirks of what they stand in for."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -44,6 +45,16 @@ class TestGaia:
         assert status == 401
         assert headers["Content-Type"].startswith("text/plain")
         assert text.startswith(b"401 Unauthorized")
+
+    async def test_a_grammar_without_end_is_not_begun(
+        self, http: aiohttp.ClientSession, url: str
+    ) -> None:
+        doubling = {f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)}
+        schema = {"$defs": doubling | {"d40": {"type": "string"}}, "$ref": "#/$defs/d0"}
+        shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        body = {**HELLO, "model": "x", "response_format": shape, "max_completion_tokens": 2}
+        async with asyncio.timeout(10):
+            assert (await post(http, f"{url}/chat/completions", body))[0] >= 400
 
     async def test_only_the_new_limit_counts(self, http: aiohttp.ClientSession, url: str) -> None:
         story = {"messages": [{"role": "user", "content": "Tell a story."}], "model": "x"}

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from agentkit.errors import ConfigError, ProtocolBroken, StoreUnavailable, WrongKey
@@ -296,18 +297,22 @@ def test_an_interrupted_request_does_not_lend_its_answer_to_the_next(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGALRM, interrupt)
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    soon = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1))
     try:
         assert signer._child
-        signer._child.send_signal(signal.SIGSTOP)
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        process = psutil.Process(signer._child.pid)
+        process.suspend()
+        while process.status() != psutil.STATUS_STOPPED:
+            time.sleep(0.01)
         with pytest.raises(KeyboardInterrupt):
+            soon.start()
             signer.derive("one")
-        signer._child.send_signal(signal.SIGCONT)
+        process.resume()
         assert signer.derive("two") == known.derive("two") != known.derive("one")
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        soon.join()
+        signal.signal(signal.SIGUSR1, before)
         signer.close()
 
 

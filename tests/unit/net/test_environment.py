@@ -42,7 +42,7 @@ def harmless(pid: int) -> bool:
 
 
 async def test_a_slot_inherits_no_secret(tmp_path: Path) -> None:
-    child = await Child.start("agentkit.pool.worker_child", {}, tmp_path, 1)
+    child = await Child.start("agentkit.pool.worker_child", tmp_path, threads=1, nice=0)
     try:
         assert harmless(child.pid)
     finally:

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from agentkit.artifacts import Artifact, Dataset
-from agentkit.errors import Refused
+from agentkit.errors import BadOutput, Refused
 from agentkit.pool.pool import Pool
 
 ROWS = Dataset.dump([{"text": "good", "label": "a"}, {"text": "bad", "label": "b"}] * 5)
 CHAT = {"model": "smollm2-135m", "prompt": "Hi"}
+DOUBLING = {f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)}
+LADDER = {"$defs": DOUBLING | {"d40": {"type": "string"}}, "$ref": "#/$defs/d0"}
 CROSS = "select sum(a.range * b.range) from range(1000000) a, range(1000000) b"
 ENDLESS = {"op": "sql", "sql": CROSS}
 SLEEPING = {"op": "sql", "sql": "select sleep_ms(60000)"}
@@ -50,7 +52,7 @@ async def test_a_task_as_large_as_declared_is_taken(pool: Pool) -> None:
     await pool.check("infer", {**CHAT, "max_tokens": 8}, {}, {"output": 8})
 
 
-@pytest.mark.parametrize("schema", [{"pattern": "(?=a)b"}, {"type": "strange"}])
+@pytest.mark.parametrize("schema", [{"pattern": "(?=a)b"}, {"type": "strange"}, LADDER])
 async def test_a_schema_that_cannot_be_used_is_refused_before_it_is_paid(
     pool: Pool, schema: dict[str, Any]
 ) -> None:
@@ -84,6 +86,24 @@ async def test_a_task_that_only_waits_ends_too(pool: Pool, monkeypatch: Any) -> 
     monkeypatch.setattr("agentkit.pool.declared.WALL_SECONDS", 0.5)
     with pytest.raises(Refused, match="longer than 1 s"):
         await pool.run("asleep", "data", SLEEPING, {}, declared={"cpu_ms": 100})
+
+
+@pytest.mark.parametrize("style", ["chat", "complete"])
+async def test_a_grammar_that_grows_without_end_ends_with_its_processor_time(
+    pool: Pool, monkeypatch: Any, style: str
+) -> None:
+    monkeypatch.setattr("agentkit.json_schemas.MAX_WRITTEN_OUT", 10**15)
+    asked = {**CHAT, "style": style, "schema": LADDER, "max_tokens": 8}
+    declared = {"input": 66, "output": 8, "cpu_ms": 2000}
+    start = time.monotonic()
+    try:
+        done = await pool.run("ladder", "infer", asked, {}, declared=declared)
+    except (Refused, BadOutput) as ended:
+        assert style == "complete" or "processor time" in str(ended)
+    else:
+        assert style == "complete"  # this one compiles a reference once
+        assert done.cpu_ms <= 2200
+    assert time.monotonic() - start < 30
 
 
 async def test_generation_ends_with_its_processor_time(pool: Pool) -> None:

@@ -62,7 +62,7 @@ async def test_what_was_asked_before_does_not_change_a_bit(tmp_path: Path) -> No
     same = "The quick brown fox jumps over the lazy dog. " * 8
     async with slots.llamas(model_file("smollm2-135m")).take() as llama:
         answers = []
-        meter = Meter(Allowance(60, 60, 1024))
+        meter = Meter(Allowance(60, 60))
         for end in ("Then it", "And so", "Then it"):
             body = {"prompt": same + end, "max_tokens": 4, "temperature": 0, "logprobs": 1}
             answers.append(await llama.ask("/v1/completions", body, meter))
