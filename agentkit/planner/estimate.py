@@ -31,8 +31,8 @@ from agentkit.graph.refs import InputRef
 from agentkit.json_schemas import unsupported_in
 from agentkit.market.receipt import Receipt
 from agentkit.market.task import CPU_MS, Load, TaskSpec, with_cpu
+from agentkit.planner.queries import UNKNOWN, Bound, bind
 from agentkit.pool.column_types import plain_types, types_of
-from agentkit.pool.sql_check import UNKNOWN, Bound, bind
 from agentkit.tables import MAX_BYTES, Columns, Rows, read_table
 
 BYTES_PER_TOKEN = 4

@@ -10,8 +10,8 @@ from support import toy
 
 from agentkit.errors import WrongInput
 from agentkit.graph.builder import JobGraph
-from agentkit.pool import sql_check
-from agentkit.pool.sql_check import UNKNOWN, bind
+from agentkit.planner import queries
+from agentkit.planner.queries import UNKNOWN, bind
 
 ROWS = '{"id": 1, "text": "a", "tags": ["x"], "when_": {"day": 1}}\n'
 
@@ -91,7 +91,7 @@ def test_a_check_that_cannot_be_made_refuses_nothing(monkeypatch: pytest.MonkeyP
     endless = f"select * from ({' union all '.join(['select * from t'] * 20_000)})"
     assert bind(endless, {"t": {"a": "BIGINT"}}) == UNKNOWN
     assert bind("select b from t", {"t": {"a": "BIGINT"}}).fault  # by another child
-    monkeypatch.setattr(sql_check, "installed", lambda _: False)
+    monkeypatch.setattr(queries, "installed", lambda _: False)
     assert bind("selec", {}) == UNKNOWN
 
 

@@ -48,7 +48,7 @@ def bind(query: str, tables: Mapping[str, Mapping[str, str]]) -> Bound:
     return Bound(**answer)
 
 
-_CHECKER = BoundedChild("agentkit.pool.sql_check")
+_CHECKER = BoundedChild("agentkit.planner.queries")
 
 
 def _bound(request: dict[str, Any]) -> dict[str, Any]:
