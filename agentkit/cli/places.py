@@ -23,7 +23,7 @@ from agentkit.config import LOCAL_FILE, Settings
 from agentkit.display.progress import show_progress
 from agentkit.display.text import columns
 from agentkit.embedded import finder
-from agentkit.errors import AgentKitError, ConfigError, MissingExtra, Untrusted
+from agentkit.errors import AgentKitError, ConfigError, MissingExtra, StateForked, Untrusted
 from agentkit.keys import keystore
 from agentkit.keys.signer import Signer
 from agentkit.pool import models
@@ -352,6 +352,17 @@ def _network_line(settings: Settings) -> str:
     return f"runs as process {found.pid}" if found else "not running; starts when it is needed"
 
 
+async def _fork_check(agent: Agent) -> Check:
+    """Say whether another machine goes on with this wallet's state; changes nothing."""
+    try:
+        could_tell = await agent.memory.find_others()
+    except StateForked as forked:
+        return "other machines", False, f"{forked}; {forked.hint}"
+    if not could_tell:
+        return "other machines", True, "not known: no gateway can be asked"
+    return "other machines", True, "none goes on with this wallet's state"
+
+
 async def _agent_checks(settings: Settings) -> list[Check]:
     try:
         async with Agent(settings) as agent:
@@ -367,6 +378,7 @@ async def _agent_checks(settings: Settings) -> list[Check]:
             standing = await agent.memory.standing()
             checks.append(("memory", not standing.trouble, "; ".join(standing.sentences())))
             checks.append(("encryption", True, agent.memory.sealed_with))
+            checks.append(await _fork_check(agent))
             return checks
     except AgentKitError as wrong:
         return [("wallet", False, f"{wrong}; {wrong.hint}")]

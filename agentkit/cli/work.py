@@ -219,15 +219,23 @@ def cancel(
 ) -> None:
     """End a run for good: stop its work, give its hold back."""
 
-    async def go() -> str:
+    async def go() -> tuple[str, str]:
         async with Agent.from_config(config) as agent:
-            await agent.cancel(run_id)
-            return (await agent.status(run_id)).outcome
+            ended = await agent.cancel(run_id)
+            owner = "" if ended else agent.worker_of(run_id)
+            return (await agent.status(run_id)).outcome, owner
 
-    outcome = asyncio.run(go())
-    ended = outcome in ("done", "failed")
-    text = f"run {run_id} is {outcome}" + (" already" if ended else "")
-    say.result({"run": run_id, "cancelled": not ended}, text, as_json=as_json)
+    outcome, owner = asyncio.run(go())
+    data = {"run": run_id, "cancelled": outcome == "cancelled", "outcome": outcome}
+    if outcome in ("running", "paused"):
+        text = (
+            f"asked process {owner or '(unknown)'} to cancel run {run_id};"
+            f" see agentkit status {run_id} --watch"
+        )
+    else:
+        text = f"run {run_id} is {outcome}"
+        text += " already" if outcome in ("done", "failed") else ""
+    say.result(data, text, as_json=as_json)
 
 
 def _saved_plan(file: str, wishes: Mapping[str, str | None]) -> Plan | None:

@@ -154,6 +154,7 @@ class InferNode(PaidNode):
     """Ask a model.  With `over`, once for every row of a table, filling `{column}`s in.
 
     `column` is what the answers are called beside the rows of `over`; else it is the node's name.
+    `on_error="skip"` leaves a row out that fails for good at every provider, and goes on.
     """
 
     kind: Literal["infer"]
@@ -168,11 +169,14 @@ class InferNode(PaidNode):
     temperature: float = Field(default=0.0, ge=0)
     stop: tuple[str, ...] = ()
     column: str | None = Field(default=None, min_length=1)
+    on_error: Literal["pause", "skip"] = "pause"
 
     @model_validator(mode="after")
     def _column_of_answers(self) -> Self:
         if self.column and (not self.over or self.output == "embedding"):
             raise ValueError("column is for the answers of over=, and vectors are called vector")
+        if self.on_error == "skip" and not self.over:
+            raise ValueError('on_error="skip" is for the rows of over=')
         return self
 
     def reads(self) -> Edges:

@@ -122,6 +122,14 @@ class Budget:
         if paid_before(tx, attempt.id) is None:
             tx.append(e.WALLET, e.Unreserved(attempt=attempt.id))
 
+    def reduce(self, tx: Transaction, run: str, needed: int) -> None:
+        hold = tx.get(r.Hold, run)
+        if hold is None:
+            return
+        unneeded = hold.left.units - max(needed, hold.reserved.units)
+        if unneeded > 0:
+            tx.append(e.WALLET, e.HoldReduced(run=run, amount=Money(unneeded, hold.left.asset)))
+
     def release(self, tx: Transaction, run: str) -> None:
         if tx.get(r.Hold, run):
             tx.append(e.WALLET, e.HoldReleased(run=run))

@@ -18,7 +18,7 @@ from typing import Any
 from aiohttp import web
 
 from agentkit.artifacts import Artifact, Blob
-from agentkit.errors import AgentKitError, ProtocolBroken, RateLimited, StateError
+from agentkit.errors import AgentKitError, ProtocolBroken, RateLimited, Refused, StateError
 from agentkit.journal import records as r
 from agentkit.market.attempt import Evidence, JobStatus, Message
 from agentkit.market.value import Value
@@ -110,6 +110,8 @@ def error_answer(wrong: AgentKitError) -> web.Response:
         return answer
     if isinstance(wrong, StateError):
         return _error(503, name, str(wrong))
+    if isinstance(wrong, Refused) and wrong.of_task:
+        name = wire.TASK_REFUSED
     return _error(400 if isinstance(wrong, ProtocolBroken) else 422, name, str(wrong))
 
 
@@ -183,7 +185,7 @@ async def submit(request: web.Request) -> web.Response:
     inputs = {name: await _input(node, artifact) for name, artifact in task.inputs.items()}
     charged = node.charged(task.kind, task.params, inputs)
     job = await node.jobs.take(submission, charged, inputs)
-    return _answer(await _wire_job(node, job), status=202)
+    return _job_answer(await _wire_job(node, job), status=202)
 
 
 async def _input(node: Node, artifact: wire.WireArtifact) -> Artifact:
@@ -222,13 +224,21 @@ async def executions(request: web.Request) -> web.Response:
 async def _found(node: Node, job: r.Job | None) -> web.Response:
     if job is None:
         return _error(404, "LeaseLost", "there is no such attempt here")
-    return _answer(await _wire_job(node, job))
+    return _job_answer(await _wire_job(node, job))
+
+
+def _job_answer(job: wire.Job, *, status: int = 200) -> web.Response:
+    """Answer a job; a fault is left out where there is none, for payers who do not know it."""
+    document = job.model_dump(mode="json")
+    if not job.status.fault:
+        del document["status"]["fault"]
+    return _as_json(document, status)
 
 
 async def _wire_job(node: Node, job: r.Job) -> wire.Job:
     outputs = await node.jobs.outputs(job) if job.state == "done" else ()
     return wire.Job(
-        status=JobStatus(state=job.state, reason=job.reason),
+        status=JobStatus(state=job.state, reason=job.reason, fault=job.fault),
         outputs=tuple(wire.WireArtifact.of(output) for output in outputs),
         usage=job.usage,
         price=job.price,
@@ -254,5 +264,9 @@ async def _json(request: web.Request) -> dict[str, Any]:
 
 
 def _answer(value: Value, *, status: int = 200) -> web.Response:
-    text = json.dumps(value.model_dump(mode="json"))
+    return _as_json(value.model_dump(mode="json"), status)
+
+
+def _as_json(document: dict[str, Any], status: int) -> web.Response:
+    text = json.dumps(document)
     return web.Response(text=text, status=status, content_type="application/json")
