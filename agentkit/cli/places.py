@@ -7,7 +7,7 @@ import importlib.util
 import re
 import signal
 import sys
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -301,7 +301,7 @@ def _check(name: str, look: Any) -> Check:
     try:
         return name, True, look()
     except AgentKitError as wrong:
-        return name, False, f"{wrong}; {wrong.hint}" if wrong.hint else str(wrong)
+        return name, False, _finding(wrong)
 
 
 def _read_settings(config: Path | None) -> tuple[Settings | None, list[Check]]:
@@ -364,21 +364,54 @@ async def _fork_check(agent: Agent) -> Check:
 
 
 async def _agent_checks(settings: Settings) -> list[Check]:
+    """Return what an agent with these settings finds; what one part lacks hides no other."""
     try:
         async with Agent(settings) as agent:
-            balances = await agent.balances()
-            checks = [
-                ("wallet", True, f"{balances.address} on {balances.network}"),
-                ("balance", bool(balances.currency), str(balances.currency)),
-                ("gas money", bool(balances.coin), str(balances.coin)),
-            ]
-            for info in await agent.providers():
-                finding = info.label or info.url if info.up else str(info.detail.get("error"))
-                checks.append((f"provider {info.name}", info.up, finding))
-            standing = await agent.memory.standing()
-            checks.append(("memory", not standing.trouble, "; ".join(standing.sentences())))
-            checks.append(("encryption", True, agent.memory.sealed_with))
-            checks.append(await _fork_check(agent))
+            checks = []
+            for name, part in _PARTS.items():
+                checks += await _part_checks(name, part, agent)
             return checks
-    except AgentKitError as wrong:
-        return [("wallet", False, f"{wrong}; {wrong.hint}")]
+    except AgentKitError as error:
+        return [("wallet", False, _finding(error))]
+
+
+async def _part_checks(
+    name: str, part: Callable[[Agent], Awaitable[list[Check]]], agent: Agent
+) -> list[Check]:
+    try:
+        return await part(agent)
+    except AgentKitError as error:
+        return [(name, False, _finding(error))]
+
+
+def _finding(error: AgentKitError) -> str:
+    return f"{error}; {error.hint}" if error.hint else str(error)
+
+
+async def _wallet_checks(agent: Agent) -> list[Check]:
+    balances = await agent.balances()
+    return [
+        ("wallet", True, f"{balances.address} on {balances.network}"),
+        ("balance", bool(balances.currency), str(balances.currency)),
+        ("gas money", bool(balances.coin), str(balances.coin)),
+    ]
+
+
+async def _provider_checks(agent: Agent) -> list[Check]:
+    checks = []
+    for info in await agent.providers():
+        finding = info.label or info.url if info.up else str(info.detail.get("error"))
+        checks.append((f"provider {info.name}", info.up, finding))
+    return checks
+
+
+async def _memory_checks(agent: Agent) -> list[Check]:
+    standing = await agent.memory.standing()
+    return [
+        ("memory", not standing.trouble, "; ".join(standing.sentences())),
+        ("encryption", True, agent.memory.sealed_with),
+        await _fork_check(agent),
+    ]
+
+
+_PARTS = {"wallet": _wallet_checks, "providers": _provider_checks, "memory": _memory_checks}

@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 from agentkit.cli.main import app
 from agentkit.embedded import finder
 from agentkit.graph.builder import JobGraph
+from agentkit.keys import keystore
 from agentkit.market.plan import Plan
 
 HELLO = """
@@ -268,7 +269,6 @@ def test_a_wrong_passphrase_opens_nothing(
 
 
 def test_a_key_nobody_knows_restores_nothing(cli: Any, tmp_path: Path) -> None:
-    from agentkit.keys import keystore
 
     keystore.create_test_key(tmp_path / "stranger.json")
     failed(
@@ -581,3 +581,27 @@ def test_a_nodes_name_leads_to_no_other_folder(cli: Any, tmp_path: Path, name: s
     result = cli("serve", "--name", name)
     assert result.exit_code == 2
     assert not list(tmp_path.rglob("node"))
+
+
+def test_doctor_reports_all_that_it_finds(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the chain nor a key nor the gateway is there, and each is said."""
+    keystore.create(tmp_path / "wallet.json", "correct horse")
+    (tmp_path / "agentkit.toml").write_text(
+        "network = 'base-sepolia'\n[chain]\nrpc = 'http://127.0.0.1:1'\n"
+        f"channels = '0x{'11' * 20}'\n[wallet]\nkeystore = 'wallet.json'\n"
+        "unlock = { env = 'AGENTKIT_PASSPHRASE' }\n"
+        "[providers.rented]\nadapter = 'gaia'\nurl = 'http://127.0.0.1:1'\n"
+        "api_key = { env = 'NO_SUCH_KEY' }\n[providers.down]\nadapter = 'gaia'\n"
+        "url = 'http://127.0.0.1:1'\n[memory]\ngateways = ['http://127.0.0.1:1']\n"
+    )
+    monkeypatch.setenv("AGENTKIT_PASSPHRASE", "correct horse")
+    result = cli("doctor", "--json")
+    assert result.exit_code == 1
+    found = {check["check"]: check for check in json.loads(result.stdout)}
+    assert not found["wallet"]["ok"]
+    assert "does not answer" in found["wallet"]["finding"]
+    assert "NO_SUCH_KEY" in found["provider rented"]["finding"]
+    assert "cannot be reached" in found["provider down"]["finding"]
+    assert "memory" in found
