@@ -59,7 +59,7 @@ from agentkit.runtime import run as runs
 from agentkit.runtime.approve import Approval
 from agentkit.runtime.means import Means
 from agentkit.runtime.run import Run, RunResult
-from agentkit.schedule import Schedule, Tick
+from agentkit.schedule import Schedule, Tick, folder_of_agent, name_of
 from agentkit.wiring import Wiring, fetch_models, network_of, signer_of
 
 log = logging.getLogger("agentkit")
@@ -132,6 +132,7 @@ class Agent:
         except BaseException:
             await self._stack.aclose()
             raise
+        folder_of_agent.set(self._schedules)
         return self
 
     async def __aexit__(
@@ -140,6 +141,7 @@ class Agent:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        folder_of_agent.set(None)
         await self.stop()
         for chore in self._chores:
             chore.cancel()
@@ -363,12 +365,12 @@ class Agent:
             raise RunNotFound(f"there is no run {run_id!r}")
         return known.state in ("running", "paused")
 
-    def every(self, period: timedelta, name: str = "main") -> AsyncIterator[Tick]:
+    def every(self, period: timedelta, name: str = "") -> AsyncIterator[Tick]:
         """Yield a tick every period, as `ak.every` does, and know those missed across restarts.
 
         The last tick of each `name` is kept in a file in the wallet's folder.  Raises ConfigError.
         """
-        return Schedule(self.home / "schedules", name).every(period)
+        return Schedule(self._schedules, name or name_of(period)).every(period)
 
     @property
     def busy(self) -> bool:
@@ -534,6 +536,10 @@ class Agent:
     def home(self) -> Path:
         """The wallet's folder."""
         return self.settings.home.expanduser() / self.address.lower()
+
+    @property
+    def _schedules(self) -> Path:
+        return self.home / "schedules"
 
     # -- opening ---------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 from agentkit.errors import ConfigError, WrongInput
 from agentkit.file_io import read_bytes, write_text
 
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]{0,63}")
 LONGEST_FILE = 100
 """Bytes of a file that says when a schedule came last."""
 
@@ -28,13 +29,35 @@ class Tick:
     missed: int = 0
 
 
-async def every(period: timedelta, *, since: float | None = None) -> AsyncIterator[Tick]:
+folder_of_agent: ContextVar[Path | None] = ContextVar("folder_of_agent", default=None)
+"""Where the agent that is open here (`async with`) keeps the last ticks of its schedules."""
+
+
+async def every(
+    period: timedelta, *, since: float | None = None, name: str = ""
+) -> AsyncIterator[Tick]:
     """Yield once every period; moments that work ran over are counted, not made up.
 
-    The first tick is now.  With `since`, the tick at which an earlier process began its last work,
-    the schedule of that process goes on: its next moment is waited for, or, where it has passed,
-    the first tick is the newest of those that passed, and the others were missed.
+    Inside `async with Agent...` the schedule goes on across restarts, as `Agent.every` says.
+    Elsewhere the first tick is now, or follows from `since`: the tick at which an earlier process
+    began its last work.  That schedule's next moment is waited for; where it has passed, the first
+    tick is the newest of those that passed, and the others were missed.
     """
+    folder = folder_of_agent.get()
+    if folder is not None and since is None:
+        ticks = Schedule(folder, name or name_of(period)).every(period)
+    else:
+        ticks = _ticks(period, since)
+    async for tick in ticks:
+        yield tick
+
+
+def name_of(period: timedelta) -> str:
+    """Return the name of a schedule that was given none: schedules of one period share it."""
+    return f"every-{period.total_seconds():g}s"
+
+
+async def _ticks(period: timedelta, since: float | None) -> AsyncIterator[Tick]:
     seconds = period.total_seconds()
     if seconds <= 0:
         raise ConfigError("a period is longer than nothing", hint="pass timedelta(minutes=30)")
@@ -79,7 +102,7 @@ class Schedule:
     async def every(self, period: timedelta) -> AsyncIterator[Tick]:
         """Yield as `every` does, from the last tick of an earlier process on."""
         since = await asyncio.to_thread(self._read)
-        async for tick in every(period, since=since):
+        async for tick in _ticks(period, since):
             await asyncio.to_thread(self._write, tick.at)
             yield tick
 

@@ -236,3 +236,19 @@ async def test_a_wish_in_another_currency_is_a_plan_error(open_agent: Any, tmp_p
             await agent.plan(mapped(tmp_path), budget="1 ETH", balance=False)
         by_weight = await agent.plan(mapped(tmp_path), objective=0.5, risk=0.9, balance=False)
         assert by_weight.objective == "0.5"
+
+
+async def test_a_schedule_inside_an_agent_goes_on_in_the_next_one(
+    open_agent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_000_000.0
+    monkeypatch.setattr("agentkit.schedule.time.time", lambda: now)
+    hour = timedelta(hours=1)
+    async with open_agent():
+        first = await anext(every(hour))
+    assert (first.at, first.missed) == (now, 0)
+    now += 3.5 * 3600  # nobody was there
+    async with open_agent():
+        tick = await anext(every(hour))
+    assert (tick.at, tick.missed) == (first.at + 3 * 3600, 2)
+    assert (await anext(every(hour))).missed == 0, "outside of an agent nothing is remembered"
