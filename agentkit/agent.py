@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -40,7 +40,7 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Provider, ProviderInfo, Rail
 from agentkit.memory.standing import Standing
 from agentkit.money import Money
-from agentkit.payments.budget import Budget
+from agentkit.payments.budget import Budget, used_so_far
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.channels.terms import token_balance
 from agentkit.payments.choosing import History
@@ -59,11 +59,18 @@ from agentkit.runtime import run as runs
 from agentkit.runtime.approve import Approval
 from agentkit.runtime.means import Means
 from agentkit.runtime.run import Run, RunResult
+from agentkit.schedule import Schedule, Tick, folder_of_agent, name_of
 from agentkit.wiring import Wiring, fetch_models, network_of, signer_of
 
 log = logging.getLogger("agentkit")
 
 Graph = JobGraph | FrozenGraph
+
+CANCEL_SECONDS = 5.0
+"""How long a process that works on a run is waited for, once it was asked to cancel it."""
+
+CANCEL_LOOK = 0.1
+"""Seconds between looks whether it has."""
 
 
 @dataclass(frozen=True)
@@ -100,16 +107,21 @@ class Agent:
         self.settings = settings
         self._stack = AsyncExitStack()
         self._running: set[Run] = set()
+        self._chores: set[asyncio.Task[None]] = set()
 
     @classmethod
     def from_config(
-        cls, config: Path | None = None, *, allowance: Allowance | None = None, **settings: Any
+        cls,
+        config: str | Path | None = None,
+        *,
+        allowance: Allowance | None = None,
+        **settings: Any,
     ) -> Self:
         """Return an agent that opens with `async with`; arguments win over files and environment.
 
         Raises ConfigError.
         """
-        agent = cls(Settings.read(config, **settings))
+        agent = cls(Settings.read(None if config is None else Path(config), **settings))
         if allowance is not None:
             agent.settings = agent.settings.model_copy(update={"allowance": allowance})
         return agent
@@ -120,6 +132,7 @@ class Agent:
         except BaseException:
             await self._stack.aclose()
             raise
+        folder_of_agent.set(self._schedules)
         return self
 
     async def __aexit__(
@@ -128,7 +141,11 @@ class Agent:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        folder_of_agent.set(None)
         await self.stop()
+        for chore in self._chores:
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
         await self._stack.aclose()
 
     # -- plan and run ----------------------------------------------------------------------------
@@ -161,6 +178,7 @@ class Agent:
         if self.network.test:
             await fetch_models(frozen)
         rest = rest_of(await self.status(run)) if run else None
+        frozen.check_findable(rest.done if rest else ())
         of_run = rest.plan.budget if rest else None
         wish = Wish(
             budget=of_run if budget is None else Money.parse(budget),
@@ -172,14 +190,16 @@ class Agent:
         )
         held = await self._currency_balance() if balance else None
         uploads = [fee for fee in [await self.memory.fee()] if fee]
-        known, history = await self._journal.commit(
-            lambda tx: (tx.every(r.Reputation), History.of(tx))
+        zero = self.network.currency.zero()
+        known, history, used = await self._journal.commit(
+            lambda tx: (tx.every(r.Reputation), History.of(tx), used_so_far(tx, zero, run or ""))
         )
         market = replace(
             self._market,
             reputations={row.provider: row.share for row in known},
             pay=self._rail_planner.choosing(history),
             measured=await self._measured(frozen),
+            used=used,
         )
         return await make_plan(frozen, market, wish, balance=held, uploads=uploads, rest=rest)
 
@@ -252,27 +272,60 @@ class Agent:
         )
         return self._keep(run)
 
+    @overload
     async def resume_all(
-        self, graphs: Iterable[Graph] = ()
-    ) -> dict[str, RunResult | AgentKitError]:
-        """Go on with every run that is not at its end, and return how each one came out.
+        self, graphs: Iterable[Graph] = (), *, paused: bool = False, wait: Literal[False] = False
+    ) -> dict[str, Run | AgentKitError]: ...
 
-        A run that cannot go on (its functions are not here, a purchase is uncertain) is left as
-        it is and reported by its error; the others go on.
+    @overload
+    async def resume_all(
+        self, graphs: Iterable[Graph] = (), *, paused: bool = False, wait: Literal[True]
+    ) -> dict[str, RunResult | AgentKitError]: ...
+
+    async def resume_all(
+        self, graphs: Iterable[Graph] = (), *, paused: bool = False, wait: bool = False
+    ) -> Mapping[str, Run | RunResult | AgentKitError]:
+        """Go on with the runs that a process which ended left behind, beside new work, and say so.
+
+        These are the runs that were under way and that no process works on; `paused` adds those
+        that were paused, but for runs that wait for something to be mended.  `graphs` supplies
+        functions that only this program has.  Returns a handle on each run, or with `wait`, once
+        all have ended, how each came out.  A run that cannot go on (its functions are not here)
+        stays as it is, and its error is returned; the others go on.
         """
-        await self._close_idle()
-        known = {frozen.digest: frozen for frozen in map(_frozen, graphs)}
-        outcomes: dict[str, RunResult | AgentKitError] = {}
+        resumed: dict[str, Run | AgentKitError] = {}
+        supplied = [_frozen(graph) for graph in graphs]
         for row in await self._journal.commit(lambda tx: tx.every(r.Run)):
-            if row.state not in ("running", "paused"):
-                continue
-            try:
-                state = await runs.read(self._journal, row.run)
-                graph = known.get(state.planned.graph.digest)
-                outcomes[row.run] = await (await self.resume(row.run, graph=graph)).result()
-            except AgentKitError as wrong:
-                outcomes[row.run] = wrong
-        return outcomes
+            if row.state == "running" or (paused and row.state == "paused"):
+                if self.is_left(row.run):
+                    resumed[row.run] = await self._take_up(row, supplied)
+            elif row.state == "paused":
+                log.warning("run %s (%s) stays paused: %s", row.run, row.graph, row.why)
+        self._do_beside(self._close_idle())
+        if not wait:
+            return resumed
+        return {name: await _outcome(run) for name, run in resumed.items()}
+
+    async def _take_up(self, row: r.Run, supplied: Sequence[FrozenGraph]) -> Run | AgentKitError:
+        """Go on with a run that was left, and say so; returns why not where that cannot be."""
+        try:
+            state = await runs.read(self._journal, row.run)
+            if state.mend:
+                raise runs.pause_of(state)
+            graph = _like(state.planned.graph, supplied)
+            run = await self.resume(row.run, graph=graph)
+        except AgentKitError as error:
+            log.warning("run %s (%s) cannot go on: %s; %s", row.run, row.graph, error, error.hint)
+            return error
+        log.warning("run %s (%s) was left %s: going on with it", row.run, row.graph, row.state)
+        run.on_end(_tell_end)
+        return run
+
+    def _do_beside(self, chore: Coroutine[Any, Any, None]) -> None:
+        """Have something done while the agent is open; closing it ends what is not done yet."""
+        task = asyncio.create_task(chore)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
 
     async def _close_idle(self) -> None:
         """Close channels that nothing was paid on for long; one that cannot be stays open."""
@@ -283,19 +336,41 @@ class Agent:
         except AgentKitError as wrong:
             log.warning("idle channels stay open: %s", wrong)
 
-    async def cancel(self, run_id: str) -> None:
-        """End a run for good, whichever process has it; raises RunNotFound."""
+    async def cancel(self, run_id: str, *, patience: float = CANCEL_SECONDS) -> bool:
+        """End a run for good, whichever process has it, and return whether it has ended.
+
+        Another process that works on it is asked, and waited for up to `patience` seconds; False
+        is that it has not ended by then, and will.  Raises RunNotFound.
+        """
+        if not await self._is_open(run_id):
+            return True
+        await self._journal.commit(lambda tx: tx.append(e.WALLET, e.CancelAsked(run=run_id)))
+        until = self.loop.time() + patience
+        while await self._is_open(run_id):
+            try:
+                run = await self.resume(run_id)
+            except RunPaused:  # its own process sees the request
+                if self.loop.time() >= until:
+                    return False
+                await asyncio.sleep(CANCEL_LOOK)
+            else:
+                await run.cancel()
+                return True
+        return True
+
+    async def _is_open(self, run_id: str) -> bool:
+        """Whether a run is not at its end; raises RunNotFound."""
         known = await self._journal.commit(lambda tx: tx.get(r.Run, run_id))
         if known is None:
             raise RunNotFound(f"there is no run {run_id!r}")
-        if known.state not in ("running", "paused"):
-            return
-        await self._journal.commit(lambda tx: tx.append(e.WALLET, e.CancelAsked(run=run_id)))
-        try:
-            run = await self.resume(run_id)
-        except RunPaused:
-            return  # its own process sees the request
-        await run.cancel()
+        return known.state in ("running", "paused")
+
+    def every(self, period: timedelta, name: str = "") -> AsyncIterator[Tick]:
+        """Yield a tick every period, as `ak.every` does, and know those missed across restarts.
+
+        The last tick of each `name` is kept in a file in the wallet's folder.  Raises ConfigError.
+        """
+        return Schedule(self._schedules, name or name_of(period)).every(period)
 
     @property
     def busy(self) -> bool:
@@ -313,6 +388,10 @@ class Agent:
         """Return all runs of the wallet, newest first."""
         rows = await self._journal.commit(lambda tx: tx.every(r.Run))
         return sorted(rows, key=lambda row: -row.started)
+
+    def worker_of(self, run_id: str) -> str:
+        """Return the number of the process that works on a run, "" for none."""
+        return self._journal.owner(run_id)
 
     def is_left(self, run_id: str) -> bool:
         """Whether no process works on a run, so that it waits for `resume`."""
@@ -458,6 +537,10 @@ class Agent:
         """The wallet's folder."""
         return self.settings.home.expanduser() / self.address.lower()
 
+    @property
+    def _schedules(self) -> Path:
+        return self.home / "schedules"
+
     # -- opening ---------------------------------------------------------------------------------
 
     async def _open(self) -> None:
@@ -577,6 +660,29 @@ def _frozen(graph: Graph) -> FrozenGraph:
             f"{graph!r} is not a job graph", hint='read one with ak.JobGraph.load("graph.toml")'
         )
     return graph.freeze()
+
+
+def _like(graph: FrozenGraph, supplied: Sequence[FrozenGraph]) -> FrozenGraph | None:
+    """Return the supplied graph that is this one, or this one with other code in its functions."""
+    equal = next((other for other in supplied if other.digest == graph.digest), None)
+    return equal or next((other for other in supplied if other.shape == graph.shape), None)
+
+
+async def _outcome(run: Run | AgentKitError) -> RunResult | AgentKitError:
+    if isinstance(run, AgentKitError):
+        return run
+    try:
+        return await run.result()
+    except AgentKitError as error:
+        return error
+
+
+def _tell_end(run: Run) -> None:
+    """Say how a run that was taken up again came out."""
+    state = run.status
+    told = f": {state.why}" if state.why else ""
+    level = logging.INFO if state.outcome == "done" else logging.WARNING
+    log.log(level, "run %s is %s%s", run.id, state.outcome, told)
 
 
 def _label_of(message: Message) -> str:

@@ -12,15 +12,14 @@ import resource
 import signal
 import subprocess
 import sys
-import sysconfig
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from agentkit import framing
 from agentkit.framing import BrokenProtocol
+from agentkit.net.environment import child_environment, package_path
 
 CPU_SECONDS = 1.0
 """How much processor time one request may take."""
@@ -30,9 +29,6 @@ WALL_SECONDS = 10.0
 
 START_SECONDS = 60.0
 MEMORY_BYTES = 1 << 30
-
-_ROOT = str(Path(__file__).resolve().parents[1])
-_INSTALLED = sysconfig.get_path("purelib") == _ROOT  # then a child finds us by itself
 
 
 class OutOfBounds(Exception):
@@ -90,7 +86,7 @@ class BoundedChild:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd="/",
-            env=_environment(),
+            env=child_environment(PYTHONPATH=package_path()),
             start_new_session=True,
         )
         identity = framing.new_id()
@@ -134,14 +130,6 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
             with suppress(OSError):
                 pipe.close()
     process.wait()
-
-
-def _environment() -> dict[str, str]:
-    """The least that Python needs: our own environment may hold a passphrase."""
-    names = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "VIRTUAL_ENV")
-    paths = ("" if _INSTALLED else _ROOT, os.environ.get("PYTHONPATH", ""))
-    inherited = {name: os.environ[name] for name in names if name in os.environ}
-    return inherited | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 # -- in the child --------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ adapter's edge and nowhere else.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -184,13 +185,24 @@ class OverBudget(PlanError):
     """A limit on spending would be exceeded.
 
     `limit` names which one: `budget`, `per_task`, `per_run`, `per_day`, `total` or a provider's.
+    `already` is the part of `needed` that was spent or set aside before, where that counts.
     """
 
-    def __init__(self, limit: str, needed: object, allowed: object, *, hint: str = "") -> None:
-        self.limit, self.needed, self.allowed = limit, needed, allowed
+    def __init__(
+        self,
+        limit: str,
+        needed: object,
+        allowed: object,
+        *,
+        already: object = None,
+        hint: str = "",
+    ) -> None:
+        self.limit, self.needed, self.allowed, self.already = limit, needed, allowed, already
+        before = f" ({already} of it spent or set aside before)" if already else ""
+        wait = ", wait for the next day (UTC)" if limit == "per_day" and already else ""
         super().__init__(
-            f"it could come to {needed} in all, above the limit {limit} of {allowed}",
-            hint=hint or f"raise {limit} to at least {needed}, or drop nodes from the graph",
+            f"it could come to {needed} in all{before}, above the limit {limit} of {allowed}",
+            hint=hint or f"raise {limit} to at least {needed}{wait}, or drop nodes from the graph",
         )
 
 
@@ -222,16 +234,23 @@ class ProviderError(AgentKitError):
     """A provider did not do what was asked.
 
     `retryable`: the same request may succeed later.  `unknown`: the request may have reached the
-    provider, so whether it was done cannot be told from this error alone.
+    provider, so whether it was done cannot be told from this error alone.  `of_task`: the provider
+    says that the task itself is wrong, whoever does it.
     """
 
     retryable: ClassVar[bool] = False
 
     def __init__(
-        self, message: str = "", *, provider: str = "", unknown: bool = False, hint: str = ""
+        self,
+        message: str = "",
+        *,
+        provider: str = "",
+        unknown: bool = False,
+        of_task: bool = False,
+        hint: str = "",
     ) -> None:
         super().__init__(f"{provider}: {message}" if provider else message, hint=hint)
-        self.provider, self.unknown = provider, unknown
+        self.provider, self.unknown, self.of_task = provider, unknown, of_task
 
 
 class Unavailable(ProviderError):
@@ -361,13 +380,9 @@ class StateForked(StateError):
     """Two machines continued the same state.
 
     `ours` and `theirs` are (state file, head) of both sides of `stream` after its event `after`,
-    `payments` what was paid here since, which does not count on the other side.
+    `payments` what was paid here since, which does not count on the other side.  `home` is the
+    wallet's folder here, for the commands of the hint.
     """
-
-    default_hint = (
-        "stop one of the two for good; on this one move the folder away, then go on from the"
-        " other's state with `agentkit memory restore`"
-    )
 
     def __init__(
         self,
@@ -378,12 +393,25 @@ class StateForked(StateError):
         ours: tuple[str, str] = ("", ""),
         theirs: tuple[str, str] = ("", ""),
         payments: Sequence[str] = (),
+        home: Path | None = None,
     ) -> None:
         paid = f"; paid here since: {', '.join(payments)}" if payments else ""
-        super().__init__(f"{message}{paid}")
+        super().__init__(f"{message}{paid}", hint=_after_fork(home or Path("HOME/ADDRESS"), ours))
         self.stream, self.after = stream, after
         self.ours, self.theirs = ours, theirs
         self.payments = tuple(payments)
+
+
+def _after_fork(home: Path, ours: tuple[str, str]) -> str:
+    """Return what to do about a fork: the state file alone moves, keys and artifacts stay."""
+    folder = shlex.quote(str(home))
+    aside = shlex.quote(str(home / f"forked-{ours[1][:8] or 'here'}"))
+    return (
+        "keep one machine and stop every agent on the other for good. To keep the other one, do"
+        " nothing more here. To keep this one, move its state aside and take over what the other"
+        f" wrote: `mkdir {aside} && mv {folder}/state.db* {aside}` and then `agentkit memory"
+        " restore`; what was paid here since is learned from its payees"
+    )
 
 
 class StateCorrupt(StateError):
@@ -430,15 +458,25 @@ class RunPaused(RunError):
     """The run stopped where it can be resumed.
 
     `why` says what it waits for, `command` continues it, `uncertain` is true when a purchase's
-    outcome is unknown (exit code 5).
+    outcome is unknown (exit code 5).  `advice` is what has to be done first, "" for nothing.
+    `mend` names the node that a person has to mend: its function raised, or its file cannot be
+    read.
     """
 
     exit_code = 4
 
     def __init__(
-        self, run_id: str, why: str, command: str, *, uncertain: bool = False, hint: str = ""
+        self,
+        run_id: str,
+        why: str,
+        command: str,
+        *,
+        uncertain: bool = False,
+        hint: str = "",
+        mend: str = "",
     ) -> None:
         self.run_id, self.why, self.command, self.uncertain = run_id, why, command, uncertain
+        self.mend, self.advice = mend, hint
         if uncertain:
             self.exit_code = 5
         either = f"continue it with `{command}`, or end it with `agentkit cancel {run_id}`"

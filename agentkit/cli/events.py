@@ -21,6 +21,8 @@ def line_of(event: Event) -> str:
             return f"{_where(event.node, item)}: done, {receipt.standing} {receipt.amount}"
         case e.NodeDone():
             return f"{event.node}: done"
+        case e.ItemSkipped():
+            return f"{_where(event.node, event.item)}: skipped: {event.why}"
         case e.NodeSkipped():
             return f"{event.node}: skipped: {event.why}"
         case e.NodeFailed():

@@ -140,12 +140,24 @@ class _Rows:
 
 def result_text(result: RunResult) -> str:
     """Return a result in a few lines: what its last nodes said, and what it cost."""
-    lines = [_last_words(result), f"run {result.run_id} is done · paid {result.paid}"]
+    done = f"run {result.run_id} is done · paid {result.paid}"
+    lines = [_last_words(result), *_skipped_rows(result), done]
     if result.billed_elsewhere:
         lines.append(f"billed elsewhere: {result.billed_elsewhere}")
     if result.uncertain:
         lines.append(f"uncertain, counted as spent: {result.uncertain}")
     return "\n".join(line for line in lines if line)
+
+
+def _skipped_rows(result: RunResult) -> list[str]:
+    """Say of each mapped node how many rows were left out, and why most of them were."""
+    told = []
+    for node, items in result.skipped_items.items():
+        if items:
+            ((why, count),) = Counter(items.values()).most_common(1)
+            of_rows = f"{count} of them: " if count < len(items) else ""
+            told.append(f"{node}: {len(items)} rows were skipped ({of_rows}{why})")
+    return told
 
 
 MOST_WORDS = 600

@@ -20,6 +20,7 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import ProviderInfo
 from agentkit.memory.standing import Standing
 from agentkit.payments.receipts import UNPROVEN, Bundle, proof_of, verify
+from agentkit.runtime.run import pause_of
 
 MaybeRun = Annotated[str | None, typer.Argument(metavar="[RUN]", help="a run's id")]
 
@@ -58,6 +59,8 @@ def status(
                 state = await agent.status(run_id)
             left = state.outcome == "running" and agent.is_left(run_id)
             more = f"\n\nleft: no process works on it; agentkit resume {run_id}" if left else ""
+            if state.outcome == "paused":
+                more = f"\n\nhint: {pause_of(state).hint}"
             say.result(_run_data(state), _run_text(state) + more, as_json=as_json)
 
     asyncio.run(go())
@@ -86,6 +89,7 @@ def _run_data(state: RunState) -> dict[str, Any]:
         "uncertain": state.uncertain,
         "done": sorted(state.done),
         "items": {node: len(items) for node, items in state.items.items()},
+        "skipped_items": {node: len(items) for node, items in state.skipped_items.items()},
         "open": [a.id for p in state.purchases.values() for a in p.open.values()],
         "failures": state.failures,
     }
@@ -96,9 +100,10 @@ def _run_text(state: RunState) -> str:
     for node in state.planned.graph.nodes:
         items = len(state.items.get(node.name, ()))
         standing = "done" if node.name in state.done else state.failures.get(node.name, "waiting")
-        cells.append(
-            (node.name, node.kind, standing if not items else f"{standing}, {items} items")
-        )
+        standing += f", {items} items" if items else ""
+        skipped = len(state.skipped_items.get(node.name, ()))
+        standing += f", {skipped} skipped" if skipped else ""
+        cells.append((node.name, node.kind, standing))
     why = f": {state.why}" if state.why else ""
     return (
         f"run {state.run} · {state.planned.graph.name} · {state.outcome}{why}\n\n{columns(cells)}"

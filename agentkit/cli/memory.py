@@ -43,6 +43,11 @@ GatewayUrls = Annotated[
 ]
 CORROBORATED = "head corroborated: all that the anchored head stands for was found"
 
+ONE_MACHINE = (
+    "looking here (agentkit status, receipts, doctor, memory verify) leaves the machine that this"
+    " came from alone; before you run or resume anything here, stop every agent there for good"
+)
+
 OneRun = Annotated[str | None, typer.Argument(help="one run, else everything")]
 
 
@@ -220,6 +225,8 @@ def restore(
         )
     lines += [CORROBORATED] if data["corroborated"] else []
     lines += [f"warning: {warning}" for warning in data["warnings"]]
+    if not run:
+        lines.append(ONE_MACHINE)
     say.result(data, "\n".join(lines), as_json=as_json)
 
 

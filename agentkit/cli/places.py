@@ -7,7 +7,7 @@ import importlib.util
 import re
 import signal
 import sys
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +23,7 @@ from agentkit.config import LOCAL_FILE, Settings
 from agentkit.display.progress import show_progress
 from agentkit.display.text import columns
 from agentkit.embedded import finder
-from agentkit.errors import AgentKitError, ConfigError, MissingExtra, Untrusted
+from agentkit.errors import AgentKitError, ConfigError, MissingExtra, StateForked, Untrusted
 from agentkit.keys import keystore
 from agentkit.keys.signer import Signer
 from agentkit.pool import models
@@ -143,10 +143,22 @@ def network_stop(
 @network.command("reset")
 @say.verb
 def network_reset(
-    as_json: say.AsJson = False, config: say.Config = None, quiet: say.Quiet = False
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
+    as_json: say.AsJson = False,
+    config: say.Config = None,
+    quiet: say.Quiet = False,
 ) -> None:
     """Stop the embedded network and forget its chain, keys and all it stored."""
-    finder.reset(_folder(config))
+    folder = _folder(config)
+    if not yes and not sys.stdin.isatty():
+        raise ConfigError(
+            "stdin is not a terminal, so nobody can confirm", hint="use --yes to forget it all"
+        )
+    loses = f"its chain, its test money and its Arweave log, all in {folder}, will be gone"
+    if not yes and not typer.confirm(f"{loses}: forget it all?", err=True):
+        say.note("nothing was changed", quiet=quiet)
+        return
+    finder.reset(folder)
     say.result({"reset": True}, "forgotten", as_json=as_json)
 
 
@@ -154,7 +166,12 @@ def network_reset(
 @say.verb
 def network_serve(
     port: Annotated[
-        int, typer.Option(help="port of the network's control; chain, gateway, nodes follow it")
+        int,
+        typer.Option(
+            min=1,
+            max=65_535 - 7,
+            help="port of the network's control; chain, gateway, nodes follow it",
+        ),
     ] = 8450,
     as_json: say.AsJson = False,
     config: say.Config = None,
@@ -179,10 +196,10 @@ def _folder(config: Path | None) -> Path:
 @say.verb
 def serve(
     name: Annotated[str, typer.Option(help="what the node is called")] = "node",
-    port: Annotated[int, typer.Option(help="port on loopback")] = 8700,
-    slots: Annotated[int, typer.Option(help="tasks at once for each model")] = 1,
-    threads: Annotated[int, typer.Option(help="threads for each slot")] = 1,
-    percent: Annotated[int, typer.Option(help="the default price list, scaled")] = 100,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="port on loopback")] = 8700,
+    slots: Annotated[int, typer.Option(min=1, max=64, help="tasks at once for each model")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=256, help="threads for each slot")] = 1,
+    percent: Annotated[int, typer.Option(min=1, help="the default price list, scaled")] = 100,
     host_name: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="a name a proxy publishes it under")
     ] = None,
@@ -281,7 +298,7 @@ def _check(name: str, look: Any) -> Check:
     try:
         return name, True, look()
     except AgentKitError as wrong:
-        return name, False, f"{wrong}; {wrong.hint}" if wrong.hint else str(wrong)
+        return name, False, _finding(wrong)
 
 
 def _read_settings(config: Path | None) -> tuple[Settings | None, list[Check]]:
@@ -332,21 +349,66 @@ def _network_line(settings: Settings) -> str:
     return f"runs as process {found.pid}" if found else "not running; starts when it is needed"
 
 
+async def _fork_check(agent: Agent) -> Check:
+    """Say whether another machine goes on with this wallet's state; changes nothing."""
+    try:
+        could_tell = await agent.memory.find_others()
+    except StateForked as forked:
+        return "other machines", False, f"{forked}; {forked.hint}"
+    if not could_tell:
+        return "other machines", True, "not known: no gateway can be asked"
+    return "other machines", True, "none goes on with this wallet's state"
+
+
 async def _agent_checks(settings: Settings) -> list[Check]:
+    """Return what an agent with these settings finds; what one part lacks hides no other."""
     try:
         async with Agent(settings) as agent:
-            balances = await agent.balances()
-            checks = [
-                ("wallet", True, f"{balances.address} on {balances.network}"),
-                ("balance", bool(balances.currency), str(balances.currency)),
-                ("gas money", bool(balances.coin), str(balances.coin)),
-            ]
-            for info in await agent.providers():
-                finding = info.label or info.url if info.up else str(info.detail.get("error"))
-                checks.append((f"provider {info.name}", info.up, finding))
-            standing = await agent.memory.standing()
-            checks.append(("memory", not standing.trouble, "; ".join(standing.sentences())))
-            checks.append(("encryption", True, agent.memory.sealed_with))
+            checks = []
+            for name, part in _PARTS.items():
+                checks += await _part_checks(name, part, agent)
             return checks
-    except AgentKitError as wrong:
-        return [("wallet", False, f"{wrong}; {wrong.hint}")]
+    except AgentKitError as error:
+        return [("wallet", False, _finding(error))]
+
+
+async def _part_checks(
+    name: str, part: Callable[[Agent], Awaitable[list[Check]]], agent: Agent
+) -> list[Check]:
+    try:
+        return await part(agent)
+    except AgentKitError as error:
+        return [(name, False, _finding(error))]
+
+
+def _finding(error: AgentKitError) -> str:
+    return f"{error}; {error.hint}" if error.hint else str(error)
+
+
+async def _wallet_checks(agent: Agent) -> list[Check]:
+    balances = await agent.balances()
+    return [
+        ("wallet", True, f"{balances.address} on {balances.network}"),
+        ("balance", bool(balances.currency), str(balances.currency)),
+        ("gas money", bool(balances.coin), str(balances.coin)),
+    ]
+
+
+async def _provider_checks(agent: Agent) -> list[Check]:
+    checks = []
+    for info in await agent.providers():
+        finding = info.label or info.url if info.up else str(info.detail.get("error"))
+        checks.append((f"provider {info.name}", info.up, finding))
+    return checks
+
+
+async def _memory_checks(agent: Agent) -> list[Check]:
+    standing = await agent.memory.standing()
+    return [
+        ("memory", not standing.trouble, "; ".join(standing.sentences())),
+        ("encryption", True, agent.memory.sealed_with),
+        await _fork_check(agent),
+    ]
+
+
+_PARTS = {"wallet": _wallet_checks, "providers": _provider_checks, "memory": _memory_checks}

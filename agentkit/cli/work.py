@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,11 +57,16 @@ def plan(
     config: say.Config = None,
     quiet: say.Quiet = False,
 ) -> None:
-    """Show where every node would run and what it would cost; spends nothing."""
+    """Show where every node would run and what it would cost; spends nothing.
+
+    A plan in a file is shown as it was made.
+    """
+    wishes = {"--budget": budget, "--deadline": deadline, "--policy": policy, "--rest": rest}
+    saved = _saved_plan(file, wishes)
+    other = files.read_plan(str(diff)) if diff else None
     wish = _wish(budget, deadline, policy, objective)
     wish |= {"effort": effort, "risk": risk, "run": rest}
-    other = files.read_plan(str(diff)) if diff else None
-    made = _planned(files.read_graph(file), config, wish)
+    made = saved or _planned(files.read_graph(file), config, wish)
     if out:
         made.save(out)
     parts = [str(made)]
@@ -94,14 +99,8 @@ def run(
     Code that the file names is run only after a yes of its own, or --trust-code: a plan and --yes
     agree to what it costs alone.
     """
-    given = files.read_plan(file) if files.is_plan(file) else None
     wishes = {"--budget": budget, "--deadline": deadline, "--policy": policy}
-    ignored = [name for name, value in wishes.items() if value is not None]
-    if given and ignored:
-        raise ConfigError(
-            f"{file} is a plan, and {ignored[0]} belongs to planning",
-            hint=f"plan the graph again: agentkit plan GRAPH {ignored[0]} ... --out plan.json",
-        )
+    given = _saved_plan(file, wishes)
     wish = _wish(budget, deadline, policy, objective)
     made = given or _agreed(file, config, wish, yes=yes, quiet=quiet)
     if made is None:
@@ -220,15 +219,36 @@ def cancel(
 ) -> None:
     """End a run for good: stop its work, give its hold back."""
 
-    async def go() -> str:
+    async def go() -> tuple[str, str]:
         async with Agent.from_config(config) as agent:
-            await agent.cancel(run_id)
-            return (await agent.status(run_id)).outcome
+            ended = await agent.cancel(run_id)
+            owner = "" if ended else agent.worker_of(run_id)
+            return (await agent.status(run_id)).outcome, owner
 
-    outcome = asyncio.run(go())
-    ended = outcome in ("done", "failed")
-    text = f"run {run_id} is {outcome}" + (" already" if ended else "")
-    say.result({"run": run_id, "cancelled": not ended}, text, as_json=as_json)
+    outcome, owner = asyncio.run(go())
+    data = {"run": run_id, "cancelled": outcome == "cancelled", "outcome": outcome}
+    if outcome in ("running", "paused"):
+        text = (
+            f"asked process {owner or '(unknown)'} to cancel run {run_id};"
+            f" see agentkit status {run_id} --watch"
+        )
+    else:
+        text = f"run {run_id} is {outcome}"
+        text += " already" if outcome in ("done", "failed") else ""
+    say.result(data, text, as_json=as_json)
+
+
+def _saved_plan(file: str, wishes: Mapping[str, str | None]) -> Plan | None:
+    """Return the plan in a file, None for a graph; raises ConfigError for wishes beside a plan."""
+    if not files.is_plan(file):
+        return None
+    ignored = [name for name, value in wishes.items() if value is not None]
+    if ignored:
+        raise ConfigError(
+            f"{file} is a plan, and {ignored[0]} belongs to planning",
+            hint=f"plan the graph again: agentkit plan GRAPH {ignored[0]} ... --out plan.json",
+        )
+    return files.read_plan(file)
 
 
 def _wish(

@@ -103,6 +103,8 @@ class JobGraph:
 
         `over=` asks once for every row (up to `max_items`, else the run fails before buying any)
         and gives the rows back with a further column, called like the node or as `column=` says.
+        A row that fails for good at every provider pauses the run; with `on_error="skip"` it is
+        left out, and the result says why.
         `output=` is a pydantic model or type the answer must satisfy, or `Embedding`.
         """
         return self._add(

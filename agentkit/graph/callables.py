@@ -42,11 +42,14 @@ class CallableSpec(BaseModel):
         return bool(self.sha256) and "<" not in self.qualname
 
     def bare(self, *, code: bool = True) -> CallableSpec:
-        """Return the spec without where the file stands, and without `code` without its hash."""
-        return self.model_copy(update={"file": ""} if code else {"file": "", "sha256": ""})
+        """Return the spec without where the file stands; without `code`, one that all share."""
+        return self.model_copy(update={"file": ""}) if code else _SOME_FUNCTION
 
     def __str__(self) -> str:
         return code.shown(f"{self.module}:{self.qualname}")
+
+
+_SOME_FUNCTION = CallableSpec(module="", qualname="")
 
 
 @lru_cache(maxsize=4096)
@@ -78,23 +81,31 @@ class Consent:
 
     `digests` are the sha256 of files.  `functions` are bare specs of functions that this wallet ran
     before; they count where the program has imported their module itself, so that nothing is run
-    but the function.
+    but the function.  `mended` are the digests among them that somebody agreed to just now:
+    functions in those files may say something else than the document has it.
     """
 
     digests: frozenset[str] = frozenset()
     functions: frozenset[CallableSpec] = frozenset()
+    mended: frozenset[str] = frozenset()
 
     @classmethod
-    def to(cls, digests: Iterable[str], functions: Iterable[CallableSpec] = ()) -> Consent:
+    def to(
+        cls,
+        digests: Iterable[str],
+        functions: Iterable[CallableSpec] = (),
+        mended: Iterable[str] = (),
+    ) -> Consent:
         """Return consent to files by sha256; raises ConfigError for what is not a sha256."""
-        given = frozenset(digest.lower() for digest in digests)
+        new = frozenset(digest.lower() for digest in mended)
+        given = frozenset(digest.lower() for digest in digests) | new
         for digest in given:
             if not re.fullmatch(r"[0-9a-f]{64}", digest):
                 raise ConfigError(
                     f"{digest!r} is not the sha256 of a file",
                     hint="take the 64 digits that `agentkit plan` shows beside the file",
                 )
-        return cls(given, frozenset(spec.bare() for spec in functions))
+        return cls(given, frozenset(spec.bare() for spec in functions), new)
 
 
 NO_CONSENT = Consent()
@@ -131,18 +142,21 @@ class CodeReader:
         code.check_consent(self.files, self._consent.digests)
 
     def find(self, spec: CallableSpec) -> Callable[..., Any]:
-        """Return the function of a spec, running its file if need be; raises WrongInput."""
+        """Return the function of a spec, running its file if need be; raises WrongInput.
+
+        It may say something else than the spec has it where its file was agreed to as mended.
+        """
         module = sys.modules[spec.module] if self._ran_before(spec) else self._load(spec)
         function = _member(module, spec.qualname)
         if not callable(function):
             raise WrongInput(f"there is no function {spec} any more", hint=_again(spec))
         # A name may lead out of the file (helper:subprocess.run), and consent does not.
         actual = describe(function)
-        if actual.sha256 != spec.sha256:
+        if actual.sha256 != spec.sha256 and not self._is_mended(spec):
             raise WrongInput(
                 f"the function {spec} has changed since the run began", hint=_again(spec)
             )
-        if actual.bare() != spec.bare():
+        if (actual.module, actual.qualname) != (spec.module, spec.qualname):
             raise WrongInput(
                 f"{spec} is a function of another file, {actual}", hint=f"name {actual} instead"
             )
@@ -156,6 +170,11 @@ class CodeReader:
         """Whether the function was run by this wallet, and the program has its module already."""
         known = self._consent.functions
         return bool(known) and spec.bare() in known and _is_imported(spec)
+
+    def _is_mended(self, spec: CallableSpec) -> bool:
+        """Whether somebody agreed just now to the file that a function is loaded from."""
+        files = self._located.get((spec.module, spec.file), ())
+        return bool(files) and files[-1].digest in self._consent.mended
 
     def _locate(self, spec: CallableSpec) -> tuple[CodeFile, ...]:
         key = (spec.module, spec.file)
@@ -224,4 +243,7 @@ def load_file(path: Path, name: str) -> ModuleType:
 
 
 def _again(spec: CallableSpec) -> str:
-    return f"put back the {spec.qualname} the run began with, or run the graph anew"
+    return (
+        f"put back the {spec.qualname} the run began with, or go on with the new one:"
+        " ak.resume(run_id, graph=graph)"
+    )

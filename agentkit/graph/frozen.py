@@ -30,10 +30,18 @@ from agentkit.errors import (
     UnknownInput,
     WrongInput,
 )
-from agentkit.graph.callables import NO_CONSENT, CallableSpec, CodeReader, Consent, not_here
+from agentkit.graph.callables import (
+    NO_CONSENT,
+    CallableSpec,
+    CodeReader,
+    Consent,
+    describe,
+    not_here,
+)
 from agentkit.graph.code import CodeFile, running_digest
 from agentkit.graph.conditions import Condition
 from agentkit.graph.nodes import InferNode, LocalNode, Name, Node, NodeBase, PaidNode, canonical
+from agentkit.graph.parts import with_parts
 from agentkit.graph.plugins import factory_of, verifier_entry
 from agentkit.graph.refs import InputRef
 from agentkit.graph.schemas import fault_of
@@ -99,7 +107,7 @@ class FrozenGraph(BaseModel):
 
     @cached_property
     def shape(self) -> str:
-        """The digest as it would be whatever the functions of the graph said."""
+        """The digest as it would be whatever functions the graph names."""
         return self._hash(code=False)
 
     def _hash(self, *, code: bool) -> str:
@@ -188,19 +196,25 @@ class FrozenGraph(BaseModel):
         return self._functions.get((node, f"verify.{number}"))
 
     def same_but_for_code(self, other: FrozenGraph) -> bool:
-        """Whether the other is this graph with functions that say something else."""
+        """Whether the other is this graph with other functions, or with other code in them."""
         return other.shape == self.shape and other.digest != self.digest
+
+    def changed_in(self, other: FrozenGraph) -> list[str]:
+        """Return the nodes that say something else in a graph of the same shape."""
+        return [n.name for n in self.nodes if n.identity() != other.by_name[n.name].identity()]
 
     def adopt(
         self,
         other: FrozenGraph | None,
         needed: Collection[str] | None = None,
         consent: Consent = NO_CONSENT,
-    ) -> None:
+    ) -> FrozenGraph:
         """Take the functions of an equal graph, and load those that this process has not.
 
         `needed` names the nodes whose functions must be there; None is all of them.  Nothing is
-        loaded before `consent` covers all of it.  Raises WrongInput, UntrustedCode, ConfigError.
+        loaded before `consent` covers all of it.  Returns this graph; or, where a file that
+        `consent` has as mended changes functions of it, the graph with these.  Raises WrongInput,
+        UntrustedCode, ConfigError.
         """
         if other is not None:
             self._check_equal(other)
@@ -218,6 +232,21 @@ class FrozenGraph(BaseModel):
         self._functions.update(
             {key: factory_of(e, reader.find_in(e.module, e.attr)) for key, e in plugins}
         )
+        loaded = {spec: describe(self._functions[place]) for place, spec in functions}
+        changed = {spec: new for spec, new in loaded.items() if new.bare() != spec.bare()}
+        return self._with_code(changed, needed) if changed else self
+
+    def _with_code(
+        self, changed: Mapping[CallableSpec, CallableSpec], needed: Collection[str] | None
+    ) -> FrozenGraph:
+        """Return this graph with other functions in the nodes that are `needed`."""
+
+        def renewed(node: Node) -> Node:
+            if needed is not None and node.name not in needed:
+                return node
+            return with_parts(node, CallableSpec, lambda spec: changed.get(spec, spec))
+
+        return FrozenGraph.build(self.name, tuple(map(renewed, self.nodes)), self._functions)
 
     def _missing_functions(self, node: Node) -> list[tuple[Place, CallableSpec]]:
         return [named for named in _functions_of(node) if named[0] not in self._functions]
@@ -229,6 +258,22 @@ class FrozenGraph(BaseModel):
             if place not in self._functions
         ]
 
+    def check_findable(self, done: Collection[str] = ()) -> None:
+        """Raise WrongInput for a function that this process has not, and that no file has.
+
+        Such a graph can be priced and never run.  Nodes that are `done` need theirs no more.
+        """
+        for node in self.nodes:
+            for _, spec in self._missing_functions(node) if node.name not in done else ():
+                try:
+                    CodeReader().need(spec)
+                except WrongInput as error:
+                    raise WrongInput(
+                        f"node {node.name!r} names a function that cannot be found: {error}",
+                        hint="use the graph in the program that defines it, or write it there with"
+                        " graph.save(), which notes file and sha256",
+                    ) from error
+
     def code_to_load(self) -> tuple[CodeFile, ...]:
         """Return the files that `adopt` would run, as they are now.
 
@@ -236,16 +281,19 @@ class FrozenGraph(BaseModel):
         """
         return self._code(known=self._functions)
 
-    def code_digests(self) -> frozenset[str]:
+    def code_digests(self, only: Collection[str] | None = None) -> frozenset[str]:
         """Return the sha256 of the files of all its functions, but for what cannot be found.
 
-        Of what `adopt` has loaded it is that of the bytes that run here.
+        `only` names the nodes that are asked about.  Of what `adopt` has loaded it is that of the
+        bytes that run here.
         """
-        return frozenset(map(running_digest, self._code(known=())))
+        return frozenset(map(running_digest, self._code(known=(), only=only)))
 
-    def _code(self, known: Collection[Place]) -> tuple[CodeFile, ...]:
+    def _code(
+        self, known: Collection[Place], only: Collection[str] | None = None
+    ) -> tuple[CodeFile, ...]:
         reader = CodeReader()
-        for node in self.nodes:
+        for node in self.nodes if only is None else [self.by_name[name] for name in only]:
             for place, spec in _functions_of(node):
                 if place not in known:
                     with suppress(WrongInput):
@@ -258,18 +306,16 @@ class FrozenGraph(BaseModel):
 
     def _check_equal(self, other: FrozenGraph) -> None:
         if self.same_but_for_code(other):
-            changed = [
-                n.name for n in self.nodes if n.identity() != other.by_name[n.name].identity()
-            ]
+            changed = ", ".join(map(repr, self.changed_in(other)))
             raise WrongInput(
-                f"functions of {', '.join(map(repr, changed))} have changed since the run began",
+                f"functions of {changed} have changed since the run began",
                 hint="put them back as they were, or run the graph anew",
             )
         if other.digest != self.digest:
             raise WrongInput(
                 f"the graph given ({other.digest[:6]}) is not the one of the run"
                 f" ({self.digest[:6]})",
-                hint="build the graph exactly as it was when the run began",
+                hint="build the graph as it was when the run began; only functions may change",
             )
 
 

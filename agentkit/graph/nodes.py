@@ -17,11 +17,13 @@ from pydantic import (
 )
 
 from agentkit.artifacts import KINDS, Artifact, Dataset, Embedding, Json, Model, Table, Text
+from agentkit.errors import WrongInput
 from agentkit.graph.callables import CallableSpec
 from agentkit.graph.conditions import Condition
 from agentkit.graph.parts import with_parts
 from agentkit.graph.refs import InputRef
 from agentkit.graph.verifying import CallableCheck, Redundant, VerifySpec
+from agentkit.user_values import UserValue
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -31,7 +33,7 @@ Edges: TypeAlias = Iterator[tuple[str, InputRef, type[Artifact]]]
 """What for, the edge, and the type of artifact it must carry."""
 
 
-class Needs(BaseModel):
+class Needs(UserValue):
     """Hardware a node asks for; `hours` bounds how long it may run.
 
     `gpu` by its name, `count` of them, each with at least `vram` GB of memory.  A provider that
@@ -39,6 +41,7 @@ class Needs(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    error_class = WrongInput
 
     gpu: str = ""
     vram: int = Field(default=0, ge=0)
@@ -46,10 +49,11 @@ class Needs(BaseModel):
     hours: float = Field(default=1.0, gt=0)
 
 
-class Timeouts(BaseModel):
+class Timeouts(UserValue):
     """Seconds for each stage of one try; None is as long as the runtime gives it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    error_class = WrongInput
 
     offers: Seconds | None = None
     submit: Seconds | None = None
@@ -150,6 +154,7 @@ class InferNode(PaidNode):
     """Ask a model.  With `over`, once for every row of a table, filling `{column}`s in.
 
     `column` is what the answers are called beside the rows of `over`; else it is the node's name.
+    `on_error="skip"` leaves a row out that fails for good at every provider, and goes on.
     """
 
     kind: Literal["infer"]
@@ -164,11 +169,14 @@ class InferNode(PaidNode):
     temperature: float = Field(default=0.0, ge=0)
     stop: tuple[str, ...] = ()
     column: str | None = Field(default=None, min_length=1)
+    on_error: Literal["pause", "skip"] = "pause"
 
     @model_validator(mode="after")
     def _column_of_answers(self) -> Self:
         if self.column and (not self.over or self.output == "embedding"):
             raise ValueError("column is for the answers of over=, and vectors are called vector")
+        if self.on_error == "skip" and not self.over:
+            raise ValueError('on_error="skip" is for the rows of over=')
         return self
 
     def reads(self) -> Edges:

@@ -143,6 +143,14 @@ class ItemDone(Event):
     task: str = ""
 
 
+class ItemSkipped(Event):
+    """One item of a mapped node failed for good and is left out (`on_error="skip"`)."""
+
+    node: str
+    item: int
+    why: str
+
+
 class NodeDone(Event):
     """A node has its outputs.
 
@@ -200,11 +208,17 @@ class BudgetRaised(Event):
 
 
 class RunPaused(Event):
-    """The run stopped where it can be resumed, by `command` where a plain resume is not enough."""
+    """The run stopped where it can be resumed, by `command` where a plain resume is not enough.
+
+    `hint`: what has to be done first, if anything.  `mend`: the node that a person has to mend,
+    because its function raised.
+    """
 
     why: str
     uncertain: bool = False
     command: str = ""
+    hint: str = ""
+    mend: str = ""
 
 
 class RunFinished(Event):
@@ -253,6 +267,13 @@ class HoldReleased(Event):
     """A run's hold ended."""
 
     run: str
+
+
+class HoldReduced(Event):
+    """A run that waits for a person gave `amount` of its hold back: it needs that no more."""
+
+    run: str
+    amount: Money
 
 
 class TxSigned(Event):
@@ -564,11 +585,15 @@ class JobStarted(Event):
 
 
 class JobEnded(Event):
-    """Work on an attempt ended; `outputs` and `price` when it was done."""
+    """Work on an attempt ended; `outputs` and `price` when it was done.
+
+    `fault`: as in `market.attempt.JobStatus`.
+    """
 
     attempt: str
     state: JobState
     reason: str = ""
+    fault: str = ""
     outputs: tuple[Produced, ...] = ()
     usage: dict[str, int] = {}
     price: Money | None = None
@@ -672,6 +697,7 @@ EVENTS: dict[str, type[Event]] = {
         AttemptOpened,
         AttemptClosed,
         ItemDone,
+        ItemSkipped,
         NodeDone,
         NodeSkipped,
         NodesEnded,
@@ -685,6 +711,7 @@ EVENTS: dict[str, type[Event]] = {
         Unreserved,
         Spent,
         HoldReleased,
+        HoldReduced,
         TxSigned,
         TxFinal,
         ChannelOpened,

@@ -183,6 +183,14 @@ def _(event: e.HoldReleased, stream: str, at: float, rows: Records) -> None:
         _keep_hold(rows, hold.model_copy(update={"left": hold.reserved, "released": True}))
 
 
+@_folds(e.HoldReduced)
+def _(event: e.HoldReduced, stream: str, at: float, rows: Records) -> None:
+    hold = rows.get(r.Hold, event.run)
+    if hold:
+        _total(rows, "held", event.amount, back=True)
+        rows.put(hold.model_copy(update={"left": hold.left - event.amount}))
+
+
 def _keep_hold(rows: Records, hold: r.Hold) -> None:
     """Write a hold, or drop it once its run has ended and nothing of it can be drawn any more."""
     if hold.released and not hold.reserved:
@@ -619,7 +627,7 @@ def _(event: e.JobStarted, stream: str, at: float, rows: Records) -> None:
 @_folds(e.JobEnded)
 def _(event: e.JobEnded, stream: str, at: float, rows: Records) -> None:
     job = _must(rows, r.Job, event.attempt)
-    fields = ("state", "reason", "outputs", "usage", "price", "signature", "model")
+    fields = ("state", "reason", "fault", "outputs", "usage", "price", "signature", "model")
     rows.put(job.model_copy(update={field: getattr(event, field) for field in fields}))
     _work_on(rows, job.channel, -job.at_most.units, event.price.units if event.price else 0)
 

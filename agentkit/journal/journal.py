@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from agentkit.errors import JournalDamaged, StoreUnavailable
 from agentkit.journal import statefile, verify
 from agentkit.journal.across_forks import closing
-from agentkit.journal.lease import Lease, is_free
+from agentkit.journal.lease import Lease, is_free, owner_of
 from agentkit.journal.migrations import migrate
 from agentkit.journal.store import SCHEMA_VERSION, Row, Tx, connect
 from agentkit.journal.writer import Writer, as_ours
@@ -110,6 +110,10 @@ class Journal:
     def lease(self, run: str) -> Lease:
         """Take the claim on a run; raises RunPaused when another process has it."""
         return Lease(self.home / "leases", run)
+
+    def owner(self, run: str) -> str:
+        """Return the number of the process that works on a run, "" for none."""
+        return "" if self.is_left(run) else owner_of(self.home / "leases", run)
 
     def is_left(self, run: str) -> bool:
         """Whether no process works on a run."""

@@ -98,6 +98,15 @@ def _path(folder: Path, run: str) -> Path:
     return folder / f"{run}.lease"
 
 
+def owner_of(folder: Path, run: str) -> str:
+    """Return the process that took a lease last, as it wrote itself down; "" for none."""
+    try:
+        owner = (folder / f"{run}.lease").read_text(errors="replace").strip()
+    except OSError:
+        return ""
+    return owner if owner.isdecimal() else ""
+
+
 def is_free(folder: Path, run: str) -> bool:
     """Whether no process has a run; leaves the lease as it is."""
     try:

@@ -464,6 +464,7 @@ class Job(Record):
     escrow: dict[str, Any] = {}
     state: JobState = "queued"
     reason: str = ""
+    fault: str = ""
     executions: int = 0
     outputs: tuple[Produced, ...] = ()
     usage: dict[str, int] = {}

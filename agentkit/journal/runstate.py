@@ -40,6 +40,7 @@ class RunState:
     offers: dict[str, Offer] = field(default_factory=dict)
     done: dict[str, Outputs] = field(default_factory=dict)
     items: dict[str, dict[int, Outputs]] = field(default_factory=dict)
+    skipped_items: dict[str, dict[int, str]] = field(default_factory=dict)
     purchases: dict[str, Purchase] = field(default_factory=dict)
     receipts: list[Receipt] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -49,6 +50,8 @@ class RunState:
     why: str = ""
     uncertain: bool = False
     command: str = ""
+    hint: str = ""
+    mend: str = ""
     code: set[str] = field(default_factory=set)
 
     @classmethod
@@ -115,6 +118,7 @@ class RunState:
             for attempt in purchase.open.values()
             if attempt.node not in self.done
             and attempt.item not in self.items.get(attempt.node, ())
+            and attempt.item not in self.skipped_items.get(attempt.node, ())
         ]
 
     def rest_of(self, planned: PlannedNode) -> int:
@@ -122,8 +126,17 @@ class RunState:
         ended = planned.name in self.done or planned.name in self.skipped
         if planned.at_most is None or ended:
             return 0
-        left = planned.items - len(self.items.get(planned.name, ()))
+        left = planned.items - self.items_ended(planned.name)
         return planned.at_most.units * max(left, 0) // planned.items
+
+    def items_ended(self, node: str) -> int:
+        """How many items of a mapped node are at their end, done or skipped."""
+        return len(self.items.get(node, ())) + len(self.skipped_items.get(node, ()))
+
+    @property
+    def rest(self) -> int:
+        """The units that all that is left of the plan can come to."""
+        return sum(map(self.rest_of, self.planned.nodes))
 
     @property
     def settled(self) -> int:
@@ -175,6 +188,7 @@ def _(event: e.RunResumed, state: RunState) -> None:
     if event.plan:
         state.follow(event.plan)
     state.outcome, state.why, state.uncertain, state.command = "running", "", False, ""
+    state.hint, state.mend = "", ""
     state.failures.clear()
 
 
@@ -197,6 +211,11 @@ def _(event: e.AttemptClosed, state: RunState) -> None:
 def _(event: e.ItemDone, state: RunState) -> None:
     state.items.setdefault(event.node, {})[event.item] = event.outputs
     state.receive(event.receipt, *event.others)
+
+
+@_changes(e.ItemSkipped)
+def _(event: e.ItemSkipped, state: RunState) -> None:
+    state.skipped_items.setdefault(event.node, {})[event.item] = event.why
 
 
 @_changes(e.NodeDone)
@@ -236,7 +255,7 @@ def _(event: e.NodeFailed, state: RunState) -> None:
 @_changes(e.RunPaused)
 def _(event: e.RunPaused, state: RunState) -> None:
     state.outcome, state.why, state.uncertain = "paused", event.why, event.uncertain
-    state.command = event.command
+    state.command, state.hint, state.mend = event.command, event.hint, event.mend
 
 
 @_changes(e.RunFinished)

@@ -6,9 +6,10 @@ from fnmatch import fnmatchcase
 
 from agentkit.market.value import Value
 from agentkit.money import Asset, Money
+from agentkit.user_values import UserValue
 
 
-class Allowance(Value):
+class Allowance(UserValue, Value):
     """What an agent may spend; a limit left out does not limit.
 
     `rebuy_below`: a purchase whose outcome is unknown is bought again without asking when its at

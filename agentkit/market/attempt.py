@@ -108,12 +108,19 @@ class Message(Value):
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 
+TASK_FAULT = "task"
+"""The fault of a job that failed because its task is wrong, whoever does it."""
+
 
 class JobStatus(Value):
-    """What a provider says of an attempt; `reason` explains a failure."""
+    """What a provider says of an attempt; `reason` explains a failure.
+
+    `fault` is `TASK_FAULT`, or "" where somebody else may do better; others are read as "".
+    """
 
     state: JobState
     reason: str = ""
+    fault: str = ""
 
 
 class Evidence(Value):

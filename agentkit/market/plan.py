@@ -7,7 +7,7 @@ import math
 import time
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from agentkit import strict_json
 from agentkit.display.text import clock, columns, duration
@@ -266,16 +266,29 @@ class Plan(Value):
         document = {"version": VERSION, "plan": json.loads(self.encode()), "digest": self.id}
         write_text(Path(path), json.dumps(document, indent=2) + "\n")
 
+    def _checked(self) -> Self:
+        """Return the plan of a file, whose parts somebody may have put together by hand.
+
+        The graph is built anew, which checks and orders it.  Raises GraphError and ValueError.
+        """
+        graph = FrozenGraph.build(self.graph.name, self.graph.nodes)
+        planned = [node.name for node in self.nodes]
+        if len(set(planned)) < len(planned) or not set(planned) <= set(graph.by_name):
+            raise ValueError("its nodes are not those of its graph")
+        return self.model_copy(update={"graph": graph})
+
     @classmethod
     def load(cls, path: str | Path) -> Plan:
         """Read a plan; raises PlanError when it is no plan or was changed."""
         again = "make it again with `agentkit plan`"
         try:
-            document = strict_json.loads(read_bytes(Path(path), MAX_BYTES))
-            _refuse_newer(path, document)
-            plan = cls.model_validate(document["plan"])
+            data = read_bytes(Path(path), MAX_BYTES)
         except WrongInput as unread:
             raise PlanError(str(unread), hint="check the path") from unread
+        try:
+            document = strict_json.loads(data)
+            _refuse_newer(path, document)
+            plan = cls.model_validate(document["plan"])._checked()
         except (ValueError, KeyError, TypeError, AttributeError) as wrong:
             raise PlanError(f"{path} is not a plan", hint=again) from wrong
         if plan.id != document.get("digest"):

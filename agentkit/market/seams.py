@@ -83,6 +83,9 @@ class Ledger(Protocol):
     def unreserve(self, tx: Transaction, attempt: Attempt) -> None:
         """Give an attempt's reservation back to the hold: it will never be paid."""
 
+    def reduce(self, tx: Transaction, run: str, needed: int) -> None:
+        """Give back what a run's hold has beyond `needed` units; what is reserved stays."""
+
     def release(self, tx: Transaction, run: str) -> None:
         """End a run's hold."""
 
@@ -236,10 +239,14 @@ class AskableRail(Protocol):
 
 
 class Verdict(Value):
-    """What a verifier says of a result; `unsure` is not paid, and not held against its provider."""
+    """What a verifier says of a result; `unsure` is not paid, and not held against its provider.
+
+    `mend`: it is the verifier that failed, and whoever wrote it can mend it.
+    """
 
     outcome: Literal["pass", "fail", "unsure"]
     reason: str = ""
+    mend: bool = False
 
 
 class Verifier(Protocol):

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
 from agentkit.errors import (
     ConfigError,
@@ -132,7 +133,9 @@ class Anchoring:
             there = await self._anchor.head()
         heads, sent = await self._journal.commit(lambda tx: (_heads(tx), _sent(tx)))
         if there not in heads:
-            self._forked = await self._journal.commit(lambda tx: _fork(tx, there))
+            self._forked = await self._journal.commit(
+                lambda tx: _fork(tx, there, self._journal.home)
+            )
             log.error("%s; %s", self._forked, self._forked.hint)
             raise self._forked
         if there == heads[0] and (sent is None or sent.final):
@@ -246,7 +249,7 @@ def _unanchored(tx: Tx) -> tuple[dict[str, tuple[int, str]], bool]:
     return heads, busy
 
 
-def _fork(tx: Tx, there: str) -> StateForked:
+def _fork(tx: Tx, there: str, home: Path) -> StateForked:
     known = tx.get(r.AnchoredStream, e.WALLET)
     after, mine = known.seq if known else 0, _heads(tx)[0]
     paid = payments(tx.rows(e.WALLET, after))
@@ -261,6 +264,7 @@ def _fork(tx: Tx, there: str) -> StateForked:
         ours=(tx.instance, mine),
         theirs=("", there),
         payments=paid,
+        home=home,
     )
 
 

@@ -8,6 +8,7 @@ may each pay once in between.  Whoever finds another's segment stops.
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 from agentkit.errors import StateCorrupt, StateForked, WrongKey
 from agentkit.journal import events as e
@@ -59,7 +60,7 @@ async def _look_at(signer: Sealer, gateways: Gateways, journal: Journal, found: 
         theirs = unseal(signer, await gateways.item(found))
     except (StateCorrupt, WrongKey):
         return  # no segment of this wallet, whatever a gateway says
-    await journal.commit(lambda tx: _compare(tx, found.id, theirs))
+    await journal.commit(lambda tx: _compare(tx, found.id, theirs, journal.home))
 
 
 def _places(tx: Tx) -> dict[str, str]:
@@ -70,7 +71,7 @@ def _places(tx: Tx) -> dict[str, str]:
     return {digest: stream for digest, stream in hashes.items() if digest}
 
 
-def _compare(tx: Tx, item: str, theirs: Segment) -> None:
+def _compare(tx: Tx, item: str, theirs: Segment, home: Path) -> None:
     """Raise StateForked for a segment that does not end in an event of ours."""
     if tx.hash_at(theirs.stream, theirs.last) == theirs.head:
         return
@@ -90,4 +91,5 @@ def _compare(tx: Tx, item: str, theirs: Segment) -> None:
         ours=(tx.instance, head.hash.hex() if head else ""),
         theirs=(theirs.instance, theirs.head.hex()),
         payments=paid,
+        home=home,
     )

@@ -158,6 +158,18 @@ class Memory(Knowledge):
         if self._anchoring is not None and not self._anchoring.held:
             await self._hold(self._anchoring)
 
+    async def find_others(self) -> bool:
+        """Look whether another machine goes on with this wallet's state; writes nothing.
+
+        Returns whether a gateway could tell.  Raises StateForked.
+        """
+        if self._gateways is None:
+            return False
+        await self._alone(self._gateways)
+        if self._anchoring is not None:
+            await self._anchoring.check()
+        return self._was_alone
+
     async def _hold(self, anchoring: Anchoring) -> None:
         async with anchoring.turn:
             if not anchoring.held:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
+from pathlib import Path
 
 NEEDED = frozenset(
     {
@@ -75,6 +77,16 @@ def child_environment(*, downloads: bool = False, **more: str) -> dict[str, str]
         or (downloads and (name.upper() in DOWNLOADING or name.startswith("PIP_")))
     }
     return kept | more
+
+
+_ROOT = str(Path(__file__).resolve().parents[2])
+_IS_INSTALLED = sysconfig.get_path("purelib") == _ROOT  # then a child finds us by itself
+
+
+def package_path() -> str:
+    """Return a PYTHONPATH by which a child finds this package, from a checkout too."""
+    paths = ("" if _IS_INSTALLED else _ROOT, os.environ.get("PYTHONPATH", ""))
+    return os.pathsep.join(filter(None, paths))
 
 
 def import_path() -> str:

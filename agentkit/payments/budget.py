@@ -30,18 +30,16 @@ class Budget:
         if not amount:
             return
         hold = tx.get(r.Hold, run)
-        in_run = amount if hold is None else hold.left + hold.spent + amount
-        held = _total(tx, "held", amount)
-        today = _total(tx, f"day:{day_of(tx.now)}", amount)
-        ever = _total(tx, "ever", amount)
-        for name, limit, needed in (
+        in_run = amount.asset.zero() if hold is None else hold.left + hold.spent
+        used = used_so_far(tx, amount)
+        for name, limit, already in (
             ("budget", budget, in_run),
             ("per_run", self.allowance.per_run, in_run),
-            ("per_day", self.allowance.per_day, today + held + amount),
-            ("total", self.allowance.total, ever + held + amount),
+            ("per_day", self.allowance.per_day, used["per_day"]),
+            ("total", self.allowance.total, used["total"]),
         ):
-            if limit is not None and needed > limit:
-                raise OverBudget(name, needed, limit)
+            if limit is not None and already + amount > limit:
+                raise OverBudget(name, already + amount, limit, already=already)
         tx.append(e.WALLET, e.Held(run=run, amount=amount))
 
     def reserve(self, tx: Transaction, attempt: Attempt) -> None:
@@ -124,6 +122,14 @@ class Budget:
         if paid_before(tx, attempt.id) is None:
             tx.append(e.WALLET, e.Unreserved(attempt=attempt.id))
 
+    def reduce(self, tx: Transaction, run: str, needed: int) -> None:
+        hold = tx.get(r.Hold, run)
+        if hold is None:
+            return
+        unneeded = hold.left.units - max(needed, hold.reserved.units)
+        if unneeded > 0:
+            tx.append(e.WALLET, e.HoldReduced(run=run, amount=Money(unneeded, hold.left.asset)))
+
     def release(self, tx: Transaction, run: str) -> None:
         if tx.get(r.Hold, run):
             tx.append(e.WALLET, e.HoldReleased(run=run))
@@ -133,6 +139,19 @@ class Budget:
         if hold is None:
             return None
         return Money(max(0, hold.left.units - hold.reserved.units), hold.left.asset)
+
+
+def used_so_far(tx: Transaction, like: Money, run: str = "") -> dict[str, Money]:
+    """Return what was spent or set aside under each limit over time, in the asset of `like`.
+
+    What is still set aside for `run` is left out: a new plan of it takes its place.
+    """
+    held = _total(tx, "held", like)
+    own = tx.get(r.Hold, run) if run else None
+    if own is not None:
+        held = Money(max(0, held.units - own.left.units), held.asset)
+    today, ever = _total(tx, f"day:{day_of(tx.now)}", like), _total(tx, "ever", like)
+    return {"per_day": today + held, "total": ever + held}
 
 
 class Exposure:

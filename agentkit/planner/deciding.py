@@ -78,13 +78,13 @@ class Case:
 
 
 def limit_of(wish: Wish, market: Market, rest: Rest | None) -> Limit | None:
-    """Return the smallest of the limits on a run, None without one."""
-    limits = {"budget": wish.budget, "per_run": market.allowance.per_run}
-    named = {name: limit for name, limit in limits.items() if limit is not None}
-    if not named:
-        return None
-    name, limit = min(named.items(), key=lambda item: item[1].units)
-    return Limit(name, limit, rest.spent if rest else 0)
+    """Return the limit that leaves a run the least, None without one."""
+    allowance, in_run = market.allowance, rest.spent if rest else 0
+    limits = [("budget", wish.budget, in_run), ("per_run", allowance.per_run, in_run)]
+    over_time = {"per_day": allowance.per_day, "total": allowance.total}
+    limits += [(name, over_time[name], used.units) for name, used in market.used.items()]
+    set_limits = [Limit(name, most, spent) for name, most, spent in limits if most is not None]
+    return min(set_limits, key=lambda limit: limit.left, default=None)
 
 
 def decide(case: Case) -> tuple[Chosen, tuple[PlannedNode, ...]]:
@@ -165,6 +165,8 @@ def _least_at_most(case: Case, deadline: float | None) -> Chosen:
 def _with_way_out(wrong: OverBudget, case: Case, least: Chosen) -> OverBudget:
     """Say what would make an impossible budget possible, and what of that is the cheapest."""
     ways = [f"raise {wrong.limit} to at least {wrong.needed}"]
+    if wrong.limit == "per_day" and wrong.already:
+        ways.append("or wait for the next day (UTC)")
     if case.wish.deadline is not None:
         relaxed = _least_at_most(case, None)
         if case.fits(relaxed):
@@ -177,7 +179,9 @@ def _with_way_out(wrong: OverBudget, case: Case, least: Chosen) -> OverBudget:
         dearest = max(costs, key=lambda name: costs[name])
         share = Money(costs[dearest], case.market.network.currency)
         ways.append(f"or drop nodes from the graph ({dearest!r} alone can come to {share})")
-    return OverBudget(wrong.limit, wrong.needed, wrong.allowed, hint=", ".join(ways))
+    return OverBudget(
+        wrong.limit, wrong.needed, wrong.allowed, already=wrong.already, hint=", ".join(ways)
+    )
 
 
 # -- places and amounts ---------------------------------------------------------------------------
@@ -241,7 +245,8 @@ def _within(nodes: tuple[PlannedNode, ...], case: Case) -> tuple[PlannedNode, ..
     while total > limit.amount.units:
         saved, place = heapq.heappop(gains)
         if not saved:
-            raise OverBudget(limit.name, Money(total, zero.asset), limit.amount)
+            needed, already = Money(total, zero.asset), Money(limit.spent, zero.asset)
+            raise OverBudget(limit.name, needed, limit.amount, already=already)
         kept[place] = _without_dearest(kept[place], case.market)
         total += saved
         heapq.heappush(gains, _gain(place, kept[place], case))

@@ -31,7 +31,8 @@ from agentkit.graph.refs import InputRef
 from agentkit.json_schemas import unsupported_in
 from agentkit.market.receipt import Receipt
 from agentkit.market.task import CPU_MS, Load, TaskSpec, with_cpu
-from agentkit.pool.column_types import types_of
+from agentkit.planner.queries import UNKNOWN, Bound, bind
+from agentkit.pool.column_types import plain_types, types_of
 from agentkit.tables import MAX_BYTES, Columns, Rows, read_table
 
 BYTES_PER_TOKEN = 4
@@ -52,7 +53,8 @@ class Size:
 
     `row_bytes` is the longest row's length, `usual_bytes` that of most, 0 when it is the same.
     `columns`: those that every row has, None when nobody knows.  `table`: all columns, and what
-    they hold, where they are known.  `sql_fault` says why SQL cannot hold them, "" where it can.
+    they hold, where they are known; `sql_types`: the types that SQL gives them.  `sql_fault` says
+    why SQL cannot hold them, "" where it can; `query_fault` why the query that makes them is wrong.
     """
 
     rows: int
@@ -61,7 +63,9 @@ class Size:
     exact: bool = False
     columns: frozenset[str] | None = None
     table: Columns | None = None
+    sql_types: Mapping[str, str] | None = None
     sql_fault: str = ""
+    query_fault: str = ""
     usual_bytes: int = 0
 
     @property
@@ -137,14 +141,27 @@ def _sizes_of(node: Node, sizes: Sizes, folder: Path) -> tuple[Size, ...]:
             whole = _of(sizes, node.table)
             first = round(whole.rows * node.at)
             parts = (first, whole.rows - first)
-            one, other = (replace(whole, rows=max(1, rows)) for rows in parts)
+            # A part may lack the rows that made a nested type what it is.
+            types = None if whole.table is None else plain_types(whole.table)
+            one, other = (replace(whole, rows=max(1, n), sql_types=types) for n in parts)
             return one, other
         case SqlNode():
             inputs = [_of(sizes, ref) for ref in node.inputs.values()]
             largest = max(inputs, key=lambda size: size.rows, default=ASSUMED)
             bound = largest.bound and len(inputs) == 1 and _is_plain(node.sql)
+            query = _bound(node, sizes)
+            columns = query.columns
             return (
-                replace(largest, bound=bound, exact=False, columns=None, table=None, sql_fault=""),
+                replace(
+                    largest,
+                    bound=bound,
+                    exact=False,
+                    columns=None if columns is None else frozenset(columns),
+                    table=columns,
+                    sql_types=None if columns is None else plain_types(columns),
+                    sql_fault="",
+                    query_fault=query.fault,
+                ),
             )
         case InferNode() if node.over:
             over = _of(sizes, node.over)
@@ -156,12 +173,27 @@ def _sizes_of(node: Node, sizes: Sizes, folder: Path) -> tuple[Size, ...]:
                 usual_bytes=over.usual + answer // 2,
                 columns=over.columns and over.columns | {node.adds},
                 table=over.table and {**over.table, node.adds: "nested"},
+                sql_types=_with_answers(over, node),
             )
             return (mapped,)
         case InferNode():
             return (Size(1, BYTES_PER_TOKEN * node.max_tokens),)
         case _:
             return (ASSUMED,)
+
+
+def _bound(node: SqlNode, sizes: Sizes) -> Bound:
+    """Return what is known of a query from the columns of its inputs; nothing where one lacks."""
+    types = {name: _of(sizes, ref).sql_types for name, ref in node.inputs.items()}
+    known = {name: columns for name, columns in types.items() if columns is not None}
+    return bind(node.sql, known) if len(known) == len(types) else UNKNOWN
+
+
+def _with_answers(over: Size, node: InferNode) -> Mapping[str, str] | None:
+    """Return the SQL types of a mapped table: its answers are text, or of a type nobody knows."""
+    if over.sql_types is None or node.output is not None:
+        return None
+    return {**over.sql_types, node.adds: "VARCHAR"}
 
 
 def _is_plain(sql: str) -> bool:
@@ -178,6 +210,7 @@ def count(path: Path) -> Size:
     table = read_table(read_bytes(path, MAX_BYTES), path.name)
     lengths = [Dataset.dump([row]).size for row in table.rows] or [1]
     in_every_row = frozenset(table.columns).intersection(*table.rows)
+    types, fault = _sql_types(path.name, table)
     return Size(
         rows=max(len(table.rows), 1),
         row_bytes=max(lengths),
@@ -185,17 +218,18 @@ def count(path: Path) -> Size:
         exact=True,
         columns=in_every_row if table.columns else None,
         table=table.columns,
-        sql_fault=_sql_fault(path.name, table),
+        sql_types=types,
+        sql_fault=fault,
         usual_bytes=sum(lengths) // len(lengths),
     )
 
 
-def _sql_fault(name: str, table: Rows) -> str:
+def _sql_types(name: str, table: Rows) -> tuple[dict[str, str] | None, str]:
+    """Return the SQL types of a table's columns, or why there are none."""
     try:
-        types_of(name, table.rows, table.columns)
+        return types_of(name, table.rows, table.columns), ""
     except Refused as fault:
-        return str(fault)
-    return ""
+        return None, str(fault)
 
 
 def carried(graph: FrozenGraph, sizes: Sizes) -> dict[str, dict[str, int]]:
@@ -245,6 +279,12 @@ def _guessed(node: Node, sizes: Sizes) -> TaskSpec:
             for size in inputs:
                 if size.sql_fault:
                     raise WrongInput(f"node {node.name!r}: {size.sql_fault}", hint=_MEND_ROWS)
+            (made,) = sizes[node.name]
+            if made.query_fault:
+                raise WrongInput(
+                    f"the query of node {node.name!r} cannot be run: {made.query_fault}",
+                    hint=_MEND_QUERY + "; ".join(_described(node, sizes)),
+                )
             read = sum(size.rows * size.row_bytes for size in inputs)
             bound = all(size.bound for size in inputs)
             load = Load(expected={"byte": read}, most={"byte": read if bound else 4 * read})
@@ -253,6 +293,13 @@ def _guessed(node: Node, sizes: Sizes) -> TaskSpec:
             raise TypeError(f"{node.name} runs on this machine and is not priced")
 
 
+def _described(node: SqlNode, sizes: Sizes) -> list[str]:
+    """Return each table of a query with its columns."""
+    types = {name: _of(sizes, ref).sql_types or {} for name, ref in node.inputs.items()}
+    return [f"{name} has {', '.join(columns) or 'no columns'}" for name, columns in types.items()]
+
+
+_MEND_QUERY = "mend sql=: "
 _MEND_ROWS = "mend the file, or read it with a local node that does"
 
 

@@ -23,7 +23,7 @@ from agentkit.planner import asking, weighing
 from agentkit.planner.choosing import Chosen
 from agentkit.planner.deciding import Case, added, decide, limit_of
 from agentkit.planner.estimate import PAID, Measured, Sizes, carried, sizes_of, spec_of
-from agentkit.planner.policy import Choose
+from agentkit.planner.policy import Choose, check_patterns
 from agentkit.planner.rest import Rest
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class Market:
     """Which of the ways of paying that a provider takes is used for an offer."""
     measured: Mapping[str, Measured] = field(default_factory=dict)
     """What purchases of nodes used in an earlier run of the graph."""
+    used: Mapping[str, Money] = field(default_factory=dict)
+    """What was spent or set aside under `per_day` and `total`; without it, they are not planned."""
     remote: int = 2**63
     """The largest artifact, in bytes, that is stored where another machine finds it."""
 
@@ -84,6 +86,8 @@ async def make_plan(
     """
     started = time.time()
     wish = _checked(wish, market)
+    if wish.policy is not None:
+        check_patterns(wish.policy, market.providers)
     sizes = await asyncio.to_thread(sizes_of, graph, market.folder)
     specs = {
         node.name: spec_of(node, sizes, market.measured)

@@ -7,10 +7,12 @@ preferred.  Offers arrive ordered by the plan's objective.  `first >> second` ap
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Literal
 
 from agentkit.errors import ConfigError
 from agentkit.market.offer import Offer
@@ -19,16 +21,38 @@ from agentkit.money import Money
 Choose = Callable[[list[Offer]], list[Offer]]
 
 
+log = logging.getLogger("agentkit")
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A name or glob in a policy, and which verb it was given to."""
+
+    verb: Literal["allow", "deny", "prefer"]
+    text: str
+
+    @property
+    def provider(self) -> str:
+        """The part about the provider, without that about one of its nodes."""
+        return self.text.partition("/")[0]
+
+    @property
+    def is_glob(self) -> bool:
+        return any(character in self.provider for character in "*?[")
+
+
 @dataclass(frozen=True)
 class Policy:
     """A named function on offers that composes with others; the name explains rejections.
 
     `stages` are the policies that it applies one after the other, none where it is one itself.
+    `patterns` are the names of providers that it or a part of it is about.
     """
 
     name: str
     choose: Choose
     stages: tuple[Choose, ...] = ()
+    patterns: tuple[Pattern, ...] = ()
 
     def __call__(self, offers: list[Offer]) -> list[Offer]:
         return self.choose(offers)
@@ -43,6 +67,7 @@ class Policy:
         return Policy(
             f"{self.name} | {name_of(otherwise)}",
             lambda offers: self(offers) or otherwise(offers),
+            patterns=(*self.patterns, *patterns_of(otherwise)),
         )
 
     def __str__(self) -> str:
@@ -52,7 +77,29 @@ class Policy:
 def _in_turn(first: Choose, then: Choose) -> Policy:
     name = f"{name_of(first)} >> {name_of(then)}"
     stages = (*stages_of(first), *stages_of(then))
-    return Policy(name, lambda offers: then(first(offers)), stages)
+    patterns = (*patterns_of(first), *patterns_of(then))
+    return Policy(name, lambda offers: then(first(offers)), stages, patterns)
+
+
+def patterns_of(policy: Choose) -> tuple[Pattern, ...]:
+    """Return the names of providers that a policy is about, none for a plain function."""
+    return policy.patterns if isinstance(policy, Policy) else ()
+
+
+def check_patterns(policy: Choose, providers: Collection[str]) -> None:
+    """Raise ConfigError for a name in `deny` or `allow` that no configured provider has.
+
+    A denied provider whose name was misspelt would be paid.  Where only a preference fits nobody,
+    or a glob in `deny`, which may be there for providers to come, that is logged.
+    """
+    for pattern in patterns_of(policy):
+        if any(fnmatchcase(name, pattern.provider) for name in providers):
+            continue
+        what = f"{pattern.verb}({pattern.text}) fits no configured provider"
+        if pattern.verb == "prefer" or (pattern.verb == "deny" and pattern.is_glob):
+            log.warning("%s", what)
+        else:
+            raise ConfigError(what, hint=f"write one of: {', '.join(sorted(providers))}")
 
 
 def stages_of(policy: Choose) -> tuple[Choose, ...]:
@@ -78,14 +125,18 @@ attested = Policy("attested", lambda offers: [o for o in offers if "tee" in o.ev
 def allow(*patterns: str) -> Policy:
     """Keep only providers whose name fits one of the patterns."""
     return Policy(
-        f"allow({', '.join(patterns)})", lambda offers: [o for o in offers if fits(o, patterns)]
+        f"allow({', '.join(patterns)})",
+        lambda offers: [o for o in offers if fits(o, patterns)],
+        patterns=tuple(Pattern("allow", text) for text in patterns),
     )
 
 
 def deny(*patterns: str) -> Policy:
     """Leave out providers whose name fits one of the patterns."""
     return Policy(
-        f"deny({', '.join(patterns)})", lambda offers: [o for o in offers if not fits(o, patterns)]
+        f"deny({', '.join(patterns)})",
+        lambda offers: [o for o in offers if not fits(o, patterns)],
+        patterns=tuple(Pattern("deny", text) for text in patterns),
     )
 
 
@@ -128,7 +179,8 @@ def prefer(pattern: str, within: str = "0%") -> Policy:
             offers, key=lambda o: not (fits(o, (pattern,)) and o.price.units * 100 <= most)
         )
 
-    return Policy(f"prefer({pattern}, within={within})", choose)
+    about = (Pattern("prefer", pattern),)
+    return Policy(f"prefer({pattern}, within={within})", choose, patterns=about)
 
 
 def fits(offer: Offer, patterns: tuple[str, ...]) -> bool:
@@ -136,7 +188,8 @@ def fits(offer: Offer, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, p) for p in patterns for name in (offer.provider, offer.label))
 
 
-def _percent(text: str) -> int:
+def _percent(given: object) -> int:
+    text = str(given)
     number = text.removesuffix("%")
     if not (text.endswith("%") and number.isdigit()):
         raise ConfigError(f"{text!r} is not a percentage", hint='write within="10%"')
@@ -145,12 +198,16 @@ def _percent(text: str) -> int:
 
 _PLAIN = {"cheapest": cheapest, "fastest": fastest, "attested": attested}
 _CALL = re.compile(r"(?P<name>[a-z_]+)(\((?P<arguments>[^()]*)\))?")
+_ARGUMENT = re.compile(
+    r"""\s*(?:(?P<keyword>[a-z]+)\s*=\s*)?"""
+    r"""(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>[^"',=]*?))\s*"""
+)
 
 
 def parse(text: str) -> Policy:
     """Read a policy as the command line takes it: `deny(bad-*) >> prefer(native, 10%)`.
 
-    `>>` binds looser than `|`.  Raises ConfigError.
+    Names may stand in quotes, as in Python.  `>>` binds looser than `|`.  Raises ConfigError.
     """
     stages = [_alternatives(stage) for stage in text.split(">>")]
     whole = stages[0]
@@ -170,8 +227,7 @@ def _alternatives(text: str) -> Policy:
 def _single(text: str) -> Policy:
     found = _CALL.fullmatch(text)
     name = found["name"] if found else ""
-    arguments = [part.strip() for part in (found["arguments"] or "").split(",")] if found else []
-    arguments = [argument for argument in arguments if argument]
+    arguments = _arguments(found["arguments"] or "", text) if found else []
     if name in _PLAIN and not arguments:
         return _PLAIN[name]
     if name in ("allow", "deny") and arguments:
@@ -181,10 +237,23 @@ def _single(text: str) -> Policy:
     if name == "spread" and len(arguments) == 1 and arguments[0].isdigit():
         return spread(int(arguments[0]))
     if name == "prefer" and len(arguments) in (1, 2):
-        return prefer(
-            arguments[0], *(argument.removeprefix("within=") for argument in arguments[1:])
-        )
-    raise ConfigError(
-        f"{text!r} is not a policy",
-        hint='write one like "deny(bad-*) >> prefer(native, 10%)"',
+        return prefer(*arguments)
+    raise _no_policy(text)
+
+
+def _arguments(listed: str, text: str) -> list[str]:
+    """Return the arguments of a call, without their quotes; only `within` may be named."""
+    arguments = []
+    for part in listed.split(",") if listed.strip() else ():
+        found = _ARGUMENT.fullmatch(part)
+        value = next(filter(None, found.group("double", "single", "bare")), "") if found else ""
+        if found is None or not value or found["keyword"] not in (None, "within"):
+            raise _no_policy(text)
+        arguments.append(value)
+    return arguments
+
+
+def _no_policy(text: str) -> ConfigError:
+    return ConfigError(
+        f"{text!r} is not a policy", hint='write one like "deny(bad-*) >> prefer(native, 10%)"'
     )

@@ -26,6 +26,7 @@ def rest_of(state: RunState) -> Rest:
     """Return what is left of a run; raises RunNotFound for one with no events."""
     plan = state.planned
     done = frozenset(state.done) | frozenset(state.skipped)
-    items = {name: len(there) for name, there in state.items.items() if name not in done}
+    begun = state.items.keys() | state.skipped_items.keys()
+    items = {name: state.items_ended(name) for name in begun if name not in done}
     spent = sum(receipt.amount.units for receipt in state.receipts)
     return Rest(plan, done, items, spent)

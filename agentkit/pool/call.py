@@ -71,4 +71,5 @@ def asked(kind: str, params: Mapping[str, Any]) -> Infer | Train | Query:
     except ValidationError as wrong:
         first = wrong.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise Refused(f"parameter {where!r} of {kind}: {first['msg']}") from wrong
+        told = f"parameter {where!r} of {kind}: {first['msg']}"
+        raise Refused(told, of_task=True) from wrong

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-import sysconfig
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,10 +16,7 @@ import psutil
 from agentkit import framing
 from agentkit.errors import LeaseLost, brief
 from agentkit.framing import BrokenProtocol
-from agentkit.net.environment import child_environment
-
-_ROOT = str(Path(__file__).resolve().parents[2])
-_INSTALLED = sysconfig.get_path("purelib") == _ROOT  # then a child finds us by itself
+from agentkit.net.environment import child_environment, package_path
 
 
 class Child:
@@ -122,10 +118,9 @@ def _environment(folder: Path, threads: int) -> dict[str, str]:
     Without PASSIVE, threads that wait for one another spin: with a busy neighbour on the cores
     that is 50 times slower.
     """
-    paths = ("" if _INSTALLED else _ROOT, os.environ.get("PYTHONPATH", ""))
     count = str(threads)
     return child_environment(
-        PYTHONPATH=os.pathsep.join(filter(None, paths)),
+        PYTHONPATH=package_path(),
         HOME=str(folder),
         TMPDIR=str(folder),
         OMP_WAIT_POLICY="PASSIVE",

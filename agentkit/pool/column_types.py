@@ -122,15 +122,24 @@ def types_of(table: str, rows: Iterable[Mapping[str, Any]], empty: Columns) -> d
             if before and _word(shape) != before:
                 raise Refused(
                     f"the column {column!r} of {table!r} holds {before} and, in row {number},"
-                    f" {_word_of(value)}: make all of it one type, for example text"
+                    f" {_word_of(value)}: make all of it one type, for example text",
+                    of_task=True,
                 )
     _check_names(table, shapes or empty)
     for column, shape in shapes.items():
         for place, why in shape.faults():
-            raise Refused(f"{column + place!r} of {table!r} {why}: write its numbers as text")
+            told = f"{column + place!r} of {table!r} {why}: write its numbers as text"
+            raise Refused(told, of_task=True)
     return {c: shape.sql for c, shape in shapes.items()} or {
         column: _EMPTY_TYPES[kind] for column, kind in empty.items()
     }
+
+
+def plain_types(columns: Columns) -> dict[str, str] | None:
+    """Return the SQL types of columns of which only this much is known; None for nested ones."""
+    if "nested" in columns.values():
+        return None
+    return {column: _EMPTY_TYPES[kind] for column, kind in columns.items()}
 
 
 def _word(shape: Shape) -> str:
@@ -150,12 +159,13 @@ def _check_names(table: str, columns: Iterable[str]) -> None:
     seen: dict[str, str] = {}
     for column in columns:
         if not column:
-            raise Refused(f"a column of {table!r} has no name: give it one")
+            raise Refused(f"a column of {table!r} has no name: give it one", of_task=True)
         twin = seen.setdefault(column.casefold(), column)
         if twin != column:
             raise Refused(
                 f"the columns {twin!r} and {column!r} of {table!r} differ in case only, which SQL"
-                " cannot tell apart: give one of them another name"
+                " cannot tell apart: give one of them another name",
+                of_task=True,
             )
 
 

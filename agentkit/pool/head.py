@@ -31,24 +31,27 @@ def examples(
         texts.append(_cell(row, text, number))
         labels.append(_cell(row, label, number))
     if not texts:
-        raise Refused("the dataset has no rows to train on")
+        raise Refused("the dataset has no rows to train on", of_task=True)
     if len(set(labels)) < 2:
         raise Refused(
-            f"column {label!r} holds one label only, {labels[0]!r}: nothing to tell apart"
+            f"column {label!r} holds one label only, {labels[0]!r}: nothing to tell apart",
+            of_task=True,
         )
     return texts, labels
 
 
 def _cell(row: Mapping[str, Any], column: str, number: int) -> str:
     if column not in row:
-        raise Refused(f"row {number} of the dataset has no column {column!r}, only {sorted(row)}")
+        told = f"row {number} of the dataset has no column {column!r}, only {sorted(row)}"
+        raise Refused(brief(told), of_task=True)
     value = row[column]
     if isinstance(value, str) and value.strip():
         return value
     if isinstance(value, int):
         return str(value)
     raise Refused(
-        f"row {number} of the dataset holds no text in column {column!r}: {brief(repr(value))}"
+        f"row {number} of the dataset holds no text in column {column!r}: {brief(repr(value))}",
+        of_task=True,
     )
 
 

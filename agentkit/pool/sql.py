@@ -74,7 +74,49 @@ def query(
             _define(db, sql)
             return {"rows": _write(db, Path(out)), "columns": _columns(db)}
     except duckdb.Error as wrong:
-        raise Refused(f"DuckDB: {brief(str(wrong).replace(folder, ''))}") from None
+        of_task = isinstance(wrong, _task_errors())
+        told = brief(str(wrong).replace(folder, ""))
+        raise Refused(f"DuckDB: {told}", of_task=of_task) from None
+
+
+def columns_of(
+    sql: str, tables: Mapping[str, Mapping[str, str]], memory_mib: int
+) -> dict[str, ColumnType]:
+    """Return the columns of a SELECT over tables without rows, given by the SQL types of theirs.
+
+    Nothing is run.  Raises Refused as `query` does.
+    """
+    import duckdb
+
+    try:
+        with _opened("", memory_mib) as db:
+            for name, types in tables.items():
+                _create(db, name, types)
+            _lock(db)
+            _define(db, sql)
+            return _columns(db)
+    except duckdb.Error as error:
+        raise Refused(
+            f"DuckDB: {brief(str(error))}", of_task=isinstance(error, _task_errors())
+        ) from None
+
+
+def _create(db: duckdb.DuckDBPyConnection, name: str, types: Mapping[str, str]) -> None:
+    """Make a table without rows."""
+    columns = ", ".join(f"{quoted(column)} {kind}" for column, kind in types.items())
+    db.execute(f"create table {quoted(name)} ({columns or 'json JSON'})")  # a table needs a column
+
+
+def _task_errors() -> tuple[type[Exception], ...]:
+    """Return what DuckDB raises for a query or rows that are wrong; not what it lacks here."""
+    import duckdb
+
+    return (
+        duckdb.ProgrammingError,
+        duckdb.DataError,
+        duckdb.NotSupportedError,
+        duckdb.PermissionException,
+    )
 
 
 def _opened(folder: str, memory_mib: int) -> duckdb.DuckDBPyConnection:
@@ -101,7 +143,7 @@ def _load(db: duckdb.DuckDBPyConnection, name: str, path: str, empty: Columns) -
     if columns:
         db.read_json(path, format="newline_delimited", columns=columns).create(quoted(name))
     else:
-        db.execute(f"create table {quoted(name)} (json JSON)")  # a table needs a column
+        _create(db, name, {})
 
 
 def _rows_of(name: str, path: str) -> Iterator[dict[str, Any]]:
@@ -112,9 +154,11 @@ def _rows_of(name: str, path: str) -> Iterator[dict[str, Any]]:
             try:
                 row = strict_json.loads(line.strip())
             except strict_json.BadJson as error:
-                raise Refused(f"row {number} of {name!r} is not JSON: {error}") from None
+                raise Refused(
+                    f"row {number} of {name!r} is not JSON: {error}", of_task=True
+                ) from None
             if not isinstance(row, dict):
-                raise Refused(f"row {number} of {name!r} is not an object")
+                raise Refused(f"row {number} of {name!r} is not an object", of_task=True)
             yield row
 
 
@@ -132,9 +176,11 @@ def _define(db: duckdb.DuckDBPyConnection, sql: str) -> None:
 
     statements = db.extract_statements(sql)
     if len(statements) != 1:
-        raise Refused(f"one SELECT is run at a time, and this is {len(statements)} statements")
+        raise Refused(
+            f"one SELECT is run at a time, and this is {len(statements)} statements", of_task=True
+        )
     if statements[0].type != duckdb.StatementType.SELECT:
-        raise Refused(f"only SELECT is run here, not {statements[0].type.name}")
+        raise Refused(f"only SELECT is run here, not {statements[0].type.name}", of_task=True)
     db.execute(f'create temp view "the result" as {statements[0].query}')
 
 
@@ -163,7 +209,8 @@ def _exact_number(digits: str) -> float | None:
     if Decimal(repr(number)) != Decimal(digits):
         raise Refused(
             f"the result holds {digits}, which JSON's numbers would round: cast it to double to"
-            " round it, or to varchar to keep it"
+            " round it, or to varchar to keep it",
+            of_task=True,
         )
     return number
 

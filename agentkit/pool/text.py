@@ -48,8 +48,10 @@ def artifact(params: Infer, answer: dict[str, Any]) -> Text | Json:
     try:
         value = strict_json.loads(said)
     except strict_json.BadJson as wrong:
-        cut = " (max_tokens cut it short)" if choice["finish_reason"] == "length" else ""
-        raise BadOutput(f"the model's answer is not JSON{cut}: {said[:80]!r}") from wrong
+        if choice["finish_reason"] == "length":
+            told = f"max_tokens={params.max_tokens} cut the answer before its JSON ended: raise it"
+            raise BadOutput(f"{told} (it began {said[:80]!r})", of_task=True) from wrong
+        raise BadOutput(f"the model's answer is not JSON: {said[:80]!r}") from wrong
     made = Json.dump(value)
     error = mismatch(made.read(), params.json_schema)
     if error:
@@ -67,7 +69,7 @@ def check_schema(schema: dict[str, Any]) -> None:
     """Raise Refused for what is no schema, or cannot be checked in linear time."""
     fault = fault_of(schema)
     if fault:
-        raise Refused(f"the schema is not a JSON schema: {fault}")
+        raise Refused(f"the schema is not a JSON schema: {fault}", of_task=True)
     unsupported = unsupported_in(schema)
     if unsupported:
-        raise Refused(f"the schema cannot be used: {unsupported}")
+        raise Refused(f"the schema cannot be used: {unsupported}", of_task=True)

@@ -170,17 +170,17 @@ def _model(name: str, makes: str) -> ModelFile:
 
 def _table(name: str, artifact: Artifact) -> Table:
     if not isinstance(artifact, Table):
-        raise Refused(f"the input {name!r} is a {artifact.kind}, not a table")
+        raise Refused(f"the input {name!r} is a {artifact.kind}, not a table", of_task=True)
     return artifact
 
 
 def _examples(params: Train, inputs: Inputs) -> tuple[list[str], list[str]]:
     if "dataset" not in inputs:
-        raise Refused("training needs the input 'dataset'")
+        raise Refused("training needs the input 'dataset'", of_task=True)
     try:
         rows = _table("dataset", inputs["dataset"]).rows()
     except ValueError as wrong:
-        raise Refused(f"the dataset is not JSON Lines: {wrong}") from wrong
+        raise Refused(f"the dataset is not JSON Lines: {wrong}", of_task=True) from wrong
     return head.examples(rows, params.text, params.label)
 
 

@@ -60,7 +60,7 @@ class Worker:
 
 def _opened(answer: Mapping[str, Any]) -> Any:
     if "refused" in answer:
-        raise Refused(answer["refused"])
+        raise Refused(answer["refused"], of_task=answer.get("of_task") is True)
     if "failed" in answer:
         raise LeaseLost(f"the task failed in its slot: {answer['failed']}")
     return answer["done"]

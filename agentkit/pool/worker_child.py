@@ -35,7 +35,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"done": task(**request)}
     except Refused as no:
-        return {"refused": brief(no)}
+        return {"refused": brief(no), "of_task": no.of_task}
     except Exception as broken:  # noqa: BLE001  (the boundary of a request)
         traceback.print_exc()  # to the slot's log: strangers need not know our paths
         return {"failed": type(broken).__name__}

@@ -18,7 +18,15 @@ from agentkit.errors import (
     Unavailable,
 )
 from agentkit.keys.messages import payable, recover, typed_digest
-from agentkit.market.attempt import Attempt, JobStatus, Message, Payment, Result, result_digest
+from agentkit.market.attempt import (
+    TASK_FAULT,
+    Attempt,
+    JobStatus,
+    Message,
+    Payment,
+    Result,
+    result_digest,
+)
 from agentkit.market.chain import Network
 from agentkit.market.offer import Offer, Pays, priced
 from agentkit.market.receipt import delivery_of
@@ -125,7 +133,9 @@ class Native:
                 return await self._delivered(http, attempt, job)
             if job.status.state in ("failed", "cancelled"):
                 raise Refused(
-                    f"the job {job.status.state}: {job.status.reason}", provider=self.name
+                    f"the job {job.status.state}: {job.status.reason}",
+                    provider=self.name,
+                    of_task=job.status.fault == TASK_FAULT,
                 )
             await asyncio.sleep(POLL_SECONDS)  # it may not wait as it was asked to
 
@@ -271,6 +281,8 @@ def _ok(answer: Answer, who: str) -> bytes:
         raise RateLimited(message, provider=who, retry_after=answer.retry_after)
     if answer.status in (500, 502, 503, 504):
         raise Unavailable(message, provider=who, unknown=True)
+    if error.get("type") == wire.TASK_REFUSED:
+        raise Refused(message, provider=who, of_task=True)
     raise _REFUSALS.get(str(error.get("type")), Refused)(message, provider=who)
 
 

@@ -27,6 +27,10 @@ from agentkit.money import Money, Rate
 INLINE_BYTES = 1024 * 1024
 
 
+TASK_REFUSED = "TaskRefused"
+"""The type of error that a node answers where the task itself is wrong, whoever does it."""
+
+
 class WireArtifact(Value):
     """An artifact as it travels; without `data` its bytes are fetched by digest."""
 

@@ -40,7 +40,7 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import AskableRail, Event, Fate, Provider, Rail, Transaction, Wanted
 from agentkit.market.task import Task, TaskSpec
 from agentkit.money import Money
-from agentkit.runtime import verify
+from agentkit.runtime import hints, verify
 from agentkit.runtime.again import again_for
 from agentkit.runtime.deadline import Deadline, within
 from agentkit.runtime.means import Means
@@ -150,7 +150,7 @@ class Attempts:
                 yield
         except ExecuteTimedOut:
             if offer.finds and self._deadline.passed:
-                raise self.pause("its deadline has passed") from None
+                raise self.pause("its deadline has passed", hint=hints.replan(self.run)) from None
             await self._call_off(attempt, offer)
             raise
 
@@ -180,11 +180,24 @@ class Attempts:
             raise
         judging = judge(want.verifiers, want.task, result)
         verdict = await (self.or_stop(judging) if offer.finds else judging)
+        if verdict.mend:
+            raise await self._unjudged(want, delivery, verdict.reason)
         if verdict.outcome != "pass":
             bad = BadOutput(f"its output did not verify: {verdict.reason}", provider=offer.label)
             await self.refuse(delivery, str(bad), blame=verdict.outcome == "fail")
             raise bad
         return delivery
+
+    async def _unjudged(self, want: Want, delivery: Delivery, why: str) -> RunPaused:
+        """Return the pause for a delivery whose verifier, a function of the user's, failed.
+
+        It stays open where it can be found again, so that the mended function verifies the same
+        delivery and nothing is bought twice.
+        """
+        told = f"{want.node.name}: what verifies it failed: {why}"
+        if not delivery.offer.finds:
+            await self.refuse(delivery, told, blame=False)
+        return self.pause(told, mend=want.node.name)
 
     async def _lost(
         self, want: Want, offer: Offer, attempt: Attempt, wrong: ProviderError
@@ -268,15 +281,16 @@ class Attempts:
                 await self._confirm(want, offer)
                 return await self._open_funded(want, rail, offer, attempt, spare)
         except (PaymentError, OverBudget) as wrong:
-            raise self.pause(f"{offer.label} cannot be paid: {wrong}") from wrong
+            hint = hints.after(wrong, self.run)
+            raise self.pause(f"{offer.label} cannot be paid: {wrong}", hint=hint) from wrong
 
     def _check_going(self) -> None:
         if self.stopping.is_set():
             raise self.pause("it was asked to stop")
         if self.closing:
-            raise self.pause("another node has failed")
+            raise self.pause("another node has stopped the run")
         if self._deadline.passed:
-            raise self.pause("its deadline has passed")
+            raise self.pause("its deadline has passed", hint=hints.replan(self.run))
 
     async def _commit_open(self, rail: Rail, attempt: Attempt, spare: int) -> Payment:
         opened = e.AttemptOpened(attempt=attempt)
@@ -317,8 +331,8 @@ class Attempts:
         """Return the units of the hold that an extra attempt has to leave to the planned ones."""
         if not extra:
             return 0
-        units = sum(map(self._state.rest_of, self._state.planned.nodes))
-        return max(0, units - sum(attempt.at_most.units for attempt in self._state.unfinished))
+        under_way = sum(attempt.at_most.units for attempt in self._state.unfinished)
+        return max(0, self._state.rest - under_way)
 
     async def _confirm(self, want: Want, offer: Offer) -> None:
         """Hear the offer again before money is locked up for its provider node."""
@@ -352,7 +366,8 @@ class Attempts:
                 for message in await self._top_up(rail, offer, wanted, least):
                     await self._carry(rail, message)
         except StateError as wrong:
-            raise self.pause(f"{offer.label} cannot be paid: {wrong}") from wrong
+            hint = hints.after(wrong, self.run)
+            raise self.pause(f"{offer.label} cannot be paid: {wrong}", hint=hint) from wrong
 
     async def _top_up(
         self, rail: Rail, offer: Offer, wanted: Wanted, least: Money
@@ -390,7 +405,8 @@ class Attempts:
             await self._means.before_pay(attempt.at_most)
         except StateError as wrong:
             await self._close(attempt, "unpaid", f"it was not sent: {wrong}")
-            raise self.pause(f"the log is not on Arweave before a purchase: {wrong}") from wrong
+            why = f"the log is not on Arweave before a purchase: {wrong}"
+            raise self.pause(why, hint=hints.after(wrong, self.run)) from wrong
 
     # -- what was left open ----------------------------------------------------------------------
 
@@ -513,7 +529,7 @@ class Attempts:
         except (PaymentError, ProviderError) as wrong:  # it stays open, and is found again
             who = first.attempt.provider
             why = f"{who} delivered {want.node.name!r} and cannot be paid: {wrong}"
-            raise self.pause(why) from wrong
+            raise self.pause(why, hint=hints.after(wrong, self.run)) from wrong
         for rail, message in messages:
             self.errand(self._carry(rail, message))
         return outputs
@@ -664,10 +680,14 @@ class Attempts:
             raise Unavailable("is not among the configured providers", provider=name)
         return provider
 
-    def pause(self, why: str, *, uncertain: bool = False) -> RunPaused:
+    def pause(
+        self, why: str, *, uncertain: bool = False, hint: str = "", mend: str = ""
+    ) -> RunPaused:
         """Return the pause of this run, with the command that goes on."""
-        command = f"agentkit resume {self.run}" + (" --rebuy" if uncertain else "")
-        return RunPaused(self.run, why, command, uncertain=uncertain)
+        command = hints.command_for(self.run, uncertain=uncertain)
+        if mend:
+            hint = hints.mend(self.run, self._state.planned.graph.by_name[mend])
+        return RunPaused(self.run, why, command, uncertain=uncertain, hint=hint, mend=mend)
 
 
 @contextmanager

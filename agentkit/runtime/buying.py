@@ -21,13 +21,14 @@ from agentkit.graph.verifying import Redundant
 from agentkit.journal.runstate import RunState
 from agentkit.market.attempt import Attempt, purchase_id
 from agentkit.market.offer import Offer
+from agentkit.runtime import hints
 from agentkit.runtime.again import again, asked_to_wait
 from agentkit.runtime.attempts import Attempts
 from agentkit.runtime.deadline import Deadline
 from agentkit.runtime.hedging import Hedges
 from agentkit.runtime.means import Means
 from agentkit.runtime.verifiers import canonical
-from agentkit.runtime.want import Delivery, Want
+from agentkit.runtime.want import Delivery, Hopeless, Want
 
 T = TypeVar("T")
 
@@ -55,13 +56,14 @@ class Buyer:
         return self._attempts.stopping
 
     def open_nothing_more(self) -> None:
-        """Let what is under way come to its end, and begin nothing else: the run has failed."""
+        """Let what is under way come to its end, and begin nothing else: the run stops."""
         self._attempts.closing = True
 
     async def buy(self, want: Want) -> tuple[Artifact, ...]:
         """Return the verified outputs of a purchase, paid for and journalled.
 
-        Raises RunPaused when it cannot go on: offers used up, outcome unknown, no funds.
+        Raises RunPaused when it cannot go on: offers used up, outcome unknown, no funds; Hopeless
+        when it never will.
         """
         check = next((c for c in want.node.verify if isinstance(c, Redundant)), None)
         if check and check.of > 1:
@@ -100,14 +102,29 @@ class Buyer:
                 return delivery
         forgiven = past.uncertain if self._rebuy else 0
         self._check_unknown(want, forgiven)
-        reasons: list[str] = []
+        errors: list[ProviderError] = []
         for offer in offers:
             try:
                 return await self._tried(want, offer, forgiven, hedge=hedge)
-            except ProviderError as wrong:
-                reasons.append(str(wrong))
-        told = "; ".join(reasons[-4:]) or "no provider is left that was not asked"
-        raise self._attempts.pause(f"no offer for {want.node.name!r} is left: {told}")
+            except ProviderError as error:
+                errors.append(error)
+        raise self._used_up(want, errors)
+
+    def _used_up(self, want: Want, errors: Sequence[ProviderError]) -> RunPaused | Hopeless:
+        """Return what it means that every offer of a purchase ended in an error.
+
+        That the task itself is wrong is believed only where each offer said so: one provider that
+        lies must not fail a run that another could do.
+        """
+        told = "; ".join(str(error) for error in errors[-4:])
+        if errors and all(error.of_task for error in errors):
+            skip = "" if want.item is None else '; on_error="skip" leaves such rows out'
+            return Hopeless(f"every provider asked says that the task is wrong: {told}{skip}")
+        if want.skips and errors and not any(e.retryable or e.unknown for e in errors):
+            return Hopeless(told)
+        told = told or "no provider is left that was not asked"
+        hint = hints.try_again_or_replan(self._attempts.run)
+        return self._attempts.pause(f"no offer for {want.node.name!r} is left: {told}", hint=hint)
 
     async def _tried(self, want: Want, offer: Offer, forgiven: int, *, hedge: bool) -> Delivery:
         """Ask one provider as often as retries allow; raises its last error."""
@@ -162,6 +179,7 @@ class Buyer:
             f"whether {last.provider} did {want.node.name!r} is unknown, and {last.at_most} counts"
             " as spent",
             uncertain=True,
+            hint=hints.look_before_buying_again(self._attempts.run, last.provider),
         )
 
     # -- hedging ---------------------------------------------------------------------------------
@@ -276,16 +294,22 @@ class Buyer:
     ) -> BaseException:
         """Close what was delivered, nobody being to blame, and return why the run cannot go on."""
         for wrong in stopped:
-            if not isinstance(wrong, RunPaused) or wrong.uncertain:
+            if isinstance(wrong, Hopeless):
+                continue
+            if not isinstance(wrong, RunPaused) or wrong.uncertain or wrong.mend:
                 return wrong
         if self.stopping.is_set():
-            return stopped[0] if stopped else self._attempts.pause("it was asked to stop")
+            pauses = (error for error in stopped if isinstance(error, RunPaused))
+            return next(pauses, None) or self._attempts.pause("it was asked to stop")
         for delivery in deliveries:
             await self._attempts.refuse(delivery, "no replicas agree", blame=False)
+        if not deliveries and all(isinstance(error, Hopeless) for error in stopped):
+            return stopped[0]
         votes = f"{len(deliveries)} of {check.of} replicas of {want.node.name!r} came"
         why = "; ".join(str(wrong) for wrong in stopped[-2:])
-        told = f"{votes}, and no {check.k} of them agree"
-        return self._attempts.pause(f"{told}: {why}" if why else told)
+        told = f"{votes}, and no {check.k} of them agree" + (f": {why}" if why else "")
+        paused = any(isinstance(error, RunPaused) for error in stopped)
+        return Hopeless(told) if want.skips and not paused else self._attempts.pause(told)
 
 
 def _agreeing(deliveries: Sequence[Delivery], enough: int) -> list[Delivery]:

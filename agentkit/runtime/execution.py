@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from agentkit.artifacts import Artifact, Json, Table
 from agentkit.errors import (
@@ -23,6 +23,7 @@ from agentkit.errors import (
     TimedOut,
     WrongInput,
 )
+from agentkit.graph.conditions import Condition
 from agentkit.graph.nodes import LocalNode, Node, PaidNode, SourceNode, SplitNode
 from agentkit.journal import events as e
 from agentkit.journal import records as r
@@ -30,7 +31,7 @@ from agentkit.journal.events import Produced
 from agentkit.journal.kept import INLINE_BYTES, beside
 from agentkit.journal.runstate import RunState
 from agentkit.market.seams import Event, Transaction
-from agentkit.runtime import here, resolve
+from agentkit.runtime import here, hints, resolve
 from agentkit.runtime.again import FIRST_WAIT, again
 from agentkit.runtime.buying import Buyer
 from agentkit.runtime.crew import Crew
@@ -124,8 +125,9 @@ class Execution:
 
     def _too_late(self) -> None:
         self._halt()
-        why = "its deadline has passed: plan what is left with a later one"
-        self._pause(RunPaused(self.state.run, why, f"{self._command} --plan plan.json"))
+        run, why = self.state.run, "its deadline has passed"
+        command = f"{self._command} --plan plan.json"
+        self._pause(RunPaused(run, why, command, hint=hints.replan(run)))
 
     def _halt(self) -> None:
         """Have nothing more bought, and wait for no user's function: it may never return."""
@@ -135,7 +137,7 @@ class Execution:
 
     @property
     def _command(self) -> str:
-        return f"agentkit resume {self.state.run}"
+        return hints.command_for(self.state.run)
 
     def _begin(self) -> None:
         ended = self.state.done.keys() | self.state.skipped.keys()
@@ -181,11 +183,20 @@ class Execution:
         if isinstance(error, RunPaused):
             self._pause(error)
         elif isinstance(error, StateError):
-            why = f"{error} ({error.hint})" if error.hint else str(error)
-            self._pause(RunPaused(self.state.run, why, self._command))
+            hint = hints.after(error, self.state.run)
+            self._pause(RunPaused(self.state.run, str(error), self._command, hint=hint))
+        elif isinstance(self._graph.by_name[name], LocalNode | SourceNode):
+            self._pause(self._to_mend(name, error))
         else:
             self.state.apply(_failure(name, error))
             self._buyer.open_nothing_more()
+
+    def _to_mend(self, name: str, error: BaseException) -> RunPaused:
+        """Return the pause for what the user brought and can mend: a function, or a file."""
+        reason = str(error) if isinstance(error, TimedOut) else _reason(error)
+        why = f"{name}: {reason}"
+        hint = hints.mend(self.state.run, self._graph.by_name[name])
+        return RunPaused(self.state.run, why, self._command, hint=hint, mend=name)
 
     def _release(self, name: str) -> None:
         """Start what waited for a node alone; its outputs are durable."""
@@ -196,7 +207,12 @@ class Execution:
                 self._start(known[child])
 
     def _pause(self, why: RunPaused) -> None:
-        """Keep the first reason to pause, but an uncertain purchase before any other."""
+        """Keep the first reason to pause, but an uncertain purchase before any other.
+
+        What a person has to mend stops all buying: it may make the rest of the run worth nothing.
+        """
+        if why.mend:
+            self._buyer.open_nothing_more()
         if self._paused is None or (why.uncertain and not self._paused.uncertain):
             self._paused = why
         self._settle_idle()
@@ -221,13 +237,18 @@ class Execution:
             why = self._paused or RunPaused(state.run, "it came to no end", self._command)
             uncertain = why.uncertain or bool(state.unresolved)
             command = why.command if why.uncertain == uncertain else ""
-            paused = e.RunPaused(why=why.why, uncertain=uncertain, command=command)
+            hint = why.advice if why.uncertain == uncertain or why.mend else ""
+            paused = e.RunPaused(
+                why=why.why, uncertain=uncertain, command=command, hint=hint, mend=why.mend
+            )
             await self._record(paused, release=False)
 
     async def _record(self, *events: Event, release: bool) -> None:
         def work(tx: Transaction) -> None:
             for event in events:
                 tx.append(self.state.run, event)
+                if isinstance(event, e.RunPaused) and event.mend and not event.uncertain:
+                    self._means.ledger.reduce(tx, self.state.run, self.state.rest)
             if release:
                 self._means.ledger.release(tx, self.state.run)
 
@@ -381,10 +402,25 @@ class Execution:
         for condition, function in self._graph.conditions(node.name) if node.when else ():
             (value, *_) = await self._outputs_of(condition.ref.node)
             assert isinstance(value, Json)  # the graph was checked
-            if not condition.holds_for(value.value, function):
+            if not self._holds(node, condition, value.value, function):
                 self._skip(node.name, f"{condition} did not hold")
                 return True
         return False
+
+    def _holds(
+        self,
+        node: Node,
+        condition: Condition,
+        value: Any,
+        function: Callable[[Any], Any] | None,
+    ) -> bool:
+        """Return whether a condition holds; raises RunPaused when the user's function fails."""
+        if function is None:
+            return condition.holds_for(value, None)
+        try:
+            return condition.holds_for(value, function)
+        except Exception as error:  # users' functions may raise anything
+            raise self._to_mend(node.name, error) from error
 
 
 class _Ended(NamedTuple):
@@ -430,8 +466,15 @@ async def _within(seconds: float | None, making: Awaitable[T]) -> T:
 
 
 def _failure(node: str, error: BaseException) -> Event:
-    reason = str(error) if isinstance(error, AgentKitError) else _with_place(error)
-    return e.NodeFailed(node=node, error=type(error).__name__, reason=reason)
+    return e.NodeFailed(node=node, error=type(error).__name__, reason=_reason(error))
+
+
+def _reason(error: BaseException) -> str:
+    return _with_hint(error) if isinstance(error, AgentKitError) else _with_place(error)
+
+
+def _with_hint(error: AgentKitError) -> str:
+    return f"{error} ({error.hint})" if error.hint else str(error)
 
 
 def _with_place(error: BaseException) -> str:

@@ -34,7 +34,7 @@ async def source(
     if node.sha256 and hashlib.sha256(data).hexdigest() != node.sha256:
         raise StateCorrupt(
             f"{node.source} is not what sha256= pins",
-            hint="check the file, or take the new hash into the graph",
+            hint="put back the file that was pinned, or run the graph anew with the new sha256=",
         )
     table = read_table(data, node.source)
     return Dataset.dump(table.rows, table.columns)

@@ -20,13 +20,13 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Event, Transaction, Verifier
 from agentkit.market.task import Task
 from agentkit.market.value import digest_of
-from agentkit.runtime import resolve
+from agentkit.runtime import hints, resolve
 from agentkit.runtime.approve import Question
 from agentkit.runtime.attempts import MOST_LANES
 from agentkit.runtime.buying import Buyer
 from agentkit.runtime.means import Means
 from agentkit.runtime.verifiers import judge, verifiers_of
-from agentkit.runtime.want import Want
+from agentkit.runtime.want import Hopeless, Want, is_skipping
 
 Bought = InferNode | TrainNode | SqlNode
 
@@ -132,15 +132,17 @@ class Paid:
         async def lane() -> None:
             for number in numbers:
                 try:
-                    answers[number] = await self._item(
-                        node, inputs, rows[number], number, verifiers
-                    )
+                    answer = await self._item_or_skip(node, inputs, rows[number], number, verifiers)
                 except BaseException:
                     deque(numbers, maxlen=0)  # the other lanes end what they are at, and no more
                     raise
+                if answer is not None:
+                    answers[number] = answer
 
         await _all_or_worst_error([lane() for _ in range(min(max(lanes, 1), MOST_LANES))])
-        return resolve.mapped_output(node, over, rows, [answers[n] for n in range(len(rows))])
+        kept = [number for number in range(len(rows)) if number in answers]
+        answered = [rows[number] for number in kept]
+        return resolve.mapped_output(node, over, answered, [answers[n] for n in kept])
 
     def _check_count(self, node: InferNode, count: int) -> None:
         if count > node.max_items:
@@ -155,7 +157,27 @@ class Paid:
                 f"node {node.name!r} maps over {count} rows, and the plan priced"
                 f" {planned.items}: resume it under a new plan",
                 f"agentkit resume {self._state.run} --plan plan.json",
+                hint=hints.replan(self._state.run),
             )
+
+    async def _item_or_skip(
+        self,
+        node: InferNode,
+        inputs: resolve.Inputs,
+        row: dict[str, Any],
+        number: int,
+        verifiers: tuple[Verifier, ...],
+    ) -> Artifact | None:
+        """Return the answer for a row; None for one that failed for good and is left out."""
+        if number in self._state.skipped_items.get(node.name, {}):
+            return None
+        try:
+            return await self._item(node, inputs, row, number, verifiers)
+        except (Hopeless, WrongInput) as error:
+            if not is_skipping(node):
+                raise
+            await self._record(e.ItemSkipped(node=node.name, item=number, why=str(error)))
+            return None
 
     async def _item(
         self,

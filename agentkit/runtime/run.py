@@ -41,13 +41,17 @@ A = TypeVar("A", bound=Artifact)
 
 @dataclass(frozen=True, repr=False)
 class RunResult:
-    """What a finished run produced and what it cost."""
+    """What a finished run produced and what it cost.
+
+    `skipped` says by node why it was not done, `skipped_items` by node and number of its row.
+    """
 
     run_id: str
     plan: Plan
     artifacts: Mapping[str, tuple[Artifact, ...]]
     receipts: tuple[Receipt, ...]
     skipped: Mapping[str, str] = field(default_factory=dict)
+    skipped_items: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     @overload
     def __getitem__(self, ref: Ref[A]) -> A: ...
@@ -101,6 +105,7 @@ class RunResult:
             "billed_elsewhere": str(self.billed_elsewhere),
             "nodes": {name: [a.digest for a in outs] for name, outs in self.artifacts.items()},
             "skipped": dict(self.skipped),
+            "skipped_items": {node: dict(items) for node, items in self.skipped_items.items()},
         }
 
     def summary(self) -> str:
@@ -250,10 +255,12 @@ async def resume(
     """Go on with a run where its journal stands, under a new plan if one is given.
 
     `graph` supplies functions that only the process which makes it has, or whose code was changed
-    since.  `budget` raises the run's; `approved` names nodes that somebody agreed to.  Files that
-    ran when the run began may be loaded again, and those whose sha256 `trust_code` names.  Raises
-    RunNotFound, RunPaused when another process has it, JournalDamaged, OverBudget, UntrustedCode,
-    WrongInput (a function of the graph cannot be found, or the plan is of another graph).
+    since, in nodes that are not done.  `budget` raises the run's; `approved` names nodes that
+    somebody agreed to.  Files that ran when the run began may be loaded again, and those whose
+    sha256 `trust_code` names; functions in these may have changed, too.  What changed is
+    journalled.  Raises RunNotFound, RunPaused when another process has it, JournalDamaged,
+    OverBudget, UntrustedCode, WrongInput (a function of the graph cannot be found, or has changed
+    in a node that is done, or the plan is of another graph).
     """
     lease = means.journal.lease(run)
     try:
@@ -266,12 +273,15 @@ async def resume(
         ending = await means.journal.commit(lambda tx: tx.get(r.CancelRequest, run))
         code: frozenset[str] = frozenset()
         if not ending:
-            frozen = (plan or state.planned).graph
-            consent = Consent.to({*trust_code, *state.code}, _functions_of(state.planned.graph))
-            needed = frozen.by_name.keys() - state.done.keys()
-            frozen.adopt(graph, needed, consent)
+            before = (plan or state.planned).graph
+            _check_done(before, state)
+            consent = Consent.to(state.code, _functions_of(state.planned.graph), mended=trust_code)
+            needed = before.by_name.keys() - state.done.keys()
+            frozen = before.adopt(graph, needed, consent)
+            if frozen is not before:
+                plan = (plan or state.planned).model_copy(update={"graph": frozen})
             _check_means(means, plan or state.planned, needed)
-            code = frozen.code_digests() & consent.digests if trust_code else frozenset()
+            code = _code_from_now_on(frozen, needed, consent, own=graph is not None)
         events = [
             e.RunResumed(plan=plan, code=tuple(sorted(code - state.code))),
             *([e.BudgetRaised(budget=budget)] if budget else ()),
@@ -296,6 +306,31 @@ async def resume(
         lease.close()
         raise
     return Run(means, execution, lease)
+
+
+def _check_done(graph: FrozenGraph, state: RunState) -> None:
+    """Raise WrongInput for a graph that changes the functions of nodes that are done."""
+    if graph is state.planned.graph:
+        return
+    changed = [name for name in state.planned.graph.changed_in(graph) if name in state.done]
+    if changed:
+        raise WrongInput(
+            f"node {changed[0]!r} of run {state.run} is done, and its function is another now",
+            hint=f"put back the function of {changed[0]!r}, or run the mended graph anew",
+        )
+
+
+def _code_from_now_on(
+    graph: FrozenGraph, needed: Collection[str], consent: Consent, *, own: bool
+) -> frozenset[str]:
+    """Return the sha256 of files that this resume adds to what the run may load later.
+
+    `own`: the functions are those of this process, which needs nobody's consent to them.
+    """
+    if not own and not consent.mended:
+        return frozenset()
+    digests = graph.code_digests(needed)
+    return digests if own else digests & consent.digests
 
 
 def _functions_of(graph: FrozenGraph) -> list[CallableSpec]:
@@ -355,17 +390,36 @@ def _folded(journal: Journal, run: str, events: Sequence[Event]) -> RunState:
     return RunState.of(run, events)
 
 
+def pause_of(state: RunState) -> RunPaused:
+    """Return what a paused run waits for, and what to do about it."""
+    flag = " --rebuy" if state.uncertain else ""
+    command = state.command or f"agentkit resume {state.run}{flag}"
+    return RunPaused(
+        state.run,
+        state.why,
+        command,
+        uncertain=state.uncertain,
+        hint=state.hint,
+        mend=state.mend,
+    )
+
+
 async def result_of(means: Means, state: RunState) -> RunResult:
     """Return what a run left; raises RunFailed or RunPaused for one that is not done."""
     if state.outcome == "failed":
         failures = tuple(state.failures.items())
         raise RunFailed(state.run, failures, uncertain=bool(state.unresolved))
     if state.outcome == "cancelled":
-        hint = "run the plan again"
+        hint = "run the graph again if it is wanted after all"
         raise RunFailed(state.run, (), uncertain=bool(state.unresolved), hint=hint)
     if state.outcome != "done":
-        flag = " --rebuy" if state.uncertain else ""
-        command = state.command or f"agentkit resume {state.run}{flag}"
-        raise RunPaused(state.run, state.why, command, uncertain=state.uncertain)
+        raise pause_of(state)
     artifacts = {name: await means.get_all(outputs) for name, outputs in state.done.items()}
-    return RunResult(state.run, state.planned, artifacts, tuple(state.receipts), state.skipped)
+    return RunResult(
+        state.run,
+        state.planned,
+        artifacts,
+        tuple(state.receipts),
+        state.skipped,
+        state.skipped_items,
+    )

@@ -58,10 +58,10 @@ class FunctionVerifier:
                 else:
                     answer = await asyncio.to_thread(self.function, *result.outputs)
         except Exception as wrong:  # noqa: BLE001  # users' functions may raise anything
-            return Verdict(outcome="unsure", reason=f"{name} raised {wrong!r}")
+            return Verdict(outcome="unsure", reason=f"{name} raised {wrong!r}", mend=True)
         if not isinstance(answer, bool):
             why = f"{name} returned {answer!r}, neither True nor False"
-            return Verdict(outcome="unsure", reason=why)
+            return Verdict(outcome="unsure", reason=why, mend=True)
         return PASS if answer else Verdict(outcome="fail", reason=f"{name} returned False")
 
 

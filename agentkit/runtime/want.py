@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agentkit.errors import ProviderError
 from agentkit.graph.nodes import InferNode, SqlNode, TrainNode
 from agentkit.journal.events import Produced
 from agentkit.market.attempt import Attempt, Result
@@ -26,6 +27,20 @@ class Want:
     item: int | None
     event: Callable[[tuple[Produced, ...], tuple[Receipt, ...]], Event]
     verifiers: tuple[Verifier, ...] = ()
+
+    @property
+    def skips(self) -> bool:
+        """Whether it is an item that may be left out when it fails for good."""
+        return self.item is not None and is_skipping(self.node)
+
+
+def is_skipping(node: InferNode | TrainNode | SqlNode) -> bool:
+    """Whether items of a mapped node that fail for good are left out."""
+    return isinstance(node, InferNode) and node.on_error == "skip"
+
+
+class Hopeless(ProviderError):
+    """A purchase cannot succeed, however often and wherever it is tried."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from agentkit.errors import (
     LeaseLost,
     ProtocolBroken,
     RateLimited,
+    Refused,
     StateError,
     StoreUnavailable,
 )
@@ -134,7 +135,9 @@ async def answer_errors(request: web.Request, handler: Handle) -> web.StreamResp
 
 def error_answer(error: AgentKitError) -> web.Response:
     """Return the answer that an error of ours becomes."""
-    answer = _error(_status_of(error), type(error).__name__, str(error))
+    of_task = isinstance(error, Refused) and error.of_task
+    name = wire.TASK_REFUSED if of_task else type(error).__name__
+    answer = _error(_status_of(error), name, str(error))
     if isinstance(error, RateLimited):
         answer.headers["Retry-After"] = str(max(1, round(error.retry_after)))
     return answer
@@ -232,7 +235,7 @@ async def submit(request: web.Request) -> web.Response:
     task = submission.task
     charged = node.charged(task.kind, task.params, trained=bool(task.inputs))
     job = await node.jobs.take(submission, charged)
-    return _answer(await _wire_job(node, job), status=202)
+    return _job_answer(await _wire_job(node, job), status=202)
 
 
 async def find(request: web.Request) -> web.Response:
@@ -264,14 +267,24 @@ async def executions(request: web.Request) -> web.Response:
 async def _found(node: Node, job: r.Job | None) -> web.Response:
     if job is None:
         return _error(404, "LeaseLost", "there is no such attempt here")
-    return _answer(await _wire_job(node, job))
+    return _job_answer(await _wire_job(node, job))
+
+
+def _job_answer(job: wire.Job, *, status: int = 200) -> web.Response:
+    """Answer a job; what there is none of is left out, for payers who do not know it."""
+    document = job.model_dump(mode="json")
+    if not job.awaits:
+        del document["awaits"]
+    if not job.status.fault:
+        del document["status"]["fault"]
+    return _as_json(document, status)
 
 
 async def _wire_job(node: Node, job: r.Job) -> wire.Job:
     outputs = await node.jobs.outputs(job) if job.state == "done" else ()
     return wire.Job(
         awaits=node.jobs.missing(job.attempt),
-        status=JobStatus(state=job.state, reason=job.reason),
+        status=JobStatus(state=job.state, reason=job.reason, fault=job.fault),
         outputs=tuple(wire.WireArtifact.of(output) for output in outputs),
         usage=job.usage,
         price=job.price,
@@ -287,8 +300,9 @@ def _patience(request: web.Request) -> float:
 
 
 def _answer(value: Value, *, status: int = 200) -> web.Response:
-    document = value.model_dump(mode="json")
-    if not document.get("awaits", True):
-        del document["awaits"]  # which a reader of an earlier version does not know
+    return _as_json(value.model_dump(mode="json"), status)
+
+
+def _as_json(document: dict[str, Any], status: int) -> web.Response:
     text = json.dumps(document)
     return web.Response(text=text, status=status, content_type="application/json")

@@ -23,7 +23,7 @@ from agentkit.journal.events import Produced
 from agentkit.journal.journal import Journal
 from agentkit.journal.kept import INLINE_BYTES, fetch, keep
 from agentkit.keys.signer import Signer
-from agentkit.market.attempt import JobState, result_digest
+from agentkit.market.attempt import TASK_FAULT, JobState, result_digest
 from agentkit.market.chain import Network
 from agentkit.market.offer import charge
 from agentkit.market.receipt import delivery_of
@@ -218,7 +218,8 @@ class Jobs:
             await self._deliver(attempt, done, price)
         except AgentKitError as wrong:
             state: JobState = "cancelled" if attempt in self._cancelled else "failed"
-            await self._end(attempt, state, brief(wrong))
+            fault = TASK_FAULT if getattr(wrong, "of_task", False) else ""
+            await self._end(attempt, state, brief(wrong), fault=fault)
         except Exception:
             log.exception("task %s", attempt[:12])  # the boundary of a task
             await self._end(attempt, "failed", "the node failed at this task")

@@ -12,7 +12,7 @@ from langchain_core.tools import BaseTool, ToolException
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from agentkit.agent import Agent
-from agentkit.errors import GraphError, PlanError, RunFailed
+from agentkit.errors import BadAmount, GraphError, PlanError, RunFailed
 from agentkit.graph import codec
 from agentkit.market.plan import Plan
 from agentkit.runtime.run import RunResult
@@ -74,7 +74,7 @@ class PlanJobs(BaseTool):
     async def _plan(self, agent: Agent, graph: dict[str, Any], budget: str) -> str:
         try:
             plan = await agent.plan(codec.decode(graph), budget=budget, balance=False)
-        except (PlanError, GraphError) as wrong:
+        except (PlanError, GraphError, BadAmount) as wrong:
             raise ToolException(f"{wrong} ({wrong.hint})") from wrong
         return f"plan_id: {self._plans.add(plan)}\n{plan}"
 

@@ -20,6 +20,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from agentkit.journal.across_forks import Connection
 from agentkit.journal.journal import _prepare
 
 INSTRUCTIONS = 20
@@ -32,7 +33,7 @@ PAGES = 5
 """Of a connection's cache."""
 
 
-class Counted(sqlite3.Connection):
+class Counted(Connection):
     """A connection whose statements, and whose end, are steps."""
 
     steps: Steps | None = None
@@ -66,7 +67,7 @@ class Steps:
 
     def connect(self, *args: Any, **named: Any) -> sqlite3.Connection:
         """Connect with a cache so small that a transaction reaches the log before it ends."""
-        db = _connect(*args, factory=Counted, **named)
+        db = _connect(*args, **{**named, "factory": Counted})
         db.execute(f"pragma cache_size={PAGES}")
         db.steps = self
         db.set_progress_handler(self.take, INSTRUCTIONS)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from agentkit.artifacts import Text
-from agentkit.errors import ConfigError, PlanError, RunFailed, RunNotFound, WrongInput
+from agentkit.errors import ConfigError, PlanError, RunFailed, RunNotFound, RunPaused, WrongInput
 from agentkit.graph.builder import JobGraph
-from agentkit.runtime.run import RunResult
+from agentkit.runtime.run import Run, RunResult
 from agentkit.schedule import every
 
 
@@ -44,27 +44,111 @@ async def test_every_run_that_was_left_is_finished_and_one_that_cannot_be_is_rep
             for graph in (mapped(tmp_path), with_a_lambda())
         ]
         for run in left:
-            await run.stop()
-        assert {run.status.outcome for run in left} == {"paused"}
+            await crash(run)
+        assert {run.status.outcome for run in left} == {"running"}
         ids = [run.id for run in left]
     async with open_agent() as agent:
-        outcomes = await agent.resume_all()
+        outcomes = await agent.resume_all(wait=True)
         assert list(outcomes) == sorted(ids)
         assert isinstance(outcomes[ids[0]], RunResult)
         assert len(outcomes[ids[0]]["said"].rows()) == 12  # type: ignore[index,union-attr]
         assert isinstance(outcomes[ids[1]], WrongInput)
         assert "ak.resume" in outcomes[ids[1]].hint  # type: ignore[union-attr]
-        again = await agent.resume_all(graphs=[with_a_lambda()])
+        again = await agent.resume_all(graphs=[with_a_lambda()], wait=True)
         assert list(again) == [ids[1]]
         assert isinstance(again[ids[1]], RunResult)
         assert await agent.resume_all() == {}
+
+
+async def crash(run: Run) -> None:
+    """Leave a run as a killed process does: nothing more is recorded, and its lease is free."""
+    run._task.cancel()
+    await asyncio.wait([run._task])
+    run._lease.close()  # which the task does, if it ever began
+
+
+async def test_what_somebody_paused_stays_paused_until_it_is_asked_for(
+    open_agent: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It went on with everything that was ever paused, and bought what nobody wanted any more."""
+    async with open_agent() as agent:
+        run = await agent.start(await agent.plan(mapped(tmp_path), balance=False))
+        await run.stop()
+        assert await agent.resume_all() == {}
+        assert f"run {run.id} (mapped) stays paused: it was asked to stop" in caplog.text
+        assert (await agent.status(run.id)).outcome == "paused"
+        outcomes = await agent.resume_all(paused=True, wait=True)
+        assert isinstance(outcomes[run.id], RunResult)
+        assert f"run {run.id} (mapped) was left paused: going on with it" in caplog.text
+
+
+async def test_runs_go_on_beside_new_work(open_agent: Any, tmp_path: Path) -> None:
+    """The first tick of a schedule waited until the last of them had ended."""
+    wait = asyncio.Event()
+
+    async def later(table: Any) -> int:
+        await wait.wait()
+        return len(table.rows())
+
+    graph = mapped(tmp_path)
+    graph.local("later", later, graph.ref("said"))
+    async with open_agent() as agent:
+        run = await agent.start(await agent.plan(graph, balance=False))
+        await crash(run)
+        async with asyncio.timeout(20):
+            resumed = await agent.resume_all([graph])
+        handle = resumed[run.id]
+        assert isinstance(handle, Run)
+        assert await agent.resume_all([graph]) == {}  # this process works on it
+        result = await agent.run(with_a_lambda())
+        assert result.receipts
+        assert handle.status.outcome == "running"
+        wait.set()
+        assert (await handle.result())["later"].value == 12  # type: ignore[attr-defined]
+
+
+async def test_a_function_that_raised_is_not_called_again_by_itself(open_agent: Any) -> None:
+    calls = []
+
+    def breaks(text: Text) -> int:
+        calls.append(text)
+        raise ZeroDivisionError
+
+    graph = JobGraph("breaks")
+    text = graph.infer("greet", model="smollm2-135m", prompt="Hi.", max_tokens=4)
+    graph.local("size", breaks, text, retries=0)
+    async with open_agent() as agent:
+        with pytest.raises(RunPaused, match="size: ZeroDivisionError") as raised:
+            await agent.run(graph)
+        for paused in (False, True):
+            outcomes = await agent.resume_all([graph], paused=paused)
+            assert len(calls) == 1
+            assert outcomes.keys() == ({raised.value.run_id} if paused else set())
+        refused = outcomes[raised.value.run_id]
+        assert isinstance(refused, RunPaused)
+        assert refused.hint.startswith("mend the function of 'size'")
+
+
+async def test_an_agent_knows_the_ticks_it_missed_while_it_was_not_there(open_agent: Any) -> None:
+    async with open_agent() as agent:
+        first = await anext(agent.every(timedelta(hours=1), "hourly"))
+        file = agent.home / "schedules" / "hourly"
+        file.write_text(f"{first.at - 3 * 3600 - 60}\n")
+    async with open_agent() as agent:
+        tick = await anext(agent.every(timedelta(hours=1), "hourly"))
+        assert tick.missed == 2
+        assert tick.at == pytest.approx(first.at - 60, abs=5)
+        assert (await anext(agent.every(timedelta(hours=1), "daily"))).missed == 0
+        with pytest.raises(ConfigError, match="is not a name for a schedule"):
+            agent.every(timedelta(hours=1), "../state")
 
 
 async def test_a_run_is_cancelled_from_another_process(open_agent: Any, tmp_path: Path) -> None:
     """Two agents of one wallet: one works, the other ends its run and gets the hold back."""
     async with open_agent() as one, open_agent() as other:
         run = await one.start(await one.plan(mapped(tmp_path), balance=False))
-        await other.cancel(run.id)
+        assert await other.cancel(run.id)
+        assert (await other.status(run.id)).outcome == "cancelled"
         with pytest.raises(RunFailed, match="was cancelled"):
             await run.result()
         assert (await other.status(run.id)).outcome == "cancelled"
@@ -152,3 +236,19 @@ async def test_a_wish_in_another_currency_is_a_plan_error(open_agent: Any, tmp_p
             await agent.plan(mapped(tmp_path), budget="1 ETH", balance=False)
         by_weight = await agent.plan(mapped(tmp_path), objective=0.5, risk=0.9, balance=False)
         assert by_weight.objective == "0.5"
+
+
+async def test_a_schedule_inside_an_agent_goes_on_in_the_next_one(
+    open_agent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_000_000.0
+    monkeypatch.setattr("agentkit.schedule.time.time", lambda: now)
+    hour = timedelta(hours=1)
+    async with open_agent():
+        first = await anext(every(hour))
+    assert (first.at, first.missed) == (now, 0)
+    now += 3.5 * 3600  # nobody was there
+    async with open_agent():
+        tick = await anext(every(hour))
+    assert (tick.at, tick.missed) == (first.at + 3 * 3600, 2)
+    assert (await anext(every(hour))).missed == 0, "outside of an agent nothing is remembered"

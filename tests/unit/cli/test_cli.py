@@ -18,6 +18,8 @@ from typer.testing import CliRunner, Result
 from agentkit.cli.main import app
 from agentkit.embedded import finder
 from agentkit.graph.builder import JobGraph
+from agentkit.keys import keystore
+from agentkit.market.plan import Plan
 
 HELLO = """
 name = "hello"
@@ -267,7 +269,6 @@ def test_a_wrong_passphrase_opens_nothing(
 
 
 def test_a_key_nobody_knows_restores_nothing(cli: Any, tmp_path: Path) -> None:
-    from agentkit.keys import keystore
 
     keystore.create_test_key(tmp_path / "stranger.json")
     failed(
@@ -515,8 +516,92 @@ def test_a_missing_key_of_one_provider_stops_no_verb(cli: Any, tmp_path: Path) -
     assert "NO_SUCH_KEY" in cli("plan", "graph.toml", "--explain", "greet").stdout
 
 
+def test_a_function_that_nobody_can_find_is_refused_when_it_is_planned(
+    cli: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "local.toml").write_text(
+        'name = "l"\n[[nodes]]\nname = "a"\nkind = "local"\n'
+        'fn = { module = "helper", qualname = "f" }\n'
+    )
+    result = cli("plan", "local.toml")
+    failed(result, 2, "'a'", "helper:f")
+    assert "graph.save()" in result.stderr
+
+
+def test_a_saved_plan_is_shown_as_it_was_made(cli: Any) -> None:
+    made = cli("plan", "graph.toml", "--out", "plan.json")
+    shown = cli("plan", "plan.json")
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.split("prices hold")[0] == made.stdout.split("prices hold")[0]
+    failed(cli("plan", "plan.json", "--budget", "1 USDC"), 2, "is a plan", "--budget")
+
+
+def test_the_network_is_not_forgotten_unasked(cli: Any) -> None:
+    failed(cli("network", "reset"), 2, "nobody can confirm")
+    assert cli("network", "status").stdout.startswith("process")
+
+
+@pytest.mark.parametrize("verb", [["serve"], ["network", "serve"]])
+def test_a_port_that_is_none_is_refused(cli: Any, verb: list[str]) -> None:
+    result = cli(*verb, "--port", "99999")
+    assert result.exit_code == 2
+    assert "less than or equal to 65" in result.stderr
+
+
+def test_a_plan_says_when_the_day_has_no_room_for_it_and_what_was_spent(
+    cli: Any, tmp_path: Path
+) -> None:
+    assert cli("run", "graph.toml", "--yes").exit_code == 0
+    (tmp_path / "agentkit.toml").write_text("[allowance]\nper_day = '0.00002 USDC'\n")
+    result = cli("plan", "graph.toml")
+    failed(result, 3, "per_day", "spent or set aside before")
+    assert "wait for the next day" in result.stderr
+
+
+@pytest.mark.parametrize("edit", ["another name", "twice", "a cycle"])
+def test_a_plan_that_somebody_put_together_is_no_plan(cli: Any, tmp_path: Path, edit: str) -> None:
+    """Its digest is no secret, so it can be made to fit."""
+    assert cli("plan", "graph.toml", "--out", "plan.json").exit_code == 0
+    document = json.loads((tmp_path / "plan.json").read_text())
+    nodes = document["plan"]["nodes"]
+    if edit == "another name":
+        nodes[0]["name"] = "other"
+    elif edit == "twice":
+        nodes.append(nodes[0])
+    else:
+        document["plan"]["graph"]["nodes"][0]["inputs"] = {"x": {"node": "greet"}}
+    document["digest"] = Plan.model_validate(document["plan"]).id
+    (tmp_path / "edited.json").write_text(json.dumps(document))
+    failed(cli("plan", "edited.json"), 3, "edited.json is not a plan")
+    failed(cli("run", "edited.json"), 3, "edited.json is not a plan")
+
+
 @pytest.mark.parametrize("name", ["../x", "/tmp/x", "", "a b"])
 def test_a_nodes_name_leads_to_no_other_folder(cli: Any, tmp_path: Path, name: str) -> None:
     result = cli("serve", "--name", name)
     assert result.exit_code == 2
     assert not list(tmp_path.rglob("node"))
+
+
+def test_doctor_reports_all_that_it_finds(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the chain nor a key nor the gateway is there, and each is said."""
+    keystore.create(tmp_path / "wallet.json", "correct horse")
+    (tmp_path / "agentkit.toml").write_text(
+        "network = 'base-sepolia'\n[chain]\nrpc = 'http://127.0.0.1:1'\n"
+        f"channels = '0x{'11' * 20}'\n[wallet]\nkeystore = 'wallet.json'\n"
+        "unlock = { env = 'AGENTKIT_PASSPHRASE' }\n"
+        "[providers.rented]\nadapter = 'gaia'\nurl = 'http://127.0.0.1:1'\n"
+        "api_key = { env = 'NO_SUCH_KEY' }\n[providers.down]\nadapter = 'gaia'\n"
+        "url = 'http://127.0.0.1:1'\n[memory]\ngateways = ['http://127.0.0.1:1']\n"
+    )
+    monkeypatch.setenv("AGENTKIT_PASSPHRASE", "correct horse")
+    result = cli("doctor", "--json")
+    assert result.exit_code == 1
+    found = {check["check"]: check for check in json.loads(result.stdout)}
+    assert not found["wallet"]["ok"]
+    assert "does not answer" in found["wallet"]["finding"]
+    assert "NO_SUCH_KEY" in found["provider rented"]["finding"]
+    assert "cannot be reached" in found["provider down"]["finding"]
+    assert "memory" in found

@@ -78,8 +78,8 @@ def test_what_a_function_says_is_identity_and_not_shape(node: str) -> None:
     assert other.shape == graph.shape
     assert graph.same_but_for_code(other)
     renamed = edited(graph, node, qualname="another")
-    assert renamed.shape != graph.shape
-    assert not graph.same_but_for_code(renamed)
+    assert renamed.shape == graph.shape  # a mended function may have another name
+    assert graph.same_but_for_code(renamed)
     assert not graph.same_but_for_code(functions().freeze())
 
 

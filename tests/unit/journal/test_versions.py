@@ -15,10 +15,10 @@ from agentkit.journal.records import RECORDS
 from agentkit.journal.store import SCHEMA, SCHEMA_VERSION
 from agentkit.journal.upgrades import ADDED_FIELDS, NewerVersion, read_event
 
-EVENT_SETS = {2: "8a05771ae97b3209aa7e1ef0f7ce919f6c9facd8403b80b32ed027cdbb6bde6c"}
+EVENT_SETS = {2: "8b8b0210c497a67abf14f6e25aeb083947c3a06003e3e7e4e312da66fff85cc5"}
 """By VERSION: the digest of the event set, of every field in it and of every default."""
 
-LAYOUTS = {4: "795700839881973a3a9ba3b4815588f1bd78d05346df804b50237ff61c3d17b3"}
+LAYOUTS = {4: "bf74ed3aa2fea3d672575554aa0e1baeefa22dc35fdab079a7f298eeab666e62"}
 """By SCHEMA_VERSION: the digest of the tables and of what records hold."""
 
 

@@ -75,7 +75,9 @@ async def test_what_was_asked_before_does_not_change_a_bit(tmp_path: Path) -> No
 
 async def test_an_answer_that_breaks_the_schema_is_bad_output(pool: Pool) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
-    with pytest.raises(BadOutput, match="max_tokens cut it short"):
+    with pytest.raises(
+        BadOutput, match="max_tokens=3 cut the answer before its JSON ended: raise it"
+    ):
         await ask(pool, "x", schema=schema, max_tokens=3)
     odd = SENTIMENT | {"not": {"type": "string"}}  # no grammar says `not`: the rest still holds
     for style in ("chat", "complete"):

@@ -210,7 +210,7 @@ async def test_a_hedge_leaves_what_planned_items_need(
         assert (len(extra) >= hedged) if hedged else not extra
 
 
-async def test_a_run_that_has_failed_buys_nothing_more(tmp_path: Path) -> None:
+async def test_a_run_whose_function_failed_buys_nothing_more(tmp_path: Path) -> None:
     async def fails() -> None:
         await asyncio.sleep(0.2)
         raise ZeroDivisionError
@@ -219,7 +219,7 @@ async def test_a_run_that_has_failed_buys_nothing_more(tmp_path: Path) -> None:
     async with toy(tmp_path, one=one) as market:
         graph = mapped(tmp_path, 60)
         graph.local("fails", fails, retries=0)
-        with pytest.raises(RunFailed, match="ZeroDivisionError"):
+        with pytest.raises(RunPaused, match="ZeroDivisionError"):
             await market.run(graph)
         assert len(market.executions) < 10
 
@@ -305,7 +305,7 @@ async def test_whatever_a_function_raises_ends_its_node(
         graph = JobGraph("g")
         graph.local("raises", in_thread if how == "thread" else on_loop, retries=0)
         async with asyncio.timeout(5):
-            with pytest.raises(RunFailed, match="raises: RuntimeError"):
+            with pytest.raises(RunPaused, match="raises: RuntimeError"):
                 await market.run(graph)
 
 

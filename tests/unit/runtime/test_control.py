@@ -17,7 +17,6 @@ from agentkit.errors import (
     ExecuteTimedOut,
     OffersTimedOut,
     OverBudget,
-    RunFailed,
     RunPaused,
     SettleTimedOut,
     StoreTimedOut,
@@ -143,11 +142,11 @@ def test_each_stage_has_an_error_of_its_own() -> None:
     assert all(isinstance(error, TimedOut) and error.seconds == 1.0 for error in errors)
 
 
-async def test_a_function_that_takes_too_long_fails_its_node(tmp_path: Path) -> None:
+async def test_a_function_that_takes_too_long_pauses_the_run(tmp_path: Path) -> None:
     async with toy(tmp_path) as market:
         graph = JobGraph("g")
         graph.local("wait", asyncio.Event().wait, timeout=0.05, retries=0)
-        with pytest.raises(RunFailed, match=r"wait: this machine: execution took longer"):
+        with pytest.raises(RunPaused, match=r"wait: this machine: execution took longer"):
             await market.run(graph)
 
 

@@ -79,7 +79,7 @@ async def test_functions_run_here_with_the_artifacts(tmp_path: Path) -> None:
         assert isinstance(result[ref], Json)
 
 
-async def test_a_function_that_fails_fails_the_run_and_names_the_node(tmp_path: Path) -> None:
+async def test_a_function_that_fails_pauses_the_run_and_names_the_node(tmp_path: Path) -> None:
     graph = hello()
 
     def broken(text: Text) -> str:
@@ -87,9 +87,10 @@ async def test_a_function_that_fails_fails_the_run_and_names_the_node(tmp_path: 
 
     graph.local("broken", broken, graph.ref("greet"))
     async with toy(tmp_path) as market:
-        with pytest.raises(RunFailed, match="broken: ZeroDivisionError: oh no") as raised:
+        with pytest.raises(RunPaused, match="broken: ZeroDivisionError: oh no") as raised:
             await market.run(graph)
-        assert raised.value.exit_code == 1
+        assert raised.value.exit_code == 4
+        assert raised.value.mend == "broken"
         assert (await totals(market))["held"] == 0
 
 

@@ -133,6 +133,10 @@ async def test_what_a_model_asks_wrongly_is_told_and_not_bought(open_agent: Any)
     async with open_agent() as agent:
         planning, running = toolkit(agent)
         assert "there is no plan" in await running.ainvoke({"plan_id": "made up"})
+        for budget in ("lots", "0.01", "", "-1 USDC"):
+            told = await planning.ainvoke({"graph": GRAPH, "budget": budget})
+            assert "is not an amount" in told
+            assert "USDC" in told
         for graph, budget, word in (
             (GRAPH, "0.000001 USDC", "raise budget"),
             ({**GRAPH, "nodes": []}, "1 USDC", "no nodes"),
