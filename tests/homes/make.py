@@ -101,6 +101,32 @@ def failing(folder: Path) -> JobGraph:
     return graph
 
 
+def mendable(folder: Path) -> JobGraph:
+    """What is bought stays bought while the function waits to be mended."""
+    graph = JobGraph("mendable")
+    rows = graph.data("rows", source=table(folder, 3))
+    said = graph.infer("said", model="smollm2-135m", over=rows, prompt="{text}", max_tokens=6)
+    graph.local("broken", fail, said)
+    return graph
+
+
+def hopeless(folder: Path, name: str, **more: Any) -> JobGraph:
+    """Answers that are cut inside of their JSON, whoever gives them."""
+    graph = JobGraph(name)
+    rows = graph.data("rows", source=table(folder, 2))
+    schema = {"type": "object", "properties": {"colour": {"type": "string"}}}
+    shape = {"output": {**schema, "required": ["colour"]}, "max_tokens": 1}
+    graph.infer("said", model="smollm2-135m", over=rows, prompt="{text}", **shape, **more)
+    return graph
+
+
+async def stops_by_itself(agent: Agent, graph: JobGraph) -> None:
+    try:
+        await agent.run(graph, policy=policy.allow("native"))
+    except AgentKitError as error:
+        print("stopped, as it should:", error)
+
+
 async def work(folder: Path, network: Path, out: Path) -> None:
     """Fill an agent's home; copies of it are written to `out` as they come."""
     settings: dict[str, Any] = {"home": folder / "home", "network_home": network}
@@ -121,6 +147,10 @@ async def work(folder: Path, network: Path, out: Path) -> None:
             await agent.run(failing(folder))
         except AgentKitError as error:
             print("failed, as it should:", error)
+        if "HoldReduced" in e.EVENTS:
+            await stops_by_itself(agent, mendable(folder))
+            await stops_by_itself(agent, hopeless(folder, "hopeless"))
+            await stops_by_itself(agent, hopeless(folder, "skipping", on_error="skip"))
         run = await agent.start(await agent.plan(mapped(folder, "stopped")))
         await has_item(run)
         await run.stop()
