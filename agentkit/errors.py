@@ -37,7 +37,19 @@ MAX_MESSAGE = 500
 def brief(message: object) -> str:
     """Return the first line of another library's message, cut where it is very long."""
     lines = str(message).strip().splitlines() or [""]
-    return lines[0] if len(lines[0]) <= MAX_MESSAGE else f"{lines[0][:MAX_MESSAGE]}..."
+    return _cut(lines[0])
+
+
+def in_one_line(message: str) -> str:
+    """Return a provider's message in one line, cut where it is very long.
+
+    A line of its own could pass for ours (`hint: run ...`); megabytes would go into the journal.
+    """
+    return " ".join(_cut(message).splitlines())
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."
 
 
 class AgentKitError(Exception):
@@ -249,7 +261,8 @@ class ProviderError(AgentKitError):
         of_task: bool = False,
         hint: str = "",
     ) -> None:
-        super().__init__(f"{provider}: {message}" if provider else message, hint=hint)
+        told = in_one_line(message)
+        super().__init__(f"{provider}: {told}" if provider else told, hint=hint)
         self.provider, self.unknown, self.of_task = provider, unknown, of_task
 
 

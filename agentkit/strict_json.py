@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from typing import Any, NoReturn
 
 MAX_DEPTH = 100
@@ -101,8 +102,8 @@ def _refuse_constant(name: str) -> NoReturn:
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     read = dict(pairs)
     if len(read) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twin = next(key for key in keys if keys.count(key) > 1)
+        counts = Counter(key for key, _ in pairs)
+        twin = next(key for key, count in counts.items() if count > 1)
         raise BadJson(f"the key {twin!r} stands in one object twice")
     return read
 

@@ -25,6 +25,12 @@ MAX_BYTES = 256 << 20
 
 MAX_COLUMNS = 10_000
 
+MAX_ROWS = 10_000_000
+"""The size of a file alone bounds too little: a row of two bytes takes 200 bytes of memory."""
+
+MAX_MISSING = 10_000_000
+"""How many fields a CSV's short rows may lack in all: each of them takes memory as null."""
+
 ColumnType = Literal["text", "whole", "number", "bool", "nested"]
 """What a column holds; `nested` is a list, an object, or more than one of the others."""
 
@@ -139,6 +145,8 @@ def _read_lines(text: str, name: str) -> list[dict[str, Any]]:
                 hint="give JSON Lines (.jsonl), a JSON list (.json) or CSV (.csv, .tsv)",
             ) from error
         rows.append(_object(row, f"{name}, line {number}"))
+        if len(rows) > MAX_ROWS:
+            raise _too_many_rows(name)
     return rows
 
 
@@ -151,7 +159,13 @@ def _read_json(text: str, name: str) -> list[dict[str, Any]]:
         ) from error
     if not isinstance(rows, list):
         raise WrongInput(f"{name} is not a list of objects", hint="write [{...}, {...}]")
+    if len(rows) > MAX_ROWS:
+        raise _too_many_rows(name)
     return [_object(row, f"{name}, row {number}") for number, row in enumerate(rows, 1)]
+
+
+def _too_many_rows(name: str) -> WrongInput:
+    return WrongInput(f"{name} has more than {MAX_ROWS:,} rows", hint="give a part of it")
 
 
 def _object(row: object, place: str) -> dict[str, Any]:
@@ -171,9 +185,19 @@ def _read_csv(text: str, name: str, *, delimiter: str) -> Rows:
     )
     try:
         columns = _named(next(reader, []), name)
-        rows = [
-            _filled(columns, cells, f"{name}, line {reader.line_num}") for cells in reader if cells
-        ]
+        rows: list[dict[str, Any]] = []
+        missing = 0
+        for cells in filter(None, reader):
+            place = f"{name}, line {reader.line_num}"
+            missing += len(columns) - len(cells)
+            if missing > MAX_MISSING:
+                raise WrongInput(
+                    f"{place}: the rows so far lack more than {MAX_MISSING:,} fields",
+                    hint="write a field for every column, or leave empty columns out",
+                )
+            if len(rows) == MAX_ROWS:
+                raise _too_many_rows(name)
+            rows.append(_filled(columns, cells, place))
     except csv.Error as error:
         raise WrongInput(
             f"{name}, line {reader.line_num}: {error}", hint="check the quotes around that row"

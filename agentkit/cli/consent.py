@@ -7,7 +7,7 @@ import sys
 import typer
 
 from agentkit.config import trust
-from agentkit.display.text import columns
+from agentkit.display.text import columns, printable
 from agentkit.errors import Untrusted
 
 
@@ -18,8 +18,8 @@ def ask_to_trust(request: Untrusted) -> bool:
     """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    typer.echo(f"{request}\n\n{request_text(request)}\n", err=True)
-    if not typer.confirm(f"trust these settings of {request.folder}?", err=True):
+    typer.echo(printable(f"{request}\n\n{request_text(request)}\n"), err=True)
+    if not typer.confirm(printable(f"trust these settings of {request.folder}?"), err=True):
         return False
     trust.grant(request)
     return True

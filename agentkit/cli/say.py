@@ -13,6 +13,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import typer
 
 from agentkit.cli.consent import ask_to_trust
+from agentkit.display.text import printable
 from agentkit.errors import AgentKitError, ConfigError, Untrusted
 
 P = ParamSpec("P")
@@ -36,14 +37,18 @@ def survive_any_encoding() -> None:
 
 
 def result(data: Any, text: str, *, as_json: bool) -> None:
-    """Print what a verb found out: `data` as one line of JSON, or `text`."""
-    print(json.dumps(data, default=str) if as_json else text, flush=True)  # noqa: T201
+    """Print what a verb found out: `data` as one line of JSON, or `text`.
+
+    A file or a pipe gets the text as it is; a terminal would act on control characters in it.
+    """
+    shown = printable(text) if sys.stdout.isatty() else text
+    print(json.dumps(data, default=str) if as_json else shown, flush=True)  # noqa: T201
 
 
 def note(text: str, *, quiet: bool = False) -> None:
     """Tell a person on the side what is going on."""
     if not quiet:
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def verb(function: Callable[P, None]) -> Callable[P, None]:

@@ -12,6 +12,7 @@ from agentkit.cli import say
 from agentkit.cli.consent import request_text
 from agentkit.config import LOCAL_FILE, Settings
 from agentkit.config import trust as records
+from agentkit.display.text import printable
 from agentkit.errors import ConfigError, Untrusted
 
 Folder = Annotated[
@@ -93,5 +94,5 @@ def _confirmed(request: Untrusted) -> bool:
     """Return a person's answer; without a terminal, typing the command was the answer."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return True
-    typer.echo(request_text(request) + "\n", err=True)
-    return typer.confirm(f"trust these settings of {request.folder}?", err=True)
+    typer.echo(printable(request_text(request)) + "\n", err=True)
+    return typer.confirm(printable(f"trust these settings of {request.folder}?"), err=True)

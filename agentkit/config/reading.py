@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentkit import strict_toml
 from agentkit.errors import ConfigError
 
 MAX_SETTINGS_BYTES = 64 * 1024
@@ -68,7 +68,7 @@ def parse_settings(raw: bytes, path: Path) -> dict[str, Any]:
             f"{path} is not text in UTF-8", hint=f"save {path} as UTF-8 and try again"
         ) from error
     try:
-        data = tomllib.loads(text)
+        data = strict_toml.loads(text)
     except RecursionError as error:
         raise _too_deep(path) from error
     except ValueError as error:

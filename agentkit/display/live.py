@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from agentkit.display.text import printable
+
 
 class LiveTable:
     """Rows of plain text, drawn on standard error by rich, which is imported here only."""
@@ -30,10 +32,15 @@ class LiveTable:
         self._live.stop()
 
     def show(self, rows: Sequence[Sequence[str]], line: str) -> None:
-        """Draw these rows, and `line` below them."""
-        from rich.table import Table
+        """Draw these rows, and `line` below them.
 
-        table = Table(*self._headings, box=None, pad_edge=False, caption=line or None)
+        Their text is shown as it is: a provider's error may look like rich's markup.
+        """
+        from rich.table import Table
+        from rich.text import Text
+
+        caption = Text(printable(line)) if line else None
+        table = Table(*self._headings, box=None, pad_edge=False, caption=caption)
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*(Text(printable(cell)) for cell in row))
         self._live.update(table)

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
+
+_CONTROLS = re.compile(
+    r"\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+"""What moves the cursor, begins an escape sequence (ECMA-48), or reverses text (Unicode UAX 9)."""
+
+
+def printable(text: str) -> str:
+    r"""Return text with control characters written out: `\x1b[2J` instead of an empty screen.
+
+    Names, errors and answers are written by providers, folders and files, and could otherwise paint
+    over what a person reads before saying yes.  Newlines and tabs stay.
+    """
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:

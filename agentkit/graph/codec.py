@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from agentkit import strict_json
+from agentkit import strict_json, strict_toml
 from agentkit.errors import GraphError, WrongInput
 from agentkit.file_io import read_bytes, write_text
 from agentkit.graph.conditions import Condition
@@ -49,7 +48,7 @@ def load(path: Path) -> FrozenGraph:
     """Read a `.toml` or `.json` graph; raises GraphError with the file's name."""
     try:
         text = read_bytes(path, MAX_BYTES).decode("utf-8-sig")
-        document = tomllib.loads(text) if path.suffix == ".toml" else strict_json.loads(text)
+        document = strict_toml.loads(text) if path.suffix == ".toml" else strict_json.loads(text)
     except (ValueError, RecursionError) as wrong:
         if isinstance(wrong, WrongInput):
             raise

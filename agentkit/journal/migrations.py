@@ -73,7 +73,10 @@ def _run_steps(db: sqlite3.Connection, path: Path, schema: int) -> None:
 @contextmanager
 def _only_migrator(path: Path) -> Iterator[None]:
     """Hold the lock of the one process that migrates; the kernel frees it if that dies."""
-    with path.with_name(f"{path.name}.migrating").open("a") as file:
+    lock = path.with_name(f"{path.name}.migrating")
+    # The folder may be a stranger's: a link would lead out of it, a pipe would never open.
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(lock, flags, 0o600), "rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -24,6 +24,7 @@ from agentkit.market.chain import ChainClient, Network
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Event
 from agentkit.market.value import Value
+from agentkit.money import Asset
 from agentkit.payments import abi
 from agentkit.payments.channels.terms import deposit_of
 
@@ -75,6 +76,11 @@ class Bundle(Value):
     def domain(self) -> Domain:
         """Where vouchers and deliveries of this bundle were signed."""
         return Domain("AgentChannels", "1", self.chain_id, self.channels_contract)
+
+    @property
+    def currency(self) -> Asset:
+        """What channels and escrows pay in, since signatures are over units alone."""
+        return Asset.named("USDC").bind(f"eip155:{self.chain_id}", f"erc20:{self.token}")
 
     def save(self, path: Path) -> None:
         """Write the bundle as JSON."""
@@ -217,8 +223,6 @@ def _wrong_with(receipt: Receipt, bundle: Bundle) -> list[str]:
         return [f"{name} cannot be {receipt.standing} over {receipt.attempt.rail}"]
     if not _is_signed_for(receipt):
         return []
-    if receipt.amount > receipt.attempt.at_most:
-        return [f"{name} is above the attempt's at most"]
     try:
         digest = typed_digest(bundle.domain, receipt.delivery)
         signer = recover(digest, bytes.fromhex(receipt.evidence.signature))
@@ -226,6 +230,10 @@ def _wrong_with(receipt: Receipt, bundle: Bundle) -> list[str]:
         signer = ""
     if signer.lower() != receipt.attempt.payee.lower():
         return [f"{name} is not signed by {receipt.attempt.payee}"]
+    if {receipt.amount.asset, receipt.attempt.at_most.asset} != {bundle.currency}:
+        return [f"{name} is not in {bundle.currency.symbol} of this bundle's network"]
+    if receipt.amount > receipt.attempt.at_most:
+        return [f"{name} is above the attempt's at most"]
     return []
 
 

@@ -51,7 +51,7 @@ class Answer:
             return float(value)
         try:
             return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-        except ValueError:
+        except (ValueError, OverflowError):  # no date, or a year or zone beyond all calendars
             return 0.0
 
 

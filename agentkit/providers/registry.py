@@ -48,6 +48,10 @@ def check(name: str, settings: ProviderSettings) -> None:
 
     Nothing of another package is loaded, and no secret is read.
     """
+    if "/" in name:  # which stands between a provider and its node in every label
+        raise ConfigError(
+            f"{name!r} is not a name for a provider", hint=f"call it {name.replace('/', '-')!r}"
+        )
     point = _entry_point(name, settings)
     if point.value.startswith(f"{__name__}:"):
         check_prices(name, Account(prices=settings.price, models={}))

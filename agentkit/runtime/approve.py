@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from urllib.parse import urlsplit
 
+from agentkit.display.text import printable
 from agentkit.errors import ConfigError
 from agentkit.market.value import Value
 from agentkit.money import Money
@@ -92,7 +93,8 @@ async def _ask_on_console(question: Question) -> bool:
     if not sys.stdin.isatty():
         return False
     async with _one_at_a_time:
-        print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201  # that is asking
+        asked = printable(f"{question} [y/N] ")
+        print(asked, end="", file=sys.stderr, flush=True)  # noqa: T201  # that is asking
         answer = await _line()
     return answer.strip().lower() in ("y", "yes")
 

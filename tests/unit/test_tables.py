@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentkit import tables
 from agentkit.artifacts import Dataset
 from agentkit.errors import WrongInput
 from agentkit.tables import decode_columns, encode_columns, read_rows, read_table
@@ -150,3 +151,30 @@ def test_types_of_columns_are_those_of_their_values() -> None:
         "d": "nested",
         "e": "bool",
     }
+
+
+def test_short_rows_of_a_wide_csv_do_not_fill_the_memory() -> None:
+    """Each row of two bytes would become 10,000 fields: 30 KB packed would take gigabytes."""
+    head = ",".join(f"c{number}" for number in range(10_000))
+    data = packed(f"{head}\n".encode() + b"1\n" * 20_000)
+    with pytest.raises(WrongInput, match="lack more than 10,000,000 fields") as refused:
+        read_table(data, "rows.csv.gz")
+    assert "line 1002" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("rows.csv", b"n\n" + b"1\n" * 8),
+        ("rows.jsonl", b"{}\n" * 8),
+        ("rows.json", b"[" + b"{}," * 7 + b"{}]"),
+    ],
+)
+def test_tiny_rows_are_bounded_by_their_number(
+    name: str, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "MAX_ROWS", 8)
+    assert len(read_table(data, name).rows) == 8
+    monkeypatch.setattr(tables, "MAX_ROWS", 7)
+    with pytest.raises(WrongInput, match="more than 7 rows"):
+        read_table(data, name)

@@ -17,7 +17,7 @@ from agentkit.keys.signer import KeySigner
 from agentkit.market.attempt import Attempt, Evidence, Result, attempt_id, purchase_id
 from agentkit.market.receipt import Receipt, Standing, delivery_of
 from agentkit.market.seams import Transaction
-from agentkit.money import Money
+from agentkit.money import Asset, Money
 from agentkit.payments.channels.rail import ChannelRail
 from agentkit.payments.receipts import Bundle, bundle_of, proof_of, verify, wrong_with_credit
 from agentkit.payments.sender import Sender
@@ -128,7 +128,20 @@ def changed(path: str, value: object) -> Callable[[Any], None]:
     return change
 
 
+def in_ether(document: Any) -> None:
+    """Have a receipt say the same units of a currency with other decimals."""
+    receipt = document["receipts"][1]
+    for place, key in ((receipt, "amount"), (receipt["attempt"], "at_most")):
+        units = Money.parse(place[key]).units
+        ether = Asset.named("ETH").bind(USDC.network, USDC.token)
+        place[key] = json.loads(e.Held(run="", amount=Money(units, ether)).model_dump_json())[
+            "amount"
+        ]
+
+
 CHANGES = {
+    "a currency": (in_ether, "is not in USDC"),
+    "a token": (changed("token", OTHER.address), "is not in USDC"),
     "a price": (changed("receipts.1.amount", money(8)), "is not signed by"),
     "a result": (changed("receipts.1.result", "ee" * 32), "is not signed by"),
     "what was counted": (changed("receipts.1.usage.output", 4), "is not signed by"),
@@ -145,7 +158,7 @@ CHANGES = {
     "a payee": (changed("receipts.1.attempt.payee", OTHER.address), "is not signed by"),
     "a signature": (changed("receipts.1.evidence.signature", "00" * 65), "is not signed by"),
     "no signature": (changed("receipts.1.evidence.signature", "no hex"), "is not signed by"),
-    "a price above its at most": (changed("receipts.1.amount", money(2000)), "at most"),
+    "a price above its at most": (changed("receipts.1.attempt.at_most", money(6)), "at most"),
     "a missing receipt": (lambda d: d["receipts"].pop(2), "1 of its receipts are missing"),
     "a receipt twice": (lambda d: d["receipts"].append(d["receipts"][0]), "twice"),
     "the order": (lambda d: d["channels"][0]["paid"].reverse(), "root is not over these"),
