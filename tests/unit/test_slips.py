@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import agentkit as ak
+from agentkit.keys import keystore
 from agentkit.runtime.execution import _with_place
 
 GRAPH = ak.JobGraph("slips")
@@ -77,6 +78,25 @@ def test_an_error_of_a_function_names_no_line_of_ours() -> None:
         slip()
     line = slip.__code__.co_firstlineno + 1
     assert _with_place(refused.value).endswith(f"(test_slips.py:{line})")
+
+
+async def test_a_function_that_cannot_be_called_so_names_no_line(own_folder: Path) -> None:
+    def two(answer: ak.Text, more: object) -> ak.Json:
+        raise AssertionError
+
+    graph = ak.JobGraph("two")
+    graph.local("length", two, graph.infer("a", model="smollm2-135m", prompt="hi", max_tokens=4))
+    async with ak.Agent.from_config() as agent:
+        with pytest.raises(ak.RunPaused) as paused:
+            await agent.run(graph, budget="0.01 USDC")
+    assert str(paused.value).endswith("argument: 'more'")
+
+
+def test_a_keystore_without_a_passphrase_asks_for_it(tmp_path: Path) -> None:
+    keystore.create(tmp_path / "wallet.json", "a passphrase")
+    with pytest.raises(ak.ConfigError, match="no passphrase is set") as refused:
+        keystore.unlock(tmp_path / "wallet.json", "", real=True)
+    assert refused.value.hint == "set AGENTKIT_PASSPHRASE"
 
 
 def test_ctrl_c_while_modules_are_read_ends_without_a_traceback() -> None:
