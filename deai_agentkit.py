@@ -10,6 +10,8 @@ import sys
 from importlib.metadata import distributions
 
 OURS = "deai-agentkit"
+INTERRUPTED = 130
+"""The exit code of what Ctrl-C ended, as shells have it: 128 and the signal's number."""
 
 
 def main() -> None:
@@ -22,6 +24,8 @@ def main() -> None:
             raise
         sys.stderr.write(f"error: {describe_clash(others)} ({error})\nhint: {remedy(others)}\n")
         raise SystemExit(2) from error
+    except KeyboardInterrupt:  # Ctrl-C while our modules are read; nothing has begun
+        raise SystemExit(INTERRUPTED) from None
     run()
 
 

@@ -60,6 +60,7 @@ from agentkit.runtime.approve import Approval
 from agentkit.runtime.means import Means
 from agentkit.runtime.run import Run, RunResult
 from agentkit.schedule import Schedule, Tick, folder_of_agent, name_of
+from agentkit.user_values import check_keywords
 from agentkit.wiring import Wiring, fetch_models, network_of, signer_of
 
 log = logging.getLogger("agentkit")
@@ -171,7 +172,7 @@ class Agent:
         its own budget unless another is given.  `balance=False` leaves the wallet's balance out
         and does without the chain.  Raises GraphError, PlanError, BadAmount, RunNotFound.
         """
-        _check_wish(deadline, policy, objective)
+        _check_wish(deadline, policy, objective, risk)
         if effort not in ("normal", "high"):
             raise ConfigError(f"{effort!r} is no effort", hint='set effort to "normal" or "high"')
         frozen = _frozen(graph)
@@ -239,8 +240,14 @@ class Agent:
         Takes what `plan` and `start` take.  Raises PlanError (nothing spent), UntrustedCode,
         RunPaused, RunFailed.
         """
+        check_keywords("run", wish, self.run, self.plan)
         if not isinstance(what, Plan):
             what = await self.plan(what, **{"balance": False, **wish})
+        elif wish:
+            raise ConfigError(
+                f"a plan was made with its own limits, and {next(iter(wish))}= cannot change them",
+                hint="plan the graph again: ak.plan(graph, budget=...), and run that plan",
+            )
         run = await self.start(what, approve=approve, trust_code=trust_code)
         return await run.result()
 
@@ -257,6 +264,7 @@ class Agent:
         trust_code: Collection[str] = (),
     ) -> Run:
         """Go on with a run; see `runtime.run.resume`.  Raises PlanExpired for an old plan, too."""
+        _check_id(run_id)
         frozen = _frozen(graph) if graph is not None else None
         if plan is not None:
             check_fresh(plan, self._market)
@@ -342,6 +350,7 @@ class Agent:
         Another process that works on it is asked, and waited for up to `patience` seconds; False
         is that it has not ended by then, and will.  Raises RunNotFound.
         """
+        _check_id(run_id)
         if not await self._is_open(run_id):
             return True
         await self._journal.commit(lambda tx: tx.append(e.WALLET, e.CancelAsked(run=run_id)))
@@ -410,6 +419,7 @@ class Agent:
         """
         if run_id is None:
             return Status(await self.runs(), await self.memory.standing())
+        _check_id(run_id)
         return await runs.read(self._journal, run_id)
 
     async def event_lines(self, run_id: str, *, watch: bool = False) -> AsyncIterator[str]:
@@ -596,6 +606,11 @@ class Agent:
     def _asking(self, approve: Approval | None) -> Means:
         if approve is None:
             return self._means
+        if not isinstance(approve, Approval):
+            raise ConfigError(
+                f"approve={approve!r} does not say who is asked",
+                hint="pass approve=ak.approve.console() or ak.approve.callback(function)",
+            )
         above = approve.above and approve.above.bind(self.network.currency)
         return replace(self._means, approval=replace(approve, above=above))
 
@@ -692,7 +707,7 @@ def _label_of(message: Message) -> str:
     return f"{who}, escrow {attempt[:8]}" if message.rail == "escrow" else who
 
 
-def _check_wish(deadline: object, policy: object, objective: object) -> None:
+def _check_wish(deadline: object, policy: object, objective: object, risk: object) -> None:
     """Say what is wrong where no type checker has."""
     if deadline is not None and not isinstance(deadline, timedelta):
         raise ConfigError(
@@ -704,4 +719,14 @@ def _check_wish(deadline: object, policy: object, objective: object) -> None:
     if not known and not (isinstance(objective, int | float) and 0 <= objective <= 1):
         raise ConfigError(
             f"{objective!r} is no objective", hint='pass objective="cost", "time" or 0 to 1'
+        )
+    if not (isinstance(risk, int | float) and 0 < risk < 1):
+        raise ConfigError(f"risk={risk!r} is no share", hint="set risk=0.9 for nine in ten")
+
+
+def _check_id(run_id: object) -> None:
+    if not isinstance(run_id, str):
+        raise ConfigError(
+            f"{run_id!r} is not the id of a run",
+            hint="pass it as text, as `agentkit status` lists it",
         )

@@ -53,12 +53,21 @@ async def every(
 
 
 def name_of(period: timedelta) -> str:
-    """Return the name of a schedule that was given none: schedules of one period share it."""
-    return f"every-{period.total_seconds():g}s"
+    """Return the name of a schedule that was given none: schedules of one period share it.
+
+    Raises ConfigError for what is not a period.
+    """
+    return f"every-{_seconds_of(period):g}s"
+
+
+def _seconds_of(period: object) -> float:
+    if not isinstance(period, timedelta):
+        raise ConfigError(f"{period!r} is not a period", hint="pass timedelta(minutes=30)")
+    return period.total_seconds()
 
 
 async def _ticks(period: timedelta, since: float | None) -> AsyncIterator[Tick]:
-    seconds = period.total_seconds()
+    seconds = _seconds_of(period)
     if seconds <= 0:
         raise ConfigError("a period is longer than nothing", hint="pass timedelta(minutes=30)")
     due, missed = _first(seconds, since)

@@ -20,6 +20,7 @@ from agentkit.journal.records import Run as RunRecord
 from agentkit.journal.runstate import RunState
 from agentkit.market.plan import Plan
 from agentkit.runtime.run import RunResult
+from agentkit.user_values import check_keywords
 
 T = TypeVar("T")
 
@@ -134,6 +135,7 @@ def _terminate_as_interrupt() -> Iterator[None]:
 
 def plan(graph: Graph, **wish: Any) -> Plan:
     """Return where a graph would run and what it would cost; takes what `Agent.plan` takes."""
+    check_keywords("plan", wish, Agent.plan)
 
     async def ask() -> Plan:
         return await (await background().agent()).plan(graph, **wish)
@@ -143,6 +145,7 @@ def plan(graph: Graph, **wish: Any) -> Plan:
 
 def run(what: Graph | Plan, **wish: Any) -> RunResult:
     """Run a graph or a plan and return the result; takes what `Agent.run` takes."""
+    check_keywords("run", wish, Agent.run, Agent.plan)
 
     async def ask() -> RunResult:
         return await (await background().agent()).run(what, **wish)
@@ -152,6 +155,7 @@ def run(what: Graph | Plan, **wish: Any) -> RunResult:
 
 def resume(run_id: str, **more: Any) -> RunResult:
     """Go on with a run and return its result; takes what `Agent.resume` takes."""
+    check_keywords("resume", more, Agent.resume)
 
     async def ask() -> RunResult:
         run = await (await background().agent()).resume(run_id, **more)

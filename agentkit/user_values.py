@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ValidationError
@@ -50,3 +52,21 @@ def _as_ours(cls: Any, error: ValidationError) -> AgentKitError:
     return cls.error_class(  # type: ignore[no-any-return]
         f"{name} of {cls.__name__}: {first['msg']}", hint=f"mend {name!r}"
     )
+
+
+def check_keywords(call: str, given: Iterable[str], *functions: Callable[..., Any]) -> None:
+    """Refuse a keyword that none of `functions` takes; `call` passes its keywords on to them.
+
+    Raises ConfigError, whose hint lists the keywords that there are.
+    """
+    known = [
+        parameter.name
+        for function in functions
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    for keyword in given:
+        if keyword not in known:
+            raise ConfigError(
+                f"{call} takes no {keyword!r}", hint=f"write one of: {', '.join(known)}"
+            )

@@ -115,7 +115,7 @@ class JobGraph:
             prompt=prompt,
             over=over and self._edge(over),
             output=_schema(output),
-            inputs={key: self._edge(ref) for key, ref in (inputs or {}).items()},
+            inputs=self._edges(name, inputs),
             **more,
         )[0]
 
@@ -161,7 +161,7 @@ class JobGraph:
             return self._add(
                 SourceNode, name, kind="data", op="source", source=str(source), **more
             )[0]
-        edges = {key: self._edge(ref) for key, ref in (inputs or {}).items()}
+        edges = self._edges(name, inputs)
         return self._add(SqlNode, name, kind="data", op="sql", sql=sql, inputs=edges, **more)[0]
 
     def split(
@@ -284,6 +284,11 @@ class JobGraph:
         `bind={"tickets": ref}` leaves its node `tickets` out: what read it reads `ref` instead.
         """
         frozen = other.freeze() if isinstance(other, JobGraph) else other
+        if not isinstance(frozen, FrozenGraph):
+            raise WrongInput(
+                f"{other!r} is not a job graph",
+                hint='read one with ak.JobGraph.load("graph.toml")',
+            )
         bound = {name: self._edge(ref) for name, ref in (bind or {}).items()}
         nodes = moved(frozen, prefix, bound)
         new = {node.name: node for node in nodes.values()}
@@ -355,6 +360,14 @@ class JobGraph:
             raise UnknownInput(f"{ref.node!r} is a node of another graph, {ref.graph!r}")
         return ref.input
 
+    def _edges(self, node: str, inputs: object) -> dict[str, InputRef]:
+        if not isinstance(inputs, Mapping | None):
+            raise WrongInput(
+                f"inputs= of node {node!r} takes names and refs, and {inputs!r} is neither",
+                hint='write inputs={"rows": ref}',
+            )
+        return {key: self._edge(ref) for key, ref in (inputs or {}).items()}
+
     def _add(
         self,
         node_type: type[Node],
@@ -373,6 +386,11 @@ class JobGraph:
             fields["when"] = tuple(self._condition(name, given) for given in conditions)
         if checks:
             fields["verify"] = tuple(_check(name, given) for given in checks)
+        for field in fields.keys() - node_type.model_fields.keys():
+            raise WrongInput(
+                f"node {name!r} takes no {field!r}",
+                hint=f"write one of: {', '.join(_keywords(node_type))}",
+            )
         try:
             node = node_type(name=name, **fields)
         except ValidationError as wrong:
@@ -402,6 +420,13 @@ class JobGraph:
         fn = {"fn": callables.describe(given.fn)} if given.fn else {}
         about = {"ref": self._edge(given.ref), "op": given.op, "key": given.key}
         return {**about, "value": given.value, **fn}
+
+
+def _keywords(node_type: type[Node]) -> list[str]:
+    """Return what the method that adds such a node takes by keyword, its own first."""
+    internal = {"name", "kind", "op", "fn", "args", "returns"}
+    fields = [field for field in node_type.model_fields if field not in internal]
+    return sorted(fields, key=lambda field: field not in node_type.__annotations__)
 
 
 def _listed(given: Any) -> tuple[Any, ...]:

@@ -72,6 +72,10 @@ def _opened(path: Path, document: dict[str, Any], passphrase: str) -> KeySigner:
         signer = KeySigner(bytes(decode_keyfile_json(document, passphrase.encode())))
     except ValueError:
         # Their frames hold the passphrase: whoever prints a traceback with locals must not see it.
+        if not passphrase:
+            raise WrongKey(
+                f"no passphrase is set, and {path} needs one", hint="set AGENTKIT_PASSPHRASE"
+            ) from None
         raise WrongKey(f"the passphrase does not open {path}") from None
     claimed = str(document.get("address", "")).lower().removeprefix("0x")
     if claimed and claimed != signer.address.lower().removeprefix("0x"):

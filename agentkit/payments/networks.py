@@ -59,7 +59,10 @@ def real_network(name: str, chain: ChainSettings) -> Network:
         )
     for key in ("rpc", "channels"):
         if not getattr(chain, key):
-            raise ConfigError(f"chain.{key} is not set for {name}", hint=f"set chain.{key}")
+            raise ConfigError(
+                f"chain.{key} is not set for {name}",
+                hint=f"set {key} under [chain] in agentkit.toml, or AGENTKIT_CHAIN__{key.upper()}",
+            )
     here = f"eip155:{profile.chain_id}"
     return Network(
         name=name,

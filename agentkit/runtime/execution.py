@@ -42,6 +42,7 @@ from agentkit.runtime.threads import Threads
 
 T = TypeVar("T")
 
+OUR_PACKAGE = Path(__file__).resolve().parents[1]
 CANCELLED_FROM_INSIDE = "it was cancelled by itself, or by something it called"
 
 CANCEL_POLL = 0.5
@@ -478,8 +479,18 @@ def _with_hint(error: AgentKitError) -> str:
 
 
 def _with_place(error: BaseException) -> str:
-    """Name an error of a user's function, and the line it was raised at."""
-    frames = traceback.extract_tb(error.__traceback__)
+    """Name an error of a user's function, and the line of it that failed.
+
+    Frames of our own are left out, and all that lead to the function: where the call itself
+    fails, no line of the user's is at fault.
+    """
+    frames = list(traceback.extract_tb(error.__traceback__))
+    callers = [n for n, frame in enumerate(frames) if frame.filename == here.__file__]
+    frames = [
+        frame
+        for frame in frames[callers[-1] + 1 if callers else 0 :]
+        if OUR_PACKAGE not in Path(frame.filename).parents
+    ]
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{place}"
 
