@@ -23,6 +23,7 @@ from agentkit.graph.callables import Consent
 from agentkit.graph.code import check_consent
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.market.plan import Plan
+from agentkit.money import Money
 from agentkit.planner import policy as policies
 
 File = Annotated[str, typer.Argument(help="graph.toml, graph.json, module.py:graph or plan.json")]
@@ -130,7 +131,7 @@ def _agreed(
     graph = files.read_graph(file)
     if not yes and not sys.stdin.isatty():
         raise ConfigError(
-            "nobody is there to be asked",
+            "stdin is not a terminal, so nobody can confirm",
             hint=f"use --yes, or make a plan first: agentkit plan {file} --out plan.json",
         )
     made = _planned(graph, config, wish)
@@ -255,7 +256,7 @@ def _wish(
     budget: str | None, deadline: str | None, policy: str | None, objective: str
 ) -> dict[str, Any]:
     return {
-        "budget": budget,
+        "budget": None if budget is None else Money.parse(budget),
         "deadline": files.read_duration(deadline),
         "policy": policies.parse(policy) if policy else None,
         "objective": _objective(objective),

@@ -120,13 +120,19 @@ def _query_meta(path: Path, mode: str) -> Meta | None:
         tables = _tables(db)
         if not tables:
             return None
-        if "meta" not in tables:
+        if "meta" not in tables or _has_logic(db):
             raise JournalDamaged(path, "the file itself", "it is not a state file of agentkit")
         return dict(db.execute("select name, value from meta").fetchall())
 
 
 def _tables(db: sqlite3.Connection) -> set[str]:
     return {name for (name,) in db.execute("select name from sqlite_master where type='table'")}
+
+
+def _has_logic(db: sqlite3.Connection) -> bool:
+    """Whether a view or a trigger would compute something where rows are read or written."""
+    found = db.execute("select 1 from sqlite_master where type in ('view', 'trigger') limit 1")
+    return found.fetchone() is not None
 
 
 def _refuse_newer(path: Path, meta: Meta | None) -> None:

@@ -59,7 +59,8 @@ class Http:
     """A provider's address: requests to it, and its name in every error.
 
     `reuse=False` takes a new connection for each request: where answers do not say what they
-    answer, one that came unasked would be taken for that of the next.
+    answer, one that came unasked would be taken for that of the next.  `max_bytes` bounds an
+    answer: reading JSON may take thirty times its size in memory.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class Http:
         headers: Mapping[str, str] | None = None,
         *,
         reuse: bool = True,
+        max_bytes: int = MOST_BYTES,
     ) -> None:
         self._provider, self.url = provider, url.rstrip("/")
+        self._max_bytes = max_bytes
         self._headers, self._reuse = dict(headers or {}), reuse
         self._session: aiohttp.ClientSession | None = None
 
@@ -144,7 +147,7 @@ class Http:
         parts, size = [], 0
         async for part in answer.content.iter_chunked(1 << 16):
             size += len(part)
-            if size > MOST_BYTES:
+            if size > self._max_bytes:
                 raise ProtocolBroken(
                     "the answer is too large", provider=self._provider, unknown=True
                 )

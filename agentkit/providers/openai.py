@@ -42,6 +42,10 @@ SECONDS_PER_TOKEN = 0.02
 """A guess of how fast endpoints write, until runs measure it."""
 
 
+MAX_ANSWER = 4 << 20
+"""Bytes of an answer: some hundred thousand tokens, or the longest lists of models there are."""
+
+
 @dataclass(frozen=True)
 class Profile:
     """How one dialect differs from OpenAI's.
@@ -95,7 +99,8 @@ class OpenAI:
         headers = {"User-Agent": USER_AGENT}
         if account.key:
             headers["Authorization"] = f"Bearer {account.key}"
-        self._http = Http(name, url.removesuffix("/").removesuffix("/v1"), headers, reuse=False)
+        address = url.removesuffix("/").removesuffix("/v1")
+        self._http = Http(name, address, headers, reuse=False, max_bytes=MAX_ANSWER)
         self._answers: dict[str, Result] = {}
         self._listed: tuple[float, Mapping[str, int]] = (0.0, {})
 

@@ -99,7 +99,7 @@ def test_a_saved_plan_runs_without_asking(cli: Any) -> None:
 
 
 def test_without_anybody_to_ask_a_graph_is_not_run(cli: Any) -> None:
-    failed(cli("run", "graph.toml"), 2, "nobody is there to be asked")
+    failed(cli("run", "graph.toml"), 2, "stdin is not a terminal, so nobody can confirm")
     assert cli("run", "graph.toml", "--yes").exit_code == 0
 
 

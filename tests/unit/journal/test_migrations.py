@@ -2,21 +2,23 @@
 
 import asyncio
 import logging
+import os
 import shutil
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 from golden import figures, unpacked
 from support import WALLET
 
-from agentkit.errors import JournalDamaged, StateTooNew, StoreUnavailable, WrongKey
+from agentkit.errors import AgentKitError, JournalDamaged, StateTooNew, StoreUnavailable, WrongKey
+from agentkit.journal import statefile
 from agentkit.journal.journal import Journal
-from agentkit.journal.migrations import copy_of
+from agentkit.journal.migrations import copy_of, migrate
 from agentkit.journal.store import SCHEMA_VERSION
 
 OPENS = (
@@ -210,3 +212,31 @@ async def test_a_migration_says_where_the_copy_is(
 
 async def made_for(path: Path, wallet: str) -> None:
     await (await Journal.open(path.parent, wallet)).close()
+
+
+@pytest.mark.parametrize("kind", ["view", "trigger"])
+def test_a_file_that_would_compute_is_no_state_file(tmp_path: Path, kind: str) -> None:
+    """A stranger's file may hold a view that never ends in place of a table."""
+    path = tmp_path / "state.db"
+    statefile.make(path, "0x" + "11" * 20)
+    made = {
+        "view": "create view loop as with recursive n(x) as (select 1 union all select x from n)"
+        " select * from n",
+        "trigger": "create trigger t after insert on meta begin delete from meta; end",
+    }
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(made[kind])
+    with pytest.raises(JournalDamaged, match="not a state file"):
+        statefile.read_meta(path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_a_strangers_lock_holds_nobody_and_leads_nowhere(tmp_path: Path, kind: str) -> None:
+    lock, outside = tmp_path / "state.db.migrating", tmp_path / "outside"
+    if kind == "pipe":
+        os.mkfifo(lock)
+    else:
+        lock.symlink_to(outside)
+    with suppress(OSError, AgentKitError):
+        migrate(tmp_path / "state.db")
+    assert not outside.exists()
