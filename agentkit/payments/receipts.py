@@ -258,7 +258,7 @@ def _wrong_with_channel(
     for part in (*proof.paid, *proof.matched):
         covered[part.attempt] = covered.get(part.attempt, 0) + part.units
     for receipt in there:
-        if not _is_signed_for(receipt):
+        if (receipt.standing, receipt.attempt.rail) != ("paid", "channel"):
             wrong.append(f"{name}: receipt {receipt.attempt.id[:12]} was paid by it, and is not so")
         if receipt.attempt.payee.lower() != proof.payee.lower():
             wrong.append(f"{name}: receipt {receipt.attempt.id[:12]} is of another provider")

@@ -294,12 +294,16 @@ def _guessed(node: Node, sizes: Sizes) -> TaskSpec:
 
 
 def _described(node: SqlNode, sizes: Sizes) -> list[str]:
-    """Return each table of a query with its columns."""
-    types = {name: _of(sizes, ref).sql_types or {} for name, ref in node.inputs.items()}
-    return [f"{name} has {', '.join(columns) or 'no columns'}" for name, columns in types.items()]
+    """Return each table of a query with its columns and their types."""
+    tables = []
+    for name, ref in node.inputs.items():
+        types = _of(sizes, ref).sql_types or {}
+        columns = ", ".join(f'"{column}" {kind}' for column, kind in types.items())
+        tables.append(f"{name} has {columns or 'no columns'}")
+    return tables
 
 
-_MEND_QUERY = "mend sql=: "
+_MEND_QUERY = 'mend sql=, and cast where a type is another ("n"::double): '
 _MEND_ROWS = "mend the file, or read it with a local node that does"
 
 

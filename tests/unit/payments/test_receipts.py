@@ -155,6 +155,7 @@ CHANGES = {
     "a standing": (changed("receipts.1.standing", "uncertain"), "was paid by it"),
     "a bill elsewhere": (changed("receipts.1.standing", "billed elsewhere"), "cannot be"),
     "a rail": (changed("receipts.1.attempt.rail", "x402"), "was paid by it"),
+    "a rail that signs": (changed("receipts.1.attempt.rail", "escrow"), "was paid by it"),
     "a payee": (changed("receipts.1.attempt.payee", OTHER.address), "is not signed by"),
     "a signature": (changed("receipts.1.evidence.signature", "00" * 65), "is not signed by"),
     "no signature": (changed("receipts.1.evidence.signature", "no hex"), "is not signed by"),

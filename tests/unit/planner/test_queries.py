@@ -44,7 +44,8 @@ async def test_a_query_that_cannot_be_run_is_refused_when_planned(
         with pytest.raises(WrongInput, match="the query of node 'found' cannot be run") as raised:
             await market.plan(querying(tmp_path, sql))
         assert said in str(raised.value)
-        assert raised.value.hint.startswith("mend sql=: rows has id, text, tags, when_")
+        assert raised.value.hint.startswith("mend sql=")
+        assert 'rows has "id" ' in raised.value.hint
 
 
 @pytest.mark.parametrize(
