@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from datetime import datetime
@@ -36,6 +37,8 @@ def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
 
 def duration(seconds: float) -> str:
     """Return a duration in its two largest units: `1m 40s`, `2h 00m`."""
+    if not math.isfinite(seconds):
+        return "unknown"
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole}s" if seconds >= 1 or not seconds else "<1s"
@@ -47,5 +50,8 @@ def duration(seconds: float) -> str:
 
 
 def clock(at: float) -> str:
-    """Return a moment as local wall time."""
-    return datetime.fromtimestamp(at).astimezone().strftime("%H:%M")
+    """Return a moment as local wall time, `unknown` for one beyond all calendars."""
+    try:
+        return datetime.fromtimestamp(at).astimezone().strftime("%H:%M")
+    except (OverflowError, ValueError, OSError):
+        return "unknown"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -275,6 +276,8 @@ class Plan(Value):
         planned = [node.name for node in self.nodes]
         if len(set(planned)) < len(planned) or not set(planned) <= set(graph.by_name):
             raise ValueError("its nodes are not those of its graph")
+        if not _is_finite(self.model_dump()):  # a text of many digits is read as an infinity
+            raise ValueError("one of its numbers has no end")
         return self.model_copy(update={"graph": graph})
 
     @classmethod
@@ -294,6 +297,15 @@ class Plan(Value):
         if plan.id != document.get("digest"):
             raise PlanError(f"the plan {path} was changed after it was made", hint=again)
         return plan
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether every number in a document is a number that can be counted with."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    return all(map(_is_finite, value)) if isinstance(value, list | tuple) else True
 
 
 def _refuse_newer(path: str | Path, document: Any) -> None:

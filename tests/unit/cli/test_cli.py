@@ -558,7 +558,7 @@ def test_a_plan_says_when_the_day_has_no_room_for_it_and_what_was_spent(
     assert "wait for the next day" in result.stderr
 
 
-@pytest.mark.parametrize("edit", ["another name", "twice", "a cycle"])
+@pytest.mark.parametrize("edit", ["another name", "twice", "a cycle", "no end"])
 def test_a_plan_that_somebody_put_together_is_no_plan(cli: Any, tmp_path: Path, edit: str) -> None:
     """Its digest is no secret, so it can be made to fit."""
     assert cli("plan", "graph.toml", "--out", "plan.json").exit_code == 0
@@ -568,6 +568,8 @@ def test_a_plan_that_somebody_put_together_is_no_plan(cli: Any, tmp_path: Path, 
         nodes[0]["name"] = "other"
     elif edit == "twice":
         nodes.append(nodes[0])
+    elif edit == "no end":
+        document["plan"]["eta"] = "9" * 5000
     else:
         document["plan"]["graph"]["nodes"][0]["inputs"] = {"x": {"node": "greet"}}
     document["digest"] = Plan.model_validate(document["plan"]).id
