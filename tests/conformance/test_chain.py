@@ -1,5 +1,6 @@
 """One suite for every chain: whatever passes here, payments can work on."""
 
+import asyncio
 import json
 import urllib.error
 from collections.abc import AsyncIterator, Iterator
@@ -214,10 +215,18 @@ async def test_the_chain_says_what_it_is(w3: AsyncWeb3) -> None:
     assert await w3.eth.get_balance(DEPLOYER.address, 0) in (0, WEALTH)
 
 
+async def mined(w3: AsyncWeb3, digest: Any) -> Any:
+    """Return a transaction once it names its block: anvil shows it as pending a moment longer."""
+    async with asyncio.timeout(10):
+        while not (sent := await w3.eth.get_transaction(digest))["blockHash"]:
+            await asyncio.sleep(0.02)
+    return sent
+
+
 async def test_blocks_hold_their_transactions(w3: AsyncWeb3) -> None:
     digest = await w3.eth.send_raw_transaction(await raw_transfer(w3, STRANGER, PAYER.address))
     receipt = await w3.eth.wait_for_transaction_receipt(digest)
-    sent = await w3.eth.get_transaction(digest)
+    sent = await mined(w3, digest)
     block = await w3.eth.get_block(receipt["blockNumber"], full_transactions=True)
     assert block["transactions"][receipt["transactionIndex"]]["hash"] == digest
     assert (await w3.eth.get_block(block["hash"]))["transactions"] == [digest]

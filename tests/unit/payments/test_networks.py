@@ -67,7 +67,8 @@ def test_networks_differ_in_chain_and_token() -> None:
 def test_what_a_network_lacks_is_named(key: str) -> None:
     with pytest.raises(ConfigError, match=f"chain.{key} is not set for base") as wrong:
         real_network("base", CHAIN.model_copy(update={key: ""}))
-    assert wrong.value.hint == f"set chain.{key}"
+    variable = f"AGENTKIT_CHAIN__{key.upper()}"
+    assert wrong.value.hint == f"set {key} under [chain] in agentkit.toml, or {variable}"
 
 
 def test_an_unknown_network_is_answered_with_the_known_ones() -> None:
