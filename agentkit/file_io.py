@@ -18,24 +18,35 @@ def read_bytes(path: Path, limit: int) -> bytes:
     A device may have no end, and a pipe is empty when it is read a second time.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise WrongInput(f"{path} is not a regular file", hint="give the path of a file")
-            data = file.read(limit + 1)
+        return read_once(path, limit)[0]
     except FileNotFoundError as error:
         raise WrongInput(
             f"there is no file {path}", hint="give a path that exists, or a URI"
         ) from error
     except OSError as error:
-        raise WrongInput(
-            f"{path} cannot be read: {error.strerror}", hint="give a path that exists, or a URI"
-        ) from error
+        raise _unreadable(path, limit, error) from error
     except ValueError as error:  # a path with a NUL in it
         raise WrongInput(f"{path!r} is not a path", hint="give the path of a file") from error
-    if len(data) > limit:
-        raise WrongInput(f"{path} is larger than {limit >> 20} MiB", hint="give a part of it")
-    return data
+
+
+def read_once(path: Path, max_bytes: int) -> tuple[bytes, os.stat_result]:
+    """Return the bytes of a regular file and the facts about those very bytes' file.
+
+    Both come from one descriptor, so the file cannot be exchanged between the two. Raises OSError,
+    also for what is not a regular file (a device, a pipe that never ends) or is too large.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            raw = file.read(max_bytes + 1)
+    finally:
+        os.close(descriptor)
+    if len(raw) > max_bytes:
+        raise OSError(errno.EFBIG, f"it is larger than {max_bytes} bytes", str(path))
+    return raw, info
 
 
 def write_text(path: Path, text: str) -> None:
@@ -63,3 +74,14 @@ def write_text(path: Path, text: str) -> None:
             ) from error
         hint = "check that its folder exists and can be written"
         raise ConfigError(what, hint=hint) from error
+
+
+def _unreadable(path: Path, limit: int, error: OSError) -> WrongInput:
+    """Return what to say of a file that `read_once` did not read."""
+    if error.errno == errno.EINVAL:
+        return WrongInput(f"{path} is not a regular file", hint="give the path of a file")
+    if error.errno == errno.EFBIG:
+        return WrongInput(f"{path} is larger than {limit >> 20} MiB", hint="give a part of it")
+    return WrongInput(
+        f"{path} cannot be read: {error.strerror}", hint="give a path that exists, or a URI"
+    )

@@ -42,7 +42,7 @@ INDEX = "index"
 
 _DELIMITERS = ",;\t|"
 _UNREAD = {
-    ".parquet": "duckdb -c \"copy (from 'FILE') to 'rows.jsonl'\"",
+    ".parquet": "convert it, for example: duckdb -c \"copy (from 'FILE') to 'rows.jsonl'\"",
     ".xlsx": "save it as CSV in the spreadsheet program",
     ".xls": "save it as CSV in the spreadsheet program",
     ".ods": "save it as CSV in the spreadsheet program",

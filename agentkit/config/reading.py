@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from agentkit import strict_toml
 from agentkit.errors import ConfigError
+from agentkit.file_io import read_once
 
 MAX_SETTINGS_BYTES = 64 * 1024
 MAX_SECRET_BYTES = 64 * 1024
@@ -76,26 +76,6 @@ def parse_settings(raw: bytes, path: Path) -> dict[str, Any]:
     if _is_deeper_than(data, MAX_DEPTH):
         raise _too_deep(path)
     return data
-
-
-def read_once(path: Path, max_bytes: int) -> tuple[bytes, os.stat_result]:
-    """Return the bytes of a regular file and the facts about those very bytes' file.
-
-    Both come from one descriptor, so the file cannot be exchanged between the two. Raises OSError,
-    also for what is not a regular file (a device, a pipe that never ends) or is too large.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        info = os.fstat(descriptor)
-        if not stat.S_ISREG(info.st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            raw = file.read(max_bytes + 1)
-    finally:
-        os.close(descriptor)
-    if len(raw) > max_bytes:
-        raise OSError(errno.EFBIG, f"it is larger than {max_bytes} bytes", str(path))
-    return raw, info
 
 
 def _too_deep(path: Path) -> ConfigError:

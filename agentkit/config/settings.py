@@ -43,10 +43,10 @@ from agentkit.config.reading import (
     MAX_SECRET_BYTES,
     SettingsFile,
     parse_settings,
-    read_once,
     read_settings_file,
 )
 from agentkit.errors import ConfigError, MissingExtra, Untrusted
+from agentkit.file_io import read_once
 from agentkit.market.allowance import Allowance
 from agentkit.money import Money, Rate
 

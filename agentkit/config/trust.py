@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agentkit.config.consent import Setting, written_keys
-from agentkit.config.reading import SettingsFile, read_once
+from agentkit.config.reading import SettingsFile
 from agentkit.errors import ConfigError, Untrusted
+from agentkit.file_io import read_once
 
 USER_FOLDER = Path("~/.config/agentkit")
 VERSION = 1
