@@ -38,12 +38,12 @@ from agentkit.market.attempt import Message
 from agentkit.market.plan import Plan
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Provider, ProviderInfo, Rail
-from agentkit.memory.standing import Standing
+from agentkit.memory.backup_status import Standing
 from agentkit.money import Money
 from agentkit.payments.budget import Budget, used_so_far
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.channels.terms import token_balance
-from agentkit.payments.choosing import History
+from agentkit.payments.rail_choice import History
 from agentkit.payments.receipts import (
     Bundle,
     bundle_of,
@@ -54,10 +54,10 @@ from agentkit.payments.receipts import (
 from agentkit.planner.estimate import Measured, measured_in
 from agentkit.planner.planner import Market, Wish, check_fresh, make_plan
 from agentkit.planner.policy import Choose
-from agentkit.planner.rest import rest_of
+from agentkit.planner.remaining import rest_of
 from agentkit.runtime import run as runs
 from agentkit.runtime.approve import Approval
-from agentkit.runtime.means import Means
+from agentkit.runtime.context import Means
 from agentkit.runtime.run import Run, RunResult
 from agentkit.schedule import Schedule, Tick, folder_of_agent, name_of
 from agentkit.user_values import check_keywords

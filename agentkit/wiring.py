@@ -13,58 +13,58 @@ from pathlib import Path
 
 from agentkit.config import ProviderSettings, Settings
 from agentkit.display.progress import show_progress
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 from agentkit.errors import ConfigError
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.graph.nodes import InferNode, TrainNode
 from agentkit.journal.journal import Journal
 from agentkit.keys import keystore
-from agentkit.keys.apart import ProcessSigner, open_signer
+from agentkit.keys.process_signer import ProcessSigner, open_signer
 from agentkit.keys.signer import Signer
 from agentkit.market.allowance import Allowance
 from agentkit.market.chain import ChainClient, Network
 from agentkit.market.seams import Provider, Rail
-from agentkit.memory import ipfs as ipfs_store
-from agentkit.memory import onchain
 from agentkit.memory.anchoring import Anchoring
-from agentkit.memory.cover import Cover, cover_of
-from agentkit.memory.gateways import Gateways
-from agentkit.memory.ipfs import Ipfs
-from agentkit.memory.local import LocalStore
+from agentkit.memory.artifacts import ipfs as ipfs_store
+from agentkit.memory.artifacts import onchain
+from agentkit.memory.artifacts.encryption import Cover, cover_of
+from agentkit.memory.artifacts.ipfs import Ipfs
+from agentkit.memory.artifacts.local import LocalStore
+from agentkit.memory.artifacts.onchain import Onchain
+from agentkit.memory.artifacts.sources import Sources
+from agentkit.memory.artifacts.stores import Remote, Stores
+from agentkit.memory.arweave.gateways import Gateways
+from agentkit.memory.factory import open_path
 from agentkit.memory.memory import Memory, Pace
-from agentkit.memory.onchain import Onchain
-from agentkit.memory.opening import open_path
-from agentkit.memory.paths import UploadPath
-from agentkit.memory.shred import sealer_of
-from agentkit.memory.sources import Sources
-from agentkit.memory.stores import Remote, Stores
+from agentkit.memory.sealing.shred import sealer_of
+from agentkit.memory.uploads.upload_paths import UploadPath
 from agentkit.money import Money
 from agentkit.payments.anchor import EvmAnchor
+from agentkit.payments.billed_elsewhere import ElsewhereRail
 from agentkit.payments.budget import Budget, Exposure
 from agentkit.payments.channels.rail import ChannelRail
-from agentkit.payments.choosing import RailPlanner
-from agentkit.payments.elsewhere import ElsewhereRail
 from agentkit.payments.escrow.rail import EscrowRail
 from agentkit.payments.escrow.terms import NOBODY
 from agentkit.payments.networks import real_network
 from agentkit.payments.prepaid import PrepaidRail
+from agentkit.payments.rail_choice import RailPlanner
 from agentkit.payments.sender import Sender
 from agentkit.payments.x402.rail import X402Rail
 from agentkit.payments.x402.uploads import X402Uploads
 from agentkit.pool import models
 from agentkit.providers import registry
-from agentkit.providers.late import LateProvider
+from agentkit.providers.lazy import LateProvider
 from agentkit.runtime import approve as approvals
 from agentkit.runtime.approve import Approval
 
 log = logging.getLogger("agentkit")
 
 
-async def network_of(settings: Settings) -> tuple[Network, finder.NetworkFile | None]:
+async def network_of(settings: Settings) -> tuple[Network, discovery.NetworkFile | None]:
     """Return the network that is set, or the embedded one and its file, started if need be."""
     if settings.network is not None:
         return real_network(settings.network, settings.chain), None
-    found = await asyncio.to_thread(finder.ensure, settings.network_home.expanduser())
+    found = await asyncio.to_thread(discovery.ensure, settings.network_home.expanduser())
     log.warning("embedded network: test money only")
     return Network.model_validate(found.network), found
 
@@ -82,7 +82,7 @@ async def fetch_models(graph: FrozenGraph) -> None:
 
 
 async def signer_of(
-    settings: Settings, found: finder.NetworkFile | None, stack: AsyncExitStack
+    settings: Settings, found: discovery.NetworkFile | None, stack: AsyncExitStack
 ) -> Signer:
     """Return who signs: the embedded network's own key, or the wallet's, unlocked."""
     if found:
@@ -110,7 +110,7 @@ class Wiring:
 
     settings: Settings
     network: Network
-    found: finder.NetworkFile | None
+    found: discovery.NetworkFile | None
     signer: Signer
     journal: Journal
     chain: ChainClient

@@ -24,12 +24,12 @@ from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, JobStatus, Payment
 from agentkit.market.offer import Offer
 from agentkit.market.task import Task
-from agentkit.memory.local import LocalStore
+from agentkit.memory.artifacts.local import LocalStore
 from agentkit.payments.budget import Budget
 from agentkit.planner.planner import Market, Wish, make_plan
 from agentkit.runtime import hedging
 from agentkit.runtime import run as runs
-from agentkit.runtime.means import Means
+from agentkit.runtime.context import Means
 from agentkit.testing.fakes import NETWORK, FakeProvider, ToyRail
 
 WALLET = "0x" + "00" * 20

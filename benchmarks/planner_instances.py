@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from agentkit.planner.solver import rivals
+from agentkit.planner.solver import baselines
 from agentkit.planner.solver.problem import Choice, Problem
 
 LEAST_SECONDS = 0.001
@@ -98,7 +98,7 @@ class Instance:
     def deadline(self, share: float) -> float:
         """Return a deadline between the fastest choice's end and that of the cheapest offers."""
         arranged, _ = self.problem.arranged()
-        fast = arranged.makespan(rivals.fastest(arranged))
+        fast = arranged.makespan(baselines.fastest(arranged))
         slow = arranged.makespan(arranged.costs.argmin(1))
         return fast + share * (slow - fast) if slow > fast else fast * 1.05
 
@@ -106,9 +106,9 @@ class Instance:
         """Return what simple routers would pay, None where they would be late."""
         arranged, order = self.problem.arranged()
         found = {
-            "slack": rivals.slack_router(arranged, deadline),
-            "single": rivals.single(arranged, deadline),
-            "fastest": rivals.fastest(arranged),
+            "slack": baselines.slack_router(arranged, deadline),
+            "single": baselines.single(arranged, deadline),
+            "fastest": baselines.fastest(arranged),
         }
         return {name: self._cost(choice, order, deadline) for name, choice in found.items()}
 

@@ -39,11 +39,11 @@ from agentkit.market.allowance import Allowance
 from agentkit.market.plan import Plan
 from agentkit.market.seams import Provider, Rail
 from agentkit.market.task import Task
-from agentkit.memory.local import LocalStore
+from agentkit.memory.artifacts.local import LocalStore
 from agentkit.payments.budget import Budget
 from agentkit.planner.planner import Market, Wish, make_plan
 from agentkit.runtime import run as runs
-from agentkit.runtime.means import Means
+from agentkit.runtime.context import Means
 from agentkit.testing.fakes import NETWORK, FakeProvider, ToyRail
 
 MODULUS = 1_000_003

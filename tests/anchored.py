@@ -18,10 +18,10 @@ from agentkit.embedded.gateway import Gateway
 from agentkit.journal.journal import Journal
 from agentkit.keys.signer import KeySigner
 from agentkit.market.chain import Network
-from agentkit.memory import restore
 from agentkit.memory.anchoring import Anchoring, corroborated
-from agentkit.memory.gateways import Gateways
+from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.memory import Memory, Pace
+from agentkit.memory.restore import wallet_restore
 from agentkit.money import Asset, Money
 from agentkit.payments.anchor import EvmAnchor, anchored_head
 from agentkit.payments.chain import Web3Chain
@@ -48,10 +48,10 @@ class World:
         finally:
             await eyes.close()
 
-    async def found(self, **how: object) -> restore.Restored:
+    async def found(self, **how: object) -> wallet_restore.Restored:
         """What a new machine finds, and what the anchor says to it."""
         async with Gateways([self.url], rounds=1) as gateways:
-            read = await restore.fetch(SIGNER, gateways, **how)  # type: ignore[arg-type]
+            read = await wallet_restore.fetch(SIGNER, gateways, **how)  # type: ignore[arg-type]
         return corroborated(read, await self.head())
 
 

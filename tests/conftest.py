@@ -14,7 +14,7 @@ from hypothesis import settings
 from kubo import kubo
 
 from agentkit.agent import Agent
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None)
@@ -47,16 +47,16 @@ def network_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def network(network_folder: Path) -> Iterator[finder.NetworkFile]:
+def network(network_folder: Path) -> Iterator[discovery.NetworkFile]:
     """The embedded network, the real one in its own process, for the whole session."""
     models = os.environ.get("AGENTKIT_MODELS", str(Path("~/.cache/agentkit/models").expanduser()))
     before = os.environ.get("AGENTKIT_MODELS")
     os.environ["AGENTKIT_MODELS"] = models
-    found = finder.ensure(network_folder)
+    found = discovery.ensure(network_folder)
     if before is None:
         del os.environ["AGENTKIT_MODELS"]
     yield found
-    finder.stop(network_folder)
+    discovery.stop(network_folder)
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +68,7 @@ def kubo_rpc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def own_folder(
-    network: finder.NetworkFile,
+    network: discovery.NetworkFile,
     network_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -82,7 +82,7 @@ def own_folder(
 
 
 @pytest.fixture
-def open_agent(network: finder.NetworkFile, network_folder: Path, tmp_path: Path) -> Open:
+def open_agent(network: discovery.NetworkFile, network_folder: Path, tmp_path: Path) -> Open:
     """Return a function that opens an agent with a home of this test's own."""
 
     @asynccontextmanager

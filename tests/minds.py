@@ -12,9 +12,9 @@ from aiohttp import web
 from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.journal.journal import Journal
 from agentkit.keys.signer import KeySigner
-from agentkit.memory import restore
-from agentkit.memory.gateways import Gateways
+from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.memory import Memory
+from agentkit.memory.restore import wallet_restore
 
 SIGNER = KeySigner(b"\x11" * 32)
 
@@ -52,8 +52,8 @@ async def elsewhere(one: Mind, folder: Path) -> AsyncIterator[Mind]:
         await sealing.checkpoint()
         await sealing.close()
         async with Gateways([url], rounds=1) as gateways:
-            found = await restore.fetch(SIGNER, gateways)
-        journal = await restore.restore(found, folder / "elsewhere", SIGNER.address)
+            found = await wallet_restore.fetch(SIGNER, gateways)
+        journal = await wallet_restore.restore(found, folder / "elsewhere", SIGNER.address)
         await journal.close()
     finally:
         await runner.cleanup()

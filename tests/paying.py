@@ -29,7 +29,7 @@ from agentkit.market.chain import Network
 from agentkit.market.offer import Offer
 from agentkit.market.plan import Plan
 from agentkit.market.task import Task
-from agentkit.memory.local import LocalStore
+from agentkit.memory.artifacts.local import LocalStore
 from agentkit.money import Asset, Money, Rate
 from agentkit.payments import abi
 from agentkit.payments.budget import Budget
@@ -44,7 +44,7 @@ from agentkit.planner.planner import Market, Wish, make_plan
 from agentkit.providers.openai import Account
 from agentkit.providers.x402 import X402Endpoint
 from agentkit.runtime import run as runs
-from agentkit.runtime.means import Means
+from agentkit.runtime.context import Means
 from agentkit.testing import Desk as Buying
 
 DEPLOYER, SHOP, SETTLER, OTHER, _ = map(KeySigner, KEYS)

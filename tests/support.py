@@ -17,14 +17,14 @@ from agentkit.journal.journal import Journal
 from agentkit.market.allowance import Allowance
 from agentkit.market.plan import Plan
 from agentkit.market.seams import ArtifactStore, Provider
-from agentkit.memory.local import LocalStore
+from agentkit.memory.artifacts.local import LocalStore
 from agentkit.money import Money
 from agentkit.payments.budget import Budget
 from agentkit.planner.planner import Market, Wish, make_plan
 from agentkit.planner.policy import Choose
 from agentkit.runtime import run as runs
 from agentkit.runtime.approve import Approval
-from agentkit.runtime.means import Means
+from agentkit.runtime.context import Means
 from agentkit.testing.fakes import NETWORK, USDC, FakeProvider, ToyRail
 
 WALLET = "0x00000000000000000000000000000000000000AA"

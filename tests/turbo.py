@@ -21,7 +21,7 @@ from aiohttp.test_utils import TestServer
 from paying import World
 
 from agentkit.market.x402 import Presented, Proof, Requirement
-from agentkit.memory.ans104 import parse_item, verify
+from agentkit.memory.arweave.ans104 import parse_item, verify
 from agentkit.payments.x402.remote import Facilitator
 
 OCTETS = {"Content-Type": "application/octet-stream"}

@@ -16,14 +16,14 @@ from agentkit.embedded.gateway import Faults, Gateway, gateway_app
 from agentkit.journal.journal import Journal
 from agentkit.journal.store import OUTBOX_STATES, Outgoing
 from agentkit.keys.signer import KeySigner
-from agentkit.memory.b64 import name_of
-from agentkit.memory.confirming import Waits
-from agentkit.memory.gateways import Gateways
-from agentkit.memory.jwk import JwkWallet
+from agentkit.memory.arweave.base64url import name_of
+from agentkit.memory.arweave.gateways import Gateways
+from agentkit.memory.arweave.jwk import JwkWallet
 from agentkit.memory.memory import Memory, Pace
-from agentkit.memory.outbox import Outbox
-from agentkit.memory.paths import UploadPath
-from agentkit.memory.wrapping import Layer1, Limits
+from agentkit.memory.uploads.bundler import Layer1, Limits
+from agentkit.memory.uploads.confirmation import Waits
+from agentkit.memory.uploads.outbox import Outbox
+from agentkit.memory.uploads.upload_paths import UploadPath
 
 SIGNER = KeySigner(b"\x11" * 32)
 ME = name_of(SIGNER.public_key)

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from agentkit import __version__
-from agentkit.cli import knows, look, places, say, wallet, work
+from agentkit.cli import knowledge, output, setup, status, wallet
 from agentkit.cli.demo.verb import demo
+from agentkit.cli.run import cancel, plan, resume
+from agentkit.cli.run import run as run_graph
 from agentkit.cli.trust import trust
 
 app = typer.Typer(
@@ -36,24 +38,24 @@ def _options(
 
 
 app.command()(demo)
-app.command()(places.init)
-app.command()(work.plan)
-app.command()(work.run)
-app.command()(work.resume)
-app.command()(work.cancel)
-app.command()(look.status)
-app.command()(look.receipts)
+app.command()(setup.init)
+app.command()(plan)
+app.command()(run_graph)
+app.command()(resume)
+app.command()(cancel)
+app.command()(status.status)
+app.command()(status.receipts)
 app.add_typer(wallet.wallet, name="wallet")
-app.add_typer(knows.memory, name="memory")
-app.command()(look.providers)
-app.add_typer(places.network, name="network")
-app.command()(places.serve)
+app.add_typer(knowledge.memory, name="memory")
+app.command()(status.providers)
+app.add_typer(setup.network, name="network")
+app.command()(setup.serve)
 app.command()(trust)
-app.command()(places.doctor)
+app.command()(setup.doctor)
 
 
 def run() -> None:
     """Run the command line; the entry point of the `agentkit` script."""
-    say.survive_any_encoding()
+    output.survive_any_encoding()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     app()

@@ -11,22 +11,22 @@ from typing import Annotated, Any
 
 import typer
 
-from agentkit.cli import say
+from agentkit.cli import output
 from agentkit.config import Settings
 from agentkit.display.text import columns
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 from agentkit.errors import ConfigError, RunNotFound
 from agentkit.journal.events import WALLET
 from agentkit.journal.journal import Journal
 from agentkit.journal.store import OUTBOX_STATES, Tx
 from agentkit.keys import keystore
 from agentkit.market.chain import Network
-from agentkit.memory import restore as restoring
-from agentkit.memory import shred, snapshots
 from agentkit.memory.anchoring import corroborated
-from agentkit.memory.gateways import Gateways
-from agentkit.memory.restore import Restored
-from agentkit.memory.sealer import Sealer
+from agentkit.memory.arweave.gateways import Gateways
+from agentkit.memory.restore import wallet_restore as restoring
+from agentkit.memory.restore.wallet_restore import Restored
+from agentkit.memory.sealing import shred, snapshots
+from agentkit.memory.sealing.sealer import Sealer
 from agentkit.payments.anchor import anchored_head
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.networks import real_network
@@ -97,12 +97,12 @@ class Where:
 
 
 @memory.command()
-@say.verb
+@output.verb
 def ls(
     keystore_file: KeyFile = None,
-    as_json: say.AsJson = False,
-    config: say.Config = None,
-    quiet: say.Quiet = False,
+    as_json: output.AsJson = False,
+    config: output.Config = None,
+    quiet: output.Quiet = False,
 ) -> None:
     """Show every stream of the journal here, and how far each is on its way to Arweave."""
     where = _where(Settings.read(config), keystore_file, None)
@@ -111,7 +111,7 @@ def ls(
     table = [names, *([str(row[name]) for name in names] for row in rows)]
     data = {"encryption": shred.told(where.sealer), "streams": rows}
     text = f"{columns(table, right=range(1, len(names)))}\n\n{shred.told(where.sealer)}"
-    say.result(data, text, as_json=as_json)
+    output.result(data, text, as_json=as_json)
 
 
 async def _listed(where: Where) -> list[dict[str, Any]]:
@@ -137,21 +137,21 @@ def _rows(tx: Tx) -> list[dict[str, Any]]:
 
 
 @memory.command()
-@say.verb
+@output.verb
 def get(
     run: Annotated[str, typer.Argument(help="a run, or `wallet`")],
     keystore_file: KeyFile = None,
     gateway: GatewayUrls = None,
-    as_json: say.AsJson = False,
-    config: say.Config = None,
-    quiet: say.Quiet = False,
+    as_json: output.AsJson = False,
+    config: output.Config = None,
+    quiet: output.Quiet = False,
 ) -> None:
     """Print a run's events as Arweave has them, one line of JSON each; changes nothing here."""
     found = asyncio.run(_fetched(_where(Settings.read(config), keystore_file, gateway), [run]))
     _must_have(found, run)
     for row in found.rows(run):
         for part in row.event().parts():
-            say.result(None, line_of(part), as_json=False)
+            output.result(None, line_of(part), as_json=False)
     _warn(found, quiet=quiet)
 
 
@@ -159,21 +159,21 @@ def get(
 
 
 @memory.command()
-@say.verb
+@output.verb
 def verify(
     run: OneRun = None,
     keystore_file: KeyFile = None,
     gateway: GatewayUrls = None,
-    as_json: say.AsJson = False,
-    config: say.Config = None,
-    quiet: say.Quiet = False,
+    as_json: output.AsJson = False,
+    config: output.Config = None,
+    quiet: output.Quiet = False,
 ) -> None:
     """Check the state here, and compare it with all that Arweave has of it; changes nothing."""
     where = _where(Settings.read(config), keystore_file, gateway)
     data = asyncio.run(_verified(where, [run] if run else []))
     told = data["differences"] or [f"{data['events']} events on Arweave equal those here"]
     told += [CORROBORATED] if data["corroborated"] else []
-    say.result(data, "\n".join([*told, *data["warnings"]]), as_json=as_json)
+    output.result(data, "\n".join([*told, *data["warnings"]]), as_json=as_json)
     if data["differences"]:
         raise typer.Exit(1)
 
@@ -197,7 +197,7 @@ async def _verified(where: Where, runs: Sequence[str]) -> dict[str, Any]:
 
 
 @memory.command()
-@say.verb
+@output.verb
 def restore(
     run: Annotated[
         str | None, typer.Argument(help="a run whose past is wanted here as well")
@@ -210,9 +210,9 @@ def restore(
     accept_loss: Annotated[
         bool, typer.Option("--accept-loss", help="go on without steps that no gateway has")
     ] = False,
-    as_json: say.AsJson = False,
-    config: say.Config = None,
-    quiet: say.Quiet = False,
+    as_json: output.AsJson = False,
+    config: output.Config = None,
+    quiet: output.Quiet = False,
 ) -> None:
     """Rebuild this wallet's state from Arweave with nothing but its key, or bring a run's past."""
     where = _where(Settings.read(config), keystore_file, gateway)
@@ -227,7 +227,7 @@ def restore(
     lines += [f"warning: {warning}" for warning in data["warnings"]]
     if not run:
         lines.append(ONE_MACHINE)
-    say.result(data, "\n".join(lines), as_json=as_json)
+    output.result(data, "\n".join(lines), as_json=as_json)
 
 
 async def _restored(
@@ -286,14 +286,14 @@ def _must_have(found: Restored, run: str) -> None:
 
 def _warn(found: Restored, *, quiet: bool) -> None:
     for warning in found.warnings:
-        say.note(f"warning: {warning}", quiet=quiet)
+        output.note(f"warning: {warning}", quiet=quiet)
 
 
 def _where(settings: Settings, file: Path | None, gateways: list[str] | None) -> Where:
     """Return where a wallet's memory is; the embedded network's key is found, never started."""
     embedded = None
     if settings.network is None:
-        embedded = finder.find(settings.network_home.expanduser())
+        embedded = discovery.find(settings.network_home.expanduser())
     if file is None and settings.network is None:
         if embedded is None:
             raise ConfigError(
@@ -309,7 +309,7 @@ def _where(settings: Settings, file: Path | None, gateways: list[str] | None) ->
     return Where(sealer, home, urls, _anchor(settings, embedded))
 
 
-def _anchor(settings: Settings, embedded: finder.NetworkFile | None) -> Network | None:
+def _anchor(settings: Settings, embedded: discovery.NetworkFile | None) -> Network | None:
     """Return the chain that heads are anchored on, if they are."""
     if settings.memory.head_anchor is None:
         return None

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from agentkit.cli import say
+from agentkit.cli import output
 from agentkit.cli.consent import request_text
 from agentkit.config import LOCAL_FILE, Settings
 from agentkit.config import trust as records
@@ -20,14 +20,14 @@ Folder = Annotated[
 ]
 
 
-@say.verb
+@output.verb
 def trust(
     folder: Folder = None,
     show: Annotated[bool, typer.Option("--list", help="list the trusted folders")] = False,
     forget: Annotated[bool, typer.Option("--forget", help="trust the folder no more")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
-    as_json: say.AsJson = False,
-    quiet: say.Quiet = False,
+    as_json: output.AsJson = False,
+    quiet: output.Quiet = False,
 ) -> None:
     """Let the settings in a folder's agentkit.toml count that can send secrets or move money.
 
@@ -57,13 +57,13 @@ def _list(*, as_json: bool) -> None:
     trusted = records.read_records()
     data = {str(folder): sorted(digests) for folder, digests in trusted.items()}
     lines = [f"{folder}: {', '.join(keys)}" for folder, keys in data.items()]
-    say.result(data, "\n".join(lines) or "no folder is trusted", as_json=as_json)
+    output.result(data, "\n".join(lines) or "no folder is trusted", as_json=as_json)
 
 
 def _forget(folder: Path, *, as_json: bool) -> None:
     known = records.forget(folder)
     text = f"{folder} is trusted no more" if known else f"{folder} was not trusted"
-    say.result(
+    output.result(
         {"folder": str(folder), "trusted": False, "was_trusted": known}, text, as_json=as_json
     )
 
@@ -72,12 +72,12 @@ def _trust(folder: Path, *, yes: bool, as_json: bool) -> None:
     request = Settings.consent_request(folder)
     if request is None:
         data = {"folder": str(folder), "trusted": True, "settings": {}, "changed": {}}
-        say.result(data, f"nothing in {folder / LOCAL_FILE} needs consent", as_json=as_json)
+        output.result(data, f"nothing in {folder / LOCAL_FILE} needs consent", as_json=as_json)
         return
     if request.shared:
         raise request  # consent to what others can change is not kept
     if not (yes or as_json) and not _confirmed(request):
-        say.note("nothing was recorded")
+        output.note("nothing was recorded")
         raise typer.Exit(1)
     records.grant(request)
     data = {
@@ -87,7 +87,7 @@ def _trust(folder: Path, *, yes: bool, as_json: bool) -> None:
         "changed": request.changed,
     }
     text = f"{request_text(request)}\n\ntrusted: {folder}"
-    say.result(data, text, as_json=as_json)
+    output.result(data, text, as_json=as_json)
 
 
 def _confirmed(request: Untrusted) -> bool:

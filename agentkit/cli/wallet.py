@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from agentkit.agent import Agent, Balances
-from agentkit.cli import say
+from agentkit.cli import output
 from agentkit.config import Settings
 from agentkit.display.text import columns
 from agentkit.errors import ConfigError
-from agentkit.keys import keystore, process
+from agentkit.keys import keystore, signer_server
 from agentkit.keys.signer import KeySigner
 from agentkit.payments.networks import real_network
 
@@ -21,8 +21,10 @@ wallet = typer.Typer(no_args_is_help=True, help="The wallet's money.")
 
 
 @wallet.command()
-@say.verb
-def show(as_json: say.AsJson = False, config: say.Config = None, quiet: say.Quiet = False) -> None:
+@output.verb
+def show(
+    as_json: output.AsJson = False, config: output.Config = None, quiet: output.Quiet = False
+) -> None:
     """Show balances, money in channels and credit, and what is set aside."""
 
     async def go() -> Balances:
@@ -39,12 +41,14 @@ def show(as_json: say.AsJson = False, config: say.Config = None, quiet: say.Quie
         ("held for runs", str(found.held)),
         ("spent ever", str(found.spent)),
     ]
-    say.result(dict(rows), columns(rows), as_json=as_json)
+    output.result(dict(rows), columns(rows), as_json=as_json)
 
 
 @wallet.command()
-@say.verb
-def close(as_json: say.AsJson = False, config: say.Config = None, quiet: say.Quiet = False) -> None:
+@output.verb
+def close(
+    as_json: output.AsJson = False, config: output.Config = None, quiet: output.Quiet = False
+) -> None:
     """Close every channel: providers claim what is promised, the rest comes back."""
 
     async def go() -> dict[str, str]:
@@ -53,15 +57,17 @@ def close(as_json: say.AsJson = False, config: say.Config = None, quiet: say.Qui
 
     outcomes = asyncio.run(go())
     text = columns(list(outcomes.items())) if outcomes else "no channel is open"
-    say.result(outcomes, text, as_json=as_json)
+    output.result(outcomes, text, as_json=as_json)
     if any(outcome != "closed" for outcome in outcomes.values()):
-        say.note("what is not closed stays in its channel; close it again later", quiet=quiet)
+        output.note("what is not closed stays in its channel; close it again later", quiet=quiet)
         raise typer.Exit(1)
 
 
 @wallet.command()
-@say.verb
-def fund(as_json: say.AsJson = False, config: say.Config = None, quiet: say.Quiet = False) -> None:
+@output.verb
+def fund(
+    as_json: output.AsJson = False, config: output.Config = None, quiet: output.Quiet = False
+) -> None:
     """Say what to send where, so that this wallet can pay; asks no chain.
 
     The address is the key's own, so the keystore is opened: its file could name any other.
@@ -69,7 +75,7 @@ def fund(as_json: say.AsJson = False, config: say.Config = None, quiet: say.Quie
     settings = Settings.read(config)
     if settings.network is None:
         text = "the embedded network's wallet has test money already; `agentkit wallet show`"
-        say.result({"network": "embedded"}, text, as_json=as_json)
+        output.result({"network": "embedded"}, text, as_json=as_json)
         return
     network, address = real_network(settings.network, settings.chain), _signer(settings).address
     rows = [
@@ -79,16 +85,16 @@ def fund(as_json: say.AsJson = False, config: say.Config = None, quiet: say.Quie
         ("for gas", "a little ETH on the same network, within allowance.gas"),
     ]
     warning = "Send nothing else, and nothing on another network: it would be lost to this wallet."
-    say.result(dict(rows), f"{columns(rows)}\n\n{warning}", as_json=as_json)
+    output.result(dict(rows), f"{columns(rows)}\n\n{warning}", as_json=as_json)
 
 
 @wallet.command()
-@say.verb
+@output.verb
 def export(
     out: Annotated[Path, typer.Argument(help="where to write the encrypted keystore")],
-    as_json: say.AsJson = False,
-    config: say.Config = None,
-    quiet: say.Quiet = False,
+    as_json: output.AsJson = False,
+    config: output.Config = None,
+    quiet: output.Quiet = False,
 ) -> None:
     """Copy the encrypted keystore (V3, as other wallets read it); never over another file."""
     settings = Settings.read(config)
@@ -101,22 +107,22 @@ def export(
         )
     address = keystore.copy(path, out.expanduser(), settings.secret())
     text = f"{out} written for {address}; it opens with the same passphrase, which is not in it"
-    say.result({"address": address, "keystore": str(out)}, text, as_json=as_json)
+    output.result({"address": address, "keystore": str(out)}, text, as_json=as_json)
 
 
 @wallet.command()
-@say.verb
+@output.verb
 def signer(
     path: Annotated[Path, typer.Option("--socket", help="where to listen")],
-    as_json: say.AsJson = False,
-    config: say.Config = None,
-    quiet: say.Quiet = False,
+    as_json: output.AsJson = False,
+    config: output.Config = None,
+    quiet: output.Quiet = False,
 ) -> None:
     """Keep the wallet's key in this process, for agents with `wallet.signer` set to the socket."""
     settings = Settings.read(config)
     unlocked = _signer(settings)
-    say.note(f"signing for {unlocked.address} at {path}", quiet=quiet)
-    process.serve(path.expanduser(), unlocked)
+    output.note(f"signing for {unlocked.address} at {path}", quiet=quiet)
+    signer_server.serve(path.expanduser(), unlocked)
 
 
 def _signer(settings: Settings) -> KeySigner:

@@ -20,13 +20,13 @@ from typing import Any
 
 from aiohttp import web
 
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 from agentkit.embedded.chain.chain import Chain
 from agentkit.embedded.chain.genesis import deploy
 from agentkit.embedded.chain.rpc import RpcFront, rpc_app
-from agentkit.embedded.fronts import gaia, hyperbolic
-from agentkit.embedded.fronts.core import Behind
 from agentkit.embedded.gateway import Gateway, gateway_app
+from agentkit.embedded.stand_ins import gaia, hyperbolic
+from agentkit.embedded.stand_ins.core import Behind
 from agentkit.errors import StoreUnavailable
 from agentkit.keys import keystore
 from agentkit.keys.signer import KeySigner
@@ -106,11 +106,11 @@ class EmbeddedNetwork:
         began = time.monotonic()
         async with self._stack:
             self._lock()
-            finder.check_version(self._folder)
-            (self._folder / finder.VERSION_FILE).write_text(f"{finder.VERSION}\n")
+            discovery.check_version(self._folder)
+            (self._folder / discovery.VERSION_FILE).write_text(f"{discovery.VERSION}\n")
             known = await self._open(began)
-            finder.write(self._folder, known)
-            self._stack.callback((self._folder / finder.FILE).unlink, missing_ok=True)
+            discovery.write(self._folder, known)
+            self._stack.callback((self._folder / discovery.FILE).unlink, missing_ok=True)
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
             await self._until_stopped()
@@ -132,7 +132,7 @@ class EmbeddedNetwork:
 
     # -- parts -----------------------------------------------------------------------------------
 
-    async def _open(self, began: float) -> finder.NetworkFile:
+    async def _open(self, began: float) -> discovery.NetworkFile:
         keys = {name: self._key(name) for name in ("deployer", "agent", "hyperbolic")}
         keys |= {str(node["name"]): self._key(str(node["name"])) for node in NODES}
         network = await self._open_chain(keys)
@@ -146,7 +146,7 @@ class EmbeddedNetwork:
             "gaia": await self._open_gaia(),
             "hyperbolic": await self._open_hyperbolic(network, keys["hyperbolic"][0].address),
         }
-        return finder.NetworkFile(
+        return discovery.NetworkFile(
             pid=os.getpid(),
             url=await self._serve_at(self._control(), self._port),
             token=self._token,

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from agentkit.artifacts import Artifact, Dataset, Embedding, Json, Model, Table, Text
 from agentkit.errors import DuplicateNode, UnknownInput, WrongInput
 from agentkit.graph import callables, codec
+from agentkit.graph.checks import Named
 from agentkit.graph.frozen import FrozenGraph, Function, check_node
 from agentkit.graph.included import Included, moved
 from agentkit.graph.nodes import (
@@ -27,7 +28,6 @@ from agentkit.graph.nodes import (
 from agentkit.graph.plugins import InstalledVerifier
 from agentkit.graph.refs import InputRef, Ref, When
 from agentkit.graph.schemas import schema_of
-from agentkit.graph.verifying import Named
 
 A = TypeVar("A", bound=Artifact)
 B = TypeVar("B", bound=Artifact)

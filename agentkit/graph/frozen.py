@@ -38,6 +38,7 @@ from agentkit.graph.callables import (
     describe,
     not_here,
 )
+from agentkit.graph.checks import Named, VerifySpec
 from agentkit.graph.code import CodeFile, running_digest
 from agentkit.graph.conditions import Condition
 from agentkit.graph.nodes import InferNode, LocalNode, Name, Node, NodeBase, PaidNode, canonical
@@ -45,7 +46,6 @@ from agentkit.graph.parts import with_parts
 from agentkit.graph.plugins import factory_of, verifier_entry
 from agentkit.graph.refs import InputRef
 from agentkit.graph.schemas import fault_of
-from agentkit.graph.verifying import Named, VerifySpec
 
 Function: TypeAlias = Callable[..., Any]
 Place: TypeAlias = tuple[str, str]

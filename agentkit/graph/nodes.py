@@ -19,10 +19,10 @@ from pydantic import (
 from agentkit.artifacts import KINDS, Artifact, Dataset, Embedding, Json, Model, Table, Text
 from agentkit.errors import WrongInput
 from agentkit.graph.callables import CallableSpec
+from agentkit.graph.checks import CallableCheck, Redundant, VerifySpec
 from agentkit.graph.conditions import Condition
 from agentkit.graph.parts import with_parts
 from agentkit.graph.refs import InputRef
-from agentkit.graph.verifying import CallableCheck, Redundant, VerifySpec
 from agentkit.user_values import UserValue
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]

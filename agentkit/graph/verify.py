@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from agentkit.errors import WrongInput
+from agentkit.graph.checks import Named, Redundant, SchemaCheck
 from agentkit.graph.schemas import schema_of
-from agentkit.graph.verifying import Named, Redundant, SchemaCheck
 
 
 def redundant(k: int, *, of: int) -> Redundant:

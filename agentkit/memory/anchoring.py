@@ -32,9 +32,9 @@ from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.journal.store import Tx
 from agentkit.market.anchor import PURPOSE, HeadAnchor
-from agentkit.memory.chains import payments
-from agentkit.memory.restore import Restored
-from agentkit.memory.sealing import is_quiet
+from agentkit.memory.restore.wallet_restore import Restored
+from agentkit.memory.sealing.backlog import is_quiet
+from agentkit.memory.sealing.segment_chain import payments
 
 log = logging.getLogger("agentkit")
 

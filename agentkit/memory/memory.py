@@ -16,18 +16,18 @@ from agentkit.journal.journal import Journal
 from agentkit.journal.store import Tx
 from agentkit.market.plan import Fee
 from agentkit.memory.anchoring import Anchoring
-from agentkit.memory.b64 import name_of
-from agentkit.memory.confirming import Confirmer, Waits
-from agentkit.memory.forks import check_alone
-from agentkit.memory.gateways import Gateways
-from agentkit.memory.knowledge import Knowledge
-from agentkit.memory.outbox import Outbox
-from agentkit.memory.paths import Direct, UploadPath
-from agentkit.memory.sealer import Sealer
-from agentkit.memory.sealing import is_due, seal_all
-from agentkit.memory.shred import told
-from agentkit.memory.standing import Standing, look
-from agentkit.memory.uploading import Uploader
+from agentkit.memory.arweave.base64url import name_of
+from agentkit.memory.arweave.gateways import Gateways
+from agentkit.memory.backup_status import Standing, look
+from agentkit.memory.knowledge.knowledge import Knowledge
+from agentkit.memory.restore.forks import check_alone
+from agentkit.memory.sealing.backlog import is_due, seal_all
+from agentkit.memory.sealing.sealer import Sealer
+from agentkit.memory.sealing.shred import told
+from agentkit.memory.uploads.confirmation import Confirmer, Waits
+from agentkit.memory.uploads.outbox import Outbox
+from agentkit.memory.uploads.upload_paths import Direct, UploadPath
+from agentkit.memory.uploads.uploader import Uploader
 
 log = logging.getLogger("agentkit")
 

@@ -19,12 +19,13 @@ from agentkit.market.offer import Offer
 from agentkit.market.plan import HERE_SECONDS, Fee, Plan, PlannedNode
 from agentkit.market.seams import Provider, Rail
 from agentkit.money import Money
-from agentkit.planner import asking, weighing
-from agentkit.planner.choosing import Chosen
-from agentkit.planner.deciding import Case, added, decide, limit_of
+from agentkit.planner import costs
 from agentkit.planner.estimate import PAID, Measured, Sizes, carried, sizes_of, spec_of
+from agentkit.planner.objectives import Case, added, decide, limit_of
+from agentkit.planner.offers import collect
 from agentkit.planner.policy import Choose, check_patterns
-from agentkit.planner.rest import Rest
+from agentkit.planner.remaining import Rest
+from agentkit.planner.selection import Chosen
 
 if TYPE_CHECKING:
     from agentkit.planner.solver.solve import Effort
@@ -94,12 +95,12 @@ async def make_plan(
         for node in graph.nodes
         if isinstance(node, PAID) and not (rest and node.name in rest.done)
     }
-    offered = await asking.collect(specs, market, wish.policy, wish.objective)
+    offered = await collect(specs, market, wish.policy, wish.objective)
     if rest:
         offered = {n: replace(o, done=rest.items.get(n, 0)) for n, o in offered.items()}
     read = carried(graph, sizes)
     candidates = [
-        weighing.candidate(
+        costs.candidate(
             node.name,
             offered.get(node.name),
             [p for p in graph.parents[node.name] if not (rest and p in rest.done)],
@@ -175,7 +176,7 @@ async def _plan(
 ) -> Plan:
     market, wish = case.market, case.wish
     zero = market.network.currency.zero()
-    egress = weighing.egress(case.candidates, nodes, zero)
+    egress = costs.egress(case.candidates, nodes, zero)
     price = added((node.price for node in nodes), zero) + added((fee.price for fee in egress), zero)
     at_most = added((node.at_most for node in nodes), zero)
     return Plan(

@@ -13,9 +13,9 @@ from agentkit.artifacts import Artifact, Table
 from agentkit.errors import Refused
 from agentkit.market.task import CPU_MS, Units, cpu_ms_needed
 from agentkit.pool import text
-from agentkit.pool.call import Infer, Query, Train
 from agentkit.pool.limits import Limits
 from agentkit.pool.meter import Allowance
+from agentkit.pool.request import Infer, Query, Train
 
 MAX_IN_MEMORY = 32 * 1024 * 1024
 """Bytes of the largest dataset to train on, or trained model: they are worked on in memory."""

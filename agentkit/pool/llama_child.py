@@ -10,7 +10,7 @@ import secrets
 import sys
 from typing import Any
 
-from agentkit.pool.lifeline import tie
+from agentkit.pool.parent_watch import tie
 
 
 def main() -> None:

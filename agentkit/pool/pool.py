@@ -15,14 +15,14 @@ import psutil
 
 from agentkit.errors import LeaseLost, Refused
 from agentkit.market.task import Units
-from agentkit.pool.call import Done, Infer, asked
 from agentkit.pool.declared import check_declared
+from agentkit.pool.dispatch import Inputs, Work
 from agentkit.pool.extras import installed
 from agentkit.pool.limits import Limits
 from agentkit.pool.llama import Core
 from agentkit.pool.models import CATALOGUE, model_file
+from agentkit.pool.request import Done, Infer, asked
 from agentkit.pool.slots import Slots
-from agentkit.pool.work import Inputs, Work
 
 _NEEDS = {"infer": ("xllamacpp",), "train": ("xllamacpp", "numpy"), "data": ("duckdb",)}
 

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 from agentkit.pool.limits import Limits
-from agentkit.pool.line import Door, Line
 from agentkit.pool.llama import Core, Llama
 from agentkit.pool.models import ModelFile
+from agentkit.pool.queue import Door, Line
 from agentkit.pool.worker import Worker
 
 _CORE_STREAMS = 4  # that a front's server does at once

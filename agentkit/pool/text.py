@@ -8,7 +8,7 @@ from agentkit import strict_json
 from agentkit.artifacts import Json, Text
 from agentkit.errors import BadOutput, Refused
 from agentkit.json_schemas import fault_of, mismatch, unsupported_in
-from agentkit.pool.call import Infer
+from agentkit.pool.request import Infer
 
 # By default a keyword that no grammar can express drops the whole grammar without a word, and a
 # small model may fill its tokens with blanks.

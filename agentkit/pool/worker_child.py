@@ -10,7 +10,7 @@ from typing import Any
 from agentkit.errors import Refused, brief
 from agentkit.framing import BrokenProtocol
 from agentkit.pool import head, sql
-from agentkit.pool.lifeline import tie
+from agentkit.pool.parent_watch import tie
 
 _TASKS: dict[str, Callable[..., Any]] = {
     "fit": head.fit,

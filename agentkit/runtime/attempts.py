@@ -40,12 +40,12 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import AskableRail, Event, Fate, Provider, Rail, Transaction, Wanted
 from agentkit.market.task import Task, TaskSpec
 from agentkit.money import Money
-from agentkit.runtime import hints, verify
-from agentkit.runtime.again import again_for
+from agentkit.runtime import hints, result_checks
+from agentkit.runtime.context import Means
 from agentkit.runtime.deadline import Deadline, within
-from agentkit.runtime.means import Means
+from agentkit.runtime.purchase import Delivery, Want
+from agentkit.runtime.retry import again_for
 from agentkit.runtime.verifiers import judge
-from agentkit.runtime.want import Delivery, Want
 
 T = TypeVar("T")
 
@@ -171,7 +171,7 @@ class Attempts:
         try:
             with _only_its_errors(offer):
                 result.digest  # noqa: B018  # what has none is no result
-                await verify.check_aside(want.node, want.task, offer, attempt, result)
+                await result_checks.check_aside(want.node, want.task, offer, attempt, result)
         except BadOutput as wrong:
             await self.refuse(delivery, str(wrong))
             raise

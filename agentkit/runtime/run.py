@@ -32,8 +32,8 @@ from agentkit.market.plan import Plan
 from agentkit.market.receipt import Receipt, Standing
 from agentkit.market.seams import Event, Transaction
 from agentkit.money import Money
-from agentkit.runtime.execution import Execution
-from agentkit.runtime.means import Means
+from agentkit.runtime.context import Means
+from agentkit.runtime.scheduler import Execution
 from agentkit.runtime.verifiers import verifiers_of
 
 A = TypeVar("A", bound=Artifact)

@@ -12,12 +12,12 @@ from agentkit.artifacts import Artifact, Json, Table, Text
 from agentkit.errors import AgentKitError, ConfigError
 from agentkit.graph import nodes
 from agentkit.graph.callables import guarding
-from agentkit.graph.verifying import CallableCheck, Named, Redundant, SchemaCheck, VerifySpec
+from agentkit.graph.checks import CallableCheck, Named, Redundant, SchemaCheck, VerifySpec
 from agentkit.json_schemas import is_small
 from agentkit.market.attempt import Evidence, Result
 from agentkit.market.seams import Verdict, Verifier
 from agentkit.market.task import Task
-from agentkit.runtime import verify
+from agentkit.runtime import result_checks
 
 PASS = Verdict(outcome="pass")
 
@@ -34,9 +34,9 @@ class SchemaVerifier:
     async def verify(self, task: Task, result: Result, evidence: Evidence) -> Verdict:
         output = result.outputs[0]
         if is_small(output.size, self.schema):
-            wrong = verify.against_schema(output, self.schema)
+            wrong = result_checks.against_schema(output, self.schema)
         else:
-            wrong = await asyncio.to_thread(verify.against_schema, output, self.schema)
+            wrong = await asyncio.to_thread(result_checks.against_schema, output, self.schema)
         return Verdict(outcome="fail", reason=wrong) if wrong else PASS
 
 

@@ -29,13 +29,13 @@ from agentkit.market.offer import charge
 from agentkit.market.receipt import delivery_of
 from agentkit.market.seams import Transaction
 from agentkit.market.task import CPU_MS
-from agentkit.memory.local import LocalStore
+from agentkit.memory.artifacts.local import LocalStore
 from agentkit.money import Money, Rate
 from agentkit.payments.escrow.terms import Job
-from agentkit.pool.call import Done, asked
 from agentkit.pool.pool import Pool
+from agentkit.pool.request import Done, asked
 from agentkit.providers.wire import Submission
-from agentkit.serve.till import Till
+from agentkit.serve.payment_books import Till
 from agentkit.serve.uploads import MAX_INPUT, Uploads
 
 MAX_OPEN = 64

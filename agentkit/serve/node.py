@@ -15,7 +15,7 @@ from agentkit.journal.journal import Journal
 from agentkit.keys.signer import Signer
 from agentkit.market.chain import ChainClient, Network
 from agentkit.market.models import names_of
-from agentkit.memory.local import LocalStore
+from agentkit.memory.artifacts.local import LocalStore
 from agentkit.money import Money, Rate
 from agentkit.payments.channels.book import VoucherBook
 from agentkit.payments.escrow.book import EscrowBook
@@ -23,8 +23,8 @@ from agentkit.payments.x402.remote import Facilitator
 from agentkit.pool.pool import Pool
 from agentkit.providers import wire
 from agentkit.serve.jobs import Charged, Jobs
-from agentkit.serve.speed import Speed
-from agentkit.serve.till import Till
+from agentkit.serve.payment_books import Till
+from agentkit.serve.throughput import Speed
 from agentkit.serve.uploads import Uploads
 
 log = logging.getLogger(__name__)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentkit.tools.chat import ChatAgentKit as ChatAgentKit
+    from agentkit.tools.checkpointer import AgentKitSaver as AgentKitSaver
     from agentkit.tools.embeddings import AgentKitEmbeddings as AgentKitEmbeddings
-    from agentkit.tools.items import AgentKitStore as AgentKitStore
     from agentkit.tools.jobs import PlanJobs as PlanJobs
     from agentkit.tools.jobs import RunPlan as RunPlan
     from agentkit.tools.jobs import toolkit as toolkit
-    from agentkit.tools.saver import AgentKitSaver as AgentKitSaver
+    from agentkit.tools.store_items import AgentKitStore as AgentKitStore
     from agentkit.tools.stores import AgentKitByteStore as AgentKitByteStore
     from agentkit.tools.stores import AgentKitChatHistory as AgentKitChatHistory
 

@@ -15,8 +15,8 @@ from agentkit.graph.builder import JobGraph
 from agentkit.market.plan import Plan
 from agentkit.planner.policy import Choose
 from agentkit.runtime.run import RunResult
-from agentkit.tools.calls import acall, call
-from agentkit.tools.purse import Purse
+from agentkit.tools.agent_loop import acall, call
+from agentkit.tools.spending_limit import Purse
 
 NODE = "chat"
 

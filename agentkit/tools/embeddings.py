@@ -11,8 +11,8 @@ from agentkit.agent import Agent
 from agentkit.artifacts import Embedding
 from agentkit.graph.builder import JobGraph
 from agentkit.planner.policy import Choose
-from agentkit.tools.calls import acall, call
-from agentkit.tools.purse import Purse
+from agentkit.tools.agent_loop import acall, call
+from agentkit.tools.spending_limit import Purse
 
 MOST_NODES = 30
 """Texts in one graph: as many nodes as are planned exactly."""

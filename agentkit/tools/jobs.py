@@ -16,7 +16,7 @@ from agentkit.errors import BadAmount, GraphError, PlanError, RunFailed
 from agentkit.graph import codec
 from agentkit.market.plan import Plan
 from agentkit.runtime.run import RunResult
-from agentkit.tools.calls import acall, call
+from agentkit.tools.agent_loop import acall, call
 
 
 class Plans:

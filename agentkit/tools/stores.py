@@ -16,9 +16,9 @@ from langchain_core.messages import BaseMessage
 from langchain_core.stores import ByteStore
 
 from agentkit.errors import WrongInput
-from agentkit.memory.shelf import Entries, Shelf, beginning, joined
-from agentkit.tools.calls import Remembering, memory_of, wait
-from agentkit.tools.values import Values
+from agentkit.memory.knowledge.kv_store import Entries, Shelf, beginning, joined
+from agentkit.tools.agent_loop import Remembering, memory_of, wait
+from agentkit.tools.serialization import Values
 
 
 class AgentKitByteStore(ByteStore):

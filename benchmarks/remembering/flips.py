@@ -30,11 +30,11 @@ from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.errors import StateCorrupt
 from agentkit.keys.signer import KeySigner
 from agentkit.market.seams import ArtifactStore
-from agentkit.memory.cover import Cover
-from agentkit.memory.gateways import Gateways
-from agentkit.memory.ipfs import Ipfs
-from agentkit.memory.local import LocalStore
-from agentkit.memory.onchain import Onchain
+from agentkit.memory.artifacts.encryption import Cover
+from agentkit.memory.artifacts.ipfs import Ipfs
+from agentkit.memory.artifacts.local import LocalStore
+from agentkit.memory.artifacts.onchain import Onchain
+from agentkit.memory.arweave.gateways import Gateways
 
 SMALL, LARGE = 990, 10
 SMALL_BYTES, LARGE_BYTES = 256 * 1024, 64 * 1024 * 1024

@@ -32,10 +32,10 @@ from agentkit.journal.journal import Journal
 from agentkit.journal.kept import keep
 from agentkit.journal.store import Tx
 from agentkit.keys.signer import KeySigner
-from agentkit.memory import restore
-from agentkit.memory.gateways import Gateways
+from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.memory import Memory
-from agentkit.memory.sealing import seal_all
+from agentkit.memory.restore import wallet_restore
+from agentkit.memory.sealing.backlog import seal_all
 from remembering.gateway import serving
 from remembering.steps import drawn
 
@@ -79,8 +79,8 @@ async def restored(folder: Path, url: str, *, whole: bool) -> tuple[float, int]:
     """Return seconds and events of a restore into an empty folder, from nothing but the key."""
     began = time.perf_counter()
     async with Gateways([url]) as gateways:
-        found = await restore.fetch(SIGNER, gateways, whole=whole)
-    journal = await restore.restore(found, folder, SIGNER.address)
+        found = await wallet_restore.fetch(SIGNER, gateways, whole=whole)
+    journal = await wallet_restore.restore(found, folder, SIGNER.address)
     seconds = time.perf_counter() - began
     assert await journal.check() == found.events - found.earlier + 1
     await journal.close()

@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from agentkit.keys.messages import ItemMessage
 from agentkit.keys.signer import KeySigner
-from agentkit.memory.ans104 import RSA
-from agentkit.memory.tags import encode_tags
+from agentkit.memory.arweave.ans104 import RSA
+from agentkit.memory.arweave.tags import encode_tags
 
 TAGS = (("App-Name", "agentkit"), ("Kind", "segment"), ("Run", "ab" * 16))
 

@@ -15,12 +15,12 @@ from weaving import layer1, minds, weave_at
 from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.errors import StateCorrupt
 from agentkit.keys.signer import KeySigner
-from agentkit.memory.ans104 import make_bundle, make_item, parse_bundle, parse_item, verify
-from agentkit.memory.b64 import b64url, unb64url
-from agentkit.memory.jwk import JwkWallet, make_jwk
-from agentkit.memory.layer1 import make_transaction, parse_transaction, verify_transaction
-from agentkit.memory.merkle import MAX_CHUNK, MIN_CHUNK, chunked
-from agentkit.memory.unbundling import unbundled
+from agentkit.memory.arweave.ans104 import make_bundle, make_item, parse_bundle, parse_item, verify
+from agentkit.memory.arweave.base64url import b64url, unb64url
+from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
+from agentkit.memory.arweave.layer1 import make_transaction, parse_transaction, verify_transaction
+from agentkit.memory.arweave.merkle import MAX_CHUNK, MIN_CHUNK, chunked
+from agentkit.memory.arweave.unbundling import unbundled
 
 NPM = Path(__file__).parents[1] / "npm"
 INSTALL = "npm install --prefix tests/npm --no-package-lock --no-audit --no-fund"

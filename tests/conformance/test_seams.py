@@ -17,12 +17,12 @@ from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Result
 from agentkit.market.seams import ArtifactStore
 from agentkit.market.task import Load, Task
-from agentkit.memory.cover import Cover
-from agentkit.memory.gateways import Gateways
-from agentkit.memory.ipfs import Ipfs
-from agentkit.memory.local import LocalStore
-from agentkit.memory.onchain import Onchain
-from agentkit.memory.stores import Stores
+from agentkit.memory.artifacts.encryption import Cover
+from agentkit.memory.artifacts.ipfs import Ipfs
+from agentkit.memory.artifacts.local import LocalStore
+from agentkit.memory.artifacts.onchain import Onchain
+from agentkit.memory.artifacts.stores import Stores
+from agentkit.memory.arweave.gateways import Gateways
 from agentkit.payments.budget import Budget
 from agentkit.runtime.verifiers import FunctionVerifier, SchemaVerifier
 from agentkit.testing import (

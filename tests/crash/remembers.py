@@ -12,9 +12,9 @@ from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.keys import keystore
-from agentkit.memory import snapshots
-from agentkit.memory.gateways import Gateways
+from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.memory import Memory
+from agentkit.memory.sealing import snapshots
 
 FLUSHED_EVERY = 5
 

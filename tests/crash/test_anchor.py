@@ -14,7 +14,7 @@ from unit.memory.weaving import SIGNER
 
 from agentkit.journal import events as e
 from agentkit.journal import records as r
-from agentkit.memory import restore
+from agentkit.memory.restore import wallet_restore
 
 TESTS = Path(__file__).parents[1]
 
@@ -45,7 +45,7 @@ async def test_a_head_is_anchored_once_whoever_dies(
             home = tmp_path / "another"
             found = await here.found()
             assert found.corroborated == (point == "after")  # before it nothing is anchored
-            await (await restore.restore(found, home, SIGNER.address)).close()
+            await (await wallet_restore.restore(found, home, SIGNER.address)).close()
         async with machine(network, here.url, home) as (journal, memory):
             await memory.check_alone()
             history = await journal.history(e.WALLET)

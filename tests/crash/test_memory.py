@@ -24,8 +24,8 @@ from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.journal.store import Row, Tx
 from agentkit.keys import keystore
-from agentkit.memory import restore
-from agentkit.memory.gateways import Gateways
+from agentkit.memory.arweave.gateways import Gateways
+from agentkit.memory.restore import wallet_restore
 
 LONG = "AGENTKIT_MEMORY_KILLS" in os.environ
 KILLS = int(os.environ.get("AGENTKIT_MEMORY_KILLS", "4"))
@@ -121,8 +121,8 @@ def restored_here(machine: Machine, into: Path) -> dict[str, object]:
     async def go() -> dict[str, object]:
         signer = keystore.unlock(machine.folder.parent / "key.json", real=False)
         async with Gateways([machine.url]) as gateways:
-            found = await restore.fetch(signer, gateways)
-        journal = await restore.restore(found, into / signer.address.lower(), signer.address)
+            found = await wallet_restore.fetch(signer, gateways)
+        journal = await wallet_restore.restore(found, into / signer.address.lower(), signer.address)
         await journal.close()
         return {"warnings": list(found.warnings), "left": found.earlier}
 

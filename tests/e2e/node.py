@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 from agentkit.keys import keystore
 from agentkit.market.chain import Network
 from agentkit.payments.chain import Web3Chain
@@ -16,7 +16,7 @@ from agentkit.serve.node import Node, NodeSettings
 
 async def main() -> None:
     home, network_folder = Path(sys.argv[1]), Path(sys.argv[2])
-    found = finder.find(network_folder)
+    found = discovery.find(network_folder)
     assert found
     network = Network.model_validate(found.network)
     signer = keystore.create_test_key(home / "key.json")

@@ -12,16 +12,16 @@ from typer.testing import CliRunner
 
 from agentkit.agent import Agent
 from agentkit.cli.main import app
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 from agentkit.money import Money
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "network"
-    finder.ensure(folder)
+    discovery.ensure(folder)
     yield folder
-    finder.stop(folder)
+    discovery.stop(folder)
 
 
 def test_a_wallet_that_anchors_is_corroborated_by_one_gateway(

@@ -10,7 +10,7 @@ from typing import Any
 from e2e.test_restore import opened, own, restore
 
 from agentkit.artifacts import Json
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 from agentkit.graph.builder import JobGraph
 
 __all__ = ["own"]
@@ -34,7 +34,7 @@ def count(made: Json) -> int:
 
 
 async def test_a_large_artifact_is_found_on_another_machine(
-    own: finder.NetworkFile, tmp_path: Path, kubo_rpc: str
+    own: discovery.NetworkFile, tmp_path: Path, kubo_rpc: str
 ) -> None:
     for home, settings in (("a", {}), ("b", {"ipfs": kubo_rpc, "arweave_up_to": 0})):
         scheme = "ipfs" if settings else "ar"

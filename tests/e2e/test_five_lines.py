@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support import slowness
 
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 
 pytestmark = pytest.mark.alone
 
@@ -61,7 +61,7 @@ def folders(tmp_path: Path) -> Iterator[list[Path]]:
         folder.mkdir()
     yield found
     for folder in found:
-        finder.stop(folder / "network")
+        discovery.stop(folder / "network")
 
 
 def test_from_nothing_in_six_seconds_and_warm_in_one_and_a_half(folders: list[Path]) -> None:

@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 
 from agentkit.artifacts import Dataset, Embedding, Json
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 from agentkit.errors import NoOffer, OverBudget, SettlementFailed
 from agentkit.graph.builder import JobGraph
 from agentkit.journal import records as r
@@ -48,7 +48,7 @@ def count_rows(rows: Dataset) -> Json:
     return Json.dump(len(rows.rows()))
 
 
-async def executions(network: finder.NetworkFile) -> dict[str, list[str]]:
+async def executions(network: discovery.NetworkFile) -> dict[str, list[str]]:
     async with aiohttp.ClientSession() as session:
         headers = {"Authorization": f"Bearer {network.token}"}
         async with session.get(f"{network.url}/executions", headers=headers) as answer:
@@ -93,7 +93,7 @@ async def test_a_model_nobody_has_is_refused_with_every_reason(open_agent: Any) 
 
 
 async def test_the_sums_hold_to_the_unit_on_the_chain(
-    open_agent: Any, network: finder.NetworkFile
+    open_agent: Any, network: discovery.NetworkFile
 ) -> None:
     """What left the wallet is what the vouchers promised, read over RPC and not from our books."""
     async with open_agent() as agent:
@@ -118,7 +118,7 @@ async def test_the_sums_hold_to_the_unit_on_the_chain(
 
 
 async def test_credit_is_topped_up_used_and_debited(
-    open_agent: Any, network: finder.NetworkFile
+    open_agent: Any, network: discovery.NetworkFile
 ) -> None:
     async with open_agent() as agent:
         plan = await agent.plan(hello(), policy=policy.allow("hyperbolic"))
@@ -132,7 +132,7 @@ async def test_credit_is_topped_up_used_and_debited(
         assert all(" for other answers" in one or " these books count " in one for one in wrong)
 
 
-async def hyperbolic_books(network: finder.NetworkFile) -> dict[str, Any]:
+async def hyperbolic_books(network: discovery.NetworkFile) -> dict[str, Any]:
     known = network.providers["hyperbolic"]
     headers = {"Authorization": f"Bearer {known['api_key']}", "User-Agent": "test"}
     url = known["url"].removesuffix("/v1") + "/billing/balance"
@@ -141,7 +141,7 @@ async def hyperbolic_books(network: finder.NetworkFile) -> dict[str, Any]:
 
 
 async def test_a_claimed_top_up_without_a_transfer_is_refused(
-    open_agent: Any, network: finder.NetworkFile
+    open_agent: Any, network: discovery.NetworkFile
 ) -> None:
     known = network.providers["hyperbolic"]
     headers = {"Authorization": f"Bearer {known['api_key']}", "User-Agent": "test"}
@@ -202,7 +202,7 @@ async def test_only_listed_providers_are_asked_for_money(open_agent: Any) -> Non
 
 
 async def test_a_native_job_outlives_its_client_and_is_not_done_again(
-    open_agent: Any, network: finder.NetworkFile, network_folder: Path, tmp_path: Path
+    open_agent: Any, network: discovery.NetworkFile, network_folder: Path, tmp_path: Path
 ) -> None:
     """The client is killed while the node works; resumed, it takes the answer that is there."""
     rows = rows_of(tmp_path, 400)
@@ -230,7 +230,9 @@ async def test_a_native_job_outlives_its_client_and_is_not_done_again(
         assert [r.attempt.id for r in result.receipts if r.attempt.node == "head"] == [attempt]
 
 
-async def running_job(open_agent: Any, network: finder.NetworkFile, run_id: str) -> tuple[str, str]:
+async def running_job(
+    open_agent: Any, network: discovery.NetworkFile, run_id: str
+) -> tuple[str, str]:
     """Wait until a node says that the run's training is running; return attempt and node URL."""
     async with open_agent() as agent, aiohttp.ClientSession() as session:
         while True:
@@ -265,7 +267,7 @@ def lone_node(folder: Path, network_folder: Path) -> Iterator[tuple[subprocess.P
 
 
 async def test_a_node_killed_after_it_accepted_is_replaced_by_the_alternate(
-    open_agent: Any, network: finder.NetworkFile, network_folder: Path, tmp_path: Path
+    open_agent: Any, network: discovery.NetworkFile, network_folder: Path, tmp_path: Path
 ) -> None:
     with lone_node(tmp_path, network_folder) as (process, url):
         urls = [url, *network.nodes.values()]
@@ -300,7 +302,7 @@ async def accepted_by(url: str, run: Run) -> str:
 
 
 async def test_parallel_nodes_top_up_once_and_never_beyond_the_hold(
-    open_agent: Any, network: finder.NetworkFile
+    open_agent: Any, network: discovery.NetworkFile
 ) -> None:
     graph = JobGraph("parallel")
     for number in range(8):

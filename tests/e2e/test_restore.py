@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agentkit.agent import Agent
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 from agentkit.graph.builder import JobGraph
 from agentkit.payments.channels.terms import token_balance
 from agentkit.planner import policy
@@ -22,11 +22,11 @@ NATIVE = policy.allow("native/thrifty", "native")
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[finder.NetworkFile]:
+def own(tmp_path: Path) -> Iterator[discovery.NetworkFile]:
     """A network of this test's own: a wallet that is restored must not be used elsewhere."""
     folder = tmp_path / "network"
-    yield finder.ensure(folder)
-    finder.stop(folder)
+    yield discovery.ensure(folder)
+    discovery.stop(folder)
 
 
 def asking(name: str, words: int) -> JobGraph:
@@ -39,7 +39,7 @@ def opened(folder: Path, home: str, **settings: Any) -> Agent:
     return Agent.from_config(home=folder / home, network_home=folder / "network", **settings)
 
 
-def restore(folder: Path, own: finder.NetworkFile, home: str) -> dict[str, Any]:
+def restore(folder: Path, own: discovery.NetworkFile, home: str) -> dict[str, Any]:
     """Restore with the command line, in a process that knows no network."""
     told = subprocess.run(
         [
@@ -60,7 +60,7 @@ def restore(folder: Path, own: finder.NetworkFile, home: str) -> dict[str, Any]:
 
 
 async def test_what_was_paid_beyond_the_last_seal_is_not_paid_again(
-    own: finder.NetworkFile, tmp_path: Path
+    own: discovery.NetworkFile, tmp_path: Path
 ) -> None:
     """The log ends before the attempt, its top-up and its voucher; the node has all three."""
     async with opened(tmp_path, "old") as agent:
@@ -80,7 +80,7 @@ async def test_what_was_paid_beyond_the_last_seal_is_not_paid_again(
         again = await (await agent.resume(run.id)).result()
         assert again["greet"].digest == lost["greet"].digest
         assert [x.attempt.id for x in again.receipts] == [x.attempt.id for x in lost.receipts]
-        logs = finder.ask(own, "/executions")
+        logs = discovery.ask(own, "/executions")
         assert [a for log in logs.values() for a in log].count(again.receipts[0].attempt.id) == 1
         spent = (await agent.balances()).spent
         assert spent == first.paid + again.paid
@@ -92,7 +92,7 @@ async def test_what_was_paid_beyond_the_last_seal_is_not_paid_again(
 
 
 async def test_a_channel_is_closed_by_a_wallet_that_lost_its_vouchers(
-    own: finder.NetworkFile, tmp_path: Path
+    own: discovery.NetworkFile, tmp_path: Path
 ) -> None:
     """Nothing is bought after the restore: the end of the channel itself says what was promised."""
     async with opened(tmp_path, "old") as agent:

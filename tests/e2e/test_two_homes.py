@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 
 from agentkit.agent import Agent
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 from agentkit.errors import RunPaused
 from agentkit.graph.builder import JobGraph
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[finder.NetworkFile]:
+def own(tmp_path: Path) -> Iterator[discovery.NetworkFile]:
     """A network of this test's own: a wallet that is restored must not be used elsewhere."""
     folder = tmp_path / "network"
-    yield finder.ensure(folder)
-    finder.stop(folder)
+    yield discovery.ensure(folder)
+    discovery.stop(folder)
 
 
 def asking(name: str) -> JobGraph:
@@ -60,7 +60,7 @@ def cli(
 
 
 async def test_looking_in_a_restored_home_leaves_the_first_one_alone(
-    own: finder.NetworkFile, tmp_path: Path
+    own: discovery.NetworkFile, tmp_path: Path
 ) -> None:
     """A status in the second home sealed an event, and the first could never buy again."""
     async with opened(tmp_path, "first") as agent:
@@ -85,7 +85,7 @@ async def test_looking_in_a_restored_home_leaves_the_first_one_alone(
 
 
 async def test_the_hint_of_a_fork_followed_leads_out_of_it(
-    own: finder.NetworkFile, tmp_path: Path
+    own: discovery.NetworkFile, tmp_path: Path
 ) -> None:
     async with opened(tmp_path, "first") as agent:
         await agent.run(asking("before"))

@@ -13,19 +13,19 @@ from typing import Any
 import pytest
 
 from agentkit.agent import Agent
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 from agentkit.errors import ConfigError, StoreUnavailable
 from agentkit.graph.builder import JobGraph
-from agentkit.memory.gateways import Gateways
-from agentkit.memory.jwk import JwkWallet, make_jwk
+from agentkit.memory.arweave.gateways import Gateways
+from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
+from agentkit.memory.arweave.unbundling import unbundled
 from agentkit.memory.memory import Pace
-from agentkit.memory.unbundling import unbundled
 
 Open = Callable[..., AbstractAsyncContextManager[Agent]]
 FEE = 212_037_686
 
 
-def ask(network: finder.NetworkFile, path: str) -> str:
+def ask(network: discovery.NetworkFile, path: str) -> str:
     headers = {"Authorization": f"Bearer {network.token}"}
     request = urllib.request.Request(network.gateway + path, headers=headers)
     with urllib.request.urlopen(request, timeout=10) as answer:  # loopback
@@ -33,7 +33,7 @@ def ask(network: finder.NetworkFile, path: str) -> str:
 
 
 async def test_an_agent_uploads_with_an_ar_wallet(
-    open_agent: Open, network: finder.NetworkFile, tmp_path: Path
+    open_agent: Open, network: discovery.NetworkFile, tmp_path: Path
 ) -> None:
     """Its plans show the fee, its limits hold, and its log is in bundles of its own."""
     (tmp_path / "wallet.json").write_text(json.dumps(make_jwk()))
@@ -86,7 +86,7 @@ async def test_settings_that_cannot_upload_are_refused_at_once(
 
 
 async def test_a_dear_purchase_waits_until_the_log_is_there_for_good(
-    open_agent: Open, network: finder.NetworkFile
+    open_agent: Open, network: discovery.NetworkFile
 ) -> None:
     async def mine() -> None:
         while True:

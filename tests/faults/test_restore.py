@@ -19,16 +19,17 @@ from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
 from agentkit.journal.store import Tx
 from agentkit.keys.signer import KeySigner
-from agentkit.memory import restore, segments, shred
-from agentkit.memory.ans104 import Item, make_bundle, make_item, parse_item
-from agentkit.memory.b64 import b64url, name_of
-from agentkit.memory.chains import Sealed, follow
-from agentkit.memory.gateways import Gateways
-from agentkit.memory.jwk import JwkWallet, make_jwk
-from agentkit.memory.layer1 import make_transaction
-from agentkit.memory.sealing import seal_all
-from agentkit.memory.segments import APP, seal, unseal
-from agentkit.memory.unbundling import bundle_tags
+from agentkit.memory.arweave.ans104 import Item, make_bundle, make_item, parse_item
+from agentkit.memory.arweave.base64url import b64url, name_of
+from agentkit.memory.arweave.gateways import Gateways
+from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
+from agentkit.memory.arweave.layer1 import make_transaction
+from agentkit.memory.arweave.unbundling import bundle_tags
+from agentkit.memory.restore import wallet_restore
+from agentkit.memory.sealing import segments, shred
+from agentkit.memory.sealing.backlog import seal_all
+from agentkit.memory.sealing.segment_chain import Sealed, follow
+from agentkit.memory.sealing.segments import APP, seal, unseal
 
 SIGNER = KeySigner(b"\x66" * 32)
 OTHER = KeySigner(b"\x77" * 32)
@@ -81,12 +82,12 @@ async def serving(*weaves: Gateway) -> AsyncIterator[list[str]]:
         yield urls
 
 
-async def fetched(urls: list[str], signer: Any = SIGNER) -> restore.Restored:
+async def fetched(urls: list[str], signer: Any = SIGNER) -> wallet_restore.Restored:
     async with Gateways(urls, rounds=1, timeout=5.0) as gateways:
-        return await restore.fetch(signer, gateways)
+        return await wallet_restore.fetch(signer, gateways)
 
 
-def told(found: restore.Restored) -> str:
+def told(found: wallet_restore.Restored) -> str:
     return "\n".join(found.warnings)
 
 
@@ -131,10 +132,12 @@ async def test_what_all_gateways_spoil_ends_at_the_last_good_step(
     assert problem.endswith("; the last good step is 10")
     assert all(url in problem for url in urls)
     with pytest.raises(StateCorrupt, match="the last good step is 10") as raised:
-        await restore.restore(found, tmp_path / "new", SIGNER.address)
+        await wallet_restore.restore(found, tmp_path / "new", SIGNER.address)
     assert "--accept-loss" in raised.value.hint
     assert not (tmp_path / "new").exists()
-    journal = await restore.restore(found, tmp_path / "new", SIGNER.address, accept_loss=True)
+    journal = await wallet_restore.restore(
+        found, tmp_path / "new", SIGNER.address, accept_loss=True
+    )
     assert len(await journal.history(e.WALLET)) == 11  # and that it was restored
     await journal.check()
     await journal.close()
@@ -151,7 +154,7 @@ async def test_a_gap_is_named_with_what_can_be_done(
     sentence = "steps 6 to 10 of wallet are missing on all 2 gateways; the last good step is 5"
     assert found.problems == (sentence,)
     with pytest.raises(StateCorrupt) as raised:
-        await restore.restore(found, tmp_path / "new", SIGNER.address)
+        await wallet_restore.restore(found, tmp_path / "new", SIGNER.address)
     assert "start the old machine" in raised.value.hint
 
 
@@ -380,7 +383,7 @@ async def test_a_folder_that_cannot_be_written_is_said(
     async with serving(*weaves) as urls:
         found = await fetched(urls)
     with pytest.raises(AgentKitError) as raised:
-        await restore.restore(found, tmp_path / "file" / "home", SIGNER.address)
+        await wallet_restore.restore(found, tmp_path / "file" / "home", SIGNER.address)
     assert isinstance(raised.value, StoreUnavailable)
     assert raised.value.hint
 

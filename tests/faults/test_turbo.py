@@ -19,11 +19,11 @@ from agentkit.errors import ConfigError, StoreUnavailable, WrongKey
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.market.allowance import Allowance
-from agentkit.memory.gateways import Gateways
-from agentkit.memory.opening import open_path
-from agentkit.memory.outbox import Outbox
-from agentkit.memory.paths import Direct, UploadPath
-from agentkit.memory.turbo import Turbo, TurboClient
+from agentkit.memory.arweave.gateways import Gateways
+from agentkit.memory.factory import open_path
+from agentkit.memory.uploads.outbox import Outbox
+from agentkit.memory.uploads.turbo import Turbo, TurboClient
+from agentkit.memory.uploads.upload_paths import Direct, UploadPath
 from agentkit.money import Money
 from agentkit.payments.budget import Budget
 from agentkit.payments.chain import Web3Chain

@@ -13,8 +13,8 @@ from weaving import Mind, Weave, layer1, minds, weave_at
 
 from agentkit.embedded.gateway import Failure
 from agentkit.errors import StateError
-from agentkit.memory.ans104 import split_bundle
-from agentkit.memory.jwk import JwkWallet, make_jwk
+from agentkit.memory.arweave.ans104 import split_bundle
+from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
 
 RICH = 10**15
 STORMS = int(os.environ.get("AGENTKIT_STORMS", "3"))

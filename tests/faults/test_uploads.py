@@ -22,14 +22,14 @@ from agentkit.embedded.gateway import Failure
 from agentkit.errors import StoreUnavailable
 from agentkit.journal import events as e
 from agentkit.journal import records as r
-from agentkit.memory.ans104 import make_bundle, make_item, parse_item
-from agentkit.memory.confirming import Waits
-from agentkit.memory.gateways import Gateways
-from agentkit.memory.jwk import JwkWallet, make_jwk
-from agentkit.memory.layer1 import make_transaction
-from agentkit.memory.merkle import MAX_CHUNK
-from agentkit.memory.unbundling import bundle_tags, unbundled
-from agentkit.memory.wrapping import Limits
+from agentkit.memory.arweave.ans104 import make_bundle, make_item, parse_item
+from agentkit.memory.arweave.gateways import Gateways
+from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
+from agentkit.memory.arweave.layer1 import make_transaction
+from agentkit.memory.arweave.merkle import MAX_CHUNK
+from agentkit.memory.arweave.unbundling import bundle_tags, unbundled
+from agentkit.memory.uploads.bundler import Limits
+from agentkit.memory.uploads.confirmation import Waits
 from agentkit.money import Money
 
 RICH = 10**15
@@ -140,8 +140,8 @@ async def test_the_answer_is_lost_and_the_item_is_there_once(weave: Weave, mind:
 async def test_background_retries_warn_once_and_say_when_they_go_on(
     weave: Weave, mind: Mind, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentkit.memory.uploading.FIRST_PAUSE", 0.01)
-    monkeypatch.setattr("agentkit.memory.uploading.LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr("agentkit.memory.uploads.uploader.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("agentkit.memory.uploads.uploader.LONGEST_PAUSE", 0.02)
     weave.fault(failures=(Failure(path="/v1/tx", times=4),))
     await mind.note()
     mind.memory.wake()
@@ -180,9 +180,9 @@ import asyncio, os, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from weaving import layer1, minds
-from agentkit.memory.gateways import Gateways
-from agentkit.memory.jwk import JwkWallet
-from agentkit.memory.outbox import Outbox
+from agentkit.memory.arweave.gateways import Gateways
+from agentkit.memory.arweave.jwk import JwkWallet
+from agentkit.memory.uploads.outbox import Outbox
 
 def killed(self, *args, **more):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -28,7 +28,7 @@ with atheris.instrument_imports(include=["agentkit"]):
     from agentkit.graph.builder import JobGraph
     from agentkit.keys.signer import KeySigner
     from agentkit.market.plan import Plan
-    from agentkit.memory import ans104
+    from agentkit.memory.arweave import ans104
     from agentkit.payments.channels.book import VoucherBook
     from agentkit.payments.receipts import Bundle, verify
     from agentkit.strict_json import BadJson, loads

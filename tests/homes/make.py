@@ -28,7 +28,6 @@ import zstandard
 
 from agentkit.agent import Agent
 from agentkit.artifacts import Dataset, Json
-from agentkit.embedded import finder
 from agentkit.errors import AgentKitError
 from agentkit.graph.builder import JobGraph
 from agentkit.journal import events as e
@@ -40,6 +39,11 @@ from agentkit.keys.signer import KeySigner
 from agentkit.market.seams import Event
 from agentkit.money import Asset, Money
 from agentkit.planner import policy
+
+try:
+    from agentkit.embedded import discovery
+except ImportError:  # the versions that made these homes
+    from agentkit.embedded import finder as discovery  # type: ignore[attr-defined,no-redef]
 
 try:
     from agentkit.journal.runstate import RunState
@@ -191,9 +195,12 @@ async def seal_snapshot(agent: Any) -> None:
     try:
         from agentkit.journal import snapshot
         from agentkit.journal.store import Outgoing
-        from agentkit.memory import snapshots
     except ImportError:
         return
+    try:
+        from agentkit.memory.sealing import snapshots
+    except ImportError:  # the versions that made these homes
+        from agentkit.memory import snapshots  # type: ignore[attr-defined,no-redef]
 
     def seal(tx: Tx) -> None:
         taken = snapshot.take(tx)
@@ -413,11 +420,11 @@ async def main(out: Path) -> None:
         (network / "keys").mkdir(parents=True, mode=0o700)
         key = {"mark": keystore.TEST_MARK, "key": KEY.hex()}
         keystore.write_new(network / "keys" / "agent.json", key)
-        finder.ensure(network)
+        discovery.ensure(network)
         try:
             await work(folder, network, out)
         finally:
-            finder.stop(network)
+            discovery.stop(network)
         for node in sorted((network / "nodes").iterdir()):
             if (node / "state.db").exists():
                 copied(node / "state.db", out / f"node-{node.name}.db")

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from agentkit.errors import StateCorrupt
 from agentkit.keys.signer import KeySigner
-from agentkit.memory.ans104 import (
+from agentkit.memory.arweave.ans104 import (
     from_fields,
     make_bundle,
     make_item,
@@ -12,11 +12,11 @@ from agentkit.memory.ans104 import (
     parse_item,
     verify,
 )
-from agentkit.memory.b64 import b64url, unb64url
-from agentkit.memory.layer1 import parse_transaction
-from agentkit.memory.listing import read_page
-from agentkit.memory.merkle import MAX_CHUNK, MIN_CHUNK, chunked, proven_range
-from agentkit.memory.tags import decode_tags, encode_tags
+from agentkit.memory.arweave.base64url import b64url, unb64url
+from agentkit.memory.arweave.layer1 import parse_transaction
+from agentkit.memory.arweave.listing import read_page
+from agentkit.memory.arweave.merkle import MAX_CHUNK, MIN_CHUNK, chunked, proven_range
+from agentkit.memory.arweave.tags import decode_tags, encode_tags
 
 quick = settings(deadline=None, max_examples=150)
 signers = st.binary(min_size=32, max_size=32).filter(lambda key: 0 < key[0] < 255).map(KeySigner)

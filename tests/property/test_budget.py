@@ -24,7 +24,7 @@ from agentkit.errors import (
     Unavailable,
 )
 from agentkit.graph.builder import JobGraph
-from agentkit.graph.verifying import Redundant
+from agentkit.graph.checks import Redundant
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.fold import day_of, fold
@@ -38,7 +38,7 @@ from agentkit.market.plan import Plan
 from agentkit.market.seams import Event
 from agentkit.market.task import Task
 from agentkit.money import Money
-from agentkit.runtime import again
+from agentkit.runtime import retry
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import USDC, FakeProvider, ToyRail
 
@@ -51,7 +51,7 @@ REACHED: Counter[str] = Counter()
 def no_waiting() -> Iterator[None]:
     """Try again at once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(again, "_jittered", lambda state: 0.0)
+        patch.setattr(retry, "_jittered", lambda state: 0.0)
         yield
 
 

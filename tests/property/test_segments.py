@@ -15,13 +15,13 @@ from agentkit.journal import snapshot as moments
 from agentkit.journal.snapshot import Snapshot
 from agentkit.journal.store import Row, genesis
 from agentkit.keys.signer import KeySigner
-from agentkit.memory import segments, snapshots
-from agentkit.memory.ans104 import make_bundle, parse_item, verify
-from agentkit.memory.b64 import name_of
-from agentkit.memory.pieces import piece_of
-from agentkit.memory.segments import Segment, opaque, seal, unseal
-from agentkit.memory.shred import Shredding
-from agentkit.memory.unbundling import _owned
+from agentkit.memory.arweave.ans104 import make_bundle, parse_item, verify
+from agentkit.memory.arweave.base64url import name_of
+from agentkit.memory.arweave.unbundling import _owned
+from agentkit.memory.restore.remote_log import piece_of
+from agentkit.memory.sealing import segments, snapshots
+from agentkit.memory.sealing.segments import Segment, opaque, seal, unseal
+from agentkit.memory.sealing.shred import Shredding
 
 SIGNER = KeySigner(b"\x21" * 32)
 ME = name_of(SIGNER.public_key)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from agentkit.errors import StateCorrupt
 from agentkit.market.uploads import UploadPayment
 from agentkit.market.x402 import Authorization, Proof
-from agentkit.memory.turbo import _ways
+from agentkit.memory.uploads.turbo import _ways
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),

@@ -10,7 +10,7 @@ from agentkit.artifacts import Blob
 from agentkit.embedded.gateway.files import ContentFiles
 from agentkit.errors import RunNotFound, StateCorrupt, StoreUnavailable
 from agentkit.journal.lease import Lease, is_free
-from agentkit.memory.local import LocalStore
+from agentkit.memory.artifacts.local import LocalStore
 
 NAMES = ["../outside", "/dev/zero", "a/b", "..", "", "x" * 300, "nul\0", "new\nline"]
 

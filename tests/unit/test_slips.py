@@ -11,7 +11,7 @@ import pytest
 
 import agentkit as ak
 from agentkit.keys import keystore
-from agentkit.runtime.execution import _with_place
+from agentkit.runtime.scheduler import _with_place
 
 GRAPH = ak.JobGraph("slips")
 ANSWER = GRAPH.infer("answer", model="smollm2-135m", prompt="hi", max_tokens=4)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support import toy
 
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 from agentkit.embedded.chain.chain import Chain
 from agentkit.embedded.chain.genesis import deploy
 from agentkit.errors import ConfigError, PlanError, StateTooNew, StoreUnavailable
@@ -69,13 +69,13 @@ def test_a_bundle_says_its_version_and_a_newer_one_is_refused_by_name(tmp_path: 
 
 
 def test_a_newer_embedded_network_is_neither_started_nor_touched(tmp_path: Path) -> None:
-    (tmp_path / finder.VERSION_FILE).write_text(f"{finder.VERSION + 1}\n")
+    (tmp_path / discovery.VERSION_FILE).write_text(f"{discovery.VERSION + 1}\n")
     (tmp_path / "chain.db").write_bytes(b"what a newer version keeps")
-    with pytest.raises(StateTooNew, match=f"{tmp_path}.*version {finder.VERSION + 1}") as raised:
-        finder.ensure(tmp_path)
+    with pytest.raises(StateTooNew, match=f"{tmp_path}.*version {discovery.VERSION + 1}") as raised:
+        discovery.ensure(tmp_path)
     assert "agentkit network reset" in raised.value.hint
     assert (tmp_path / "chain.db").read_bytes() == b"what a newer version keeps"
-    assert not (tmp_path / finder.LOG).exists()
+    assert not (tmp_path / discovery.LOG).exists()
 
 
 def test_a_chain_with_the_contracts_of_another_version_says_so(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from typer.testing import CliRunner, Result
 import agentkit
 from agentkit.agent import Agent
 from agentkit.cli.main import app
-from agentkit.cli.places import FIRST_GRAPH
+from agentkit.cli.setup import FIRST_GRAPH
 from agentkit.config import (
     ApprovalSettings,
     ProviderSettings,
@@ -37,7 +37,7 @@ from agentkit.config.reading import MAX_SETTINGS_BYTES
 from agentkit.errors import ConfigError, Untrusted
 from agentkit.graph.builder import JobGraph
 from agentkit.keys import keystore
-from agentkit.keys.apart import ProcessSigner
+from agentkit.keys.process_signer import ProcessSigner
 
 ADDRESS = "0x" + "11" * 20
 GAIA = "[providers.gaia]\n"
@@ -616,7 +616,7 @@ def test_init_consents_to_what_it_wrote_and_to_nothing_else(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AGENTKIT_PASSPHRASE", "correct horse")
-    monkeypatch.setattr("agentkit.cli.places.FIRST_CONFIG", "network = 'base'\n")
+    monkeypatch.setattr("agentkit.cli.setup.FIRST_CONFIG", "network = 'base'\n")
     assert "agentkit.toml written" in cli("init").stdout
     assert Settings.read().network == "base"
     write(folder, "network = 'base-sepolia'\n")

@@ -15,9 +15,9 @@ from pathlib import Path
 import aiohttp
 
 from agentkit.agent import Agent
-from agentkit.cli import say
+from agentkit.cli import output
 from agentkit.cli.demo.sums import credit_books
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 from agentkit.errors import RunError
 from agentkit.graph.builder import JobGraph
 from agentkit.journal.runstate import RunState
@@ -41,7 +41,7 @@ class Crash:
     exit_codes: tuple[int, ...]
 
 
-async def crash(agent: Agent, plan: Plan, folder: Path, found: finder.NetworkFile) -> Crash:
+async def crash(agent: Agent, plan: Plan, folder: Path, found: discovery.NetworkFile) -> Crash:
     """Run a plan in a child, kill it in a native job and in a chat, and see it finish.
 
     Raises RunError when nothing was in flight at a kill.
@@ -51,19 +51,21 @@ async def crash(agent: Agent, plan: Plan, folder: Path, found: finder.NetworkFil
     child, run = await _start(file, plan.graph.code_digests(), agent)
     attempt = await _until_running(agent, run, found)
     await _kill(child)
-    say.note(f"  killed while native/{attempt.provider_node} ran {attempt.node!r}")
+    output.note(f"  killed while native/{attempt.provider_node} ran {attempt.node!r}")
     done = len((await agent.status(run)).done)
 
     child = await _agentkit("resume", run)
-    say.note(f"  resumed: {attempt.node!r} is found at the node, not bought again")
+    output.note(f"  resumed: {attempt.node!r} is found at the node, not bought again")
     chat = await _until_chatting(agent, run, found)
     await _kill(child)
-    say.note(f"  killed again in the middle of the chat {chat.node!r} at {chat.provider}")
+    output.note(f"  killed again in the middle of the chat {chat.node!r} at {chat.provider}")
 
     paused = await _end(await _agentkit("resume", run))
-    say.note(f"  resumed: nobody can say whether the chat was done, so it pauses (exit {paused})")
+    output.note(
+        f"  resumed: nobody can say whether the chat was done, so it pauses (exit {paused})"
+    )
     finished = await _end(await _agentkit("resume", run, "--rebuy"))
-    say.note(f"  resumed with --rebuy: done (exit {finished})")
+    output.note(f"  resumed with --rebuy: done (exit {finished})")
     rerun = await _rerun(agent, run, found)
     return Crash(run, done, (attempt.node, chat.node), rerun, (paused, finished))
 
@@ -123,7 +125,7 @@ async def _end(child: Process) -> int:
 # -- looking -------------------------------------------------------------------------------------
 
 
-async def _until_running(agent: Agent, run: str, found: finder.NetworkFile) -> Attempt:
+async def _until_running(agent: Agent, run: str, found: discovery.NetworkFile) -> Attempt:
     """Wait until a native node itself says that it is running a paid job of the run."""
     until = time.monotonic() + PATIENCE
     async with aiohttp.ClientSession() as session:
@@ -136,7 +138,7 @@ async def _until_running(agent: Agent, run: str, found: finder.NetworkFile) -> A
 
 
 async def _job_state(
-    session: aiohttp.ClientSession, found: finder.NetworkFile, attempt: Attempt
+    session: aiohttp.ClientSession, found: discovery.NetworkFile, attempt: Attempt
 ) -> str:
     url = found.nodes.get(attempt.provider_node)
     if url is None:
@@ -146,7 +148,7 @@ async def _job_state(
     return str(job.get("status", {}).get("state", ""))
 
 
-async def _until_chatting(agent: Agent, run: str, found: finder.NetworkFile) -> Attempt:
+async def _until_chatting(agent: Agent, run: str, found: discovery.NetworkFile) -> Attempt:
     """Wait until the prepaid node is at work on a chat that the run has open."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
@@ -161,9 +163,9 @@ def _open(state: RunState) -> list[Attempt]:
     return [a for purchase in state.purchases.values() for a in purchase.open.values()]
 
 
-async def _rerun(agent: Agent, run: str, found: finder.NetworkFile) -> int:
+async def _rerun(agent: Agent, run: str, found: discovery.NetworkFile) -> int:
     """Count, by the nodes' own execution logs, what was done again although it was paid."""
-    logs = await asyncio.to_thread(finder.ask, found, "/executions")
+    logs = await asyncio.to_thread(discovery.ask, found, "/executions")
     executed = [attempt for log in logs.values() for attempt in log]
     state = await agent.status(run)
     mine = {a.id: a.purchase for p in state.purchases.values() for a in p.attempts}

@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 from agentkit.keys.messages import address_word
 from agentkit.market.chain import ChainClient, Network
 from agentkit.market.receipt import Receipt, Standing
@@ -116,14 +116,14 @@ async def transfers(
     return tuple(abi.numbers(log.data)[0] for log in logs)
 
 
-def vouchers(found: finder.NetworkFile, payer: str) -> tuple[int, int]:
+def vouchers(found: discovery.NetworkFile, payer: str) -> tuple[int, int]:
     """Return (units promised, tasks) of a payer's newest vouchers in the native nodes' books."""
-    books = finder.ask(found, "/vouchers").values()
+    books = discovery.ask(found, "/vouchers").values()
     mine = [row for rows in books for row in rows if row["payer"].lower() == payer.lower()]
     return sum(row["cumulative"] for row in mine), sum(row["tasks"] for row in mine)
 
 
-async def credit_books(found: finder.NetworkFile) -> dict[str, Any]:
+async def credit_books(found: discovery.NetworkFile) -> dict[str, Any]:
     """Return the prepaid node's own books: topped up, debited, at work."""
     known = found.providers["hyperbolic"]
     url = known["url"].removesuffix("/v1") + "/billing/balance"

@@ -19,13 +19,14 @@ import typer
 
 from agentkit.agent import Agent
 from agentkit.artifacts import Dataset, Json, Text
-from agentkit.cli import say
+from agentkit.cli import output as printed
 from agentkit.cli.demo import graphs, sums
 from agentkit.cli.demo.crash import Crash, crash, crash_plan
 from agentkit.cli.demo.rows import Input, read
-from agentkit.cli.follow import follow
+from agentkit.cli.output import AsJson, Quiet, note, verb
+from agentkit.cli.watch import follow
 from agentkit.display.text import columns
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 from agentkit.errors import RunError
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
@@ -48,19 +49,19 @@ class Findings:
 
     def check(self, holds: bool, what: str) -> None:
         """Note a claim, and show whether it holds."""
-        say.note(f"  {'ok' if holds else 'WRONG'}  {what}")
+        note(f"  {'ok' if holds else 'WRONG'}  {what}")
         if not holds:
             self.wrong.append(what)
 
 
-@say.verb
+@verb
 def demo(
     file: Annotated[
         Path | None, typer.Option("--input", help="a .jsonl or .csv with columns text and label")
     ] = None,
     keep: Annotated[bool, typer.Option(help="keep the demo's folder")] = False,
-    as_json: say.AsJson = False,
-    quiet: say.Quiet = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run the main job on the embedded network: plan, run, pay, crash, resume, restore."""
     given = read(file)
@@ -68,9 +69,9 @@ def demo(
     with _folders(keep=keep) as folder, silence:
         findings = asyncio.run(_demo(folder, given))
     if not findings.wrong:
-        say.note("\nall of it holds", quiet=quiet)
+        note("\nall of it holds", quiet=quiet)
     if as_json:
-        say.result(findings.figures, "", as_json=True)
+        printed.result(findings.figures, "", as_json=True)
     if findings.wrong:
         raise RunError(f"{len(findings.wrong)} of the demo's claims do not hold: {findings.wrong}")
 
@@ -92,9 +93,9 @@ def _folders(*, keep: bool) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        finder.stop(folder / "network")
+        discovery.stop(folder / "network")
         if keep:
-            say.note(f"kept: {folder}")
+            note(f"kept: {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -104,7 +105,7 @@ async def _demo(folder: Path, given: Input) -> Findings:
     source = folder / "rows.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in given.rows))
     async with Agent.from_config() as agent:
-        found = finder.find(folder / "network")
+        found = discovery.find(folder / "network")
         if found is None:
             raise RunError("the embedded network is not there")
         before = await token_balance(agent._chain, agent.network, agent.address)
@@ -120,15 +121,15 @@ async def _demo(folder: Path, given: Input) -> Findings:
 
 
 async def _main_run(agent: Agent, source: Path, given: Input, findings: Findings) -> RunResult:
-    say.note(
+    note(
         "\nHere, native is agentkit's own pool; gaia and hyperbolic are stand-ins on this machine."
         f"\n\n1. The plan. {len(given.rows)} rows: {given.origin}\n"
     )
     graph = graphs.main_graph(source, given)
     plan = await agent.plan(graph, budget=BUDGET)
-    say.note(str(plan))
-    say.note(f"\n{plan.explain('by-prompt')}")
-    say.note("\n2. The run.\n")
+    note(str(plan))
+    note(f"\n{plan.explain('by-prompt')}")
+    note("\n2. The run.\n")
     result = await follow(await agent.start(plan), quiet=False, hint=False)
     _show(result, given)
     used = {receipt.attempt.provider for receipt in result.receipts}
@@ -139,12 +140,12 @@ async def _main_run(agent: Agent, source: Path, given: Input, findings: Findings
 
 
 def _show(result: RunResult, given: Input) -> None:
-    say.note("\n3. What came out.\n")
+    note("\n3. What came out.\n")
     report = result["report"]
     heads, prompts = result["by-head"], result["by-prompt"]
     if isinstance(report, Json) and isinstance(heads, Dataset) and isinstance(prompts, Dataset):
         told = report.value
-        say.note(
+        note(
             f"of {told['rows']} rows held back the trained head gets {told['by head']} right,"
             f" the prompt {told['by prompt']} (guessing: {told['rows'] // len(given.labels)})\n"
         )
@@ -153,15 +154,15 @@ def _show(result: RunResult, given: Input) -> None:
             (head["text"][:56], head["label"], head["by-head"], prompt["by-prompt"])
             for head, prompt in list(zip(heads.rows(), prompts.rows(), strict=True))[:8]
         ]
-        say.note(columns(rows))
+        note(columns(rows))
     explained = result["explain"]
     if isinstance(explained, Text):
-        say.note(
+        note(
             f"\nasked to explain (a model this small makes things up): {given.rows[0]['text']}"
             f"\n  {graphs.first_words(explained)}…"
         )
-    say.note("\nreceipts, by node:")
-    say.note(columns(_receipt_rows(result.receipts), right=(2,)))
+    note("\nreceipts, by node:")
+    note(columns(_receipt_rows(result.receipts), right=(2,)))
 
 
 def _receipt_rows(receipts: tuple[Receipt, ...]) -> list[tuple[str, ...]]:
@@ -184,12 +185,12 @@ async def _crash_runs(
     folder: Path,
     source: Path,
     given: Input,
-    found: finder.NetworkFile,
+    found: discovery.NetworkFile,
     findings: Findings,
 ) -> Crash:
-    say.note("\n4. Pulling the plug, twice.\n")
+    note("\n4. Pulling the plug, twice.\n")
     plan = await crash_plan(agent, graphs.crash_graph(source, given), BUDGET)
-    say.note(f"  a second graph, planned at {plan.price} and at most {plan.at_most}")
+    note(f"  a second graph, planned at {plan.price} and at most {plan.at_most}")
     crashed = await crash(agent, plan, folder, found)
     findings.check(
         crashed.exit_codes == (5, 0), "uncertain: exit 5; looked at and bought again: exit 0"
@@ -203,13 +204,13 @@ async def _crash_runs(
 
 async def _settle(
     agent: Agent,
-    found: finder.NetworkFile,
+    found: discovery.NetworkFile,
     before: int,
     result: RunResult,
     crashed: Crash,
     findings: Findings,
 ) -> None:
-    say.note("\n5. The sums, read from the chain and from the nodes.\n")
+    note("\n5. The sums, read from the chain and from the nodes.\n")
     closed = await agent.close_channels()
     findings.check(set(closed.values()) == {"closed"}, f"channels closed: {', '.join(closed)}")
     found_sums = await _read_sums(agent, found, before)
@@ -225,7 +226,7 @@ async def _settle(
         ("billed elsewhere (gaia)", sums.money(found_sums.total("billed elsewhere"), network)),
     ]
     gas = await _gas(agent)
-    say.note(columns([*rows, ("gas", gas.rough)], right=(1,)) + "\n")
+    note(columns([*rows, ("gas", gas.rough)], right=(1,)) + "\n")
     for what in found_sums.wrong():
         findings.check(False, what)
     findings.check(not found_sums.wrong(), "every sum holds to the unit")
@@ -240,7 +241,7 @@ async def _settle(
     }
 
 
-async def _read_sums(agent: Agent, found: finder.NetworkFile, before: int) -> sums.Sums:
+async def _read_sums(agent: Agent, found: discovery.NetworkFile, before: int) -> sums.Sums:
     chain, network, payer = agent._chain, agent.network, agent.address
     payee = found.providers["hyperbolic"]["payee"]
     books = await sums.credit_books(found)
@@ -310,16 +311,16 @@ def _node_figures(
 
 
 async def _arweave(agent: Agent, findings: Findings) -> None:
-    say.note("\n6. The log, sealed on the embedded Arweave gateway.\n")
+    note("\n6. The log, sealed on the embedded Arweave gateway.\n")
     standing = await agent.memory.checkpoint()
-    say.note(f"  {standing.items} sealed items, owner {agent.memory.address}")
+    note(f"  {standing.items} sealed items, owner {agent.memory.address}")
     findings.check(standing.unsealed == 0, "every event is sealed and on the gateway")
     findings.figures["arweave"] = {"address": agent.memory.address, "items": standing.items}
 
 
-async def _restore(folder: Path, found: finder.NetworkFile, findings: Findings) -> None:
+async def _restore(folder: Path, found: discovery.NetworkFile, findings: Findings) -> None:
     """Move the home away and rebuild it in a new process, from the key and the gateway alone."""
-    say.note("\n7. Another machine: nothing but the key and the gateway's address.\n")
+    note("\n7. Another machine: nothing but the key and the gateway's address.\n")
     old, new = folder / "home-moved-away", folder / "another-home"
     (folder / "home").rename(old)
     child = await asyncio.create_subprocess_exec(

@@ -14,7 +14,7 @@ from eth_typing import BlockNumber, Hash32
 from eth_utils.exceptions import ValidationError
 
 from agentkit.embedded.chain import vm
-from agentkit.embedded.chain.admission import InvalidTransaction, admit, decoded
+from agentkit.embedded.chain.mempool_rules import InvalidTransaction, admit, decoded
 from agentkit.embedded.chain.store import Entry, Store, Wanted
 from agentkit.keys.messages import keccak, word
 

@@ -12,11 +12,11 @@ from typing import Any, TypeGuard
 from eth.abc import BlockHeaderAPI
 from rlp import encode
 
-from agentkit.embedded.chain import params, shapes, trial
-from agentkit.embedded.chain.admission import InvalidTransaction
+from agentkit.embedded.chain import params, serializers, simulate
 from agentkit.embedded.chain.chain import Chain
 from agentkit.embedded.chain.fault import INVALID_PARAMS, REFUSED, REVERTED, Fault
-from agentkit.embedded.chain.shapes import Shape
+from agentkit.embedded.chain.mempool_rules import InvalidTransaction
+from agentkit.embedded.chain.serializers import Shape
 from agentkit.embedded.chain.vm import CHAIN_ID, base_fee
 
 TIP = 10**9
@@ -75,7 +75,7 @@ def _get_transaction_count(chain: Chain, address: object, tag: object = None) ->
 @_answers("eth_getCode")
 def _get_code(chain: Chain, address: object, tag: object = None) -> str:
     state = chain.state(params.header(chain, tag))
-    return shapes.data(state.get_code(params.address(address)))
+    return serializers.data(state.get_code(params.address(address)))
 
 
 # -- calls ---------------------------------------------------------------------------------------
@@ -85,8 +85,8 @@ def _get_code(chain: Chain, address: object, tag: object = None) -> str:
 def _call(chain: Chain, wanted: object, tag: object = None) -> str:
     at = params.execution_header(chain, tag)
     try:
-        return shapes.data(trial.call(chain, params.call(wanted), at))
-    except trial.CallFailed as failed:
+        return serializers.data(simulate.call(chain, params.call(wanted), at))
+    except simulate.CallFailed as failed:
         raise _fault_of(failed) from failed
 
 
@@ -94,15 +94,15 @@ def _call(chain: Chain, wanted: object, tag: object = None) -> str:
 def _estimate_gas(chain: Chain, wanted: object, tag: object = None) -> str:
     at = params.execution_header(chain, tag)
     try:
-        return hex(trial.estimate(chain, params.call(wanted), at))
-    except trial.CallFailed as failed:
+        return hex(simulate.estimate(chain, params.call(wanted), at))
+    except simulate.CallFailed as failed:
         raise _fault_of(failed) from failed
 
 
-def _fault_of(failed: trial.CallFailed) -> Fault:
+def _fault_of(failed: simulate.CallFailed) -> Fault:
     if failed.returned is None:
         return Fault(REFUSED, str(failed))
-    return Fault(REVERTED, str(failed), shapes.data(failed.returned))
+    return Fault(REVERTED, str(failed), serializers.data(failed.returned))
 
 
 # -- fees ----------------------------------------------------------------------------------------
@@ -164,9 +164,11 @@ def _block(chain: Chain, header: BlockHeaderAPI, full: bool) -> Shape:
     held = chain.raw_transactions(header.block_number)
     size = len(encode(header)) + sum(len(raw) for _, raw in held)
     if not full:
-        return shapes.block(header, size, [shapes.data(digest) for digest, _ in held])
+        return serializers.block(header, size, [serializers.data(digest) for digest, _ in held])
     sent = chain.transactions(header.block_number)
-    return shapes.block(header, size, [shapes.transaction(header, *one) for one in enumerate(sent)])
+    return serializers.block(
+        header, size, [serializers.transaction(header, *one) for one in enumerate(sent)]
+    )
 
 
 @_answers("eth_getTransactionByHash")
@@ -176,7 +178,7 @@ def _get_transaction_by_hash(chain: Chain, digest: object) -> Shape | None:
         return None
     number, position = place
     header = params.header(chain, hex(number))
-    return shapes.transaction(header, position, chain.transactions(number)[position])
+    return serializers.transaction(header, position, chain.transactions(number)[position])
 
 
 @_answers("eth_getTransactionReceipt")
@@ -187,7 +189,7 @@ def _get_transaction_receipt(chain: Chain, digest: object) -> Shape | None:
     number, position = place
     header = params.header(chain, hex(number))
     sent = chain.transactions(number)[position]
-    return shapes.receipt(
+    return serializers.receipt(
         header, position, sent, chain.receipts(header), chain.logs(number, number)
     )
 
@@ -196,13 +198,13 @@ def _get_transaction_receipt(chain: Chain, digest: object) -> Shape | None:
 def _get_logs(chain: Chain, wanted: object) -> list[Shape]:
     sought = params.log_filter(chain, wanted)
     found = chain.logs(sought.first, sought.last, sought.addresses, sought.topics)
-    return [shapes.log(entry) for entry in found]
+    return [serializers.log(entry) for entry in found]
 
 
 @_answers("eth_sendRawTransaction")
 def _send_raw_transaction(chain: Chain, raw: object) -> str:
     try:
-        return shapes.data(chain.send(params.data(raw)))
+        return serializers.data(chain.send(params.data(raw)))
     except InvalidTransaction as error:
         raise Fault(REFUSED, str(error)) from error
 

@@ -9,8 +9,8 @@ from eth_typing import Address
 
 from agentkit.embedded.chain.chain import Chain
 from agentkit.embedded.chain.fault import INVALID_PARAMS, REFUSED, Fault
+from agentkit.embedded.chain.simulate import Call
 from agentkit.embedded.chain.store import Wanted
-from agentkit.embedded.chain.trial import Call
 
 _NEWEST = ("latest", "pending", "safe", "finalized")
 _NO_BLOCK = 2**63 - 1

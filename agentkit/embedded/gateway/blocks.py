@@ -12,7 +12,7 @@ import secrets
 import sqlite3
 from dataclasses import dataclass
 
-from agentkit.memory.b64 import b64url
+from agentkit.memory.arweave.base64url import b64url
 
 ANCHOR_AGE = 50
 """Blocks for which a transaction may name an anchor."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 from agentkit.embedded.gateway.search import Search, marks
-from agentkit.memory.b64 import name_of, unb64url
-from agentkit.memory.tags import Tags
+from agentkit.memory.arweave.base64url import name_of, unb64url
+from agentkit.memory.arweave.tags import Tags
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,10 +29,17 @@ from agentkit.embedded.gateway.queries import Queries
 from agentkit.embedded.gateway.rejected import Rejected
 from agentkit.embedded.gateway.wallets import Wallets, fee
 from agentkit.errors import MissingExtra, StateCorrupt
-from agentkit.memory.ans104 import BUNDLE_TAGS, Item, parse_entry, parse_item, split_bundle, verify
-from agentkit.memory.b64 import b64url, unb64url
-from agentkit.memory.layer1 import WeaveTransaction, parse_transaction, verify_transaction
-from agentkit.memory.merkle import chunked, proven_range
+from agentkit.memory.arweave.ans104 import (
+    BUNDLE_TAGS,
+    Item,
+    parse_entry,
+    parse_item,
+    split_bundle,
+    verify,
+)
+from agentkit.memory.arweave.base64url import b64url, unb64url
+from agentkit.memory.arweave.layer1 import WeaveTransaction, parse_transaction, verify_transaction
+from agentkit.memory.arweave.merkle import chunked, proven_range
 
 MAX_DATA_BYTES = 256 * 1024 * 1024
 """Bytes of data of one transaction; the real network knows no such limit."""

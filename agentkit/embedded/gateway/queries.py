@@ -17,7 +17,7 @@ from agentkit.embedded.gateway.faults import EVERY, Bench
 from agentkit.embedded.gateway.rejected import Rejected
 from agentkit.embedded.gateway.search import Search, TagTest
 from agentkit.errors import StateCorrupt
-from agentkit.memory.b64 import b64url, unb64url
+from agentkit.memory.arweave.base64url import b64url, unb64url
 
 if TYPE_CHECKING:
     from graphql import DocumentNode, GraphQLSchema

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from agentkit.embedded.gateway.rejected import Rejected
-from agentkit.memory.merkle import MAX_CHUNK
+from agentkit.memory.arweave.merkle import MAX_CHUNK
 
 MOST = 9 * 10**18
 """Largest balance: what fits a column of SQLite, about a seventh of all AR there is."""

@@ -22,7 +22,7 @@ from agentkit.embedded.gateway.gateway import Gateway
 from agentkit.embedded.gateway.rejected import Rejected
 from agentkit.errors import StateCorrupt
 from agentkit.keys.messages import address_of
-from agentkit.memory.ans104 import ETHEREUM, Item
+from agentkit.memory.arweave.ans104 import ETHEREUM, Item
 from agentkit.net.bodies import bounded_bodies
 from agentkit.net.guard import guard, require_token
 

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from agentkit.planner.solver import capacity, rivals
+from agentkit.planner.solver import baselines, capacity
 from agentkit.planner.solver.exact import best_choice
 from agentkit.planner.solver.lagrange import Goal, Heat
 from agentkit.planner.solver.problem import Choice, Floats, Ints, Problem
@@ -95,7 +95,7 @@ def _free(problem: Problem, goal: Goal, effort: Effort, old: Old | None) -> Solu
     if small.costs.shape[1] == 1:
         return _only(problem, goal, kept[:, 0], windows.earliest)
     known = _rivals(problem, goal) if effort != "quick" and old is None else {}
-    first = rivals.fastest(small)
+    first = baselines.fastest(small)
     if small.makespan(first) > goal.deadline:
         first = _in_time(small, goal, first, windows.earliest)
     others = (known.get("slack"), known.get("single"))
@@ -148,9 +148,9 @@ def _only(problem: Problem, goal: Goal, choice: Choice, earliest: float) -> Solu
 
 def _rivals(problem: Problem, goal: Goal) -> dict[str, Choice | None]:
     return {
-        "slack": rivals.slack_router(problem, goal.deadline),
-        "single": rivals.single(problem, goal.deadline),
-        "fastest": rivals.fastest(problem),
+        "slack": baselines.slack_router(problem, goal.deadline),
+        "single": baselines.single(problem, goal.deadline),
+        "fastest": baselines.fastest(problem),
     }
 
 
@@ -217,7 +217,7 @@ def _on_lanes(problem: Problem, goal: Goal, effort: Effort, old: Old | None) -> 
     makespan = _on(problem, first.choice)
     if first.in_time and makespan <= goal.deadline:
         return replace(first, makespan=makespan)
-    quick = [capacity.earliest(problem), rivals.fastest(problem), first.choice]
+    quick = [capacity.earliest(problem), baselines.fastest(problem), first.choice]
     found = min(quick, key=lambda choice: _on(problem, choice))
     if first.in_time:
         priced = capacity.priced(

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from agentkit.cli.main import app
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 from agentkit.graph.builder import JobGraph
 from agentkit.keys import keystore
 from agentkit.market.plan import Plan
@@ -150,7 +150,7 @@ def test_init_never_overwrites(cli: Any, tmp_path: Path, monkeypatch: pytest.Mon
     assert "correct horse" not in first.output + second.output
 
 
-def test_network_status_tells_no_secret(cli: Any, network: finder.NetworkFile) -> None:
+def test_network_status_tells_no_secret(cli: Any, network: discovery.NetworkFile) -> None:
     for flags in ([], ["--json"]):
         told = cli("network", "status", *flags).stdout
         assert network.gateway in told
@@ -234,7 +234,7 @@ def test_settings_that_cannot_be_name_key_and_file(cli: Any, tmp_path: Path) -> 
 
 
 def test_a_real_network_wants_a_real_wallet(
-    cli: Any, tmp_path: Path, network: finder.NetworkFile
+    cli: Any, tmp_path: Path, network: discovery.NetworkFile
 ) -> None:
     chain = "[chain]\nrpc = 'http://127.0.0.1:1'\nchannels = '0x" + "11" * 20 + "'\n"
     (tmp_path / "agentkit.toml").write_text("network = 'moon'")
@@ -287,7 +287,7 @@ def test_a_provider_that_is_down_is_named_and_passed_over(cli: Any, tmp_path: Pa
 
 
 def test_an_unknown_price_is_a_refusal_never_a_zero(
-    cli: Any, tmp_path: Path, network: finder.NetworkFile
+    cli: Any, tmp_path: Path, network: discovery.NetworkFile
 ) -> None:
     gaia = network.providers["gaia"]
     (tmp_path / "agentkit.toml").write_text(
@@ -347,7 +347,7 @@ def test_a_graph_object_in_a_file_is_run(cli: Any, tmp_path: Path) -> None:
 
 
 def test_the_example_graph_of_init_is_a_graph(tmp_path: Path) -> None:
-    from agentkit.cli.places import FIRST_CONFIG, FIRST_GRAPH
+    from agentkit.cli.setup import FIRST_CONFIG, FIRST_GRAPH
     from agentkit.config import Settings
 
     (tmp_path / "graph.toml").write_text(FIRST_GRAPH)

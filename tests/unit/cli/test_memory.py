@@ -20,8 +20,8 @@ from agentkit.journal import store
 from agentkit.journal.journal import Journal
 from agentkit.keys import keystore
 from agentkit.keys.keystore import create_test_key
-from agentkit.memory.gateways import Gateways
-from agentkit.memory.sealing import seal_all
+from agentkit.memory.arweave.gateways import Gateways
+from agentkit.memory.sealing.backlog import seal_all
 
 Verb = Callable[..., Result]
 RUN = "r00000001"

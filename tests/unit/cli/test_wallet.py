@@ -16,8 +16,8 @@ from typer.testing import CliRunner, Result
 
 from agentkit.cli.main import app
 from agentkit.keys import keystore
-from agentkit.keys.apart import ProcessSigner
 from agentkit.keys.messages import Domain, Voucher
+from agentkit.keys.process_signer import ProcessSigner
 
 PASSPHRASE = "correct horse"
 REAL = """

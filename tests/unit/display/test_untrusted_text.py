@@ -8,7 +8,7 @@ import sys
 import pytest
 import typer
 
-from agentkit.cli import say
+from agentkit.cli import output
 from agentkit.display.live import LiveTable
 from agentkit.display.text import printable
 from agentkit.errors import BadOutput
@@ -37,9 +37,9 @@ def test_a_terminal_is_not_painted_over(monkeypatch: pytest.MonkeyPatch) -> None
     out, err = Terminal(), Terminal()
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
-    say.result(None, PAINTED, as_json=False)
+    output.result(None, PAINTED, as_json=False)
     with pytest.raises(typer.Exit):
-        say.fail(BadOutput(PAINTED), as_json=False)
+        output.fail(BadOutput(PAINTED), as_json=False)
     for shown in (out.getvalue(), err.getvalue()):
         assert "spend 9 USDC" in shown
         assert not has_controls(shown)
@@ -48,7 +48,7 @@ def test_a_terminal_is_not_painted_over(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_pipe_gets_an_answer_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
-    say.result(None, PAINTED, as_json=False)
+    output.result(None, PAINTED, as_json=False)
     assert out.getvalue() == f"{PAINTED}\n"
 
 

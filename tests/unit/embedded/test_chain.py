@@ -17,9 +17,9 @@ from aiohttp.test_utils import TestClient, TestServer
 from conformance import chains
 from conformance.chains import KEYS, WEALTH, Node
 
-from agentkit.embedded.chain.admission import InvalidTransaction, decoded
 from agentkit.embedded.chain.chain import Chain
 from agentkit.embedded.chain.genesis import Deployed, deploy
+from agentkit.embedded.chain.mempool_rules import InvalidTransaction, decoded
 from agentkit.embedded.chain.rpc import RpcFront, rpc_app
 from agentkit.embedded.chain.store import Store
 from agentkit.embedded.chain.vm import CHAIN_ID, GENESIS_TIME

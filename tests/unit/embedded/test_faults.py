@@ -8,10 +8,10 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from agentkit.embedded.gateway import Failure, Faults, Gateway, gateway_app
 from agentkit.keys.signer import KeySigner
-from agentkit.memory.ans104 import BUNDLE_TAGS, make_bundle, make_item
-from agentkit.memory.b64 import b64url
-from agentkit.memory.jwk import JwkWallet, make_jwk
-from agentkit.memory.layer1 import make_transaction
+from agentkit.memory.arweave.ans104 import BUNDLE_TAGS, make_bundle, make_item
+from agentkit.memory.arweave.base64url import b64url
+from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
+from agentkit.memory.arweave.layer1 import make_transaction
 
 SIGNER = KeySigner(bytes(range(1, 33)))
 LIST = (

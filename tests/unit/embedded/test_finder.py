@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 from agentkit.errors import ConfigError, MissingExtra, StoreUnavailable
 
 CLIENT = (
@@ -32,7 +32,7 @@ def client(folder: Path) -> subprocess.Popen[str]:
 def gone(pid: int, seconds: float = 5.0) -> bool:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        if not finder._alive(pid):
+        if not discovery._alive(pid):
             return True
         time.sleep(0.05)
     return False
@@ -45,36 +45,36 @@ def test_clients_that_race_from_nothing_get_one_network(tmp_path: Path) -> None:
     assert len(pids) == 1
     assert all(c.returncode == 0 for c in clients)
     (pid,) = pids
-    assert finder.find(folder)  # it outlives the clients that started it
-    assert finder.stop(folder)
+    assert discovery.find(folder)  # it outlives the clients that started it
+    assert discovery.stop(folder)
     assert gone(pid)
-    assert not (folder / finder.FILE).exists()
-    assert finder.stop(folder) is False
+    assert not (folder / discovery.FILE).exists()
+    assert discovery.stop(folder) is False
 
 
 def test_a_killed_network_comes_back_with_its_chain_and_its_key(tmp_path: Path) -> None:
     folder = tmp_path / "net"
-    first = finder.ensure(folder, "60")
+    first = discovery.ensure(folder, "60")
     os.kill(first.pid, signal.SIGKILL)
     assert gone(first.pid)
-    assert (folder / finder.FILE).exists()  # a stale file misleads nobody
-    assert finder.find(folder) is None
-    second = finder.ensure(folder, "60")
+    assert (folder / discovery.FILE).exists()  # a stale file misleads nobody
+    assert discovery.find(folder) is None
+    second = discovery.ensure(folder, "60")
     assert second.pid != first.pid
     for contract in ("token", "channels", "escrow"):
         assert second.network[contract] == first.network[contract] != ""
     assert second.agent_key == first.agent_key
-    assert finder.stop(folder)
-    finder.reset(folder)
+    assert discovery.stop(folder)
+    discovery.reset(folder)
     assert not folder.exists()
 
 
 def test_an_idle_network_ends_itself_with_its_children(tmp_path: Path) -> None:
     folder = tmp_path / "net"
-    found = finder.ensure(folder, "1.5")
+    found = discovery.ensure(folder, "1.5")
     family = [found.pid, *(c.pid for c in psutil.Process(found.pid).children(recursive=True))]
     assert all(gone(pid, 15) for pid in family)
-    assert not (folder / finder.FILE).exists()
+    assert not (folder / discovery.FILE).exists()
 
 
 def test_a_network_in_the_foreground_is_where_its_port_says(
@@ -86,7 +86,7 @@ def test_a_network_in_the_foreground_is_where_its_port_says(
     command = [sys.executable, "-m", "agentkit", "network", "serve", "--port", str(port)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as served:
         until = time.monotonic() + 60
-        while not (found := finder.find(tmp_path / "net")) and time.monotonic() < until:
+        while not (found := discovery.find(tmp_path / "net")) and time.monotonic() < until:
             time.sleep(0.05)
         assert found
         assert found.pid == served.pid
@@ -118,17 +118,17 @@ def free_ports(count: int) -> int:
 def test_the_file_with_the_token_is_for_its_owner_only(
     network_folder: Path, network: object
 ) -> None:
-    assert (network_folder / finder.FILE).stat().st_mode & 0o077 == 0
+    assert (network_folder / discovery.FILE).stat().st_mode & 0o077 == 0
     for key in (network_folder / "keys").iterdir():
         assert key.stat().st_mode & 0o077 == 0
 
 
-def test_secrets_are_not_in_the_repr(network: finder.NetworkFile) -> None:
+def test_secrets_are_not_in_the_repr(network: discovery.NetworkFile) -> None:
     assert network.token not in repr(network)
     assert network.providers["hyperbolic"]["api_key"] not in repr(network)
 
 
-def test_all_of_it_listens_on_loopback_only(network: finder.NetworkFile) -> None:
+def test_all_of_it_listens_on_loopback_only(network: discovery.NetworkFile) -> None:
     listening = [
         c.laddr.ip
         for process in (psutil.Process(network.pid), *psutil.Process(network.pid).children())
@@ -143,24 +143,24 @@ def test_a_network_that_cannot_start_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "chain.db").write_text("not a database")
-    monkeypatch.setattr(finder, "START_SECONDS", 20.0)
+    monkeypatch.setattr(discovery, "START_SECONDS", 20.0)
     with pytest.raises(StoreUnavailable, match="did not start") as raised:
-        finder.ensure(tmp_path)
-    assert finder.LOG in raised.value.hint
+        discovery.ensure(tmp_path)
+    assert discovery.LOG in raised.value.hint
 
 
 def test_what_is_no_network_is_not_deleted(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(ConfigError, match="does not look like"):
-        finder.reset(tmp_path)
+        discovery.reset(tmp_path)
     assert (tmp_path / "precious.txt").exists()
 
 
 def test_a_missing_extra_names_the_line_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finder, "NEEDED", {"no_such_module_here": "no-such-package"})
+    monkeypatch.setattr(discovery, "NEEDED", {"no_such_module_here": "no-such-package"})
     with pytest.raises(MissingExtra, match="no-such-package") as raised:
-        finder.ensure(tmp_path / "net")
+        discovery.ensure(tmp_path / "net")
     assert raised.value.hint == 'install it with: pip install "deai-agentkit[embedded]"'
     assert raised.value.exit_code == 2

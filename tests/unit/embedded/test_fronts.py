@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 
 HELLO = {"messages": [{"role": "user", "content": "Say hello."}]}
 
@@ -26,11 +26,11 @@ async def post(http: aiohttp.ClientSession, url: str, body: Any, **headers: str)
 
 class TestGaia:
     @pytest.fixture
-    def url(self, network: finder.NetworkFile) -> str:
+    def url(self, network: discovery.NetworkFile) -> str:
         return str(network.providers["gaia"]["url"])
 
     @pytest.fixture
-    def key(self, network: finder.NetworkFile) -> str:
+    def key(self, network: discovery.NetworkFile) -> str:
         return str(network.providers["gaia"]["api_key"])
 
     async def test_no_key_is_served_and_a_wrong_one_is_not(
@@ -110,11 +110,11 @@ class TestGaia:
 
 class TestHyperbolic:
     @pytest.fixture
-    def url(self, network: finder.NetworkFile) -> str:
+    def url(self, network: discovery.NetworkFile) -> str:
         return str(network.providers["hyperbolic"]["url"])
 
     @pytest.fixture
-    def key(self, network: finder.NetworkFile) -> dict[str, str]:
+    def key(self, network: discovery.NetworkFile) -> dict[str, str]:
         return {"Authorization": f"Bearer {network.providers['hyperbolic']['api_key']}"}
 
     async def test_a_client_without_a_name_is_refused(self, url: str, key: dict[str, str]) -> None:

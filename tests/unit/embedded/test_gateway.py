@@ -13,17 +13,17 @@ from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.embedded.gateway.wallets import MOST, fee
 from agentkit.keys.messages import ItemMessage
 from agentkit.keys.signer import KeySigner
-from agentkit.memory.ans104 import BUNDLE_TAGS, make_bundle, make_item, parse_item
-from agentkit.memory.b64 import b64url, name_of, unb64url
-from agentkit.memory.jwk import JwkWallet, make_jwk
-from agentkit.memory.layer1 import (
+from agentkit.memory.arweave.ans104 import BUNDLE_TAGS, make_bundle, make_item, parse_item
+from agentkit.memory.arweave.base64url import b64url, name_of, unb64url
+from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
+from agentkit.memory.arweave.layer1 import (
     WeaveTransaction,
     make_transaction,
     parse_transaction,
     verify_transaction,
 )
-from agentkit.memory.merkle import MAX_CHUNK
-from agentkit.memory.tags import encode_tags
+from agentkit.memory.arweave.merkle import MAX_CHUNK
+from agentkit.memory.arweave.tags import encode_tags
 
 SIGNER = KeySigner(bytes(range(1, 33)))
 OTHER = KeySigner(bytes([7] * 32))
@@ -610,7 +610,7 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path):
         "import sys; from pathlib import Path\n"
         "from agentkit.embedded.gateway import Gateway\n"
         "from agentkit.keys.signer import KeySigner\n"
-        "from agentkit.memory.ans104 import make_item\n"
+        "from agentkit.memory.arweave.ans104 import make_item\n"
         "gateway, signer = Gateway.open(Path(sys.argv[1])), KeySigner(bytes([9] * 32))\n"
         "for n in range(10**6):\n"
         "    print(gateway.post_item(make_item(signer, b'%d' % n).raw)[0].id, flush=True)\n"

@@ -7,10 +7,10 @@ import pytest
 from agentkit.artifacts import Dataset, Json, Table, Text
 from agentkit.errors import DuplicateNode, GraphError, UnknownInput, WrongInput
 from agentkit.graph.builder import JobGraph
+from agentkit.graph.checks import Redundant
 from agentkit.graph.included import Included
 from agentkit.graph.nodes import InferNode, SqlNode, TrainNode
 from agentkit.graph.refs import InputRef, Ref
-from agentkit.graph.verifying import Redundant
 
 
 def shout(text: Text) -> Json:

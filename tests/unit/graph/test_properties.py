@@ -10,10 +10,10 @@ from agentkit.artifacts import Dataset, Embedding, Json, Model
 from agentkit.errors import DuplicateNode, GraphError
 from agentkit.graph import codec
 from agentkit.graph.builder import JobGraph
+from agentkit.graph.checks import Named, Redundant, SchemaCheck
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.graph.nodes import Timeouts
 from agentkit.graph.refs import Ref, When
-from agentkit.graph.verifying import Named, Redundant, SchemaCheck
 
 numbers = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 texts = st.text(max_size=12)

@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from agentkit.errors import GraphError, WrongInput
 from agentkit.graph import codec
 from agentkit.graph.builder import JobGraph
+from agentkit.graph.checks import CallableCheck, Named, Redundant, SchemaCheck
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.graph.nodes import InferNode, PaidNode, SqlNode, TrainNode
-from agentkit.graph.verifying import CallableCheck, Named, Redundant, SchemaCheck
 
 SCHEMA: dict[str, Any] = {"type": "object", "required": ["name"]}
 CHECKS = (

@@ -24,8 +24,8 @@ from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, JobStatus, Payment, Result
 from agentkit.market.offer import Offer, charge
 from agentkit.market.task import Task, TaskSpec
-from agentkit.memory import restore
-from agentkit.memory.gateways import Gateways
+from agentkit.memory.arweave.gateways import Gateways
+from agentkit.memory.restore import wallet_restore
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import FakeProvider, ToyRail
 
@@ -118,12 +118,12 @@ async def test_what_an_old_version_sealed_restores_the_wallet(
     items = sealed(path, snapshots=snapshots)
     assert len(items) >= 4
     async with gateway_with(tmp_path / "weave", items) as gateways:
-        found = await restore.fetch(SIGNER, gateways)
+        found = await wallet_restore.fetch(SIGNER, gateways)
     has_snapshot = len(items) > len(sealed(path, snapshots=False))
     assert has_snapshot == (snapshots and SCHEMAS[folder] >= 3 and folder != "schema-3-early")
     assert (found.snapshot is not None) == has_snapshot
     assert found.problems == ()
-    journal = await restore.restore(found, tmp_path / "new", SIGNER.address)
+    journal = await wallet_restore.restore(found, tmp_path / "new", SIGNER.address)
     try:
         await journal.check()
         assert found.events == then["checked"]

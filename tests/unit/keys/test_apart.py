@@ -24,8 +24,7 @@ import pytest
 from agentkit.errors import ConfigError, ProtocolBroken, StoreUnavailable, WrongKey
 from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
-from agentkit.keys import keystore, wire
-from agentkit.keys.apart import ProcessSigner, open_signer
+from agentkit.keys import keystore, signer_protocol
 from agentkit.keys.messages import (
     Accept,
     Authorization,
@@ -38,6 +37,7 @@ from agentkit.keys.messages import (
     Transfer,
     Voucher,
 )
+from agentkit.keys.process_signer import ProcessSigner, open_signer
 from agentkit.keys.signer import KeySigner
 
 PASSPHRASE = "correct horse"
@@ -73,7 +73,7 @@ def apart(here: tuple[Path, KeySigner]) -> Any:
 
 def test_it_signs_what_the_key_would(apart: ProcessSigner, here: tuple[Path, KeySigner]) -> None:
     mine = here[1]
-    assert set(MESSAGES) == set(wire.TYPED)
+    assert set(MESSAGES) == set(signer_protocol.TYPED)
     for verb, message in MESSAGES.items():
         assert getattr(apart, verb)(DOMAIN, message) == getattr(mine, verb)(DOMAIN, message)
     assert apart.sign_tx(CALL) == mine.sign_tx(CALL)
@@ -84,7 +84,7 @@ def test_it_signs_what_the_key_would(apart: ProcessSigner, here: tuple[Path, Key
 
 def test_every_operation_of_a_signer_has_its_word(apart: ProcessSigner) -> None:
     verbs = {name for name in dir(KeySigner) if name.startswith("sign_")}
-    assert verbs == set(wire.TYPED) | set(wire.BARE)
+    assert verbs == set(signer_protocol.TYPED) | set(signer_protocol.BARE)
 
 
 def raw(path: Path, *lines: bytes) -> list[dict[str, Any]]:
@@ -99,8 +99,8 @@ def raw(path: Path, *lines: bytes) -> list[dict[str, Any]]:
 
 
 def voucher(**changes: Any) -> dict[str, Any]:
-    message = {**wire.written(MESSAGES["sign_voucher"]), **changes}
-    return {"do": "sign_voucher", "domain": wire.written(DOMAIN), "message": message}
+    message = {**signer_protocol.written(MESSAGES["sign_voucher"]), **changes}
+    return {"do": "sign_voucher", "domain": signer_protocol.written(DOMAIN), "message": message}
 
 
 BAD: list[Any] = [
@@ -121,7 +121,7 @@ BAD: list[Any] = [
     voucher(channel="no hex"),
     voucher(channel=7),
     voucher(more=1),
-    {"do": "sign_tx", "message": {**wire.written(CALL), "to": "nobody"}},
+    {"do": "sign_tx", "message": {**signer_protocol.written(CALL), "to": "nobody"}},
     {"do": "sign_item", "message": []},
     [],
     None,
@@ -144,10 +144,10 @@ def test_a_line_without_end_is_cut_off(apart: ProcessSigner) -> None:
         connection.connect(str(apart._path))
         sent, part = 0, b"x" * (1 << 20)
         with pytest.raises(OSError):  # whichever way the other end hangs up
-            while sent < 4 * wire.MOST_BYTES:
+            while sent < 4 * signer_protocol.MOST_BYTES:
                 connection.sendall(part)
                 sent += len(part)
-        assert sent <= wire.MOST_BYTES + (4 << 20)
+        assert sent <= signer_protocol.MOST_BYTES + (4 << 20)
     assert apart.derive("x"), "and it goes on serving"
 
 
@@ -229,7 +229,7 @@ def test_it_ends_with_the_process_that_started_it(here: tuple[Path, KeySigner]) 
     code = (
         "import os, sys, time\n"
         "from pathlib import Path\n"
-        "from agentkit.keys.apart import ProcessSigner\n"
+        "from agentkit.keys.process_signer import ProcessSigner\n"
         "signer = ProcessSigner.start(Path(sys.argv[1]), sys.argv[2], real=True)\n"
         "print(signer._child.pid, flush=True)\n"
         "time.sleep(60)\n"

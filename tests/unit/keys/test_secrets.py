@@ -29,7 +29,7 @@ from agentkit.market.attempt import Attempt, Result, purchase_id
 from agentkit.market.chain import Network
 from agentkit.market.offer import Offer
 from agentkit.market.seams import Wanted
-from agentkit.memory.segments import Segment, seal
+from agentkit.memory.sealing.segments import Segment, seal
 from agentkit.money import Money
 from agentkit.payments import abi
 from agentkit.payments.budget import Budget

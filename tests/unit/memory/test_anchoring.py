@@ -17,9 +17,9 @@ from agentkit.embedded.gateway import Faults
 from agentkit.errors import ConfigError, StateCorrupt, StateForked, StoreUnavailable
 from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
-from agentkit.memory import restore
 from agentkit.memory.anchoring import BEHIND, UNSURE
 from agentkit.memory.memory import Pace
+from agentkit.memory.restore import wallet_restore
 from agentkit.money import Money
 from agentkit.payments.anchor import anchor_contract
 from agentkit.payments.chain import Web3Chain
@@ -46,7 +46,7 @@ async def chosen(journal: Journal) -> list[str]:
 async def revived(here: World, home: Path, **how: bool) -> None:
     """Restore on another machine what can be found."""
     found = await here.found()
-    await (await restore.restore(found, home, SIGNER.address, **how)).close()
+    await (await wallet_restore.restore(found, home, SIGNER.address, **how)).close()
 
 
 # -- what is anchored ----------------------------------------------------------------------------
@@ -155,7 +155,7 @@ async def test_a_gateway_that_hides_the_newest_is_behind_the_anchor(
     assert told in found.warnings
     assert not [said for said in found.warnings if UNSURE in said]
     with pytest.raises(StateCorrupt, match=BEHIND) as raised:
-        await restore.restore(found, tmp_path / "two", SIGNER.address)
+        await wallet_restore.restore(found, tmp_path / "two", SIGNER.address)
     assert "--accept-loss" in raised.value.hint
 
     await revived(here, tmp_path / "three", accept_loss=True)

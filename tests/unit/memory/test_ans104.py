@@ -6,8 +6,8 @@ import pytest
 from agentkit.errors import StateCorrupt, StateError
 from agentkit.keys.messages import HALF_ORDER, ItemMessage
 from agentkit.keys.signer import KeySigner
-from agentkit.memory import ans104
-from agentkit.memory.ans104 import (
+from agentkit.memory.arweave import ans104
+from agentkit.memory.arweave.ans104 import (
     from_fields,
     make_bundle,
     make_item,
@@ -15,10 +15,10 @@ from agentkit.memory.ans104 import (
     parse_item,
     split_bundle,
 )
-from agentkit.memory.b64 import b64url, name_of, unb64url
-from agentkit.memory.cursor import Cursor
-from agentkit.memory.jwk import JwkWallet, make_jwk
-from agentkit.memory.tags import decode_tags, encode_tags
+from agentkit.memory.arweave.base64url import b64url, name_of, unb64url
+from agentkit.memory.arweave.byte_reader import Cursor
+from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
+from agentkit.memory.arweave.tags import decode_tags, encode_tags
 
 SIGNER = KeySigner(bytes(range(1, 33)))
 TAGS = (("App-Name", "agentkit"), ("Größe", "☕"))

@@ -14,9 +14,9 @@ from agentkit.embedded.gateway import Faults
 from agentkit.errors import StateForked
 from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
-from agentkit.memory import restore
-from agentkit.memory.gateways import Gateways
+from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.memory import Memory
+from agentkit.memory.restore import wallet_restore
 
 
 @asynccontextmanager
@@ -52,7 +52,7 @@ async def test_a_machine_that_was_thought_dead_stops_before_it_pays(tmp_path: Pa
             ours = await here.commit(lambda tx: tx.instance)
 
             found = await fetched(url)
-            journal = await restore.restore(found, tmp_path / "two", SIGNER.address)
+            journal = await wallet_restore.restore(found, tmp_path / "two", SIGNER.address)
             theirs = await journal.commit(lambda tx: tx.instance)
             await journal.close()
             async with machine(tmp_path / "two", url) as (_, other):
@@ -83,7 +83,7 @@ async def test_a_new_life_asks_before_its_first_purchase(tmp_path: Path) -> None
             await memory.note("t", "before")
         found = await fetched(url)
         for name in ("two", "three"):
-            journal = await restore.restore(found, tmp_path / name, SIGNER.address)
+            journal = await wallet_restore.restore(found, tmp_path / name, SIGNER.address)
             await journal.close()
         async with machine(tmp_path / "two", url) as (_, memory):
             await memory.check_alone()
@@ -117,7 +117,7 @@ async def test_lives_are_counted(tmp_path: Path) -> None:
         async with machine(tmp_path / "one", url) as (_, memory):
             await memory.note("t", "first life")
         for epoch in (1, 2):
-            journal = await restore.restore(
+            journal = await wallet_restore.restore(
                 await fetched(url), tmp_path / f"life {epoch}", SIGNER.address
             )
             (*_, last) = await journal.history(e.WALLET)

@@ -16,13 +16,13 @@ from aiohttp.test_utils import TestServer, unused_port
 from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.errors import ConfigError, StateCorrupt, StoreUnavailable
 from agentkit.keys.signer import KeySigner
-from agentkit.memory import gateways as gateways_module
-from agentkit.memory.ans104 import make_item
-from agentkit.memory.b64 import b64url, name_of
-from agentkit.memory.gateways import Gateways, Status
-from agentkit.memory.jwk import JwkWallet, make_jwk
-from agentkit.memory.layer1 import make_transaction
-from agentkit.memory.merkle import MAX_CHUNK
+from agentkit.memory.arweave import gateways as gateways_module
+from agentkit.memory.arweave.ans104 import make_item
+from agentkit.memory.arweave.base64url import b64url, name_of
+from agentkit.memory.arweave.gateways import Gateways, Status
+from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
+from agentkit.memory.arweave.layer1 import make_transaction
+from agentkit.memory.arweave.merkle import MAX_CHUNK
 
 SIGNER = KeySigner(bytes(range(1, 33)))
 OTHER = KeySigner(bytes([7] * 32))

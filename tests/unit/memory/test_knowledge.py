@@ -20,8 +20,13 @@ from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal import store
 from agentkit.journal.fold import FACT_VALUES
+from agentkit.memory.knowledge.validation import (
+    MOST_DEPTH,
+    MOST_ENTRY,
+    MOST_TEXT,
+    check_json,
+)
 from agentkit.memory.memory import Memory
-from agentkit.memory.plain import MOST_DEPTH, MOST_ENTRY, MOST_TEXT, check_json
 
 
 async def test_everything_known_comes_back_from_the_key_alone(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from agentkit.errors import StateCorrupt, StateError, WrongKey
-from agentkit.memory.b64 import b64url, unb64url
-from agentkit.memory.jwk import JwkWallet, make_jwk
-from agentkit.memory.layer1 import make_transaction, parse_transaction, verify_transaction
-from agentkit.memory.merkle import MAX_CHUNK, MIN_CHUNK, chunk_ranges, chunked, proven_range
-from agentkit.memory.rsa import verify_pss
+from agentkit.memory.arweave.base64url import b64url, unb64url
+from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
+from agentkit.memory.arweave.layer1 import make_transaction, parse_transaction, verify_transaction
+from agentkit.memory.arweave.merkle import MAX_CHUNK, MIN_CHUNK, chunk_ranges, chunked, proven_range
+from agentkit.memory.arweave.rsa import verify_pss
 
 ANCHOR = b64url(bytes(range(48)))
 # What npm arweave 1.15.7 computes for `filled`.
@@ -292,8 +292,8 @@ def test_neither_imports_nor_signing_touch_sigpipe_or_load_the_uploader():
     # Python ignores SIGPIPE; with the default action a write to a closed socket ends the process.
     program = (
         "import signal, sys\n"
-        "import agentkit.memory.gateways, agentkit.embedded.gateway\n"
-        "from agentkit.memory.jwk import JwkWallet, make_jwk\n"
+        "import agentkit.memory.arweave.gateways, agentkit.embedded.gateway\n"
+        "from agentkit.memory.arweave.jwk import JwkWallet, make_jwk\n"
         "JwkWallet(make_jwk()).sign_tx(b'message')\n"
         "assert 'arweave' in sys.modules\n"
         "assert 'arweave.transaction_uploader' not in sys.modules\n"
@@ -304,10 +304,10 @@ def test_neither_imports_nor_signing_touch_sigpipe_or_load_the_uploader():
 
 def test_items_are_made_without_the_client_libraries():
     program = (
-        "import sys, agentkit.memory.ans104\n"
+        "import sys, agentkit.memory.arweave.ans104\n"
         "heavy = {'aiohttp', 'arweave', 'graphql', 'pydantic', 'requests', 'tenacity', 'web3'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
-        "import agentkit.memory.gateways, agentkit.embedded.gateway\n"
+        "import agentkit.memory.arweave.gateways, agentkit.embedded.gateway\n"
         "late = {'arweave', 'graphql', 'requests', 'web3'}\n"
         "assert not late & set(sys.modules), late & set(sys.modules)\n"
     )

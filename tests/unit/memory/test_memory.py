@@ -18,12 +18,12 @@ from agentkit.journal.events import TINY_BYTES
 from agentkit.journal.journal import Journal
 from agentkit.journal.store import genesis
 from agentkit.keys.signer import KeySigner
-from agentkit.memory import restore
-from agentkit.memory.ans104 import make_item, parse_item
-from agentkit.memory.gateways import Gateways
+from agentkit.memory.arweave.ans104 import make_item, parse_item
+from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.memory import Memory
-from agentkit.memory.sealing import seal_all
-from agentkit.memory.segments import APP, Segment, seal, unseal
+from agentkit.memory.restore import wallet_restore
+from agentkit.memory.sealing.backlog import seal_all
+from agentkit.memory.sealing.segments import APP, Segment, seal, unseal
 
 SIGNER = KeySigner(b"\x11" * 32)
 
@@ -59,9 +59,9 @@ async def remembering(
         await journal.close()
 
 
-async def fetched(url: str, signer: KeySigner = SIGNER) -> restore.Restored:
+async def fetched(url: str, signer: KeySigner = SIGNER) -> wallet_restore.Restored:
     async with Gateways([url], rounds=1) as gateways:
-        return await restore.fetch(signer, gateways)
+        return await wallet_restore.fetch(signer, gateways)
 
 
 async def test_notes_are_kept_by_topic_in_order(tmp_path: Path, weave: Gateway) -> None:
@@ -111,11 +111,11 @@ async def test_a_run_comes_back_with_its_artifacts_from_the_key_alone(
             await memory.close()
             found = await fetched(url, signer)
     assert {s: found.rows(s) for s in before} == before
-    journal = await restore.restore(found, tmp_path / "another", signer.address)
+    journal = await wallet_restore.restore(found, tmp_path / "another", signer.address)
     digest = result["hello"].digest
     assert await journal.commit(lambda tx: tx.kept(digest)) == result["hello"].read()
     assert [row.state for row in await journal.commit(lambda tx: tx.every(r.Run))] == ["done"]
-    assert await restore.compare(found, journal) == []
+    assert await wallet_restore.compare(found, journal) == []
     again = Memory(journal, signer, None)
     assert (await again.standing()).unsealed == 1  # that it was restored is the one new event
     await journal.close()
@@ -220,10 +220,12 @@ async def test_a_gap_is_said_aloud_and_not_skipped(tmp_path: Path, weave: Gatewa
     assert found.problems == (told,)
     assert told in found.warnings
     with pytest.raises(StateCorrupt, match="steps 2 to 2 of wallet are missing") as raised:
-        await restore.restore(found, tmp_path / "new", SIGNER.address)
+        await wallet_restore.restore(found, tmp_path / "new", SIGNER.address)
     assert "--accept-loss" in raised.value.hint
     assert not (tmp_path / "new").exists()
-    journal = await restore.restore(found, tmp_path / "new", SIGNER.address, accept_loss=True)
+    journal = await wallet_restore.restore(
+        found, tmp_path / "new", SIGNER.address, accept_loss=True
+    )
     assert [note.text for note in await Memory(journal, SIGNER, None).notes("t")] == ["one"]
     await journal.close()
 
@@ -253,7 +255,7 @@ async def test_of_two_ways_to_go_on_the_first_that_was_confirmed_counts(
     assert "wallet goes on in two ways after event 0" in told
     assert f"item {item} (events 1 to 1 by {instance}) counts" in told
     assert f"item {other} (events 1 to 1 by {other_instance}) does not" in told
-    journal = await restore.restore(found, tmp_path / "new", SIGNER.address)
+    journal = await wallet_restore.restore(found, tmp_path / "new", SIGNER.address)
     assert await Memory(journal, SIGNER, None).latest("t") == text
     await journal.close()
 
@@ -278,7 +280,7 @@ async def test_a_home_that_has_state_is_not_written_over(tmp_path: Path, weave: 
             await memory.note("t", "x")
         found = await fetched(url)
     with pytest.raises(StateError, match="already has state") as raised:
-        await restore.restore(found, tmp_path / "home", SIGNER.address)
+        await wallet_restore.restore(found, tmp_path / "home", SIGNER.address)
     assert "AGENTKIT_HOME" in raised.value.hint
 
 
@@ -298,5 +300,5 @@ async def test_a_sealed_event_of_a_newer_version_is_refused_by_name(
             await gateways.post_item(seal(SIGNER, segment).raw)
         found = await fetched(url)
     with pytest.raises(StateTooNew, match=rf"wallet event 1 .*version {e.VERSION + 1}") as raised:
-        await restore.restore(found, tmp_path / "new", SIGNER.address)
+        await wallet_restore.restore(found, tmp_path / "new", SIGNER.address)
     assert "pip install --upgrade" in raised.value.hint

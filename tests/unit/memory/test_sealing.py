@@ -11,11 +11,11 @@ from weaving import SIGNER
 from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
 from agentkit.journal.store import OUTBOX_STATES, Outgoing
-from agentkit.memory import sealing
-from agentkit.memory.ans104 import parse_item
-from agentkit.memory.sealing import MOST_BYTES, MOST_EVENTS, is_due, seal_all
-from agentkit.memory.segments import unseal
-from agentkit.memory.standing import Standing, age, look
+from agentkit.memory.arweave.ans104 import parse_item
+from agentkit.memory.backup_status import Standing, age, look
+from agentkit.memory.sealing import backlog
+from agentkit.memory.sealing.backlog import MOST_BYTES, MOST_EVENTS, is_due, seal_all
+from agentkit.memory.sealing.segments import unseal
 from agentkit.money import Money
 
 
@@ -59,14 +59,14 @@ async def test_many_bytes_are_due(journal: Journal) -> None:
 async def test_an_old_event_is_due(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     await write(journal, "x")
     assert not await journal.commit(is_due)
-    monkeypatch.setattr(sealing, "MOST_SECONDS", -1.0)
+    monkeypatch.setattr(backlog, "MOST_SECONDS", -1.0)
     assert await journal.commit(is_due)
 
 
 async def test_what_uploads_write_down_is_never_due_alone(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sealing, "MOST_SECONDS", -1.0)
+    monkeypatch.setattr(backlog, "MOST_SECONDS", -1.0)
     signed = e.UploadSigned(tx="t", fee=Money.parse("1 AR"))
     for _ in range(2 * MOST_EVENTS):
         await journal.commit(lambda tx: tx.append(e.WALLET, signed))
@@ -99,7 +99,7 @@ async def test_artifacts_count_towards_a_segment(
 ) -> None:
     blobs = [os.urandom(60_000) for _ in range(3)]
     named = [await journal.commit(lambda tx, b=b: tx.keep(b)) for b in blobs]
-    monkeypatch.setattr(sealing, "named_in", lambda row: [named[row.seq - 1]])
+    monkeypatch.setattr(backlog, "named_in", lambda row: [named[row.seq - 1]])
     await write(journal, "a", "b", "c")
     items = await sealed(journal)
     assert [item.events for item in items] == [1, 1, 1]

@@ -17,12 +17,13 @@ from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal import snapshot as moments
 from agentkit.journal.journal import Journal
-from agentkit.memory import pieces, restore, snapshots
-from agentkit.memory.findings import Found
-from agentkit.memory.gateways import Gateways
-from agentkit.memory.listing import Claim
+from agentkit.memory.arweave.gateways import Gateways
+from agentkit.memory.arweave.listing import Claim
+from agentkit.memory.arweave.merged_results import Found
 from agentkit.memory.memory import Memory
-from agentkit.memory.sealing import seal_all
+from agentkit.memory.restore import remote_log, wallet_restore
+from agentkit.memory.sealing import snapshots
+from agentkit.memory.sealing.backlog import seal_all
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import FakeProvider
 
@@ -65,7 +66,7 @@ async def test_a_run_goes_on_from_a_snapshot_and_its_past_comes_back_when_asked_
         assert set(found.streams) == {e.WALLET}  # one segment was read, and nothing before it
         assert [row.event() for row in found.rows(e.WALLET)] == [note]
         assert found.events == sum(map(len, everything.values()))
-        journal = await restore.restore(found, tmp_path / "new" / "home", WALLET)
+        journal = await wallet_restore.restore(found, tmp_path / "new" / "home", WALLET)
         await journal.check()
         there = await journal.commit(lambda tx: dict(enumerate(tx.all_records())))
         assert set(records.values()) - set(there.values()) == set()
@@ -84,12 +85,12 @@ async def test_a_run_goes_on_from_a_snapshot_and_its_past_comes_back_when_asked_
             await sealed(market.journal, url)
 
             whole = await fetched(url, whole=True)
-            assert await restore.compare(whole, market.journal) == []
+            assert await wallet_restore.compare(whole, market.journal) == []
             for stream, rows in everything.items():
                 assert whole.rows(stream)[: len(rows)] == rows
             only = await fetched(url, only=[ended.run_id])
             assert set(only.streams) == {ended.run_id}
-            assert await restore.bring(only, market.journal, [ended.run_id]) == len(
+            assert await wallet_restore.bring(only, market.journal, [ended.run_id]) == len(
                 everything[ended.run_id]
             )
             state = await runs.read(market.journal, ended.run_id)
@@ -117,18 +118,18 @@ async def test_a_restore_reads_no_more_than_the_newest_snapshot_and_its_tail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    real = pieces.Pieces._got
+    real = remote_log.Pieces._got
 
-    async def watched(self: pieces.Pieces, piece: pieces.Piece, make: object) -> object:
+    async def watched(self: remote_log.Pieces, piece: remote_log.Piece, make: object) -> object:
         read.append(f"{piece.kind} {piece.first}")
         return await real(self, piece, make)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pieces.Pieces, "_got", watched)
+    monkeypatch.setattr(remote_log.Pieces, "_got", watched)
     async with weaving(tmp_path) as (_, url):
         await notes(tmp_path / "home", [f"note {n}" for n in range(12)], url)
         found = await fetched(url)
         assert read == ["snapshot 10", "segment 11", "segment 12"]
-        journal = await restore.restore(found, tmp_path / "new", SIGNER.address)
+        journal = await wallet_restore.restore(found, tmp_path / "new", SIGNER.address)
         kept = await journal.commit(lambda tx: tx.every(r.Note, "t|"))
         assert [note.text for note in kept] == [f"note {n}" for n in range(12)]
         await journal.close()
@@ -147,9 +148,9 @@ async def test_a_snapshot_that_is_damaged_is_passed_over(tmp_path: Path) -> None
         assert any("snapshot 10" in told and "failed" in told for told in found.warnings)
 
 
-async def listed(url: str) -> list[pieces.Piece]:
+async def listed(url: str) -> list[remote_log.Piece]:
     async with Gateways([url], rounds=1) as gateways:
-        known = pieces.Pieces(SIGNER, gateways)
+        known = remote_log.Pieces(SIGNER, gateways)
         await known.find()
     return list(known.all.values())
 
@@ -187,7 +188,7 @@ async def test_what_a_snapshot_stands_for_cannot_be_swapped(tmp_path: Path) -> N
     async with weaving(tmp_path) as (_, url):
         await notes(tmp_path / "home", [f"note {n}" for n in range(6)], url)
         found = await fetched(url)
-        journal = await restore.restore(found, tmp_path / "new", SIGNER.address)
+        journal = await wallet_restore.restore(found, tmp_path / "new", SIGNER.address)
 
         def swap(tx: object) -> None:
             base = tx.base(moments.ALL)  # type: ignore[attr-defined]
@@ -201,7 +202,9 @@ async def test_what_a_snapshot_stands_for_cannot_be_swapped(tmp_path: Path) -> N
         assert snapshot is not None
         odd = replace(snapshot, records=(*snapshot.records, ("Nonesuch", "{}")))
         with pytest.raises(StateCorrupt, match="Nonesuch"):
-            await restore.restore(replace(found, snapshot=odd), tmp_path / "odd", SIGNER.address)
+            await wallet_restore.restore(
+                replace(found, snapshot=odd), tmp_path / "odd", SIGNER.address
+            )
 
 
 async def test_a_fork_below_a_snapshot_is_not_hidden_by_it(tmp_path: Path) -> None:
@@ -238,8 +241,8 @@ def test_what_gateways_dispute_is_read_whatever_it_is_called() -> None:
     tags = (("Kind", "segment"), ("Seq-First", "1"), ("Seq-Last", "2"), ("Run", "ab"))
     forged = (("Kind", "snapshot"), *tags[1:])
     claims = [Claim("owner", "signature", told, "", "") for told in (forged, tags)]
-    assert pieces.listed_piece(Found("id", None, tuple(claims))).kind == ""
-    assert pieces.listed_piece(Found("id", None, (claims[0],))).kind == "snapshot"
+    assert remote_log.listed_piece(Found("id", None, tuple(claims))).kind == ""
+    assert remote_log.listed_piece(Found("id", None, (claims[0],))).kind == "snapshot"
 
 
 def test_every_record_can_be_in_a_snapshot() -> None:

@@ -15,14 +15,14 @@ from flipping import Flipping
 from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.errors import MissingExtra, StateError, StoreUnavailable, WrongInput
 from agentkit.keys.signer import KeySigner
-from agentkit.memory import sources as sources_module
-from agentkit.memory.ans104 import make_item
-from agentkit.memory.cover import Cover
-from agentkit.memory.gateways import Gateways
-from agentkit.memory.ipfs import Ipfs
-from agentkit.memory.jwk import JwkWallet, make_jwk
-from agentkit.memory.layer1 import make_transaction
-from agentkit.memory.sources import Sources
+from agentkit.memory.artifacts import sources as sources_module
+from agentkit.memory.artifacts.encryption import Cover
+from agentkit.memory.artifacts.ipfs import Ipfs
+from agentkit.memory.artifacts.sources import Sources
+from agentkit.memory.arweave.ans104 import make_item
+from agentkit.memory.arweave.gateways import Gateways
+from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
+from agentkit.memory.arweave.layer1 import make_transaction
 
 ROWS = b'{"text": "a"}\n{"text": "b"}\n'
 SIGNER = KeySigner(bytes(range(1, 33)))

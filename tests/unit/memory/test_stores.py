@@ -17,12 +17,12 @@ from agentkit.artifacts import Artifact, Blob
 from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.errors import StateCorrupt, StoreUnavailable
 from agentkit.keys.signer import KeySigner
-from agentkit.memory.cover import Cover
-from agentkit.memory.gateways import Gateways
-from agentkit.memory.ipfs import Ipfs
-from agentkit.memory.local import LocalStore
-from agentkit.memory.onchain import Onchain
-from agentkit.memory.stores import Remote, Stores
+from agentkit.memory.artifacts.encryption import Cover
+from agentkit.memory.artifacts.ipfs import Ipfs
+from agentkit.memory.artifacts.local import LocalStore
+from agentkit.memory.artifacts.onchain import Onchain
+from agentkit.memory.artifacts.stores import Remote, Stores
+from agentkit.memory.arweave.gateways import Gateways
 
 SIGNER = KeySigner(bytes(range(1, 33)))
 COVER = Cover(SIGNER.derive("test"))

@@ -11,9 +11,9 @@ from aiohttp import web
 from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.journal.journal import Journal
 from agentkit.keys.signer import KeySigner
-from agentkit.memory import restore
-from agentkit.memory.gateways import Gateways
+from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.memory import Memory
+from agentkit.memory.restore import wallet_restore
 
 SIGNER = KeySigner(b"\x55" * 32)
 
@@ -37,6 +37,6 @@ async def sealed(journal: Journal, url: str) -> None:
     await memory.close()
 
 
-async def fetched(url: str, **how: object) -> restore.Restored:
+async def fetched(url: str, **how: object) -> wallet_restore.Restored:
     async with Gateways([url], rounds=1) as gateways:
-        return await restore.fetch(SIGNER, gateways, **how)  # type: ignore[arg-type]
+        return await wallet_restore.fetch(SIGNER, gateways, **how)  # type: ignore[arg-type]

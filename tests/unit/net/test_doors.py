@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 
 PAGE = {"Origin": "http://evil.example", "Content-Type": "text/plain"}
 REBOUND = {"Host": "evil.example"}
@@ -35,7 +35,7 @@ def ask(method: str, url: str, body: bytes | None, headers: dict[str, str]) -> t
 
 
 @pytest.fixture
-def doors(network: finder.NetworkFile) -> dict[str, str]:
+def doors(network: discovery.NetworkFile) -> dict[str, str]:
     """Every door that the network opens."""
     found = {"control": network.url, "gateway": network.gateway, "rpc": network.network["rpc"]}
     found |= {f"node {name}": url for name, url in network.nodes.items()}
@@ -52,7 +52,7 @@ def test_no_door_answers_a_page_or_another_name(doors: dict[str, str]) -> None:
 
 @pytest.mark.parametrize(("method", "path", "body"), SWITCHES)
 def test_a_switch_of_the_gateway_needs_the_token(
-    network: finder.NetworkFile, method: str, path: str, body: bytes | None
+    network: discovery.NetworkFile, method: str, path: str, body: bytes | None
 ) -> None:
     height = json.loads(ask("GET", f"{network.gateway}/info", None, {})[1])["height"]
     for headers in ({}, {"Authorization": "Bearer x"}, PAGE, REBOUND):
@@ -63,14 +63,14 @@ def test_a_switch_of_the_gateway_needs_the_token(
     assert json.loads(ask("GET", f"{network.gateway}/info", None, {})[1])["height"] >= height
 
 
-def rpc(network: finder.NetworkFile, request: Any, **headers: str) -> Any:
+def rpc(network: discovery.NetworkFile, request: Any, **headers: str) -> Any:
     sent = {"Content-Type": "application/json", **headers}
     status, told = ask("POST", network.network["rpc"], json.dumps(request).encode(), sent)
     assert status == 200
     return json.loads(told)
 
 
-def test_the_chains_clock_and_blocks_need_the_token(network: finder.NetworkFile) -> None:
+def test_the_chains_clock_and_blocks_need_the_token(network: discovery.NetworkFile) -> None:
     number = {"jsonrpc": "2.0", "id": 2, "method": "eth_blockNumber"}
     before = rpc(network, number)["result"]
     for method, params in (("evm_mine", []), ("evm_increaseTime", [1]), ("anvil_mine", [])):
@@ -84,13 +84,13 @@ def test_the_chains_clock_and_blocks_need_the_token(network: finder.NetworkFile)
     assert rpc(network, request, Authorization=f"Bearer {network.token}")["result"] == "0x0"
 
 
-def test_an_odd_token_is_a_refusal(network: finder.NetworkFile) -> None:
+def test_an_odd_token_is_a_refusal(network: discovery.NetworkFile) -> None:
     for url in (f"{network.url}/executions", *(f"{u}/executions" for u in network.nodes.values())):
         assert ask("GET", url, None, {"Authorization": "Bearer \xe9"})[0] == 403
         assert ask("GET", url, None, {"Authorization": f"Bearer {network.token}"})[0] == 200
 
 
-def test_a_stop_of_a_page_stops_nothing(network: finder.NetworkFile) -> None:
+def test_a_stop_of_a_page_stops_nothing(network: discovery.NetworkFile) -> None:
     for headers in ({}, PAGE, {**PAGE, "Authorization": f"Bearer {network.token}"}):
         sent = {"Content-Type": "application/json", **headers}
         assert ask("POST", f"{network.url}/stop", b"", sent)[0] == 403

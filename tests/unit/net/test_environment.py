@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 from agentkit.keys import keystore
-from agentkit.keys.apart import ProcessSigner
+from agentkit.keys.process_signer import ProcessSigner
 from agentkit.net.environment import child_environment
 from agentkit.pool.child import Child
 
@@ -64,12 +64,12 @@ def test_the_signer_inherits_no_secret(tmp_path: Path) -> None:
 
 
 def test_the_network_and_its_slots_inherit_no_secret(tmp_path: Path) -> None:
-    network = finder.ensure(tmp_path / "network")
+    network = discovery.ensure(tmp_path / "network")
     try:
         assert harmless(network.pid)
-        assert CANARY not in (tmp_path / "network" / finder.LOG).read_text()
+        assert CANARY not in (tmp_path / "network" / discovery.LOG).read_text()
     finally:
-        finder.stop(tmp_path / "network")
+        discovery.stop(tmp_path / "network")
 
 
 def test_only_who_downloads_gets_the_proxies(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,11 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 from agentkit.errors import AgentKitError, ConfigError
 from agentkit.graph.builder import JobGraph
-from agentkit.memory.endpoint import Endpoint, NoAnswer
-from agentkit.memory.sources import Sources
+from agentkit.memory.artifacts.sources import Sources
+from agentkit.memory.arweave.endpoint import Endpoint, NoAnswer
 from agentkit.money import Money
 from agentkit.net.proxies import proxy_for
 from agentkit.payments.x402.remote import Facilitator
@@ -128,11 +128,11 @@ async def test_loopback_is_asked_directly(proxy: Proxy, here: str, way: object) 
 
 
 async def test_the_network_is_found_behind_a_proxy(
-    proxy: Proxy, network: finder.NetworkFile, network_folder: Path
+    proxy: Proxy, network: discovery.NetworkFile, network_folder: Path
 ) -> None:
     import asyncio
 
-    found = await asyncio.to_thread(finder.find, network_folder)
+    found = await asyncio.to_thread(discovery.find, network_folder)
     assert found
     assert found.pid == network.pid
     assert proxy.asked == []

@@ -7,7 +7,7 @@ import pytest
 
 from agentkit.market.offer import Offer
 from agentkit.money import Money
-from agentkit.payments.choosing import History, RailPlanner
+from agentkit.payments.rail_choice import History, RailPlanner
 from agentkit.testing.fakes import USDC
 
 BOTH = {"channel": "on_delivery", "escrow": "on_delivery"}

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentkit.planner.solver import capacity, rivals
+from agentkit.planner.solver import baselines, capacity
 from agentkit.planner.solver.exact import best_choice
 from agentkit.planner.solver.lagrange import Dual, Goal, Heat
 from agentkit.planner.solver.problem import Problem
@@ -109,7 +109,7 @@ def every_choice(problem: Problem) -> list[tuple[float, float]]:
 
 def deadline_of(problem: Problem, share: float) -> float:
     arranged, _ = problem.arranged()
-    fast = arranged.makespan(rivals.fastest(arranged))
+    fast = arranged.makespan(baselines.fastest(arranged))
     slow = arranged.makespan(arranged.costs.argmin(1))
     return fast + share * max(0.0, slow - fast)
 
@@ -143,7 +143,7 @@ def test_no_bound_is_above_the_best(seed: int, nodes: int, share: float) -> None
     """The bound of the search alone, which is what large graphs print."""
     problem, _ = drawn(nodes, 3, seed).arranged()
     goal = Goal(deadline_of(problem, share))
-    found = search(problem, goal, [rivals.fastest(problem)], Care((Heat(3, 0.1, 12),)))
+    found = search(problem, goal, [baselines.fastest(problem)], Care((Heat(3, 0.1, 12),)))
     best = min(cost for cost, late in every_choice(problem) if late <= goal.deadline)
     assert found.bound <= best * (1 + 1e-9)
     assert found.choice is not None
@@ -208,7 +208,7 @@ def test_a_choice_in_time_is_found_where_the_simple_fastest_one_is_late() -> Non
         lanes=np.zeros(2, int),
         demands=np.ones(2, int),
     )
-    assert problem.makespan(rivals.fastest(problem)) == 56
+    assert problem.makespan(baselines.fastest(problem)) == 56
     found = solve(problem, Goal(10.0))
     assert found.in_time
     assert found.choice.tolist() == [1, 0]
@@ -380,14 +380,14 @@ def test_the_price_of_a_second_is_what_a_later_deadline_saves() -> None:
 def test_rivals_are_what_they_say() -> None:
     problem, _ = layered(49, 3).arranged()
     deadline = deadline_of(problem, 0.5)
-    slack, single = rivals.slack_router(problem, deadline), rivals.single(problem, deadline)
+    slack, single = baselines.slack_router(problem, deadline), baselines.single(problem, deadline)
     assert slack is not None
     assert problem.makespan(slack) <= deadline
     if single is not None:
         assert len(set(problem.sites[problem.rows, single])) == 1
-    fast = problem.makespan(rivals.fastest(problem))
-    assert rivals.slack_router(problem, fast / 9) is None
-    assert rivals.slack_router(problem, math.inf) is not None
+    fast = problem.makespan(baselines.fastest(problem))
+    assert baselines.slack_router(problem, fast / 9) is None
+    assert baselines.slack_router(problem, math.inf) is not None
 
 
 # -- lanes ---------------------------------------------------------------------------------------

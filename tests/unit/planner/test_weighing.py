@@ -35,11 +35,11 @@ from agentkit.market.task import Load, TaskSpec
 from agentkit.money import Money, Rate
 from agentkit.planner import policy
 from agentkit.planner.candidates import Candidate, timeline
-from agentkit.planner.choosing import choose
+from agentkit.planner.costs import ranked
 from agentkit.planner.estimate import Measured, infer_load, measured_in, sizes_of, spec_of
 from agentkit.planner.planner import Wish, make_plan
-from agentkit.planner.rest import Rest, rest_of
-from agentkit.planner.weighing import ranked
+from agentkit.planner.remaining import Rest, rest_of
+from agentkit.planner.selection import choose
 from agentkit.providers.openai import GAIA, Account, OpenAI
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import NETWORK, USDC, FakeProvider

@@ -14,7 +14,7 @@ from agentkit.pool.pool import Pool
 ROGUE = """
 import os, sys
 from agentkit import framing
-from agentkit.pool.lifeline import tie
+from agentkit.pool.parent_watch import tie
 
 pipe = os.dup(1)
 requests, answer = tie()

@@ -10,13 +10,13 @@ import pytest
 
 from agentkit.artifacts import Blob, Dataset, Embedding, Model, Table, Text
 from agentkit.errors import Refused
-from agentkit.pool.call import Done
 from agentkit.pool.embedding import embed
 from agentkit.pool.head import examples
 from agentkit.pool.limits import Limits
 from agentkit.pool.meter import Allowance, Meter
 from agentkit.pool.models import model_file
 from agentkit.pool.pool import Pool
+from agentkit.pool.request import Done
 from agentkit.pool.slots import Slots
 
 ANIMALS = ["a sleepy cat", "a wild dog", "the horse ran", "birds that sing", "a small fish"]

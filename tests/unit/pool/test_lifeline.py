@@ -10,7 +10,7 @@ from agentkit import framing
 
 STRAY = """
 import os
-from agentkit.pool.lifeline import tie
+from agentkit.pool.parent_watch import tie
 requests, answer = tie()
 print("a library says hello", flush=True)
 os.write(1, b"and so does its C part")

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from agentkit.errors import LeaseLost, RateLimited, Refused
-from agentkit.pool.call import Done
 from agentkit.pool.pool import Pool
+from agentkit.pool.request import Done
 
 Find = Callable[[str], list[psutil.Process]]
 Until = Callable[[Callable[[], object]], Awaitable[None]]

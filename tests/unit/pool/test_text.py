@@ -9,11 +9,11 @@ import pytest
 
 from agentkit.artifacts import Json, Text
 from agentkit.errors import BadOutput, Refused
-from agentkit.pool.call import Done
 from agentkit.pool.limits import Limits
 from agentkit.pool.meter import Allowance, Meter
 from agentkit.pool.models import model_file
 from agentkit.pool.pool import Pool
+from agentkit.pool.request import Done
 from agentkit.pool.slots import Slots
 
 SENTIMENT = {"type": "string", "enum": ["positive", "negative"]}

@@ -11,7 +11,7 @@ import pytest
 
 from agentkit.errors import AdapterFailed, ConfigError, Unavailable
 from agentkit.market.seams import Provider
-from agentkit.providers.late import LateProvider
+from agentkit.providers.lazy import LateProvider
 from agentkit.testing.fakes import FakeProvider
 
 

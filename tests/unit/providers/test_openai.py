@@ -39,17 +39,17 @@ from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, Message, Payment, Result, purchase_id
 from agentkit.market.offer import Offer, charge
 from agentkit.market.task import TaskSpec
-from agentkit.memory.local import LocalStore
+from agentkit.memory.artifacts.local import LocalStore
 from agentkit.money import Rate
+from agentkit.payments.billed_elsewhere import ElsewhereRail
 from agentkit.payments.budget import Budget
-from agentkit.payments.elsewhere import ElsewhereRail
 from agentkit.planner.estimate import infer_load
 from agentkit.planner.planner import Market, Wish, make_plan
 from agentkit.providers.http import MOST_BYTES, Http
 from agentkit.providers.openai import GAIA, HYPERBOLIC, Account, OpenAI, Profile, check_prices
+from agentkit.runtime import result_checks
 from agentkit.runtime import run as runs
-from agentkit.runtime import verify
-from agentkit.runtime.means import Means
+from agentkit.runtime.context import Means
 from agentkit.runtime.resolve import infer_task
 from agentkit.testing.fakes import NETWORK, USDC, ToyRail
 
@@ -176,7 +176,7 @@ class Bench:
         task, attempt = infer_task(node, {}), attempt_at(offer, node)
         await self.adapter.submit(task, offer, attempt, Payment(rail=offer.rail))
         result = await self.adapter.result(attempt)
-        verify.check(node, task, offer, attempt, result)
+        result_checks.check(node, task, offer, attempt, result)
         return result
 
     async def fails(self, error: type[ProviderError], reply: Reply) -> ProviderError:

@@ -130,7 +130,7 @@ async def test_a_row_that_fails_for_good_is_left_out_and_said(tmp_path: Path) ->
         assert "against our rules" in result.skipped_items["ask"][2]
         assert result.data()["skipped_items"]["ask"].keys() == {2, 4}
         assert len(result.receipts) == 4
-        from agentkit.cli.follow import result_text
+        from agentkit.cli.watch import result_text
 
         assert "ask: 2 rows were skipped (it is against our rules" in result_text(result)
 

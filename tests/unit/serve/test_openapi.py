@@ -9,7 +9,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 from agentkit.serve import app
 from agentkit.serve.openapi import openapi_document
 
@@ -17,7 +17,7 @@ OPERATORS = {("get", "/executions")}
 
 
 @pytest.fixture(scope="module")
-def description(network: finder.NetworkFile) -> schemathesis.BaseSchema:
+def description(network: discovery.NetworkFile) -> schemathesis.BaseSchema:
     """The description of a node, as a node serves it."""
     return schemathesis.openapi.from_url(f"{network.nodes['thrifty']}/openapi.json")
 
@@ -33,7 +33,7 @@ def test_every_route_is_described() -> None:
 
 
 def send_what_fits_and_what_does_not(
-    description: schemathesis.BaseSchema, network: finder.NetworkFile, examples: int
+    description: schemathesis.BaseSchema, network: discovery.NetworkFile, examples: int
 ) -> int:
     """Send requests made from a description, in it and out of it, and return how many."""
     sent = 0
@@ -69,13 +69,13 @@ def send_what_fits_and_what_does_not(
 
 
 def test_no_request_made_from_the_description_makes_a_node_fail(
-    description: schemathesis.BaseSchema, network: finder.NetworkFile
+    description: schemathesis.BaseSchema, network: discovery.NetworkFile
 ) -> None:
     assert send_what_fits_and_what_does_not(description, network, examples=6) > 80
 
 
 @pytest.mark.slow
 def test_many_requests_made_from_the_description_make_no_node_fail(
-    description: schemathesis.BaseSchema, network: finder.NetworkFile
+    description: schemathesis.BaseSchema, network: discovery.NetworkFile
 ) -> None:
     assert send_what_fits_and_what_does_not(description, network, examples=60) > 700

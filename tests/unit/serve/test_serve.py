@@ -19,7 +19,7 @@ from aiohttp.test_utils import TestServer
 from agentkit import policy
 from agentkit.agent import Agent
 from agentkit.artifacts import Dataset
-from agentkit.embedded import finder
+from agentkit.embedded import discovery
 from agentkit.graph.builder import JobGraph
 from agentkit.graph.nodes import InferNode
 from agentkit.journal import records as r
@@ -81,7 +81,7 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(open_agent: Any, network: finder.NetworkFile) -> AsyncIterator[Bench]:
+async def bench(open_agent: Any, network: discovery.NetworkFile) -> AsyncIterator[Bench]:
     async with open_agent() as agent, aiohttp.ClientSession() as http:
         provider, rail = agent._providers["native"], agent._rails["channel"]
         desk = Desk(provider, rail, agent._journal, agent._means.ledger, "smollm2-135m")
@@ -101,7 +101,9 @@ def graph_of(node: InferNode) -> Any:
     return FrozenGraph.build("g", (node,))
 
 
-async def test_the_same_attempt_is_the_same_job(bench: Bench, network: finder.NetworkFile) -> None:
+async def test_the_same_attempt_is_the_same_job(
+    bench: Bench, network: discovery.NetworkFile
+) -> None:
     for _ in range(3):
         status, _ = await bench.post("/jobs", bench.submission())
         assert status == 202
@@ -119,7 +121,7 @@ async def test_a_model_is_served_by_any_of_its_names(bench: Bench) -> None:
 
 
 async def executions(
-    http: aiohttp.ClientSession, network: finder.NetworkFile
+    http: aiohttp.ClientSession, network: discovery.NetworkFile
 ) -> dict[str, list[str]]:
     headers = {"Authorization": f"Bearer {network.token}"}
     async with http.get(f"{network.url}/executions", headers=headers) as answer:
@@ -135,7 +137,7 @@ async def test_a_key_of_another_task_is_refused(bench: Bench) -> None:
     assert "another task" in answer["error"]["message"]
 
 
-async def test_unpaid_work_is_not_begun(bench: Bench, network: finder.NetworkFile) -> None:
+async def test_unpaid_work_is_not_begun(bench: Bench, network: discovery.NetworkFile) -> None:
     unfunded = {**bench.payment.body, "salt": "ab" * 32}
     for payment in ({}, unfunded, {**bench.payment.body, "payer": "0x" + "11" * 20}):
         status, answer = await bench.post("/jobs", bench.submission(payment=payment))
@@ -257,7 +259,7 @@ class TestOpenAI:
         assert "Agentkit-Payment" in answer["error"]["message"]
 
     async def test_paid_by_the_header_the_answer_is_stored_by_its_key(
-        self, bench: Bench, network: finder.NetworkFile
+        self, bench: Bench, network: discovery.NetworkFile
     ) -> None:
         paid = {k: bench.submission()[k] for k in ("attempt", "at_most", "payment")}
         header = base64.b64encode(json.dumps(paid).encode()).decode()
@@ -347,7 +349,7 @@ async def test_a_pattern_never_stops_a_node(bench: Bench, pattern: str, status: 
 
 
 async def test_work_that_was_not_declared_is_not_begun(
-    bench: Bench, network: finder.NetworkFile
+    bench: Bench, network: discovery.NetworkFile
 ) -> None:
     for unit, count in (("output", 1), ("output", 0), ("input", -5)):
         job = bench.submission()
@@ -456,7 +458,7 @@ async def test_nobody_else_gets_work_on_a_payers_channel(bench: Bench) -> None:
 
 
 async def test_a_payer_waits_while_it_is_told_to_and_loses_nothing(
-    open_agent: Any, network: finder.NetworkFile, tmp_path: Path
+    open_agent: Any, network: discovery.NetworkFile, tmp_path: Path
 ) -> None:
     """A node that delivers nothing ahead of payment, to a payer that asks for three at once."""
     chain = Network.model_validate(network.network)

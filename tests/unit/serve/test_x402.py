@@ -16,9 +16,9 @@ from agentkit.artifacts import Text
 from agentkit.keys.signer import KeySigner
 from agentkit.market.x402 import REQUIRED, SIGNATURE, Challenge, Presented, Proof
 from agentkit.payments.chain import Web3Chain
-from agentkit.pool.call import Done
 from agentkit.pool.models import model_file
 from agentkit.pool.pool import Pool
+from agentkit.pool.request import Done
 from agentkit.providers.openai import Account
 from agentkit.serve.app import node_app
 from agentkit.serve.node import Node, NodeSettings

@@ -260,7 +260,7 @@ def test_tools_load_neither_langchain_nor_langgraph_until_used() -> None:
 
 
 def test_without_langgraph_the_saver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "agentkit.tools.saver")
+    monkeypatch.delitem(sys.modules, "agentkit.tools.checkpointer")
     for name in [name for name in sys.modules if name.split(".")[0] == "langgraph"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "langgraph", None)

@@ -26,8 +26,8 @@ from langchain_core.messages import (
 )
 
 from agentkit.errors import AgentKitError, StateCorrupt, WrongInput
-from agentkit.tools.saver import KINDS
-from agentkit.tools.values import Values
+from agentkit.tools.checkpointer import KINDS
+from agentkit.tools.serialization import Values
 
 texts = st.text(max_size=5)
 scalars = (

@@ -1,0 +1,1 @@
+"""Artifact stores: this machine, Arweave, IPFS, and the sources of data nodes."""

@@ -1,0 +1,113 @@
+"""Where a `source=` with a scheme is read from: https, Arweave, IPFS, and what fsspec knows."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from agentkit.errors import MissingExtra, StateCorrupt, StoreUnavailable, WrongInput
+from agentkit.memory.artifacts.ipfs import Ipfs
+from agentkit.memory.arweave.gateways import Gateways
+from agentkit.net.proxies import proxy_for
+
+MOST_BYTES = 256 * 1024 * 1024
+"""The largest source that is read."""
+
+WEB_SECONDS = 300.0
+
+_ID = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
+class Sources:
+    """What reads a URI, by its scheme; `gateways` and `ipfs` are None where none is set up."""
+
+    def __init__(self, gateways: Gateways | None = None, ipfs: Ipfs | None = None) -> None:
+        self._gateways, self._ipfs = gateways, ipfs
+        self._ways: Mapping[str, Callable[[str], Awaitable[bytes]]] = {
+            "http": _web,
+            "https": _web,
+            "ar": self._arweave,
+            "ipfs": self._of_ipfs,
+        }
+
+    async def read(self, uri: str) -> bytes:
+        """Return the bytes under a URI.
+
+        From Arweave they are verified against the id.  Raises WrongInput, StoreUnavailable,
+        StateCorrupt, and MissingExtra for schemes that only fsspec knows.
+        """
+        return await self._ways.get(urlsplit(uri).scheme, _by_fsspec)(uri)
+
+    async def _arweave(self, uri: str) -> bytes:
+        if self._gateways is None:
+            raise WrongInput(f"{uri} needs a gateway", hint="set memory.gateways")
+        name = uri.removeprefix("ar://")
+        if not _ID.fullmatch(name):
+            raise WrongInput(f"{uri} names no item", hint="give ar:// and an id of 43 characters")
+        try:
+            return await self._gateways.content(name, limit=MOST_BYTES)
+        except StateCorrupt as wrong:
+            raise StateCorrupt(f"{uri} cannot be trusted: {wrong}") from wrong
+
+    async def _of_ipfs(self, uri: str) -> bytes:
+        if self._ipfs is None:
+            raise WrongInput(
+                f"{uri} needs a Kubo node", hint='set memory.ipfs = "http://127.0.0.1:5001"'
+            )
+        return await self._ipfs.cat(uri.removeprefix("ipfs://"), MOST_BYTES)
+
+
+async def _web(uri: str) -> bytes:
+    try:
+        timeout = aiohttp.ClientTimeout(total=WEB_SECONDS)
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(uri, proxy=proxy_for(uri)) as answer,
+        ):
+            answer.raise_for_status()
+            data = await _bounded(answer.content, uri)
+    except (aiohttp.ClientError, TimeoutError) as wrong:
+        raise StoreUnavailable(f"{uri} cannot be fetched: {wrong}") from wrong
+    return data
+
+
+async def _bounded(content: aiohttp.StreamReader, uri: str) -> bytes:
+    data = bytearray()
+    async for part in content.iter_any():
+        data += part
+        _check_size(len(data), uri)
+    return bytes(data)
+
+
+async def _by_fsspec(uri: str) -> bytes:
+    try:
+        import fsspec
+    except ImportError as missing:
+        raise MissingExtra("sources", "fsspec") from missing
+    return await asyncio.to_thread(_read, fsspec, uri)
+
+
+def _read(fsspec: Any, uri: str) -> bytes:
+    try:
+        with fsspec.open(uri, "rb") as file:
+            data: bytes = file.read(MOST_BYTES + 1)
+    except ImportError as missing:
+        raise WrongInput(f"{uri} cannot be read: {missing}", hint="install that package") from None
+    except FileNotFoundError as wrong:
+        raise WrongInput(f"{uri} is not there", hint="give source= a URI that exists") from wrong
+    except (OSError, ValueError) as wrong:
+        raise StoreUnavailable(f"{uri} cannot be read: {wrong}") from wrong
+    _check_size(len(data), uri)
+    return data
+
+
+def _check_size(size: int, uri: str) -> None:
+    if size > MOST_BYTES:
+        raise WrongInput(
+            f"{uri} is larger than {MOST_BYTES >> 20} MiB", hint="give a part of it as source="
+        )

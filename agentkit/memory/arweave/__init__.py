@@ -1,0 +1,1 @@
+"""Arweave as it is spoken: items, transactions, gateways that nobody has to trust."""

@@ -1,0 +1,68 @@
+"""From gateway to gateway until one does it, and round again while a failure may pass."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import tenacity
+
+from agentkit.errors import StateCorrupt, StoreUnavailable
+from agentkit.memory.arweave.endpoint import LONGEST_REST, Endpoint, NoAnswer
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How often everybody is asked, and the seconds the first pause lasts at most."""
+
+    rounds: int
+    backoff: float
+
+
+async def first_answer(
+    call: Callable[[Endpoint], Awaitable[T]], endpoints: Sequence[Endpoint], patience: Patience
+) -> T:
+    """Return the first good answer.
+
+    Raises StateCorrupt when all answered what cannot be, else StoreUnavailable; both say what
+    each of them did.
+    """
+    jitter = tenacity.wait_random_exponential(multiplier=patience.backoff, max=LONGEST_REST)
+
+    def pause(state: tenacity.RetryCallState) -> float:
+        return max(jitter(state), min(endpoint.rest for endpoint in endpoints))
+
+    retrying = tenacity.AsyncRetrying(
+        stop=tenacity.stop_after_attempt(patience.rounds),
+        wait=pause,
+        retry=tenacity.retry_if_exception(_may_pass),
+        reraise=True,
+    )
+    try:
+        answer: T = await retrying(_round, call, endpoints)
+    except NoAnswer as failure:
+        raise StoreUnavailable(str(failure), hint="check memory.gateways") from failure
+    return answer
+
+
+async def _round(call: Callable[[Endpoint], Awaitable[T]], endpoints: Sequence[Endpoint]) -> T:
+    problems: list[NoAnswer | StateCorrupt] = []
+    for endpoint in sorted(endpoints, key=lambda endpoint: endpoint.failures):
+        try:
+            return await call(endpoint)
+        except NoAnswer as problem:
+            problems.append(problem)
+        except StateCorrupt as lie:
+            endpoint.failures += 1
+            problems.append(StateCorrupt(f"{endpoint.url}: {lie}"))
+    said = "; ".join(map(str, problems))
+    if all(isinstance(problem, StateCorrupt) for problem in problems):
+        raise StateCorrupt(said)
+    raise NoAnswer(said, passing=any(map(_may_pass, problems)))
+
+
+def _may_pass(problem: BaseException) -> bool:
+    return isinstance(problem, NoAnswer) and problem.passing

@@ -1,0 +1,1 @@
+"""What an agent knows: notes, facts, a key-value store, and search over them."""

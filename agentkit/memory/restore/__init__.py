@@ -1,0 +1,1 @@
+"""Restoring a wallet from what gateways hold of its log."""

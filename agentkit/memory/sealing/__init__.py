@@ -1,0 +1,1 @@
+"""Sealing: segments and snapshots that only the wallet's key opens."""

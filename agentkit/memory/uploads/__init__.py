@@ -1,0 +1,1 @@
+"""Uploads: the outbox, and the paths along which it reaches Arweave."""
