@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
-from kubo import kubo
+from support.kubo import kubo
 
 from agentkit.agent import Agent
 from agentkit.embedded import discovery

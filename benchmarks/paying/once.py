@@ -2,8 +2,8 @@
 
     python benchmarks/paying/once.py --json
 
-The scenarios are those of `tests/faults/sending.py`, each on a node of its own (anvil, which
-`make install-dev` installs) and played one after the other.
+The scenarios are those of `tests/support/sending_scenarios.py`, each on a node of its own (anvil,
+which `make install-dev` installs) and played one after the other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-from faults.sending import CONTROLS, SCENARIOS, TASKS, Outcome, play
+from support.sending_scenarios import CONTROLS, SCENARIOS, TASKS, Outcome, play
 
 
 async def measure() -> dict[str, Any]:

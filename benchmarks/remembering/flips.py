@@ -22,8 +22,8 @@ from aiohttp.test_utils import TestServer
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-from flipping import Flipping
-from kubo import kubo
+from support.byte_flip_proxy import Flipping
+from support.kubo import kubo
 
 from agentkit.artifacts import Artifact, Blob
 from agentkit.embedded.gateway import Gateway, gateway_app

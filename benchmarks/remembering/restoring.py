@@ -23,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-from support import toy
+from support.toy_market import toy
 
 from agentkit.artifacts import Text
 from agentkit.graph.builder import JobGraph

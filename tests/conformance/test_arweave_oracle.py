@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
-from weaving import layer1, minds, weave_at
+from support.gateway_fixtures import layer1, minds, weave_at
 
 from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.errors import StateCorrupt

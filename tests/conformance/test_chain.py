@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from conformance import chains
-from conformance.chains import CHAIN_ID, KEYS, WEALTH, Node
 from eth_account import Account
 from hexbytes import HexBytes
+from support import chain_processes
+from support.chain_processes import CHAIN_ID, KEYS, WEALTH, Node
 from web3 import AsyncHTTPProvider, AsyncWeb3
 from web3.contract import AsyncContract
 from web3.exceptions import ContractLogicError, TransactionNotFound, Web3RPCError
@@ -36,7 +36,7 @@ DEPLOYER, PAYER, PROVIDER, STRANGER, SESSION = map(KeySigner, KEYS)
 SECRETS = {KeySigner(key).address: key for key in KEYS}
 MINTED = 10**9
 DELAY = 3600
-HEADERS = {"Content-Type": "application/json", "Authorization": f"Bearer {chains.TOKEN}"}
+HEADERS = {"Content-Type": "application/json", "Authorization": f"Bearer {chain_processes.TOKEN}"}
 ORDER = 2 * HALF_ORDER + 1
 TRANSFER = keccak(b"Transfer(address,address,uint256)")
 
@@ -44,9 +44,9 @@ TRANSFER = keccak(b"Transfer(address,address,uint256)")
 @pytest.fixture(scope="module", params=["embedded", pytest.param("anvil", marks=pytest.mark.anvil)])
 def node(request: Any, tmp_path_factory: Any) -> Iterator[Node]:
     if request.param == "anvil":
-        running = chains.anvil()
+        running = chain_processes.anvil()
     else:
-        running = chains.embedded(tmp_path_factory.mktemp("chain") / "chain.db")
+        running = chain_processes.embedded(tmp_path_factory.mktemp("chain") / "chain.db")
     with running as started:
         yield started
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from langchain_core.stores import BaseStore
 from langchain_tests.integration_tests import BaseStoreAsyncTests, BaseStoreSyncTests
-from minds import mind
+from support.memory_fixtures import mind
 
 from agentkit.tools import AgentKitByteStore
 

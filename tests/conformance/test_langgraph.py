@@ -10,7 +10,7 @@ import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.conformance import checkpointer_test, validate
 from langgraph.checkpoint.conformance.capabilities import ALL_CAPABILITIES
-from minds import mind
+from support.memory_fixtures import mind
 
 from agentkit.tools import AgentKitSaver
 

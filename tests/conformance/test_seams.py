@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestServer
-from flipping import Flipping
-from support import WALLET
+from support.byte_flip_proxy import Flipping
+from support.toy_market import WALLET
 
 from agentkit.artifacts import Artifact, Json, Text
 from agentkit.embedded.gateway import Gateway, gateway_app

@@ -9,8 +9,8 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from conformance.chains import KEYS, Node
-from paying import (
+from support.chain_processes import KEYS, Node
+from support.x402_market import (
     MODEL,
     PATH,
     PRICE,
@@ -24,7 +24,7 @@ from paying import (
     shop,
     world_on,
 )
-from stock402 import InThreads, StockPayer, stock_shop
+from support.x402_sdk_client import InThreads, StockPayer, stock_shop
 from x402.http.utils import (
     decode_payment_required_header,
     decode_payment_signature_header,

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from anchored import machine, made_chain, world
-from unit.memory.weaving import SIGNER
+from support.anchor_fixtures import machine, made_chain, world
+from support.local_gateway import SIGNER
+from support.processes import PROGRAMS
 
 from agentkit.journal import events as e
 from agentkit.journal import records as r
@@ -31,7 +32,7 @@ async def test_a_head_is_anchored_once_whoever_dies(
     async with world(tmp_path, (path, made_chain(path))) as here:
         started, network = here.chain.number, here.network
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, str(TESTS / "crash" / "anchors.py"), str(tmp_path / "home")),
+            *(sys.executable, str(PROGRAMS / "anchoring_machine.py"), str(tmp_path / "home")),
             *(network.rpc, network.anchor, here.url, point),
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}"},

@@ -19,9 +19,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from crash import node
-from crash.shapes import graph_of
-from support import WALLET, slowness, toy
+from support.killed_graphs import graph_of
+from support.processes import PROGRAMS, provider_node
+from support.timing import slowness
+from support.toy_market import WALLET, toy
 
 from agentkit.journal import events as e
 from agentkit.journal import records as r
@@ -37,7 +38,7 @@ AT_ONCE = {"chain": 1, "fan": LANES, "layered": LANES, "mapped": LANES, "hundred
 LONGEST = 0.5
 """Seconds in which a resumed run has to have something new on disk."""
 
-CHILD = Path(__file__).with_name("child.py")
+CHILD = PROGRAMS / "agent_run.py"
 
 
 def agent(folder: Path, shape: str) -> subprocess.Popen[str]:
@@ -79,8 +80,8 @@ class Witness:
     firsts: list[float] = field(default_factory=list)
 
     @property
-    def node(self) -> node.Away:
-        return node.Away("node", self.folder / "node")
+    def node(self) -> provider_node.Away:
+        return provider_node.Away("node", self.folder / "node")
 
     def done_so_often(self) -> dict[str, int]:
         """How often each purchase was taken by the node, and each function called."""
@@ -201,7 +202,7 @@ def test_a_run_survives_kills_at_random_moments(tmp_path: Path, shape: str) -> N
     draw, witness = random.Random(shape), Witness(tmp_path / "f")
     kills, number, going = 0, 0, True
     with (
-        node.running(witness.folder / "node", lanes=LANES, delay=0.05) as (_, process),
+        provider_node.running(witness.folder / "node", lanes=LANES, delay=0.05) as (_, process),
         agents(witness.folder, shape) as waiting,
     ):
         while going:
@@ -232,7 +233,7 @@ def test_a_run_survives_kills_at_random_moments(tmp_path: Path, shape: str) -> N
 def test_of_a_hundred_items_killed_at_fifty_a_hundred_are_executed(tmp_path: Path) -> None:
     witness = Witness(tmp_path / "f")
     with (
-        node.running(witness.folder / "node", lanes=LANES, delay=0.05),
+        provider_node.running(witness.folder / "node", lanes=LANES, delay=0.05),
         agents(witness.folder, "hundred") as waiting,
     ):
         child = next(waiting)
@@ -255,7 +256,7 @@ def test_a_resumed_run_keeps_to_the_lanes_that_the_killed_one_still_fills(
 ) -> None:
     witness = Witness(tmp_path / "f")
     with (
-        node.running(witness.folder / "node", lanes=LANES, delay=0.5),
+        provider_node.running(witness.folder / "node", lanes=LANES, delay=0.5),
         agents(witness.folder, shape) as waiting,
     ):
         child = next(waiting)

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from crash.weave import serving
+from support.processes import PROGRAMS
+from support.processes.gateway import serving
 
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
@@ -29,7 +30,7 @@ from agentkit.memory.restore import wallet_restore
 
 LONG = "AGENTKIT_MEMORY_KILLS" in os.environ
 KILLS = int(os.environ.get("AGENTKIT_MEMORY_KILLS", "4"))
-CHILD = Path(__file__).with_name("remembers.py")
+CHILD = PROGRAMS / "note_writer.py"
 
 
 @dataclass

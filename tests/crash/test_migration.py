@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from golden import SCHEMAS, unpacked
+from support.golden_files import SCHEMAS, unpacked
+from support.processes import PROGRAMS
 
 from agentkit.journal.store import SCHEMA_VERSION
 
@@ -21,7 +22,7 @@ def test_a_migration_killed_anywhere_is_done_by_the_next_process(
 ) -> None:
     original = unpacked(folder, "agent", tmp_path / "original")
     (tmp_path / "killed").mkdir()
-    command = [sys.executable, str(Path(__file__).with_name("migrates.py"))]
+    command = [sys.executable, str(PROGRAMS / "killed_migrations.py")]
     done = subprocess.run(
         [*command, str(original), str(tmp_path / "killed"), str(KILLS)],
         capture_output=True,

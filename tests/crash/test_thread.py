@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from crash import thread
-from minds import elsewhere, mind
+from support.memory_fixtures import elsewhere, mind
+from support.processes import langgraph_thread
 
 LINES = 100
 
@@ -16,7 +16,7 @@ LINES = 100
 def killed_at(home: Path, moment: int) -> int:
     """Let a process write until some line, kill it a little later; return the last it told of."""
     child = subprocess.Popen(
-        [sys.executable, thread.__file__, str(home), str(LINES)],
+        [sys.executable, langgraph_thread.__file__, str(home), str(LINES)],
         stdout=subprocess.PIPE,
         text=True,
         env={"PYTHONPATH": ":".join(sys.path)},
@@ -41,12 +41,12 @@ async def test_a_killed_thread_loses_no_line_here_nor_elsewhere(tmp_path: Path) 
     assert told + 15 <= again < LINES - 1
     async with mind(tmp_path / "home") as one:
         await one.journal.check()
-        app = thread.writing(one)
-        state = await app.aget_state(thread.THREAD)
+        app = langgraph_thread.writing(one)
+        state = await app.aget_state(langgraph_thread.THREAD)
         assert again <= len(state.values["lines"]) <= again + 1
         async with elsewhere(one, tmp_path) as other:
-            app = thread.writing(other)
-            assert (await app.aget_state(thread.THREAD)).values == state.values
-            await thread.go(other, LINES)
-            lines = (await app.aget_state(thread.THREAD)).values["lines"]
-    assert lines == [thread.line(number) for number in range(LINES)]
+            app = langgraph_thread.writing(other)
+            assert (await app.aget_state(langgraph_thread.THREAD)).values == state.values
+            await langgraph_thread.go(other, LINES)
+            lines = (await app.aget_state(langgraph_thread.THREAD)).values["lines"]
+    assert lines == [langgraph_thread.line(number) for number in range(LINES)]

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from conformance.chains import Node
-from paying import PRICE, Shop, World, chain_of, facilitator, shop, world_on
+from support.chain_processes import Node
+from support.processes import PROGRAMS
+from support.x402_market import PRICE, Shop, World, chain_of, facilitator, shop, world_on
 
 from agentkit.keys.signer import KeySigner
 from agentkit.market.x402 import SIGNATURE, Presented
 
-BUYER = Path(__file__).with_name("buyer.py")
+BUYER = PROGRAMS / "x402_buyer.py"
 OWNED = 10 * PRICE
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import slowness
+from support.timing import slowness
 
 from agentkit.embedded import discovery
 

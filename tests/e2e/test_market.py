@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import aiohttp
 import pytest
+from support.processes import PROGRAMS
 
 from agentkit.artifacts import Dataset, Embedding, Json
 from agentkit.embedded import discovery
@@ -207,7 +208,7 @@ async def test_a_native_job_outlives_its_client_and_is_not_done_again(
     """The client is killed while the node works; resumed, it takes the answer that is there."""
     rows = rows_of(tmp_path, 400)
     child = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("train.py")), str(tmp_path), rows],
+        [sys.executable, str(PROGRAMS / "training_client.py"), str(tmp_path), rows],
         stdout=subprocess.PIPE,
         text=True,
         env={
@@ -251,7 +252,7 @@ async def running_job(
 @contextmanager
 def lone_node(folder: Path, network_folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run one cheap native node in a process of its own; yields the process and its address."""
-    script = Path(__file__).with_name("node.py")
+    script = PROGRAMS / "native_node.py"
     process = subprocess.Popen(
         [sys.executable, str(script), str(folder / "lone"), str(network_folder)],
         stdout=subprocess.PIPE,

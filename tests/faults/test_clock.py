@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from faults.market import HALF, ROWS, Endless, all_is_well, in_books, mapped
-from support import toy, until
+from support.fault_jobs import HALF, ROWS, Endless, all_is_well, in_books, mapped
+from support.timing import until
+from support.toy_market import toy
 
 from agentkit.errors import OverBudget, RunPaused
 from agentkit.graph.builder import JobGraph

@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.children import BIG_ROWS
-from faults.market import HALF, ROWS, all_is_well, half_way, mapped
-from support import toy
+from support.fault_jobs import HALF, ROWS, all_is_well, half_way, mapped
+from support.processes import PROGRAMS
+from support.processes.run_with_faults import BIG_ROWS
+from support.toy_market import toy
 
 from agentkit.errors import AgentKitError, JournalDamaged, RunPaused
 from agentkit.journal.store import Row
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import FakeProvider
 
-CHILDREN = Path(__file__).with_name("children.py")
+CHILDREN = PROGRAMS / "run_with_faults.py"
 
 
 def child(verb: str, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:

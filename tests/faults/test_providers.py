@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from crash import node
-from faults.children import CHATTY, CHATTY_MODEL, chatty
-from faults.market import ROWS, in_books, rows_of
-from support import Toy, toy, until
+from support.fault_jobs import ROWS, in_books, rows_of
+from support.processes import PROGRAMS, provider_node
+from support.processes.run_with_faults import CHATTY, CHATTY_MODEL, chatty
+from support.timing import until
+from support.toy_market import Toy, toy
 
 from agentkit.artifacts import Dataset, Text
 from agentkit.errors import RunPaused
@@ -56,8 +57,8 @@ async def test_a_node_killed_after_it_accepted_is_not_paid_and_another_is(
 ) -> None:
     monkeypatch.setattr(attempts, "FIND_PATIENCE", 0.5)
     with (
-        node.running(tmp_path / "one", "one", delay=60.0) as (one, process),
-        node.running(tmp_path / "two", "two") as (two, _),
+        provider_node.running(tmp_path / "one", "one", delay=60.0) as (one, process),
+        provider_node.running(tmp_path / "two", "two") as (two, _),
     ):
         async with toy(tmp_path, one=one, two=two) as market:
             run = await runs.start(market.means, await market.plan(asking(retries=1)))
@@ -75,7 +76,7 @@ async def test_a_node_killed_after_it_accepted_is_not_paid_and_another_is(
             assert past.uncertain == 0  # nobody is paid before delivery
 
 
-class Stammering(node.Away):
+class Stammering(provider_node.Away):
     """An adapter whose every request reaches the node twice."""
 
     async def submit(
@@ -86,7 +87,7 @@ class Stammering(node.Away):
 
 
 async def test_a_request_that_arrives_twice_is_one_purchase(tmp_path: Path) -> None:
-    with node.running(tmp_path / "one", "one"):
+    with provider_node.running(tmp_path / "one", "one"):
         one = Stammering("one", tmp_path / "one")
         async with toy(tmp_path, one=one) as market:
             result = await market.run(asking())
@@ -98,8 +99,8 @@ async def test_a_request_that_arrives_twice_is_one_purchase(tmp_path: Path) -> N
 async def test_what_comes_after_the_fail_over_is_not_paid(tmp_path: Path) -> None:
     """The late node does its work to the end, whatever it is told; the run is still going then."""
     with (
-        node.running(tmp_path / "one", "one", delay=1.5) as (one, _),
-        node.running(tmp_path / "two", "two") as (two, _),
+        provider_node.running(tmp_path / "one", "one", delay=1.5) as (one, _),
+        provider_node.running(tmp_path / "two", "two") as (two, _),
     ):
 
         def when_late(text: Text) -> str:
@@ -295,7 +296,7 @@ async def test_an_answer_given_twice_is_not_taken_for_the_next_one(tmp_path: Pat
 async def test_an_answer_larger_than_memory_allows_is_let_go_at_its_limit(tmp_path: Path) -> None:
     async with endpoint() as far:
         far.reply = far.endless
-        children = str(Path(__file__).with_name("children.py"))
+        children = str(PROGRAMS / "run_with_faults.py")
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, children, "listen", str(tmp_path), far.url),
             stdout=asyncio.subprocess.PIPE,

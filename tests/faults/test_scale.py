@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.children import CHAINS, LENGTH, LONG, ROW
-from faults.market import half_way, mapped
-from support import WALLET, slowness, toy
+from support.fault_jobs import half_way, mapped
+from support.processes import PROGRAMS
+from support.processes.run_with_faults import CHAINS, LENGTH, LONG, ROW
+from support.timing import slowness
+from support.toy_market import WALLET, toy
 
 from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
@@ -24,7 +26,7 @@ from agentkit.runtime import run as runs
 
 pytestmark = pytest.mark.alone
 
-CHILDREN = Path(__file__).with_name("children.py")
+CHILDREN = PROGRAMS / "run_with_faults.py"
 COUNT = CHAINS * LENGTH
 
 

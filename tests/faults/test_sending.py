@@ -7,7 +7,15 @@ import asyncio
 from collections.abc import Iterable
 
 import pytest
-from faults.sending import CONTROLS, DYING_STARTS, SCENARIOS, TASKS, Outcome, Scenario, play
+from support.sending_scenarios import (
+    CONTROLS,
+    DYING_STARTS,
+    SCENARIOS,
+    TASKS,
+    Outcome,
+    Scenario,
+    play,
+)
 
 pytestmark = [pytest.mark.anvil, pytest.mark.timeout(400)]
 

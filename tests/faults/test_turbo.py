@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conformance.chains import Node
-from paying import World, chain_of, facilitator, world_on
-from turbo import TurboStub, turbo_stub
-from weaving import PATIENT, SIGNER, Mind, Weave, minds, weave_at
+from support.chain_processes import Node
+from support.gateway_fixtures import PATIENT, SIGNER, Mind, Weave, minds, weave_at
+from support.turbo_stub import TurboStub, turbo_stub
+from support.x402_market import World, chain_of, facilitator, world_on
 
 from agentkit.config import MemorySettings
 from agentkit.errors import ConfigError, StoreUnavailable, WrongKey

@@ -10,15 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from faults.market import mapped
-from support import toy
+from support.fault_jobs import mapped
+from support.processes import PROGRAMS
+from support.toy_market import toy
 
 from agentkit.errors import Refused
 from agentkit.journal import events as e
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import FakeProvider
 
-CHILDREN = Path(__file__).with_name("children.py")
+CHILDREN = PROGRAMS / "run_with_faults.py"
 TIMES = 30
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from weaving import Mind, Weave, layer1, minds, weave_at
+from support.gateway_fixtures import Mind, Weave, layer1, minds, weave_at
 
 from agentkit.embedded.gateway import Failure
 from agentkit.errors import StateError

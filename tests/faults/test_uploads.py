@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from weaving import ME, SIGNER, Mind, Weave, layer1, minds, weave_at
+from support.gateway_fixtures import ME, SIGNER, Mind, Weave, layer1, minds, weave_at
 
 from agentkit.embedded.gateway import Failure
 from agentkit.errors import StoreUnavailable
@@ -179,7 +179,7 @@ KILLED = """
 import asyncio, os, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from weaving import layer1, minds
+from support.gateway_fixtures import layer1, minds
 from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.arweave.jwk import JwkWallet
 from agentkit.memory.uploads.outbox import Outbox

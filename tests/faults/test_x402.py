@@ -18,8 +18,8 @@ import pytest
 import vyper
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from conformance.chains import KEYS, Node
-from paying import (
+from support.chain_processes import KEYS, Node
+from support.x402_market import (
     MODEL,
     PATH,
     PRICE,
@@ -33,7 +33,7 @@ from paying import (
     shop,
     world_on,
 )
-from stock402 import InThreads, StockPayer, stock_shop
+from support.x402_sdk_client import InThreads, StockPayer, stock_shop
 
 from agentkit.errors import (
     InsufficientFunds,

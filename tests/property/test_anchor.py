@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from evm import Deployed, Evm
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from support.evm import Deployed, Evm
 
 from agentkit.keys.messages import address_word, keccak, word
 from agentkit.keys.signer import KeySigner

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from support import Toy, toy
-from ways import MOST_SEEDS
+from support.state_machines import MOST_SEEDS
+from support.toy_market import Toy, toy
 
 from agentkit.errors import (
     NoOffer,

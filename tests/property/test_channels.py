@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from evm import Deployed, Evm, holds, other_forms, vrs
 from hypothesis import event
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -14,7 +13,8 @@ from hypothesis.stateful import (
     invariant,
     rule,
 )
-from ways import go_every_way
+from support.evm import Deployed, Evm, holds, other_forms, vrs
+from support.state_machines import go_every_way
 
 from agentkit.keys.messages import Authorization, Release, Voucher, keccak, word
 from agentkit.keys.signer import KeySigner

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from evm import Deployed, Evm, holds, other_forms, vrs
 from hypothesis import event
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -15,7 +14,8 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from ways import go_every_way
+from support.evm import Deployed, Evm, holds, other_forms, vrs
+from support.state_machines import go_every_way
 
 from agentkit.keys.messages import Accept, Authorization, Quote, keccak, typed_digest, word
 from agentkit.keys.signer import KeySigner

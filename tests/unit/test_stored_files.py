@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support import toy
+from support.toy_market import toy
 
 from agentkit.embedded import discovery
 from agentkit.embedded.chain.chain import Chain

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support import usdc
+from support.toy_market import usdc
 
 from agentkit.journal.lease import Lease, is_free
 from agentkit.money import Money

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from crash.weave import serving
+from support.processes.gateway import serving
 from typer.testing import CliRunner, Result
 
 from agentkit.cli.main import app

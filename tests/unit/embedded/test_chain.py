@@ -14,8 +14,8 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from conformance import chains
-from conformance.chains import KEYS, WEALTH, Node
+from support import chain_processes
+from support.chain_processes import KEYS, WEALTH, Node
 
 from agentkit.embedded.chain.chain import Chain
 from agentkit.embedded.chain.genesis import Deployed, deploy
@@ -390,7 +390,7 @@ async def test_a_killed_chain_has_all_it_acknowledged(path: Path) -> None:
     acknowledged: list[str] = []
     in_flight, enough = 0, [20, 60, 97]
     for count in enough:
-        with chains.embedded(path) as node:
+        with chain_processes.embedded(path) as node:
             nonces = {
                 who: int(str(node.rpc("eth_getTransactionCount", who.address, "latest")), 16)
                 for who in (ANNE, BOB, CARL)

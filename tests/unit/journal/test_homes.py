@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from golden import FILES, SCHEMAS, figures, made_by, unpacked
-from support import Toy
+from support.golden_files import FILES, SCHEMAS, figures, made_by, unpacked
+from support.toy_market import Toy
 
 from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.journal import events as e

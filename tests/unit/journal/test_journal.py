@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support import WALLET, toy
+from support.toy_market import WALLET, toy
 
 from agentkit.errors import AgentKitError, JournalDamaged, OverBudget, StoreUnavailable, WrongKey
 from agentkit.graph.builder import JobGraph

@@ -12,8 +12,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from golden import figures, unpacked
-from support import WALLET
+from support.golden_files import figures, unpacked
+from support.toy_market import WALLET
 
 from agentkit.errors import AgentKitError, JournalDamaged, StateTooNew, StoreUnavailable, WrongKey
 from agentkit.journal import statefile

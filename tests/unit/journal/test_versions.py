@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from golden import made_by
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
+from support.golden_files import made_by
 
 from agentkit.journal.events import EVENTS, VERSION
 from agentkit.journal.records import RECORDS

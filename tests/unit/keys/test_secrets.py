@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clocked import PAYER, SHOP, Clock, clocked
 from eth_keyfile.keyfile import create_keyfile_json
+from support.chain_clock import PAYER, SHOP, Clock, clocked
 
 from agentkit.artifacts import Text
 from agentkit.errors import WrongKey

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from anchored import World, machine, made_chain, world
-from unit.memory.weaving import SIGNER, weaving
+from support.anchor_fixtures import World, machine, made_chain, world
+from support.local_gateway import SIGNER, weaving
 
 from agentkit.config import ChainSettings
 from agentkit.embedded.gateway import Faults

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from support import usdc
-from unit.memory.weaving import SIGNER, fetched, weaving
+from support.local_gateway import SIGNER, fetched, weaving
+from support.toy_market import usdc
 
 from agentkit.embedded.gateway import Faults
 from agentkit.errors import StateForked

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minds import SIGNER, elsewhere, mind
-from support import toy, usdc
+from support.memory_fixtures import SIGNER, elsewhere, mind
+from support.toy_market import toy, usdc
 
 from agentkit.errors import ProtocolBroken, RunNotFound, WrongInput
 from agentkit.graph.builder import JobGraph

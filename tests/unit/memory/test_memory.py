@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from support import toy
+from support.toy_market import toy
 
 from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.errors import RunNotFound, StateCorrupt, StateError, StateTooNew, WrongKey

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from weaving import SIGNER
+from support.gateway_fixtures import SIGNER
 
 from agentkit.journal import events as e
 from agentkit.journal.journal import Journal

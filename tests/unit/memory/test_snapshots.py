@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support import WALLET, Toy, toy, until
-from unit.memory.weaving import SIGNER, fetched, sealed, weaving
+from support.local_gateway import SIGNER, fetched, sealed, weaving
+from support.timing import until
+from support.toy_market import WALLET, Toy, toy
 
 from agentkit.embedded.gateway import Faults
 from agentkit.errors import JournalDamaged, RunNotFound, StateCorrupt

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from flipping import Flipping
+from support.byte_flip_proxy import Flipping
 
 from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.errors import MissingExtra, StateError, StoreUnavailable, WrongInput

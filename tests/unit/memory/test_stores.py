@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp.test_utils import TestServer
-from flipping import Flipping
+from support.byte_flip_proxy import Flipping
 
 from agentkit.artifacts import Artifact, Blob
 from agentkit.embedded.gateway import Gateway, gateway_app

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from evm import Deployed, Evm, Reverted, odd_token, other_forms, vrs
+from support.evm import Deployed, Evm, Reverted, odd_token, other_forms, vrs
 
 from agentkit.keys.messages import Authorization, Release, Voucher, keccak, word
 from agentkit.keys.signer import KeySigner

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestServer
-from conformance.chains import KEYS, WEALTH
+from support.chain_processes import KEYS, WEALTH
 
 from agentkit.embedded.chain.chain import Chain
 from agentkit.embedded.chain.genesis import deploy

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import WALLET, usdc
+from support.toy_market import WALLET, usdc
 
 from agentkit.errors import NotAllowed, OverBudget
 from agentkit.journal import events as e
@@ -27,7 +27,7 @@ from agentkit.errors import OverBudget
 from agentkit.journal.journal import Journal
 from agentkit.market.allowance import Allowance
 from agentkit.payments.budget import Budget
-from support import WALLET, usdc
+from support.toy_market import WALLET, usdc
 
 async def main() -> None:
     journal = await Journal.open(Path(sys.argv[1]), WALLET)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clocked import ARBITER, MINTED, PAYER, SHOP, Clock, clocked
+from support.chain_clock import ARBITER, MINTED, PAYER, SHOP, Clock, clocked
 
 from agentkit.artifacts import Text
 from agentkit.errors import InsufficientFunds, OverBudget, ProtocolBroken, Refused, SettlementFailed

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conformance.chains import KEYS, Node
-from paying import OTHER, SHOP, chain_of, world_on
+from support.chain_processes import KEYS, Node
+from support.x402_market import OTHER, SHOP, chain_of, world_on
 
 from agentkit.errors import Refused
 from agentkit.journal import events as e

@@ -5,9 +5,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from conformance import chains
-from conformance.chains import Node
-from faults.sending import PAYER, SHOP, deploy_token, network_at
+from support import chain_processes
+from support.chain_processes import Node
+from support.sending_scenarios import PAYER, SHOP, deploy_token, network_at
 
 from agentkit.config import ChainSettings
 from agentkit.errors import ConfigError, OverBudget
@@ -27,7 +27,7 @@ CHAIN = ChainSettings(rpc="http://127.0.0.1:1", channels="0x" + "11" * 20)
 
 @pytest.fixture(scope="module")
 def node() -> object:
-    with chains.anvil() as started:
+    with chain_processes.anvil() as started:
         yield started
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from clocked import ARBITER, MINTED, PAYER, SHOP, Clock, clocked
+from support.chain_clock import ARBITER, MINTED, PAYER, SHOP, Clock, clocked
 
 from agentkit.errors import (
     InsufficientFunds,

@@ -9,8 +9,8 @@ from typing import Literal
 
 import pytest
 from aiohttp.test_utils import TestServer
-from conformance.chains import KEYS, WEALTH
-from support import until
+from support.chain_processes import KEYS, WEALTH
+from support.timing import until
 
 from agentkit.embedded.chain.chain import Chain
 from agentkit.embedded.chain.genesis import deploy

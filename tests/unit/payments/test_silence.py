@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from clocked import ARBITER, MINTED, PAYER, SHOP, Clock, clocked
+from support.chain_clock import ARBITER, MINTED, PAYER, SHOP, Clock, clocked
 
 from agentkit.artifacts import Text
 from agentkit.errors import (

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from evm import Deployed, Evm, Reverted, odd_token, other_forms, vrs
+from support.evm import Deployed, Evm, Reverted, odd_token, other_forms, vrs
 
 from agentkit.keys.messages import Accept, Authorization, Quote, keccak, typed_digest, word
 from agentkit.keys.signer import KeySigner

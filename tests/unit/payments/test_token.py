@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from evm import Deployed, Evm, other_forms, vrs
+from support.evm import Deployed, Evm, other_forms, vrs
 
 from agentkit.keys.messages import Authorization, keccak
 from agentkit.keys.signer import KeySigner

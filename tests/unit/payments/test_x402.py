@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from paying import network_at
+from support.x402_market import network_at
 
 from agentkit.errors import MissingExtra
 from agentkit.journal.journal import Journal

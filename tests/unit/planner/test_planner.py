@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import toy, usdc
+from support.toy_market import toy, usdc
 
 from agentkit.artifacts import Embedding
 from agentkit.errors import (

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import toy
+from support.toy_market import toy
 
 from agentkit.errors import WrongInput
 from agentkit.graph.builder import JobGraph

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import Toy, toy, usdc
+from support.toy_market import Toy, toy, usdc
 
 from agentkit.errors import (
     CyclicGraph,

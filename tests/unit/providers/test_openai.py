@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import BaseTestServer, TestServer
-from support import WALLET, usdc
+from support.toy_market import WALLET, usdc
 
 from agentkit.artifacts import Text
 from agentkit.errors import (

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Toy, toy, until
+from support.timing import until
+from support.toy_market import Toy, toy
 
 import agentkit as ak
 from agentkit.artifacts import Json, Table, Text

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Toy, toy
+from support.toy_market import Toy, toy
 
 import agentkit as ak
 from agentkit.errors import RunPaused, UntrustedCode

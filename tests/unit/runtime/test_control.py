@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from support import Toy, toy, usdc
+from support.toy_market import Toy, toy, usdc
 
 import agentkit as ak
 from agentkit.errors import (

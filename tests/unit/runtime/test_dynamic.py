@@ -6,7 +6,7 @@ import linecache
 from pathlib import Path
 
 import pytest
-from support import Toy, toy
+from support.toy_market import Toy, toy
 
 from agentkit.artifacts import Dataset, Json
 from agentkit.errors import RunFailed, RunPaused, UnknownInput, WrongInput

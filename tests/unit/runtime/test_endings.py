@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support import Toy, toy, until, usdc
+from support.timing import until
+from support.toy_market import Toy, toy, usdc
 
 from agentkit.errors import (
     JournalDamaged,

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support import Toy, toy
+from support.toy_market import Toy, toy
 
 from agentkit.graph.builder import JobGraph
 from agentkit.journal import events as e

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import Toy, toy, usdc
+from support.toy_market import Toy, toy, usdc
 
 from agentkit.errors import (
     InsufficientFunds,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from support import Toy, toy
+from support.toy_market import Toy, toy
 
 import agentkit as ak
 from agentkit.errors import (

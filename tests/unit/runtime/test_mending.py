@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Toy, toy, usdc
+from support.toy_market import Toy, toy, usdc
 
 from agentkit.artifacts import Text
 from agentkit.errors import RunPaused, UntrustedCode, WrongInput

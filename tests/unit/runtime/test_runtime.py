@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support import Toy, toy, usdc
+from support.toy_market import Toy, toy, usdc
 
 from agentkit.artifacts import Dataset, Json, Text
 from agentkit.errors import (

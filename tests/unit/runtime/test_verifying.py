@@ -7,7 +7,8 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from support import Toy, toy, until
+from support.timing import until
+from support.toy_market import Toy, toy
 
 import agentkit as ak
 from agentkit.artifacts import Dataset, Json, Text

@@ -8,9 +8,9 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
-from conformance.chains import KEYS
-from conformance.chains import Node as ChainNode
-from paying import MODEL, Payer, World, chain_of, facilitator, payer_of, world_on
+from support.chain_processes import KEYS
+from support.chain_processes import Node as ChainNode
+from support.x402_market import MODEL, Payer, World, chain_of, facilitator, payer_of, world_on
 
 from agentkit.artifacts import Text
 from agentkit.keys.signer import KeySigner

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from langgraph.store.base import GetOp, InvalidNamespaceError, PutOp
 from langgraph.store.memory import InMemoryStore
-from minds import elsewhere, mind
+from support.memory_fixtures import elsewhere, mind
 
 from agentkit.errors import WrongInput
 from agentkit.tools import AgentKitStore

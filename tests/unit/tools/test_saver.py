@@ -15,8 +15,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.types import Command, Send, interrupt
-from minds import elsewhere, mind
 from pydantic import BaseModel
+from support.memory_fixtures import elsewhere, mind
 
 from agentkit.errors import ConfigError, MissingExtra, StateCorrupt, WrongInput
 from agentkit.journal import events as e

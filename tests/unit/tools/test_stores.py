@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
-from minds import elsewhere, mind
+from support.memory_fixtures import elsewhere, mind
 
 from agentkit import sync
 from agentkit.errors import ConfigError, WrongInput

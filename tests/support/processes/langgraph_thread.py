@@ -1,6 +1,6 @@
 """A LangGraph thread to be killed: writes lines until none is left, and says which it writes.
 
-python thread.py HOME LINES        prints `line N` once every line before it is durable
+python langgraph_thread.py HOME LINES        prints `line N` once every line before it is durable
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
-from minds import Mind, mind
 
 from agentkit.tools import AgentKitSaver
+from support.memory_fixtures import Mind, mind
 
 THREAD: Any = {"configurable": {"thread_id": "to be killed"}, "recursion_limit": 10_000}
 

@@ -18,11 +18,11 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from paying import World
 
 from agentkit.market.x402 import Presented, Proof, Requirement
 from agentkit.memory.arweave.ans104 import parse_item, verify
 from agentkit.payments.x402.remote import Facilitator
+from support.x402_market import World
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 

@@ -1,6 +1,6 @@
 """An agent to be killed: begins a run of a graph, or goes on with the one that is there.
 
-python child.py FOLDER SHAPE        reads the number of the graph, prints `go`, then
+python agent_run.py FOLDER SHAPE        reads the number of the graph, prints `go`, then
                                     `first SECONDS` from resume to the first new event, and `done`
 """
 
@@ -9,14 +9,13 @@ import sys
 import time
 from pathlib import Path
 
-from crash.node import Away
-from crash.shapes import graph_of
-from support import Toy, toy
-
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.runtime import run as runs
+from support.killed_graphs import graph_of
+from support.processes.provider_node import Away
+from support.toy_market import Toy, toy
 
 
 async def begun(market: Toy, graph: FrozenGraph) -> str | None:

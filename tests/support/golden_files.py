@@ -10,7 +10,7 @@ from typing import Any
 
 import zstandard
 
-HOMES = Path(__file__).parent / "homes"
+HOMES = Path(__file__).parents[1] / "homes"
 
 SCHEMAS = {"schema-1": 1, "schema-2": 2, "schema-3-early": 3, "schema-3": 3, "schema-4": 4}
 """The schema of the state files in each folder."""

@@ -5,8 +5,6 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from support import Toy
-
 from agentkit.errors import Refused
 from agentkit.graph.builder import JobGraph
 from agentkit.journal import records as r
@@ -15,6 +13,7 @@ from agentkit.market.attempt import Attempt, Result
 from agentkit.market.seams import Transaction
 from agentkit.market.task import Task
 from agentkit.testing.fakes import FakeProvider
+from support.toy_market import Toy
 
 ROWS = 12
 HALF = 6

@@ -15,8 +15,6 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from conformance import chains
-from conformance.chains import CHAIN_ID, KEYS
 
 from agentkit.graph.builder import JobGraph
 from agentkit.journal import records as r
@@ -46,6 +44,8 @@ from agentkit.providers.x402 import X402Endpoint
 from agentkit.runtime import run as runs
 from agentkit.runtime.context import Means
 from agentkit.testing import Desk as Buying
+from support import chain_processes
+from support.chain_processes import CHAIN_ID, KEYS
 
 DEPLOYER, SHOP, SETTLER, OTHER, _ = map(KeySigner, KEYS)
 MODEL = "smollm2-135m"
@@ -63,7 +63,7 @@ class World:
 
     network: Network
     eyes: Web3Chain
-    node: chains.Node
+    node: chain_processes.Node
     nonce: int
     payee: str = field(default_factory=lambda: KeySigner(secrets.token_bytes(32)).address)
 
@@ -128,8 +128,12 @@ def network_at(url: str, token: str) -> Network:
 
 
 @contextmanager
-def chain_of(kind: str, folder: Path) -> Iterator[chains.Node]:
-    running = chains.anvil() if kind == "anvil" else chains.embedded(folder / "chain.db")
+def chain_of(kind: str, folder: Path) -> Iterator[chain_processes.Node]:
+    running = (
+        chain_processes.anvil()
+        if kind == "anvil"
+        else chain_processes.embedded(folder / "chain.db")
+    )
     with running as node:
         yield node
 
@@ -139,7 +143,7 @@ _TOKENS: dict[str, str] = {}
 
 
 @asynccontextmanager
-async def world_on(node: chains.Node, bytecode: bytes = b"") -> AsyncIterator[World]:
+async def world_on(node: chain_processes.Node, bytecode: bytes = b"") -> AsyncIterator[World]:
     """A token on a chain: the one of this chain, or a new one from `bytecode`."""
     network = network_at(node.url, "0x" + "11" * 20).model_copy(update={"token": ""})
     eyes = Web3Chain(network)

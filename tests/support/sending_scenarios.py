@@ -21,9 +21,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from conformance import chains
-from conformance.chains import CHAIN_ID, KEYS, Node
-
 from agentkit.errors import SettlementFailed, StateError
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
@@ -38,6 +35,8 @@ from agentkit.payments.chain import Web3Chain
 from agentkit.payments.channels.terms import token_balance
 from agentkit.payments.contracts import load
 from agentkit.testing.rpc import FaultyRpc, RpcFault
+from support import chain_processes
+from support.chain_processes import CHAIN_ID, KEYS, Node
 
 DEPLOYER, PAYER, SHOP, OTHER = map(KeySigner, KEYS[:4])
 TASKS, PRICE = 3, 1000
@@ -266,7 +265,7 @@ def mined(node: Node, transaction: object) -> object:
 async def play(scenario: Scenario, *, naive: bool = False) -> Outcome:
     """Play a scenario to its end; `naive` lets the control pay."""
     began = time.monotonic()
-    with TemporaryDirectory() as folder, chains.anvil(*scenario.anvil) as node:
+    with TemporaryDirectory() as folder, chain_processes.anvil(*scenario.anvil) as node:
         home = Path(folder) / "home"
         token = deploy_token(node)
         if "--no-mining" in scenario.anvil:

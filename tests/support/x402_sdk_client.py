@@ -12,7 +12,6 @@ import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from eth_account import Account
-from paying import PATH, PRICE, World
 from x402 import x402Client, x402FacilitatorSync, x402ResourceServer
 from x402.extensions.payment_identifier import declare_payment_identifier_extension
 from x402.http.types import HTTPRequestContext, PaymentOption, RouteConfig
@@ -24,6 +23,8 @@ from x402.mechanisms.evm.exact import (
     register_exact_evm_facilitator,
     register_exact_evm_server,
 )
+
+from support.x402_market import PATH, PRICE, World
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

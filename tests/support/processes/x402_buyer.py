@@ -1,7 +1,8 @@
 """A payer over x402 to be killed: begins a run that buys one answer, or goes on with it.
 
-python buyer.py FOLDER SHOP RPC TOKEN HOLD    reads its key as hex from standard input; with HOLD
-it prints `signed` once its payment is in the journal and waits there; prints `done` at the end.
+python x402_buyer.py FOLDER SHOP RPC TOKEN HOLD    reads its key as hex from standard input; with
+HOLD it prints `signed` once its payment is in the journal and waits there; prints `done` at the
+end.
 """
 
 import asyncio
@@ -9,11 +10,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from paying import network_at, payer_of
-
 from agentkit.journal import records as r
 from agentkit.money import Money
 from agentkit.runtime import run as runs
+from support.x402_market import network_at, payer_of
 
 
 async def held(at_most: Money) -> None:

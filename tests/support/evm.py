@@ -178,6 +178,6 @@ def odd_token(evm: Evm, way: str, who: KeySigner) -> Deployed:
 
 @cache
 def _odd() -> tuple[Any, bytes]:
-    source = Path(__file__).with_name("tokens").joinpath("Odd.vy").read_text("utf-8")
+    source = Path(__file__).parents[1].joinpath("tokens", "Odd.vy").read_text("utf-8")
     built = vyper.compile_code(source, output_formats=["abi", "bytecode"])
     return built["abi"], bytes.fromhex(built["bytecode"][2:])

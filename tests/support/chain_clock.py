@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from aiohttp.test_utils import TestServer
-from conformance.chains import KEYS, WEALTH
 
 from agentkit.embedded.chain.chain import Chain
 from agentkit.embedded.chain.genesis import deploy
@@ -18,6 +17,7 @@ from agentkit.embedded.chain.vm import CHAIN_ID
 from agentkit.keys.signer import KeySigner
 from agentkit.market.chain import Network
 from agentkit.money import Asset
+from support.chain_processes import KEYS, WEALTH
 
 DEPLOYER, PAYER, SHOP, ARBITER = map(KeySigner, KEYS[:4])
 MINTED = 10_000

@@ -1,6 +1,6 @@
 """A machine to be killed while it anchors: right before its transaction leaves, or right after.
 
-python anchors.py HOME RPC CONTRACT GATEWAY (before|after)
+python anchoring_machine.py HOME RPC CONTRACT GATEWAY (before|after)
 """
 
 import asyncio
@@ -9,9 +9,8 @@ import signal
 import sys
 from pathlib import Path
 
-from anchored import machine, network_at
-
 from agentkit.payments.chain import Web3Chain
+from support.anchor_fixtures import machine, network_at
 
 
 def die() -> None:

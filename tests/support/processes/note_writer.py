@@ -1,6 +1,6 @@
 """A machine to be killed: notes steps down, seals them and posts them, as fast as it can.
 
-python remembers.py HOME KEYFILE URL     waits for a line, then prints `a N` for every step that
+python note_writer.py HOME KEYFILE URL     waits for a line, then prints `a N` for every step that
                                          is acknowledged and `f N` for every one that is flushed
 """
 

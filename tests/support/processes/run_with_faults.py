@@ -1,4 +1,7 @@
-"""Agents that meet a fault in a process of their own.  python children.py VERB FOLDER [MORE]"""
+"""Agents that meet a fault in a process of their own.
+
+python run_with_faults.py VERB FOLDER [MORE]
+"""
 
 import asyncio
 import json
@@ -11,9 +14,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from faults.market import HALF, Endless, all_is_well, mapped
-from support import Toy, toy
-
 from agentkit.artifacts import Json
 from agentkit.errors import AgentKitError, ProviderError, RunPaused
 from agentkit.graph.builder import JobGraph
@@ -24,6 +24,8 @@ from agentkit.money import Rate
 from agentkit.providers.openai import Account, OpenAI, Profile
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import NETWORK, ToyRail
+from support.fault_jobs import HALF, Endless, all_is_well, mapped
+from support.toy_market import Toy, toy
 
 BIG_ROWS, LETTERS = 60, 4000
 ROOM = 512 * 1024

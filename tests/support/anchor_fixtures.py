@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
-from unit.memory.weaving import SIGNER, weaving
 
 from agentkit.embedded.chain.chain import Chain
 from agentkit.embedded.chain.genesis import deploy
@@ -26,6 +25,7 @@ from agentkit.money import Asset, Money
 from agentkit.payments.anchor import EvmAnchor, anchored_head
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.sender import Sender
+from support.local_gateway import SIGNER, weaving
 
 DEPLOYER = b"\x01" * 32
 CHAIN_ID = 1337

@@ -1,6 +1,6 @@
 """Migrates copies of one state file and dies on the way, again and again; prints what it saw.
 
-    python migrates.py ORIGINAL FOLDER KILLS
+    python killed_migrations.py ORIGINAL FOLDER KILLS
 
 Every process that migrates is forked from this one, which has imported everything already and has
 no thread and no connection.  Steps are counted: what SQLite executes, what is synced, what is

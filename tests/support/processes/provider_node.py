@@ -1,6 +1,7 @@
 """A provider node in a process of its own: the agent is killed, the node lives on and counts.
 
-python node.py FOLDER NAME LANES DELAY      serves until it is killed; its port stands in a file
+python provider_node.py FOLDER NAME LANES DELAY    serves until it is killed; its port stands in a
+file
 
 A request is a pickled (verb, arguments), an answer a pickled (error, value); one a connection.
 """
