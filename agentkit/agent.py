@@ -32,7 +32,7 @@ from agentkit.graph.frozen import FrozenGraph
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.journal.runstate import RunState
+from agentkit.journal.run_state import RunState
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Message
 from agentkit.market.plan import Plan

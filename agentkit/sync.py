@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from agentkit.agent import Agent, Graph
 from agentkit.journal.records import Run as RunRecord
-from agentkit.journal.runstate import RunState
+from agentkit.journal.run_state import RunState
 from agentkit.market.plan import Plan
 from agentkit.runtime.run import RunResult
 from agentkit.user_values import check_keywords

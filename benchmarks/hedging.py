@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 from agentkit.graph.builder import JobGraph
 from agentkit.journal import events as e
-from agentkit.journal.memory import MemoryJournal
+from agentkit.journal.in_memory import MemoryJournal
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, JobStatus, Payment
 from agentkit.market.offer import Offer

@@ -33,8 +33,8 @@ from agentkit.artifacts import Json, Text
 from agentkit.graph.builder import JobGraph
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.graph.refs import Ref
+from agentkit.journal.in_memory import MemoryJournal
 from agentkit.journal.journal import Journal
-from agentkit.journal.memory import MemoryJournal
 from agentkit.market.allowance import Allowance
 from agentkit.market.plan import Plan
 from agentkit.market.seams import Provider, Rail

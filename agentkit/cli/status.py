@@ -15,7 +15,7 @@ from agentkit.agent import Agent
 from agentkit.cli import output
 from agentkit.display.text import columns
 from agentkit.errors import ConfigError
-from agentkit.journal.runstate import RunState
+from agentkit.journal.run_state import RunState
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import ProviderInfo
 from agentkit.memory.backup_status import Standing

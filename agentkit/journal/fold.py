@@ -1,7 +1,7 @@
 """How events change records.  Nothing else does.
 
 Most events of a run fold into nothing: what a run has done is read from its own stream
-(`journal.runstate`), so a node that costs nothing writes one row.
+(`journal.run_state`), so a node that costs nothing writes one row.
 """
 
 from __future__ import annotations

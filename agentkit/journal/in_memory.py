@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.journal.fold import fold
+from agentkit.journal.integrity import MemoryRecords
 from agentkit.journal.journal import Journal
 from agentkit.journal.store import Row, genesis, row_of
-from agentkit.journal.verify import MemoryRecords
 from agentkit.market.seams import Event, R, Record
 
 

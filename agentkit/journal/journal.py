@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agentkit.errors import JournalDamaged, StoreUnavailable
-from agentkit.journal import statefile, verify
-from agentkit.journal.across_forks import closing
+from agentkit.journal import integrity, state_file
+from agentkit.journal.fork_safety import closing
 from agentkit.journal.lease import Lease, is_free, owner_of
 from agentkit.journal.migrations import migrate
 from agentkit.journal.store import SCHEMA_VERSION, Row, Tx, connect
@@ -96,8 +96,8 @@ class Journal:
 
     def _read(self, earlier: list[Event], start: tuple[int, bytes], rows: list[Row]) -> list[Event]:
         seq, before = start
-        chain = verify.chained(self.path, rows, before, seq)
-        return [*earlier, *(verify.readable(self.path, row) for row in chain)]
+        chain = integrity.chained(self.path, rows, before, seq)
+        return [*earlier, *(integrity.readable(self.path, row) for row in chain)]
 
     async def checked(self, run: str) -> list[Event]:
         """Return all events of a run, its chain and the wallet's checked; raises JournalDamaged."""
@@ -141,22 +141,22 @@ def _prepare(home: Path, address: str) -> None:
     """Have the state file of a wallet there, in the current schema."""
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = home / "state.db"
-    meta = statefile.read_meta(path)
+    meta = state_file.read_meta(path)
     if meta is None:
-        statefile.make(path, address)
-        meta = statefile.read_meta(path) or {}
-    statefile.check_writable(path)
-    statefile.check_wallet(path, meta, address)
-    if statefile.schema_of(path, meta) < SCHEMA_VERSION:
+        state_file.make(path, address)
+        meta = state_file.read_meta(path) or {}
+    state_file.check_writable(path)
+    state_file.check_wallet(path, meta, address)
+    if state_file.schema_of(path, meta) < SCHEMA_VERSION:
         migrate(path)
-        meta = statefile.read_meta(path) or {}
-    statefile.check_instance(path, meta)
+        meta = state_file.read_meta(path) or {}
+    state_file.check_instance(path, meta)
 
 
 def _check_run(path: Path, run: str) -> list[Event]:
     try:
         with closing(connect(path)) as db:
-            return verify.check_run(db, path, run)
+            return integrity.check_run(db, path, run)
     except sqlite3.Error as wrong:
         raise as_ours(path, wrong) from wrong
 
@@ -167,6 +167,6 @@ def _check(path: Path) -> int:
             (verdict,) = db.execute("pragma quick_check").fetchone()
             if verdict != "ok":
                 raise JournalDamaged(path, "the file itself", verdict)
-            return verify.check(db, path)
+            return integrity.check(db, path)
     except sqlite3.Error as wrong:
         raise as_ours(path, wrong) from wrong

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.errors import JournalDamaged, StoreUnavailable
-from agentkit.journal import verify
-from agentkit.journal.statefile import new_instance, read_meta, schema_of
+from agentkit.journal import integrity
+from agentkit.journal.state_file import new_instance, read_meta, schema_of
 from agentkit.journal.store import SCHEMA_VERSION, Tx, checksum, record_row, records_tally
 
 log = logging.getLogger(__name__)
@@ -251,7 +251,7 @@ STEPS: Mapping[int, Step] = {1: _from_1_to_2, 2: _from_2_to_3, 3: _from_3_to_4}
 def _rebuild_records(db: sqlite3.Connection, path: Path) -> None:
     """Write the records that all events come to by the fold of this version."""
     tx = Tx(db, path)
-    _, again = verify.refolded(path, tx)
+    _, again = integrity.refolded(path, tx)
     db.execute("delete from records")
     rows = [record_row(record) for record in again.rows.values()]
     db.executemany("insert into records values(?,?,?,?)", rows)

@@ -16,9 +16,9 @@ from functools import cached_property
 from agentkit.errors import StateCorrupt
 from agentkit.journal import records as r
 from agentkit.journal.events import NODE, WALLET, Produced
-from agentkit.journal.runstate import RunState
+from agentkit.journal.integrity import read_records
+from agentkit.journal.run_state import RunState
 from agentkit.journal.store import Base, Tx, genesis
-from agentkit.journal.verify import read_records
 
 ALL = ""
 """Where the base of all records stands: no stream has this name."""

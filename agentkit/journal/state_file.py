@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agentkit.errors import JournalDamaged, StateTooNew, StoreUnavailable, WrongKey
-from agentkit.journal.across_forks import Connection, closing
+from agentkit.journal.fork_safety import Connection, closing
 from agentkit.journal.store import SCHEMA, SCHEMA_VERSION, connect
 
 Meta = Mapping[str, str]

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from agentkit.errors import JournalDamaged, RunNotFound, StateTooNew
-from agentkit.journal.across_forks import Connection
 from agentkit.journal.events import VERSION, Earlier
 from agentkit.journal.fold import fold
+from agentkit.journal.fork_safety import Connection
 from agentkit.journal.upgrades import NewerVersion, read_event
 from agentkit.market.seams import Event, R, Record
 

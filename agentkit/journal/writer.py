@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 from agentkit.errors import AgentKitError, JournalDamaged, StoreUnavailable
-from agentkit.journal.across_forks import Connection, using
+from agentkit.journal.fork_safety import Connection, using
 from agentkit.journal.store import Tx, connect
 
 MOST_IN_ONE_COMMIT = 1024

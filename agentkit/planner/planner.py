@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from agentkit.errors import BadAmount, PlanError, PlanExpired
 from agentkit.graph.frozen import FrozenGraph
-from agentkit.journal.kept import INLINE_BYTES
+from agentkit.journal.blobs import INLINE_BYTES
 from agentkit.market.allowance import Allowance
 from agentkit.market.chain import Network
 from agentkit.market.offer import Offer

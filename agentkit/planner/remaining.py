@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from agentkit.journal.runstate import RunState
+from agentkit.journal.run_state import RunState
 from agentkit.market.plan import Plan
 
 

@@ -32,8 +32,8 @@ from agentkit.errors import (
     Unavailable,
 )
 from agentkit.journal import events as e
-from agentkit.journal.kept import keep
-from agentkit.journal.runstate import Purchase, RunState
+from agentkit.journal.blobs import keep
+from agentkit.journal.run_state import Purchase, RunState
 from agentkit.market.attempt import Attempt, Evidence, JobStatus, Message, Payment, Result
 from agentkit.market.offer import Offer, charge
 from agentkit.market.receipt import Receipt

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from agentkit.artifacts import Artifact
 from agentkit.errors import WrongInput
+from agentkit.journal.blobs import INLINE_BYTES, fetch
 from agentkit.journal.events import Produced
 from agentkit.journal.journal import Journal
-from agentkit.journal.kept import INLINE_BYTES, fetch
 from agentkit.market.allowance import Allowance
 from agentkit.market.seams import ArtifactStore, Ledger, Provider, Rail
 from agentkit.money import Money

@@ -14,7 +14,7 @@ from agentkit.graph.nodes import InferNode, SqlNode, TrainNode
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.events import Produced
-from agentkit.journal.runstate import RunState
+from agentkit.journal.run_state import RunState
 from agentkit.market.attempt import Result, purchase_id
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Event, Transaction, Verifier

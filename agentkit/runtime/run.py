@@ -27,7 +27,7 @@ from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.journal.lease import Lease
-from agentkit.journal.runstate import RunState
+from agentkit.journal.run_state import RunState
 from agentkit.market.plan import Plan
 from agentkit.market.receipt import Receipt, Standing
 from agentkit.market.seams import Event, Transaction

@@ -27,9 +27,9 @@ from agentkit.graph.conditions import Condition
 from agentkit.graph.nodes import LocalNode, Node, PaidNode, SourceNode, SplitNode
 from agentkit.journal import events as e
 from agentkit.journal import records as r
+from agentkit.journal.blobs import INLINE_BYTES, beside
 from agentkit.journal.events import Produced
-from agentkit.journal.kept import INLINE_BYTES, beside
-from agentkit.journal.runstate import RunState
+from agentkit.journal.run_state import RunState
 from agentkit.market.seams import Event, Transaction
 from agentkit.runtime import hints, local_nodes, resolve
 from agentkit.runtime.context import Means

@@ -18,7 +18,7 @@ from typing import TypeVar
 from agentkit.artifacts import Artifact
 from agentkit.errors import ProviderError, RateLimited, RunPaused, Unavailable
 from agentkit.graph.checks import Redundant
-from agentkit.journal.runstate import RunState
+from agentkit.journal.run_state import RunState
 from agentkit.market.attempt import Attempt, purchase_id
 from agentkit.market.offer import Offer
 from agentkit.runtime import hints

@@ -28,8 +28,8 @@ from support.toy_market import toy
 from agentkit.artifacts import Text
 from agentkit.graph.builder import JobGraph
 from agentkit.journal import events as e
+from agentkit.journal.blobs import keep
 from agentkit.journal.journal import Journal
-from agentkit.journal.kept import keep
 from agentkit.journal.store import Tx
 from agentkit.keys.signer import KeySigner
 from agentkit.memory.arweave.gateways import Gateways

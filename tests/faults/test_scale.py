@@ -20,7 +20,7 @@ from support.toy_market import WALLET, toy
 
 from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
-from agentkit.journal.runstate import RunState
+from agentkit.journal.run_state import RunState
 from agentkit.journal.store import Tx
 from agentkit.runtime import run as runs
 

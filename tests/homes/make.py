@@ -46,9 +46,12 @@ except ImportError:  # the versions that made these homes
     from agentkit.embedded import finder as discovery  # type: ignore[attr-defined,no-redef]
 
 try:
-    from agentkit.journal.runstate import RunState
-except ImportError:  # schema 1
-    from agentkit.runtime.state import RunState  # type: ignore[import-not-found,no-redef]
+    from agentkit.journal.run_state import RunState
+except ImportError:  # the module's earlier names
+    try:
+        from agentkit.journal.runstate import RunState  # type: ignore[import-not-found,no-redef]
+    except ImportError:
+        from agentkit.runtime.state import RunState  # type: ignore[import-not-found,no-redef]
 
 KEY = hashlib.sha256(b"agentkit golden test key").digest()
 """A test key that everybody knows: nothing of value may ever be sent to it."""

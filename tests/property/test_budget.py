@@ -28,9 +28,9 @@ from agentkit.graph.checks import Redundant
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.fold import day_of, fold
-from agentkit.journal.memory import MemoryJournal
-from agentkit.journal.runstate import RunState
-from agentkit.journal.verify import MemoryRecords
+from agentkit.journal.in_memory import MemoryJournal
+from agentkit.journal.integrity import MemoryRecords
+from agentkit.journal.run_state import RunState
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, JobStatus, Payment, Result
 from agentkit.market.offer import Offer

@@ -8,7 +8,7 @@ from pathlib import Path
 from agentkit.errors import Refused
 from agentkit.graph.builder import JobGraph
 from agentkit.journal import records as r
-from agentkit.journal.runstate import RunState
+from agentkit.journal.run_state import RunState
 from agentkit.market.attempt import Attempt, Result
 from agentkit.market.seams import Transaction
 from agentkit.market.task import Task

@@ -20,7 +20,7 @@ from agentkit.cli.demo.sums import credit_books
 from agentkit.embedded import discovery
 from agentkit.errors import RunError
 from agentkit.graph.builder import JobGraph
-from agentkit.journal.runstate import RunState
+from agentkit.journal.run_state import RunState
 from agentkit.market.attempt import Attempt
 from agentkit.market.plan import Plan
 from agentkit.net.environment import child_environment

@@ -16,7 +16,7 @@ from agentkit.errors import RunNotFound, WrongInput
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.journal.runstate import RunState
+from agentkit.journal.run_state import RunState
 from agentkit.journal.store import Tx
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Event

@@ -20,7 +20,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from agentkit.journal.across_forks import Connection
+from agentkit.journal.fork_safety import Connection
 from agentkit.journal.journal import _prepare
 
 INSTRUCTIONS = 20

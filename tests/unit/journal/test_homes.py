@@ -17,7 +17,7 @@ from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
 from agentkit.journal.migrations import copy_of
-from agentkit.journal.runstate import RunState
+from agentkit.journal.run_state import RunState
 from agentkit.journal.store import SCHEMA_VERSION
 from agentkit.keys.signer import KeySigner
 from agentkit.market.allowance import Allowance

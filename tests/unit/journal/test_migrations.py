@@ -16,7 +16,7 @@ from support.golden_files import figures, unpacked
 from support.toy_market import WALLET
 
 from agentkit.errors import AgentKitError, JournalDamaged, StateTooNew, StoreUnavailable, WrongKey
-from agentkit.journal import statefile
+from agentkit.journal import state_file
 from agentkit.journal.journal import Journal
 from agentkit.journal.migrations import copy_of, migrate
 from agentkit.journal.store import SCHEMA_VERSION
@@ -218,7 +218,7 @@ async def made_for(path: Path, wallet: str) -> None:
 def test_a_file_that_would_compute_is_no_state_file(tmp_path: Path, kind: str) -> None:
     """A stranger's file may hold a view that never ends in place of a table."""
     path = tmp_path / "state.db"
-    statefile.make(path, "0x" + "11" * 20)
+    state_file.make(path, "0x" + "11" * 20)
     made = {
         "view": "create view loop as with recursive n(x) as (select 1 union all select x from n)"
         " select * from n",
@@ -227,7 +227,7 @@ def test_a_file_that_would_compute_is_no_state_file(tmp_path: Path, kind: str) -
     with closing(sqlite3.connect(path)) as db:
         db.execute(made[kind])
     with pytest.raises(JournalDamaged, match="not a state file"):
-        statefile.read_meta(path)
+        state_file.read_meta(path)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link"])

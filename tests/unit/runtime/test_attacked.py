@@ -24,7 +24,7 @@ from agentkit.errors import (
 from agentkit.graph.builder import JobGraph
 from agentkit.journal import events as e
 from agentkit.journal import records as r
-from agentkit.journal.memory import MemoryJournal
+from agentkit.journal.in_memory import MemoryJournal
 from agentkit.market.attempt import Attempt, JobStatus, Message, Payment, Result
 from agentkit.market.offer import Offer
 from agentkit.market.seams import Transaction, Wanted
