@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from golden import HOMES, unpacked
+from support.golden_files import HOMES, unpacked
 
 from agentkit.graph import codec
 from agentkit.journal.upgrades import read_event
