@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from agentkit.money import Money as Money
     from agentkit.planner import policy as policy
     from agentkit.runtime import approve as approve
+    from agentkit.runtime.result import RunResult as RunResult
     from agentkit.runtime.run import Run as Run
-    from agentkit.runtime.run import RunResult as RunResult
     from agentkit.schedule import Tick as Tick
     from agentkit.schedule import every as every
     from agentkit.sync import plan as plan
@@ -74,7 +74,8 @@ _HOMES = {
     "graph": ("verify",),
     "planner": ("policy",),
     "runtime": ("approve",),
-    "runtime.run": ("Run", "RunResult"),
+    "runtime.result": ("RunResult",),
+    "runtime.run": ("Run",),
     "schedule": ("Tick", "every"),
     "sync": ("plan", "resume", "run", "status"),
 }

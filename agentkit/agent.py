@@ -57,8 +57,12 @@ from agentkit.planner.policy import Choose
 from agentkit.planner.remaining import rest_of
 from agentkit.runtime import run as runs
 from agentkit.runtime.approve import Approval
-from agentkit.runtime.context import Means
-from agentkit.runtime.run import Run, RunResult
+from agentkit.runtime.context import Resources
+from agentkit.runtime.event_stream import event_lines
+from agentkit.runtime.history import read as read_run
+from agentkit.runtime.result import RunResult
+from agentkit.runtime.run import Run
+from agentkit.runtime.stop import pause_of
 from agentkit.schedule import Schedule, Tick, folder_of_agent, name_of
 from agentkit.user_values import check_keywords
 from agentkit.wiring import Wiring, fetch_models, network_of, signer_of
@@ -208,7 +212,7 @@ class Agent:
         """Return what the last finished run of a graph of this name used."""
         for row in await self.runs():
             if row.graph == graph.name and row.state == "done":
-                state = await runs.read(self._journal, row.run)
+                state = await read_run(self._journal, row.run)
                 return measured_in(row.run, state.planned.graph, state.receipts)
         return {}
 
@@ -317,9 +321,9 @@ class Agent:
     async def _take_up(self, row: r.Run, supplied: Sequence[FrozenGraph]) -> Run | AgentKitError:
         """Go on with a run that was left, and say so; returns why not where that cannot be."""
         try:
-            state = await runs.read(self._journal, row.run)
+            state = await read_run(self._journal, row.run)
             if state.mend:
-                raise runs.pause_of(state)
+                raise pause_of(state)
             graph = _like(state.planned.graph, supplied)
             run = await self.resume(row.run, graph=graph)
         except AgentKitError as error:
@@ -420,20 +424,13 @@ class Agent:
         if run_id is None:
             return Status(await self.runs(), await self.memory.standing())
         _check_id(run_id)
-        return await runs.read(self._journal, run_id)
+        return await read_run(self._journal, run_id)
 
     async def event_lines(self, run_id: str, *, watch: bool = False) -> AsyncIterator[str]:
         """Yield the events of any run as lines of JSON, with `watch` until it ends or pauses."""
-        position = 0
-        while True:
-            state = await self.status(run_id)
-            events = await self._journal.events(run_id, position, -1)
-            for position, event in events:  # noqa: B007  # it is where to go on from
-                for part in event.parts():
-                    yield runs.line_of(part)
-            if not watch or (state.outcome != "running" and not events):
-                return
-            await asyncio.sleep(0.5)
+        _check_id(run_id)
+        async for line in event_lines(self._journal, run_id, watch=watch):
+            yield line
 
     async def receipts(self, run_id: str | None = None) -> list[Receipt]:
         """Return the receipts of one run or of all, in the order in which they came."""
@@ -581,7 +578,7 @@ class Agent:
         self.memory, stores = remembering.memory, remembering.stores
         self.memory.start()
         self._stack.push_async_callback(self.memory.close)
-        self._means = Means(
+        self._resources = Resources(
             journal=self._journal,
             providers=self._providers,
             rails=self._rails,
@@ -603,16 +600,16 @@ class Agent:
             remote=stores.most,
         )
 
-    def _asking(self, approve: Approval | None) -> Means:
+    def _asking(self, approve: Approval | None) -> Resources:
         if approve is None:
-            return self._means
+            return self._resources
         if not isinstance(approve, Approval):
             raise ConfigError(
                 f"approve={approve!r} does not say who is asked",
                 hint="pass approve=ak.approve.console() or ak.approve.callback(function)",
             )
         above = approve.above and approve.above.bind(self.network.currency)
-        return replace(self._means, approval=replace(approve, above=above))
+        return replace(self._resources, approval=replace(approve, above=above))
 
     async def _seal_before(self, at_most: Money) -> None:
         """Have the journal on Arweave before a purchase from `memory.seal_before_pay` on.

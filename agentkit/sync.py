@@ -19,7 +19,7 @@ from agentkit.agent import Agent, Graph
 from agentkit.journal.records import Run as RunRecord
 from agentkit.journal.run_state import RunState
 from agentkit.market.plan import Plan
-from agentkit.runtime.run import RunResult
+from agentkit.runtime.result import RunResult
 from agentkit.user_values import check_keywords
 
 T = TypeVar("T")

@@ -29,7 +29,7 @@ from agentkit.payments.budget import Budget
 from agentkit.planner.planner import Market, Wish, make_plan
 from agentkit.runtime import hedging
 from agentkit.runtime import run as runs
-from agentkit.runtime.context import Means
+from agentkit.runtime.context import Resources
 from agentkit.testing.fakes import NETWORK, FakeProvider, ToyRail
 
 WALLET = "0x" + "00" * 20
@@ -82,7 +82,7 @@ async def tail(items: int, seed: int) -> tuple[float, float, int, int]:
         plan = await make_plan(graph(home, items).freeze(), market, Wish())
         journal = MemoryJournal(home)
         store = LocalStore(home / "artifacts")
-        means = Means(
+        means = Resources(
             journal, known, {"toy": ToyRail()}, Budget(Allowance()), Allowance(), store, home
         )
         run = await runs.start(means, plan)

@@ -43,7 +43,7 @@ from agentkit.memory.artifacts.local import LocalStore
 from agentkit.payments.budget import Budget
 from agentkit.planner.planner import Market, Wish, make_plan
 from agentkit.runtime import run as runs
-from agentkit.runtime.context import Means
+from agentkit.runtime.context import Resources
 from agentkit.testing.fakes import NETWORK, FakeProvider, ToyRail
 
 MODULUS = 1_000_003
@@ -191,12 +191,12 @@ class Bench:
             await Journal.open(home, WALLET) if self.store == "sqlite" else MemoryJournal(home)
         )
         store = LocalStore(home / "artifacts")
-        means = Means(journal, providers, rails, Budget(allowance), allowance, store, home)
+        means = Resources(journal, providers, rails, Budget(allowance), allowance, store, home)
         took = await self._run(means, plan)
         await journal.close()
         return took, sum(file.stat().st_size for file in home.glob("state.db*"))
 
-    async def _run(self, means: Means, plan: Plan) -> float:
+    async def _run(self, means: Resources, plan: Plan) -> float:
         settle_memory()
         started = time.perf_counter()
         run = await runs.start(means, plan)

@@ -30,7 +30,7 @@ from agentkit.memory.sealing.sealer import Sealer
 from agentkit.payments.anchor import anchored_head
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.networks import real_network
-from agentkit.runtime.run import line_of
+from agentkit.runtime.event_stream import line_of
 
 memory = typer.Typer(no_args_is_help=True, help="The sealed log on Arweave.")
 

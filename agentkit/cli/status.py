@@ -20,7 +20,7 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import ProviderInfo
 from agentkit.memory.backup_status import Standing
 from agentkit.payments.receipts import UNPROVEN, Bundle, proof_of, verify
-from agentkit.runtime.run import pause_of
+from agentkit.runtime.stop import pause_of
 
 MaybeRun = Annotated[str | None, typer.Argument(metavar="[RUN]", help="a run's id")]
 

@@ -16,7 +16,8 @@ from agentkit.display.live import LiveTable
 from agentkit.journal import events as e
 from agentkit.market.plan import Plan
 from agentkit.market.seams import Event
-from agentkit.runtime.run import Run, RunResult
+from agentkit.runtime.result import RunResult
+from agentkit.runtime.run import Run
 
 EVERY = 2.0
 """Seconds between two lines about the items of one node."""

@@ -23,7 +23,7 @@ Outputs = tuple[Produced, ...]
 
 
 @dataclass
-class Purchase:
+class PurchaseAttempts:
     """The attempts made at one purchase, in order, and which of them are still open."""
 
     attempts: list[Attempt] = field(default_factory=list)
@@ -41,7 +41,7 @@ class RunState:
     done: dict[str, Outputs] = field(default_factory=dict)
     items: dict[str, dict[int, Outputs]] = field(default_factory=dict)
     skipped_items: dict[str, dict[int, str]] = field(default_factory=dict)
-    purchases: dict[str, Purchase] = field(default_factory=dict)
+    purchases: dict[str, PurchaseAttempts] = field(default_factory=dict)
     receipts: list[Receipt] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
@@ -108,6 +108,10 @@ class RunState:
         for node in plan.nodes:
             for offer in node.offers if node.offer else ():
                 self.offers[offer.terms] = offer
+
+    def attempts_at(self, purchase: str) -> PurchaseAttempts:
+        """Return the attempts made at a purchase so far; none for one that was never tried."""
+        return self.purchases.get(purchase, PurchaseAttempts())
 
     @property
     def unfinished(self) -> list[Attempt]:
@@ -194,7 +198,7 @@ def _(event: e.RunResumed, state: RunState) -> None:
 
 @_changes(e.AttemptOpened)
 def _(event: e.AttemptOpened, state: RunState) -> None:
-    purchase = state.purchases.setdefault(event.attempt.purchase, Purchase())
+    purchase = state.purchases.setdefault(event.attempt.purchase, PurchaseAttempts())
     purchase.attempts.append(event.attempt)
     purchase.open[event.attempt.id] = event.attempt
 

@@ -31,7 +31,7 @@ class _Settled(NamedTuple):
     error: BaseException | None
 
 
-class Threads:
+class FunctionThreads:
     """A few daemon threads; a function that never returns does not hold the process back."""
 
     def __init__(self, count: int = 4) -> None:

@@ -1,41 +1,64 @@
-"""What is wanted once, and what a provider delivered of it."""
+"""One purchase, and what a provider delivered of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agentkit.errors import ProviderError
 from agentkit.graph.nodes import InferNode, SqlNode, TrainNode
-from agentkit.journal.events import Produced
-from agentkit.market.attempt import Attempt, Result
+from agentkit.journal.events import ItemDone, NodeDone, Produced
+from agentkit.market.attempt import Attempt, Result, purchase_id
 from agentkit.market.offer import Offer
 from agentkit.market.plan import PlannedNode
 from agentkit.market.receipt import Receipt
-from agentkit.market.seams import Event, Verifier
+from agentkit.market.seams import Verifier
 from agentkit.market.task import Task
+
+Bought = InferNode | TrainNode | SqlNode
+"""A node that providers do."""
 
 
 @dataclass(frozen=True)
-class Want:
-    """One purchase: the task, where it is planned, and the event that records its delivery."""
+class Purchase:
+    """What is bought once: the task of a node, or of one item of a mapped node.
 
-    node: InferNode | TrainNode | SqlNode
+    `id` is the same in every process that works on the run.  `cache_key` is "" unless the outputs
+    may be taken again for an equal task.
+    """
+
+    id: str
+    node: Bought
     planned: PlannedNode
     task: Task
-    purchase: str
-    item: int | None
-    event: Callable[[tuple[Produced, ...], tuple[Receipt, ...]], Event]
+    item: int | None = None
+    cache_key: str = ""
     verifiers: tuple[Verifier, ...] = ()
 
     @property
     def skips(self) -> bool:
         """Whether it is an item that may be left out when it fails for good."""
-        return self.item is not None and is_skipping(self.node)
+        return self.item is not None and skips_items(self.node)
+
+    def replica(self, run: str, number: int) -> Purchase:
+        """Return the purchase of the same task that is made as replica `number`."""
+        return replace(self, id=purchase_id(run, self.node.name, self.item, number))
+
+    def done(
+        self, outputs: tuple[Produced, ...], receipts: tuple[Receipt, ...]
+    ) -> NodeDone | ItemDone:
+        """Return the event that records its outputs; the first receipt is that of the outputs."""
+        first = receipts[0] if receipts else None
+        others = receipts[1:]
+        name, key = self.node.name, self.cache_key
+        if self.item is None:
+            return NodeDone(node=name, outputs=outputs, receipt=first, others=others, task=key)
+        return ItemDone(
+            node=name, item=self.item, outputs=outputs, receipt=first, others=others, task=key
+        )
 
 
-def is_skipping(node: InferNode | TrainNode | SqlNode) -> bool:
-    """Whether items of a mapped node that fail for good are left out."""
+def skips_items(node: Bought) -> bool:
+    """Return whether items of a mapped node that fail for good are left out."""
     return isinstance(node, InferNode) and node.on_error == "skip"
 
 
@@ -45,7 +68,11 @@ class Hopeless(ProviderError):
 
 @dataclass(frozen=True)
 class Delivery:
-    """A verified result that is not paid yet, `seconds` after its attempt was opened."""
+    """A result that was checked and is not paid yet.
+
+    `seconds` passed from the opening of its attempt to its result; 0 for one that was taken up
+    again after a restart.
+    """
 
     attempt: Attempt
     offer: Offer

@@ -1,160 +1,58 @@
-"""The handle on a run, and what it leaves behind."""
+"""Starting and resuming runs, and the handle on one."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar, overload
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
-from agentkit.artifacts import Artifact
-from agentkit.errors import (
-    ConfigError,
-    OverBudget,
-    RunFailed,
-    RunNotFound,
-    RunPaused,
-    UnknownInput,
-    WrongInput,
-)
-from agentkit.graph.callables import CallableSpec, Consent
+from agentkit.errors import OverBudget
+from agentkit.graph.callables import Consent
 from agentkit.graph.frozen import FrozenGraph
-from agentkit.graph.nodes import PaidNode
-from agentkit.graph.refs import Ref
 from agentkit.journal import events as e
 from agentkit.journal import records as r
-from agentkit.journal.journal import Journal
 from agentkit.journal.lease import Lease
 from agentkit.journal.run_state import RunState
 from agentkit.market.plan import Plan
-from agentkit.market.receipt import Receipt, Standing
 from agentkit.market.seams import Event, Transaction
 from agentkit.money import Money
-from agentkit.runtime.context import Means
-from agentkit.runtime.scheduler import Execution
-from agentkit.runtime.verifiers import verifiers_of
-
-A = TypeVar("A", bound=Artifact)
-
-
-@dataclass(frozen=True, repr=False)
-class RunResult:
-    """What a finished run produced and what it cost.
-
-    `skipped` says by node why it was not done, `skipped_items` by node and number of its row.
-    """
-
-    run_id: str
-    plan: Plan
-    artifacts: Mapping[str, tuple[Artifact, ...]]
-    receipts: tuple[Receipt, ...]
-    skipped: Mapping[str, str] = field(default_factory=dict)
-    skipped_items: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
-
-    @overload
-    def __getitem__(self, ref: Ref[A]) -> A: ...
-
-    @overload
-    def __getitem__(self, ref: str) -> Artifact: ...
-
-    def __getitem__(self, ref: Ref[Any] | str) -> Artifact:
-        """Return the artifact of a ref, or the first output of a node by name.
-
-        Raises UnknownInput for a node that there is not, or that was skipped.
-        """
-        name, output = (ref, 0) if isinstance(ref, str) else (ref.node, ref.output)
-        if name in self.skipped:
-            raise UnknownInput(
-                f"node {name!r} was skipped: {self.skipped[name]}",
-                hint=f"look at result.skipped before result[{name!r}]",
-            )
-        if name not in self.artifacts:
-            raise UnknownInput(f"the run had no node {name!r}")
-        return self.artifacts[name][output]
-
-    def __repr__(self) -> str:
-        return f"<RunResult {self.run_id}: {len(self.artifacts)} nodes, paid {self.paid}>"
-
-    @property
-    def paid(self) -> Money:
-        """What was paid; neither what others bill nor what is uncertain."""
-        return self.total("paid")
-
-    @property
-    def uncertain(self) -> Money:
-        """What counts as spent although nobody can say whether it bought anything."""
-        return self.total("uncertain")
-
-    @property
-    def billed_elsewhere(self) -> Money:
-        """What providers bill by themselves, at the configured prices."""
-        return self.total("billed elsewhere")
-
-    def total(self, standing: Standing) -> Money:
-        """Return the sum of the receipts of one standing."""
-        return total(self.receipts, standing, self.plan.price)
-
-    def data(self) -> dict[str, Any]:
-        """Return what was done and paid as plain JSON."""
-        return {
-            "run": self.run_id,
-            "paid": str(self.paid),
-            "uncertain": str(self.uncertain),
-            "billed_elsewhere": str(self.billed_elsewhere),
-            "nodes": {name: [a.digest for a in outs] for name, outs in self.artifacts.items()},
-            "skipped": dict(self.skipped),
-            "skipped_items": {node: dict(items) for node, items in self.skipped_items.items()},
-        }
-
-    def summary(self) -> str:
-        """Return `data` as text, for notes and logs."""
-        return json.dumps(self.data())
-
-
-def total(receipts: Sequence[Receipt], standing: Standing, like: Money) -> Money:
-    """Return the sum of the receipts of one standing, in the asset of `like`."""
-    units = sum(receipt.amount.units for receipt in receipts if receipt.standing == standing)
-    return Money(units, like.asset)
+from agentkit.runtime.context import Resources, RunContext
+from agentkit.runtime.event_stream import OwnRun, follow, line_of
+from agentkit.runtime.history import read_checked
+from agentkit.runtime.result import RunResult, result_of
+from agentkit.runtime.resumption import Changes, approvals, changes_of, check_resources
+from agentkit.runtime.run_log import RunLog
+from agentkit.runtime.scheduler import Scheduler
 
 
 class Run:
     """A run this process executes: watch it, await its result, stop or cancel it."""
 
-    def __init__(self, means: Means, execution: Execution, lease: Lease) -> None:
-        self._means, self._execution, self._lease = means, execution, lease
+    def __init__(self, context: RunContext, lease: Lease, *, cancelled: bool = False) -> None:
+        self._context, self._lease = context, lease
+        self._scheduler = Scheduler(context)
+        if cancelled:  # before it starts anything
+            self._scheduler.cancel()
         self._task = asyncio.create_task(self._execute())
 
     @property
     def id(self) -> str:
-        return self._execution.state.run
+        return self._context.run
 
     @property
     def plan(self) -> Plan:
-        return self._execution.state.planned
+        return self._context.state.planned
 
     @property
     def status(self) -> RunState:
         """The state of the run as far as it is durable."""
-        return self._execution.state
+        return self._context.state
 
     async def events(self) -> AsyncIterator[Event]:
         """Yield every event of the run from its first; a slow reader holds nothing back."""
-        position = 0
-        while True:
-            changed, ended = self._execution.changed, self._task.done()
-            events = await self._means.journal.events(self.id, position, 500)
-            for position, event in events:  # noqa: B007  # it is where to go on from
-                for part in event.parts():
-                    yield part
-            if events:
-                continue
-            if ended:
-                return
-            waiter = asyncio.ensure_future(changed.wait())
-            await asyncio.wait([waiter, self._task], return_when=asyncio.FIRST_COMPLETED)
-            waiter.cancel()
+        own = OwnRun(self._context.log, self._task)
+        async for event in follow(self._context.resources.journal, self.id, own):
+            yield event
 
     async def lines(self) -> AsyncIterator[str]:
         """Yield every event as one line of JSON: its name under `event`, then its fields."""
@@ -163,14 +61,12 @@ class Run:
 
     async def raise_budget(self, budget: Money) -> None:
         """Let the run come to `budget` in all; raises OverBudget when that is less than held."""
-        event = e.BudgetRaised(budget=budget)
 
-        def work(tx: Transaction) -> None:
+        def work(tx: Transaction) -> tuple[list[Event], None]:
             _check_budget(tx, self.id, budget)
-            tx.append(self.id, event)
+            return [e.BudgetRaised(budget=budget)], None
 
-        await self._means.journal.commit(work)
-        self.status.apply(event)
+        await self._context.log.commit(work)
 
     async def ended(self) -> None:
         """Wait until the run has ended or paused; raises StateError when it cannot go on."""
@@ -179,7 +75,7 @@ class Run:
     async def result(self) -> RunResult:
         """Wait for the end; raises RunFailed, RunPaused, or StateError when it cannot go on."""
         await self.ended()
-        return await result_of(self._means, self._execution.state)
+        return await result_of(self._context.resources, self._context.state)
 
     def on_end(self, told: Callable[[Run], None]) -> None:
         """Have `told` called with this run when it has ended or paused."""
@@ -187,34 +83,22 @@ class Run:
 
     async def stop(self) -> None:
         """Pause: buy nothing more, leave only what can be found again, record where it stands."""
-        self._execution.stop()
+        self._scheduler.stop()
         await asyncio.wait([self._task])
 
     async def cancel(self) -> None:
         """End the run for good; open attempts are cancelled at their providers."""
-        self._execution.cancel()
+        self._scheduler.cancel()
         await asyncio.wait([self._task])
 
     async def _execute(self) -> None:
         try:
-            await self._execution.go()
+            await self._scheduler.execute()
         finally:
             self._lease.close()
 
 
-def line_of(event: Event) -> str:
-    """Return an event as one line of JSON."""
-    fields = json.loads(event.encode())
-    return json.dumps({"event": type(event).__name__, **fields}, ensure_ascii=False)
-
-
-def _check_budget(tx: Transaction, run: str, budget: Money) -> None:
-    hold = tx.get(r.Hold, run)
-    if hold and hold.left + hold.spent > budget:
-        raise OverBudget("budget", hold.left + hold.spent, budget)
-
-
-async def start(means: Means, plan: Plan, *, trust_code: Collection[str] = ()) -> Run:
+async def start(resources: Resources, plan: Plan, *, trust_code: Collection[str] = ()) -> Run:
     """Reserve the plan's worst case and begin.
 
     `trust_code`: sha256 of files that may be loaded because the graph names them.  Raises
@@ -222,27 +106,26 @@ async def start(means: Means, plan: Plan, *, trust_code: Collection[str] = ()) -
     (a verifier is not installed) with nothing spent.
     """
     plan.graph.adopt(None, consent=Consent.to(trust_code))
-    _check_means(means, plan, plan.graph.by_name.keys())
+    check_resources(resources, plan, plan.graph.by_name.keys())
     run = f"r{secrets.token_hex(4)}"
     started = e.RunStarted(plan=plan, code=tuple(sorted(plan.graph.code_digests())))
-    lease = means.journal.lease(run)
+    log = RunLog(resources.journal, RunState(run))
 
-    def work(tx: Transaction) -> None:
-        means.ledger.hold(tx, run, plan.at_most, plan.budget)
-        tx.append(run, started)
+    def work(tx: Transaction) -> tuple[list[Event], None]:
+        resources.ledger.hold(tx, run, plan.at_most, plan.budget)
+        return [started], None
 
+    lease = resources.journal.lease(run)
     try:
-        await means.journal.commit(work)
+        await log.commit(work)
+        return Run(RunContext.of(resources, log), lease)
     except BaseException:
         lease.close()
         raise
-    state = RunState(run)
-    state.apply(started)
-    return Run(means, Execution(means, state), lease)
 
 
 async def resume(
-    means: Means,
+    resources: Resources,
     run: str,
     *,
     plan: Plan | None = None,
@@ -262,164 +145,65 @@ async def resume(
     OverBudget, UntrustedCode, WrongInput (a function of the graph cannot be found, or has changed
     in a node that is done, or the plan is of another graph).
     """
-    lease = means.journal.lease(run)
+    lease = resources.journal.lease(run)
     try:
-        state = _folded(means.journal, run, await means.journal.checked(run))
-        if state.outcome in ("done", "failed", "cancelled"):
-            return Run(means, Execution(means, state), lease)
-        plan = plan and _continued(plan, state)
-        if graph and state.planned.graph.same_but_for_code(graph):
-            plan = (plan or state.planned).model_copy(update={"graph": graph})
-        ending = await means.journal.commit(lambda tx: tx.get(r.CancelRequest, run))
-        code: frozenset[str] = frozenset()
-        if not ending:
-            before = (plan or state.planned).graph
-            _check_done(before, state)
-            consent = Consent.to(state.code, _functions_of(state.planned.graph), mended=trust_code)
-            needed = before.by_name.keys() - state.done.keys()
-            frozen = before.adopt(graph, needed, consent)
-            if frozen is not before:
-                plan = (plan or state.planned).model_copy(update={"graph": frozen})
-            _check_means(means, plan or state.planned, needed)
-            code = _code_from_now_on(frozen, needed, consent, own=graph is not None)
-        events = [
-            e.RunResumed(plan=plan, code=tuple(sorted(code - state.code))),
-            *([e.BudgetRaised(budget=budget)] if budget else ()),
-            *_approvals(plan or state.planned, state, approved),
-        ]
-
-        def work(tx: Transaction) -> None:
-            if plan:
-                _hold_for_rest(means, tx, plan, state)
-            if budget:
-                _check_budget(tx, run, budget)
-            for event in events:
-                tx.append(run, event)
-
-        await means.journal.commit(work)
-        for event in events:
-            state.apply(event)
-        execution = Execution(means, state, rebuy=rebuy)
-        if ending:
-            execution.cancel()
+        log = RunLog(resources.journal, await read_checked(resources.journal, run))
+        state = log.state
+        cancelled = False
+        if state.outcome in ("running", "paused"):
+            cancelled = await _is_cancelled(resources, run)
+            changes = changes_of(
+                resources, state, plan=plan, graph=graph, trust_code=trust_code, ends=cancelled
+            )
+            await _record_resume(resources, log, changes, budget, approved)
+        return Run(RunContext.of(resources, log, rebuy=rebuy), lease, cancelled=cancelled)
     except BaseException:
         lease.close()
         raise
-    return Run(means, execution, lease)
 
 
-def _check_done(graph: FrozenGraph, state: RunState) -> None:
-    """Raise WrongInput for a graph that changes the functions of nodes that are done."""
-    if graph is state.planned.graph:
-        return
-    changed = [name for name in state.planned.graph.changed_in(graph) if name in state.done]
-    if changed:
-        raise WrongInput(
-            f"node {changed[0]!r} of run {state.run} is done, and its function is another now",
-            hint=f"put back the function of {changed[0]!r}, or run the mended graph anew",
-        )
+async def _is_cancelled(resources: Resources, run: str) -> bool:
+    """Return whether somebody asked for the end of a run while no process had it."""
+    asked = await resources.journal.commit(lambda tx: tx.get(r.CancelRequest, run))
+    return asked is not None
 
 
-def _code_from_now_on(
-    graph: FrozenGraph, needed: Collection[str], consent: Consent, *, own: bool
-) -> frozenset[str]:
-    """Return the sha256 of files that this resume adds to what the run may load later.
+async def _record_resume(
+    resources: Resources,
+    log: RunLog,
+    changes: Changes,
+    budget: Money | None,
+    approved: Sequence[str],
+) -> None:
+    """Commit what a resume changes: the plan and its hold, the budget, what was agreed to."""
+    state, plan = log.state, changes.plan
+    events: list[Event] = [e.RunResumed(plan=plan, code=tuple(sorted(changes.code - state.code)))]
+    if budget:
+        events.append(e.BudgetRaised(budget=budget))
+    events += approvals(plan or state.planned, approved)
 
-    `own`: the functions are those of this process, which needs nobody's consent to them.
-    """
-    if not own and not consent.mended:
-        return frozenset()
-    digests = graph.code_digests(needed)
-    return digests if own else digests & consent.digests
+    def work(tx: Transaction) -> tuple[list[Event], None]:
+        if plan:
+            _hold_for_rest(resources, tx, plan, state)
+        if budget:
+            _check_budget(tx, state.run, budget)
+        return events, None
 
-
-def _functions_of(graph: FrozenGraph) -> list[CallableSpec]:
-    return [spec for node in graph.nodes for spec in node.callables().values()]
-
-
-def _check_means(means: Means, plan: Plan, needed: Collection[str]) -> None:
-    """Raise ConfigError for a verifier or a rail that the plan needs and is not set up.
-
-    `needed` names the nodes that are still to be done.
-    """
-    for node in plan.graph.nodes:
-        if isinstance(node, PaidNode) and node.verify and node.name in needed:
-            verifiers_of(plan.graph.checks(node.name))
-    for planned in plan.nodes:
-        for offer in planned.offers if planned.offer else ():
-            if offer.rail not in means.rails:
-                raise ConfigError(
-                    f"node {planned.name!r} is to be paid by {offer.rail!r}, which is not set up",
-                    hint="open the agent with the settings the plan was made with, or plan again",
-                )
+    await log.commit(work)
 
 
-def _approvals(plan: Plan, state: RunState, names: Sequence[str]) -> list[Event]:
-    """Return that the user agreed to nodes; raises PlanError for one that there is not."""
-    amounts = {name: plan.node(name).at_most for name in names}
-    return [e.Approved(node=n, amount=a, by="resume") for n, a in amounts.items() if a]
-
-
-def _continued(plan: Plan, state: RunState) -> Plan:
-    """Return a new plan for a run, under the run's budget unless it has one of its own."""
-    if plan.graph.shape != state.planned.graph.shape:
-        raise WrongInput(
-            f"the plan is for graph {plan.graph.digest[:6]}, and run {state.run} is of graph"
-            f" {state.planned.graph.digest[:6]}",
-            hint="plan the graph of the run, exactly as it was",
-        )
-    return plan if plan.budget else plan.model_copy(update={"budget": state.planned.budget})
-
-
-def _hold_for_rest(means: Means, tx: Transaction, plan: Plan, state: RunState) -> None:
+def _hold_for_rest(resources: Resources, tx: Transaction, plan: Plan, state: RunState) -> None:
     """Hold what a new plan can still come to: nodes and items that are done need nothing."""
     hold = tx.get(r.Hold, state.run)
-    missing = sum(map(state.rest_of, plan.nodes)) - (hold.left.units if hold else 0)
+    held = hold.left.units if hold else 0
+    missing = sum(state.rest_of(node) for node in plan.nodes) - held
     if missing > 0:
-        means.ledger.hold(tx, state.run, Money(missing, plan.at_most.asset), plan.budget)
+        amount = Money(missing, plan.at_most.asset)
+        resources.ledger.hold(tx, state.run, amount, plan.budget)
 
 
-async def read(journal: Journal, run: str) -> RunState:
-    """Fold a run's stream; raises RunNotFound, JournalDamaged."""
-    return _folded(journal, run, await journal.history(run))
-
-
-def _folded(journal: Journal, run: str, events: Sequence[Event]) -> RunState:
-    if not events:
-        raise RunNotFound(f"there is no run {run!r} in {journal.path}")
-    return RunState.of(run, events)
-
-
-def pause_of(state: RunState) -> RunPaused:
-    """Return what a paused run waits for, and what to do about it."""
-    flag = " --rebuy" if state.uncertain else ""
-    command = state.command or f"agentkit resume {state.run}{flag}"
-    return RunPaused(
-        state.run,
-        state.why,
-        command,
-        uncertain=state.uncertain,
-        hint=state.hint,
-        mend=state.mend,
-    )
-
-
-async def result_of(means: Means, state: RunState) -> RunResult:
-    """Return what a run left; raises RunFailed or RunPaused for one that is not done."""
-    if state.outcome == "failed":
-        failures = tuple(state.failures.items())
-        raise RunFailed(state.run, failures, uncertain=bool(state.unresolved))
-    if state.outcome == "cancelled":
-        hint = "run the graph again if it is wanted after all"
-        raise RunFailed(state.run, (), uncertain=bool(state.unresolved), hint=hint)
-    if state.outcome != "done":
-        raise pause_of(state)
-    artifacts = {name: await means.get_all(outputs) for name, outputs in state.done.items()}
-    return RunResult(
-        state.run,
-        state.planned,
-        artifacts,
-        tuple(state.receipts),
-        state.skipped,
-        state.skipped_items,
-    )
+def _check_budget(tx: Transaction, run: str, budget: Money) -> None:
+    """Raise OverBudget for a budget below what the run holds and has spent."""
+    hold = tx.get(r.Hold, run)
+    if hold and hold.left + hold.spent > budget:
+        raise OverBudget("budget", hold.left + hold.spent, budget)

@@ -1,8 +1,7 @@
-"""Buying one purchase: in what order providers are asked, how often, and which answer counts.
+"""Sourcing one purchase: in what order providers are asked, how often, and which answer counts.
 
-take up what an earlier process left open
--> for each offer, as often as retries allow: a delivery, perhaps hedged
--> the first that verifies is paid; of redundant ones, those that agree
+Offers are tried in the plan's order, each as often as the node's retries allow.  Hedging and
+redundancy ask several providers at once.
 """
 
 from __future__ import annotations
@@ -10,27 +9,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import TypeVar
+from typing import Any
 
 from agentkit.artifacts import Artifact
 from agentkit.errors import ProviderError, RateLimited, RunPaused, Unavailable
 from agentkit.graph.checks import Redundant
-from agentkit.journal.run_state import RunState
-from agentkit.market.attempt import Attempt, purchase_id
 from agentkit.market.offer import Offer
 from agentkit.runtime import hints
-from agentkit.runtime.attempts import Attempts
-from agentkit.runtime.context import Means
-from agentkit.runtime.deadline import Deadline
-from agentkit.runtime.hedging import Hedges
-from agentkit.runtime.purchase import Delivery, Hopeless, Want
+from agentkit.runtime.attempt.attempts import Attempts
+from agentkit.runtime.context import RunContext
+from agentkit.runtime.hedging import Hedges, race
+from agentkit.runtime.purchase import Delivery, Hopeless, Purchase
 from agentkit.runtime.retry import again, asked_to_wait
+from agentkit.runtime.tasks import as_they_end, cancel_and_wait
 from agentkit.runtime.verifiers import canonical
-
-T = TypeVar("T")
 
 COOLDOWN = 15.0
 """Seconds for which a provider node that could not be reached is tried last."""
@@ -39,307 +33,264 @@ LONGEST_WAIT = 30.0
 """Seconds that are waited for a provider that asks to be left alone; longer is the next offer."""
 
 
-class Buyer:
-    """Buys for one run.  `rebuy`: the user asked to buy again what is uncertain."""
+class Sourcing:
+    """Finds a provider for each purchase of one run, and pays the answer that counts."""
 
-    def __init__(
-        self, means: Means, state: RunState, deadline: Deadline, *, rebuy: bool = False
-    ) -> None:
-        self._means, self._rebuy = means, rebuy
-        self._attempts = Attempts(means, state, deadline, rebuy=rebuy)
+    def __init__(self, context: RunContext, attempts: Attempts) -> None:
+        self._context, self._attempts = context, attempts
         self._hedges = Hedges()
-        self._cool: dict[str, float] = {}
+        self._cool_until: dict[str, float] = {}
 
-    @property
-    def stopping(self) -> asyncio.Event:
-        """Set, it has nothing more bought, and leaves what can be found again."""
-        return self._attempts.stopping
+    async def buy(self, purchase: Purchase) -> tuple[Artifact, ...]:
+        """Return the checked outputs of a purchase, paid for and journalled.
 
-    def open_nothing_more(self) -> None:
-        """Let what is under way come to its end, and begin nothing else: the run stops."""
-        self._attempts.closing = True
-
-    async def buy(self, want: Want) -> tuple[Artifact, ...]:
-        """Return the verified outputs of a purchase, paid for and journalled.
-
-        Raises RunPaused when it cannot go on: offers used up, outcome unknown, no funds; Hopeless
-        when it never will.
+        Raises RunPaused when the run cannot go on (offers used up, outcome unknown, no funds),
+        Hopeless when the purchase never can succeed.
         """
-        check = next((c for c in want.node.verify if isinstance(c, Redundant)), None)
-        if check and check.of > 1:
-            return await self._redundant(want, check)
-        delivery = await self._obtain(want, self._ordered(want.planned.offers), hedge=True)
-        outputs = await self._attempts.settle(want, delivery)
-        self._attempts.errand(
-            self._attempts.cancel_others(want.purchase, "another provider was faster")
-        )
+        redundant = next((c for c in purchase.node.verify if isinstance(c, Redundant)), None)
+        if redundant is not None and redundant.of > 1:
+            return await self._buy_replicas(purchase, redundant)
+        offers = self._in_order(purchase.planned.offers)
+        delivery = await self._try_offers(purchase, offers, hedge=True)
+        outputs = await self._attempts.settle(purchase, [delivery])
+        self._cancel_others(purchase, "another provider was faster")
         return outputs
-
-    async def cancel(self, attempt: Attempt, why: str) -> None:
-        """Stop an open attempt at its provider and close it; used when the run ends for good."""
-        await self._attempts.cancel(attempt, why)
-
-    async def unless_stopped(self, waiting: Awaitable[T]) -> T:
-        """Wait for something, or raise RunPaused as soon as the run is asked to stop."""
-        return await self._attempts.or_stop(waiting)
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait, or raise RunPaused as soon as the run is asked to stop."""
-        await self._attempts.sleep(seconds)
-
-    async def settle_errands(self) -> None:
-        """Wait for messages that are still on their way to providers."""
-        await self._attempts.settle_errands()
 
     # -- one delivery ----------------------------------------------------------------------------
 
-    async def _obtain(self, want: Want, offers: Iterable[Offer], *, hedge: bool) -> Delivery:
-        """Return a verified delivery of a purchase, from the first provider that gives one."""
-        past = self._attempts.past(want.purchase)
-        for attempt in list(past.open.values()):
-            delivery = await self._attempts.reattach(want, attempt)
+    async def _try_offers(
+        self, purchase: Purchase, offers: Iterable[Offer], *, hedge: bool
+    ) -> Delivery:
+        """Return the first checked delivery: of an attempt that is open already, or of an offer."""
+        earlier = self._context.state.attempts_at(purchase.id)
+        for attempt in list(earlier.open.values()):
+            delivery = await self._attempts.recover(purchase, attempt)
             if delivery is not None:
                 return delivery
-        forgiven = past.uncertain if self._rebuy else 0
-        self._check_unknown(want, forgiven)
+
+        # With rebuy, the user has looked at those that are uncertain by now; later ones count.
+        forgiven = earlier.uncertain if self._context.rebuy else 0
+        self._check_uncertain(purchase, forgiven)
         errors: list[ProviderError] = []
         for offer in offers:
             try:
-                return await self._tried(want, offer, forgiven, hedge=hedge)
+                async for one in again(
+                    purchase.node.retries,
+                    lambda error: self._is_worth_retrying(error, purchase, offer, forgiven),  # noqa: B023
+                    self._context.stop.sleep,
+                ):
+                    with one:
+                        return await self._ask(purchase, offer, hedge=hedge)
             except ProviderError as error:
                 errors.append(error)
-        raise self._used_up(want, errors)
+        raise self._no_offer_left(purchase, errors)
 
-    def _used_up(self, want: Want, errors: Sequence[ProviderError]) -> RunPaused | Hopeless:
+    def _is_worth_retrying(
+        self, error: BaseException, purchase: Purchase, offer: Offer, forgiven: int
+    ) -> bool:
+        """Return whether to ask the same offer again; raises RunPaused where that may buy twice."""
+        if not isinstance(error, ProviderError):
+            return False
+        self._check_uncertain(purchase, forgiven)
+        if isinstance(error, Unavailable | RateLimited):
+            pause = max(asked_to_wait(error), COOLDOWN)
+            self._cool_until[offer.label] = time.monotonic() + pause
+        return error.retryable and asked_to_wait(error) <= LONGEST_WAIT
+
+    async def _ask(self, purchase: Purchase, offer: Offer, *, hedge: bool) -> Delivery:
+        """Ask one offer, with a second one as a hedge against a slow answer."""
+        self._hedges.calls += 1
+        submitting = asyncio.Event()
+        asking = self._attempts.deliver(purchase, offer, submitting)
+        if hedge:
+            rival = self._hedge_of(purchase, offer)
+            delivery = await race(self._hedges, purchase.node.name, asking, submitting, rival)
+        else:
+            delivery = await asking
+        if delivery.seconds:  # one that was recovered says nothing about how long a call takes
+            self._hedges.took(purchase.node.name, delivery.seconds)
+        return delivery
+
+    def _hedge_of(
+        self, purchase: Purchase, offer: Offer
+    ) -> Callable[[], Coroutine[Any, Any, Delivery]] | None:
+        """Return what asks another provider node besides, None where there is no such.
+
+        Only where both are paid on delivery: the slower of two that were paid with the request
+        would be paid for nothing.
+        """
+        others = [other for other in purchase.planned.offers if other.label != offer.label]
+        other = next(iter(self._in_order(others)), None)
+        if other is None or {offer.pays, other.pays} != {"on_delivery"}:
+            return None
+        return lambda: self._attempts.deliver(purchase, other, asyncio.Event(), extra=True)
+
+    def _in_order(self, offers: Sequence[Offer]) -> list[Offer]:
+        """Return offers in the plan's order, those of nodes that did not answer lately last."""
+        now = time.monotonic()
+        return sorted(offers, key=lambda offer: self._cool_until.get(offer.label, 0.0) > now)
+
+    def _check_uncertain(self, purchase: Purchase, forgiven: int) -> None:
+        """Raise RunPaused before what may have been bought is bought again, unless rules allow it.
+
+        `forgiven`: how many uncertain attempts the user has looked at and asked to buy again.
+        """
+        earlier = self._context.state.attempts_at(purchase.id)
+        if earlier.uncertain <= forgiven or purchase.node.on_unknown == "rebuy":
+            return
+        last = earlier.attempts[-1]
+        below = self._context.resources.allowance.rebuy_below
+        if below is not None and last.at_most < below:
+            return
+        raise self._context.stop.paused(
+            f"whether {last.provider} did {purchase.node.name!r} is unknown, and {last.at_most}"
+            " counts as spent",
+            uncertain=True,
+            hint=hints.look_before_buying_again(self._context.run, last.provider),
+        )
+
+    def _no_offer_left(
+        self, purchase: Purchase, errors: Sequence[ProviderError]
+    ) -> RunPaused | Hopeless:
         """Return what it means that every offer of a purchase ended in an error.
 
-        That the task itself is wrong is believed only where each offer said so: one provider that
-        lies must not fail a run that another could do.
+        That the task itself is wrong is believed only where each provider said so: one that lies
+        must not fail a run that another could do.
         """
         told = "; ".join(str(error) for error in errors[-4:])
         if errors and all(error.of_task for error in errors):
-            skip = "" if want.item is None else '; on_error="skip" leaves such rows out'
+            skip = "" if purchase.item is None else '; on_error="skip" leaves such rows out'
             return Hopeless(f"every provider asked says that the task is wrong: {told}{skip}")
-        if want.skips and errors and not any(e.retryable or e.unknown for e in errors):
+        may_pass = any(error.retryable or error.unknown for error in errors)
+        if purchase.skips and errors and not may_pass:
             return Hopeless(told)
         told = told or "no provider is left that was not asked"
-        hint = hints.try_again_or_replan(self._attempts.run)
-        return self._attempts.pause(f"no offer for {want.node.name!r} is left: {told}", hint=hint)
-
-    async def _tried(self, want: Want, offer: Offer, forgiven: int, *, hedge: bool) -> Delivery:
-        """Ask one provider as often as retries allow; raises its last error."""
-
-        def worth(wrong: BaseException) -> bool:
-            if not isinstance(wrong, ProviderError):
-                return False
-            self._check_unknown(want, forgiven)
-            self._cool_down(offer, wrong)
-            return wrong.retryable and asked_to_wait(wrong) <= LONGEST_WAIT
-
-        async for one in again(want.node.retries, worth, self._attempts.sleep):
-            with one:
-                return await self._timed(want, offer, hedge=hedge)
-        raise Unavailable(provider=offer.label)
-
-    async def _timed(self, want: Want, offer: Offer, *, hedge: bool) -> Delivery:
-        self._hedges.calls += 1
-        delivery = await (
-            self._hedged(want, offer)
-            if hedge
-            else self._attempts.deliver(want, offer, asyncio.Event())
-        )
-        if delivery.seconds:  # one that was taken up again says nothing
-            self._hedges.took(want.node.name, delivery.seconds)
-        return delivery
-
-    def _ordered(self, offers: Sequence[Offer]) -> list[Offer]:
-        """Return offers in the plan's order, those of nodes that were just away last."""
-        now = time.monotonic()
-        return sorted(offers, key=lambda offer: self._cool.get(offer.label, 0.0) > now)
-
-    def _cool_down(self, offer: Offer, wrong: ProviderError) -> None:
-        """Note that an offer's node is to be left alone."""
-        if isinstance(wrong, Unavailable | RateLimited):
-            self._cool[offer.label] = time.monotonic() + max(asked_to_wait(wrong), COOLDOWN)
-
-    def _check_unknown(self, want: Want, forgiven: int) -> None:
-        """Pause before buying again what may have been bought, unless the rules allow it.
-
-        `forgiven`: how many unknown outcomes the user has looked at and asked to buy again.
-        """
-        past = self._attempts.past(want.purchase)
-        if past.uncertain <= forgiven:
-            return
-        below = self._means.allowance.rebuy_below
-        last = past.attempts[-1]
-        small = below is not None and last.at_most < below
-        if small or want.node.on_unknown == "rebuy":
-            return
-        raise self._attempts.pause(
-            f"whether {last.provider} did {want.node.name!r} is unknown, and {last.at_most} counts"
-            " as spent",
-            uncertain=True,
-            hint=hints.look_before_buying_again(self._attempts.run, last.provider),
+        return self._context.stop.paused(
+            f"no offer for {purchase.node.name!r} is left: {told}",
+            hint=hints.try_again_or_replan(self._context.run),
         )
 
-    # -- hedging ---------------------------------------------------------------------------------
-
-    async def _hedged(self, want: Want, offer: Offer) -> Delivery:
-        """Ask one provider, and a second one when the first takes too long; the first answer wins.
-
-        Raises the first one's error when neither delivers.
-        """
-        begun = asyncio.Event()
-        first = asyncio.create_task(self._attempts.deliver(want, offer, begun))
-        racing = {first}
-        try:
-            other = await self._if_slow(want, offer, first, begun)
-            if other:
-                self._hedges.extra += 1
-                second = self._attempts.deliver(want, other, asyncio.Event(), extra=True)
-                racing.add(asyncio.create_task(second))
-            async for task in _as_they_end(racing):
-                if not task.cancelled() and task.exception() is None:
-                    return task.result()
-            return first.result()
-        finally:
-            await _let_go(racing)
-
-    async def _if_slow(
-        self, want: Want, offer: Offer, first: asyncio.Task[Delivery], begun: asyncio.Event
-    ) -> Offer | None:
-        """Return whom to ask besides, once the first is slow; None when it ends before that."""
-        others = [other for other in want.planned.offers if other.label != offer.label]
-        other = next(iter(self._ordered(others)), None)
-        if other is None or {offer.pays, other.pays} != {"on_delivery"}:
-            await asyncio.wait({first})
-            return None
-        waiting = asyncio.ensure_future(begun.wait())
-        await asyncio.wait({first, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        started = time.monotonic()
-        while not first.done():
-            patience = self._hedges.patience(want.node.name)
-            if patience is None:  # nothing to compare with yet: look again when there may be
-                await asyncio.wait({first}, timeout=1.0)
-                continue
-            left = started + patience - time.monotonic()
-            if left <= 0 and self._hedges.allowed():
-                return other
-            await asyncio.wait({first}, timeout=max(left, patience / 4, 0.01))
-        return None
+    def _cancel_others(self, purchase: Purchase, why: str) -> None:
+        """Cancel, beside the run, what is still open of a purchase that was delivered."""
+        self._attempts.errands.start(self._attempts.closing.cancel_all(purchase.id, why))
 
     # -- redundancy ------------------------------------------------------------------------------
 
-    async def _redundant(self, want: Want, check: Redundant) -> tuple[Artifact, ...]:
-        """Buy several replicas, each from another provider; pay those that agree."""
-        replicas = [self._replica(want, number) for number in range(check.of)]
-        fresh = deque(self._untouched(want, replicas))
+    async def _buy_replicas(self, purchase: Purchase, check: Redundant) -> tuple[Artifact, ...]:
+        """Buy several replicas, each from another provider node, and pay those that agree."""
+        replicas = [purchase.replica(self._context.run, number) for number in range(check.of)]
+        # A replica takes the next unused node; its own again only when it has to ask once more.
+        unused = deque(self._unused_nodes(purchase, replicas))
         tasks = {
             asyncio.create_task(
-                self._obtain(replica, chain(_taken_from(fresh), self._own(replica)), hedge=False)
+                self._try_offers(
+                    replica, chain(_take_from(unused), self._own_nodes(replica)), hedge=False
+                )
             )
             for replica in replicas
         }
         deliveries: list[Delivery] = []
-        agreed: list[Delivery] = []
-        stopped: list[BaseException] = []
+        agreeing: list[Delivery] = []
+        errors: list[BaseException] = []
         try:
-            async for task in _as_they_end(tasks):
-                wrong = task.exception()
-                if wrong is not None:
-                    stopped.append(wrong)
+            async for task in as_they_end(tasks):
+                error = task.exception()
+                if error is not None:
+                    errors.append(error)
                 else:
                     deliveries.append(task.result())
-                agreed = _agreeing(deliveries, check.k)
-                if agreed:
+                agreeing = _agreeing(deliveries, check.k)
+                if agreeing:
                     break
         finally:
-            await _let_go(tasks)
-        if not agreed:
-            raise await self._disagreed(want, check, deliveries, stopped)
-        outputs = await self._attempts.settle(want, *agreed)
+            await cancel_and_wait(tasks)
+
+        if not agreeing:
+            raise await self._disagreed(purchase, check, deliveries, errors)
+        outputs = await self._attempts.settle(purchase, agreeing)
         for delivery in deliveries:
-            if delivery not in agreed:
-                await self._attempts.refuse(delivery, "it is not what the other replicas say")
+            if delivery not in agreeing:
+                why = "it is not what the other replicas say"
+                await self._attempts.closing.refuse(delivery, why)
         for replica in replicas:
-            self._attempts.errand(
-                self._attempts.cancel_others(replica.purchase, "enough replicas agree")
-            )
+            self._cancel_others(replica, "enough replicas agree")
         return outputs
 
-    def _untouched(self, want: Want, replicas: Sequence[Want]) -> list[Offer]:
-        """Return one offer of each provider node that no replica is at, after a resume either."""
-        taken = {a.label for r in replicas for a in self._attempts.past(r.purchase).open.values()}
+    def _unused_nodes(self, purchase: Purchase, replicas: Sequence[Purchase]) -> list[Offer]:
+        """Return one offer of each provider node at which no replica has an open attempt."""
+        used = {label for replica in replicas for label in self._open_at(replica)}
         by_label: dict[str, Offer] = {}
-        for offer in self._ordered(want.planned.offers):
+        for offer in self._in_order(purchase.planned.offers):
             by_label.setdefault(offer.label, offer)
-        return [offer for label, offer in by_label.items() if label not in taken]
+        return [offer for label, offer in by_label.items() if label not in used]
 
-    def _own(self, replica: Want) -> list[Offer]:
-        """Return the offers of provider nodes that a replica is at, should it have to ask again."""
-        mine = {attempt.label for attempt in self._attempts.past(replica.purchase).open.values()}
-        return [offer for offer in replica.planned.offers if offer.label in mine]
+    def _own_nodes(self, replica: Purchase) -> list[Offer]:
+        """Return the offers of provider nodes at which a replica has an open attempt."""
+        own = self._open_at(replica)
+        return [offer for offer in replica.planned.offers if offer.label in own]
 
-    def _replica(self, want: Want, number: int) -> Want:
-        purchase = purchase_id(self._attempts.run, want.node.name, want.item, number)
-        return replace(want, purchase=purchase)
+    def _open_at(self, replica: Purchase) -> set[str]:
+        attempts = self._context.state.attempts_at(replica.id)
+        return {attempt.label for attempt in attempts.open.values()}
 
     async def _disagreed(
         self,
-        want: Want,
+        purchase: Purchase,
         check: Redundant,
         deliveries: Sequence[Delivery],
-        stopped: Sequence[BaseException],
+        errors: Sequence[BaseException],
     ) -> BaseException:
-        """Close what was delivered, nobody being to blame, and return why the run cannot go on."""
-        for wrong in stopped:
-            if isinstance(wrong, Hopeless):
-                continue
-            if not isinstance(wrong, RunPaused) or wrong.uncertain or wrong.mend:
-                return wrong
-        if self.stopping.is_set():
-            pauses = (error for error in stopped if isinstance(error, RunPaused))
-            return next(pauses, None) or self._attempts.pause("it was asked to stop")
+        """Return why replicas did not come to enough that agree; what was delivered is closed.
+
+        Nobody is to blame: with two answers that differ, either may be the right one.
+        """
+        for error in errors:
+            if _has_to_be_raised(error):
+                return error
+        if self._context.stop.is_set:
+            pauses = (error for error in errors if isinstance(error, RunPaused))
+            return next(pauses, None) or self._context.stop.paused("it was asked to stop")
+
         for delivery in deliveries:
-            await self._attempts.refuse(delivery, "no replicas agree", blame=False)
-        if not deliveries and all(isinstance(error, Hopeless) for error in stopped):
-            return stopped[0]
-        votes = f"{len(deliveries)} of {check.of} replicas of {want.node.name!r} came"
-        why = "; ".join(str(wrong) for wrong in stopped[-2:])
-        told = f"{votes}, and no {check.k} of them agree" + (f": {why}" if why else "")
-        paused = any(isinstance(error, RunPaused) for error in stopped)
-        return Hopeless(told) if want.skips and not paused else self._attempts.pause(told)
+            await self._attempts.closing.refuse(delivery, "no replicas agree", blame=False)
+        if not deliveries and all(isinstance(error, Hopeless) for error in errors):
+            return errors[0]
+
+        told = (
+            f"{len(deliveries)} of {check.of} replicas of {purchase.node.name!r} came, and no"
+            f" {check.k} of them agree"
+        )
+        reasons = "; ".join(str(error) for error in errors[-2:])
+        if reasons:
+            told = f"{told}: {reasons}"
+        paused = any(isinstance(error, RunPaused) for error in errors)
+        if purchase.skips and not paused:
+            return Hopeless(told)
+        return self._context.stop.paused(told)
+
+
+def _has_to_be_raised(error: BaseException) -> bool:
+    """Return whether a replica's error ends the purchase, whatever the others say.
+
+    Offers that are used up or a task that cannot be done concern that replica alone.
+    """
+    if isinstance(error, Hopeless):
+        return False
+    return not isinstance(error, RunPaused) or error.uncertain or bool(error.mend)
 
 
 def _agreeing(deliveries: Sequence[Delivery], enough: int) -> list[Delivery]:
-    """Return the deliveries that say what most say, if they are enough."""
-    said = [tuple(map(canonical, delivery.result.outputs)) for delivery in deliveries]
-    most, votes = Counter(said).most_common(1)[0] if said else ((), 0)
-    return (
-        [d for d, s in zip(deliveries, said, strict=True) if s == most] if votes >= enough else []
-    )
+    """Return the deliveries with the most common outputs, or none if they are fewer than enough."""
+    outputs = [tuple(map(canonical, delivery.result.outputs)) for delivery in deliveries]
+    if not outputs:
+        return []
+    most_common, votes = Counter(outputs).most_common(1)[0]
+    if votes < enough:
+        return []
+    return [d for d, given in zip(deliveries, outputs, strict=True) if given == most_common]
 
 
-def _taken_from(offers: deque[Offer]) -> Iterator[Offer]:
-    """Yield offers that nobody else was given."""
+def _take_from(offers: deque[Offer]) -> Iterator[Offer]:
+    """Yield offers of a shared queue; each goes to one taker only."""
     while offers:
         yield offers.popleft()
-
-
-async def _as_they_end(
-    tasks: set[asyncio.Task[Delivery]],
-) -> AsyncIterator[asyncio.Task[Delivery]]:
-    """Yield tasks in the order in which they end."""
-    waiting = set(tasks)
-    while waiting:
-        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            yield task
-
-
-async def _let_go(tasks: set[asyncio.Task[Delivery]]) -> None:
-    """End tasks whose outcome is not wanted any more."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Crew(Generic[T]):
+class WorkerPool(Generic[T]):
     """Up to `size` tasks that do what is added, each one thing after another.
 
     A task for each thing would cost several times as much.  `do` raises nothing; `rested` is

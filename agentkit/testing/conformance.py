@@ -47,7 +47,7 @@ from agentkit.market.seams import (
 from agentkit.market.task import Task, TaskSpec
 from agentkit.money import Money
 from agentkit.planner.estimate import infer_load
-from agentkit.runtime.attempts import FUNDINGS
+from agentkit.runtime.attempt.funding import FUNDINGS
 from agentkit.runtime.resolve import infer_task
 
 

@@ -14,7 +14,7 @@ from agentkit.agent import Agent
 from agentkit.graph.builder import JobGraph
 from agentkit.market.plan import Plan
 from agentkit.planner.policy import Choose
-from agentkit.runtime.run import RunResult
+from agentkit.runtime.result import RunResult
 from agentkit.tools.agent_loop import acall, call
 from agentkit.tools.spending_limit import Purse
 

@@ -15,7 +15,7 @@ from agentkit.agent import Agent
 from agentkit.errors import BadAmount, GraphError, PlanError, RunFailed
 from agentkit.graph import codec
 from agentkit.market.plan import Plan
-from agentkit.runtime.run import RunResult
+from agentkit.runtime.result import RunResult
 from agentkit.tools.agent_loop import acall, call
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from agentkit.errors import OverBudget
 from agentkit.market.plan import Plan
 from agentkit.money import Money
-from agentkit.runtime.run import RunResult
+from agentkit.runtime.result import RunResult
 
 
 class Purse:

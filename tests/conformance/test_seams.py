@@ -52,7 +52,7 @@ class Both(ProviderConformance, RailConformance):
     async def desk(self, open_agent: Any) -> AsyncIterator[Desk]:
         async with open_agent() as agent:
             provider, rail = agent._providers[self.provider], agent._rails[self.rail]
-            yield Desk(provider, rail, agent._journal, agent._means.ledger, MODEL)
+            yield Desk(provider, rail, agent._journal, agent._resources.ledger, MODEL)
 
 
 class TestNative(Both):
@@ -64,7 +64,7 @@ class TestNativeByEscrow(RailConformance):
     async def desk(self, open_agent: Any) -> AsyncIterator[Desk]:
         async with open_agent() as agent:
             provider, rail = agent._providers["native"], agent._rails["escrow"]
-            yield Desk(provider, rail, agent._journal, agent._means.ledger, MODEL)
+            yield Desk(provider, rail, agent._journal, agent._resources.ledger, MODEL)
 
 
 class TestHyperbolic(Both):

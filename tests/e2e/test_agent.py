@@ -11,7 +11,8 @@ import pytest
 from agentkit.artifacts import Text
 from agentkit.errors import ConfigError, PlanError, RunFailed, RunNotFound, RunPaused, WrongInput
 from agentkit.graph.builder import JobGraph
-from agentkit.runtime.run import Run, RunResult
+from agentkit.runtime.result import RunResult
+from agentkit.runtime.run import Run
 from agentkit.schedule import every
 
 

@@ -30,8 +30,9 @@ from agentkit.market.attempt import Attempt, JobStatus, Payment
 from agentkit.market.offer import Offer
 from agentkit.market.task import Task
 from agentkit.providers.openai import MAX_ANSWER
-from agentkit.runtime import attempts
+from agentkit.runtime import history
 from agentkit.runtime import run as runs
+from agentkit.runtime.attempt import recovery
 from agentkit.testing.fakes import ToyRail
 
 MIB = 1024 * 1024
@@ -55,7 +56,7 @@ def asking(**more: Any) -> JobGraph:
 async def test_a_node_killed_after_it_accepted_is_not_paid_and_another_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempts, "FIND_PATIENCE", 0.5)
+    monkeypatch.setattr(recovery, "FIND_PATIENCE", 0.5)
     with (
         provider_node.running(tmp_path / "one", "one", delay=60.0) as (one, process),
         provider_node.running(tmp_path / "two", "two") as (two, _),
@@ -117,7 +118,7 @@ async def test_what_comes_after_the_fail_over_is_not_paid(tmp_path: Path) -> Non
             assert list(said) == ["accepted", "called off", "finished"]  # it came, and too late
             assert len(one.executions) == 1
             assert await charged(market) == two.executions == [receipt.attempt.id]
-            state = await runs.read(market.journal, result.run_id)
+            state = await history.read(market.journal, result.run_id)
             assert not any(past.open or past.uncertain for past in state.purchases.values())
             assert (await market.journal.commit(in_books))["open"] == 0
 

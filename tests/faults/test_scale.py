@@ -22,6 +22,7 @@ from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
 from agentkit.journal.run_state import RunState
 from agentkit.journal.store import Tx
+from agentkit.runtime import history
 from agentkit.runtime import run as runs
 
 pytestmark = pytest.mark.alone
@@ -51,7 +52,7 @@ async def state_of(folder: Path) -> RunState:
     journal = await Journal.open(folder / "home", WALLET)
     try:
         await journal.check()
-        return await runs.read(journal, (folder / "run").read_text())
+        return await history.read(journal, (folder / "run").read_text())
     finally:
         await journal.close()
 

@@ -20,7 +20,8 @@ from agentkit.planner.planner import Market, Wish, make_plan
 from agentkit.planner.policy import Choose
 from agentkit.runtime import run as runs
 from agentkit.runtime.approve import Approval
-from agentkit.runtime.context import Means
+from agentkit.runtime.context import Resources
+from agentkit.runtime.result import RunResult
 from agentkit.testing.fakes import NETWORK, USDC, FakeProvider, ToyRail
 
 WALLET = "0x00000000000000000000000000000000000000AA"
@@ -52,8 +53,8 @@ class Toy:
         return dict(self.providers)
 
     @property
-    def means(self) -> Means:
-        return Means(
+    def means(self) -> Resources:
+        return Resources(
             self.journal,
             self._providers,
             {"toy": self.rail},
@@ -63,7 +64,7 @@ class Toy:
             self.folder,
         )
 
-    def asking(self, approval: Approval) -> Means:
+    def asking(self, approval: Approval) -> Resources:
         """Return the means of a run that asks somebody."""
         return replace(self.means, approval=approval)
 
@@ -84,7 +85,7 @@ class Toy:
         wish = Wish(budget=usdc(budget), policy=policy, deadline=deadline)
         return await make_plan(frozen, market, wish)
 
-    async def run(self, graph: JobGraph, budget: str = "1") -> runs.RunResult:
+    async def run(self, graph: JobGraph, budget: str = "1") -> RunResult:
         run = await runs.start(self.means, await self.plan(graph, budget))
         return await run.result()
 

@@ -42,7 +42,8 @@ from agentkit.planner.planner import Market, Wish, make_plan
 from agentkit.providers.openai import Account
 from agentkit.providers.x402 import X402Endpoint
 from agentkit.runtime import run as runs
-from agentkit.runtime.context import Means
+from agentkit.runtime.context import Resources
+from agentkit.runtime.result import RunResult
 from agentkit.testing import Desk as Buying
 from support import chain_processes
 from support.chain_processes import CHAIN_ID, KEYS
@@ -277,9 +278,9 @@ class Payer:
         return await self.journal.commit(lambda tx: self.rail.reserve(tx, attempt))
 
     @property
-    def means(self) -> Means:
+    def means(self) -> Resources:
         folder = self.journal.home
-        return Means(
+        return Resources(
             self.journal,
             {self.provider.name: self.provider},
             {self.rail.name: self.rail},
@@ -301,12 +302,12 @@ class Payer:
         budget = Money.parse("1 USDC").bind(self.network.currency)
         return await make_plan(graph.freeze(), market, Wish(budget=budget))
 
-    async def run(self, **changes: object) -> runs.RunResult:
+    async def run(self, **changes: object) -> RunResult:
         """Buy one answer by a run of its own."""
         run = await runs.start(self.means, await self.plan(**changes))
         return await run.result()
 
-    async def resume(self, run: str, **how: Any) -> runs.RunResult:
+    async def resume(self, run: str, **how: Any) -> RunResult:
         return await (await runs.resume(self.means, run, **how)).result()
 
     async def spent(self) -> int:

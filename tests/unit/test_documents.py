@@ -17,7 +17,7 @@ from agentkit.market.plan import Plan
 from agentkit.market.receipt import Receipt
 from agentkit.market.task import TaskSpec
 from agentkit.providers.wire import WireTask
-from agentkit.runtime.run import line_of
+from agentkit.runtime.event_stream import line_of
 
 DOCUMENTS = HOMES / "documents"
 

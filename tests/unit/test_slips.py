@@ -11,7 +11,7 @@ import pytest
 
 import agentkit as ak
 from agentkit.keys import keystore
-from agentkit.runtime.scheduler import _with_place
+from agentkit.runtime.failures import with_place
 
 GRAPH = ak.JobGraph("slips")
 ANSWER = GRAPH.infer("answer", model="smollm2-135m", prompt="hi", max_tokens=4)
@@ -77,7 +77,7 @@ def test_an_error_of_a_function_names_no_line_of_ours() -> None:
     with pytest.raises(ak.AgentKitError) as refused:
         slip()
     line = slip.__code__.co_firstlineno + 1
-    assert _with_place(refused.value).endswith(f"(test_slips.py:{line})")
+    assert with_place(refused.value).endswith(f"(test_slips.py:{line})")
 
 
 async def test_a_function_that_cannot_be_called_so_names_no_line(own_folder: Path) -> None:

@@ -35,7 +35,7 @@ from agentkit.market.receipt import Receipt
 from agentkit.money import Money
 from agentkit.net.environment import child_environment
 from agentkit.payments.channels.terms import token_balance
-from agentkit.runtime.run import RunResult
+from agentkit.runtime.result import RunResult
 
 BUDGET = "0.50 USDC"
 

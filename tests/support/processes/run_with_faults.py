@@ -22,6 +22,7 @@ from agentkit.market.attempt import Attempt
 from agentkit.market.task import Task
 from agentkit.money import Rate
 from agentkit.providers.openai import Account, OpenAI, Profile
+from agentkit.runtime import history
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import NETWORK, ToyRail
 from support.fault_jobs import HALF, Endless, all_is_well, mapped
@@ -94,7 +95,7 @@ async def full(folder: Path, moment: str) -> None:
         limit_files(-1)
         if run is None:
             return
-        before = len((await runs.read(market.journal, run.id)).receipts)
+        before = len((await history.read(market.journal, run.id)).receipts)
         run = await runs.resume(market.means, run.id)
         result = await run.result()
         await all_is_well(market, run.status, BIG_ROWS)
@@ -163,7 +164,7 @@ async def listen(folder: Path, url: str) -> None:
         try:
             await run.result()
         except AgentKitError as wrong:
-            state = await runs.read(market.journal, run.id)
+            state = await history.read(market.journal, run.id)
             grown = peak_kib() - before
             why = [x for x in await market.journal.history(run.id) if isinstance(x, Closed)]
             says = "; ".join(x.reason for x in why)

@@ -25,6 +25,7 @@ from agentkit.memory.memory import Memory
 from agentkit.memory.restore import remote_log, wallet_restore
 from agentkit.memory.sealing import snapshots
 from agentkit.memory.sealing.backlog import seal_all
+from agentkit.runtime import history
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import FakeProvider
 
@@ -94,7 +95,7 @@ async def test_a_run_goes_on_from_a_snapshot_and_its_past_comes_back_when_asked_
             assert await wallet_restore.bring(only, market.journal, [ended.run_id]) == len(
                 everything[ended.run_id]
             )
-            state = await runs.read(market.journal, ended.run_id)
+            state = await history.read(market.journal, ended.run_id)
             assert state.outcome == "done"
             await market.journal.check()
             assert (await Memory(market.journal, SIGNER, None).standing()).unsealed == 0

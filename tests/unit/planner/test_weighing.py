@@ -41,6 +41,7 @@ from agentkit.planner.planner import Wish, make_plan
 from agentkit.planner.remaining import Rest, rest_of
 from agentkit.planner.selection import choose
 from agentkit.providers.openai import GAIA, Account, OpenAI
+from agentkit.runtime import history
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import NETWORK, USDC, FakeProvider
 
@@ -536,7 +537,7 @@ async def test_what_is_left_of_a_run_is_planned_from_its_plan(tmp_path: Path) ->
         run = await runs.start(market.means, plan)
         with pytest.raises(RunPaused):
             await run.result()
-        state = await runs.read(market.journal, run.id)
+        state = await history.read(market.journal, run.id)
         rest = rest_of(state)
         assert rest.done == {"n0", "n1"}
         assert rest.spent == sum(r.amount.units for r in state.receipts) > 0

@@ -49,8 +49,9 @@ from agentkit.providers.http import MOST_BYTES, Http
 from agentkit.providers.openai import GAIA, HYPERBOLIC, Account, OpenAI, Profile, check_prices
 from agentkit.runtime import result_checks
 from agentkit.runtime import run as runs
-from agentkit.runtime.context import Means
+from agentkit.runtime.context import Resources
 from agentkit.runtime.resolve import infer_task
+from agentkit.runtime.result import RunResult
 from agentkit.testing.fakes import NETWORK, USDC, ToyRail
 
 KEY = "sk-never-to-be-shown"
@@ -634,7 +635,7 @@ class Shop:
     journal: Journal
     folder: Path
 
-    async def run(self, **changes: object) -> runs.RunResult:
+    async def run(self, **changes: object) -> RunResult:
         graph = JobGraph("hello")
         graph.infer("greet", model="m", prompt="hello", max_tokens=8, **changes)
         rail = ElsewhereRail() if self.bench.profile is GAIA else ToyRail("with_request")
@@ -642,7 +643,7 @@ class Shop:
         allowance, store = Allowance(), LocalStore(self.folder / "artifacts")
         market = Market(NETWORK, providers, rails, allowance, WALLET, self.folder)
         plan = await make_plan(graph.freeze(), market, Wish(budget=usdc("1")))
-        means = Means(
+        means = Resources(
             self.journal, providers, rails, Budget(allowance), allowance, store, self.folder
         )
         return await (await runs.start(means, plan)).result()

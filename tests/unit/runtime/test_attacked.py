@@ -30,6 +30,7 @@ from agentkit.market.offer import Offer
 from agentkit.market.seams import Transaction, Wanted
 from agentkit.market.task import Task
 from agentkit.money import Money, Rate
+from agentkit.runtime import history
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import RATES, USDC, FakeProvider, ToyRail
 
@@ -274,7 +275,7 @@ async def test_a_rail_that_is_not_set_up_is_said_before_the_run_goes_on(tmp_path
         object.__setattr__(means, "rails", {})
         with pytest.raises(ConfigError, match="'toy', which is not set up"):
             await runs.resume(means, run)
-        assert (await runs.read(market.journal, run)).outcome == "paused"
+        assert (await history.read(market.journal, run)).outcome == "paused"
 
 
 async def test_an_answer_that_is_no_result_is_the_providers_fault(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from agentkit.errors import RunFailed, RunPaused, UnknownInput, WrongInput
 from agentkit.graph.builder import JobGraph
 from agentkit.graph.callables import load_file
 from agentkit.journal import records as r
+from agentkit.runtime import history
 from agentkit.runtime import run as runs
 
 
@@ -110,7 +111,7 @@ async def test_what_was_skipped_stays_so_when_the_run_goes_on(tmp_path: Path) ->
         while not run.status.skipped:
             await asyncio.sleep(0.01)
         await run.stop()
-        state = await runs.read(market.journal, run.id)
+        state = await history.read(market.journal, run.id)
         assert state.skipped == {"apologise": "score below 0.1 did not hold"}
         again = await runs.resume(market.means, run.id, graph=graph.freeze())
         await again.stop()
@@ -252,7 +253,7 @@ async def paused_before_the_function(market: Toy, graph: JobGraph) -> str:
 
 def _stop(run: runs.Run):  # type: ignore[no-untyped-def]
     def fault(task: object, attempt: object) -> None:
-        run._execution.stop()
+        run._scheduler.stop()
 
     return fault
 

@@ -30,6 +30,7 @@ from agentkit.market.plan import Plan
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
+from agentkit.runtime import history
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import FakeProvider, ToyRail
 
@@ -73,8 +74,8 @@ async def test_a_run_that_fails_leaves_no_attempt_open(tmp_path: Path) -> None:
     async with toy(tmp_path, endless=Endless("endless", tmp_path / "p")) as market:
         run = await runs.start(market.means, await market.plan(asking()))
         await until(lambda: run.status.purchases)
-        run._execution._buyer.stopping.set()
-        run._execution._failed("ask", WrongInput("it cannot be done"))
+        run._context.stop.stop()
+        run._scheduler._fail("ask", WrongInput("it cannot be done"))
         with pytest.raises(RunFailed, match="it cannot be done"):
             await run.result()
         assert [len(p.attempts) for p in run.status.purchases.values()] == [1]
@@ -121,7 +122,7 @@ async def test_a_stray_error_of_an_adapter_is_a_providers_error(tmp_path: Path, 
     async with toy(tmp_path, odd=odd) as market:
         why = await paused(market, asking())
         assert why.uncertain == (pays == "with_request")
-        state = await runs.read(market.journal, why.run_id)
+        state = await history.read(market.journal, why.run_id)
         assert [x.standing for x in state.receipts] == ["uncertain"] * (pays == "with_request")
         assert "surprise" in why.why or why.uncertain
         assert not any(p.open for p in state.purchases.values())
@@ -270,7 +271,7 @@ async def test_a_paid_attempt_is_not_bought_again_while_its_provider_does_not_sa
         assert busy.asked == 1
         assert why.exit_code == 5
         assert len(market.executions) == 1
-        state = await runs.read(market.journal, why.run_id)
+        state = await history.read(market.journal, why.run_id)
         assert [len(p.open) for p in state.purchases.values()] == [1]  # still to be asked about
 
 
@@ -309,4 +310,4 @@ async def test_a_changed_event_is_not_shown_as_if_nothing_were(tmp_path: Path) -
         assert changed.rowcount == 1
     async with toy(tmp_path) as market:
         with pytest.raises(JournalDamaged, match=run_id):
-            await runs.read(market.journal, run_id)
+            await history.read(market.journal, run_id)

@@ -20,8 +20,9 @@ from agentkit.graph.builder import JobGraph
 from agentkit.market.attempt import Attempt, Payment
 from agentkit.market.seams import Transaction
 from agentkit.market.task import Task
-from agentkit.runtime import hints
+from agentkit.runtime import hints, history
 from agentkit.runtime import run as runs
+from agentkit.runtime.stop import pause_of
 from agentkit.testing.fakes import FakeProvider, ToyRail
 
 
@@ -36,8 +37,8 @@ async def paused(market: Toy, **wish: object) -> RunPaused:
     run = await runs.start(market.means, plan)
     with pytest.raises(RunPaused) as raised:
         await run.result()
-    later = await runs.read(market.journal, run.id)
-    assert runs.pause_of(later).hint == raised.value.hint  # also for who looks tomorrow
+    later = await history.read(market.journal, run.id)
+    assert pause_of(later).hint == raised.value.hint  # also for who looks tomorrow
     return raised.value
 
 

@@ -20,6 +20,7 @@ from agentkit.graph.callables import load_file
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.money import Money
+from agentkit.runtime import history
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import FakeProvider
 
@@ -72,7 +73,7 @@ async def test_a_mended_function_goes_on_with_what_was_bought(tmp_path: Path) ->
         result = await run.result()
         assert result["report"].value == 'ANSWER TO: "BEGUN"'  # type: ignore[attr-defined]
         assert len(market.executions) == len(result.receipts) == 1
-        assert (await runs.read(market.journal, run.id)).planned.graph.digest == mended.digest
+        assert (await history.read(market.journal, run.id)).planned.graph.digest == mended.digest
 
 
 @pytest.mark.parametrize("where", ["file", "here"])
@@ -102,7 +103,7 @@ async def test_the_code_of_nodes_that_are_done_does_not_change(tmp_path: Path) -
         with pytest.raises(WrongInput, match=r"node 'one' of run r[0-9a-f]+ is done") as raised:
             await runs.resume(market.means, why.run_id, graph=other.freeze())
         assert raised.value.hint.startswith("put back the function of 'one'")
-        assert (await runs.read(market.journal, why.run_id)).outcome == "paused"
+        assert (await history.read(market.journal, why.run_id)).outcome == "paused"
 
 
 async def test_a_file_that_was_mended_needs_consent_and_is_journalled(tmp_path: Path) -> None:

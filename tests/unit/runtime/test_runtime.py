@@ -26,6 +26,7 @@ from agentkit.journal import records as r
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, Result
 from agentkit.market.task import Task
+from agentkit.runtime import history
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import FakeProvider, ToyRail
 
@@ -193,7 +194,7 @@ async def test_an_unknown_outcome_pauses_and_counts_as_spent(tmp_path: Path) -> 
         assert paused.value.uncertain
         assert paused.value.exit_code == 5
         assert paused.value.command.endswith("--rebuy")
-        state = await runs.read(market.journal, paused.value.run_id)
+        state = await history.read(market.journal, paused.value.run_id)
         assert [receipt.standing for receipt in state.receipts] == ["uncertain"]
         assert (await totals(market))["ever"] == state.receipts[0].amount.units > 0
         assert len(market.executions) == 1
@@ -417,7 +418,7 @@ async def test_cancel_ends_a_run_and_gives_the_hold_back(tmp_path: Path) -> None
         with pytest.raises(RunFailed):
             await run.result()
         assert (await totals(market))["held"] == 0
-        assert (await runs.read(market.journal, run.id)).outcome == "cancelled"
+        assert (await history.read(market.journal, run.id)).outcome == "cancelled"
 
 
 async def test_there_is_no_run_that_was_never_started(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ class Bench:
 async def bench(open_agent: Any, network: discovery.NetworkFile) -> AsyncIterator[Bench]:
     async with open_agent() as agent, aiohttp.ClientSession() as http:
         provider, rail = agent._providers["native"], agent._rails["channel"]
-        desk = Desk(provider, rail, agent._journal, agent._means.ledger, "smollm2-135m")
+        desk = Desk(provider, rail, agent._journal, agent._resources.ledger, "smollm2-135m")
         node: InferNode = desk.node()
         offers = await provider.offers(
             (await agent.plan(graph_of(node), balance=False)).nodes[0].spec
