@@ -52,9 +52,10 @@ from agentkit.payments.receipts import (
     wrong_with_credit,
 )
 from agentkit.planner.estimate import Measured, measured_in
-from agentkit.planner.planner import Market, Wish, check_fresh, make_plan
+from agentkit.planner.planner import check_fresh, make_plan
 from agentkit.planner.policy import Choose
 from agentkit.planner.remaining import rest_of
+from agentkit.planner.request import Market, Wish
 from agentkit.runtime import run as runs
 from agentkit.runtime.approve import Approval
 from agentkit.runtime.context import Resources

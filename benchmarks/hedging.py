@@ -26,7 +26,8 @@ from agentkit.market.offer import Offer
 from agentkit.market.task import Task
 from agentkit.memory.artifacts.local import LocalStore
 from agentkit.payments.budget import Budget
-from agentkit.planner.planner import Market, Wish, make_plan
+from agentkit.planner.planner import make_plan
+from agentkit.planner.request import Market, Wish
 from agentkit.runtime import hedging
 from agentkit.runtime import run as runs
 from agentkit.runtime.context import Resources

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from statistics import NormalDist
-from typing import TYPE_CHECKING
 
 from agentkit.market.allowance import Allowance
 from agentkit.market.offer import Offer
@@ -17,10 +16,8 @@ from agentkit.money import Money, rounded_up
 from agentkit.planner.candidates import Candidate
 from agentkit.planner.offers import Offered
 from agentkit.planner.policy import effective_price
-
-if TYPE_CHECKING:
-    from agentkit.planner.planner import Wish
-    from agentkit.planner.selection import Chosen
+from agentkit.planner.request import Wish
+from agentkit.planner.selection import Chosen
 
 SPREAD = 0.5
 """How much ETAs are taken to vary: the standard deviation of their logarithm (log-normal)."""
@@ -44,8 +41,11 @@ def candidate(
     costs = [_cost(offered, offer) for offer in offered.offers]
     seconds = [_seconds(offered, offer, wish.risk) for offer in offered.offers]
     if offered.offers != offered.plain:
-        ordered = _in_order(seconds if wish.objective == "time" else costs)
-        costs, seconds = (costs, ordered) if wish.objective == "time" else (ordered, seconds)
+        # The policy's order has to hold for what the plan is made by: make it so in that figure.
+        if wish.weight == 1:
+            seconds = _in_order(seconds)
+        else:
+            costs = _in_order(costs)
     return Candidate(
         name=name,
         offers=offered.offers,

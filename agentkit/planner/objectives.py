@@ -6,7 +6,6 @@ import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from agentkit.errors import NoOffer, OverBudget, PastDeadline
 from agentkit.graph.frozen import FrozenGraph
@@ -18,10 +17,8 @@ from agentkit.planner import costs
 from agentkit.planner.candidates import Candidate
 from agentkit.planner.offers import Offered
 from agentkit.planner.remaining import Rest
+from agentkit.planner.request import Market, Wish
 from agentkit.planner.selection import Before, Chosen, choose, cost_of, soonest
-
-if TYPE_CHECKING:
-    from agentkit.planner.planner import Market, Wish
 
 MOST_ALTERNATES = 3
 HALVINGS = 7
@@ -113,17 +110,16 @@ def _priced_as(chosen: Chosen, other: Chosen, case: Case) -> Chosen:
 
 def _by_objective(case: Case) -> Chosen:
     wish = case.wish
-    if wish.objective in {"cost", 0}:
+    if wish.weight == 0:
         return _choose(case, wish.deadline)
     soonest = _soonest(case)
-    if wish.objective in {"time", 1}:
+    if wish.weight == 1:
         return soonest
     cheap = choose(case.candidates, effort="quick")
     saved = cheap.times.finish - soonest.times.finish
     if saved <= 0:
         return _choose(case, wish.deadline)
-    weight = float(wish.objective)
-    rate = weight / (1 - weight) * max(0.0, soonest.cost - cheap.cost) / saved
+    rate = wish.weight / (1 - wish.weight) * max(0.0, soonest.cost - cheap.cost) / saved
     return _choose(case, wish.deadline, rate)
 
 

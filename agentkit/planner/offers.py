@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from agentkit.errors import ConfigError, NoOffer, ProviderError
 from agentkit.graph.nodes import InferNode, Needs, TrainNode
@@ -17,10 +16,8 @@ from agentkit.market.task import TaskSpec
 from agentkit.market.value import digest_of
 from agentkit.money import Money
 from agentkit.planner import policy as policies
-from agentkit.planner.policy import Choose, name_of, stages_of
-
-if TYPE_CHECKING:
-    from agentkit.planner.planner import Market
+from agentkit.planner.policy import name_of, stages_of
+from agentkit.planner.request import Market, Wish
 
 OFFERS_TIMEOUT = 20.0
 MOST_LANES = 64
@@ -58,9 +55,7 @@ class Offered:
         return at_most.units * self.items // self.spec.items if at_most else 0
 
 
-async def collect(
-    specs: Mapping[str, TaskSpec], market: Market, policy: Choose | None, objective: str | float
-) -> dict[str, Offered]:
+async def collect(specs: Mapping[str, TaskSpec], market: Market, wish: Wish) -> dict[str, Offered]:
     """Return the offers for every node; raises NoOffer for the first that has none.
 
     Nodes that are the same to a provider are asked for once.
@@ -73,7 +68,7 @@ async def collect(
     found = {}
     for names, answer in zip(same.values(), answers, strict=True):
         for name in names:
-            found[name] = _offered(specs[name], answer, market, policy, objective)
+            found[name] = _offered(specs[name], answer, market, wish)
     return {name: found[name] for name in specs}
 
 
@@ -111,8 +106,7 @@ def _offered(
     spec: TaskSpec,
     answers: Sequence[Answer],
     market: Market,
-    policy: Choose | None,
-    objective: str | float,
+    wish: Wish,
 ) -> Offered:
     rejected = [answer for answer in answers if isinstance(answer, Rejection)]
     offers: list[Offer] = []
@@ -122,10 +116,10 @@ def _offered(
             rejected.append(Rejection(label=offer.label, reason=wrong))
         else:
             offers.append(_as_believed(offer, spec, market))
-    base = policies.fastest if objective == "time" else policies.cheapest
+    base = policies.fastest if wish.weight == 1 else policies.cheapest
     plain = base(offers)
     kept = list(plain)
-    for stage in stages_of(policy) if policy else ():
+    for stage in stages_of(wish.policy) if wish.policy else ():
         before, kept = kept, stage(list(kept))
         there = set(map(id, kept))
         gone = [offer for offer in before if id(offer) not in there]

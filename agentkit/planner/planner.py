@@ -5,70 +5,22 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import replace
 
-from agentkit.errors import BadAmount, PlanError, PlanExpired
+from agentkit.errors import PlanError, PlanExpired
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.journal.blobs import INLINE_BYTES
-from agentkit.market.allowance import Allowance
-from agentkit.market.chain import Network
-from agentkit.market.offer import Offer
 from agentkit.market.plan import HERE_SECONDS, Fee, Plan, PlannedNode
-from agentkit.market.seams import Provider, Rail
 from agentkit.money import Money
 from agentkit.planner import costs
-from agentkit.planner.estimate import PAID, Measured, Sizes, carried, sizes_of, spec_of
+from agentkit.planner.estimate import PAID, Sizes, carried, sizes_of, spec_of
 from agentkit.planner.objectives import Case, added, decide, limit_of
 from agentkit.planner.offers import collect
-from agentkit.planner.policy import Choose, check_patterns
+from agentkit.planner.policy import check_patterns
 from agentkit.planner.remaining import Rest
+from agentkit.planner.request import Market, Wish, checked
 from agentkit.planner.selection import Chosen
-
-if TYPE_CHECKING:
-    from agentkit.planner.solver.solve import Effort
-
-
-@dataclass(frozen=True)
-class Market:
-    """Who can be asked and how they can be paid."""
-
-    network: Network
-    providers: Mapping[str, Provider]
-    rails: Mapping[str, Rail]
-    allowance: Allowance
-    wallet: str
-    folder: Path
-    reputations: Mapping[str, float] = field(default_factory=dict)
-    """The share of this agent's attempts that each provider node delivered as asked."""
-    pay: Callable[[Offer], Offer] = lambda offer: offer
-    """Which of the ways of paying that a provider takes is used for an offer."""
-    measured: Mapping[str, Measured] = field(default_factory=dict)
-    """What purchases of nodes used in an earlier run of the graph."""
-    used: Mapping[str, Money] = field(default_factory=dict)
-    """What was spent or set aside under `per_day` and `total`; without it, they are not planned."""
-    remote: int = 2**63
-    """The largest artifact, in bytes, that is stored where another machine finds it."""
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What a plan has to satisfy; `deadline` in seconds from now.
-
-    `objective`: "cost" is the least cost under the deadline, "time" the least time under the
-    budget, a number between 0 and 1 a weight from the first to the second.  `risk`: the share of
-    cases in which nodes take no longer than they are planned to.  `effort`: "high" spends up to a
-    minute more on what can be proven.
-    """
-
-    budget: Money | None = None
-    deadline: float | None = None
-    policy: Choose | None = None
-    objective: str | float = "cost"
-    risk: float = 0.5
-    effort: Effort = "normal"
 
 
 async def make_plan(
@@ -86,7 +38,7 @@ async def make_plan(
     cannot be; nothing is spent.
     """
     started = time.time()
-    wish = _checked(wish, market)
+    wish = checked(wish, market)
     if wish.policy is not None:
         check_patterns(wish.policy, market.providers)
     sizes = await asyncio.to_thread(sizes_of, graph, market.folder)
@@ -95,7 +47,7 @@ async def make_plan(
         for node in graph.nodes
         if isinstance(node, PAID) and not (rest and node.name in rest.done)
     }
-    offered = await collect(specs, market, wish.policy, wish.objective)
+    offered = await collect(specs, market, wish)
     if rest:
         offered = {n: replace(o, done=rest.items.get(n, 0)) for n, o in offered.items()}
     read = carried(graph, sizes)
@@ -132,34 +84,6 @@ def check_fresh(plan: Plan, market: Market) -> None:
         )
     if time.time() > plan.expires:
         raise PlanExpired
-
-
-# -- what is wished ------------------------------------------------------------------------------
-
-
-def _checked(wish: Wish, market: Market) -> Wish:
-    """Return the wish with its budget in the network's currency; raises PlanError."""
-    currency = market.network.currency
-    deadline, objective = wish.deadline, wish.objective
-    if deadline is not None and not (math.isfinite(deadline) and deadline > 0):
-        raise PlanError("the deadline is in the past", hint="set a deadline that lies ahead")
-    known = objective in ("cost", "time")
-    if not known and not (isinstance(objective, int | float) and 0 <= objective <= 1):
-        raise PlanError(
-            f"{objective!r} is no objective", hint='set objective to "cost", "time" or 0 to 1'
-        )
-    if not 0 < wish.risk < 1:
-        raise PlanError(f"risk={wish.risk!r} is no share", hint="set risk=0.9 for nine in ten")
-    if wish.budget is None:
-        return wish
-    try:
-        return replace(wish, budget=wish.budget.bind(currency))
-    except BadAmount as wrong:
-        raise PlanError(
-            f"the budget is in {wish.budget.asset.symbol}, and {market.network.name} is paid in"
-            f" {currency.symbol}",
-            hint=f'set budget in {currency.symbol}, for example "0.05 {currency.symbol}"',
-        ) from wrong
 
 
 # -- the plan ------------------------------------------------------------------------------------

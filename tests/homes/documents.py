@@ -29,7 +29,8 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.task import Task, TaskSpec
 from agentkit.money import Asset, Money, Rate
 from agentkit.planner.estimate import sizes_of, spec_of
-from agentkit.planner.planner import Market, Wish, make_plan
+from agentkit.planner.planner import make_plan
+from agentkit.planner.request import Market, Wish
 from agentkit.providers import wire
 from agentkit.runtime import resolve
 from agentkit.testing.fakes import NETWORK, FakeProvider, ToyRail

@@ -16,8 +16,9 @@ from agentkit.market.seams import ArtifactStore, Provider
 from agentkit.memory.artifacts.local import LocalStore
 from agentkit.money import Money
 from agentkit.payments.budget import Budget
-from agentkit.planner.planner import Market, Wish, make_plan
+from agentkit.planner.planner import make_plan
 from agentkit.planner.policy import Choose
+from agentkit.planner.request import Market, Wish
 from agentkit.runtime import run as runs
 from agentkit.runtime.approve import Approval
 from agentkit.runtime.context import Resources

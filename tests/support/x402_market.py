@@ -38,7 +38,8 @@ from agentkit.payments.x402.facilitator import Desk, facilitator_app
 from agentkit.payments.x402.middleware import Paywall
 from agentkit.payments.x402.rail import X402Rail
 from agentkit.payments.x402.remote import Facilitator
-from agentkit.planner.planner import Market, Wish, make_plan
+from agentkit.planner.planner import make_plan
+from agentkit.planner.request import Market, Wish
 from agentkit.providers.openai import Account
 from agentkit.providers.x402 import X402Endpoint
 from agentkit.runtime import run as runs

@@ -29,7 +29,8 @@ from agentkit.market.task import TaskSpec
 from agentkit.money import Money
 from agentkit.planner import policy
 from agentkit.planner.candidates import Candidate, longest_path
-from agentkit.planner.planner import Wish, check_fresh, make_plan
+from agentkit.planner.planner import check_fresh, make_plan
+from agentkit.planner.request import Wish
 from agentkit.planner.selection import choose
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import USDC, FakeProvider

@@ -37,8 +37,9 @@ from agentkit.planner import policy
 from agentkit.planner.candidates import Candidate, timeline
 from agentkit.planner.costs import ranked
 from agentkit.planner.estimate import Measured, infer_load, measured_in, sizes_of, spec_of
-from agentkit.planner.planner import Wish, make_plan
+from agentkit.planner.planner import make_plan
 from agentkit.planner.remaining import Rest, rest_of
+from agentkit.planner.request import Wish
 from agentkit.planner.selection import choose
 from agentkit.providers.openai import GAIA, Account, OpenAI
 from agentkit.runtime import history

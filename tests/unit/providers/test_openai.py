@@ -44,7 +44,8 @@ from agentkit.money import Rate
 from agentkit.payments.billed_elsewhere import ElsewhereRail
 from agentkit.payments.budget import Budget
 from agentkit.planner.estimate import infer_load
-from agentkit.planner.planner import Market, Wish, make_plan
+from agentkit.planner.planner import make_plan
+from agentkit.planner.request import Market, Wish
 from agentkit.providers.http import MOST_BYTES, Http
 from agentkit.providers.openai import GAIA, HYPERBOLIC, Account, OpenAI, Profile, check_prices
 from agentkit.runtime import result_checks
