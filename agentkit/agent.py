@@ -1,4 +1,4 @@
-"""The agent: the rooms of the house wired together over one wallet."""
+"""Public entry point: plans graphs, runs plans, and looks after one wallet."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -17,56 +17,36 @@ from agentkit.errors import (
     AgentKitError,
     ConfigError,
     InsufficientFunds,
-    OverBudget,
-    PaymentError,
-    ProviderError,
     RunNotFound,
     RunPaused,
-    SettlementFailed,
-    StateError,
-    Unavailable,
     WrongInput,
 )
 from agentkit.graph.builder import JobGraph
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.journal import events as e
 from agentkit.journal import records as r
-from agentkit.journal.journal import Journal
-from agentkit.journal.run_state import RunState
 from agentkit.market.allowance import Allowance
-from agentkit.market.attempt import Message
 from agentkit.market.plan import Plan
-from agentkit.market.receipt import Receipt
-from agentkit.market.seams import Provider, ProviderInfo, Rail
-from agentkit.memory.backup_status import Standing
 from agentkit.money import Money
-from agentkit.payments.budget import Budget, used_so_far
-from agentkit.payments.chain import Web3Chain
-from agentkit.payments.channels.terms import token_balance
+from agentkit.payments.budget import used_so_far
+from agentkit.payments.closing import close_all
 from agentkit.payments.rail_choice import History
-from agentkit.payments.receipts import (
-    Bundle,
-    bundle_of,
-    verify,
-    verify_on_chain,
-    wrong_with_credit,
-)
 from agentkit.planner.estimate import Measured, measured_in
 from agentkit.planner.planner import check_fresh, make_plan
 from agentkit.planner.policy import Choose
 from agentkit.planner.remaining import rest_of
-from agentkit.planner.request import Market, Wish
+from agentkit.planner.request import Wish, is_objective
 from agentkit.runtime import run as runs
 from agentkit.runtime.approve import Approval
 from agentkit.runtime.context import Resources
-from agentkit.runtime.event_stream import event_lines
 from agentkit.runtime.history import read as read_run
 from agentkit.runtime.result import RunResult
 from agentkit.runtime.run import Run
 from agentkit.runtime.stop import pause_of
 from agentkit.schedule import Schedule, Tick, folder_of_agent, name_of
 from agentkit.user_values import check_keywords
-from agentkit.wiring import Wiring, fetch_models, network_of, signer_of
+from agentkit.wallet_view import WalletView, check_id
+from agentkit.wiring import fetch_models, open_parts
 
 log = logging.getLogger("agentkit")
 
@@ -79,28 +59,7 @@ CANCEL_LOOK = 0.1
 """Seconds between looks whether it has."""
 
 
-@dataclass(frozen=True)
-class Status:
-    """All runs of a wallet, newest first, and how safe its memory is."""
-
-    runs: list[r.Run]
-    memory: Standing
-
-
-@dataclass(frozen=True)
-class Balances:
-    """What a wallet has: on the chain, in channels and credit, and what is set aside."""
-
-    address: str
-    network: str
-    currency: Money
-    coin: Money
-    placed: dict[str, Money]
-    held: Money
-    spent: Money
-
-
-class Agent:
+class Agent(WalletView):
     """An agent over one wallet: plans graphs, runs plans, pays, remembers.
 
         async with Agent.from_config() as agent:
@@ -110,7 +69,7 @@ class Agent:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self._stack = AsyncExitStack()
         self._running: set[Run] = set()
         self._chores: set[asyncio.Task[None]] = set()
@@ -133,8 +92,9 @@ class Agent:
         return agent
 
     async def __aenter__(self) -> Self:
+        self.loop = asyncio.get_running_loop()
         try:
-            await self._open()
+            self._opened = await open_parts(self.settings, self._stack)
         except BaseException:
             await self._stack.aclose()
             raise
@@ -201,9 +161,9 @@ class Agent:
             lambda tx: (tx.every(r.Reputation), History.of(tx), used_so_far(tx, zero, run or ""))
         )
         market = replace(
-            self._market,
+            self._parts.market,
             reputations={row.provider: row.share for row in known},
-            pay=self._rail_planner.choosing(history),
+            pay=self._parts.rail_planner.choosing(history),
             measured=await self._measured(frozen),
             used=used,
         )
@@ -226,7 +186,7 @@ class Agent:
         the graph was read from a file, code that it names is loaded only if `trust_code` holds
         the sha256 of the file it stands in; else UntrustedCode is raised.
         """
-        check_fresh(plan, self._market)
+        check_fresh(plan, self._parts.market)
         if plan.balance is not None:
             await self._check_funds(plan)
         run = await runs.start(self._asking(approve), plan, trust_code=trust_code)
@@ -269,10 +229,10 @@ class Agent:
         trust_code: Collection[str] = (),
     ) -> Run:
         """Go on with a run; see `runtime.run.resume`.  Raises PlanExpired for an old plan, too."""
-        _check_id(run_id)
+        check_id(run_id)
         frozen = _frozen(graph) if graph is not None else None
         if plan is not None:
-            check_fresh(plan, self._market)
+            check_fresh(plan, self._parts.market)
         run = await runs.resume(
             self._asking(approve),
             run_id,
@@ -355,7 +315,7 @@ class Agent:
         Another process that works on it is asked, and waited for up to `patience` seconds; False
         is that it has not ended by then, and will.  Raises RunNotFound.
         """
-        _check_id(run_id)
+        check_id(run_id)
         if not await self._is_open(run_id):
             return True
         await self._journal.commit(lambda tx: tx.append(e.WALLET, e.CancelAsked(run=run_id)))
@@ -396,109 +356,6 @@ class Agent:
         for run in list(self._running):
             await run.stop()
 
-    # -- looking ---------------------------------------------------------------------------------
-
-    async def runs(self) -> list[r.Run]:
-        """Return all runs of the wallet, newest first."""
-        rows = await self._journal.commit(lambda tx: tx.every(r.Run))
-        return sorted(rows, key=lambda row: -row.started)
-
-    def worker_of(self, run_id: str) -> str:
-        """Return the number of the process that works on a run, "" for none."""
-        return self._journal.owner(run_id)
-
-    def is_left(self, run_id: str) -> bool:
-        """Whether no process works on a run, so that it waits for `resume`."""
-        return self._journal.is_left(run_id)
-
-    @overload
-    async def status(self, run_id: str) -> RunState: ...
-
-    @overload
-    async def status(self) -> Status: ...
-
-    async def status(self, run_id: str | None = None) -> RunState | Status:
-        """Return what a run has done so far, or all runs and how safe the memory is.
-
-        Raises RunNotFound.
-        """
-        if run_id is None:
-            return Status(await self.runs(), await self.memory.standing())
-        _check_id(run_id)
-        return await read_run(self._journal, run_id)
-
-    async def event_lines(self, run_id: str, *, watch: bool = False) -> AsyncIterator[str]:
-        """Yield the events of any run as lines of JSON, with `watch` until it ends or pauses."""
-        _check_id(run_id)
-        async for line in event_lines(self._journal, run_id, watch=watch):
-            yield line
-
-    async def receipts(self, run_id: str | None = None) -> list[Receipt]:
-        """Return the receipts of one run or of all, in the order in which they came."""
-        names = [run_id] if run_id else [row.run for row in reversed(await self.runs())]
-        return [receipt for name in names for receipt in (await self.status(name)).receipts]
-
-    async def bundle(self, run_id: str | None = None) -> Bundle:
-        """Return the receipts of one run, or of all, with what proves them to others.
-
-        A bundle of one run proves its deliveries; the vouchers of its channels name the receipts
-        of other runs too, so only a bundle of all proves what was promised.
-        """
-        receipts = await self.receipts(run_id)
-        wallet = [] if run_id else await self._journal.history(e.WALLET)
-        return bundle_of(self.network, self.address, receipts, wallet)
-
-    async def check_receipts(self) -> list[str]:
-        """Return where receipts, vouchers, the chain and providers' books of credit disagree.
-
-        Nothing, if they never do.
-        """
-        bundle = await self.bundle()
-        wrong = verify(bundle) + await verify_on_chain(bundle, self._chain, self.network)
-        prepaid = [receipt for receipt in bundle.receipts if receipt.attempt.rail == "prepaid"]
-        for name in sorted({receipt.attempt.provider for receipt in prepaid}):
-            mine = [receipt for receipt in prepaid if receipt.attempt.provider == name]
-            wrong += await self._check_credit(name, mine)
-        return wrong
-
-    async def _check_credit(self, name: str, receipts: Sequence[Receipt]) -> list[str]:
-        """Compare receipts of one provider with what it says it has debited."""
-        payees = {receipt.attempt.payee for receipt in receipts}
-        rows = await self._journal.commit(lambda tx: tx.every(r.Account, "prepaid|"))
-        funded = sum(row.funded.units for row in rows if row.account in payees)
-        question = Message(rail="prepaid", provider=name, verb="statement")
-        provider = self._providers.get(name)
-        if provider is None:
-            return [f"{name} is not among the configured providers, so its books are not known"]
-        try:
-            said = (await provider.carry(question)).body
-        except ProviderError as silent:
-            return [f"{name} does not show its books: {silent}"]
-        return wrong_with_credit(name, receipts, funded, said)
-
-    async def providers(self) -> list[ProviderInfo]:
-        """Return what every provider says of itself; one that does not answer is marked down."""
-        return await asyncio.gather(*(self._describe(p) for p in self._providers.values()))
-
-    async def balances(self) -> Balances:
-        """Return what the wallet has, read from the chain and from the journal."""
-        placed: dict[str, Money] = {}
-        for rail in self._rails.values():
-            placed |= await rail.balance()
-        coin = Money(await self._chain.balance(self.address), self.network.coin)
-        totals = await self._journal.commit(lambda tx: tx.every(r.Total))
-        by_scope = {t.scope: t.amount for t in totals if t.amount.asset == self.network.currency}
-        zero = self.network.currency.zero()
-        return Balances(
-            address=self.address,
-            network=self.network.name,
-            currency=await self._currency_balance(),
-            coin=coin,
-            placed=placed,
-            held=by_scope.get("held", zero),
-            spent=by_scope.get("ever", zero),
-        )
-
     async def close_channels(self, idle: timedelta | None = None) -> dict[str, str]:
         """Close channels and take money out of escrow; returns what came of each, by label.
 
@@ -506,122 +363,24 @@ class Agent:
         alone.  `idle` closes only what was not used for that long.  Raises SettlementFailed when a
         run still has attempts open on one of them.
         """
+        resources = self._parts.resources
         seconds = idle.total_seconds() if idle else 0.0
-        outcomes = {}
-        for rail in self._rails.values():
-            for message in await rail.close(seconds):
-                outcomes[_label_of(message)] = await self._end(rail, message)
-        return outcomes
-
-    async def _end(self, rail: Rail, message: Message) -> str:
-        """End one relation with a provider and return what came of it."""
-        try:
-            provider = self._providers.get(message.provider)
-            if provider is None:
-                raise Unavailable(
-                    "is not among the configured providers", provider=message.provider
-                )
-            await rail.finish(await provider.carry(message))
-        except (ProviderError, SettlementFailed) as silent:
-            try:
-                return await rail.insist(message) or f"not closed: {silent}"
-            except (PaymentError, StateError, ProviderError, OverBudget) as wrong:
-                return f"not closed: {silent}; and alone: {wrong}"
-        except (
-            PaymentError,
-            StateError,
-            OverBudget,
-        ) as wrong:  # the others are closed all the same
-            return f"not closed: {wrong}"
-        return "closed"
-
-    @property
-    def address(self) -> str:
-        """The wallet's address."""
-        return self._signer.address
-
-    @property
-    def home(self) -> Path:
-        """The wallet's folder."""
-        return self.settings.home.expanduser() / self.address.lower()
+        return await close_all(resources.rails, resources.providers, seconds)
 
     @property
     def _schedules(self) -> Path:
         return self.home / "schedules"
 
-    # -- opening ---------------------------------------------------------------------------------
-
-    async def _open(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.network, found = await network_of(self.settings)
-        self._signer = await signer_of(self.settings, found, self._stack)
-        self._journal = await Journal.open(self.home, self.address)
-        self._stack.push_async_callback(self._journal.close)
-        self._chain = Web3Chain(self.network)
-        self._stack.push_async_callback(self._chain.close)
-        made = Wiring(
-            self.settings,
-            self.network,
-            found,
-            self._signer,
-            self._journal,
-            self._chain,
-            self._stack,
-        )
-        allowance = self.settings.allowance.bind(self.network.currency)
-        ledger, folder = Budget(allowance), Path.cwd()
-        self._seal_from = made.money(self.settings.memory.seal_before_pay)
-        self._stable_from = made.money(self.settings.memory.stable_before_pay)
-        self._rails = made.rails(allowance)
-        self._rail_planner = made.rail_planner(self._rails)
-        self._providers = made.providers()
-        remembering = await made.remembering(self.home / "artifacts", ledger, allowance)
-        self.memory, stores = remembering.memory, remembering.stores
-        self.memory.start()
-        self._stack.push_async_callback(self.memory.close)
-        self._resources = Resources(
-            journal=self._journal,
-            providers=self._providers,
-            rails=self._rails,
-            ledger=ledger,
-            allowance=allowance,
-            store=stores,
-            folder=folder,
-            read=remembering.sources.read,
-            before_pay=self._seal_before,
-            approval=made.approval(),
-        )
-        self._market = Market(
-            self.network,
-            self._providers,
-            self._rails,
-            allowance,
-            self.address,
-            folder,
-            remote=stores.most,
-        )
-
     def _asking(self, approve: Approval | None) -> Resources:
         if approve is None:
-            return self._resources
+            return self._parts.resources
         if not isinstance(approve, Approval):
             raise ConfigError(
                 f"approve={approve!r} does not say who is asked",
                 hint="pass approve=ak.approve.console() or ak.approve.callback(function)",
             )
         above = approve.above and approve.above.bind(self.network.currency)
-        return replace(self._resources, approval=replace(approve, above=above))
-
-    async def _seal_before(self, at_most: Money) -> None:
-        """Have the journal on Arweave before a purchase from `memory.seal_before_pay` on.
-
-        From `memory.stable_before_pay` on it has to lie there too deep to be undone.  Before the
-        first purchase of a life no other machine may have gone on with the same state.
-        """
-        await self.memory.check_alone()
-        stable = self._stable_from is not None and at_most >= self._stable_from
-        if stable or (self._seal_from is not None and at_most >= self._seal_from):
-            await self.memory.checkpoint(stable=stable)
+        return replace(self._parts.resources, approval=replace(approve, above=above))
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -634,15 +393,9 @@ class Agent:
         self._running.discard(run)
         self.memory.wake()
 
-    async def _currency_balance(self) -> Money:
-        units = await token_balance(self._chain, self.network, self.address)
-        return Money(units, self.network.currency)
-
     async def _check_funds(self, plan: Plan) -> None:
         """Refuse a plan that the wallet and what it has placed could not pay at worst."""
-        placed: dict[str, Money] = {}
-        for rail in self._rails.values():
-            placed |= await rail.balance()
+        placed = await self._placed()
         paid = [n for n in plan.nodes if n.offer and n.at_most and n.offer.rail != "elsewhere"]
         needed = sum(node.at_most.units for node in paid if node.at_most)
         free = plan.balance.units if plan.balance else 0
@@ -652,16 +405,6 @@ class Agent:
             raise InsufficientFunds(
                 f"the plan can come to {Money(needed, currency)},"
                 f" and the wallet has {Money(free, currency)}"
-            )
-
-    async def _describe(self, provider: Provider) -> ProviderInfo:
-        try:
-            async with asyncio.timeout(10):
-                return await provider.describe()
-        except (ProviderError, TimeoutError) as wrong:
-            detail = {"error": str(wrong) or "no answer in 10 s"}
-            return ProviderInfo(
-                name=provider.name, adapter="", finds=False, up=False, detail=detail
             )
 
 
@@ -698,13 +441,6 @@ def _tell_end(run: Run) -> None:
     log.log(level, "run %s is %s%s", run.id, state.outcome, told)
 
 
-def _label_of(message: Message) -> str:
-    """Return how people tell what a message would end."""
-    who = f"{message.provider}/{message.provider_node}"
-    attempt = str(message.body.get("attempt", ""))
-    return f"{who}, escrow {attempt[:8]}" if message.rail == "escrow" else who
-
-
 def _check_wish(deadline: object, policy: object, objective: object, risk: object) -> None:
     """Say what is wrong where no type checker has."""
     if deadline is not None and not isinstance(deadline, timedelta):
@@ -713,18 +449,9 @@ def _check_wish(deadline: object, policy: object, objective: object, risk: objec
         )
     if policy is not None and not callable(policy):
         raise ConfigError(f"policy={policy!r} is no policy", hint='pass ak.policy.deny("gaia")')
-    known = objective in ("cost", "time")
-    if not known and not (isinstance(objective, int | float) and 0 <= objective <= 1):
+    if not is_objective(objective):
         raise ConfigError(
             f"{objective!r} is no objective", hint='pass objective="cost", "time" or 0 to 1'
         )
     if not (isinstance(risk, int | float) and 0 < risk < 1):
         raise ConfigError(f"risk={risk!r} is no share", hint="set risk=0.9 for nine in ten")
-
-
-def _check_id(run_id: object) -> None:
-    if not isinstance(run_id, str):
-        raise ConfigError(
-            f"{run_id!r} is not the id of a run",
-            hint="pass it as text, as `agentkit status` lists it",
-        )

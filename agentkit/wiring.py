@@ -1,4 +1,4 @@
-"""An agent's parts, made from its settings: who signs, pays, is asked, and remembers."""
+"""Opens what an agent works with, as its settings say: who signs, pays, is asked, and remembers."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ from agentkit.money import Money
 from agentkit.payments.anchor import EvmAnchor
 from agentkit.payments.billed_elsewhere import ElsewhereRail
 from agentkit.payments.budget import Budget, Exposure
+from agentkit.payments.chain import Web3Chain
 from agentkit.payments.channels.rail import ChannelRail
 from agentkit.payments.escrow.rail import EscrowRail
 from agentkit.payments.escrow.terms import NOBODY
@@ -51,11 +52,13 @@ from agentkit.payments.rail_choice import RailPlanner
 from agentkit.payments.sender import Sender
 from agentkit.payments.x402.rail import X402Rail
 from agentkit.payments.x402.uploads import X402Uploads
+from agentkit.planner.request import Market
 from agentkit.pool import models
 from agentkit.providers import registry
 from agentkit.providers.lazy import LateProvider
 from agentkit.runtime import approve as approvals
 from agentkit.runtime.approve import Approval
+from agentkit.runtime.context import Resources
 
 log = logging.getLogger("agentkit")
 
@@ -93,6 +96,100 @@ async def signer_of(
     if isinstance(signer, ProcessSigner):
         stack.callback(signer.close)
     return signer
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an open agent works with.
+
+    `resources` is what its runs are given, `market` what its plans are made from.
+    """
+
+    network: Network
+    signer: Signer
+    journal: Journal
+    chain: ChainClient
+    rail_planner: RailPlanner
+    memory: Memory
+    resources: Resources
+    market: Market
+
+
+async def open_parts(settings: Settings, stack: AsyncExitStack) -> Parts:
+    """Open everything that an agent works with; `stack` closes it in reverse order.
+
+    Raises ConfigError, StateError, and StoreUnavailable where the embedded network does not start.
+    """
+    network, found = await network_of(settings)
+    signer = await signer_of(settings, found, stack)
+    home = settings.home.expanduser() / signer.address.lower()
+    journal = await Journal.open(home, signer.address)
+    stack.push_async_callback(journal.close)
+    chain = Web3Chain(network)
+    stack.push_async_callback(chain.close)
+
+    wiring = Wiring(settings, network, found, signer, journal, chain, stack)
+    allowance = settings.allowance.bind(network.currency)
+    ledger = Budget(allowance)
+    rails = wiring.rails(allowance)
+    providers = wiring.providers()
+    remembering = await wiring.remembering(home / "artifacts", ledger, allowance)
+    remembering.memory.start()
+    stack.push_async_callback(remembering.memory.close)
+
+    folder = Path.cwd()
+    resources = Resources(
+        journal=journal,
+        providers=providers,
+        rails=rails,
+        ledger=ledger,
+        allowance=allowance,
+        store=remembering.stores,
+        folder=folder,
+        read=remembering.sources.read,
+        before_pay=wiring.seal_before_pay(remembering.memory),
+        approval=wiring.approval(),
+    )
+    market = Market(
+        network=network,
+        providers=providers,
+        rails=rails,
+        allowance=allowance,
+        wallet=signer.address,
+        folder=folder,
+        remote=remembering.stores.most,
+    )
+    rail_planner = wiring.rail_planner(rails)
+    return Parts(
+        network=network,
+        signer=signer,
+        journal=journal,
+        chain=chain,
+        rail_planner=rail_planner,
+        memory=remembering.memory,
+        resources=resources,
+        market=market,
+    )
+
+
+@dataclass(frozen=True)
+class SealBeforePay:
+    """Has the journal on Arweave before a purchase of at least `seal_from` is sent.
+
+    From `stable_from` on it has to lie there too deep to be undone.  Before the first purchase of a
+    process no other machine may have gone on with the same state.
+    """
+
+    memory: Memory
+    seal_from: Money | None
+    stable_from: Money | None
+
+    async def __call__(self, at_most: Money) -> None:
+        """Wait until a purchase of this size may be sent; raises StateError."""
+        await self.memory.check_alone()
+        stable = self.stable_from is not None and at_most >= self.stable_from
+        if stable or (self.seal_from is not None and at_most >= self.seal_from):
+            await self.memory.checkpoint(stable=stable)
 
 
 @dataclass(frozen=True)
@@ -192,6 +289,13 @@ class Wiring:
         return providers
 
     # -- remembering -----------------------------------------------------------------------------
+
+    def seal_before_pay(self, memory: Memory) -> SealBeforePay:
+        """Return what is awaited before a purchase, as the settings have it."""
+        known = self.settings.memory
+        return SealBeforePay(
+            memory, self.money(known.seal_before_pay), self.money(known.stable_before_pay)
+        )
 
     async def remembering(
         self, artifacts: Path, ledger: Budget, allowance: Allowance

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from agentkit.agent import Agent, Balances
+from agentkit.agent import Agent
 from agentkit.cli import output
 from agentkit.config import Settings
 from agentkit.display.text import columns
@@ -16,6 +16,7 @@ from agentkit.errors import ConfigError
 from agentkit.keys import keystore, signer_server
 from agentkit.keys.signer import KeySigner
 from agentkit.payments.networks import real_network
+from agentkit.wallet_view import Balances
 
 wallet = typer.Typer(no_args_is_help=True, help="The wallet's money.")
 

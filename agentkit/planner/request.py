@@ -21,6 +21,9 @@ if TYPE_CHECKING:  # numpy and the solver are imported when something has to be 
     from agentkit.planner.solver.solve import Effort
 
 
+_NAMED_WEIGHTS = {"cost": 0.0, "time": 1.0}
+
+
 @dataclass(frozen=True)
 class Market:
     """What a plan can draw on: who can be asked for offers, and how they can be paid."""
@@ -63,22 +66,23 @@ class Wish:
     @property
     def weight(self) -> float:
         """How much a shorter run counts against a cheaper one: 0 is cost alone, 1 time alone."""
-        match self.objective:
-            case "cost":
-                return 0.0
-            case "time":
-                return 1.0
-            case int() | float():
-                return float(self.objective)
-            case _:
-                return math.nan
+        if isinstance(self.objective, str):
+            return _NAMED_WEIGHTS[self.objective]
+        return float(self.objective)
+
+
+def is_objective(value: object) -> bool:
+    """Return whether a value names an objective, or is a weight between cost (0) and time (1)."""
+    if isinstance(value, str):
+        return value in _NAMED_WEIGHTS
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def checked(wish: Wish, market: Market) -> Wish:
     """Return a wish with its budget in the network's currency; raises PlanError if it cannot be."""
     if wish.deadline is not None and not (math.isfinite(wish.deadline) and wish.deadline > 0):
         raise PlanError("the deadline is in the past", hint="set a deadline that lies ahead")
-    if not 0 <= wish.weight <= 1:
+    if not is_objective(wish.objective):
         raise PlanError(
             f"{wish.objective!r} is no objective",
             hint='set objective to "cost", "time" or 0 to 1',

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentkit.artifacts import Artifact
-from agentkit.errors import Unavailable, WrongInput
+from agentkit.errors import WrongInput
 from agentkit.journal.blobs import INLINE_BYTES, fetch
 from agentkit.journal.events import Produced
 from agentkit.journal.journal import Journal
 from agentkit.journal.run_state import RunState
 from agentkit.market.allowance import Allowance
+from agentkit.market.carrying import provider_of
 from agentkit.market.seams import ArtifactStore, Ledger, Provider, Rail
 from agentkit.money import Money
 from agentkit.runtime.approve import Approval
@@ -112,7 +113,4 @@ class RunContext:
 
     def provider(self, name: str) -> Provider:
         """Return a provider by name; raises Unavailable when it is no longer configured."""
-        provider = self.resources.providers.get(name)
-        if provider is None:
-            raise Unavailable("is not among the configured providers", provider=name)
-        return provider
+        return provider_of(self.resources.providers, name)

@@ -51,8 +51,11 @@ class Both(ProviderConformance, RailConformance):
     @pytest.fixture
     async def desk(self, open_agent: Any) -> AsyncIterator[Desk]:
         async with open_agent() as agent:
-            provider, rail = agent._providers[self.provider], agent._rails[self.rail]
-            yield Desk(provider, rail, agent._journal, agent._resources.ledger, MODEL)
+            provider, rail = (
+                agent._parts.resources.providers[self.provider],
+                agent._parts.resources.rails[self.rail],
+            )
+            yield Desk(provider, rail, agent._journal, agent._parts.resources.ledger, MODEL)
 
 
 class TestNative(Both):
@@ -63,8 +66,11 @@ class TestNativeByEscrow(RailConformance):
     @pytest.fixture
     async def desk(self, open_agent: Any) -> AsyncIterator[Desk]:
         async with open_agent() as agent:
-            provider, rail = agent._providers["native"], agent._rails["escrow"]
-            yield Desk(provider, rail, agent._journal, agent._resources.ledger, MODEL)
+            provider, rail = (
+                agent._parts.resources.providers["native"],
+                agent._parts.resources.rails["escrow"],
+            )
+            yield Desk(provider, rail, agent._journal, agent._parts.resources.ledger, MODEL)
 
 
 class TestHyperbolic(Both):

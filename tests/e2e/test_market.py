@@ -98,15 +98,15 @@ async def test_the_sums_hold_to_the_unit_on_the_chain(
 ) -> None:
     """What left the wallet is what the vouchers promised, read over RPC and not from our books."""
     async with open_agent() as agent:
-        before = await token_balance(agent._chain, agent.network, agent.address)
+        before = await token_balance(agent._parts.chain, agent.network, agent.address)
         first = await agent.run(hello(), budget="0.01 USDC", policy=policy.allow("native"))
         second = await agent.run(hello(max_tokens=20), policy=policy.allow("native"))
         assert await agent.close_channels() == {"native/thrifty": "closed"}
-        after = await token_balance(agent._chain, agent.network, agent.address)
+        after = await token_balance(agent._parts.chain, agent.network, agent.address)
         paid = (first.paid + second.paid).units
         assert before - after == paid > 0
-        head = await agent._chain.head()
-        claimed = await agent._chain.logs(agent.network.channels, [abi.CLAIMED], 0, head)
+        head = await agent._parts.chain.head()
+        claimed = await agent._parts.chain.logs(agent.network.channels, [abi.CLAIMED], 0, head)
         assert abi.numbers(claimed[-1].data)[0] == paid
         assert (await agent.balances()).placed == {}
         bundle = await agent.bundle()
@@ -114,7 +114,7 @@ async def test_the_sums_hold_to_the_unit_on_the_chain(
         assert await agent.check_receipts() == []
         less = bundle.channels[0].model_copy(update={"cumulative": paid - 1})
         short = bundle.model_copy(update={"channels": (less,)})
-        wrong = await verify_on_chain(short, agent._chain, agent.network)
+        wrong = await verify_on_chain(short, agent._parts.chain, agent.network)
         assert f"{paid} units were claimed and {paid - 1} promised" in wrong[0]
 
 
@@ -159,13 +159,13 @@ async def test_a_claimed_top_up_without_a_transfer_is_refused(
 
 async def test_gaia_counts_against_limits_and_moves_no_money(open_agent: Any) -> None:
     async with open_agent() as agent:
-        before = await token_balance(agent._chain, agent.network, agent.address)
+        before = await token_balance(agent._parts.chain, agent.network, agent.address)
         result = await agent.run(hello(), policy=policy.allow("gaia"))
         assert [receipt.standing for receipt in result.receipts] == ["billed elsewhere"]
         assert not result.paid
         assert result.billed_elsewhere.units > 0
         assert (await agent.balances()).spent == result.billed_elsewhere
-        assert await token_balance(agent._chain, agent.network, agent.address) == before
+        assert await token_balance(agent._parts.chain, agent.network, agent.address) == before
     limit = Allowance(total=Money.parse("0.000001 USDC"))
     async with open_agent(allowance=limit) as agent:
         with pytest.raises(OverBudget):

@@ -31,25 +31,27 @@ def hello(**more: Any) -> JobGraph:
 
 async def test_a_dear_task_is_paid_out_of_escrow_and_the_rest_comes_back(open_agent: Any) -> None:
     async with open_agent(payments={"escrow_from": "0.000001 USDC"}) as agent:
-        before = await token_balance(agent._chain, agent.network, agent.address)
+        before = await token_balance(agent._parts.chain, agent.network, agent.address)
         plan = await agent.plan(hello(), policy=policy.allow("native"))
         assert "paid by escrow (from 0.000001 USDC on" in plan.explain("greet")
         assert any(fee.name == "gas" and "open escrow" in fee.on for fee in plan.fees)
         result = await (await agent.start(plan)).result()
         (receipt,) = result.receipts
         assert receipt.attempt.rail == "escrow"
-        locked = await token_balance(agent._chain, agent.network, agent.network.escrow)
+        locked = await token_balance(agent._parts.chain, agent.network, agent.network.escrow)
         assert locked >= receipt.attempt.at_most.units > receipt.amount.units > 0
         payee = receipt.attempt.payee
-        earned = await token_balance(agent._chain, agent.network, payee)
+        earned = await token_balance(agent._parts.chain, agent.network, payee)
         assert set((await agent.close_channels()).values()) == {"closed"}
-        after = await token_balance(agent._chain, agent.network, agent.address)
+        after = await token_balance(agent._parts.chain, agent.network, agent.address)
         assert before - after == receipt.amount.units
-        assert await token_balance(agent._chain, agent.network, payee) == earned + before - after
+        assert (
+            await token_balance(agent._parts.chain, agent.network, payee) == earned + before - after
+        )
         assert (await agent.balances()).placed == {}
-        head = await agent._chain.head()
+        head = await agent._parts.chain.head()
         job = bytes.fromhex(receipt.attempt.id)
-        opened = await agent._chain.logs(agent.network.escrow, [abi.OPENED], 0, head)
+        opened = await agent._parts.chain.logs(agent.network.escrow, [abi.OPENED], 0, head)
         assert [log for log in opened if log.data[32:64] == job], "opened for this attempt"
         assert await agent.check_receipts() == []
 
@@ -73,10 +75,10 @@ async def test_an_agent_buys_from_an_endpoint_behind_x402(open_agent: Any, tmp_p
     """A real model behind our paywall, a facilitator of our own, found by its entry point."""
     async with open_agent() as rich:
         network, desk = rich.network, KeySigner(b"\x0d" * 32)
-        fees = await rich._chain.fees()
+        fees = await rich._parts.chain.fees()
         gift = Transaction(
             chain_id=network.chain_id,
-            nonce=await rich._chain.nonce(rich.address),
+            nonce=await rich._parts.chain.nonce(rich.address),
             to=desk.address,
             data=b"",
             gas=21_000,
@@ -84,7 +86,7 @@ async def test_an_agent_buys_from_an_endpoint_behind_x402(open_agent: Any, tmp_p
             max_tip=fees.max_tip,
             value=10**16,
         )
-        await rich._chain.send(rich._signer.sign_tx(gift)[1])
+        await rich._parts.chain.send(rich._parts.signer.sign_tx(gift)[1])
     journal = await Journal.open(tmp_path / "desk", desk.address)
     settling = Desk(journal, Web3Chain(network), desk, network)
     async with TestServer(facilitator_app(settling)) as facilitator:
@@ -105,6 +107,6 @@ async def test_an_agent_buys_from_an_endpoint_behind_x402(open_agent: Any, tmp_p
                 result = await (await agent.start(plan)).result()
                 (receipt,) = result.receipts
                 assert (receipt.attempt.rail, str(receipt.amount)) == ("x402", "0.002 USDC")
-                assert await token_balance(agent._chain, network, owner.address) == 2000
+                assert await token_balance(agent._parts.chain, network, owner.address) == 2000
         await node.close()
     await journal.close()

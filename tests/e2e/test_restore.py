@@ -64,7 +64,7 @@ async def test_what_was_paid_beyond_the_last_seal_is_not_paid_again(
 ) -> None:
     """The log ends before the attempt, its top-up and its voucher; the node has all three."""
     async with opened(tmp_path, "old") as agent:
-        before = await token_balance(agent._chain, agent.network, agent.address)
+        before = await token_balance(agent._parts.chain, agent.network, agent.address)
         first = await agent.run(asking("first", 8), policy=NATIVE)
         run = await agent.start(await agent.plan(asking("second", 60), policy=NATIVE))
         await run.stop()
@@ -86,7 +86,7 @@ async def test_what_was_paid_beyond_the_last_seal_is_not_paid_again(
         assert spent == first.paid + again.paid
 
         assert set((await agent.close_channels()).values()) == {"closed"}
-        after = await token_balance(agent._chain, agent.network, agent.address)
+        after = await token_balance(agent._parts.chain, agent.network, agent.address)
         assert before - after == (first.paid + again.paid).units
         assert (await agent.balances()).placed == {}
 
@@ -96,7 +96,7 @@ async def test_a_channel_is_closed_by_a_wallet_that_lost_its_vouchers(
 ) -> None:
     """Nothing is bought after the restore: the end of the channel itself says what was promised."""
     async with opened(tmp_path, "old") as agent:
-        before = await token_balance(agent._chain, agent.network, agent.address)
+        before = await token_balance(agent._parts.chain, agent.network, agent.address)
         first = await agent.run(asking("first", 8), policy=NATIVE)
     async with opened(tmp_path, "old", memory={"gateways": ["http://127.0.0.1:1"]}) as agent:
         second = await agent.run(asking("second", 60), policy=NATIVE)
@@ -105,7 +105,7 @@ async def test_a_channel_is_closed_by_a_wallet_that_lost_its_vouchers(
     async with opened(tmp_path, "new") as agent:
         assert (await agent.balances()).spent == first.paid
         assert set((await agent.close_channels()).values()) == {"closed"}
-        after = await token_balance(agent._chain, agent.network, agent.address)
+        after = await token_balance(agent._parts.chain, agent.network, agent.address)
         assert before - after == (first.paid + second.paid).units
         assert (await agent.balances()).spent == first.paid + second.paid
         third = await agent.run(asking("third", 8), policy=NATIVE)  # on a new channel

@@ -207,7 +207,8 @@ async def seal_snapshot(agent: Any) -> None:
 
     def seal(tx: Tx) -> None:
         taken = snapshot.take(tx)
-        item = snapshots.seal(agent._signer, taken)
+        signer = agent._parts.signer if hasattr(agent, "_parts") else agent._signer
+        item = snapshots.seal(signer, taken)
         place = (snapshots.SNAPSHOTS, taken.count, taken.count)
         at = int(tx.now * 1e6)
         tx.put_outgoing(Outgoing(item.id, *place, item.raw, "accepted", at, moved=at))

@@ -108,7 +108,7 @@ async def _demo(folder: Path, given: Input) -> Findings:
         found = discovery.find(folder / "network")
         if found is None:
             raise RunError("the embedded network is not there")
-        before = await token_balance(agent._chain, agent.network, agent.address)
+        before = await token_balance(agent._parts.chain, agent.network, agent.address)
         result = await _main_run(agent, source, given, findings)
         crashed = await _crash_runs(agent, folder, source, given, found, findings)
         await _settle(agent, found, before, result, crashed, findings)
@@ -242,7 +242,7 @@ async def _settle(
 
 
 async def _read_sums(agent: Agent, found: discovery.NetworkFile, before: int) -> sums.Sums:
-    chain, network, payer = agent._chain, agent.network, agent.address
+    chain, network, payer = agent._parts.chain, agent.network, agent.address
     payee = found.providers["hyperbolic"]["payee"]
     books = await sums.credit_books(found)
     promised, tasks = await asyncio.to_thread(sums.vouchers, found, payer)

@@ -8,11 +8,11 @@ from contextlib import suppress
 
 from agentkit.errors import InsufficientFunds, SettleTimedOut, StateError
 from agentkit.market.attempt import Message
+from agentkit.market.carrying import carry
 from agentkit.market.offer import Offer
 from agentkit.market.seams import Rail, Wanted
 from agentkit.money import Money
 from agentkit.runtime import hints
-from agentkit.runtime.attempt.shared import carry
 from agentkit.runtime.context import RunContext
 from agentkit.runtime.deadline import within
 from agentkit.runtime.purchase import Purchase
@@ -44,7 +44,7 @@ class Funding:
         try:
             async with within(purchase.node.limits.settle, SettleTimedOut):
                 for message in await self._top_up(rail, offer, wanted, least):
-                    await carry(self._context.provider(message.provider), rail, message)
+                    await carry(self._context.resources.providers, rail, message)
         except StateError as error:
             raise self._context.stop.paused(
                 f"{offer.label} cannot be paid: {error}",

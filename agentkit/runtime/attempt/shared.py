@@ -12,19 +12,15 @@ from agentkit.errors import (
     ProviderError,
     RunPaused,
     StateError,
-    Unavailable,
 )
 from agentkit.market.attempt import Attempt, Message
+from agentkit.market.carrying import carry
 from agentkit.market.offer import Offer
-from agentkit.market.seams import Provider, Rail
+from agentkit.market.seams import Rail
 from agentkit.runtime.context import RunContext
-from agentkit.runtime.deadline import within
 
 CALL_SECONDS = 10.0
 """Seconds in which a provider has to say what became of an attempt, or stop it."""
-
-CARRY_SECONDS = 60.0
-"""Seconds in which a provider has to take a rail's message."""
 
 
 @contextmanager
@@ -55,16 +51,6 @@ async def cancel_at_provider(context: RunContext, attempt: Attempt, offer: Offer
             await context.provider(attempt.provider).cancel(attempt)
 
 
-async def carry(provider: Provider, rail: Rail, message: Message) -> None:
-    """Bring a rail's message to a provider, and the answer back to the rail.
-
-    Raises what either of them raises, and Unavailable when the provider takes too long.
-    """
-    async with within(CARRY_SECONDS, lambda s: Unavailable(f"took no message in {s:g} s")):
-        answer = await provider.carry(message)
-    await rail.finish(answer)
-
-
 class Errands:
     """Work that nothing waits for, such as telling a provider that it was paid.
 
@@ -90,10 +76,7 @@ class Errands:
     def carry(self, rail: Rail, messages: Sequence[Message]) -> None:
         """Bring a rail's messages to their providers beside the run."""
         for message in messages:
-            self.start(self._carry(rail, message))
-
-    async def _carry(self, rail: Rail, message: Message) -> None:
-        await carry(self._context.provider(message.provider), rail, message)
+            self.start(carry(self._context.resources.providers, rail, message))
 
     async def wait(self) -> None:
         """Wait for the errands that are still under way."""

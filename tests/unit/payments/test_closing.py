@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from agentkit.agent import Agent
-from agentkit.config import Settings
 from agentkit.errors import (
     AgentKitError,
     InsufficientFunds,
@@ -18,6 +15,8 @@ from agentkit.errors import (
     StoreUnavailable,
 )
 from agentkit.market.attempt import Message
+from agentkit.market.seams import Provider
+from agentkit.payments.closing import close_all
 from agentkit.testing.fakes import FakeProvider, ToyRail
 
 
@@ -55,9 +54,9 @@ class Closing(ToyRail):
 async def test_what_fails_for_one_keeps_nothing_from_the_next(
     tmp_path: Path, wrong: AgentKitError, alone: AgentKitError | str, said: str
 ) -> None:
-    agent: Any = Agent(Settings())
-    agent._rails = {"toy": Closing(wrong, alone)}
-    agent._providers = {name: FakeProvider(name, tmp_path / name) for name in ("one", "two")}
-    outcomes = await agent.close_channels()
+    providers: dict[str, Provider] = {
+        name: FakeProvider(name, tmp_path / name) for name in ("one", "two")
+    }
+    outcomes = await close_all({"toy": Closing(wrong, alone)}, providers, 0.0)
     assert said in outcomes["one/"]
     assert outcomes["two/"] == "closed"

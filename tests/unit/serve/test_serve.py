@@ -83,8 +83,11 @@ class Bench:
 @pytest.fixture
 async def bench(open_agent: Any, network: discovery.NetworkFile) -> AsyncIterator[Bench]:
     async with open_agent() as agent, aiohttp.ClientSession() as http:
-        provider, rail = agent._providers["native"], agent._rails["channel"]
-        desk = Desk(provider, rail, agent._journal, agent._resources.ledger, "smollm2-135m")
+        provider, rail = (
+            agent._parts.resources.providers["native"],
+            agent._parts.resources.rails["channel"],
+        )
+        desk = Desk(provider, rail, agent._journal, agent._parts.resources.ledger, "smollm2-135m")
         node: InferNode = desk.node()
         offers = await provider.offers(
             (await agent.plan(graph_of(node), balance=False)).nodes[0].spec
@@ -176,7 +179,9 @@ def voucher_body(bench: Bench, channel: r.Channel, cumulative: int, signature: b
 )
 async def test_bad_vouchers_are_refused(bench: Bench, wrong: str) -> None:
     channel = await channel_of(bench)
-    signer: Any = KeySigner(b"\x07" * 32) if wrong == "another signer" else bench.agent._signer
+    signer: Any = (
+        KeySigner(b"\x07" * 32) if wrong == "another signer" else bench.agent._parts.signer
+    )
     cumulative = channel.deposited + 1 if wrong == "above the deposit" else 5
     name = b"\x09" * 32 if wrong == "another channel" else bytes.fromhex(channel.channel)
     domain = bench.agent.network.channels_domain
@@ -204,13 +209,13 @@ async def test_a_lower_voucher_changes_nothing(bench: Bench) -> None:
     result = await bench.desk.provider.result(bench.attempt)
     await bench.desk.settle(bench.attempt, result)
     channel = await channel_of(bench)
-    signature = bench.agent._signer.sign_voucher(
+    signature = bench.agent._parts.signer.sign_voucher(
         bench.agent.network.channels_domain, Voucher(bytes.fromhex(channel.channel), 1, 1)
     )
     lower = {"rail": "channel", "provider": "native", "verb": "voucher"}
     lower["body"] = voucher_body(bench, channel, 1, signature)
     assert (await bench.post("/carry", lower))[0] == 200
-    ask = bench.agent._rails["channel"]._about(channel, "best")  # type: ignore[attr-defined]
+    ask = bench.agent._parts.resources.rails["channel"]._about(channel, "best")  # type: ignore[attr-defined]
     _, best = await bench.post("/carry", ask.model_dump())
     assert best["body"]["cumulative"] == channel.cumulative > 1
     assert best["body"]["attempts"] == [bench.attempt.id]
@@ -297,7 +302,7 @@ async def test_only_its_payer_asks_for_a_channels_voucher_or_its_end(
 ) -> None:
     """A channel's terms are on the chain for everybody to read."""
     channel = await channel_of(bench)
-    message = bench.agent._rails["channel"]._about(channel, verb)  # type: ignore[attr-defined]
+    message = bench.agent._parts.resources.rails["channel"]._about(channel, verb)  # type: ignore[attr-defined]
     stranger = KeySigner(b"\x07" * 32)
     nothing = Voucher(bytes.fromhex(channel.channel), 0, 0)
     forged = stranger.sign_voucher(bench.agent.network.channels_domain, nothing).hex()

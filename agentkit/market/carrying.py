@@ -1,0 +1,37 @@
+"""Bringing a rail's message to a provider, and the answer back to the rail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from agentkit.errors import Unavailable
+from agentkit.market.attempt import Message
+from agentkit.market.seams import Provider, Rail
+
+CARRY_SECONDS = 60.0
+"""Seconds in which a provider has to take a rail's message."""
+
+
+def provider_of(providers: Mapping[str, Provider], name: str) -> Provider:
+    """Return a provider by name; raises Unavailable when it is not configured, or no longer."""
+    provider = providers.get(name)
+    if provider is None:
+        raise Unavailable("is not among the configured providers", provider=name)
+    return provider
+
+
+async def carry(providers: Mapping[str, Provider], rail: Rail, message: Message) -> None:
+    """Carry a message of a rail, and have the rail finish with the provider's answer.
+
+    Raises what the provider and the rail raise, and Unavailable for one that takes too long.
+    """
+    provider = provider_of(providers, message.provider)
+    try:
+        async with asyncio.timeout(CARRY_SECONDS) as limit:
+            answer = await provider.carry(message)
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise Unavailable(f"took no message in {CARRY_SECONDS:g} s") from error
+    await rail.finish(answer)

@@ -1,0 +1,51 @@
+"""Compares receipts with everything that can contradict them: vouchers, the chain, providers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from agentkit.errors import ProviderError
+from agentkit.journal import records as r
+from agentkit.journal.journal import Journal
+from agentkit.market.attempt import Message
+from agentkit.market.chain import ChainClient, Network
+from agentkit.market.receipt import Receipt
+from agentkit.market.seams import Provider
+from agentkit.payments.receipts import Bundle, verify, verify_on_chain, wrong_with_credit
+
+
+async def contradictions(
+    bundle: Bundle,
+    *,
+    journal: Journal,
+    chain: ChainClient,
+    network: Network,
+    providers: Mapping[str, Provider],
+) -> list[str]:
+    """Return every place where receipts, vouchers, the chain and books of credit disagree.
+
+    A provider of prepaid credit is asked what it debited.  One that does not answer is a line too.
+    """
+    lines = verify(bundle) + await verify_on_chain(bundle, chain, network)
+    prepaid = [receipt for receipt in bundle.receipts if receipt.attempt.rail == "prepaid"]
+    for name in sorted({receipt.attempt.provider for receipt in prepaid}):
+        theirs = [receipt for receipt in prepaid if receipt.attempt.provider == name]
+        lines += await _credit_contradictions(name, theirs, journal, providers)
+    return lines
+
+
+async def _credit_contradictions(
+    name: str, receipts: Sequence[Receipt], journal: Journal, providers: Mapping[str, Provider]
+) -> list[str]:
+    """Compare the receipts of one provider with what it says that it has debited."""
+    payees = {receipt.attempt.payee for receipt in receipts}
+    accounts = await journal.commit(lambda tx: tx.every(r.Account, "prepaid|"))
+    funded = sum(account.funded.units for account in accounts if account.account in payees)
+    provider = providers.get(name)
+    if provider is None:
+        return [f"{name} is not among the configured providers, so its books are not known"]
+    try:
+        statement = await provider.carry(Message(rail="prepaid", provider=name, verb="statement"))
+    except ProviderError as error:
+        return [f"{name} does not show its books: {error}"]
+    return wrong_with_credit(name, receipts, funded, statement.body)

@@ -1,0 +1,59 @@
+"""Closing channels and escrows, so that what is left in them comes back to the wallet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agentkit.errors import (
+    OverBudget,
+    PaymentError,
+    ProviderError,
+    SettlementFailed,
+    StateError,
+)
+from agentkit.market.attempt import Message
+from agentkit.market.carrying import carry
+from agentkit.market.seams import Provider, Rail
+
+
+async def close_all(
+    rails: Mapping[str, Rail], providers: Mapping[str, Provider], idle: float
+) -> dict[str, str]:
+    """Close what was not used for `idle` seconds; returns what came of each, by label.
+
+    One that cannot be closed keeps no other open.  Raises SettlementFailed when a run still has
+    attempts open on one of them.
+    """
+    outcomes: dict[str, str] = {}
+    for rail in rails.values():
+        for message in await rail.close(idle):
+            outcomes[_label_of(message)] = await _close(rail, message, providers)
+    return outcomes
+
+
+async def _close(rail: Rail, message: Message, providers: Mapping[str, Provider]) -> str:
+    """Close one through its provider, or alone where the provider does not answer."""
+    try:
+        await carry(providers, rail, message)
+    except (ProviderError, SettlementFailed) as error:
+        return await _close_alone(rail, message, error)
+    except (PaymentError, StateError, OverBudget) as error:
+        return f"not closed: {error}"
+    return "closed"
+
+
+async def _close_alone(
+    rail: Rail, message: Message, refusal: ProviderError | SettlementFailed
+) -> str:
+    """Do what the contract lets the payer do without the provider."""
+    try:
+        return await rail.insist(message) or f"not closed: {refusal}"
+    except (PaymentError, StateError, ProviderError, OverBudget) as error:
+        return f"not closed: {refusal}; and alone: {error}"
+
+
+def _label_of(message: Message) -> str:
+    """Return how people tell what a message would close."""
+    who = f"{message.provider}/{message.provider_node}"
+    attempt = str(message.body.get("attempt", ""))
+    return f"{who}, escrow {attempt[:8]}" if message.rail == "escrow" else who
