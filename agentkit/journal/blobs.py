@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from agentkit.artifacts import Artifact
 from agentkit.errors import StoreUnavailable
-from agentkit.journal.events import Produced
+from agentkit.journal.produced import Produced
 from agentkit.market.seams import Transaction
 
 INLINE_BYTES = 256 * 1024

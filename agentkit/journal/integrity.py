@@ -25,18 +25,18 @@ class MemoryRecords:
         self.rows: dict[tuple[str, str], Record] = {}
 
     def get(self, record: type[R], key: str) -> R | None:
-        found = self.rows.get((record.__name__, key))
+        found = self.rows.get((record.stored_name, key))
         return found if isinstance(found, record) else None
 
     def put(self, record: Record) -> None:
-        self.rows[type(record).__name__, record.key] = record
+        self.rows[record.stored_name, record.key] = record
 
     def every(self, record: type[R], prefix: str = "") -> list[R]:
         rows = [row for row in self.rows.values() if isinstance(row, record)]
         return sorted((row for row in rows if row.key.startswith(prefix)), key=lambda row: row.key)
 
     def drop(self, record: type[Record], key: str) -> None:
-        self.rows.pop((record.__name__, key), None)
+        self.rows.pop((record.stored_name, key), None)
 
 
 def chained(path: Path, rows: Iterable[Row], before: bytes, seq: int = 0) -> Iterator[Row]:

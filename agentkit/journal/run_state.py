@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from agentkit.errors import RunNotFound
 from agentkit.journal import events as e
-from agentkit.journal.events import Produced
+from agentkit.journal.produced import Produced
 from agentkit.market.attempt import Attempt
 from agentkit.market.offer import Offer
 from agentkit.market.plan import Plan, PlannedNode

@@ -15,8 +15,9 @@ from functools import cached_property
 
 from agentkit.errors import StateCorrupt
 from agentkit.journal import records as r
-from agentkit.journal.events import NODE, WALLET, Produced
+from agentkit.journal.events import NODE, WALLET
 from agentkit.journal.integrity import read_records
+from agentkit.journal.produced import Produced
 from agentkit.journal.run_state import RunState
 from agentkit.journal.store import Base, Tx, genesis
 

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from agentkit.errors import JournalDamaged, RunNotFound, StateTooNew
-from agentkit.journal.events import VERSION, Earlier
+from agentkit.journal.events import VERSION
 from agentkit.journal.fold import fold
 from agentkit.journal.fork_safety import Connection
+from agentkit.journal.subjects.runs import Earlier
 from agentkit.journal.upgrades import NewerVersion, read_event
 from agentkit.market.seams import Event, R, Record
 
@@ -208,13 +209,13 @@ class Base(NamedTuple):
 
 def row_of(stream: str, seq: int, at: float, event: Event) -> Row:
     """Return the unhashed row of an event."""
-    name = type(event).__name__
+    name = event.stored_name
     return Row(stream, seq, int(at * 1e6), name, VERSION, event.encode())
 
 
 def record_row(record: Record) -> tuple[str | bytes, ...]:
     """Return the row of a record, with its checksum."""
-    kind, key, body = type(record).__name__, record.key, record.encode()
+    kind, key, body = record.stored_name, record.key, record.encode()
     return kind, key, body, checksum(kind, key, body)
 
 
@@ -310,7 +311,9 @@ class Tx:
         _insert(self._db, "insert or replace into records", rows)
         for (kind, key), record in changed.items():
             if record is None:
-                self._db.execute("delete from records where kind=? and key=?", (kind.__name__, key))
+                self._db.execute(
+                    "delete from records where kind=? and key=?", (kind.stored_name, key)
+                )
 
     # -- events ----------------------------------------------------------------------------------
 
@@ -447,7 +450,7 @@ class Tx:
         if (record, key) not in self._records:
             found = self._db.execute(
                 "select kind, key, body, checksum from records where kind=? and key=?",
-                (record.__name__, key),
+                (record.stored_name, key),
             ).fetchone()
             self._records[record, key] = self._read(record, found) if found else None
         return self._records[record, key]  # type: ignore[return-value]  # the key says which
@@ -457,7 +460,7 @@ class Tx:
         found = self._db.execute(
             "select kind, key, body, checksum from records"
             " where kind=? and key>=? and (?='' or key<?) order by key",
-            (record.__name__, prefix, end := _end_of(prefix), end),
+            (record.stored_name, prefix, end := _end_of(prefix), end),
         )
         return [self._read(record, columns) for columns in found.fetchall()]
 
@@ -513,7 +516,7 @@ class Tx:
         count, total = self._tally()
         for kind, key in changed:
             before = self._db.execute(
-                "select checksum from records where kind=? and key=?", (kind.__name__, key)
+                "select checksum from records where kind=? and key=?", (kind.stored_name, key)
             ).fetchone()
             if before:
                 count, total = count - 1, total - int.from_bytes(before[0])

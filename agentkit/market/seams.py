@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 from agentkit.artifacts import Artifact
 from agentkit.market.attempt import Attempt, Evidence, JobStatus, Message, Payment, Result
@@ -17,7 +17,13 @@ from agentkit.money import Money
 
 
 class Event(Value):
-    """Something that happened; the closed set of them stands in `journal.events`."""
+    """Something that happened; the closed set of them stands in `journal.events`.
+
+    `stored_name` is what a kind of event is called on disk, on Arweave and in `run --json`.  It
+    never changes: a class may be renamed, its stored name may not.
+    """
+
+    stored_name: ClassVar[str]
 
     def parts(self) -> tuple[Event, ...]:
         """Return the events that readers see: this one, or those that were written as one."""
@@ -25,10 +31,16 @@ class Event(Value):
 
 
 class Record(Value):
-    """A row of state that events fold into, found by `key`; the set stands in `journal.records`."""
+    """A row of state that events fold into, found by `key`; the set stands in `journal.records`.
+
+    `stored_name` is what a kind of record is called on disk and in snapshots.  It never changes.
+    """
+
+    stored_name: ClassVar[str]
 
     @property
     def key(self) -> str:
+        """What this record is found by, among those of its kind."""
         raise TypeError(f"{type(self).__name__} has no key")
 
 

@@ -210,7 +210,7 @@ def _missing(
 
 def _anchorings(found: Restored) -> Iterator[e.HeadChosen | e.Restored]:
     for row in found.rows(e.WALLET):
-        if row.kind in (e.HeadChosen.__name__, e.Restored.__name__):
+        if row.kind in (e.HeadChosen.stored_name, e.Restored.stored_name):
             event = row.event()
             assert isinstance(event, e.HeadChosen | e.Restored)
             yield event
@@ -219,7 +219,7 @@ def _anchorings(found: Restored) -> Iterator[e.HeadChosen | e.Restored]:
 def _earlier(found: Restored) -> tuple[str, ...]:
     """Return the heads that a snapshot knows, the oldest first."""
     for kind, body in found.snapshot.records if found.snapshot else ():
-        if kind == r.Anchor.__name__:
+        if kind == r.Anchor.stored_name:
             return r.Anchor.model_validate_json(body).heads[::-1]
     return ()
 
@@ -229,8 +229,8 @@ def _heads(tx: Tx) -> tuple[str, ...]:
     return known.heads if known else ("",)
 
 
-def _sent(tx: Tx) -> r.Tx | None:
-    return tx.get(r.Tx, f"{PURPOSE}:{_heads(tx)[0]}")
+def _sent(tx: Tx) -> r.EvmTransaction | None:
+    return tx.get(r.EvmTransaction, f"{PURPOSE}:{_heads(tx)[0]}")
 
 
 def _unanchored(tx: Tx) -> tuple[dict[str, tuple[int, str]], bool]:
@@ -243,7 +243,7 @@ def _unanchored(tx: Tx) -> tuple[dict[str, tuple[int, str]], bool]:
         if seq > after and len(heads) < MOST_STREAMS:
             heads[stream] = (seq, digest.hex())
             busy = busy or any(
-                row.kind != e.HeadChosen.__name__ and not is_quiet(row)
+                row.kind != e.HeadChosen.stored_name and not is_quiet(row)
                 for row in tx.rows(stream, after)
             )
     return heads, busy

@@ -9,7 +9,7 @@ from __future__ import annotations
 from agentkit.errors import NotAllowed, OverBudget
 from agentkit.journal import events as e
 from agentkit.journal import records as r
-from agentkit.journal.fold import day_of
+from agentkit.journal.subjects.budget import day_of
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt
 from agentkit.market.receipt import Standing
@@ -179,7 +179,7 @@ class Exposure:
 
 def _is_opening(tx: Transaction, row: r.Escrow, payee: str) -> bool:
     """Whether a job's opening is on its way: its money may lie with the payee already."""
-    sent = tx.get(r.Tx, f"escrow:{row.attempt}:{row.id}")
+    sent = tx.get(r.EvmTransaction, f"escrow:{row.attempt}:{row.id}")
     return (row.payee, row.state) == (payee, "quoted") and sent is not None and not sent.final
 
 

@@ -85,7 +85,7 @@ class PrepaidRail:
         await self._sender.recover()
         attempt = wanted.attempt
 
-        def look(tx: Transaction) -> tuple[int, list[r.Tx]]:
+        def look(tx: Transaction) -> tuple[int, list[r.EvmTransaction]]:
             account = tx.get(r.Account, f"prepaid|{offer.payee}")
             hold = tx.get(r.Hold, attempt.run)
             most = min(need.units, hold.left.units - hold.reserved.units if hold else 0)
@@ -163,7 +163,7 @@ class PrepaidRail:
 
         None: another process of this wallet is at it, and there is to be another look.
         """
-        tried = await self._journal.commit(lambda tx: tx.every(r.Tx, f"topup:{payee}:"))
+        tried = await self._journal.commit(lambda tx: tx.every(r.EvmTransaction, f"topup:{payee}:"))
         if not all(row.final for row in tried):
             return []
         number = 1 + max((_number(row.intent) for row in tried if row.succeeded), default=-1)
@@ -176,7 +176,7 @@ class PrepaidRail:
         return await self._transfer(payee, number, units, tried)
 
     async def _transfer(
-        self, payee: str, number: int, units: int, tried: Sequence[r.Tx]
+        self, payee: str, number: int, units: int, tried: Sequence[r.EvmTransaction]
     ) -> list[str]:
         """Transfer by an authorization of a number that is free; as `_top_up`."""
         await self._check_balance(units)
@@ -184,7 +184,7 @@ class PrepaidRail:
         intent = f"topup:{payee}:{number}:{failed}:{units}"
 
         def still_next(tx: Transaction) -> None:
-            if len(tx.every(r.Tx, f"topup:{payee}:")) != len(tried):
+            if len(tx.every(r.EvmTransaction, f"topup:{payee}:")) != len(tried):
                 raise IntentMismatch("another process of this wallet has topped up meanwhile")
             self._exposure.within(tx, payee, units, least=units)
 
@@ -197,7 +197,7 @@ class PrepaidRail:
             if not await self._is_used(payee, number):
                 raise
             return [await self._landed(payee, number)]
-        row = await self._journal.commit(lambda tx: tx.get(r.Tx, intent))
+        row = await self._journal.commit(lambda tx: tx.get(r.EvmTransaction, intent))
         return [row.transaction] if row else []
 
     def _authorized(self, payee: str, number: int, units: int) -> bytes:
@@ -261,10 +261,10 @@ class PrepaidRail:
         )
 
 
-def _unclaimed(tx: Transaction, payee: str = "") -> list[r.Tx]:
+def _unclaimed(tx: Transaction, payee: str = "") -> list[r.EvmTransaction]:
     """Return final top-ups that the provider has not acknowledged."""
     credited = {row.transaction for row in tx.every(r.Credited)}
-    rows = tx.every(r.Tx, f"topup:{payee}")
+    rows = tx.every(r.EvmTransaction, f"topup:{payee}")
     return [x for x in rows if x.final and x.succeeded and x.transaction not in credited]
 
 

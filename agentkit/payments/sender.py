@@ -91,7 +91,7 @@ class Sender:
         IntentMismatch (another call under this intent), StoreUnavailable (outcome unknown: the
         same intent goes on from here).
         """
-        known = await self._journal.commit(lambda tx: tx.get(r.Tx, intent))
+        known = await self._journal.commit(lambda tx: tx.get(r.EvmTransaction, intent))
         if known is None:
             known = await self._sign(intent, to, data, check)
         if known.call != _digest(to, data):
@@ -100,7 +100,7 @@ class Sender:
 
     async def recover(self) -> None:
         """Bring every transaction that is not final to its end, oldest nonce first."""
-        rows = await self._journal.commit(lambda tx: tx.every(r.Tx))
+        rows = await self._journal.commit(lambda tx: tx.every(r.EvmTransaction))
         for row in sorted(rows, key=lambda row: row.nonce):
             if not row.final:
                 with suppress(SettlementFailed):  # it is written down; whoever needs it sends anew
@@ -108,7 +108,9 @@ class Sender:
 
     # -- signing ---------------------------------------------------------------------------------
 
-    async def _sign(self, intent: str, to: str, data: bytes, check: Check | None) -> r.Tx:
+    async def _sign(
+        self, intent: str, to: str, data: bytes, check: Check | None
+    ) -> r.EvmTransaction:
         """Estimate, then take a nonce and write the signed bytes in one transaction."""
         address = self._signer.address
         gas = await self._chain.estimate(address, to, data) * 5 // 4
@@ -118,8 +120,8 @@ class Sender:
         cost = await self._cost(call)
         await self._check_gas_money(cost)
 
-        def work(tx: Transaction) -> r.Tx:
-            known = tx.get(r.Tx, intent)
+        def work(tx: Transaction) -> r.EvmTransaction:
+            known = tx.get(r.EvmTransaction, intent)
             if known is None and check:
                 check(tx)
             nonce = self._free(tx, pending)
@@ -127,7 +129,7 @@ class Sender:
 
         return await self._journal.commit(work)
 
-    async def _sign_again(self, row: r.Tx, *, next_nonce: bool) -> r.Tx:
+    async def _sign_again(self, row: r.EvmTransaction, *, next_nonce: bool) -> r.EvmTransaction:
         """Sign an intent's call once more, for more, and return the intent as it then stands.
 
         Nodes take a replacement for 10 % more; 25 % leaves room.  Where gas money or the limit
@@ -142,8 +144,8 @@ class Sender:
         call = self._call(last.to, last.data, last.gas, fees, last.nonce)
         pending = await self._chain.nonce(self._signer.address) if next_nonce else 0
 
-        def work(tx: Transaction) -> r.Tx:
-            known = tx.get(r.Tx, row.intent)
+        def work(tx: Transaction) -> r.EvmTransaction:
+            known = tx.get(r.EvmTransaction, row.intent)
             if known and (known.final or known.transaction != row.transaction):
                 return known  # another process was quicker
             nonce = self._free(tx, pending) if next_nonce else last.nonce
@@ -184,7 +186,7 @@ class Sender:
         noted = tx.get(r.Nonce, self._network.coin.network)
         return max(pending, noted.following if noted else 0)
 
-    def _write(self, tx: Transaction, intent: str, call: Call, cost: Money) -> r.Tx:
+    def _write(self, tx: Transaction, intent: str, call: Call, cost: Money) -> r.EvmTransaction:
         """Sign and write down what may leave from here on."""
         self._check_gas_limit(tx, intent, cost)
         transaction, raw = self._signer.sign_tx(call)
@@ -197,7 +199,7 @@ class Sender:
             cost=cost,
         )
         tx.append(e.WALLET, signed)
-        row = tx.get(r.Tx, intent)
+        row = tx.get(r.EvmTransaction, intent)
         if row is None:
             raise IntentMismatch(f"intent {intent!r} was not written")
         return row
@@ -207,7 +209,7 @@ class Sender:
             return
         row = tx.get(r.Total, f"gas|{cost.asset.id}")
         spent = row.amount if row else cost.asset.zero()
-        for other in tx.every(r.Tx):
+        for other in tx.every(r.EvmTransaction):
             waits = not other.final and other.intent != intent
             spent += other.cost if waits else cost.asset.zero()
         limit = self._gas_limit.bind(cost.asset)
@@ -216,7 +218,7 @@ class Sender:
 
     # -- following -------------------------------------------------------------------------------
 
-    async def _follow(self, row: r.Tx) -> ChainReceipt:
+    async def _follow(self, row: r.EvmTransaction) -> ChainReceipt:
         """Send an intent's bytes until a receipt of them is final, and write that down."""
         began, pause, watch = time.monotonic(), 0.02, _Watch()
         while True:
@@ -240,12 +242,12 @@ class Sender:
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, 2.0)
 
-    async def _again(self, row: r.Tx, seen: _Seen) -> r.Tx:
+    async def _again(self, row: r.EvmTransaction, seen: _Seen) -> r.EvmTransaction:
         with suppress(StoreUnavailable, ProtocolBroken):
             return await self._sign_again(row, next_nonce=seen.replaced)
         return row
 
-    async def _look(self, row: r.Tx, watch: _Watch) -> _Seen:
+    async def _look(self, row: r.EvmTransaction, watch: _Watch) -> _Seen:
         """Return how an intent stands, its newest bytes sent once more where nothing is mined."""
         receipt = await self._receipt(row)
         if receipt:
@@ -262,7 +264,7 @@ class Sender:
             passed_over=await self._is_passed_over(watch),
         )
 
-    async def _receipt(self, row: r.Tx) -> ChainReceipt | None:
+    async def _receipt(self, row: r.EvmTransaction) -> ChainReceipt | None:
         """Return the receipt of whichever of an intent's bytes was mined.
 
         Of several, which a node that lied about a nonce can bring about, the one that succeeded.
@@ -275,7 +277,7 @@ class Sender:
             reverted = reverted or receipt
         return reverted
 
-    async def _push(self, row: r.Tx) -> str:
+    async def _push(self, row: r.EvmTransaction) -> str:
         """Send a transaction's bytes and return why the node refuses them, "" when it does not.
 
         A refusal is no end: another process of this wallet may be sending the nonce before.
@@ -293,7 +295,7 @@ class Sender:
             return False
         return await self._chain.head() - watch.head >= BUMP_BLOCKS
 
-    async def _is_replaced(self, row: r.Tx) -> bool:
+    async def _is_replaced(self, row: r.EvmTransaction) -> bool:
         """Whether the newest nonce is used for good, and not by any bytes of this intent."""
         depth = self._network.finality
         block = None if depth <= 1 else max(0, await self._chain.head() - depth + 1)
@@ -304,7 +306,7 @@ class Sender:
         depth = self._network.finality
         return depth <= 1 or await self._chain.head() - receipt.block + 1 >= depth
 
-    async def _finish(self, row: r.Tx, receipt: ChainReceipt, *, sure: bool) -> bool:
+    async def _finish(self, row: r.EvmTransaction, receipt: ChainReceipt, *, sure: bool) -> bool:
         """Write an intent's end down; raises SettlementFailed when it is a failure and `sure`."""
         final = e.TxFinal(
             intent=row.intent,
@@ -357,7 +359,7 @@ def _write_final(
     tx: Transaction, final: e.TxFinal, receipt: ChainReceipt, book: Finish | None
 ) -> None:
     """Write an intent's end once, and in the same transaction what it means for the books."""
-    known = tx.get(r.Tx, final.intent)
+    known = tx.get(r.EvmTransaction, final.intent)
     if known and known.final:
         return
     tx.append(e.WALLET, final)

@@ -9,8 +9,8 @@ from pathlib import Path
 from agentkit.artifacts import Artifact
 from agentkit.errors import WrongInput
 from agentkit.journal.blobs import INLINE_BYTES, fetch
-from agentkit.journal.events import Produced
 from agentkit.journal.journal import Journal
+from agentkit.journal.produced import Produced
 from agentkit.journal.run_state import RunState
 from agentkit.market.allowance import Allowance
 from agentkit.market.carrying import provider_of

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from agentkit.artifacts import Artifact
 from agentkit.journal.blobs import beside
-from agentkit.journal.events import NodeDone, NodesEnded, NodeSkipped, Produced
+from agentkit.journal.events import NodeDone, NodesEnded, NodeSkipped
+from agentkit.journal.produced import Produced
 from agentkit.market.seams import Transaction
 from agentkit.runtime.run_log import RunLog
 

@@ -88,4 +88,4 @@ async def event_lines(journal: Journal, run: str, *, watch: bool) -> AsyncIterat
 def line_of(event: Event) -> str:
     """Return an event as one line of JSON."""
     fields = json.loads(event.encode())
-    return json.dumps({"event": type(event).__name__, **fields}, ensure_ascii=False)
+    return json.dumps({"event": event.stored_name, **fields}, ensure_ascii=False)

@@ -20,8 +20,8 @@ from agentkit.errors import (
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.blobs import INLINE_BYTES, fetch, keep
-from agentkit.journal.events import Produced
 from agentkit.journal.journal import Journal
+from agentkit.journal.produced import Produced
 from agentkit.keys.signer import Signer
 from agentkit.market.attempt import TASK_FAULT, JobState, result_digest
 from agentkit.market.chain import Network

@@ -54,5 +54,5 @@ async def test_a_head_is_anchored_once_whoever_dies(
             assert await here.head() == heads[-1]
             assert len(heads) == 2  # what it died over, and that this life was first
             assert here.chain.number - started == 2
-            rows = await journal.commit(lambda tx: tx.every(r.Tx))
+            rows = await journal.commit(lambda tx: tx.every(r.EvmTransaction))
             assert all(row.final and row.succeeded for row in rows)

@@ -150,7 +150,7 @@ async def test_a_claimed_top_up_without_a_transfer_is_refused(
     before = await hyperbolic_books(network)
     async with open_agent() as agent, aiohttp.ClientSession(headers=headers) as session:
         await agent.run(hello(), policy=policy.allow("native"))  # a real transaction, not a top-up
-        rows = await agent._journal.commit(lambda tx: tx.every(r.Tx))
+        rows = await agent._journal.commit(lambda tx: tx.every(r.EvmTransaction))
         for transaction in ("0x" + "ab" * 32, rows[0].transaction, "nonsense"):
             async with session.post(url, json={"transaction": transaction}) as answer:
                 assert answer.status in (400, 402)

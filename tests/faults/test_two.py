@@ -74,7 +74,7 @@ async def stopped(folder: Path) -> str:
 async def resumed(folder: Path, run: str) -> int:
     async with toy(folder) as market:
         rows = await market.journal.rows(run)
-        return sum(row.kind == e.RunResumed.__name__ for row in rows)
+        return sum(row.kind == e.RunResumed.stored_name for row in rows)
 
 
 def rounds(folder: Path, run: str) -> list[tuple[int, dict[str, Any]]]:

@@ -53,6 +53,8 @@ except ImportError:  # the module's earlier names
     except ImportError:
         from agentkit.runtime.state import RunState  # type: ignore[import-not-found,no-redef]
 
+EvmTransaction = getattr(r, "EvmTransaction", None) or r.Tx  # type: ignore[attr-defined]  # its earlier name
+
 KEY = hashlib.sha256(b"agentkit golden test key").digest()
 """A test key that everybody knows: nothing of value may ever be sent to it."""
 
@@ -412,7 +414,7 @@ def read_money(tx: Tx) -> dict[str, Any]:
             row.key: [row.cumulative, row.delivered, row.settled]
             for row in tx.every(r.BookedChannel)
         },
-        "transactions": {row.key: [row.nonce, row.final] for row in tx.every(r.Tx)},
+        "transactions": {row.key: [row.nonce, row.final] for row in tx.every(EvmTransaction)},
     }
 
 

@@ -27,10 +27,11 @@ from agentkit.graph.builder import JobGraph
 from agentkit.graph.checks import Redundant
 from agentkit.journal import events as e
 from agentkit.journal import records as r
-from agentkit.journal.fold import day_of, fold
+from agentkit.journal.fold import fold
 from agentkit.journal.in_memory import MemoryJournal
 from agentkit.journal.integrity import MemoryRecords
 from agentkit.journal.run_state import RunState
+from agentkit.journal.subjects.budget import day_of
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, JobStatus, Payment, Result
 from agentkit.market.offer import Offer

@@ -312,7 +312,7 @@ async def _balance(node: Node, token: str) -> int:
 async def _books(home: Path) -> dict[str, int]:
     journal = await Journal.open(home, PAYER.address)
     try:
-        rows = await journal.commit(lambda tx: tx.every(r.Tx))
+        rows = await journal.commit(lambda tx: tx.every(r.EvmTransaction))
     finally:
         await journal.close()
     return {

@@ -107,7 +107,7 @@ def follow(stream: str, found: Iterable[Sealed], start: Place) -> Chain:
 
 def payments(rows: Iterable[Row]) -> list[str]:
     """Return what rows of a wallet's stream paid, in words."""
-    spent = [row.event() for row in rows if row.kind == e.Spent.__name__]
+    spent = [row.event() for row in rows if row.kind == e.Spent.stored_name]
     return [f"{s.amount} to {s.provider}" for s in spent if isinstance(s, e.Spent) and s.amount]
 
 

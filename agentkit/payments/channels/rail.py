@@ -264,7 +264,7 @@ class ChannelRail:
             *abi.vrs(signature),
         )
         prefix = f"fund:{channel.channel}:{channel.deposited}:"
-        tried = await self._journal.commit(lambda tx: tx.every(r.Tx, prefix))
+        tried = await self._journal.commit(lambda tx: tx.every(r.EvmTransaction, prefix))
         failed = sum(row.final and not row.succeeded for row in tried)
         with suppress(IntentMismatch):  # another process of this wallet is at it; look again
             await self._sender.send(
@@ -284,7 +284,7 @@ class ChannelRail:
 
         def work(tx: Transaction) -> bool:
             known = _known(tx, channel)
-            if not all(row.final for row in tx.every(r.Tx, f"fund:{channel.channel}:")):
+            if not all(row.final for row in tx.every(r.EvmTransaction, f"fund:{channel.channel}:")):
                 return False  # another process of this wallet is at it
             if deposited <= known.deposited and claimed <= known.cumulative:
                 return False

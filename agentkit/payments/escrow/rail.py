@@ -215,7 +215,7 @@ class EscrowRail:
         """Whether a quote cannot be opened any more, and never was."""
         if known.state != "quoted":
             return False
-        sent = await self._journal.commit(lambda tx: tx.get(r.Tx, _intent(known)))
+        sent = await self._journal.commit(lambda tx: tx.get(r.EvmTransaction, _intent(known)))
         if sent is not None:
             return sent.final and not sent.succeeded
         return time.time() > Job.read(known.job).quote.quote_expiry - LEFT_SECONDS
@@ -501,12 +501,12 @@ def _book_open(tx: Transaction, attempt: str, job: str) -> None:
 def _in_doubt(tx: Transaction) -> list[r.Escrow]:
     """Return the quotes whose opening was signed and is not booked."""
     quoted = [row for row in tx.every(r.Escrow) if row.state == "quoted"]
-    return [row for row in quoted if tx.get(r.Tx, _intent(row))]
+    return [row for row in quoted if tx.get(r.EvmTransaction, _intent(row))]
 
 
 def _came_to_nothing(tx: Transaction, row: r.Escrow) -> bool:
     """Whether money is reserved for a job that was never opened, and nobody wants any more."""
-    known, sent = tx.get(r.Reservation, row.attempt), tx.get(r.Tx, _intent(row))
+    known, sent = tx.get(r.Reservation, row.attempt), tx.get(r.EvmTransaction, _intent(row))
     never = row.state == "quoted" and (sent is None or (sent.final and not sent.succeeded))
     is_open = known is not None and known.standing == "open"
     return never and is_open and not _is_under_way(tx, row)

@@ -84,7 +84,7 @@ class Desk:
         """
         due = Due.of(presented.payload.authorization)
         prefix = f"x402:{presented.payload.authorization.key}:"
-        tried = await self._journal.commit(lambda tx: tx.every(r.Tx, prefix))
+        tried = await self._journal.commit(lambda tx: tx.every(r.EvmTransaction, prefix))
         failed = sum(row.final and not row.succeeded for row in tried)
         intent = f"{prefix}{failed}:{requirement.key}"
         if len(tried) == failed:
@@ -93,7 +93,7 @@ class Desk:
                 return self._told(due, "", verified.invalid_reason or "invalid_payload")
 
         def still_free(tx: Transaction) -> None:
-            if len(tx.every(r.Tx, prefix)) > failed:
+            if len(tx.every(r.EvmTransaction, prefix)) > failed:
                 raise IntentMismatch("the authorization was settled for somebody else")
 
         try:

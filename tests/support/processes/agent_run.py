@@ -27,7 +27,7 @@ async def begun(market: Toy, graph: FrozenGraph) -> str | None:
 async def tell_first(market: Toy, run: str, called: float) -> None:
     """Print how long after the call of resume its first event is durable."""
     rows = await market.journal.rows(run)
-    resumed = max(row.seq for row in rows if row.kind == e.RunResumed.__name__)
+    resumed = max(row.seq for row in rows if row.kind == e.RunResumed.stored_name)
     while not await market.journal.rows(run, after=resumed, most=1):
         await asyncio.sleep(0.002)
     print("first", time.perf_counter() - called, flush=True)

@@ -12,8 +12,8 @@ from agentkit.errors import AgentKitError, JournalDamaged, OverBudget, StoreUnav
 from agentkit.graph.builder import JobGraph
 from agentkit.journal import events as e
 from agentkit.journal import records as r
-from agentkit.journal.events import TINY_BYTES
 from agentkit.journal.journal import Journal
+from agentkit.journal.produced import TINY_BYTES
 from agentkit.journal.store import Base, Carrier, Outgoing, Tx
 from agentkit.market.seams import Record
 

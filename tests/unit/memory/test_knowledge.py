@@ -19,7 +19,7 @@ from agentkit.graph.builder import JobGraph
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal import store
-from agentkit.journal.fold import FACT_VALUES
+from agentkit.journal.subjects.knowledge import FACT_VALUES
 from agentkit.memory.knowledge.validation import (
     MOST_DEPTH,
     MOST_ENTRY,

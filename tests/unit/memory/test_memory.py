@@ -14,8 +14,8 @@ from agentkit.errors import RunNotFound, StateCorrupt, StateError, StateTooNew, 
 from agentkit.graph.builder import JobGraph
 from agentkit.journal import events as e
 from agentkit.journal import records as r
-from agentkit.journal.events import TINY_BYTES
 from agentkit.journal.journal import Journal
+from agentkit.journal.produced import TINY_BYTES
 from agentkit.journal.store import genesis
 from agentkit.keys.signer import KeySigner
 from agentkit.memory.arweave.ans104 import make_item, parse_item

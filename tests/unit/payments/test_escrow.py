@@ -16,8 +16,8 @@ from agentkit.artifacts import Text
 from agentkit.errors import InsufficientFunds, OverBudget, ProtocolBroken, Refused, SettlementFailed
 from agentkit.journal import events as e
 from agentkit.journal import records as r
-from agentkit.journal.events import Produced
 from agentkit.journal.journal import Journal
+from agentkit.journal.produced import Produced
 from agentkit.keys.messages import Accept
 from agentkit.keys.messages import Transaction as Call
 from agentkit.market.allowance import Allowance
@@ -551,7 +551,7 @@ async def test_an_opening_that_somebody_else_brings_first_is_not_opened_again(pa
     for _ in range(2):
         assert await rail.fund(pair.offer(), attempt.at_most, pair.wanted(attempt)) == []
     await line.close()
-    (ours,) = await pair.payer.commit(lambda tx: tx.every(r.Tx, "escrow:"))
+    (ours,) = await pair.payer.commit(lambda tx: tx.every(r.EvmTransaction, "escrow:"))
     assert (ours.final, ours.succeeded) == (True, False), "the fault was not reached"
     assert (await pair.row(attempt)).state == "open"
     assert await pair.opened() == 1

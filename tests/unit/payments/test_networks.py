@@ -117,7 +117,7 @@ async def test_a_wrong_chain_or_contract_is_refused_before_anything_is_signed(
             with pytest.raises(ConfigError, match=said) as wrong:
                 await sender.send("pay:a", token, b"")
             assert wrong.value.hint.startswith(hint)
-    assert await journal.commit(lambda tx: tx.every(r.Tx)) == []
+    assert await journal.commit(lambda tx: tx.every(r.EvmTransaction)) == []
     await journal.close()
 
 
@@ -176,7 +176,7 @@ async def test_a_limit_on_gas_that_data_would_pass_is_kept(
         with pytest.raises(OverBudget) as over:
             await sender.send("pay:a", token, data)
     assert over.value.limit == "gas"
-    assert await journal.commit(lambda tx: tx.every(r.Tx)) == []
+    assert await journal.commit(lambda tx: tx.every(r.EvmTransaction)) == []
     await journal.close()
 
 

@@ -193,7 +193,7 @@ async def test_a_node_that_says_its_nonce_is_gone_has_nobody_paid_twice(bench: B
     sender = Sender(bench.journal, line, PAYER, bench.network)
     rail = PrepaidRail(bench.journal, line, PAYER, bench.network, sender)
     assert await bench.credit(await bench.fund(rail=rail)) == PRICE
-    (row,) = await bench.journal.commit(lambda tx: tx.every(r.Tx, "topup:"))
+    (row,) = await bench.journal.commit(lambda tx: tx.every(r.EvmTransaction, "topup:"))
     await line.close()
     assert len(row.transactions) > 1, "the fault was not reached"
     assert await bench.paid() == PRICE
@@ -252,7 +252,7 @@ async def test_no_more_than_the_hold_the_limit_and_the_wallet_allow(bench: Bench
     with pytest.raises(OverBudget):
         await bench.fund(PRICE + 1, strict)
     assert await bench.paid() == 0
-    assert await bench.journal.commit(lambda tx: tx.every(r.Tx)) == []
+    assert await bench.journal.commit(lambda tx: tx.every(r.EvmTransaction)) == []
 
 
 async def test_a_transfer_of_another_amount_or_to_another_is_no_top_up(bench: Bench) -> None:

@@ -90,11 +90,11 @@ class Line(Web3Chain):
         if cut == "after":
             raise StoreUnavailable("the test cut the line before the answer was there")
 
-    async def written(self) -> list[r.Tx]:
+    async def written(self) -> list[r.EvmTransaction]:
         """What another process sees in the state file."""
         journal = await Journal.open(self._home, PAYER.address)
         try:
-            return await journal.commit(lambda tx: tx.every(r.Tx))
+            return await journal.commit(lambda tx: tx.every(r.EvmTransaction))
         finally:
             await journal.close()
 
@@ -112,7 +112,7 @@ class Process:
         receipt = await self.sender.send(intent, self.token, transfer(units, to))
         return receipt.succeeded
 
-    async def loses(self, intent: str, units: int, lost: Lost = "before") -> r.Tx:
+    async def loses(self, intent: str, units: int, lost: Lost = "before") -> r.EvmTransaction:
         """Die while an intent is sent, and return what is written of it."""
         self.line.losing.append(lost)
         with pytest.raises(Died):
@@ -120,8 +120,8 @@ class Process:
         assert not self.line.losing
         return await self.row(intent)
 
-    async def row(self, intent: str) -> r.Tx:
-        found = await self.journal.commit(lambda tx: tx.get(r.Tx, intent))
+    async def row(self, intent: str) -> r.EvmTransaction:
+        found = await self.journal.commit(lambda tx: tx.get(r.EvmTransaction, intent))
         assert found, f"nothing is written of {intent}"
         return found
 
@@ -490,7 +490,7 @@ async def test_without_coins_nothing_is_signed(world: World) -> None:
         poor.line.estimated = TOKEN_GAS
         with pytest.raises(InsufficientFunds, match="gas"):
             await poor.pay("pay:a", 5)
-        assert not await poor.journal.commit(lambda tx: tx.every(r.Tx))
+        assert not await poor.journal.commit(lambda tx: tx.every(r.EvmTransaction))
         assert not poor.line.sent
 
 

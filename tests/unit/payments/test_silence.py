@@ -212,7 +212,7 @@ async def test_a_payer_without_gas_is_told_apart_from_one_without_tokens(pair: P
     await pair.rail._sender.send("drain:0", pair.network.token, drain)
     with pytest.raises(InsufficientFunds, match=r"deposit of .* is needed, and the wallet holds"):
         await pair.fund()
-    rows = await pair.payer.commit(lambda tx: tx.every(r.Tx, "fund:"))
+    rows = await pair.payer.commit(lambda tx: tx.every(r.EvmTransaction, "fund:"))
     assert rows == []
 
 
