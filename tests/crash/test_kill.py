@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from support.killed_graphs import graph_of
 from support.processes import PROGRAMS, provider_node
-from support.timing import slowness
+from support.timing import measured_slowness
 from support.toy_market import WALLET, toy
 
 from agentkit.journal import events as e
@@ -227,7 +227,7 @@ def test_a_run_survives_kills_at_random_moments(tmp_path: Path, shape: str) -> N
     )
     assert witness.node.highest == AT_ONCE[shape]
     assert not witness.node.count("refused")
-    assert max(witness.firsts) < LONGEST * slowness()
+    assert max(witness.firsts) < LONGEST * measured_slowness()
 
 
 def test_of_a_hundred_items_killed_at_fifty_a_hundred_are_executed(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.timing import slowness
+from support.timing import measured_slowness
 
 from agentkit.embedded import discovery
 
@@ -66,7 +66,7 @@ def folders(tmp_path: Path) -> Iterator[list[Path]]:
 
 def test_from_nothing_in_six_seconds_and_warm_in_one_and_a_half(folders: list[Path]) -> None:
     """Each the better of two or three, and both by how busy the machine is."""
-    slower = slowness()
+    slower = measured_slowness()
     cold = [run(folder) for folder in folders]
     warm = [run(folders[0]) for _ in range(3)]
     for _, _, text, units in (*cold, *warm):

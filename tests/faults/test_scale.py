@@ -15,7 +15,7 @@ import pytest
 from support.fault_jobs import half_way, mapped
 from support.processes import PROGRAMS
 from support.processes.run_with_faults import CHAINS, LENGTH, LONG, ROW
-from support.timing import slowness
+from support.timing import measured_slowness
 from support.toy_market import WALLET, toy
 
 from agentkit.journal import events as e
@@ -109,7 +109,7 @@ async def test_a_resume_takes_no_longer_for_what_other_runs_did(tmp_path: Path) 
     alone = await seconds_to_resume(tmp_path / "alone", 0)
     among_others = await seconds_to_resume(tmp_path / "old", 20_000)
     print(f"\nresume in {alone:.3f} s, and in {among_others:.3f} s after 20,000 other events")
-    assert among_others < 3 * alone + 0.1 * slowness()
+    assert among_others < 3 * alone + 0.1 * measured_slowness()
 
 
 def test_readers_that_do_not_keep_up_cost_neither_time_nor_memory(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -11,8 +12,11 @@ from agentkit.graph.builder import JobGraph
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.journal.journal import Journal
 from agentkit.market.allowance import Allowance
+from agentkit.market.attempt import Attempt, JobStatus, Payment
+from agentkit.market.offer import Offer
 from agentkit.market.plan import Plan
 from agentkit.market.seams import ArtifactStore, Provider
+from agentkit.market.task import Task
 from agentkit.memory.artifacts.local import LocalStore
 from agentkit.money import Money
 from agentkit.payments.budget import Budget
@@ -30,6 +34,34 @@ WALLET = "0x00000000000000000000000000000000000000AA"
 
 def usdc(amount: str) -> Money:
     return Money.parse(f"{amount} USDC").bind(USDC)
+
+
+class GatedProvider(FakeProvider):
+    """Does the first `free` tasks at once; those after them wait in their lanes for `open()`.
+
+    So a test stops a run, or fails it, in its middle, however fast the machine is.
+    """
+
+    def __init__(self, name: str, folder: Path, *, free: int, lanes: int = 8) -> None:
+        super().__init__(name, folder, lanes=lanes)
+        self._free = free
+        self._opened = asyncio.Event()
+        self.reached = asyncio.Event()
+        """Set once a task waits at the gate."""
+
+    async def submit(
+        self, task: Task, offer: Offer, attempt: Attempt, payment: Payment
+    ) -> JobStatus:
+        if self._free:
+            self._free -= 1
+        else:
+            self.reached.set()
+            await self._opened.wait()
+        return await super().submit(task, offer, attempt, payment)
+
+    def open(self) -> None:
+        """Let the waiting tasks through, and all that follow."""
+        self._opened.set()
 
 
 @dataclass

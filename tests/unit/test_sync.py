@@ -24,6 +24,19 @@ said = graph.infer("said", model="smollm2-135m", over=rows, prompt="{n}", max_to
 """
 
 
+HELD = f"""
+import asyncio
+from agentkit.providers.native import Native
+fetch = Native.result
+async def held(self, attempt):
+    if attempt.item >= {ROWS // 2}:
+        await asyncio.Event().wait()
+    return await fetch(self, attempt)
+Native.result = held
+"""
+"""Lets no answer to the later rows arrive, so that a signal meets the run in its middle."""
+
+
 @pytest.fixture(autouse=True)
 def here(own_folder: Path) -> Path:
     (own_folder / "rows.jsonl").write_text("".join(f'{{"n": "row {n}"}}\n' for n in range(ROWS)))
@@ -63,7 +76,7 @@ def test_they_work_inside_a_running_loop() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_pauses_the_run_and_the_next_process_goes_on(number: int) -> None:
-    code = (
+    code = HELD + (
         GRAPH + "try:\n"
         "    ak.run(graph, budget='0.1 USDC')\n"
         "except ak.RunPaused as paused:\n"
@@ -96,7 +109,7 @@ def test_a_signal_pauses_the_run_and_the_next_process_goes_on(number: int) -> No
 
 
 def test_the_command_line_pauses_and_says_how_to_go_on(here: Path) -> None:
-    (here / "graph_here.py").write_text(GRAPH)
+    (here / "graph_here.py").write_text(HELD + GRAPH)
     command = [sys.executable, "-m", "agentkit"]
     with subprocess.Popen(
         [*command, "run", "graph_here.py:graph", "--yes"], stderr=subprocess.PIPE, text=True

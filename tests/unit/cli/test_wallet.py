@@ -7,11 +7,11 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.timing import accepts_connections, limit, wait_until
 from typer.testing import CliRunner, Result
 
 from agentkit.cli.main import app
@@ -133,9 +133,7 @@ def test_a_signer_serves_agents_of_this_user_until_it_is_told_to_end(
     path = tmp_path / "signer"
     command = [sys.executable, "-m", "agentkit", "wallet", "signer", "--socket", str(path)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as serving:
-        ends = time.monotonic() + 60
-        while not path.exists() and time.monotonic() < ends:
-            time.sleep(0.05)
+        wait_until(lambda: accepts_connections(path), 60)
         signer = ProcessSigner(path)
         assert signer.address == address
         assert (
@@ -143,7 +141,7 @@ def test_a_signer_serves_agents_of_this_user_until_it_is_told_to_end(
         )
         signer.close()
         serving.send_signal(signal.SIGTERM)
-        assert serving.wait(30) == 0
+        assert serving.wait(limit(30)) == 0
         assert serving.stderr
         assert address in serving.stderr.read()
     assert not path.exists()

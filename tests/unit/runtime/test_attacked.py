@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.timing import until
-from support.toy_market import Toy, toy
+from support.toy_market import GatedProvider, Toy, toy
 
 import agentkit as ak
 from agentkit.artifacts import Json, Table, Text
@@ -213,11 +213,14 @@ async def test_a_hedge_leaves_what_planned_items_need(
 
 
 async def test_a_run_whose_function_failed_buys_nothing_more(tmp_path: Path) -> None:
+    one = GatedProvider("one", tmp_path / "one", free=4, lanes=2)
+
     async def fails() -> None:
-        await asyncio.sleep(0.2)
+        await one.reached.wait()
+        # What was bought before the failure comes to its end; the run knows of it long before.
+        asyncio.get_running_loop().call_later(0.5, one.open)
         raise ZeroDivisionError
 
-    one = FakeProvider("one", tmp_path / "one", delay=0.1, lanes=2)
     async with toy(tmp_path, one=one) as market:
         graph = mapped(tmp_path, 60)
         graph.local("fails", fails, retries=0)

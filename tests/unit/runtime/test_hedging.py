@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from support.timing import measured_slowness
 from support.toy_market import Toy, toy
 
 from agentkit.graph.builder import JobGraph
@@ -24,9 +25,11 @@ SLOW = {30, 60, 90}
 
 
 class Straggling(FakeProvider):
-    """Takes very long for some rows; remembers what it was asked to stop."""
+    """Takes `slow` seconds for some rows, `usual` for others; remembers what it had to stop."""
 
     cancelled: list[str]
+    usual = 0.01
+    slow = 1.5
 
     async def submit(
         self, task: Task, offer: Offer, attempt: Attempt, payment: Payment
@@ -35,7 +38,7 @@ class Straggling(FakeProvider):
 
     async def result(self, attempt: Attempt) -> Result:
         self._execute(self.tasks[attempt.id], attempt)
-        await asyncio.sleep(1.5 if attempt.item in SLOW else 0.01)
+        await asyncio.sleep(self.slow if attempt.item in SLOW else self.usual)
         found = self._read(attempt)
         assert found
         return found
@@ -74,6 +77,10 @@ async def opened(market: Toy, run: str) -> list[Attempt]:
 
 async def test_a_straggler_is_bought_elsewhere_and_only_the_faster_is_paid(tmp_path: Path) -> None:
     slow, fast = straggling(tmp_path), FakeProvider("fast", tmp_path / "fast", factor=2)
+    # A usual row that the machine delays by as much again would count as slow, so they take long;
+    # a slow one ends only by being cancelled, however late the second provider is asked.
+    slow.usual = 0.1 * measured_slowness()
+    slow.slow = 3600.0
     async with toy(tmp_path, slow=slow, fast=fast) as market:
         result = await market.run(mapped(tmp_path))
         attempts = await opened(market, result.run_id)

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.toy_market import Toy, toy, usdc
+from support.toy_market import GatedProvider, Toy, toy, usdc
 
 from agentkit.artifacts import Dataset, Json, Text
 from agentkit.errors import (
@@ -410,10 +410,10 @@ async def test_a_run_belongs_to_one_process(tmp_path: Path) -> None:
 
 
 async def test_cancel_ends_a_run_and_gives_the_hold_back(tmp_path: Path) -> None:
-    slow = FakeProvider("one", tmp_path / "one", delay=0.1, lanes=1)
-    async with toy(tmp_path, one=slow) as market:
+    gated = GatedProvider("one", tmp_path / "one", free=1, lanes=1)
+    async with toy(tmp_path, one=gated) as market:
         run = await runs.start(market.means, await market.plan(mapped(tmp_path, 12)))
-        await asyncio.sleep(0.15)
+        await gated.reached.wait()
         await market.journal.commit(lambda tx: tx.append(e.WALLET, e.CancelAsked(run=run.id)))
         with pytest.raises(RunFailed):
             await run.result()
