@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from support.kubo import kubo
+from support.timing import limit
 
 from agentkit.agent import Agent
 from agentkit.embedded import discovery
@@ -21,6 +22,20 @@ settings.register_profile("explore", deadline=None)
 settings.load_profile(
     "steady"
 )  # the same cases each time; `--hypothesis-profile=explore`: new ones
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Scale the time limit of every test, as `support.timing` scales those inside of them."""
+    if not config.getoption("timeout"):
+        config.option.timeout = limit(float(config.getini("timeout")))
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Scale the limit of a test that has one of its own."""
+    for mark in item.iter_markers("timeout"):
+        item.add_marker(pytest.mark.timeout(limit(mark.args[0])), append=False)
+        return
+
 
 Open = Callable[..., AbstractAsyncContextManager[Agent]]
 

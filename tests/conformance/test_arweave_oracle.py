@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
 from support.gateway_fixtures import layer1, minds, weave_at
+from support.timing import limit
 
 from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.errors import StateCorrupt
@@ -57,7 +58,7 @@ def ask(request):
         input=json.dumps(request).encode(),
         capture_output=True,
         check=False,
-        timeout=100,
+        timeout=limit(100),
     )
     assert run.returncode == 0, run.stderr.decode()
     return json.loads(run.stdout)

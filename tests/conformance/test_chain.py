@@ -12,6 +12,7 @@ from eth_account import Account
 from hexbytes import HexBytes
 from support import chain_processes
 from support.chain_processes import CHAIN_ID, KEYS, WEALTH, Node
+from support.timing import limit
 from web3 import AsyncHTTPProvider, AsyncWeb3
 from web3.contract import AsyncContract
 from web3.exceptions import ContractLogicError, TransactionNotFound, Web3RPCError
@@ -217,7 +218,7 @@ async def test_the_chain_says_what_it_is(w3: AsyncWeb3) -> None:
 
 async def mined(w3: AsyncWeb3, digest: Any) -> Any:
     """Return a transaction once it names its block: anvil shows it as pending a moment longer."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(limit(10)):
         while not (sent := await w3.eth.get_transaction(digest))["blockHash"]:
             await asyncio.sleep(0.02)
     return sent
@@ -827,6 +828,6 @@ def test_a_request_has_a_longest_body(ours: Node) -> None:
 def test_a_web_page_cannot_post(ours: Node) -> None:
     request = urllib.request.Request(ours.url, b"{}", {"content-type": "text/plain"})
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(request, timeout=20)
+        urllib.request.urlopen(request, timeout=limit(20))
     assert refused.value.code == 415
     refused.value.close()

@@ -12,6 +12,7 @@ import pytest
 from support.anchor_fixtures import machine, made_chain, world
 from support.local_gateway import SIGNER
 from support.processes import PROGRAMS
+from support.timing import limit
 
 from agentkit.journal import events as e
 from agentkit.journal import records as r
@@ -37,7 +38,7 @@ async def test_a_head_is_anchored_once_whoever_dies(
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}"},
         )
-        told, _ = await asyncio.wait_for(child.communicate(), 60)
+        told, _ = await asyncio.wait_for(child.communicate(), limit(60))
         assert (child.returncode, told) == (-signal.SIGKILL, b"killed\n")
         assert here.chain.number - started == (point == "after")
 

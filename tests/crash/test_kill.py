@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from support.killed_graphs import graph_of
 from support.processes import PROGRAMS, provider_node
-from support.timing import measured_slowness
+from support.timing import limit, measured_slowness
 from support.toy_market import WALLET, toy
 
 from agentkit.journal import events as e
@@ -179,7 +179,7 @@ def executed(
     if until:
         until()
         child.send_signal(signal.SIGKILL)
-    output, _ = child.communicate(timeout=60)
+    output, _ = child.communicate(timeout=limit(60))
     assert child.returncode in (0, -signal.SIGKILL)
     return output.splitlines()
 
@@ -188,7 +188,7 @@ def reached(condition: Callable[[], bool]) -> Callable[[], None]:
     """Return what waits until a condition holds."""
 
     def wait() -> None:
-        late = time.monotonic() + 30
+        late = time.monotonic() + limit(30)
         while not condition():
             assert time.monotonic() < late
             time.sleep(0.005)

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from support.processes import PROGRAMS
 from support.processes.gateway import serving
+from support.timing import limit
 
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
@@ -66,7 +67,7 @@ class Machine:
         assert child.stdout.readline() == "go\n"
         time.sleep(seconds)
         child.send_signal(signal.SIGKILL)
-        said, _ = child.communicate(timeout=60)
+        said, _ = child.communicate(timeout=limit(60))
         assert child.returncode == -signal.SIGKILL  # it was at work
         for line in said.splitlines():
             word, _, number = line.partition(" ")
@@ -104,7 +105,7 @@ def restored(machine: Machine, into: Path) -> dict[str, object]:
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=limit(120),
         env={
             "PYTHONPATH": os.pathsep.join(sys.path),
             "HOME": str(into / "nobody"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.golden_files import SCHEMAS, unpacked
 from support.processes import PROGRAMS
+from support.timing import limit
 
 from agentkit.journal.store import SCHEMA_VERSION
 
@@ -27,7 +28,7 @@ def test_a_migration_killed_anywhere_is_done_by_the_next_process(
         [*command, str(original), str(tmp_path / "killed"), str(KILLS)],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=limit(240),
     )
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)

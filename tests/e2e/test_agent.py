@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.timing import limit
 
 from agentkit.artifacts import Text
 from agentkit.errors import ConfigError, PlanError, RunFailed, RunNotFound, RunPaused, WrongInput
@@ -96,7 +97,7 @@ async def test_runs_go_on_beside_new_work(open_agent: Any, tmp_path: Path) -> No
     async with open_agent() as agent:
         run = await agent.start(await agent.plan(graph, balance=False))
         await crash(run)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(limit(20)):
             resumed = await agent.resume_all([graph])
         handle = resumed[run.id]
         assert isinstance(handle, Run)

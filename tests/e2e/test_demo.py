@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+from support.timing import limit
 
 from agentkit.money import Money
 
@@ -29,7 +30,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str,
         check=False,
         text=True,
         cwd=folder,
-        timeout=115,
+        timeout=limit(115),
         env={**os.environ, "TMPDIR": str(folder), "AGENTKIT_MODELS": models},
     )
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.timing import measured_slowness
+from support.timing import limit, measured_slowness
 
 from agentkit.embedded import discovery
 
@@ -41,7 +41,7 @@ def run(folder: Path) -> tuple[float, list[str], str, int]:
         capture_output=True,
         check=True,
         text=True,
-        timeout=60,
+        timeout=limit(60),
         cwd=folder,
         env={
             **os.environ,

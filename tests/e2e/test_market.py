@@ -16,6 +16,7 @@ from typing import Any, Literal
 import aiohttp
 import pytest
 from support.processes import PROGRAMS
+from support.timing import limit
 
 from agentkit.artifacts import Dataset, Embedding, Json
 from agentkit.embedded import discovery
@@ -192,7 +193,7 @@ async def test_a_small_next_run_touches_no_chain(open_agent: Any, tmp_path: Path
         "asyncio.run(main())\n"
         "assert 'web3' not in sys.modules and 'networkx' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=limit(60))
 
 
 async def test_only_listed_providers_are_asked_for_money(open_agent: Any) -> None:

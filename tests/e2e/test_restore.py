@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.timing import limit
 
 from agentkit.agent import Agent
 from agentkit.embedded import discovery
@@ -48,7 +49,7 @@ def restore(folder: Path, own: discovery.NetworkFile, home: str) -> dict[str, An
         ],
         capture_output=True,
         check=True,
-        timeout=60,
+        timeout=limit(60),
         env={
             **os.environ,
             "AGENTKIT_HOME": str(folder / home),

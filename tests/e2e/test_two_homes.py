@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.timing import limit
 
 from agentkit.agent import Agent
 from agentkit.embedded import discovery
@@ -45,7 +46,7 @@ def cli(
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=limit(120),
         cwd=folder,
         env={
             **os.environ,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.timing import limit
 
 from agentkit.agent import Agent
 from agentkit.embedded import discovery
@@ -28,7 +29,7 @@ FEE = 212_037_686
 def ask(network: discovery.NetworkFile, path: str) -> str:
     headers = {"Authorization": f"Bearer {network.token}"}
     request = urllib.request.Request(network.gateway + path, headers=headers)
-    with urllib.request.urlopen(request, timeout=10) as answer:  # loopback
+    with urllib.request.urlopen(request, timeout=limit(10)) as answer:  # loopback
         return str(answer.read().decode())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.fault_jobs import HALF, ROWS, Endless, all_is_well, in_books, mapped
-from support.timing import until
+from support.timing import limit, until
 from support.toy_market import toy
 
 from agentkit.errors import OverBudget, RunPaused
@@ -88,7 +88,7 @@ async def test_a_deadline_comes_when_it_was_to_come(
         run = await runs.start(market.means, await market.plan(graph, deadline=1.5))
         await until(lambda: run.status.purchases)
         clock.jump(days * DAY)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(limit(10)):
             with pytest.raises(RunPaused):
                 await run.result()
         assert 1.0 < time.monotonic() - began < 5.0

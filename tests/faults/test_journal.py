@@ -19,6 +19,7 @@ import pytest
 from support.fault_jobs import HALF, ROWS, all_is_well, half_way, mapped
 from support.processes import PROGRAMS
 from support.processes.run_with_faults import BIG_ROWS
+from support.timing import limit
 from support.toy_market import toy
 
 from agentkit.errors import AgentKitError, JournalDamaged, RunPaused
@@ -34,7 +35,7 @@ def child(verb: str, folder: Path, *more: str) -> subprocess.CompletedProcess[st
         [sys.executable, str(CHILDREN), verb, str(folder), *more],
         stdout=subprocess.PIPE,
         text=True,
-        timeout=60,
+        timeout=limit(60),
         check=False,
         env={"PYTHONPATH": os.pathsep.join(sys.path)},
     )

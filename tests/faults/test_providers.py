@@ -18,7 +18,7 @@ from aiohttp.test_utils import TestServer
 from support.fault_jobs import ROWS, in_books, rows_of
 from support.processes import PROGRAMS, provider_node
 from support.processes.run_with_faults import CHATTY, CHATTY_MODEL, chatty
-from support.timing import until
+from support.timing import limit, until
 from support.toy_market import Toy, toy
 
 from agentkit.artifacts import Dataset, Text
@@ -303,7 +303,7 @@ async def test_an_answer_larger_than_memory_allows_is_let_go_at_its_limit(tmp_pa
             stdout=asyncio.subprocess.PIPE,
             env={"PYTHONPATH": os.pathsep.join(sys.path)},
         )
-        output, _ = await asyncio.wait_for(child.communicate(), 60)
+        output, _ = await asyncio.wait_for(child.communicate(), limit(60))
         assert child.returncode == 0
         heard = json.loads(output)
         assert far.asked == 1

@@ -15,7 +15,7 @@ import pytest
 from support.fault_jobs import half_way, mapped
 from support.processes import PROGRAMS
 from support.processes.run_with_faults import CHAINS, LENGTH, LONG, ROW
-from support.timing import measured_slowness
+from support.timing import limit, measured_slowness
 from support.toy_market import WALLET, toy
 
 from agentkit.journal import events as e
@@ -42,7 +42,7 @@ def child(verb: str, folder: Path, *more: str) -> subprocess.Popen[str]:
 
 
 def said(process: subprocess.Popen[str]) -> dict[str, Any]:
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=limit(60))
     assert process.returncode == 0
     answer: dict[str, Any] = json.loads(output)
     return answer

@@ -12,6 +12,7 @@ from typing import Any
 
 from support.fault_jobs import mapped
 from support.processes import PROGRAMS
+from support.timing import limit
 from support.toy_market import toy
 
 from agentkit.errors import Refused
@@ -46,7 +47,7 @@ class Process:
         return answer
 
     def end(self) -> int:
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=limit(30))
         return self._process.returncode
 
 

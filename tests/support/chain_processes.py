@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from agentkit.keys.signer import KeySigner
+from support.timing import limit
 
 ROOT = Path(__file__).parents[2]
 CHAIN_ID = 1337
@@ -51,7 +52,7 @@ class Node:
     def post(self, body: bytes) -> bytes:
         headers = {"content-type": "application/json", "authorization": f"Bearer {TOKEN}"}
         request = urllib.request.Request(self.url, body, headers)
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=limit(20)) as response:
             return bytes(response.read())
 
 
@@ -59,7 +60,7 @@ class Node:
 def embedded(path: Path) -> Iterator[Node]:
     """The embedded chain in the file `path`."""
     command = [sys.executable, __file__, str(path)]
-    with _running(command, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
+    with _running(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}) as process:
         assert process.stdout is not None
         yield Node("embedded", process.stdout.readline().strip(), process)
 

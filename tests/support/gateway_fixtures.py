@@ -24,6 +24,7 @@ from agentkit.memory.uploads.bundler import Layer1, Limits
 from agentkit.memory.uploads.confirmation import Waits
 from agentkit.memory.uploads.outbox import Outbox
 from agentkit.memory.uploads.upload_paths import UploadPath
+from support.timing import limit
 
 SIGNER = KeySigner(b"\x11" * 32)
 ME = name_of(SIGNER.public_key)
@@ -114,7 +115,7 @@ class Mind:
 
     async def until(self, state: str) -> None:
         """Wait until all items are in a state, what brings them there runs in the background."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(limit(10)):
             while set(await self.states()) != {state}:
                 await asyncio.sleep(0.01)
 

@@ -37,6 +37,7 @@ from agentkit.payments.contracts import load
 from agentkit.testing.rpc import FaultyRpc, RpcFault
 from support import chain_processes
 from support.chain_processes import CHAIN_ID, KEYS, Node
+from support.timing import limit
 
 DEPLOYER, PAYER, SHOP, OTHER = map(KeySigner, KEYS[:4])
 TASKS, PRICE = 3, 1000
@@ -331,7 +332,7 @@ def _read(path: Path) -> str:
 
 async def _pending(node: Node, count: int = 1) -> None:
     """Wait until so many transactions are in the chain's pool."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(limit(30)):
         while int((await _rpc(node, "txpool_status"))["pending"], 16) < count:
             await asyncio.sleep(0.02)
 

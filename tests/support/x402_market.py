@@ -48,6 +48,7 @@ from agentkit.runtime.result import RunResult
 from agentkit.testing import Desk as Buying
 from support import chain_processes
 from support.chain_processes import CHAIN_ID, KEYS
+from support.timing import limit
 
 DEPLOYER, SHOP, SETTLER, OTHER, _ = map(KeySigner, KEYS)
 MODEL = "smollm2-135m"
@@ -101,7 +102,7 @@ class World:
         made = contract_address(bytes.fromhex(DEPLOYER.address[2:]), self.nonce)
         self.nonce += 1
         await self.eyes.send(bytes(signed.raw_transaction))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(limit(10)):
             while not (receipt := await self.eyes.receipt("0x" + bytes(signed.hash).hex())):
                 await asyncio.sleep(0.005)
         assert receipt.succeeded

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.timing import limit
 from support.toy_market import usdc
 
 from agentkit.journal.lease import Lease, is_free
@@ -55,7 +56,7 @@ def script(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 def output(code: str, *arguments: str) -> str:
     with script(code, *arguments) as process:
-        told, _ = process.communicate(timeout=90)
+        told, _ = process.communicate(timeout=limit(90))
     assert process.returncode == 0
     return told
 
@@ -95,7 +96,7 @@ def test_a_signal_pauses_the_run_and_the_next_process_goes_on(number: int) -> No
         output(look)  # until items are bought
         assert paused.poll() is None
         paused.send_signal(number)
-        told, _ = paused.communicate(timeout=60)
+        told, _ = paused.communicate(timeout=limit(60))
     assert paused.returncode == 0
     run, done = told.split()
     assert 0 < int(done) < ROWS  # it was in the middle
@@ -122,10 +123,10 @@ def test_the_command_line_pauses_and_says_how_to_go_on(here: Path) -> None:
                 break
         running.send_signal(signal.SIGTERM)
         rest = running.stderr.read()
-        assert running.wait(timeout=60) == 4
+        assert running.wait(timeout=limit(60)) == 4
     (run,) = {line.split()[1] for line in lines if line.startswith("run ")}
     assert f"agentkit resume {run}" in rest
-    resumed = subprocess.run([*command, "resume", run, "--quiet"], check=False, timeout=90)
+    resumed = subprocess.run([*command, "resume", run, "--quiet"], check=False, timeout=limit(90))
     assert resumed.returncode == 0
 
 
@@ -154,7 +155,7 @@ def test_a_signal_while_nothing_runs_yet_starts_nothing(here: Path) -> None:
         assert asked.stdout
         assert asked.stdout.readline() == "planning\n"
         asked.send_signal(signal.SIGINT)
-        told, _ = asked.communicate(timeout=60)
+        told, _ = asked.communicate(timeout=limit(60))
     assert asked.returncode == 0
     assert told == "0\n"
 

@@ -26,6 +26,7 @@ from agentkit.market.offer import Offer
 from agentkit.market.seams import ProviderInfo
 from agentkit.market.task import Task, TaskSpec
 from agentkit.testing.fakes import FakeProvider
+from support.timing import limit
 
 
 class Work(FakeProvider):
@@ -173,7 +174,7 @@ def start(
     command = [sys.executable, __file__, str(folder), name, str(lanes), str(delay)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(command, env=environment)
-    until = time.monotonic() + 30
+    until = time.monotonic() + limit(30)
     while not (folder / "port").exists():
         assert process.poll() is None and time.monotonic() < until, "the node did not start"
         time.sleep(0.01)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.timing import limit
 from typer.testing import CliRunner, Result
 
 from agentkit.cli.main import app
@@ -393,7 +394,7 @@ def test_what_an_output_cannot_encode_ends_no_paid_run(cli: Any, encoding: str) 
         [sys.executable, "-m", "agentkit", "run", "said.py:graph", "--yes"],
         capture_output=True,
         env={**os.environ, "PYTHONIOENCODING": encoding},
-        timeout=60,
+        timeout=limit(60),
         check=False,
     )
     assert told.returncode == 0, told.stderr

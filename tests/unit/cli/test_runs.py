@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.timing import limit
 from typer.testing import CliRunner, Result
 
 from agentkit.cli.main import app
@@ -81,7 +82,7 @@ def test_a_run_of_another_process_is_cancelled_and_said_so(
     process, run = worker
     told = cli("cancel", run)
     assert (told.exit_code, told.stdout) == (0, f"run {run} is cancelled\n")
-    assert process.wait(timeout=30) == 1
+    assert process.wait(timeout=limit(30)) == 1
 
 
 def test_a_process_that_does_not_answer_is_named(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.timing import limit
 from typer.testing import CliRunner, Result
 
 from agentkit.cli.main import app
@@ -136,11 +137,11 @@ def test_the_file_that_was_typed_needs_no_more(cli: Any, tmp_path: Path) -> None
 
 def detached(*arguments: str) -> None:
     command = [sys.executable, "-m", "agentkit", "run", *arguments, "--yes", "--detach"]
-    subprocess.run(command, check=True, timeout=60, stdin=subprocess.DEVNULL)
+    subprocess.run(command, check=True, timeout=limit(60), stdin=subprocess.DEVNULL)
 
 
 def until_done(cli: Any) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + limit(60)
     while time.monotonic() < deadline and [run["state"] for run in runs(cli)] != ["done"]:
         time.sleep(0.1)
     assert [run["state"] for run in runs(cli)] == ["done"]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.timing import limit
 
 from agentkit.embedded import discovery
 from agentkit.errors import ConfigError, MissingExtra, StoreUnavailable
@@ -41,7 +42,7 @@ def gone(pid: int, seconds: float = 5.0) -> bool:
 def test_clients_that_race_from_nothing_get_one_network(tmp_path: Path) -> None:
     folder = tmp_path / "net"
     clients = [client(folder) for _ in range(6)]
-    pids = {int(c.communicate(timeout=60)[0]) for c in clients}
+    pids = {int(c.communicate(timeout=limit(60))[0]) for c in clients}
     assert len(pids) == 1
     assert all(c.returncode == 0 for c in clients)
     (pid,) = pids
@@ -85,19 +86,23 @@ def test_a_network_in_the_foreground_is_where_its_port_says(
     monkeypatch.chdir(tmp_path)
     command = [sys.executable, "-m", "agentkit", "network", "serve", "--port", str(port)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as served:
-        until = time.monotonic() + 60
+        until = time.monotonic() + limit(60)
         while not (found := discovery.find(tmp_path / "net")) and time.monotonic() < until:
             time.sleep(0.05)
         assert found
         assert found.pid == served.pid
         where = [found.url, found.network["rpc"], found.gateway, *found.nodes.values()]
         assert where == [f"http://127.0.0.1:{port + n}" for n in range(5)]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port + 2}/info", timeout=5) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{port + 2}/info", timeout=limit(5)
+        ) as answer:
             assert json.load(answer)["network"] == "agentkit.embedded"
         served.send_signal(signal.SIGINT)
-        assert served.wait(15) == 0
+        assert served.wait(limit(15)) == 0
     with socket.create_server(("127.0.0.1", port + 1)):
-        refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        refused = subprocess.run(
+            command, capture_output=True, text=True, timeout=limit(60), check=False
+        )
     assert refused.returncode == 1
     assert f"port {port + 1} of this machine cannot be had" in refused.stderr
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from support.timing import limit
 
 from agentkit.embedded import discovery
 
@@ -53,7 +54,7 @@ class TestGaia:
         schema = {"$defs": doubling | {"d40": {"type": "string"}}, "$ref": "#/$defs/d0"}
         shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
         body = {**HELLO, "model": "x", "response_format": shape, "max_completion_tokens": 2}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(limit(10)):
             assert (await post(http, f"{url}/chat/completions", body))[0] >= 400
 
     async def test_only_the_new_limit_counts(self, http: aiohttp.ClientSession, url: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from pydantic import Field
+from support.timing import limit
 
 from agentkit.artifacts import Json
 from agentkit.errors import WrongInput
@@ -121,7 +122,7 @@ def test_the_digest_of_a_file_is_the_same_in_every_process(tmp_path: Path) -> No
             env={**os.environ, "PYTHONHASHSEED": seed},
             capture_output=True,
             check=True,
-            timeout=60,
+            timeout=limit(60),
         ).stdout
         for seed in ("1", "2", "3")
     }

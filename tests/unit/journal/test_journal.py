@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support.timing import limit
 from support.toy_market import WALLET, toy
 
 from agentkit.errors import AgentKitError, JournalDamaged, OverBudget, StoreUnavailable, WrongKey
@@ -279,7 +280,7 @@ def test_processes_that_open_a_new_file_at_once_all_get_it(tmp_path: Path) -> No
         command = [sys.executable, "-c", code, str(tmp_path / str(attempt))]
         racers = [subprocess.Popen(command, stdin=subprocess.PIPE, text=True) for _ in range(6)]
         for racer in racers:
-            racer.communicate("go\n", timeout=60)
+            racer.communicate("go\n", timeout=limit(60))
         assert [racer.returncode for racer in racers] == [0] * 6
 
 

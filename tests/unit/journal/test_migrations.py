@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.golden_files import figures, unpacked
+from support.timing import limit
 from support.toy_market import WALLET
 
 from agentkit.errors import AgentKitError, JournalDamaged, StateTooNew, StoreUnavailable, WrongKey
@@ -74,7 +75,7 @@ async def test_processes_that_open_an_old_file_at_once_migrate_it_once(tmp_path:
         )
         for _ in range(4)
     ]
-    said = [racer.communicate("go\n", timeout=120) for racer in racers]
+    said = [racer.communicate("go\n", timeout=limit(120)) for racer in racers]
     assert [racer.returncode for racer in racers] == [0] * 4, said
     assert [out.strip() for out, _ in said] == [str(then["checked"])] * 4
     assert sum("migrating" in err for _, err in said) == 1

@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 import pytest
+from support.timing import limit
 
 from agentkit.errors import ConfigError, ProtocolBroken, StoreUnavailable, WrongKey
 from agentkit.journal import events as e
@@ -90,7 +91,7 @@ def test_every_operation_of_a_signer_has_its_word(apart: ProcessSigner) -> None:
 def raw(path: Path, *lines: bytes) -> list[dict[str, Any]]:
     """Say lines to a socket and return what it answers."""
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(10)
+        connection.settimeout(limit(10))
         connection.connect(str(path))
         connection.sendall(b"".join(line + b"\n" for line in lines))
         connection.shutdown(socket.SHUT_WR)
@@ -140,7 +141,7 @@ def test_what_is_no_operation_is_refused_and_signs_nothing(apart: ProcessSigner)
 
 def test_a_line_without_end_is_cut_off(apart: ProcessSigner) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(30)
+        connection.settimeout(limit(30))
         connection.connect(str(apart._path))
         sent, part = 0, b"x" * (1 << 20)
         with pytest.raises(OSError):  # whichever way the other end hangs up
@@ -239,7 +240,7 @@ def test_it_ends_with_the_process_that_started_it(here: tuple[Path, KeySigner]) 
         assert parent.stdout
         child = int(parent.stdout.readline())
         parent.kill()
-    ends = time.monotonic() + 10
+    ends = time.monotonic() + limit(10)
     while Path(f"/proc/{child}").exists() and time.monotonic() < ends:
         status = Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0]
         if status == "Z":

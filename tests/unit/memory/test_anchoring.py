@@ -11,6 +11,7 @@ from typing import ClassVar
 import pytest
 from support.anchor_fixtures import World, machine, made_chain, world
 from support.local_gateway import SIGNER, weaving
+from support.timing import limit
 
 from agentkit.config import ChainSettings
 from agentkit.embedded.gateway import Faults
@@ -97,7 +98,7 @@ async def test_what_was_sealed_too_early_is_anchored_when_it_is_time(
             await memory.checkpoint()
         (first,) = await chosen(journal)
         memory.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(limit(10)):
             while await here.head() == first:
                 await asyncio.sleep(0.1)
         assert await here.head() == (await chosen(journal))[-1]

@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
+from support.timing import limit
 
 from agentkit.errors import StateCorrupt, StateError, WrongKey
 from agentkit.memory.arweave.base64url import b64url, unb64url
@@ -299,7 +300,7 @@ def test_neither_imports_nor_signing_touch_sigpipe_or_load_the_uploader():
         "assert 'arweave.transaction_uploader' not in sys.modules\n"
         "assert signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN\n"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=limit(60))
 
 
 def test_items_are_made_without_the_client_libraries():
@@ -311,4 +312,4 @@ def test_items_are_made_without_the_client_libraries():
         "late = {'arweave', 'graphql', 'requests', 'web3'}\n"
         "assert not late & set(sys.modules), late & set(sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=limit(60))

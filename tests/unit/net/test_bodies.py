@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from support.timing import limit
 
 from agentkit.net import bodies
 from agentkit.net.bodies import bounded_bodies, chunks
@@ -80,7 +81,7 @@ async def test_a_body_that_is_too_slow_is_given_up(path: str, monkeypatch: objec
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 900\r\n\r\n"
         writer.write(head.encode() + b"x" * 10)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(limit(10)):
             assert b"408" in await reader.readline()
         writer.close()
 
@@ -94,7 +95,7 @@ async def test_the_bodies_of_all_requests_share_the_memory() -> None:
             await gate.wait()
 
         first = asyncio.create_task(client.post("/", data=held()))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(limit(10)):
             while (told := await client.post("/", data=b"x" * 900)).status == 200:
                 await asyncio.sleep(0.01)
         assert told.status == 429

@@ -8,6 +8,7 @@ import urllib.request
 from typing import Any
 
 import pytest
+from support.timing import limit
 
 from agentkit.embedded import discovery
 
@@ -28,7 +29,7 @@ SWITCHES = [
 def ask(method: str, url: str, body: bytes | None, headers: dict[str, str]) -> tuple[int, str]:
     request = urllib.request.Request(url, body, headers, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=20) as told:
+        with urllib.request.urlopen(request, timeout=limit(20)) as told:
             return told.status, told.read().decode()
     except urllib.error.HTTPError as refused:
         return refused.code, refused.read().decode()

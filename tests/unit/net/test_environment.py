@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.timing import limit
 
 from agentkit.embedded import discovery
 from agentkit.keys import keystore
@@ -39,7 +40,7 @@ def environment_of(pid: int) -> str:
 
 def harmless(pid: int) -> bool:
     """Whether a process has an environment, which the kernel shows soon after it began."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + limit(10)
     while "PATH=" not in (told := environment_of(pid)) and time.monotonic() < deadline:
         time.sleep(0.01)
     return "PATH=" in told and CANARY not in told and "PASSPHRASE" not in told

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 from aiohttp import web
+from support.timing import limit
 
 from agentkit.net.server import ConnectionLimits, start_server
 
@@ -41,7 +42,7 @@ async def connection(
 
 
 async def until_closed(reader: asyncio.StreamReader) -> bytes:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(limit(10)):
         try:
             return await reader.read()
         except ConnectionResetError:

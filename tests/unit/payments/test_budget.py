@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.timing import limit
 from support.toy_market import WALLET, usdc
 
 from agentkit.errors import NotAllowed, OverBudget
@@ -76,7 +77,7 @@ def test_processes_that_race_for_an_allowance_stop_exactly_at_it(tmp_path: Path)
     ]
     for racer in racers:
         assert racer.stdout and racer.stdout.readline() == "ready\n"
-    got = [int(racer.communicate("go\n", timeout=60)[0]) for racer in racers]
+    got = [int(racer.communicate("go\n", timeout=limit(60))[0]) for racer in racers]
     assert sum(got) == 40  # 120 were asked for
     assert all(racer.returncode == 0 for racer in racers)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.chain_clock import ARBITER, MINTED, PAYER, SHOP, Clock, clocked
+from support.timing import limit
 
 from agentkit.artifacts import Text
 from agentkit.errors import InsufficientFunds, OverBudget, ProtocolBroken, Refused, SettlementFailed
@@ -632,7 +633,7 @@ async def test_what_was_opened_and_not_booked_is_found_by_closing(pair: Pair) ->
     dying = asyncio.create_task(
         on(pair, line).fund(pair.offer(), attempt.at_most, pair.wanted(attempt))
     )
-    await asyncio.wait_for(landed.wait(), 10)
+    await asyncio.wait_for(landed.wait(), limit(10))
     dying.cancel()
     await asyncio.wait([dying])
     await line.close()

@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 from aiohttp.test_utils import TestServer
 from support.chain_processes import KEYS, WEALTH
-from support.timing import until
+from support.timing import limit, until
 
 from agentkit.embedded.chain.chain import Chain
 from agentkit.embedded.chain.genesis import deploy
@@ -508,7 +508,7 @@ async def test_a_receipt_counts_when_it_is_deep_enough(world: World) -> None:
             assert not (await process.row("pay:a")).final
             assert not paying.done()
             await mine(world, nonce)
-        assert await asyncio.wait_for(paying, 10)
+        assert await asyncio.wait_for(paying, limit(10))
         assert (await process.row("pay:a")).final
         assert len(process.line.sent) == 1
 

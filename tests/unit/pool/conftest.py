@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.timing import limit
 
 from agentkit.pool.pool import Pool
 
@@ -46,7 +47,7 @@ def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
     """Wait for something to become true, at most ten seconds."""
 
     async def wait(true: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(limit(10)):
             while not true():
                 await asyncio.sleep(0.01)
 

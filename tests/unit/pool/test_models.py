@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.timing import limit
 
 from agentkit.errors import MissingExtra, Refused, StateCorrupt, StoreUnavailable
 from agentkit.pool import models
@@ -185,7 +186,7 @@ def test_of_two_processes_at_once_one_fetches(tmp_path: Path) -> None:
     here = str(Path(__file__).parent)
     command = [sys.executable, "-c", RACER, str(tmp_path), here]
     racers = [subprocess.Popen(command) for _ in range(2)]
-    assert [racer.wait(30) for racer in racers] == [0, 0]
+    assert [racer.wait(limit(30)) for racer in racers] == [0, 0]
     assert (tmp_path / "made").read_text() == "x"
     store = sorted(path.name for path in (tmp_path / "store").iterdir())
     assert store == sorted([f"{sha(WEIGHTS)}.gguf", "lock"])

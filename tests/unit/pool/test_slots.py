@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import psutil
 import pytest
+from support.timing import limit
 
 from agentkit.errors import LeaseLost, RateLimited, Refused
 from agentkit.pool.pool import Pool
@@ -223,7 +224,7 @@ async def test_a_front_has_a_server_of_its_own(
             assert (await reply.json())["usage"]["completion_tokens"] == 2
     server.send_signal(signal.SIGKILL)
     await until(lambda: not children("llama_child"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(limit(5)):
         while (await pool.core("smollm2-135m")).key == core.key:  # it may not have heard yet
             await asyncio.sleep(0.05)
     with pytest.raises(Refused, match="no model 'gpt-9'"):

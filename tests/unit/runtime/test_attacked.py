@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.timing import until
+from support.timing import limit, until
 from support.toy_market import GatedProvider, Toy, toy
 
 import agentkit as ak
@@ -309,7 +309,7 @@ async def test_whatever_a_function_raises_ends_its_node(
     async with toy(tmp_path) as market:
         graph = JobGraph("g")
         graph.local("raises", in_thread if how == "thread" else on_loop, retries=0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(limit(5)):
             with pytest.raises(RunPaused, match="raises: RuntimeError"):
                 await market.run(graph)
 

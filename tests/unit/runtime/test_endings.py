@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.timing import until
+from support.timing import limit, until
 from support.toy_market import Toy, toy, usdc
 
 from agentkit.errors import (
@@ -134,7 +134,7 @@ async def test_a_provider_that_wants_a_days_rest_is_not_waited_for(tmp_path: Pat
         began = time.monotonic()
         graph = JobGraph("patient")
         graph.infer("ask", model="m", prompt="hello", retries=1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(limit(10)):
             result = await market.run(graph)
         assert time.monotonic() - began < 5
         assert result.receipts[0].attempt.provider == "two"
@@ -145,14 +145,14 @@ async def test_a_function_that_never_returns_does_not_hold_a_stop_back(tmp_path:
 
     def hangs() -> None:
         begun.set()
-        never.wait(30)
+        never.wait(limit(30))
 
     async with toy(tmp_path) as market:
         graph = JobGraph("hangs")
         graph.local("hangs", hangs)
         run = await runs.start(market.means, await market.plan(graph))
         await until(begun.is_set)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(limit(5)):
             await run.stop()
         assert run.status.outcome == "paused"
         never.set()

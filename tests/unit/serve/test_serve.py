@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from support.timing import limit
 
 from agentkit import policy
 from agentkit.agent import Agent
@@ -318,7 +319,7 @@ async def test_only_its_payer_asks_for_a_channels_voucher_or_its_end(
 async def test_what_is_no_digest_never_becomes_a_path(bench: Bench, digest: str) -> None:
     job = bench.submission()
     job["task"]["inputs"] = {"t": {"kind": "blob", "digest": digest, "size": 1, "media_type": "x"}}
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(limit(5)):
         status, answer = await bench.post("/jobs", job)
     assert status == 400
     assert answer["error"]["type"] == "ProtocolBroken"
@@ -345,7 +346,7 @@ async def test_a_pattern_never_stops_a_node(bench: Bench, pattern: str, status: 
         return
     done = asyncio.ensure_future(bench.done())
     while not done.done():
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(limit(2)):
             assert (await bench.get("/node"))[0] == 200
         await asyncio.sleep(0.05)
     assert done.result()["status"]["state"] == "done"
@@ -414,7 +415,7 @@ async def test_a_job_that_waits_for_its_input_can_be_called_off(bench: Bench) ->
     other = Dataset.dump([{"n": 5}])
     status, _ = await bench.post("/jobs", query(bench, other))
     assert status == 202
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(limit(10)):
         _, job = await bench.post(f"/jobs/{bench.attempt.id}/cancel", {})
     assert job["status"]["state"] == "cancelled"
     assert await put(bench, other.digest, other.read()) == 422

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from support.timing import limit
 
 from agentkit.agent import Agent
 from agentkit.errors import ConfigError, OverBudget
@@ -167,4 +168,4 @@ def test_without_an_agent_the_default_one_is_used() -> None:
         "assert runs == {a.response_metadata['agentkit']['run'] for a in answers}, runs\n"
         "assert len(runs) == 4\n"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=90)
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=limit(90))
