@@ -4,7 +4,7 @@ AgentKitError                    .hint: one line that starts with a verb, names 
 ├─ ConfigError                   BadAmount (also TypeError, ValueError)  MissingExtra  WrongKey
 │                                Untrusted
 ├─ GraphError (also ValueError)  DuplicateNode  UnknownInput  CyclicGraph  WrongInput
-│                                UntrustedCode
+│                                UnknownKind (WrongInput)  UntrustedCode
 ├─ PlanError                     nothing has been spent: NoOffer  OverBudget  PastDeadline
 │                                PlanExpired
 ├─ ProviderError  .retryable     Unavailable  RateLimited  Refused  OfferExpired  LeaseLost
@@ -153,6 +153,12 @@ class CyclicGraph(GraphError):
 
 class WrongInput(GraphError):
     """A node was given an input of the wrong kind."""
+
+
+class UnknownKind(WrongInput):
+    """No installed package brings this kind of work."""
+
+    default_hint = "install the package that brings it"
 
 
 class UntrustedCode(GraphError):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints, overload
+from typing import Any, TypeVar, overload
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from agentkit.artifacts import Artifact, Dataset, Embedding, Json, Model, Table, Text
 from agentkit.errors import DuplicateNode, UnknownInput, WrongInput
 from agentkit.graph import callables, codec
+from agentkit.graph.arguments import check_of, keywords_of, listed, output_of, returned_by
 from agentkit.graph.checks import Named
 from agentkit.graph.frozen import FrozenGraph, Function, check_node
 from agentkit.graph.included import Included, moved
@@ -19,7 +19,8 @@ from agentkit.graph.nodes import (
     InferNode,
     LocalNode,
     Needs,
-    Node,
+    NodeBase,
+    PaidNode,
     SourceNode,
     SplitNode,
     SqlNode,
@@ -27,7 +28,7 @@ from agentkit.graph.nodes import (
 )
 from agentkit.graph.plugins import InstalledVerifier
 from agentkit.graph.refs import InputRef, Ref, When
-from agentkit.graph.schemas import schema_of
+from agentkit.graph.registry import Node, check_registered
 
 A = TypeVar("A", bound=Artifact)
 B = TypeVar("B", bound=Artifact)
@@ -114,7 +115,7 @@ class JobGraph:
             model=self._edge(model) if isinstance(model, Ref) else model,
             prompt=prompt,
             over=over and self._edge(over),
-            output=_schema(output),
+            output=output_of(output),
             inputs=self._edges(name, inputs),
             **more,
         )[0]
@@ -268,9 +269,23 @@ class JobGraph:
             kind="local",
             fn=spec,
             args=args,
-            returns=_returns(fn),
+            returns=returned_by(fn),
             **more,
         )[0]
+
+    def add(self, node: NodeBase) -> Any:
+        """Add a node that was built from its model; the way to use a kind of another package.
+
+        What it reads stands in it as `ref.input`.  Returns its ref, or a tuple of them where it has
+        several outputs::
+
+            page = graph.add(FetchNode(kind="fetch", name="page", url="https://example.org"))
+
+        Raises GraphError, also where no installed package brings the node's kind.
+        """
+        check_registered(node)
+        refs = self._insert(node, {})
+        return refs[0] if len(refs) == 1 else refs
 
     def include(
         self,
@@ -370,7 +385,7 @@ class JobGraph:
 
     def _add(
         self,
-        node_type: type[Node],
+        node_type: type[NodeBase],
         name: str,
         functions: Mapping[str, Function] | None = None,
         /,
@@ -379,37 +394,48 @@ class JobGraph:
         verify: Any = None,
         **fields: Any,
     ) -> tuple[Ref[Any], ...]:
-        if name in self._nodes:
-            raise DuplicateNode(f"two nodes are called {name!r}")
-        conditions, checks = _listed(when), _listed(verify)
+        self._check_name(name)
+        conditions = listed(when)
+        checks = listed(verify)
         if conditions:
             fields["when"] = tuple(self._condition(name, given) for given in conditions)
         if checks:
-            fields["verify"] = tuple(_check(name, given) for given in checks)
+            fields["verify"] = tuple(check_of(name, given) for given in checks)
         for field in fields.keys() - node_type.model_fields.keys():
             raise WrongInput(
                 f"node {name!r} takes no {field!r}",
-                hint=f"write one of: {', '.join(_keywords(node_type))}",
+                hint=f"write one of: {', '.join(keywords_of(node_type))}",
             )
         try:
             node = node_type(name=name, **fields)
         except ValidationError as wrong:
             document = {"name": name, **fields}
             raise codec.as_wrong_input(f"node {name!r}", wrong, document) from wrong
-        check_node(node, self._nodes)
-        self._nodes[name] = node
         given_functions = {
             **(functions or {}),
             **{f"when.{n}.fn": given.fn for n, given in enumerate(conditions) if given.fn},
             **{f"verify.{n}.fn": given for n, given in enumerate(checks) if callable(given)},
-            **{
-                f"verify.{n}": InstalledVerifier(given.name)
-                for n, given in enumerate(checks)
-                if isinstance(given, Named)
-            },
         }
-        self._functions |= {(name, place): fn for place, fn in given_functions.items()}
+        return self._insert(node, given_functions)
+
+    def _insert(self, node: NodeBase, functions: Mapping[str, Function]) -> tuple[Ref[Any], ...]:
+        """Add a node, with its functions by their places in it; returns the refs of its outputs."""
+        self._check_name(node.name)
+        check_node(node, self._nodes)
+        self._nodes[node.name] = node
+        checks = node.verify if isinstance(node, PaidNode) else ()
+        verifiers = {
+            f"verify.{n}": InstalledVerifier(check.name)
+            for n, check in enumerate(checks)
+            if isinstance(check, Named)
+        }
+        self._functions |= {(node.name, place): fn for place, fn in functions.items()}
+        self._functions |= {(node.name, place): make for place, make in verifiers.items()}
         return self._refs_of(node)
+
+    def _check_name(self, name: str) -> None:
+        if name in self._nodes:
+            raise DuplicateNode(f"two nodes are called {name!r}")
 
     def _condition(self, name: str, given: object) -> dict[str, Any]:
         if not isinstance(given, When):
@@ -420,42 +446,3 @@ class JobGraph:
         fn = {"fn": callables.describe(given.fn)} if given.fn else {}
         about = {"ref": self._edge(given.ref), "op": given.op, "key": given.key}
         return {**about, "value": given.value, **fn}
-
-
-def _keywords(node_type: type[Node]) -> list[str]:
-    """Return what the method that adds such a node takes by keyword, its own first."""
-    internal = {"name", "kind", "op", "fn", "args", "returns"}
-    fields = [field for field in node_type.model_fields if field not in internal]
-    return sorted(fields, key=lambda field: field not in node_type.__annotations__)
-
-
-def _listed(given: Any) -> tuple[Any, ...]:
-    if given is None:
-        return ()
-    return tuple(given) if isinstance(given, list | tuple) else (given,)
-
-
-def _check(name: str, given: Any) -> Any:
-    """Return a check for the document: the given one, or that a function accepts the result."""
-    if isinstance(given, BaseModel):
-        return given
-    if not callable(given) or inspect.isclass(given):
-        raise WrongInput(
-            f"verify= of node {name!r} takes checks and functions, and {given!r} is neither",
-            hint="write verify=ak.verify.schema(...), ak.verify.redundant(2, of=3) or a function",
-        )
-    return {"check": "callable", "fn": callables.describe(given)}
-
-
-def _schema(output: Any) -> dict[str, Any] | Literal["embedding"] | None:
-    if output is None:
-        return None
-    return "embedding" if output is Embedding else schema_of(output)
-
-
-def _returns(fn: Callable[..., Any]) -> str:
-    try:
-        hint = get_type_hints(fn).get("return")
-    except (NameError, TypeError):
-        return "json"
-    return hint.kind if inspect.isclass(hint) and issubclass(hint, Artifact) else "json"

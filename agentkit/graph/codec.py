@@ -17,7 +17,8 @@ from agentkit.errors import GraphError, WrongInput
 from agentkit.file_io import read_bytes, write_text
 from agentkit.graph.conditions import Condition
 from agentkit.graph.frozen import FrozenGraph
-from agentkit.graph.nodes import Name, Node, SourceNode, SplitNode, SqlNode
+from agentkit.graph.nodes import Name
+from agentkit.graph.registry import OUR_KINDS, Node, branches_of, one_of
 
 MAX_BYTES = 64 << 20
 """The largest graph file that is read: some 100,000 nodes."""
@@ -94,7 +95,8 @@ def to_mermaid(graph: FrozenGraph) -> str:
 
 
 def _label(node: Node) -> str:
-    return node.op if isinstance(node, SourceNode | SqlNode | SplitNode) else node.kind
+    _, op = node.tag
+    return op or node.kind
 
 
 def _test(condition: Condition) -> str:
@@ -120,7 +122,7 @@ def as_wrong_input(what: str, error: ValidationError, document: Any) -> WrongInp
         number = int(loc[1])
         what = f"node {_name_of(document, number)!r}"
         document = _at(_at(document, "nodes"), number)
-        loc = loc[4:] if loc[2:3] == ("data",) else loc[3:]  # kind and op are tags of unions
+        loc = loc[2 + len(branches_of(document)) :]
     where = ".".join(_place(loc, document, missing=first["type"] == "missing"))
     return WrongInput(
         f"{what}: {f'{where}: ' if where else ''}{_said(first)}",
@@ -183,8 +185,8 @@ _SAID = {
     "model_attributes_type": "it must be keys and values",
 }
 _TAGS = {
-    "kind": 'write kind = "infer", "train", "data" or "local"',
-    "op": 'write op = "source", "sql" or "split"',
+    "kind": f"write kind = {one_of(OUR_KINDS)}",
+    "op": f"write op = {one_of(OUR_KINDS['data'])}",
     "check": 'write check = "schema", "redundant", "named" or "callable"',
 }
 _MODELS = {

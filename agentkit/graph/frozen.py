@@ -15,7 +15,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     PrivateAttr,
-    SerializeAsAny,
     TypeAdapter,
     ValidationError,
 )
@@ -41,11 +40,13 @@ from agentkit.graph.callables import (
 from agentkit.graph.checks import Named, VerifySpec
 from agentkit.graph.code import CodeFile, running_digest
 from agentkit.graph.conditions import Condition
-from agentkit.graph.nodes import InferNode, LocalNode, Name, Node, NodeBase, PaidNode, canonical
+from agentkit.graph.nodes import InferNode, LocalNode, Name, NodeBase, PaidNode, canonical
 from agentkit.graph.parts import with_parts
 from agentkit.graph.plugins import factory_of, verifier_entry
 from agentkit.graph.refs import InputRef
+from agentkit.graph.registry import Node, unknown_kind
 from agentkit.graph.schemas import fault_of
+from agentkit.graph.unknown import UnknownNode
 
 Function: TypeAlias = Callable[..., Any]
 Place: TypeAlias = tuple[str, str]
@@ -66,7 +67,7 @@ class FrozenGraph(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Name
-    nodes: tuple[SerializeAsAny[Node], ...]  # or it is looked for in the union, at twice the cost
+    nodes: tuple[Node, ...]
 
     _functions: dict[tuple[str, str], Function] = PrivateAttr(default_factory=dict)
 
@@ -81,6 +82,7 @@ class FrozenGraph(BaseModel):
             )
         known: dict[str, Node] = {}
         for node in nodes:
+            _check_known(node)
             if node.name in known:
                 raise DuplicateNode(f"two nodes are called {node.name!r}")
             known[node.name] = node
@@ -213,12 +215,14 @@ class FrozenGraph(BaseModel):
 
         `needed` names the nodes whose functions must be there; None is all of them.  Nothing is
         loaded before `consent` covers all of it.  Returns this graph; or, where a file that
-        `consent` has as mended changes functions of it, the graph with these.  Raises WrongInput,
-        UntrustedCode, ConfigError.
+        `consent` has as mended changes functions of it, the graph with these.  Raises WrongInput
+        (UnknownKind for a node whose kind is not installed), UntrustedCode, ConfigError.
         """
         if other is not None:
             self._check_equal(other)
             self._functions.update(other._functions)
+        for node in self.nodes:
+            _check_known(node)
         reader = CodeReader(consent)
         missing = [node for node in self.nodes if needed is None or node.name in needed]
         functions = [named for node in missing for named in self._missing_functions(node)]
@@ -317,6 +321,12 @@ class FrozenGraph(BaseModel):
                 f" ({self.digest[:6]})",
                 hint="build the graph as it was when the run began; only functions may change",
             )
+
+
+def _check_known(node: Node) -> None:
+    """Raise UnknownKind for a node of a kind that is not installed, which can only be shown."""
+    if isinstance(node, UnknownNode):
+        raise unknown_kind(node)
 
 
 _NAME = TypeAdapter(Name)

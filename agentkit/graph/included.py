@@ -12,8 +12,8 @@ from agentkit.artifacts import Artifact
 from agentkit.errors import UnknownInput, WrongInput
 from agentkit.graph import codec
 from agentkit.graph.frozen import FrozenGraph
-from agentkit.graph.nodes import Node
 from agentkit.graph.refs import InputRef, Ref
+from agentkit.graph.registry import Node
 
 A = TypeVar("A", bound=Artifact)
 

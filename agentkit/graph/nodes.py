@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import string
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias, get_args
 
 from pydantic import (
     BaseModel,
@@ -31,6 +31,9 @@ Seconds = Annotated[float, Field(gt=0)]
 
 Edges: TypeAlias = Iterator[tuple[str, InputRef, type[Artifact]]]
 """What for, the edge, and the type of artifact it must carry."""
+
+Tag: TypeAlias = tuple[str, str]
+"""Kind and operation of a node; the operation is "" for kinds that have only one."""
 
 
 class Needs(UserValue):
@@ -62,6 +65,21 @@ class Timeouts(UserValue):
     store: Seconds | None = None
 
 
+def _only_literal(model: type[BaseModel], name: str) -> str:
+    """Return the text of a field declared as a Literal of one text, "" for any other field.
+
+    Raises TypeError where the field has a default: what is at its default is not written, and a
+    document without its kind could not be read.
+    """
+    field = model.model_fields.get(name)
+    texts = get_args(field.annotation) if field else ()
+    if field is None or len(texts) != 1 or not isinstance(texts[0], str):
+        return ""
+    if not field.is_required():
+        raise TypeError(f"{model.__qualname__}.{name} has a default, so it would not be written")
+    return texts[0]
+
+
 class NodeBase(BaseModel):
     """What every node has.
 
@@ -74,6 +92,14 @@ class NodeBase(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    tag: ClassVar[Tag] = ("", "")
+    """Read off the fields `kind` and `op`; the registry finds a document's model by it."""
+
+    if TYPE_CHECKING:
+        # Every kind declares it as a Literal.  A field of this class would be written before the
+        # fields of subclasses, and so change the bytes of every plan.
+        kind: str
+
     name: Name
     retries: int = Field(default=2, ge=0, le=20)
     timeout: Seconds | Timeouts | None = None
@@ -82,6 +108,10 @@ class NodeBase(BaseModel):
     when: tuple[Condition, ...] = ()
     cache: bool = False
     approve: bool = False
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: object) -> None:
+        cls.tag = (_only_literal(cls, "kind"), _only_literal(cls, "op"))
 
     def reads(self) -> Edges:
         """Yield the edges that carry data into this node."""
@@ -297,10 +327,6 @@ class LocalNode(NodeBase):
     @property
     def outputs(self) -> tuple[type[Artifact], ...]:
         return (KINDS[self.returns],)
-
-
-DataNode = Annotated[SourceNode | SqlNode | SplitNode, Field(discriminator="op")]
-Node = Annotated[InferNode | TrainNode | DataNode | LocalNode, Field(discriminator="kind")]
 
 
 def canonical(value: Any) -> bytes:

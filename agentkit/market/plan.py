@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from agentkit import strict_json
 from agentkit.display.text import clock, columns, duration
-from agentkit.errors import PlanError, WrongInput
+from agentkit.errors import PlanError, UnknownKind, WrongInput
 from agentkit.file_io import read_bytes, write_text
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.market.offer import Offer, Rejection
@@ -282,7 +282,10 @@ class Plan(Value):
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
-        """Read a plan; raises PlanError when it is no plan or was changed."""
+        """Read a plan; raises PlanError when it is no plan or was changed.
+
+        Raises UnknownKind for one with a kind of work that is not installed.
+        """
         again = "make it again with `agentkit plan`"
         try:
             data = read_bytes(Path(path), MAX_BYTES)
@@ -292,6 +295,8 @@ class Plan(Value):
             document = strict_json.loads(data)
             _refuse_newer(path, document)
             plan = cls.model_validate(document["plan"])._checked()
+        except UnknownKind:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError) as wrong:
             raise PlanError(f"{path} is not a plan", hint=again) from wrong
         if plan.id != document.get("digest"):

@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import Any, Literal, Protocol
 
 from agentkit.artifacts import Artifact
-from agentkit.graph.nodes import Node, PaidNode, canonical
+from agentkit.graph.nodes import PaidNode, canonical
+from agentkit.graph.registry import Node
 from agentkit.market.value import Value
 
 PaidKind = Literal["infer", "train", "data"]

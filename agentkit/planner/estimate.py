@@ -20,14 +20,13 @@ from agentkit.graph.columns import check_columns, check_training
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.graph.nodes import (
     InferNode,
-    LocalNode,
-    Node,
     SourceNode,
     SplitNode,
     SqlNode,
     TrainNode,
 )
 from agentkit.graph.refs import InputRef
+from agentkit.graph.registry import Node
 from agentkit.json_schemas import unsupported_in
 from agentkit.market.receipt import Receipt
 from agentkit.market.task import CPU_MS, Load, TaskSpec, with_cpu
@@ -289,7 +288,7 @@ def _guessed(node: Node, sizes: Sizes) -> TaskSpec:
             bound = all(size.bound for size in inputs)
             load = Load(expected={"byte": read}, most={"byte": read if bound else 4 * read})
             return _spec(node, with_cpu("data", load))
-        case SourceNode() | SplitNode() | LocalNode():
+        case _:
             raise TypeError(f"{node.name} runs on this machine and is not priced")
 
 

@@ -6,7 +6,7 @@ import traceback
 from pathlib import Path
 
 from agentkit.errors import AgentKitError, RunPaused, TimedOut
-from agentkit.graph.nodes import Node
+from agentkit.graph.registry import Node
 from agentkit.journal.events import NodeFailed
 from agentkit.runtime.stop import StopSignal
 

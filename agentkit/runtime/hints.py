@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from agentkit.errors import AgentKitError, OverBudget
 from agentkit.graph.code import shown
-from agentkit.graph.nodes import Node, SourceNode
+from agentkit.graph.nodes import SourceNode
+from agentkit.graph.registry import Node
 
 
 def command_for(run: str, *, uncertain: bool = False) -> str:

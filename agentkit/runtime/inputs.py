@@ -7,7 +7,7 @@ from typing import Any
 
 from agentkit.artifacts import Artifact, Json
 from agentkit.graph.conditions import Condition
-from agentkit.graph.nodes import Node
+from agentkit.graph.registry import Node
 from agentkit.runtime.context import RunContext
 from agentkit.runtime.failures import to_mend
 

@@ -22,7 +22,8 @@ from agentkit.errors import (
 )
 from agentkit.file_io import read_bytes
 from agentkit.graph.callables import guarding
-from agentkit.graph.nodes import LocalNode, Node, SourceNode, SplitNode
+from agentkit.graph.nodes import LocalNode, SourceNode, SplitNode
+from agentkit.graph.registry import Node
 from agentkit.journal.blobs import INLINE_BYTES
 from agentkit.runtime.context import RunContext
 from agentkit.runtime.deadline import within

@@ -10,7 +10,7 @@ from typing import Any
 from agentkit.artifacts import Artifact, Table
 from agentkit.errors import RunPaused, StoreUnavailable, WrongInput
 from agentkit.graph.columns import check_columns
-from agentkit.graph.nodes import InferNode, SqlNode, TrainNode
+from agentkit.graph.nodes import InferNode, PaidNode, SqlNode, TrainNode
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.market.attempt import Result, purchase_id
@@ -23,7 +23,7 @@ from agentkit.runtime.attempt.lanes import MOST_LANES
 from agentkit.runtime.context import RunContext
 from agentkit.runtime.endings import NodeEnd
 from agentkit.runtime.inputs import NodeInputs
-from agentkit.runtime.purchase import Bought, Hopeless, Purchase, skips_items
+from agentkit.runtime.purchase import Hopeless, Purchase, skips_items
 from agentkit.runtime.sourcing import Sourcing
 from agentkit.runtime.verifiers import judge, verifiers_of
 
@@ -34,7 +34,7 @@ class PaidNodes:
     def __init__(self, context: RunContext, sourcing: Sourcing, inputs: NodeInputs) -> None:
         self._context, self._sourcing, self._inputs = context, sourcing, inputs
 
-    async def do(self, node: Bought) -> NodeEnd | None:
+    async def do(self, node: PaidNode) -> NodeEnd | None:
         """Do a node; returns the end that is still to be recorded.
 
         None is a node of one purchase: its outputs were recorded together with their payment.
@@ -57,7 +57,7 @@ class PaidNodes:
 
     def _purchase(
         self,
-        node: Bought,
+        node: PaidNode,
         task: Task,
         verifiers: tuple[Verifier, ...],
         item: int | None = None,
@@ -72,7 +72,7 @@ class PaidNodes:
             verifiers=verifiers,
         )
 
-    def _verifiers(self, node: Bought) -> tuple[Verifier, ...]:
+    def _verifiers(self, node: PaidNode) -> tuple[Verifier, ...]:
         return verifiers_of(self._context.state.planned.graph.checks(node.name))
 
     async def _cached(self, purchase: Purchase) -> tuple[Artifact, ...] | None:
@@ -127,11 +127,11 @@ class PaidNodes:
         answered = [rows[number] for number in kept]
         return resolve.mapped_output(node, over, answered, [answers[number] for number in kept])
 
-    def _lanes(self, node: Bought) -> int:
+    def _lanes(self, node: PaidNode) -> int:
         offers = self._context.state.planned.node(node.name).offers
         return min(max(offers[0].lanes, 1), MOST_LANES) if offers else 1
 
-    def _in_order(self, node: Bought, count: int) -> list[int]:
+    def _in_order(self, node: PaidNode, count: int) -> list[int]:
         """Return the numbers of items, those with an open attempt first.
 
         These hold a lane at their provider, and the others might wait for it for ever.
@@ -185,7 +185,7 @@ class PaidNodes:
 
     # -- consent ---------------------------------------------------------------------------------
 
-    async def _approve(self, node: Bought) -> None:
+    async def _approve(self, node: PaidNode) -> None:
         """Have somebody agree to a node that needs it; raises RunPaused without a yes."""
         state, approval = self._context.state, self._context.resources.approval
         planned = state.planned.node(node.name)
@@ -210,7 +210,7 @@ class PaidNodes:
         await self._context.log.append(e.Approved(node=node.name, amount=amount, by=approval.by))
 
 
-def _task_of(node: Bought, inputs: Mapping[str, Artifact]) -> Task:
+def _task_of(node: PaidNode, inputs: Mapping[str, Artifact]) -> Task:
     match node:
         case InferNode():
             return resolve.infer_task(node, inputs)
@@ -218,9 +218,11 @@ def _task_of(node: Bought, inputs: Mapping[str, Artifact]) -> Task:
             return resolve.train_task(node, inputs)
         case SqlNode():
             return resolve.sql_task(node, inputs)
+        case _:
+            raise TypeError(f"{node.name} is bought by nobody")
 
 
-def _cache_key(node: Bought, task: Task) -> str:
+def _cache_key(node: PaidNode, task: Task) -> str:
     """Return what must be equal for a result to be taken again: the task, and how it was got."""
     checks = [check.model_dump_json() for check in node.verify]
     return digest_of("cache", task.digest, node.privacy, *checks)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from agentkit.errors import ProviderError
-from agentkit.graph.nodes import InferNode, SqlNode, TrainNode
-from agentkit.journal.events import ItemDone, NodeDone
+from agentkit.graph.nodes import InferNode, PaidNode
+from agentkit.journal.events import ItemDone, NodeDone, Produced
 from agentkit.journal.produced import Produced
 from agentkit.market.attempt import Attempt, Result, purchase_id
 from agentkit.market.offer import Offer
@@ -14,9 +14,6 @@ from agentkit.market.plan import PlannedNode
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Verifier
 from agentkit.market.task import Task
-
-Bought = InferNode | TrainNode | SqlNode
-"""A node that providers do."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class Purchase:
     """
 
     id: str
-    node: Bought
+    node: PaidNode
     planned: PlannedNode
     task: Task
     item: int | None = None
@@ -58,7 +55,7 @@ class Purchase:
         )
 
 
-def skips_items(node: Bought) -> bool:
+def skips_items(node: PaidNode) -> bool:
     """Return whether items of a mapped node that fail for good are left out."""
     return isinstance(node, InferNode) and node.on_error == "skip"
 

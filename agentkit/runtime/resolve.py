@@ -9,7 +9,7 @@ from typing import Any
 from agentkit.artifacts import Artifact, Dataset, Embedding, Json, Model, Table, Text
 from agentkit.errors import WrongInput
 from agentkit.graph.columns import check_training
-from agentkit.graph.nodes import InferNode, SqlNode, TrainNode
+from agentkit.graph.nodes import InferNode, PaidNode, SqlNode, TrainNode
 from agentkit.market.task import Load, Task, with_cpu
 from agentkit.planner.estimate import infer_load
 from agentkit.tables import ColumnType
@@ -91,7 +91,7 @@ def _table(artifact: Artifact) -> Table:
     return artifact
 
 
-def expected_outputs(node: InferNode | TrainNode | SqlNode) -> tuple[type[Artifact], ...]:
+def expected_outputs(node: PaidNode) -> tuple[type[Artifact], ...]:
     """Return the types of artifact one purchase of a node must deliver."""
     match node:
         case TrainNode():
@@ -102,6 +102,8 @@ def expected_outputs(node: InferNode | TrainNode | SqlNode) -> tuple[type[Artifa
             return (Embedding,)
         case InferNode():
             return (Json,) if node.output else (Text,)
+        case _:
+            return node.outputs
 
 
 def mapped_output(

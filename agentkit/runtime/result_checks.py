@@ -8,7 +8,7 @@ from typing import Any
 
 from agentkit.artifacts import Artifact, Embedding, Table, Text
 from agentkit.errors import BadAmount, BadOutput
-from agentkit.graph.nodes import InferNode, SqlNode, TrainNode
+from agentkit.graph.nodes import InferNode, PaidNode, SqlNode
 from agentkit.json_schemas import is_small, mismatch
 from agentkit.market.attempt import Attempt, Result
 from agentkit.market.offer import Offer, charge
@@ -20,7 +20,7 @@ SMALL_BYTES = 64 << 10
 
 
 async def check_aside(
-    node: InferNode | TrainNode | SqlNode,
+    node: PaidNode,
     task: Task,
     offer: Offer,
     attempt: Attempt,
@@ -36,7 +36,7 @@ async def check_aside(
 
 
 def check(
-    node: InferNode | TrainNode | SqlNode,
+    node: PaidNode,
     task: Task,
     offer: Offer,
     attempt: Attempt,
@@ -77,7 +77,7 @@ def _wrong_price(offer: Offer, attempt: Attempt, result: Result) -> str:
     return ""
 
 
-def _wrong_outputs(node: InferNode | TrainNode | SqlNode, result: Result) -> str:
+def _wrong_outputs(node: PaidNode, result: Result) -> str:
     wanted = expected_outputs(node)
     given = tuple(type(output) for output in result.outputs)
     if given != wanted:

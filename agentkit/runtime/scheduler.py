@@ -12,7 +12,8 @@ from contextlib import suppress
 from typing import Literal
 
 from agentkit.errors import RunPaused, StateError
-from agentkit.graph.nodes import LocalNode, Node, PaidNode, SourceNode
+from agentkit.graph.nodes import LocalNode, PaidNode, SourceNode
+from agentkit.graph.registry import Node
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.run_state import RunState

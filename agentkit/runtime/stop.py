@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from agentkit.errors import RunPaused
-from agentkit.graph.nodes import Node
+from agentkit.graph.registry import Node
 from agentkit.journal.run_state import RunState
 from agentkit.runtime import hints
 
