@@ -31,7 +31,7 @@ from agentkit.json_schemas import unsupported_in
 from agentkit.market.receipt import Receipt
 from agentkit.market.task import CPU_MS, Load, TaskSpec, with_cpu
 from agentkit.planner.queries import UNKNOWN, Bound, bind
-from agentkit.pool.column_types import plain_types, types_of
+from agentkit.sql_types import plain_types, types_of
 from agentkit.tables import MAX_BYTES, Columns, Rows, read_table
 
 BYTES_PER_TOKEN = 4

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from agentkit import strict_json
 from agentkit.artifacts import Dataset
 from agentkit.errors import Refused, brief
-from agentkit.pool.column_types import quoted, types_of
+from agentkit.sql_types import quoted, types_of
 from agentkit.tables import Columns, ColumnType
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from agentkit.errors import ProviderError
 from agentkit.graph.nodes import InferNode, PaidNode
-from agentkit.journal.events import ItemDone, NodeDone, Produced
+from agentkit.journal.events import ItemDone, NodeDone
 from agentkit.journal.produced import Produced
 from agentkit.market.attempt import Attempt, Result, purchase_id
 from agentkit.market.offer import Offer
