@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from agentkit.graph.nodes import canonical
-from agentkit.market.attempt import Attempt, Evidence
+from agentkit.market.attempt import Attempt, Evidence, Result
 from agentkit.market.value import Value
 from agentkit.money import Money
 
@@ -30,6 +30,30 @@ class Receipt(Value):
     usage: dict[str, int] = {}
     evidence: Evidence = Evidence()
     at: float
+
+    @classmethod
+    def of(
+        cls,
+        attempt: Attempt,
+        result: Result,
+        *,
+        at: float,
+        amount: Money | None = None,
+        standing: Standing = "paid",
+    ) -> Receipt:
+        """Return the receipt of a delivered attempt; `amount` is the result's price unless given.
+
+        `at` is in seconds since 1970.
+        """
+        return cls(
+            attempt=attempt,
+            standing=standing,
+            amount=result.price if amount is None else amount,
+            result=result.digest,
+            usage=result.usage,
+            evidence=result.evidence,
+            at=at,
+        )
 
     @property
     def delivery(self) -> Delivery:

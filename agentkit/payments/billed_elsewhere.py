@@ -35,15 +35,7 @@ class ElsewhereRail:
     def settle(
         self, tx: Transaction, attempt: Attempt, result: Result
     ) -> tuple[Receipt, Sequence[Message]]:
-        receipt = Receipt(
-            attempt=attempt,
-            standing="billed elsewhere",
-            amount=result.price,
-            result=result.digest,
-            usage=result.usage,
-            evidence=result.evidence,
-            at=tx.now,
-        )
+        receipt = Receipt.of(attempt, result, at=tx.now, standing="billed elsewhere")
         return receipt, []
 
     def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> bool:

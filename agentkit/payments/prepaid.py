@@ -25,6 +25,7 @@ from agentkit.money import Money
 from agentkit.payments import abi
 from agentkit.payments.budget import Exposure
 from agentkit.payments.channels.terms import token_balance
+from agentkit.payments.gas import gas_fee
 from agentkit.payments.sender import Sender
 from agentkit.payments.x402.proof import USED, Due, has_moved, is_used
 
@@ -74,12 +75,8 @@ class PrepaidRail:
         topups = sum(need > free.get(payee, 0) for payee, need in needs.items())
         if not topups:
             return []
-        fees = await self._chain.fees()
-        price = Money(
-            topups * TRANSFER_GAS * (fees.max_fee + fees.max_tip) // 2, self._network.coin
-        )
-        at_most = Money(topups * TRANSFER_GAS * 2 * fees.max_fee, self._network.coin)
-        return [Fee(name="gas", on="top up credit", price=price, at_most=at_most)]
+        gas = topups * TRANSFER_GAS
+        return [await gas_fee(self._chain, self._network, gas, "top up credit")]
 
     async def fund(self, offer: Offer, need: Money, wanted: Wanted) -> Sequence[Message]:
         await self._sender.recover()
@@ -111,15 +108,7 @@ class PrepaidRail:
     def settle(
         self, tx: Transaction, attempt: Attempt, result: Result
     ) -> tuple[Receipt, Sequence[Message]]:
-        receipt = Receipt(
-            attempt=attempt,
-            standing="paid",
-            amount=result.price,
-            result=result.digest,
-            usage=result.usage,
-            evidence=result.evidence,
-            at=tx.now,
-        )
+        receipt = Receipt.of(attempt, result, at=tx.now)
         return receipt, []
 
     def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> bool:

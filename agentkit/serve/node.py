@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,28 +123,30 @@ class Node:
         self.facilitator = Facilitator(settings.facilitator) if settings.facilitator else None
         self.journal, self.chain = journal, chain
         self._rates = _rates(settings, network)
-        self._watching = asyncio.create_task(self._watch())
+        self._stack = AsyncExitStack()
 
     @classmethod
     async def open(
         cls, settings: NodeSettings, signer: Signer, chain: ChainClient, network: Network
     ) -> Node:
         """Open a node's state and settle what an earlier process left."""
-        journal = await Journal.open(settings.home, signer.address)
-        node = cls(settings, journal, signer, chain, network)
-        await node.jobs.recover()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(chain.close)
+            journal = await Journal.open(settings.home, signer.address)
+            stack.push_async_callback(journal.close)
+            node = cls(settings, journal, signer, chain, network)
+            if node.facilitator:
+                stack.push_async_callback(node.facilitator.close)
+            stack.push_async_callback(node.pool.close)
+            stack.push_async_callback(node.jobs.close)
+            await node.jobs.recover()
+            stack.push_async_callback(_end, asyncio.create_task(node._watch()))
+            node._stack = stack.pop_all()  # from here on `close` closes them, the last one first
         return node
 
     async def close(self) -> None:
         """End all work and every child process."""
-        self._watching.cancel()
-        await asyncio.wait([self._watching])
-        await self.jobs.close()
-        await self.pool.close()
-        if self.facilitator:
-            await self.facilitator.close()
-        await self.chain.close()
-        await self.journal.close()
+        await self._stack.aclose()
 
     # -- the market ------------------------------------------------------------------------------
 
@@ -225,6 +228,12 @@ class Node:
                 raise Refused(f"it cannot train by {question.method!r}, only by {only}")
             return "train", model
         return ("embed" if question.output == "embedding" else "infer"), model
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for its end."""
+    task.cancel()
+    await asyncio.wait([task])
 
 
 def _text(params: dict[str, Any], name: str) -> str:

@@ -240,14 +240,7 @@ class ToyRail:
         self, tx: Transaction, attempt: Attempt, result: Result
     ) -> tuple[Receipt, Sequence[Message]]:
         tx.append(e.WALLET, e.Extra(owner="toy", version=1, json_text=attempt.id))
-        receipt = Receipt(
-            attempt=attempt,
-            standing="paid",
-            amount=result.price,
-            result=result.digest,
-            usage=result.usage,
-            at=tx.now,
-        )
+        receipt = Receipt.of(attempt, result, at=tx.now)
         return receipt, []
 
     def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> bool:

@@ -39,6 +39,7 @@ from agentkit.payments.channels.terms import (
     deposit_of,
     token_balance,
 )
+from agentkit.payments.gas import gas_fee
 from agentkit.payments.sender import Sender
 
 AUTHORIZATION_LASTS = 3600
@@ -88,10 +89,8 @@ class ChannelRail:
         openings = sum(need > free.get(payee, 0) for payee, need in needs.items())
         if not openings:
             return []
-        fees = await self._chain.fees()
-        price = Money(openings * FUND_GAS * (fees.max_fee + fees.max_tip) // 2, self._network.coin)
-        at_most = Money(openings * FUND_GAS * 2 * fees.max_fee, self._network.coin)
-        return [Fee(name="gas", on="top up channels", price=price, at_most=at_most)]
+        gas = openings * FUND_GAS
+        return [await gas_fee(self._chain, self._network, gas, "top up channels")]
 
     async def fund(self, offer: Offer, need: Money, wanted: Wanted) -> Sequence[Message]:
         await self._sender.recover()
@@ -135,15 +134,7 @@ class ChannelRail:
             raise InsufficientFunds(f"what {channel.label} was promised is not known any more")
         if result.price and paid_before(tx, attempt.id) is None:
             channel = self._pay(tx, channel, attempt, result)
-        receipt = Receipt(
-            attempt=attempt,
-            standing="paid",
-            amount=result.price,
-            result=result.digest,
-            usage=result.usage,
-            evidence=result.evidence,
-            at=tx.now,
-        )
+        receipt = Receipt.of(attempt, result, at=tx.now)
         return receipt, [_message(attempt, "voucher", _body(channel))]
 
     def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> bool:

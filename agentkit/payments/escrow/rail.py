@@ -39,6 +39,7 @@ from agentkit.payments.budget import Exposure, paid_before
 from agentkit.payments.channels.terms import token_balance
 from agentkit.payments.escrow import terms
 from agentkit.payments.escrow.terms import NOBODY, Job
+from agentkit.payments.gas import gas_fee
 from agentkit.payments.sender import Sender
 
 OPEN_GAS = 160_000
@@ -96,11 +97,7 @@ class EscrowRail:
     async def quote(self, offers: Sequence[Offer], amounts: Sequence[Money]) -> Sequence[Fee]:
         pairs = zip(offers, amounts, strict=True)
         jobs = sum(-(-amount.units // max(offer.at_most.units, 1)) for offer, amount in pairs)
-        fees = await self._chain.fees()
-        gas = jobs * OPEN_GAS
-        price = Money(gas * (fees.max_fee + fees.max_tip) // 2, self._network.coin)
-        at_most = Money(gas * 2 * fees.max_fee, self._network.coin)
-        return [Fee(name="gas", on="open escrow", price=price, at_most=at_most)]
+        return [await gas_fee(self._chain, self._network, jobs * OPEN_GAS, "open escrow")]
 
     async def fund(self, offer: Offer, need: Money, wanted: Wanted) -> Sequence[Message]:
         """Ask for the attempt's quote, or open what was quoted; one after the other."""
@@ -133,15 +130,7 @@ class EscrowRail:
             raise SettlementFailed(f"{result.price} is above the at most of {attempt.at_most}")
         if paid_before(tx, attempt.id) is None:
             known = self._accept(tx, known, attempt, result)
-        receipt = Receipt(
-            attempt=attempt,
-            standing="paid",
-            amount=result.price,
-            result=result.digest,
-            usage=result.usage,
-            evidence=result.evidence,
-            at=tx.now,
-        )
+        receipt = Receipt.of(attempt, result, at=tx.now)
         return receipt, [self._about(known, "accept")]
 
     def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> bool:

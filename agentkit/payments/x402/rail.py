@@ -103,15 +103,7 @@ class X402Rail:
             raise SettlementFailed(f"nothing was signed for attempt {attempt.id[:12]}")
         if result.price > known.amount:
             raise SettlementFailed(f"{result.price} is above the at most of {known.amount}")
-        receipt = Receipt(
-            attempt=attempt,
-            standing="paid",
-            amount=known.amount,
-            result=result.digest,
-            usage=result.usage,
-            evidence=result.evidence,
-            at=tx.now,
-        )
+        receipt = Receipt.of(attempt, result, at=tx.now, amount=known.amount)
         return receipt, []
 
     def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> bool:
