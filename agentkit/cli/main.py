@@ -8,13 +8,65 @@ from typing import Annotated
 import typer
 
 from agentkit import __version__
-from agentkit.cli import knowledge, output, setup, status, wallet
-from agentkit.cli.demo.verb import demo
-from agentkit.cli.run import cancel, plan, resume
-from agentkit.cli.run import run as run_graph
-from agentkit.cli.trust import trust
+from agentkit.cli.lazy import LazyGroup, Verb
+from agentkit.cli.streams import survive_any_encoding
+
+
+class Verbs(LazyGroup):
+    """Every verb, in the order in which `agentkit --help` lists them."""
+
+    verbs = {
+        "demo": Verb(
+            "agentkit.cli.demo.verb:demo",
+            "Run the main job on the embedded network: plan, run, pay, crash, resume, restore.",
+        ),
+        "init": Verb(
+            "agentkit.cli.setup:init",
+            "Make a wallet, agentkit.toml and a first graph; nothing that is there is overwritten.",
+        ),
+        "plan": Verb(
+            "agentkit.cli.run:plan",
+            "Show where every node would run and what it would cost; spends nothing.",
+        ),
+        "run": Verb("agentkit.cli.run:run", "Run a plan, or plan a graph, ask, and run it."),
+        "resume": Verb(
+            "agentkit.cli.run:resume", "Go on with a run that was paused, killed or left."
+        ),
+        "cancel": Verb(
+            "agentkit.cli.run:cancel", "End a run for good: stop its work, give its hold back."
+        ),
+        "status": Verb(
+            "agentkit.cli.status:status", "Show all runs, or what one of them has done so far."
+        ),
+        "receipts": Verb(
+            "agentkit.cli.status:receipts",
+            "List what was paid, to whom and for what; or prove it, or check somebody's proof.",
+        ),
+        "providers": Verb(
+            "agentkit.cli.status:providers",
+            "List the providers, what they serve, and whether they answer.",
+        ),
+        "serve": Verb(
+            "agentkit.cli.setup:serve",
+            "Be a provider: the native pool behind a paid, OpenAI-compatible HTTP endpoint.",
+        ),
+        "trust": Verb(
+            "agentkit.cli.trust:trust",
+            "Let the settings in a folder's agentkit.toml count that can send secrets or move"
+            " money.",
+        ),
+        "doctor": Verb(
+            "agentkit.cli.setup:doctor",
+            "Check everything in order and say what to do about what is wrong.",
+        ),
+        "wallet": Verb("agentkit.cli.wallet:wallet", "The wallet's money."),
+        "memory": Verb("agentkit.cli.knowledge:memory", "The sealed log on Arweave."),
+        "network": Verb("agentkit.cli.setup:network", "The embedded network on this machine."),
+    }
+
 
 app = typer.Typer(
+    cls=Verbs,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -37,25 +89,8 @@ def _options(
     """Plan, price, run and pay job graphs on decentralised AI."""
 
 
-app.command()(demo)
-app.command()(setup.init)
-app.command()(plan)
-app.command()(run_graph)
-app.command()(resume)
-app.command()(cancel)
-app.command()(status.status)
-app.command()(status.receipts)
-app.add_typer(wallet.wallet, name="wallet")
-app.add_typer(knowledge.memory, name="memory")
-app.command()(status.providers)
-app.add_typer(setup.network, name="network")
-app.command()(setup.serve)
-app.command()(trust)
-app.command()(setup.doctor)
-
-
 def run() -> None:
     """Run the command line; the entry point of the `agentkit` script."""
-    output.survive_any_encoding()
+    survive_any_encoding()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     app()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import json
 import sys
 from collections.abc import Callable
@@ -27,13 +26,6 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only."
 
 
 _OF_THE_MACHINE = "check the path, its permissions, free disk space, and whether the port is taken"
-
-
-def survive_any_encoding() -> None:
-    """Have what an output cannot encode replaced: it must not end a run that was paid for."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
 
 
 def result(data: Any, text: str, *, as_json: bool) -> None:
