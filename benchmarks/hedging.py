@@ -96,7 +96,7 @@ def seconds_of(journal: MemoryJournal, run: str) -> tuple[list[float], int]:
     """Return how long each item took from its first attempt to its receipt, and the attempts."""
     opened: dict[int, float] = {}
     took, calls = [], 0
-    for at, event in journal.streams[run]:
+    for at, event in journal.timed_events(run):
         if isinstance(event, e.AttemptOpened):
             opened.setdefault(event.attempt.item or 0, at)
             calls += 1

@@ -18,7 +18,8 @@ from agentkit.embedded import discovery
 from agentkit.errors import ConfigError, RunNotFound
 from agentkit.journal.events import WALLET
 from agentkit.journal.journal import Journal
-from agentkit.journal.store import OUTBOX_STATES, Tx
+from agentkit.journal.outbox_tables import OUTBOX_STATES
+from agentkit.journal.transaction import JournalTransaction
 from agentkit.keys import keystore
 from agentkit.market.chain import Network
 from agentkit.memory.anchoring import corroborated
@@ -119,9 +120,9 @@ async def _listed(where: Where) -> list[dict[str, Any]]:
         return await journal.commit(_rows)
 
 
-def _rows(tx: Tx) -> list[dict[str, Any]]:
+def _rows(tx: JournalTransaction) -> list[dict[str, Any]]:
     counts: dict[str, dict[str, int]] = {}
-    for segment in tx.outgoing(*OUTBOX_STATES):
+    for segment in tx.outbox.in_states(*OUTBOX_STATES):
         count = counts.setdefault(segment.stream, dict.fromkeys(OUTBOX_STATES, 0))
         count[segment.state] += 1
     rows = []

@@ -1,9 +1,10 @@
-"""SQLite across a fork: connections are idle when it happens, and closed in the child.
+"""Keeps SQLite safe across a fork: no transaction is under way, and the child closes everything.
 
 SQLite remembers in its own memory what this process has locked.  A forked child inherits that
-memory without the locks: a new connection of its own to the same file would believe in them, and
-wait for ever or damage the file (sqlite.org/howtocorrupt.html, section 2.6).  So no transaction is
-under way at a fork, and the child closes what it inherited before it can open anything.
+memory without the locks themselves.  If it opened the same file, SQLite would count on locks that
+nobody holds, and wait for ever or damage the file (sqlite.org/howtocorrupt.html, section 2.6).
+So this module delays a fork until no connection is in use, and the child closes the connections
+that it inherited before it can open any of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from contextlib import contextmanager, suppress
 
 
 class Connection(sqlite3.Connection):
-    """A connection that knows whether it is in use; made by `journal.store.connect`."""
+    """A connection with a lock that is held while it is in use; see `journal.store.connect`."""
 
     def __init__(self, *arguments: object, **settings: object) -> None:
         super().__init__(*arguments, **settings)  # type: ignore[arg-type]  # as sqlite3 passes them
@@ -26,6 +27,7 @@ class Connection(sqlite3.Connection):
 
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+"""All connections of this process that are still referred to."""
 
 
 @contextmanager
@@ -45,27 +47,32 @@ def closing(db: Connection) -> Iterator[Connection]:
             db.close()
 
 
-_waiting: list[Connection] = []
+_held_for_fork: list[Connection] = []
+"""The connections whose locks this process holds while it forks."""
 
 
 def _before_fork() -> None:
-    _waiting[:] = list(_connections)
-    for db in _waiting:
+    """Wait until no connection is in use, and keep it so until the fork is done."""
+    # A list of its own: other threads may open connections meanwhile.
+    _held_for_fork[:] = list(_connections)
+    for db in _held_for_fork:
         db.in_use.acquire()
 
 
 def _after_in_parent() -> None:
-    for db in _waiting:
+    """Let the connections be used again."""
+    for db in _held_for_fork:
         db.in_use.release()
-    _waiting.clear()
+    _held_for_fork.clear()
 
 
 def _after_in_child() -> None:
-    for db in _waiting:
+    """Close the connections that were inherited; the locks on them stay held for ever."""
+    for db in _held_for_fork:
         with suppress(sqlite3.Error):
             db.close()
         _connections.discard(db)
-    _waiting.clear()
+    _held_for_fork.clear()
 
 
 os.register_at_fork(

@@ -1,9 +1,8 @@
-"""Whether a state file says what was written: chains, records, blobs, outbox."""
+"""Checks that a journal is what was written: chains of events, records, blobs, outbox."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -11,36 +10,45 @@ from agentkit.errors import AgentKitError, JournalDamaged, StateTooNew
 from agentkit.journal.events import WALLET
 from agentkit.journal.fold import fold
 from agentkit.journal.records import RECORDS
-from agentkit.journal.store import Row, Tx, checksum
+from agentkit.journal.rows import Row
+from agentkit.journal.transaction import JournalTransaction
 from agentkit.market.seams import Event, R, Record
 
 LOWEST = -(2**63)
-"""Before any number a damaged row may have got."""
+"""SQLite's lowest integer: reading after it, a row whose number was damaged is seen too."""
 
 
 class MemoryRecords:
-    """Records in a dict: what a second fold of the same events gives."""
+    """Records in a dict; to fold events a second time."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str], Record] = {}
 
     def get(self, record: type[R], key: str) -> R | None:
-        found = self.rows.get((record.stored_name, key))
-        return found if isinstance(found, record) else None
+        row = self.rows.get((record.stored_name, key))
+        return row if isinstance(row, record) else None
 
     def put(self, record: Record) -> None:
         self.rows[record.stored_name, record.key] = record
+
+    def drop(self, record: type[Record], key: str) -> None:
+        self.rows.pop((record.stored_name, key), None)
 
     def every(self, record: type[R], prefix: str = "") -> list[R]:
         rows = [row for row in self.rows.values() if isinstance(row, record)]
         return sorted((row for row in rows if row.key.startswith(prefix)), key=lambda row: row.key)
 
-    def drop(self, record: type[Record], key: str) -> None:
-        self.rows.pop((record.stored_name, key), None)
+
+# -- the chain of a stream -----------------------------------------------------------------------
 
 
-def chained(path: Path, rows: Iterable[Row], before: bytes, seq: int = 0) -> Iterator[Row]:
-    """Yield a chain of rows; raises JournalDamaged at the first that does not fit."""
+def check_chain(
+    path: Path | str, rows: Iterable[Row], before: bytes, seq: int = 0
+) -> Iterator[Row]:
+    """Yield the rows of a stream that follow event `seq`, whose hash is `before`.
+
+    Raises JournalDamaged at the first row that is missing or is not what was written.
+    """
     for row in rows:
         seq += 1
         if row.seq != seq:
@@ -51,124 +59,114 @@ def chained(path: Path, rows: Iterable[Row], before: bytes, seq: int = 0) -> Ite
         yield row
 
 
-def readable(path: Path, row: Row) -> Event:
+def read_row(path: Path | str, row: Row) -> Event:
     """Return a row's event; raises JournalDamaged, or StateTooNew for one of a newer version."""
     try:
         return row.event()
     except StateTooNew as newer:
         raise StateTooNew(path, row.name, newer.why) from newer
-    except ValueError as wrong:
-        raise JournalDamaged(path, row.name, str(wrong)) from wrong
-
-
-def check_run(db: sqlite3.Connection, path: Path, run: str) -> list[Event]:
-    """Return a run's events, its chain checked and that of the wallet's money.
-
-    What a resume needs: records carry checksums of their own, and other runs are no part of it.
-    """
-    db.execute("begin")  # as below
-    tx = Tx(db, path)
-    for _ in followed(path, tx, WALLET):
-        pass
-    return [*tx.earlier(run), *(readable(path, row) for row in followed(path, tx, run))]
-
-
-def followed(path: Path, tx: Tx, stream: str) -> Iterator[Row]:
-    """Yield a stream's rows as far back as they are here, their chain and its end checked."""
-    seq, before = tx.start(stream)
-    yield from chained(path, tx.rows(stream, LOWEST), before, seq)
-    tx.head(stream)  # raises JournalDamaged where the newest events are missing
-
-
-def check(db: sqlite3.Connection, path: Path) -> int:
-    """Check everything in a state file and return its number of events.
-
-    Raises JournalDamaged naming the first place that is wrong.
-    """
-    db.execute("begin")  # one state of the file, whoever writes meanwhile
-    tx = Tx(db, path)
-    count, again = refolded(path, tx)
-    _check_heads(path, tx)
-    _check_records(db, path, again)
-    tx.check_records()
-    for (digest,) in db.execute("select digest from blobs"):
-        tx.kept(digest)
-    _check_outbox(db, path)
-    return count
-
-
-def refolded(path: Path, tx: Tx) -> tuple[int, MemoryRecords]:
-    """Fold all events of a file anew; return how many are here, and the records they come to.
-
-    Raises JournalDamaged at the first event that is not what was written or cannot be folded.
-    """
-    again = MemoryRecords()
-    _begin_with_base(path, tx, again)
-    count = 0
-    for stream in tx.streams():
-        base = tx.base(stream)
-        folded = base.seq if base else 0  # these are in the records that a snapshot brought
-        for row in followed(path, tx, stream):
-            if row.seq == folded and base and row.hash != base.hash:
-                raise JournalDamaged(path, row.name, "it is not the one the snapshot stands on")
-            if row.seq > folded:
-                _fold_row(path, row, again)
-            count += 1
-    return count, again
-
-
-def _fold_row(path: Path, row: Row, again: MemoryRecords) -> None:
-    event = readable(path, row)
-    try:
-        fold(event, row.stream, row.at / 1e6, again)
-    except (AgentKitError, ValueError, TypeError) as error:  # it contradicts the events before it
+    except ValueError as error:
         raise JournalDamaged(path, row.name, str(error)) from error
 
 
-def _begin_with_base(path: Path, tx: Tx, again: MemoryRecords) -> None:
-    """Put in the records that a restored snapshot brought."""
+def check_stream(tx: JournalTransaction, stream: str) -> Iterator[Row]:
+    """Yield the rows of a stream that are here; raises JournalDamaged, also where the end is cut.
+
+    The end is checked last, so this has to be read to the end.
+    """
+    seq, before = tx.start(stream)
+    yield from check_chain(tx.path, tx.rows(stream, LOWEST), before, seq)
+    tx.head(stream)  # raises JournalDamaged where the newest events are missing
+
+
+def check_run(tx: JournalTransaction, run: str) -> list[Event]:
+    """Return a run's events, its chain and that of the wallet's money checked.
+
+    This is what a resume needs.  Records have checksums of their own, which are checked when they
+    are read, and other runs do not matter to it.
+    """
+    for _ in check_stream(tx, WALLET):
+        pass
+    return [*tx.earlier(run), *(read_row(tx.path, row) for row in check_stream(tx, run))]
+
+
+# -- the whole file ------------------------------------------------------------------------------
+
+
+def check(tx: JournalTransaction) -> int:
+    """Check everything in a state file and return its number of events.
+
+    Raises JournalDamaged naming the first place that is damaged.
+    """
+    count, folded = fold_again(tx)
+    _check_heads(tx)
+    _check_records(tx, folded)
+    tx.check_records()
+    tx.check_blobs()
+    return count
+
+
+def fold_again(tx: JournalTransaction) -> tuple[int, MemoryRecords]:
+    """Fold all events that are here anew; return how many they are, and the records they make.
+
+    Raises JournalDamaged at the first event that is not what was written or cannot be folded.
+    """
+    folded = MemoryRecords()
+    _put_records_of_snapshot(tx, folded)
+    count = 0
+    for stream in tx.streams():
+        base = tx.base(stream)
+        # Events up to here are already in the records that the snapshot brought.
+        folded_before = base.seq if base else 0
+        for row in check_stream(tx, stream):
+            if base and row.seq == base.seq and row.hash != base.hash:
+                why = "it is not the one the snapshot stands on"
+                raise JournalDamaged(tx.path, row.name, why)
+            if row.seq > folded_before:
+                _fold_row(tx.path, row, folded)
+            count += 1
+    return count, folded
+
+
+def _fold_row(path: Path | str, row: Row, folded: MemoryRecords) -> None:
+    """Fold one row; raises JournalDamaged if its event contradicts those before it."""
+    event = read_row(path, row)
+    try:
+        fold(event, row.stream, row.at / 1e6, folded)
+    except (AgentKitError, ValueError, TypeError) as error:
+        raise JournalDamaged(path, row.name, str(error)) from error
+
+
+def _put_records_of_snapshot(tx: JournalTransaction, folded: MemoryRecords) -> None:
+    """Put in the records that a restored snapshot brought, if there was one."""
     base = tx.base("")
     try:
         for record in read_records(base.body) if base else ():
-            again.put(record)
-    except ValueError as wrong:
-        raise JournalDamaged(path, "the snapshot it began with", str(wrong)) from wrong
+            folded.put(record)
+    except ValueError as error:
+        raise JournalDamaged(tx.path, "the snapshot it began with", str(error)) from error
 
 
 def read_records(text: str) -> list[Record]:
     """Read a JSON list of (kind, JSON) pairs; raises ValueError."""
     try:
         return [RECORDS[kind].model_validate_json(body) for kind, body in json.loads(text)]
-    except (KeyError, TypeError, RecursionError) as wrong:
-        raise ValueError(f"there is no record {wrong}") from wrong
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"there is no record {error}") from error
 
 
-def _check_heads(path: Path, tx: Tx) -> None:
+def _check_heads(tx: JournalTransaction) -> None:
     """Check that every stream that was written is here, and no other."""
     for stream in sorted(set(tx.written_streams()) ^ set(tx.streams())):
-        raise JournalDamaged(path, f"stream {stream!r}", "its events and its head do not agree")
+        raise JournalDamaged(tx.path, f"stream {stream!r}", "its events and its head do not agree")
 
 
-def _check_records(db: sqlite3.Connection, path: Path, again: MemoryRecords) -> None:
-    stored: dict[tuple[str, str], str] = {}
-    for kind, key, body, known in db.execute("select kind, key, body, checksum from records"):
-        if checksum(kind, key, body) != known:
-            raise JournalDamaged(path, f"record {kind} {key[:24]!r}", "its checksum does not fit")
-        stored[kind, key] = body
-    folded = {name: record.encode() for name, record in again.rows.items()}
-    for name in sorted(stored.keys() | folded.keys()):
-        if stored.get(name) != folded.get(name):
-            record = f"record {name[0]} {name[1][:24]!r}"
-            raise JournalDamaged(path, record, "the events fold into something else")
-
-
-def _check_outbox(db: sqlite3.Connection, path: Path) -> None:
-    for table, what in (
-        ("outbox", "outbox item"),
-        ("carriers", "carrier"),
-        ("trouble", "trouble"),
-    ):
-        for *parts, known in db.execute(f"select * from {table}"):  # noqa: S608
-            if checksum(*parts) != known:
-                name = f"{what} {parts[0][:12]}"
-                raise JournalDamaged(path, name, "its checksum does not fit")
+def _check_records(tx: JournalTransaction, folded: MemoryRecords) -> None:
+    """Check that the stored records are those which the events fold into, byte for byte."""
+    stored = {(row.kind, row.key): row.body for row in tx.all_records()}
+    expected = {place: record.encode() for place, record in folded.rows.items()}
+    for place in sorted(stored.keys() | expected.keys()):
+        if stored.get(place) != expected.get(place):
+            kind, key = place
+            name = f"record {kind} {key[:24]!r}"
+            raise JournalDamaged(tx.path, name, "the events fold into something else")

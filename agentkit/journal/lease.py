@@ -1,7 +1,7 @@
-"""Who may go on with a run: one process at a time, decided by the kernel.
+"""Leases: one process at a time works on a run.
 
-A lock on a file ends with its process, however that ends, so a killed run can be resumed at
-once, and no clock decides.
+A lease is the kernel's lock on a file.  The kernel frees it when the process ends, however that
+happens.  So a killed run can be resumed at once, and no timeout has to be waited for.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from types import TracebackType
 
 from agentkit.errors import RunNotFound, RunPaused
 
-_RUN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_RUN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
 class Lease:
-    """A process's claim on a run, held until it is closed or the process ends."""
+    """A lease on a run, held until it is closed or the process ends."""
 
     def __init__(self, folder: Path, run: str) -> None:
         """Take the lease; raises RunPaused, naming the owner, when another process has it.
 
-        Raises RunNotFound for what is not the name of a run.
+        Raises RunNotFound for text that cannot be the name of a run.
         """
         path = _path(folder, run)
         folder.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as held:
-            owner = self._owner()
+        except OSError as error:
+            owner = self._read_owner()
             self._file.close()
             watch = f"agentkit status {run} --watch"
             raise RunPaused(
@@ -41,18 +41,21 @@ class Lease:
                 f"not here, process {owner} is working on it",
                 watch,
                 hint=f"watch it with `{watch}`",
-            ) from held
+            ) from error
         self._file.truncate(0)
         self._file.write(str(os.getpid()))
         self._file.flush()
         _held.add(self)
 
     def drop_inherited(self) -> None:
-        """Close a forked child's copy of the file, which would keep the lock after its parent."""
+        """Close a forked child's copy of the file; the lock would stay while any copy is open."""
         self._file.close()
 
-    def _owner(self) -> str:
-        """Return the process that has the lease; it writes its number just after it locks."""
+    def _read_owner(self) -> str:
+        """Return the number of the process that has the lease, "unknown" if it wrote none.
+
+        It writes its number just after it takes the lock, so this waits a moment for it.
+        """
         until = time.monotonic() + 0.5
         while time.monotonic() < until:
             self._file.seek(0)
@@ -81,9 +84,11 @@ class Lease:
 
 
 _held: weakref.WeakSet[Lease] = weakref.WeakSet()
+"""All leases of this process that are still referred to."""
 
 
 def _drop_inherited() -> None:
+    """Close a forked child's copies of its parent's leases."""
     for lease in _held:
         lease.drop_inherited()
 
@@ -92,14 +97,14 @@ os.register_at_fork(after_in_child=_drop_inherited)
 
 
 def _path(folder: Path, run: str) -> Path:
-    """Return a run's file; what was typed or received as a run's name leads nowhere else."""
-    if not _RUN.fullmatch(run):
+    """Return the file of a run's lease; raises RunNotFound for a name that would lead elsewhere."""
+    if not _RUN_NAME.fullmatch(run):
         raise RunNotFound(f"there is no run {run[:64]!r}")
     return folder / f"{run}.lease"
 
 
 def owner_of(folder: Path, run: str) -> str:
-    """Return the process that took a lease last, as it wrote itself down; "" for none."""
+    """Return the number of the process that took a lease last, as it wrote it; "" for none."""
     try:
         owner = (folder / f"{run}.lease").read_text(errors="replace").strip()
     except OSError:
@@ -108,7 +113,7 @@ def owner_of(folder: Path, run: str) -> str:
 
 
 def is_free(folder: Path, run: str) -> bool:
-    """Whether no process has a run; leaves the lease as it is."""
+    """Return whether no process has the lease on a run; does not take it."""
     try:
         with _path(folder, run).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -3,13 +3,13 @@
 The order keeps the money safe, whatever happens in between:
 
 1. One process at a time migrates; others wait for it (a lock on a file beside).
-2. The file is opened for this process alone.  Who has it open, an older agentkit for one, would
-   go on writing what it knows; then nothing is changed and the user is told.
+2. The file is opened for this process alone.  Another process that has it open, such as an older
+   agentkit, would go on writing in the old layout; then nothing is changed and the user is told.
 3. A copy is made beside it (`state.db.schema-N`), checked and on disk before anything changes.
 4. All steps are one transaction.  A process that dies leaves the file as it was.
 
 Events and their hashes are never changed.  Records are folded from them anew, by today's fold.
-What a step does is written out in it and stays: it must not follow a later layout.
+Each step is written out in full and never changes: it must not follow a later layout.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ from typing import Any
 
 from agentkit.errors import JournalDamaged, StoreUnavailable
 from agentkit.journal import integrity
+from agentkit.journal.rows import checksum
 from agentkit.journal.state_file import new_instance, read_meta, schema_of
-from agentkit.journal.store import SCHEMA_VERSION, Tx, checksum, record_row, records_tally
+from agentkit.journal.store import SCHEMA_VERSION, SqliteStorage
+from agentkit.journal.transaction import JournalTransaction
 
 log = logging.getLogger(__name__)
 
 WAIT_FOR_OTHERS = 5.0
-"""Seconds to wait until no other process has the file open: one that only looks is soon done."""
+"""Seconds to wait until no other process has the file open: one that only reads is soon done."""
 
 
 def migrate(path: Path) -> None:
@@ -47,13 +49,17 @@ def migrate(path: Path) -> None:
         if meta is None or schema_of(path, meta) == SCHEMA_VERSION:
             return  # another process did it meanwhile
         schema = schema_of(path, meta)
-        with closing(_opened_alone(path, schema)) as db:
-            copy = _copied(db, path, schema)
+        with closing(_open_alone(path, schema)) as db:
+            copy = _write_copy(db, path, schema)
             log.warning("migrating %s from schema %s; a copy is in %s", path, schema, copy)
             _run_steps(db, path, schema)
 
 
 def _run_steps(db: sqlite3.Connection, path: Path, schema: int) -> None:
+    """Run all steps from a schema to the current one, in one transaction.
+
+    So a crash between two steps leaves no file of a schema in between.
+    """
     db.execute("begin exclusive")
     try:
         for number in range(schema, SCHEMA_VERSION):
@@ -81,11 +87,12 @@ def _only_migrator(path: Path) -> Iterator[None]:
         yield
 
 
-def _opened_alone(path: Path, schema: int) -> sqlite3.Connection:
-    """Open the file so that no other process can, before or while it is migrated.
+def _open_alone(path: Path, schema: int) -> sqlite3.Connection:
+    """Open the file so that no other process can open it until this connection is closed.
 
-    In SQLite's exclusive mode the lock on the file is kept until the connection is closed, and
-    every other open connection, idle or not, stands in its way.
+    In SQLite's exclusive mode the lock on the file is kept between transactions.  It cannot be
+    taken while another process has a connection open, even an idle one.  Raises StoreUnavailable
+    then.
     """
     db = sqlite3.connect(path, isolation_level=None, timeout=WAIT_FOR_OTHERS)
     try:
@@ -116,8 +123,11 @@ def copy_of(path: Path, schema: int) -> Path:
     return path.with_name(f"{path.name}.schema-{schema}")
 
 
-def _copied(db: sqlite3.Connection, path: Path, schema: int) -> Path:
-    """Write a copy of the file, check it, and have it on disk under its name."""
+def _write_copy(db: sqlite3.Connection, path: Path, schema: int) -> Path:
+    """Write a copy of the file beside it, check it, and return its path.
+
+    It gets its name only once it is complete and on disk, so that what has the name is whole.
+    """
     copy = copy_of(path, schema)
     draft = copy.with_name(f"{copy.name}.part")
     draft.unlink(missing_ok=True)
@@ -129,7 +139,7 @@ def _copied(db: sqlite3.Connection, path: Path, schema: int) -> Path:
         shutil.copymode(path, draft)
         _sync(draft)
         draft.replace(copy)
-        _sync(copy.parent)
+        _sync(copy.parent)  # the new name is in the folder, which is written separately
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
@@ -160,6 +170,7 @@ def _rows_digest(db: sqlite3.Connection) -> bytes:
 
 
 def _sync(path: Path) -> None:
+    """Wait until a file or a folder is on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -171,11 +182,11 @@ def _sync(path: Path) -> None:
 
 
 def _from_1_to_2(db: sqlite3.Connection, path: Path) -> None:
-    """Schema 2 has the tables of schema 1; its records and events were others."""
+    """Change nothing: schema 2 has the tables of schema 1, with other records and events."""
 
 
 def _from_2_to_3(db: sqlite3.Connection, path: Path) -> None:
-    """Segments have posts, carrier, note and moved; there are carriers and trouble."""
+    """Add posts, carrier, note and moved to segments; add the tables carriers and trouble."""
     old = db.execute("select item, stream, first, last, raw, state, at, checksum from outbox")
     segments = [_moved_segment(path, *columns) for columns in old.fetchall()]
     db.execute("drop index if exists outbox_by_stream")
@@ -204,18 +215,23 @@ _TABLES_3 = (
 
 
 def _moved_segment(path: Path, *columns: Any) -> tuple[Any, ...]:
-    """Return a segment's row of schema 3 for one of schema 2, its checksum compared."""
-    *parts, known = columns
-    item, at = str(parts[0]), parts[6]
-    if checksum(*parts) != known:
-        raise JournalDamaged(path, f"outbox item {item[:12]}", "it was changed")
-    posts, carrier, note, moved = 0, "", "", at
-    row = (*parts, posts, carrier, note, moved)
+    """Return a segment's row of schema 3 for one of schema 2.
+
+    Raises JournalDamaged if the old row's checksum does not fit: the new one would hide that.
+    """
+    item, stream, first, last, raw, state, at, known = columns
+    if checksum(item, stream, first, last, raw, state, at) != known:
+        raise JournalDamaged(path, f"outbox item {str(item)[:12]}", "it was changed")
+    posts = 0
+    carrier = ""
+    note = ""
+    moved = at
+    row = (item, stream, first, last, raw, state, at, posts, carrier, note, moved)
     return (*row, checksum(*row))
 
 
 def _from_3_to_4(db: sqlite3.Connection, path: Path) -> None:
-    """Streams have heads; files that were made early have no bases and no name yet."""
+    """Add heads of streams; files that were made early have no bases and no name yet."""
     for statement in _TABLES_4:
         db.execute(statement)
     db.execute("insert or ignore into meta values('instance', ?)", (new_instance(),))
@@ -245,14 +261,11 @@ _TABLES_4 = (
 Step = Callable[[sqlite3.Connection, Path], None]
 
 STEPS: Mapping[int, Step] = {1: _from_1_to_2, 2: _from_2_to_3, 3: _from_3_to_4}
-"""By the schema it begins with, each to the next."""
+"""The step from each schema to the next, by the schema it begins with."""
 
 
 def _rebuild_records(db: sqlite3.Connection, path: Path) -> None:
-    """Write the records that all events come to by the fold of this version."""
-    tx = Tx(db, path)
-    _, again = integrity.refolded(path, tx)
-    db.execute("delete from records")
-    rows = [record_row(record) for record in again.rows.values()]
-    db.executemany("insert into records values(?,?,?,?)", rows)
-    tx.write_tally(*records_tally(db))
+    """Put the records in the place of the old ones that this version folds all events into."""
+    tx = JournalTransaction(SqliteStorage(db, path))
+    _, folded = integrity.fold_again(tx)
+    tx.replace_records(folded.rows.values())

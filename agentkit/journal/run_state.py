@@ -1,4 +1,8 @@
-"""What a run has done so far: the fold of its stream, read by `resume`, `status`, `receipts`."""
+"""The state of a run: what its events say that it has done so far.
+
+`resume`, `status` and `receipts` read it.  It is folded from the run's own stream, and it is
+stored nowhere but in snapshots.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,10 @@ Outputs = tuple[Produced, ...]
 
 @dataclass
 class PurchaseAttempts:
-    """The attempts made at one purchase, in order, and which of them are still open."""
+    """The attempts made at one purchase, in order, and which of them are still open.
+
+    `uncertain` counts the attempts whose outcome cannot be found out.
+    """
 
     attempts: list[Attempt] = field(default_factory=list)
     open: dict[str, Attempt] = field(default_factory=dict)
@@ -33,7 +40,10 @@ class PurchaseAttempts:
 
 @dataclass
 class RunState:
-    """A run as its events tell it; `apply` is the only thing that changes it."""
+    """A run as its events describe it; nothing but `apply` changes it.
+
+    Its fields are part of the format of snapshots: `encode` writes them.
+    """
 
     run: str
     plan: Plan | None = None
@@ -71,19 +81,20 @@ class RunState:
 
     @property
     def unresolved(self) -> set[str]:
-        """The purchases that were lost to an unknown outcome and not bought again since."""
+        """The purchases with an attempt of unknown outcome that were not bought again since."""
         settled = {x.attempt.purchase for x in self.receipts if x.standing != "uncertain"}
-        return {name for name, past in self.purchases.items() if past.uncertain} - settled
+        uncertain = {name for name, made in self.purchases.items() if made.uncertain}
+        return uncertain - settled
 
     def apply(self, event: Event) -> None:
-        """Take one event in; one that a run's state does not depend on changes nothing."""
+        """Change the state by one event; events that it does not depend on change nothing."""
         change = _CHANGES.get(type(event))
         if change is not None:
             change(event, self)
 
     @classmethod
     def read(cls, run: str, text: str) -> RunState:
-        """Read what `encode` wrote; raises ValueError, also when it is of another run."""
+        """Read what `encode` wrote; raises ValueError, also if it is the state of another run."""
         state = _codec().validate_json(text)
         if state.run != run:
             raise ValueError(f"it is the state of {state.run!r}, not of {run!r}")
@@ -95,7 +106,7 @@ class RunState:
 
     @property
     def produced(self) -> Iterator[Produced]:
-        """Every artifact that is named."""
+        """Every artifact that nodes and items have produced."""
         for outputs in self.done.values():
             yield from outputs
         for items in self.items.values():
@@ -103,11 +114,11 @@ class RunState:
                 yield from outputs
 
     def follow(self, plan: Plan) -> None:
-        """Go by a plan; offers of earlier ones stay known, for attempts that are still open."""
+        """Go by a plan from now on; offers of earlier plans stay, for attempts still open."""
         self.plan = plan
         for node in plan.nodes:
-            for offer in node.offers if node.offer else ():
-                self.offers[offer.terms] = offer
+            if node.offer:
+                self.offers.update({offer.terms: offer for offer in node.offers})
 
     def attempts_at(self, purchase: str) -> PurchaseAttempts:
         """Return the attempts made at a purchase so far; none for one that was never tried."""
@@ -115,7 +126,7 @@ class RunState:
 
     @property
     def unfinished(self) -> list[Attempt]:
-        """The open attempts at what is still wanted; others are only to be called off."""
+        """The open attempts whose result is still needed; all others are to be cancelled."""
         return [
             attempt
             for purchase in self.purchases.values()
@@ -126,7 +137,7 @@ class RunState:
         ]
 
     def rest_of(self, planned: PlannedNode) -> int:
-        """Return the units that what is left of a planned node can come to."""
+        """Return the most, in units, that the unfinished items of a planned node can cost."""
         ended = planned.name in self.done or planned.name in self.skipped
         if planned.at_most is None or ended:
             return 0
@@ -134,27 +145,28 @@ class RunState:
         return planned.at_most.units * max(left, 0) // planned.items
 
     def items_ended(self, node: str) -> int:
-        """How many items of a mapped node are at their end, done or skipped."""
+        """Return how many items of a mapped node are done or skipped."""
         return len(self.items.get(node, ())) + len(self.skipped_items.get(node, ()))
 
     @property
     def rest(self) -> int:
-        """The units that all that is left of the plan can come to."""
+        """The most, in units, that everything unfinished in the plan can cost."""
         return sum(map(self.rest_of, self.planned.nodes))
 
     @property
     def settled(self) -> int:
-        """How many nodes are at their end, done or skipped."""
+        """How many nodes are done or skipped."""
         return len(self.done) + len(self.skipped)
 
     def receive(self, *receipts: Receipt | None) -> None:
-        """Take receipts in; their attempts are no longer open."""
+        """Add receipts; their attempts are no longer open."""
         for receipt in receipts:
-            if receipt is not None:
-                self.receipts.append(receipt)
-                purchase = self.purchases.get(receipt.attempt.purchase)
-                if purchase:
-                    purchase.open.pop(receipt.attempt.id, None)
+            if receipt is None:
+                continue
+            self.receipts.append(receipt)
+            purchase = self.purchases.get(receipt.attempt.purchase)
+            if purchase:
+                purchase.open.pop(receipt.attempt.id, None)
 
 
 @cache
@@ -162,49 +174,58 @@ def _codec() -> TypeAdapter[RunState]:
     return TypeAdapter(RunState)
 
 
+# -- what each event changes ---------------------------------------------------------------------
+
 Change = Callable[[Any, RunState], None]
 
 _CHANGES: dict[type[Event], Change] = {}
 
 
 def _changes(event: type[Event]) -> Callable[[Change], Change]:
-    def remember(change: Change) -> Change:
+    """Register a function as what one kind of event changes."""
+
+    def register(change: Change) -> Change:
         _CHANGES[event] = change
         return change
 
-    return remember
+    return register
 
 
 @_changes(e.Earlier)
-def _(event: e.Earlier, state: RunState) -> None:
+def _apply_earlier(event: e.Earlier, state: RunState) -> None:
+    # It stands first, for all events before a snapshot: the state after them replaces this one.
     state.__dict__.update(RunState.read(state.run, event.state).__dict__)
 
 
 @_changes(e.RunStarted)
-def _(event: e.RunStarted, state: RunState) -> None:
+def _apply_run_started(event: e.RunStarted, state: RunState) -> None:
     state.follow(event.plan)
     state.code.update(event.code)
 
 
 @_changes(e.RunResumed)
-def _(event: e.RunResumed, state: RunState) -> None:
+def _apply_run_resumed(event: e.RunResumed, state: RunState) -> None:
     state.code.update(event.code)
     if event.plan:
         state.follow(event.plan)
-    state.outcome, state.why, state.uncertain, state.command = "running", "", False, ""
-    state.hint, state.mend = "", ""
+    state.outcome = "running"
+    state.why = ""
+    state.uncertain = False
+    state.command = ""
+    state.hint = ""
+    state.mend = ""
     state.failures.clear()
 
 
 @_changes(e.AttemptOpened)
-def _(event: e.AttemptOpened, state: RunState) -> None:
+def _apply_attempt_opened(event: e.AttemptOpened, state: RunState) -> None:
     purchase = state.purchases.setdefault(event.attempt.purchase, PurchaseAttempts())
     purchase.attempts.append(event.attempt)
     purchase.open[event.attempt.id] = event.attempt
 
 
 @_changes(e.AttemptClosed)
-def _(event: e.AttemptClosed, state: RunState) -> None:
+def _apply_attempt_closed(event: e.AttemptClosed, state: RunState) -> None:
     purchase = state.purchases[event.purchase]
     purchase.open.pop(event.attempt, None)
     purchase.uncertain += event.outcome == "uncertain"
@@ -212,24 +233,24 @@ def _(event: e.AttemptClosed, state: RunState) -> None:
 
 
 @_changes(e.ItemDone)
-def _(event: e.ItemDone, state: RunState) -> None:
+def _apply_item_done(event: e.ItemDone, state: RunState) -> None:
     state.items.setdefault(event.node, {})[event.item] = event.outputs
     state.receive(event.receipt, *event.others)
 
 
 @_changes(e.ItemSkipped)
-def _(event: e.ItemSkipped, state: RunState) -> None:
+def _apply_item_skipped(event: e.ItemSkipped, state: RunState) -> None:
     state.skipped_items.setdefault(event.node, {})[event.item] = event.why
 
 
 @_changes(e.NodeDone)
-def _(event: e.NodeDone, state: RunState) -> None:
+def _apply_node_done(event: e.NodeDone, state: RunState) -> None:
     state.done[event.node] = event.outputs
     state.receive(event.receipt, *event.others)
 
 
 @_changes(e.NodesEnded)
-def _(event: e.NodesEnded, state: RunState) -> None:
+def _apply_nodes_ended(event: e.NodesEnded, state: RunState) -> None:
     for done in event.done:
         state.done[done.node] = done.outputs
     for skipped in event.skipped:
@@ -237,31 +258,35 @@ def _(event: e.NodesEnded, state: RunState) -> None:
 
 
 @_changes(e.NodeSkipped)
-def _(event: e.NodeSkipped, state: RunState) -> None:
+def _apply_node_skipped(event: e.NodeSkipped, state: RunState) -> None:
     state.skipped[event.node] = event.why
 
 
 @_changes(e.Approved)
-def _(event: e.Approved, state: RunState) -> None:
+def _apply_approved(event: e.Approved, state: RunState) -> None:
     state.approved[event.node] = event.amount
 
 
 @_changes(e.BudgetRaised)
-def _(event: e.BudgetRaised, state: RunState) -> None:
+def _apply_budget_raised(event: e.BudgetRaised, state: RunState) -> None:
     state.plan = state.planned.model_copy(update={"budget": event.budget})
 
 
 @_changes(e.NodeFailed)
-def _(event: e.NodeFailed, state: RunState) -> None:
+def _apply_node_failed(event: e.NodeFailed, state: RunState) -> None:
     state.failures[event.node] = event.reason
 
 
 @_changes(e.RunPaused)
-def _(event: e.RunPaused, state: RunState) -> None:
-    state.outcome, state.why, state.uncertain = "paused", event.why, event.uncertain
-    state.command, state.hint, state.mend = event.command, event.hint, event.mend
+def _apply_run_paused(event: e.RunPaused, state: RunState) -> None:
+    state.outcome = "paused"
+    state.why = event.why
+    state.uncertain = event.uncertain
+    state.command = event.command
+    state.hint = event.hint
+    state.mend = event.mend
 
 
 @_changes(e.RunFinished)
-def _(event: e.RunFinished, state: RunState) -> None:
+def _apply_run_finished(event: e.RunFinished, state: RunState) -> None:
     state.outcome = event.outcome

@@ -1,8 +1,8 @@
-"""Reads events that earlier versions of agentkit wrote.
+"""Reads events that earlier versions of agentkit wrote ("upcasting" in event sourcing).
 
-What is stored never changes: hashes and sealed segments stand on the bytes.  So an event of an
-earlier version is completed when it is read.  Fields that were added with a default need nothing
-here; a field that was added without one gets the value that says "this was not known then".
+What is stored never changes, because hashes and sealed segments depend on the bytes.  So an event
+of an earlier version is completed when it is read.  Fields that were added with a default need
+nothing here.  A field that was added without one gets the value that says "not known then".
 
 An entry stays for good.  Whoever adds a required field raises `events.VERSION` and adds its entry.
 """
@@ -18,7 +18,7 @@ from agentkit.market.seams import Event
 from agentkit.market.tree import EMPTY
 
 NO_ROOT = EMPTY.hex()
-"""What a voucher carries that was signed before vouchers named the tree over their receipts."""
+"""The root of a voucher that was signed before vouchers named the tree over their receipts."""
 
 ADDED_FIELDS: Mapping[str, tuple[int, Mapping[str, Any]]] = {
     "VoucherSigned": (2, {"leaf": NO_ROOT}),
@@ -27,14 +27,14 @@ ADDED_FIELDS: Mapping[str, tuple[int, Mapping[str, Any]]] = {
     "Reserved": (2, {"provider": ""}),
     "EscrowGivenBack": (2, {"id": ""}),
 }
-"""By kind: the version since which an event always has these fields, and what they were before.
+"""By stored name: since which version an event has these fields, and their values before.
 
 Events of version 1 were written while the set still grew, so some of them have the fields already.
 """
 
 
 class NewerVersion(ValueError):
-    """An event that this reader is too old for."""
+    """A newer agentkit wrote an event, and this one cannot read it."""
 
 
 def read_event(kind: str, version: int, body: str) -> Event:

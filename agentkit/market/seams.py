@@ -60,16 +60,17 @@ class Transaction(Protocol):
     def append(self, stream: str, event: Event) -> int:
         """Write an event, fold it, and return its number in the stream."""
 
-    def get(self, record: type[R], key: str) -> R | None: ...
+    def get(self, record: type[R], key: str) -> R | None:
+        """Return the record with this key, None if there is none; raises JournalDamaged."""
 
     def every(self, record: type[R], prefix: str = "") -> list[R]:
         """Return the records whose key starts with `prefix`, in the order of their keys."""
 
-    def keep(self, data: bytes) -> str:
-        """Store bytes beside the journal under their sha256, and return it."""
+    def put_blob(self, data: bytes) -> str:
+        """Store bytes beside the events under their sha256, and return it."""
 
-    def kept(self, digest: str) -> bytes | None:
-        """Return stored bytes, their digest checked; raises JournalDamaged."""
+    def get_blob(self, digest: str) -> bytes | None:
+        """Return stored bytes, None if there are none; raises JournalDamaged if they changed."""
 
 
 class Ledger(Protocol):

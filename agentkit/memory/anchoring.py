@@ -30,7 +30,7 @@ from agentkit.errors import (
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.journal.store import Tx
+from agentkit.journal.transaction import JournalTransaction
 from agentkit.market.anchor import PURPOSE, HeadAnchor
 from agentkit.memory.restore.wallet_restore import Restored
 from agentkit.memory.sealing.backlog import is_quiet
@@ -89,7 +89,7 @@ class Anchoring:
         self._looked = now
         return await self._journal.commit(self._is_due)
 
-    def choose(self, tx: Tx, *, now: bool = False, anyway: bool = False) -> None:
+    def choose(self, tx: JournalTransaction, *, now: bool = False, anyway: bool = False) -> None:
         """Write down what to anchor next, if anything went on, and it is time or wanted `now`.
 
         `anyway` even if nothing did.  The last one comes first.  What it stands for has to be
@@ -142,12 +142,12 @@ class Anchoring:
             self._settled = there
         return heads[0], (*heads, "")[1]
 
-    def _is_due(self, tx: Tx) -> bool:
+    def _is_due(self, tx: JournalTransaction) -> bool:
         sent = _sent(tx)
         left = _heads(tx)[0] not in ("", self._settled) and not (sent and sent.final)
         return left or (self._is_time(tx) and _unanchored(tx)[1])
 
-    def _is_time(self, tx: Tx) -> bool:
+    def _is_time(self, tx: JournalTransaction) -> bool:
         known = tx.get(r.Anchor, "newest")
         # Chosen in the future: the clock went back, and would have it wait for as long again.
         return known is None or not 0 <= tx.now - known.at < self._interval
@@ -224,16 +224,16 @@ def _earlier(found: Restored) -> tuple[str, ...]:
     return ()
 
 
-def _heads(tx: Tx) -> tuple[str, ...]:
+def _heads(tx: JournalTransaction) -> tuple[str, ...]:
     known = tx.get(r.Anchor, "newest")
     return known.heads if known else ("",)
 
 
-def _sent(tx: Tx) -> r.EvmTransaction | None:
+def _sent(tx: JournalTransaction) -> r.EvmTransaction | None:
     return tx.get(r.EvmTransaction, f"{PURPOSE}:{_heads(tx)[0]}")
 
 
-def _unanchored(tx: Tx) -> tuple[dict[str, tuple[int, str]], bool]:
+def _unanchored(tx: JournalTransaction) -> tuple[dict[str, tuple[int, str]], bool]:
     """Return the heads of streams that went on since the last choice, and if not only by it."""
     heads: dict[str, tuple[int, str]] = {}
     busy = False
@@ -249,7 +249,7 @@ def _unanchored(tx: Tx) -> tuple[dict[str, tuple[int, str]], bool]:
     return heads, busy
 
 
-def _fork(tx: Tx, there: str, home: Path) -> StateForked:
+def _fork(tx: JournalTransaction, there: str, home: Path) -> StateForked:
     known = tx.get(r.AnchoredStream, e.WALLET)
     after, mine = known.seq if known else 0, _heads(tx)[0]
     paid = payments(tx.rows(e.WALLET, after))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from agentkit.journal.store import OUTBOX_STATES, Tx
+from agentkit.journal.outbox_tables import OUTBOX_STATES
+from agentkit.journal.transaction import JournalTransaction
 from agentkit.memory.sealing.backlog import backlog
 from agentkit.memory.uploads.outbox import WAITING
 
@@ -86,24 +87,24 @@ def age(seconds: float | None) -> str:
     return f"{int(left)} s"
 
 
-def look(tx: Tx) -> Standing:
+def look(tx: JournalTransaction) -> Standing:
     """Return how the journal stands now."""
-    counts = tx.outbox_counts()
+    counts = tx.outbox.counts()
     open_ones = backlog(tx)
     untaken = sum(events for state, _, events, *_ in counts if state in WAITING)
-    times = [open_ones.oldest, tx.oldest_outgoing(*WAITING)]
-    shaky = [*times, tx.oldest_outgoing("accepted", "mined")]
+    times = [open_ones.oldest, tx.outbox.oldest_event(*WAITING)]
+    shaky = [*times, tx.outbox.oldest_event("accepted", "mined")]
     return Standing(
         unsealed=open_ones.events + untaken,
         segments={state: count for state, count, *_ in counts},
         oldest=_age_of(tx, times),
         window=_age_of(tx, shaky),
         reposted=sum(again for *_, again in counts),
-        notes=dict(tx.outbox_notes()),
-        trouble=tx.trouble(),
+        notes=dict(tx.outbox.notes()),
+        trouble=tx.outbox.trouble(),
     )
 
 
-def _age_of(tx: Tx, times: list[int | None]) -> float | None:
+def _age_of(tx: JournalTransaction, times: list[int | None]) -> float | None:
     known = [at for at in times if at is not None]
     return max(0.0, tx.now - min(known) / 1e6) if known else None

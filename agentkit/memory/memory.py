@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from agentkit.errors import AgentKitError, StateError, StateForked, StoreUnavailable
 from agentkit.journal.journal import Journal
-from agentkit.journal.store import Tx
+from agentkit.journal.transaction import JournalTransaction
 from agentkit.market.plan import Fee
 from agentkit.memory.anchoring import Anchoring
 from agentkit.memory.arweave.base64url import name_of
@@ -216,7 +216,7 @@ class Memory(Knowledge):
         if known is not None:
             await known.prepare()
 
-        def work(tx: Tx) -> int:
+        def work(tx: JournalTransaction) -> int:
             if known is not None:
                 known.choose(tx, now=anchor, anyway=anyway)
             return seal_all(tx, self._signer)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from agentkit.artifacts import Artifact
-from agentkit.journal.blobs import beside
+from agentkit.journal.blobs import blobs_of
 from agentkit.journal.events import NodeDone, NodesEnded, NodeSkipped
 from agentkit.journal.produced import Produced
 from agentkit.market.seams import Transaction
@@ -29,7 +29,9 @@ class NodeEnd(NamedTuple):
     def done(cls, node: str, outputs: tuple[Artifact, ...]) -> NodeEnd:
         """Return the end of a node that produced outputs, which are stored already."""
         produced = tuple(map(Produced.of, outputs))
-        return cls(node, NodeDone(node=node, outputs=produced), outputs, beside(outputs, produced))
+        return cls(
+            node, NodeDone(node=node, outputs=produced), outputs, blobs_of(outputs, produced)
+        )
 
     @classmethod
     def skipped(cls, node: str, why: str) -> NodeEnd:
@@ -80,7 +82,7 @@ class Endings:
         def keep_blobs(tx: Transaction) -> None:
             for end in batch:
                 for data in end.blobs:
-                    tx.keep(data)
+                    tx.put_blob(data)
 
         self._log.post(keep_blobs, _as_events(batch), lambda error: self._written(batch, error))
 

@@ -30,7 +30,7 @@ from agentkit.graph.builder import JobGraph
 from agentkit.journal import events as e
 from agentkit.journal.blobs import keep
 from agentkit.journal.journal import Journal
-from agentkit.journal.store import Tx
+from agentkit.journal.transaction import JournalTransaction
 from agentkit.keys.signer import KeySigner
 from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.memory import Memory
@@ -44,7 +44,7 @@ RUN = "r0000001"
 AT_ONCE = 100
 
 
-def step(tx: Tx, number: int, text: str) -> None:
+def step(tx: JournalTransaction, number: int, text: str) -> None:
     """Write that an item is done, as the executor does."""
     outputs = keep(tx, [Text.of(text.encode())])
     tx.append(RUN, e.ItemDone(node="ask", item=number, outputs=outputs))
@@ -69,7 +69,7 @@ async def sealed(folder: Path, url: str, texts: list[str]) -> int:
         await journal.commit(lambda tx, part=part: [step(tx, n, text) for n, text in part])
         await journal.commit(lambda tx: seal_all(tx, SIGNER))
     await memory.checkpoint()
-    posted = await journal.commit(lambda tx: tx.outgoing("accepted"))
+    posted = await journal.commit(lambda tx: tx.outbox.in_states("accepted"))
     await memory.close()
     await journal.close()
     return sum(len(item.raw) for item in posted)

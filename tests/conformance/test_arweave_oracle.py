@@ -179,7 +179,7 @@ async def test_the_oracles_verify_what_really_goes_up(tmp_path, jwk):
             await mind.memory.note("t", b64url(os.urandom(45_000)))
         await mind.memory.checkpoint()
         weave.mine()
-        (carrier,) = await mind.journal.commit(lambda tx: tx.carriers("posted"))
+        (carrier,) = await mind.journal.commit(lambda tx: tx.outbox.carriers_in("posted"))
         items = await mind.items()
         data = weave.gateway.data(carrier.tx)
     assert len(data) > MAX_CHUNK

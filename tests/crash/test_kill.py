@@ -27,8 +27,8 @@ from support.toy_market import WALLET, toy
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
+from agentkit.journal.rows import Row
 from agentkit.journal.run_state import RunState
-from agentkit.journal.store import Row
 from agentkit.market.seams import Transaction
 
 KILLS = int(os.environ.get("AGENTKIT_KILLS", "24"))

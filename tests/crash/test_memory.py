@@ -24,7 +24,8 @@ from support.timing import limit
 
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.journal.store import Row, Tx
+from agentkit.journal.rows import Row
+from agentkit.journal.transaction import JournalTransaction
 from agentkit.keys import keystore
 from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.restore import wallet_restore
@@ -135,7 +136,7 @@ async def read(home: Path, address: str) -> tuple[list[str], list[Row]]:
     """Return the notes and the rows of a state file, all of it checked."""
     journal = await Journal.open(home, address)
 
-    def look(tx: Tx) -> tuple[list[str], list[Row]]:
+    def look(tx: JournalTransaction) -> tuple[list[str], list[Row]]:
         return [note.text for note in tx.every(r.Note, "t|")], list(tx.rows("wallet"))
 
     try:

@@ -23,7 +23,7 @@ from support.timing import limit
 from support.toy_market import toy
 
 from agentkit.errors import AgentKitError, JournalDamaged, RunPaused
-from agentkit.journal.store import Row
+from agentkit.journal.rows import Row
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import FakeProvider
 

@@ -17,7 +17,7 @@ from agentkit.embedded.gateway import Failure, Faults, Gateway, gateway_app
 from agentkit.errors import AgentKitError, RunNotFound, StateCorrupt, StoreUnavailable, WrongKey
 from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
-from agentkit.journal.store import Tx
+from agentkit.journal.transaction import JournalTransaction
 from agentkit.keys.signer import KeySigner
 from agentkit.memory.arweave.ans104 import Item, make_bundle, make_item, parse_item
 from agentkit.memory.arweave.base64url import b64url, name_of
@@ -46,7 +46,7 @@ async def log_of(
         await journal.commit(lambda tx, note=note: tx.append(e.WALLET, note))
         if (number + 1) % segments_of == 0:
             await journal.commit(lambda tx: seal_all(tx, signer))
-    sealed = await journal.commit(lambda tx: tx.outgoing("sealed"))
+    sealed = await journal.commit(lambda tx: tx.outbox.in_states("sealed"))
     await journal.close()
     return [parse_item(segment.raw) for segment in sealed]
 
@@ -355,14 +355,14 @@ async def test_order_is_by_number_never_by_time(tmp_path: Path) -> None:
     journal = await Journal.open(tmp_path / "old", SIGNER.address)
     moments = [2e9, 1e9, 3e9, 0.0]
 
-    def noted(tx: Tx, at: float) -> None:
+    def noted(tx: JournalTransaction, at: float) -> None:
         tx._now = at
         tx.append(e.WALLET, e.NoteAdded(topic="t", text=str(at)))
 
     for at in moments:
         await journal.commit(lambda tx, at=at: noted(tx, at))
         await journal.commit(lambda tx: seal_all(tx, SIGNER))
-    raws = [x.raw for x in await journal.commit(lambda tx: tx.outgoing("sealed"))]
+    raws = [x.raw for x in await journal.commit(lambda tx: tx.outbox.in_states("sealed"))]
     before = await journal.rows(e.WALLET)
     await journal.close()
     weave = Gateway.open(tmp_path / "weave")
@@ -427,6 +427,6 @@ async def test_segments_from_before_the_local_key_still_open(tmp_path: Path) -> 
         await journal.commit(lambda tx, sealer=sealer: seal_all(tx, sealer))
         time.sleep(0.001)  # the outbox is ordered by time
     sealer = await shred.sealer_of(SIGNER, "shred", journal)
-    raws = [x.raw for x in await journal.commit(lambda tx: tx.outgoing("sealed"))]
+    raws = [x.raw for x in await journal.commit(lambda tx: tx.outbox.in_states("sealed"))]
     assert [unseal(sealer, parse_item(raw)).first for raw in raws] == [1, 2]
     await journal.close()

@@ -21,7 +21,7 @@ from support.toy_market import WALLET, toy
 from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
 from agentkit.journal.run_state import RunState
-from agentkit.journal.store import Tx
+from agentkit.journal.transaction import JournalTransaction
 from agentkit.runtime import history
 from agentkit.runtime import run as runs
 
@@ -88,7 +88,7 @@ async def seconds_to_resume(folder: Path, others: int) -> float:
     """Return how long a small run takes to resume in a wallet with so many other events."""
     async with toy(folder) as market:
 
-        def write(tx: Tx) -> None:
+        def write(tx: JournalTransaction) -> None:
             for n in range(others):
                 tx.append(e.WALLET, e.NoteAdded(topic=f"{n % 100}", text="something else"))
 

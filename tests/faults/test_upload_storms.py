@@ -92,6 +92,8 @@ async def test_after_a_storm_all_is_there_and_paid_once(
         )
         if kind == "layer 1":
             assert inside == {item.item: 1 for item in items}
-        known = await mind.journal.commit(lambda tx: [tx.carrier(name) for name in carriers])
+        known = await mind.journal.commit(
+            lambda tx: [tx.outbox.get_carrier(name) for name in carriers]
+        )
         paid = RICH - weave.gateway.balance(wallet.address)
         assert paid == sum(carrier.fee for carrier in known if carrier)

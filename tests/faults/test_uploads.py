@@ -166,7 +166,7 @@ async def test_layer_1_chunks_that_fail_are_sent_until_all_are_there(
         with pytest.raises(StoreUnavailable):
             await rich.memory.checkpoint()
     await rich.memory.checkpoint()
-    (carrier,) = await rich.journal.commit(lambda tx: tx.carriers("posted"))
+    (carrier,) = await rich.journal.commit(lambda tx: tx.outbox.carriers_in("posted"))
     weave.mine()
     assert len(weave.gateway.data(carrier.tx) or b"") > MAX_CHUNK
     assert weave.reached("fail /chunk") == 2
@@ -258,7 +258,7 @@ async def test_a_wallet_without_ar_pauses_uploads_and_nothing_else(
         assert trouble == (
             "Arweave upload paused: needs 0.000212 AR, wallet has 0; state is safe locally only"
         )
-        assert await poor.journal.commit(lambda tx: tx.carriers("signed", "posted")) == []
+        assert await poor.journal.commit(lambda tx: tx.outbox.carriers_in("signed", "posted")) == []
         weave.gateway.mint(wallet.address, FEE)
         await poor.memory.checkpoint()
         weave.mine()
@@ -441,7 +441,9 @@ async def test_a_dropped_transaction_is_posted_as_it_is_while_its_anchor_lasts(
     assert await rich.states() == ["lost"]
     await rich.memory.checkpoint()
     weave.mine()
-    (carrier,) = await rich.journal.commit(lambda tx: tx.carriers("signed", "posted", "dropped"))
+    (carrier,) = await rich.journal.commit(
+        lambda tx: tx.outbox.carriers_in("signed", "posted", "dropped")
+    )
     assert weave.listed(wallet.address) == [carrier.tx]
     assert await paid(weave, wallet) == FEE
 
@@ -650,7 +652,7 @@ async def test_items_are_found_and_unbundled_where_gateways_do_not(
     async with minds(tmp_path / "restored", weave.url, path=layer1(wallet)) as restored:
         for item in items:  # on a machine that did not sign the transaction
             copy = item._replace(state="mined")
-            await restored.journal.commit(lambda tx, copy=copy: tx.put_outgoing(copy))
+            await restored.journal.commit(lambda tx, copy=copy: tx.outbox.put(copy))
         for mind in (rich, restored):
             await mind.memory.confirm()
             assert set(await mind.states()) == {"read back"}

@@ -33,7 +33,6 @@ from agentkit.graph.builder import JobGraph
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.journal.store import Tx
 from agentkit.keys import keystore
 from agentkit.keys.signer import KeySigner
 from agentkit.market.seams import Event
@@ -53,7 +52,9 @@ except ImportError:  # the module's earlier names
     except ImportError:
         from agentkit.runtime.state import RunState  # type: ignore[import-not-found,no-redef]
 
-EvmTransaction = getattr(r, "EvmTransaction", None) or r.Tx  # type: ignore[attr-defined]  # its earlier name
+Tx = Any  # the class of a transaction has had several names and places
+
+EvmTransaction = r.RECORDS["Tx"]  # the class had another name, and the record keeps it
 
 KEY = hashlib.sha256(b"agentkit golden test key").digest()
 """A test key that everybody knows: nothing of value may ever be sent to it."""
@@ -199,9 +200,14 @@ async def seal_snapshot(agent: Any) -> None:
     """Put a snapshot into the outbox, where this version has them."""
     try:
         from agentkit.journal import snapshot
-        from agentkit.journal.store import Outgoing
     except ImportError:
         return
+    try:
+        from agentkit.journal.outbox_tables import OutgoingSegment
+    except ImportError:  # its earlier name and place
+        from agentkit.journal.store import (  # type: ignore[attr-defined,no-redef]
+            Outgoing as OutgoingSegment,
+        )
     try:
         from agentkit.memory.sealing import snapshots
     except ImportError:  # the versions that made these homes
@@ -213,7 +219,9 @@ async def seal_snapshot(agent: Any) -> None:
         item = snapshots.seal(signer, taken)
         place = (snapshots.SNAPSHOTS, taken.count, taken.count)
         at = int(tx.now * 1e6)
-        tx.put_outgoing(Outgoing(item.id, *place, item.raw, "accepted", at, moved=at))
+        segment = OutgoingSegment(item.id, *place, item.raw, "accepted", at, moved=at)
+        put = tx.outbox.put if hasattr(tx, "outbox") else tx.put_outgoing
+        put(segment)
 
     await agent._journal.commit(seal)
 

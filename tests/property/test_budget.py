@@ -295,11 +295,11 @@ async def check(case: Case) -> None:
         market = Toy(folder, journal, providers, ToyRail(), Allowance())
         found = await executed(market, case)
         if found is None:
-            assert not journal.streams.get(e.WALLET)
+            assert not journal.timed_events(e.WALLET)
             return
         plan, state = found
         books = Books(state.run, plan, market.allowance)
-        for at, event in journal.streams[e.WALLET]:
+        for at, event in journal.timed_events(e.WALLET):
             books.take(at, event)
         note(state, await journal.history(state.run))
         check_end(books, state, providers)

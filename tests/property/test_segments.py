@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from agentkit.errors import StateCorrupt, WrongKey
 from agentkit.journal import snapshot as moments
+from agentkit.journal.rows import Row, genesis
 from agentkit.journal.snapshot import Snapshot
-from agentkit.journal.store import Row, genesis
 from agentkit.keys.signer import KeySigner
 from agentkit.memory.arweave.ans104 import make_bundle, parse_item, verify
 from agentkit.memory.arweave.base64url import name_of

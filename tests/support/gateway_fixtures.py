@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestServer
 
 from agentkit.embedded.gateway import Faults, Gateway, gateway_app
 from agentkit.journal.journal import Journal
-from agentkit.journal.store import OUTBOX_STATES, Outgoing
+from agentkit.journal.outbox_tables import OUTBOX_STATES, OutgoingSegment
 from agentkit.keys.signer import KeySigner
 from agentkit.memory.arweave.base64url import name_of
 from agentkit.memory.arweave.gateways import Gateways
@@ -107,8 +107,8 @@ class Mind:
             self.notes += 1
             await self.memory.note("t", f"{self.notes} " + "x" * size)
 
-    async def items(self) -> list[Outgoing]:
-        return await self.journal.commit(lambda tx: tx.outgoing(*OUTBOX_STATES))
+    async def items(self) -> list[OutgoingSegment]:
+        return await self.journal.commit(lambda tx: tx.outbox.in_states(*OUTBOX_STATES))
 
     async def states(self) -> list[str]:
         return [item.state for item in await self.items()]

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from agentkit.artifacts import Artifact
 from agentkit.errors import StoreUnavailable
-from agentkit.journal.store import Outgoing
+from agentkit.journal.outbox_tables import OutgoingSegment
 from agentkit.keys.signer import Signer
 from agentkit.memory.artifacts.encryption import OVERHEAD, Cover
 from agentkit.memory.artifacts.locations import read_from
@@ -28,7 +28,7 @@ def along(path: UploadPath) -> Callable[[bytes], Awaitable[str]]:
 
     async def post(raw: bytes) -> str:
         item = parse_item(raw)
-        await path.send([Outgoing(item.id, STREAM, 0, 0, raw, "sealed", 0)])
+        await path.send([OutgoingSegment(item.id, STREAM, 0, 0, raw, "sealed", 0)])
         return item.id
 
     return post

@@ -17,7 +17,7 @@ from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.journal.run_state import RunState
-from agentkit.journal.store import Tx
+from agentkit.journal.transaction import JournalTransaction
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Event
 from agentkit.memory.knowledge.kv_store import Shelf
@@ -173,7 +173,7 @@ class Knowledge:
 # -- inside --------------------------------------------------------------------------------------
 
 
-def _notes(tx: Tx, topic: str | None) -> list[r.Note]:
+def _notes(tx: JournalTransaction, topic: str | None) -> list[r.Note]:
     found = tx.every(r.Note, "" if topic is None else f"{topic}|")
     rules = _rules(tx, "notes")
     return [
@@ -183,7 +183,7 @@ def _notes(tx: Tx, topic: str | None) -> list[r.Note]:
     ]
 
 
-def _facts(tx: Tx, prefix: str) -> list[r.Fact]:
+def _facts(tx: JournalTransaction, prefix: str) -> list[r.Fact]:
     rules = _rules(tx, "fact")
     return [
         fact
@@ -193,7 +193,7 @@ def _facts(tx: Tx, prefix: str) -> list[r.Fact]:
 
 
 def _newest(
-    tx: Tx, count: type[r.NoteCount | r.FactCount], row: type[Row], name: str
+    tx: JournalTransaction, count: type[r.NoteCount | r.FactCount], row: type[Row], name: str
 ) -> Row | None:
     """Return the newest note or value without reading those before it."""
     known = tx.get(count, name)
@@ -203,7 +203,7 @@ def _newest(
     return None if found is None or _is_over(rule, found.at, tx.now) else found
 
 
-def _rules(tx: Tx, what: e.Knowing) -> dict[str, r.Retention]:
+def _rules(tx: JournalTransaction, what: e.Knowing) -> dict[str, r.Retention]:
     return {rule.name: rule for rule in tx.every(r.Retention, f"{what}|")}
 
 
@@ -226,7 +226,7 @@ def _source(
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _learn(tx: Tx, learned: e.FactLearned) -> None:
+def _learn(tx: JournalTransaction, learned: e.FactLearned) -> None:
     if learned.run and tx.get(r.Run, learned.run) is None:
         raise RunNotFound(f"there is no run {learned.run!r} that a fact could be from")
     tx.append(e.WALLET, learned)

@@ -13,7 +13,7 @@ from pathlib import Path
 from agentkit.errors import StateCorrupt, StateForked, WrongKey
 from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
-from agentkit.journal.store import Tx
+from agentkit.journal.transaction import JournalTransaction
 from agentkit.memory.arweave.base64url import name_of
 from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.arweave.merged_results import Found
@@ -46,7 +46,7 @@ async def check_alone(signer: Sealer, gateways: Gateways, journal: Journal) -> N
                 await _look_at(signer, gateways, journal, found)
 
 
-def _is_mine(found: Found, stream: str, tx: Tx) -> bool:
+def _is_mine(found: Found, stream: str, tx: JournalTransaction) -> bool:
     """Whether a segment claims to end with an event of ours, whose hash covers all before it."""
     try:
         piece = piece_of(found.id, found.tags, found.height)
@@ -63,15 +63,15 @@ async def _look_at(signer: Sealer, gateways: Gateways, journal: Journal, found: 
     await journal.commit(lambda tx: _compare(tx, found.id, theirs, journal.home))
 
 
-def _places(tx: Tx) -> dict[str, str]:
+def _places(tx: JournalTransaction) -> dict[str, str]:
     """Return the hashes after which another machine may have gone on, each with its stream."""
     last = (e.WALLET, tx.last_sealed(e.WALLET) + 1)
-    ends = [last, *(place for place in tx.unburied(MOST_PLACES) if place[0] != SNAPSHOTS)]
+    ends = [last, *(place for place in tx.outbox.undoable(MOST_PLACES) if place[0] != SNAPSHOTS)]
     hashes = {tx.hash_at(stream, first - 1).hex(): stream for stream, first in ends}
     return {digest: stream for digest, stream in hashes.items() if digest}
 
 
-def _compare(tx: Tx, item: str, theirs: Segment, home: Path) -> None:
+def _compare(tx: JournalTransaction, item: str, theirs: Segment, home: Path) -> None:
     """Raise StateForked for a segment that does not end in an event of ours."""
     if tx.hash_at(theirs.stream, theirs.last) == theirs.head:
         return

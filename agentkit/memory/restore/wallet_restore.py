@@ -21,8 +21,10 @@ from agentkit.journal import records as r
 from agentkit.journal import snapshot as moments
 from agentkit.journal.fold import fold
 from agentkit.journal.journal import Journal
+from agentkit.journal.outbox_tables import OutgoingSegment
+from agentkit.journal.rows import Row, genesis
 from agentkit.journal.snapshot import Snapshot
-from agentkit.journal.store import Outgoing, Row, Tx, genesis
+from agentkit.journal.transaction import JournalTransaction
 from agentkit.memory.arweave.ans104 import Item
 from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.restore.remote_log import Piece, Pieces
@@ -276,7 +278,7 @@ def _chains(sealed: Sequence[Sealed], starts: Mapping[str, Place]) -> list[Chain
 # -- writing -------------------------------------------------------------------------------------
 
 
-def _uncollected(tx: Tx, restored: Restored) -> None:
+def _uncollected(tx: JournalTransaction, restored: Restored) -> None:
     """Write with the collector of cycles off.
 
     So many new objects at once, none of them in a cycle, have it look through all of them again
@@ -292,7 +294,7 @@ def _uncollected(tx: Tx, restored: Restored) -> None:
             gc.enable()
 
 
-def _write(tx: Tx, restored: Restored) -> None:
+def _write(tx: JournalTransaction, restored: Restored) -> None:
     if tx.streams():
         raise StateError(
             "this wallet already has state here",
@@ -304,7 +306,7 @@ def _write(tx: Tx, restored: Restored) -> None:
         now = int(tx.now * 1e6)
         name = snapshots.SNAPSHOTS
         place = (name, count, count)
-        tx.put_outgoing(Outgoing(item.id, *place, item.raw, "accepted", now, moved=now))
+        tx.outbox.put(OutgoingSegment(item.id, *place, item.raw, "accepted", now, moved=now))
     for stream, parts in restored.streams.items():
         for part in parts:
             _write_segment(tx, stream, part)
@@ -314,9 +316,9 @@ def _write(tx: Tx, restored: Restored) -> None:
     tx.append(e.WALLET, e.Restored(**life, anchor=restored.anchored))
 
 
-def _write_segment(tx: Tx, stream: str, part: Sealed) -> None:
+def _write_segment(tx: JournalTransaction, stream: str, part: Sealed) -> None:
     segment = part.segment
-    tx.keep_all(segment.blobs)
+    tx.put_blobs(segment.blobs)
     tx.insert_all(segment.rows)
     for row in segment.rows:
         try:
@@ -326,14 +328,16 @@ def _write_segment(tx: Tx, stream: str, part: Sealed) -> None:
     _put_segment(tx, stream, part)
 
 
-def _put_segment(tx: Tx, stream: str, part: Sealed) -> None:
+def _put_segment(tx: JournalTransaction, stream: str, part: Sealed) -> None:
     segment, item, at = part.segment, part.item, part.segment.rows[-1].at
     state = "mined" if part.height is not None else "accepted"
     place = (stream, segment.first, segment.last)
-    tx.put_outgoing(Outgoing(item.id, *place, item.raw, state, at, carrier=part.carrier, moved=at))
+    tx.outbox.put(
+        OutgoingSegment(item.id, *place, item.raw, state, at, carrier=part.carrier, moved=at)
+    )
 
 
-def _bring(tx: Tx, restored: Restored, stream: str) -> int:
+def _bring(tx: JournalTransaction, restored: Restored, stream: str) -> int:
     base = tx.base(stream)
     if base is None or not tx.start(stream)[0]:
         return 0  # all of it is here
@@ -346,13 +350,13 @@ def _bring(tx: Tx, restored: Restored, stream: str) -> int:
     tx.flush()
     tx.forget()
     for part in restored.streams[stream]:
-        tx.keep_all(part.segment.blobs)
+        tx.put_blobs(part.segment.blobs)
         if part.segment.last <= base.seq:
             _put_segment(tx, stream, part)
     return len(rows)
 
 
-def _compare(tx: Tx, restored: Restored, stream: str) -> Iterable[str]:
+def _compare(tx: JournalTransaction, restored: Restored, stream: str) -> Iterable[str]:
     there = restored.rows(stream)
     seq, head = tx.start(stream)
     if 0 < seq <= len(there) and there[seq - 1].hash != head:

@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agentkit.journal.store import Outgoing, Row, Tx
+from agentkit.journal.outbox_tables import OutgoingSegment
+from agentkit.journal.rows import Row
+from agentkit.journal.transaction import JournalTransaction
 from agentkit.market.anchor import PURPOSE
 from agentkit.memory.sealing import snapshots
 from agentkit.memory.sealing.sealer import Sealer
@@ -43,7 +45,7 @@ class Backlog:
     oldest: int | None
 
 
-def backlog(tx: Tx) -> Backlog:
+def backlog(tx: JournalTransaction) -> Backlog:
     """Return what is to be sealed."""
     waiting = _waiting(tx)
     events = sum(tx.head(stream)[0] - after for stream, after in waiting)
@@ -51,7 +53,7 @@ def backlog(tx: Tx) -> Backlog:
     return Backlog(events, min(firsts, default=None))
 
 
-def is_due(tx: Tx) -> bool:
+def is_due(tx: JournalTransaction) -> bool:
     """Whether enough has gathered, or the oldest of it is old enough."""
     for stream, after in _waiting(tx):
         rows = list(tx.rows(stream, after, MOST_EVENTS))
@@ -62,7 +64,7 @@ def is_due(tx: Tx) -> bool:
     return False
 
 
-def seal_all(tx: Tx, signer: Sealer) -> int:
+def seal_all(tx: JournalTransaction, signer: Sealer) -> int:
     """Put every event into a segment, signed bytes and all; returns how many segments.
 
     And a snapshot after them, where one is due.
@@ -71,21 +73,21 @@ def seal_all(tx: Tx, signer: Sealer) -> int:
     for stream, after in _waiting(tx):
         for segment in _segments(tx, stream, after):
             for outgoing in _sealed(tx, signer, segment):
-                tx.put_outgoing(outgoing)
+                tx.outbox.put(outgoing)
                 count, events = count + 1, events + outgoing.last - outgoing.first + 1
     if count:
         snapshots.seal_due(tx, signer, events)
     return count
 
 
-def _waiting(tx: Tx) -> list[tuple[str, int]]:
+def _waiting(tx: JournalTransaction) -> list[tuple[str, int]]:
     """Return the streams to seal and after which event, none when all of it is quiet."""
-    unsealed = tx.unsealed()
+    unsealed = tx.outbox.unsealed()
     rows = (row for stream, after in unsealed for row in tx.rows(stream, after))
     return unsealed if any(not is_quiet(row) for row in rows) else []
 
 
-def _segments(tx: Tx, stream: str, after: int) -> Iterator[Segment]:
+def _segments(tx: JournalTransaction, stream: str, after: int) -> Iterator[Segment]:
     """Yield the unsealed events of a stream in stretches of bounded size."""
     before = tx.hash_at(stream, after)
     gathered: list[Row] = []
@@ -101,7 +103,7 @@ def _segments(tx: Tx, stream: str, after: int) -> Iterator[Segment]:
         yield _segment(tx, stream, gathered, before)
 
 
-def _sealed(tx: Tx, signer: Sealer, segment: Segment) -> Iterator[Outgoing]:
+def _sealed(tx: JournalTransaction, signer: Sealer, segment: Segment) -> Iterator[OutgoingSegment]:
     """Yield a segment's items: one, or more when it does not pack as well as most."""
     item = seal(signer, segment)
     if len(item.raw) > MOST_BYTES and len(segment.rows) > 1:
@@ -112,19 +114,21 @@ def _sealed(tx: Tx, signer: Sealer, segment: Segment) -> Iterator[Outgoing]:
         return
     now = int(tx.now * 1e6)
     place = (segment.stream, segment.first, segment.last)
-    yield Outgoing(item.id, *place, item.raw, "sealed", now, moved=now)
+    yield OutgoingSegment(item.id, *place, item.raw, "sealed", now, moved=now)
 
 
-def _segment(tx: Tx, stream: str, rows: list[Row] | tuple[Row, ...], before: bytes) -> Segment:
+def _segment(
+    tx: JournalTransaction, stream: str, rows: list[Row] | tuple[Row, ...], before: bytes
+) -> Segment:
     return Segment(stream, tuple(rows), before, rows[-1].hash, _blobs(tx, rows), tx.instance)
 
 
-def _blobs(tx: Tx, rows: list[Row] | tuple[Row, ...]) -> dict[str, bytes]:
-    found = {digest: tx.kept(digest) for row in rows for digest in named_in(row)}
+def _blobs(tx: JournalTransaction, rows: list[Row] | tuple[Row, ...]) -> dict[str, bytes]:
+    found = {digest: tx.get_blob(digest) for row in rows for digest in named_in(row)}
     return {digest: data for digest, data in found.items() if data is not None}
 
 
-def _weight(tx: Tx, row: Row) -> int:
+def _weight(tx: JournalTransaction, row: Row) -> int:
     """Return about how many bytes an event takes up in a sealed item, its artifacts included."""
     blobs = sum(len(data) for data in _blobs(tx, (row,)).values())
     return len(row.body) // _PACKED + blobs // _PACKED_BLOBS

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from agentkit.journal import events as e
-from agentkit.journal.store import Row
+from agentkit.journal.rows import Row
 from agentkit.memory.arweave.ans104 import Item
 from agentkit.memory.sealing.segments import Segment
 

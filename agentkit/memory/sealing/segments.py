@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from agentkit.errors import StateCorrupt, WrongKey
-from agentkit.journal.store import Row, linked
+from agentkit.journal.rows import Row, linked
 from agentkit.memory.arweave.ans104 import Item, make_item
 from agentkit.memory.arweave.tags import Tags
 from agentkit.memory.sealing.sealer import Sealer

@@ -71,7 +71,7 @@ async def sealer_of(signer: Sealer, encryption: str, journal: Journal) -> Sealer
     """
     if encryption != "shred":
         return signer
-    newest = await journal.commit(lambda tx: tx.newest_item())
+    newest = await journal.commit(lambda tx: tx.outbox.newest_raw())
     local = newest is not None and LOCAL_KEY in dict(parse_item(newest).tags)
     return shredding(signer, journal.home, make=not local)
 

@@ -11,8 +11,10 @@ from typing import Any
 
 from agentkit.errors import RunNotFound, StateCorrupt
 from agentkit.journal import snapshot as moments
+from agentkit.journal.outbox_tables import OutgoingSegment
 from agentkit.journal.snapshot import Snapshot
-from agentkit.journal.store import SCHEMA_VERSION, Outgoing, Tx
+from agentkit.journal.store import SCHEMA_VERSION
+from agentkit.journal.transaction import JournalTransaction
 from agentkit.memory.arweave.ans104 import Item
 from agentkit.memory.arweave.tags import Tags
 from agentkit.memory.sealing.sealer import Sealer
@@ -48,14 +50,14 @@ PACKED = 0.3
 """What is left of a document once it is packed, about."""
 
 
-def seal_due(tx: Tx, signer: Sealer, new: int) -> None:
+def seal_due(tx: JournalTransaction, signer: Sealer, new: int) -> None:
     """Put a snapshot into the outbox if one is due; `new` events have just been sealed.
 
     Nothing is done unless every event stands in a segment.
     """
     heads = {stream: tx.head(stream)[0] for stream in tx.streams()}
-    count, (last, at) = sum(heads.values()), tx.newest(SNAPSHOTS)
-    since = tx.sealed_since(at, but=SNAPSHOTS)
+    count, (last, at) = sum(heads.values()), tx.outbox.newest_of(SNAPSHOTS)
+    since = tx.outbox.bytes_since(at, without=SNAPSHOTS)
     crossed = (count - last) // EVERY_EVENTS > (count - new - last) // EVERY_EVENTS
     if not (crossed or since >= EVERY_BYTES):
         return
@@ -70,7 +72,9 @@ def seal_due(tx: Tx, signer: Sealer, new: int) -> None:
     if since >= OUTWEIGHED * len(item.raw):
         at = int(tx.now * 1e6)
         raw = item.raw
-        tx.put_outgoing(Outgoing(item.id, SNAPSHOTS, count, count, raw, "sealed", at, moved=at))
+        tx.outbox.put(
+            OutgoingSegment(item.id, SNAPSHOTS, count, count, raw, "sealed", at, moved=at)
+        )
 
 
 def seal(signer: Sealer, snapshot: Snapshot) -> Item:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from agentkit.errors import StateCorrupt, StateError, StoreUnavailable
 from agentkit.journal import events as e
 from agentkit.journal import records as r
-from agentkit.journal.store import Carrier, Outgoing, Tx
+from agentkit.journal.outbox_tables import Carrier, OutgoingSegment
+from agentkit.journal.transaction import JournalTransaction
 from agentkit.market.plan import Fee
 from agentkit.memory.arweave.ans104 import make_bundle, parse_item, split_bundle
 from agentkit.memory.arweave.gateways import Gateways
@@ -59,7 +60,7 @@ class Layer1:
         self._outbox, self._gateways = outbox, gateways
         self._wallet, self._limits = wallet, limits
 
-    async def send(self, items: Sequence[Outgoing]) -> None:
+    async def send(self, items: Sequence[OutgoingSegment]) -> None:
         for carrier in await self._carriers(items):
             await self._settle(carrier)
         waiting = await self._outbox.waiting()
@@ -68,18 +69,18 @@ class Layer1:
         for part in _parts(rest):
             await self._post(await self._wrap(part))
 
-    def under(self, item: Outgoing) -> str:
+    def under(self, item: OutgoingSegment) -> str:
         return item.carrier or item.item
 
-    async def is_whole(self, name: str, items: Sequence[Outgoing]) -> bool:
-        carrier = await self._outbox.commit(lambda tx: tx.carrier(name))
+    async def is_whole(self, name: str, items: Sequence[OutgoingSegment]) -> bool:
+        carrier = await self._outbox.commit(lambda tx: tx.outbox.get_carrier(name))
         if carrier is not None:
             return await self._gateways.holds(name, (await self._bundle(carrier))[1])
         if name == items[0].item:  # it came here by another path
             return await self._gateways.holds(name, parse_item(items[0].raw).data)
         return await self._carries(name, items)
 
-    async def _carries(self, name: str, items: Sequence[Outgoing]) -> bool:
+    async def _carries(self, name: str, items: Sequence[OutgoingSegment]) -> bool:
         """Whether a transaction that another machine signed has these items in it."""
         data = await self._gateways.item_data(name)
         try:
@@ -88,8 +89,8 @@ class Layer1:
             return False
         return all(item.raw in inside for item in items)
 
-    async def seed(self, name: str, items: Sequence[Outgoing]) -> None:
-        carrier = await self._outbox.commit(lambda tx: tx.carrier(name))
+    async def seed(self, name: str, items: Sequence[OutgoingSegment]) -> None:
+        carrier = await self._outbox.commit(lambda tx: tx.outbox.get_carrier(name))
         if carrier is None:  # another machine signed it, and has its header
             return
         weave, data = await self._bundle(carrier)
@@ -116,9 +117,11 @@ class Layer1:
 
     # -- a transaction that was signed before ----------------------------------------------------
 
-    async def _carriers(self, items: Sequence[Outgoing]) -> list[Carrier]:
+    async def _carriers(self, items: Sequence[OutgoingSegment]) -> list[Carrier]:
         names = dict.fromkeys(item.carrier for item in items if item.carrier)
-        found = await self._outbox.commit(lambda tx: [tx.carrier(name) for name in names])
+        found = await self._outbox.commit(
+            lambda tx: [tx.outbox.get_carrier(name) for name in names]
+        )
         return [carrier for carrier in found if carrier is not None]
 
     async def _settle(self, carrier: Carrier) -> None:
@@ -138,12 +141,14 @@ class Layer1:
 
     async def _taken(self, carrier: Carrier) -> None:
         items = await self._items(carrier)
-        await self._outbox.commit(lambda tx: tx.put_carrier(carrier._replace(state="posted")))
+        await self._outbox.commit(
+            lambda tx: tx.outbox.put_carrier(carrier._replace(state="posted"))
+        )
         await self._outbox.accepted(items)
 
-    async def _items(self, carrier: Carrier) -> list[Outgoing]:
+    async def _items(self, carrier: Carrier) -> list[OutgoingSegment]:
         names = carrier.items.split()
-        found = await self._outbox.commit(lambda tx: [tx.in_outbox(name) for name in names])
+        found = await self._outbox.commit(lambda tx: [tx.outbox.get(name) for name in names])
         return [item for item in found if item is not None]
 
     async def _bundle(self, carrier: Carrier) -> tuple[WeaveTransaction, bytes]:
@@ -156,7 +161,7 @@ class Layer1:
 
     # -- a new one -------------------------------------------------------------------------------
 
-    async def _wrap(self, items: Sequence[Outgoing]) -> Carrier:
+    async def _wrap(self, items: Sequence[OutgoingSegment]) -> Carrier:
         """Sign a transaction around items and write it down with its fee."""
         data = _bundled(items)
         fee = Money(await self._gateways.price(len(data)), AR)
@@ -171,7 +176,12 @@ class Layer1:
         return await self._outbox.commit(lambda tx: self._keep(tx, weave, names, items, top))
 
     def _keep(
-        self, tx: Tx, weave: WeaveTransaction, names: str, items: Sequence[Outgoing], height: int
+        self,
+        tx: JournalTransaction,
+        weave: WeaveTransaction,
+        names: str,
+        items: Sequence[OutgoingSegment],
+        height: int,
     ) -> Carrier:
         fee = Money(weave.reward, AR)
         spent = _spent(tx)
@@ -183,7 +193,7 @@ class Layer1:
             )
         header = json.dumps(weave.document())
         carrier = Carrier(weave.id, header, names, fee.units, height, "signed", int(tx.now * 1e6))
-        tx.put_carrier(carrier)
+        tx.outbox.put_carrier(carrier)
         carry(tx, items, weave.id)
         tx.append(e.WALLET, e.UploadSigned(tx=weave.id, fee=fee))
         return carrier
@@ -204,27 +214,27 @@ class Layer1:
             )
 
 
-def _spent(tx: Tx) -> Money:
+def _spent(tx: JournalTransaction) -> Money:
     row = tx.get(r.Total, f"uploads|{AR.id}")
     return row.amount if row else AR.zero()
 
 
-def _drop(tx: Tx, carrier: Carrier) -> None:
+def _drop(tx: JournalTransaction, carrier: Carrier) -> None:
     """Give a transaction up: no block can take it any more, so its fee was never paid."""
-    tx.put_carrier(carrier._replace(state="dropped"))
+    tx.outbox.put_carrier(carrier._replace(state="dropped"))
     names = carrier.items.split()
-    items = [item for name in names if (item := tx.in_outbox(name)) is not None]
+    items = [item for name in names if (item := tx.outbox.get(name)) is not None]
     carry(tx, items, "")
     tx.append(e.WALLET, e.UploadDropped(tx=carrier.tx, fee=Money(carrier.fee, AR)))
 
 
-def _bundled(items: Sequence[Outgoing]) -> bytes:
+def _bundled(items: Sequence[OutgoingSegment]) -> bytes:
     return make_bundle([parse_item(item.raw) for item in items])
 
 
-def _parts(items: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
+def _parts(items: Sequence[OutgoingSegment]) -> Iterator[list[OutgoingSegment]]:
     """Yield items in bundles of bounded size."""
-    part: list[Outgoing] = []
+    part: list[OutgoingSegment] = []
     size = 0
     for item in items:
         if part and size + len(item.raw) > MOST_BUNDLE:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentkit.errors import StateError
-from agentkit.journal.store import Outgoing
+from agentkit.journal.outbox_tables import OutgoingSegment
 from agentkit.memory.arweave.gateways import Gateways, Status
 from agentkit.memory.uploads.outbox import Outbox
 from agentkit.memory.uploads.upload_paths import UploadPath
@@ -40,14 +40,14 @@ class Confirmer:
 
     async def look(self) -> None:
         """Move every item that is under way as far as gateways say; raises StateError."""
-        together: dict[str, list[Outgoing]] = {}
+        together: dict[str, list[OutgoingSegment]] = {}
         for item in await self._outbox.under_way():
             together.setdefault(self._path.under(item), []).append(item)
         statuses = await self._gateways.statuses(list(together))
         for name, items in together.items():
             await self._move(name, items, statuses[name])
 
-    async def _move(self, name: str, items: Sequence[Outgoing], status: Status) -> None:
+    async def _move(self, name: str, items: Sequence[OutgoingSegment], status: Status) -> None:
         if not status.known:
             await self._outbox.move([i for i in items if await self._is_lost(i, status)], "lost")
         elif status.height is None:
@@ -55,14 +55,14 @@ class Confirmer:
         else:
             await self._confirm(name, items, status)
 
-    async def _is_lost(self, item: Outgoing, status: Status) -> bool:
+    async def _is_lost(self, item: OutgoingSegment, status: Status) -> bool:
         if not status.certain or item.state == "stable":
             return False
         if item.state == "mined":
             return True
         return not 0 <= await self._since(item) <= self._patience.lost
 
-    async def _confirm(self, name: str, items: Sequence[Outgoing], status: Status) -> None:
+    async def _confirm(self, name: str, items: Sequence[OutgoingSegment], status: Status) -> None:
         stable = status.confirmations >= STABLE_DEPTH
         state = "stable" if stable else "mined"
         if not stable and all(item.state == "mined" and not item.note for item in items):
@@ -77,12 +77,12 @@ class Confirmer:
         else:
             await self._seed(name, items, state)
 
-    async def _seed(self, name: str, items: Sequence[Outgoing], state: str) -> None:
+    async def _seed(self, name: str, items: Sequence[OutgoingSegment], state: str) -> None:
         seeded = items[0].note and 0 <= await self._since(items[0]) < self._patience.seed
         await self._outbox.move(items, state, UNREADABLE)
         if not seeded:
             await self._path.seed(name, items)
 
-    async def _since(self, item: Outgoing) -> float:
+    async def _since(self, item: OutgoingSegment) -> float:
         """Return the seconds since an item moved, negative when the clock went back."""
         return await self._outbox.commit(lambda tx: tx.now - item.moved / 1e6)

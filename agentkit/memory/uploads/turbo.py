@@ -24,7 +24,7 @@ from agentkit.errors import (
     StateCorrupt,
     StoreUnavailable,
 )
-from agentkit.journal.store import Outgoing
+from agentkit.journal.outbox_tables import OutgoingSegment
 from agentkit.market.plan import Fee
 from agentkit.market.uploads import UploadPayer, UploadPayment
 from agentkit.market.x402 import Requirement
@@ -112,7 +112,7 @@ class Turbo(Direct):
         self._client = client
         self._owner, self._payer, self._per_upload = owner, payer, per_upload
 
-    async def send(self, items: Sequence[Outgoing]) -> None:
+    async def send(self, items: Sequence[OutgoingSegment]) -> None:
         unconfirmed = []
         for item in items:
             try:
@@ -125,7 +125,7 @@ class Turbo(Direct):
         if unconfirmed:
             raise unconfirmed[0]
 
-    async def seed(self, name: str, items: Sequence[Outgoing]) -> None:
+    async def seed(self, name: str, items: Sequence[OutgoingSegment]) -> None:
         for item in items:
             await self._client.post(item.raw)
 
@@ -140,7 +140,7 @@ class Turbo(Direct):
 
     # -- one item --------------------------------------------------------------------------------
 
-    async def _hand_over(self, item: Outgoing) -> None:
+    async def _hand_over(self, item: OutgoingSegment) -> None:
         """Have an item taken; raises StoreUnavailable for what the wallet or its limits say."""
         try:
             await self._take(item)
@@ -149,7 +149,7 @@ class Turbo(Direct):
         except (PaymentError, PlanError, ProtocolBroken) as wrong:
             raise StoreUnavailable(str(wrong), hint=wrong.hint) from wrong
 
-    async def _take(self, item: Outgoing) -> None:
+    async def _take(self, item: OutgoingSegment) -> None:
         known = await self._payer.paid(item.item) if self._payer else None
         if known and known.fate != "unpaid":
             if await self._client.has(item.item):
@@ -166,7 +166,7 @@ class Turbo(Direct):
             )
         await self._buy(self._payer, item)
 
-    async def _buy(self, payer: UploadPayer, item: Outgoing) -> None:
+    async def _buy(self, payer: UploadPayer, item: OutgoingSegment) -> None:
         terms = await self._client.terms(item.raw)
         if terms is None:
             return
@@ -181,7 +181,9 @@ class Turbo(Direct):
             raise StoreUnavailable(f"{self._client.url} does not take payment {payment.name}")
         await self._settled(item)
 
-    async def _look_up(self, payer: UploadPayer, item: Outgoing, unknown: StoreUnavailable) -> None:
+    async def _look_up(
+        self, payer: UploadPayer, item: OutgoingSegment, unknown: StoreUnavailable
+    ) -> None:
         """Return when an item arrived after all; raises Unconfirmed."""
         if await self._client.has(item.item):
             return
@@ -190,7 +192,7 @@ class Turbo(Direct):
             raise unknown
         raise Unconfirmed(known) from unknown
 
-    async def _settled(self, item: Outgoing) -> None:
+    async def _settled(self, item: OutgoingSegment) -> None:
         if self._payer:
             await self._payer.settle(item.item)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from agentkit.journal.store import Outgoing
+from agentkit.journal.outbox_tables import OutgoingSegment
 from agentkit.market.plan import Fee
 from agentkit.memory.arweave.ans104 import parse_item
 from agentkit.memory.arweave.gateways import Gateways
@@ -22,19 +22,19 @@ class UploadPath(Protocol):
     @property
     def rest(self) -> float: ...
 
-    async def send(self, items: Sequence[Outgoing]) -> None:
+    async def send(self, items: Sequence[OutgoingSegment]) -> None:
         """Hand items over and note what was taken; the same items again are no second upload.
 
         Its error says in words for people what is missing; what was taken before stays taken.
         """
 
-    def under(self, item: Outgoing) -> str:
+    def under(self, item: OutgoingSegment) -> str:
         """Return the id under which an item is looked for."""
 
-    async def is_whole(self, name: str, items: Sequence[Outgoing]) -> bool:
+    async def is_whole(self, name: str, items: Sequence[OutgoingSegment]) -> bool:
         """Whether the data of these items can be read back, byte for byte."""
 
-    async def seed(self, name: str, items: Sequence[Outgoing]) -> None:
+    async def seed(self, name: str, items: Sequence[OutgoingSegment]) -> None:
         """Hand over the data again of what is mined and cannot be read."""
 
     async def fee(self) -> Fee:
@@ -60,18 +60,18 @@ class Direct:
     def __init__(self, outbox: Outbox, gateways: Gateways) -> None:
         self._outbox, self._gateways = outbox, gateways
 
-    async def send(self, items: Sequence[Outgoing]) -> None:
+    async def send(self, items: Sequence[OutgoingSegment]) -> None:
         for item in items:
             await self._gateways.post_item(item.raw)
             await self._outbox.accepted([item])
 
-    def under(self, item: Outgoing) -> str:
+    def under(self, item: OutgoingSegment) -> str:
         return item.item
 
-    async def is_whole(self, name: str, items: Sequence[Outgoing]) -> bool:
+    async def is_whole(self, name: str, items: Sequence[OutgoingSegment]) -> bool:
         return await self._gateways.holds(name, parse_item(items[0].raw).data)
 
-    async def seed(self, name: str, items: Sequence[Outgoing]) -> None:
+    async def seed(self, name: str, items: Sequence[OutgoingSegment]) -> None:
         for item in items:
             await self._gateways.post_item(item.raw)
 

@@ -76,11 +76,11 @@ class Uploader:
         pause = min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)
         self._not_before = time.monotonic() + pause * random.uniform(0.5, 1.0)  # noqa: S311
         self._failures += 1
-        await self._outbox.commit(lambda tx: tx.put_trouble(said))
+        await self._outbox.commit(lambda tx: tx.outbox.put_trouble(said))
 
     async def _done(self) -> None:
         if self._failures:
             log.warning("Arweave uploads go on")
         self._failures, self._not_before = 0, 0.0
-        if await self._outbox.commit(lambda tx: tx.trouble()):
-            await self._outbox.commit(lambda tx: tx.put_trouble(""))
+        if await self._outbox.commit(lambda tx: tx.outbox.trouble()):
+            await self._outbox.commit(lambda tx: tx.outbox.put_trouble(""))

@@ -215,14 +215,14 @@ class Paywall:
         )
 
         def work(tx: Transaction) -> None:
-            tx.keep(body)
+            tx.put_blob(body)
             tx.append(e.NODE, answered)
 
         await self._journal.commit(work)
 
     async def _answer(self, known: r.PaidRequest, presented: Presented) -> web.Response:
         """Give a kept answer again."""
-        body = await self._journal.commit(lambda tx: tx.kept(known.digest))
+        body = await self._journal.commit(lambda tx: tx.get_blob(known.digest))
         headers = {"Content-Type": known.media_type} if known.media_type else {}
         headers |= self._told(known, presented)
         return web.Response(body=body or b"", status=known.status, headers=headers)

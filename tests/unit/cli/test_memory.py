@@ -18,6 +18,8 @@ from agentkit.cli.memory import _rows
 from agentkit.journal import events as e
 from agentkit.journal import store
 from agentkit.journal.journal import Journal
+from agentkit.journal.outbox_tables import OUTBOX_STATES, OutgoingSegment
+from agentkit.journal.transaction import JournalTransaction
 from agentkit.keys import keystore
 from agentkit.keys.keystore import create_test_key
 from agentkit.memory.arweave.gateways import Gateways
@@ -64,7 +66,7 @@ def logged(folder: Path, url: str, lost: int = 0) -> None:
             await journal.commit(lambda tx, note=note: tx.append(e.WALLET, note))
             if number % 2:
                 await journal.commit(lambda tx: seal_all(tx, signer))
-        sealed = await journal.commit(lambda tx: tx.outgoing("sealed"))
+        sealed = await journal.commit(lambda tx: tx.outbox.in_states("sealed"))
         await journal.close()
         async with Gateways([url]) as gateways:
             for segment in sealed:
@@ -78,12 +80,12 @@ def test_segments_are_counted_in_whatever_state_they_are() -> None:
     """The last state above all: what was read back is what is safe."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
         db.executescript(store.SCHEMA)
-        tx = store.Tx(db, Path("state.db"))
+        tx = JournalTransaction(store.SqliteStorage(db, Path("state.db")))
         tx.append(RUN, e.Extra(owner="test", version=1, json_text="1"))
         tx.flush()
-        for number, state in enumerate(store.OUTBOX_STATES, 1):
-            tx.put_outgoing(store.Outgoing(f"i{number}", RUN, number, number, b"", state, number))
-        assert [row[state] for row in _rows(tx) for state in store.OUTBOX_STATES] == [1] * 6
+        for number, state in enumerate(OUTBOX_STATES, 1):
+            tx.outbox.put(OutgoingSegment(f"i{number}", RUN, number, number, b"", state, number))
+        assert [row[state] for row in _rows(tx) for state in OUTBOX_STATES] == [1] * 6
 
 
 def test_a_log_is_restored_looked_at_and_compared(cli: Verb, tmp_path: Path, gateway: str) -> None:

@@ -14,8 +14,10 @@ from agentkit.graph.builder import JobGraph
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
+from agentkit.journal.outbox_tables import Carrier, OutgoingSegment
 from agentkit.journal.produced import TINY_BYTES
-from agentkit.journal.store import Base, Carrier, Outgoing, Tx
+from agentkit.journal.rows import Base
+from agentkit.journal.transaction import JournalTransaction
 from agentkit.market.seams import Record
 
 
@@ -40,7 +42,7 @@ async def test_what_was_committed_is_there_for_the_next_process(tmp_path: Path) 
 async def test_a_work_that_fails_undoes_itself_alone(tmp_path: Path) -> None:
     journal = await Journal.open(tmp_path, WALLET)
 
-    def fails(tx: Tx) -> None:
+    def fails(tx: JournalTransaction) -> None:
         tx.append(e.WALLET, note("never"))
         raise OverBudget("budget", "2 USDC", "1 USDC")
 
@@ -92,7 +94,7 @@ async def test_an_event_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     journal = await Journal.open(tmp_path, WALLET)
     await journal.commit(lambda tx: tx.append(e.WALLET, note("x")))
 
-    def rewrite(tx: Tx) -> None:
+    def rewrite(tx: JournalTransaction) -> None:
         (row,) = tx.rows(e.WALLET)
         row = row._replace(version=99, seq=2)
         tx.insert(row, row.link(tx.head(e.WALLET)[1]))
@@ -207,11 +209,11 @@ async def filled(folder: Path) -> Path:
         return market.journal.path
 
 
-def put_uploads(tx: Tx) -> None:
-    sent = Outgoing("item-1", e.WALLET, 1, 2, b"raw bytes", "sealed", 1_000_000)
-    tx.put_outgoing(sent._replace(carrier="tx-1", note="lost"))
-    tx.put_carrier(Carrier("tx-1", "{}", "item-1", 212, 9, "signed", 1_000_000))
-    tx.put_trouble("the gateway is down")
+def put_uploads(tx: JournalTransaction) -> None:
+    sent = OutgoingSegment("item-1", e.WALLET, 1, 2, b"raw bytes", "sealed", 1_000_000)
+    tx.outbox.put(sent._replace(carrier="tx-1", note="lost"))
+    tx.outbox.put_carrier(Carrier("tx-1", "{}", "item-1", 212, 9, "signed", 1_000_000))
+    tx.outbox.put_trouble("the gateway is down")
 
 
 async def test_every_column_is_in_the_list_below(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ async def test_a_gateway_that_hides_the_newest_is_behind_the_anchor(
             await memory.note("t", text)
             await memory.checkpoint()
         old, new = await chosen(journal)
-        newest = (await journal.commit(lambda tx: tx.outgoing("accepted")))[-1]
+        newest = (await journal.commit(lambda tx: tx.outbox.in_states("accepted")))[-1]
     here.weave.set_faults(Faults(hide=frozenset([newest.item])))
     found = await here.found()
     (told,) = found.problems
@@ -172,7 +172,7 @@ async def test_a_run_that_is_hidden_is_missed_though_the_wallet_is_not(
     async with machine(here.network, here.url, tmp_path / "one", interval=0) as (journal, memory):
         await journal.commit(lambda tx: tx.append("r1", e.NodeSkipped(node="a", why="one")))
         await memory.checkpoint()
-        items = await journal.commit(lambda tx: tx.outgoing("accepted"))
+        items = await journal.commit(lambda tx: tx.outbox.in_states("accepted"))
         (run,) = [item.item for item in items if item.stream == "r1"]
     assert (await here.found()).corroborated
     here.weave.set_faults(Faults(hide=frozenset([run])))

@@ -20,6 +20,7 @@ from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal import store
 from agentkit.journal.subjects.knowledge import FACT_VALUES
+from agentkit.journal.transaction import JournalTransaction
 from agentkit.memory.knowledge.validation import (
     MOST_DEPTH,
     MOST_ENTRY,
@@ -263,7 +264,7 @@ def test_a_prefix_finds_what_begins_with_it_and_nothing_else(
     prefix = data.draw(st.text("ab|\ud7ff\ue000\U0010ffff", max_size=3))
     with closing(store.connect(":memory:")) as db:
         db.executescript(store.SCHEMA)
-        tx = store.Tx(db, "here")
+        tx = JournalTransaction(store.SqliteStorage(db, "here"))
         for name in names:
             tx.put(r.Entry(shelf="s", name=name, value=0, at=0.0))
         for about in ("r", "t"):

@@ -16,7 +16,7 @@ from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.journal.produced import TINY_BYTES
-from agentkit.journal.store import genesis
+from agentkit.journal.rows import genesis
 from agentkit.keys.signer import KeySigner
 from agentkit.memory.arweave.ans104 import make_item, parse_item
 from agentkit.memory.arweave.gateways import Gateways
@@ -113,7 +113,7 @@ async def test_a_run_comes_back_with_its_artifacts_from_the_key_alone(
     assert {s: found.rows(s) for s in before} == before
     journal = await wallet_restore.restore(found, tmp_path / "another", signer.address)
     digest = result["hello"].digest
-    assert await journal.commit(lambda tx: tx.kept(digest)) == result["hello"].read()
+    assert await journal.commit(lambda tx: tx.get_blob(digest)) == result["hello"].read()
     assert [row.state for row in await journal.commit(lambda tx: tx.every(r.Run))] == ["done"]
     assert await wallet_restore.compare(found, journal) == []
     again = Memory(journal, signer, None)
@@ -125,7 +125,7 @@ async def test_nothing_readable_leaves_the_machine(tmp_path: Path, weave: Gatewa
     async with served(weave) as url, remembering(tmp_path / "home", url) as (journal, memory):
         await memory.note("topic-in-clear", "a secret thought")
         await memory.checkpoint()
-        (segment,) = await journal.commit(lambda tx: tx.outgoing("accepted"))
+        (segment,) = await journal.commit(lambda tx: tx.outbox.in_states("accepted"))
     item = parse_item(segment.raw)
     told = segment.raw + str(item.tags).encode()
     for word in (b"secret", b"topic", b"wallet", b"NoteAdded"):
@@ -144,12 +144,12 @@ async def test_the_window_of_loss_is_visible_while_the_gateway_is_down(
         standing = await memory.standing()
         assert standing.segments == {"sealed": 1}
         assert standing.items == 0
-        raw = (await journal.commit(lambda tx: tx.outgoing("sealed")))[0].raw
+        raw = (await journal.commit(lambda tx: tx.outbox.in_states("sealed")))[0].raw
         async with served(weave) as up:
             later = Memory(journal, SIGNER, Gateways([up], rounds=1))
             await later.checkpoint()
             await later.close()
-        sent = await journal.commit(lambda tx: tx.outgoing("accepted"))
+        sent = await journal.commit(lambda tx: tx.outbox.in_states("accepted"))
         assert [segment.raw for segment in sent] == [raw]  # the same bytes, the same item
 
 
@@ -180,7 +180,7 @@ async def test_a_segment_sealed_by_another_key_does_not_open(tmp_path: Path) -> 
     journal = await Journal.open(tmp_path, SIGNER.address)
     await journal.commit(lambda tx: tx.append(e.WALLET, e.NoteAdded(topic="t", text="x")))
     await journal.commit(lambda tx: seal_all(tx, SIGNER))
-    (segment,) = await journal.commit(lambda tx: tx.outgoing("sealed"))
+    (segment,) = await journal.commit(lambda tx: tx.outbox.in_states("sealed"))
     item = parse_item(segment.raw)
     assert unseal(SIGNER, item).last == 1
     with pytest.raises(WrongKey, match="does not open"):
@@ -194,7 +194,7 @@ async def test_events_that_do_not_follow_their_tags_are_refused(tmp_path: Path) 
         note = e.NoteAdded(topic="t", text=text)
         await journal.commit(lambda tx, note=note: tx.append(e.WALLET, note))
     await journal.commit(lambda tx: seal_all(tx, SIGNER))
-    (segment,) = await journal.commit(lambda tx: tx.outgoing("sealed"))
+    (segment,) = await journal.commit(lambda tx: tx.outbox.in_states("sealed"))
     whole = unseal(SIGNER, parse_item(segment.raw))
     lie = type(whole)(whole.stream, whole.rows, whole.before, b"\0" * 32, whole.blobs)
     with pytest.raises(StateCorrupt, match="other events than its tags say"):
@@ -207,7 +207,7 @@ async def test_a_gap_is_said_aloud_and_not_skipped(tmp_path: Path, weave: Gatewa
         for text in ("one", "two", "three"):
             await memory.note("t", text)
             await memory.checkpoint()
-        segments = await journal.commit(lambda tx: tx.outgoing("accepted"))
+        segments = await journal.commit(lambda tx: tx.outbox.in_states("accepted"))
     with_gap = Gateway.open(tmp_path / "forgetful")
     async with served(with_gap) as url:
         async with Gateways([url]) as gateways:
@@ -239,7 +239,7 @@ async def test_of_two_ways_to_go_on_the_first_that_was_confirmed_counts(
         note = e.NoteAdded(topic="t", text=f"I am {name}")
         await journal.commit(lambda tx, note=note: tx.append(e.WALLET, note))
         await journal.commit(lambda tx: seal_all(tx, SIGNER))
-        (sealed,) = await journal.commit(lambda tx: tx.outgoing("sealed"))
+        (sealed,) = await journal.commit(lambda tx: tx.outbox.in_states("sealed"))
         sides.append((sealed.item, await journal.commit(lambda tx: tx.instance), note.text, sealed))
         await journal.close()
     sides.sort(key=lambda side: side[0], reverse=True)  # so that the id alone would decide wrongly

@@ -10,7 +10,7 @@ from support.gateway_fixtures import SIGNER
 
 from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
-from agentkit.journal.store import OUTBOX_STATES, Outgoing
+from agentkit.journal.outbox_tables import OUTBOX_STATES, OutgoingSegment
 from agentkit.memory.arweave.ans104 import parse_item
 from agentkit.memory.backup_status import Standing, age, look
 from agentkit.memory.sealing import backlog
@@ -36,9 +36,9 @@ def noise(size: int) -> str:
     return base64.b64encode(os.urandom(size * 3 // 4)).decode()
 
 
-async def sealed(journal: Journal) -> list[Outgoing]:
+async def sealed(journal: Journal) -> list[OutgoingSegment]:
     await journal.commit(lambda tx: seal_all(tx, SIGNER))
-    return await journal.commit(lambda tx: tx.outgoing("sealed"))
+    return await journal.commit(lambda tx: tx.outbox.in_states("sealed"))
 
 
 async def test_a_hundred_events_are_due_and_ninety_nine_are_not(journal: Journal) -> None:
@@ -98,7 +98,7 @@ async def test_artifacts_count_towards_a_segment(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blobs = [os.urandom(60_000) for _ in range(3)]
-    named = [await journal.commit(lambda tx, b=b: tx.keep(b)) for b in blobs]
+    named = [await journal.commit(lambda tx, b=b: tx.put_blob(b)) for b in blobs]
     monkeypatch.setattr(backlog, "named_in", lambda row: [named[row.seq - 1]])
     await write(journal, "a", "b", "c")
     items = await sealed(journal)

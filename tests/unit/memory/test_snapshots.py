@@ -100,7 +100,7 @@ async def test_a_run_goes_on_from_a_snapshot_and_its_past_comes_back_when_asked_
             await market.journal.check()
             assert (await Memory(market.journal, SIGNER, None).standing()).unsealed == 0
             digest = ended["n1"].digest
-            assert await market.journal.commit(lambda tx: tx.kept(digest)) == ended["n1"].read()
+            assert await market.journal.commit(lambda tx: tx.get_blob(digest)) == ended["n1"].read()
 
 
 def replace_provider(market: Toy, provider: FakeProvider) -> Toy:
@@ -176,7 +176,7 @@ async def test_snapshots_never_outweigh_the_log(
             await journal.commit(lambda tx, event=event: tx.append(e.WALLET, event))
             if number % 10 == 9:
                 await journal.commit(lambda tx: seal_all(tx, SIGNER))
-        outbox = await journal.commit(lambda tx: tx.outgoing("sealed"))
+        outbox = await journal.commit(lambda tx: tx.outbox.in_states("sealed"))
         await journal.close()
         taken = [len(x.raw) for x in outbox if x.stream == snapshots.SNAPSHOTS]
         shares.append((len(taken), sum(taken) / sum(len(x.raw) for x in outbox)))
@@ -216,14 +216,14 @@ async def test_a_fork_below_a_snapshot_is_not_hidden_by_it(tmp_path: Path) -> No
         note = e.NoteAdded(topic="t", text="the other machine's")
         await other.commit(lambda tx: tx.append(e.WALLET, note))
         await other.commit(lambda tx: seal_all(tx, SIGNER))
-        (first,) = await other.commit(lambda tx: tx.outgoing("sealed"))
+        (first,) = await other.commit(lambda tx: tx.outbox.in_states("sealed"))
         await other.close()
         mine = await Journal.open(tmp_path / "mine", SIGNER.address)
         for number in range(6):
             noted = e.NoteAdded(topic="t", text=f"note {number}")
             await mine.commit(lambda tx, noted=noted: tx.append(e.WALLET, noted))
             await mine.commit(lambda tx: seal_all(tx, SIGNER))
-        waiting = await mine.commit(lambda tx: tx.outgoing("sealed"))
+        waiting = await mine.commit(lambda tx: tx.outbox.in_states("sealed"))
         await mine.close()
         assert any(item.stream == snapshots.SNAPSHOTS for item in waiting)
         weave.post_item(first.raw)
