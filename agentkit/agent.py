@@ -306,8 +306,8 @@ class Agent(WalletView):
         try:
             for label, outcome in (await self.close_channels(idle)).items():
                 log.warning("idle channel %s: %s", label, outcome)
-        except AgentKitError as wrong:
-            log.warning("idle channels stay open: %s", wrong)
+        except AgentKitError as error:
+            log.warning("idle channels stay open: %s", error)
 
     async def cancel(self, run_id: str, *, patience: float = CANCEL_SECONDS) -> bool:
         """End a run for good, whichever process has it, and return whether it has ended.

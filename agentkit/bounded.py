@@ -56,9 +56,9 @@ class BoundedChild:
             try:
                 answer = _exchange(process, {**request, "id": identity}, WALL_SECONDS)
                 framing.check_id(answer, identity)
-            except (OSError, BrokenProtocol) as lost:
+            except (OSError, BrokenProtocol) as error:
                 self._end()
-                raise OutOfBounds("it took more than 1 s or 1 GiB of memory") from lost
+                raise OutOfBounds("it took more than 1 s or 1 GiB of memory") from error
             return answer["answer"]
 
     def close(self) -> None:
@@ -92,9 +92,9 @@ class BoundedChild:
         identity = framing.new_id()
         try:
             framing.check_id(_exchange(process, {"id": identity}, START_SECONDS), identity)
-        except (OSError, BrokenProtocol) as lost:
+        except (OSError, BrokenProtocol) as error:
             _kill(process)
-            raise OutOfBounds("the process that does it cannot be started") from lost
+            raise OutOfBounds("the process that does it cannot be started") from error
         return process
 
     def _end(self) -> None:

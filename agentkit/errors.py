@@ -120,7 +120,9 @@ class Untrusted(ConfigError):
     ) -> None:
         super().__init__(message, hint=hint)
         self.folder = folder
-        self.shown, self.digests, self.changed = dict(shown), dict(digests), dict(changed)
+        self.shown = dict(shown)
+        self.digests = dict(digests)
+        self.changed = dict(changed)
         self.shared = shared
 
 
@@ -215,7 +217,10 @@ class OverBudget(PlanError):
         already: object = None,
         hint: str = "",
     ) -> None:
-        self.limit, self.needed, self.allowed, self.already = limit, needed, allowed, already
+        self.limit = limit
+        self.needed = needed
+        self.allowed = allowed
+        self.already = already
         before = f" ({already} of it spent or set aside before)" if already else ""
         wait = ", wait for the next day (UTC)" if limit == "per_day" and already else ""
         super().__init__(
@@ -231,7 +236,9 @@ class PastDeadline(PlanError):
     """
 
     def __init__(self, earliest: float, allowed: float, path: Sequence[str]) -> None:
-        self.earliest, self.allowed, self.path = earliest, allowed, tuple(path)
+        self.earliest = earliest
+        self.allowed = allowed
+        self.path = tuple(path)
         super().__init__(
             f"the graph needs at least {earliest:.1f} s and the deadline is in {allowed:.1f} s"
             f" (longest path: {' -> '.join(self.path)})",
@@ -269,7 +276,9 @@ class ProviderError(AgentKitError):
     ) -> None:
         told = in_one_line(message)
         super().__init__(f"{provider}: {told}" if provider else told, hint=hint)
-        self.provider, self.unknown, self.of_task = provider, unknown, of_task
+        self.provider = provider
+        self.unknown = unknown
+        self.of_task = of_task
 
 
 class Unavailable(ProviderError):
@@ -386,7 +395,9 @@ class StateTooNew(JournalDamaged):
     )
 
     def __init__(self, path: object, record: str, why: str, *, hint: str = "") -> None:
-        self.path, self.record, self.why = path, record, why
+        self.path = path
+        self.record = record
+        self.why = why
         written = f"{path} holds {record}, written by a newer version of agentkit"
         StateError.__init__(self, f"{written}: {why}", hint=hint)
 
@@ -463,7 +474,9 @@ class RunFailed(RunError):
         uncertain: bool = False,
         hint: str = "",
     ) -> None:
-        self.run_id, self.failures, self.uncertain = run_id, tuple(failures), uncertain
+        self.run_id = run_id
+        self.failures = tuple(failures)
+        self.uncertain = uncertain
         if uncertain:
             self.exit_code = 5
         what = "; ".join(f"{node}: {reason}" for node, reason in self.failures)
@@ -494,7 +507,10 @@ class RunPaused(RunError):
         hint: str = "",
         mend: str = "",
     ) -> None:
-        self.run_id, self.why, self.command, self.uncertain = run_id, why, command, uncertain
+        self.run_id = run_id
+        self.why = why
+        self.command = command
+        self.uncertain = uncertain
         self.mend, self.advice = mend, hint
         if uncertain:
             self.exit_code = 5

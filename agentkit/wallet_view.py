@@ -198,8 +198,8 @@ class WalletView:
         try:
             async with asyncio.timeout(DESCRIBE_SECONDS):
                 return await provider.describe()
-        except (ProviderError, TimeoutError) as wrong:
-            detail = {"error": str(wrong) or f"no answer in {DESCRIBE_SECONDS} s"}
+        except (ProviderError, TimeoutError) as error:
+            detail = {"error": str(error) or f"no answer in {DESCRIBE_SECONDS} s"}
             return ProviderInfo(
                 name=provider.name, adapter="", finds=False, up=False, detail=detail
             )

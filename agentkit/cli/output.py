@@ -59,11 +59,11 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
                 if bool(kwargs.get("as_json")) or not ask_to_trust(request):
                     raise
                 function(*args, **kwargs)
-        except AgentKitError as wrong:
-            fail(wrong, as_json=bool(kwargs.get("as_json")))
-        except OSError as wrong:
-            place = f"{wrong.filename}: " if wrong.filename else ""
-            told = ConfigError(f"{place}{wrong.strerror or wrong}", hint=_OF_THE_MACHINE)
+        except AgentKitError as error:
+            fail(error, as_json=bool(kwargs.get("as_json")))
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            told = ConfigError(f"{place}{error.strerror or error}", hint=_OF_THE_MACHINE)
             fail(told, as_json=bool(kwargs.get("as_json")))
 
     return told

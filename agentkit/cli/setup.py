@@ -299,8 +299,8 @@ Check = tuple[str, bool, str]
 def _check(name: str, look: Any) -> Check:
     try:
         return name, True, look()
-    except AgentKitError as wrong:
-        return name, False, _finding(wrong)
+    except AgentKitError as error:
+        return name, False, _finding(error)
 
 
 def _read_settings(config: Path | None) -> tuple[Settings | None, list[Check]]:

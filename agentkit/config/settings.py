@@ -133,12 +133,12 @@ class SecretInKeyring(_Section):
         try:
             import keyring
             from keyring.errors import KeyringError
-        except ImportError as missing:
-            raise MissingExtra("keyring", "keyring") from missing
+        except ImportError as error:
+            raise MissingExtra("keyring", "keyring") from error
         try:
             found = keyring.get_password(self.keyring, self.user)
-        except KeyringError as wrong:
-            raise ConfigError(f"the keyring cannot be read: {wrong}", hint="unlock it") from wrong
+        except KeyringError as error:
+            raise ConfigError(f"the keyring cannot be read: {error}", hint="unlock it") from error
         if not found:
             raise ConfigError(
                 f"the keyring has no secret of {self.keyring!r} for {self.user!r}",
@@ -430,8 +430,8 @@ class Settings(BaseSettings):
 
         try:
             settings = Sourced(**arguments)
-        except ValidationError as wrong:
-            raise _config_error(wrong, sources) from wrong
+        except ValidationError as error:
+            raise _config_error(error, sources) from error
         settings._origins.update(sources)
         return settings
 

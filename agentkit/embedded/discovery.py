@@ -24,7 +24,9 @@ from agentkit.errors import ConfigError, MissingExtra, StateTooNew, StoreUnavail
 from agentkit.net.environment import child_environment, import_path
 from agentkit.net.proxies import open_direct
 
-FILE, LOG, START_LOCK = "network.json", "network.log", "start.lock"
+FILE = "network.json"
+LOG = "network.log"
+START_LOCK = "start.lock"
 
 VERSION_FILE = "version"
 VERSION = 1

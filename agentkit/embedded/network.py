@@ -93,7 +93,9 @@ class EmbeddedNetwork:
     """
 
     def __init__(self, folder: Path, *, idle: float = IDLE_SECONDS, port: int = 0) -> None:
-        self._folder, self._idle, self._port = folder, idle, port
+        self._folder = folder
+        self._idle = idle
+        self._port = port
         self._served = 0
         self._stack = AsyncExitStack()
         self._activity = Activity(time.monotonic())

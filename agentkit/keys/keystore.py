@@ -123,10 +123,10 @@ def _read(path: Path) -> dict[str, Any]:
                     f"others can read the key file {path}", hint=f"run chmod 600 {path}"
                 )
             data = file.read(MAX_BYTES + 1)
-    except FileNotFoundError as missing:
+    except FileNotFoundError as error:
         raise ConfigError(
             f"there is no keystore at {path}", hint="make one with `agentkit init`"
-        ) from missing
+        ) from error
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read: {error.strerror}", hint="set wallet.keystore to a file"

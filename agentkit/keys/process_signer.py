@@ -151,16 +151,16 @@ class ProcessSigner:
                 answer = json.loads(self._said(line))
                 if not isinstance(answer, dict) or answer.get("id") != identity:
                     raise ValueError("the answer belongs to another request")
-            except BaseException as gone:
+            except BaseException as error:
                 if self._connection is not None:
                     self._connection.close()
                     self._connection = None
-                if not isinstance(gone, (OSError, ValueError)):
+                if not isinstance(error, (OSError, ValueError)):
                     raise
                 raise StoreUnavailable(
                     f"the process that signs does not answer at {self._path}",
                     hint="start the agent again, or `agentkit wallet signer` if you run it apart",
-                ) from gone
+                ) from error
         if "refused" in answer:
             raise ProtocolBroken(f"the process that signs refuses: {answer['refused']}")
         return answer["done"]
@@ -206,10 +206,10 @@ def _started(child: subprocess.Popen[str], orders: dict[str, Any]) -> None:
     watch.cancel()
     try:
         told = json.loads(said)
-    except ValueError as odd:
+    except ValueError as error:
         raise ConfigError(
             "the process that signs does not start", hint="run `agentkit doctor`"
-        ) from odd
+        ) from error
     if "error" in told:
         kind = getattr(errors, told["error"], ConfigError)
         raise kind(told["message"], hint=told["hint"])

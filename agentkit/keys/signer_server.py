@@ -42,10 +42,10 @@ def answer(signer: Signer, line: bytes) -> dict[str, Any]:
         if isinstance(request, dict) and isinstance(request.get("id"), str):
             known = {"id": request["id"]}
         return {"done": _done(signer, request), **known}
-    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as odd:
-        return {"refused": str(odd)[:300] or "this is no request", **known}
-    except Refusal as refused:
-        return {"refused": str(refused), **known}
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
+        return {"refused": str(error)[:300] or "this is no request", **known}
+    except Refusal as error:
+        return {"refused": str(error), **known}
 
 
 def _done(signer: Signer, request: Any) -> Any:
@@ -118,8 +118,8 @@ def main() -> None:
         signer = keystore.unlock(
             Path(orders["keystore"]), orders["passphrase"], real=orders["real"]
         )
-    except AgentKitError as wrong:
-        _tell({"error": type(wrong).__name__, "message": str(wrong), "hint": wrong.hint})
+    except AgentKitError as error:
+        _tell({"error": type(error).__name__, "message": str(error), "hint": error.hint})
         raise SystemExit(1) from None
     path = Path(orders["socket"])
     del orders

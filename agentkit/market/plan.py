@@ -297,8 +297,8 @@ class Plan(Value):
             plan = cls.model_validate(document["plan"])._checked()
         except UnknownKind:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError) as wrong:
-            raise PlanError(f"{path} is not a plan", hint=again) from wrong
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise PlanError(f"{path} is not a plan", hint=again) from error
         if plan.id != document.get("digest"):
             raise PlanError(f"the plan {path} was changed after it was made", hint=again)
         return plan

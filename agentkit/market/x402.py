@@ -85,8 +85,8 @@ class Wire(BaseModel):
             raise ProtocolBroken(f"its payment header has more than {MOST_HEADER} characters")
         try:
             return cls.model_validate_json(base64.b64decode(header, validate=True))
-        except (binascii.Error, ValueError, ValidationError) as wrong:
-            raise ProtocolBroken(_story(wrong)) from wrong
+        except (binascii.Error, ValueError, ValidationError) as error:
+            raise ProtocolBroken(_story(error)) from error
 
 
 class Requirement(Wire):

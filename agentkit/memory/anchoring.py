@@ -57,7 +57,9 @@ class Anchoring:
     """
 
     def __init__(self, journal: Journal, anchor: HeadAnchor, interval: float) -> None:
-        self._journal, self._anchor, self._interval = journal, anchor, interval
+        self._journal = journal
+        self._anchor = anchor
+        self._interval = interval
         self._settled: str | None = None
         self._mine = ""
         self._held = False
@@ -117,9 +119,9 @@ class Anchoring:
         try:
             with _told():
                 await self._anchor.advance(before, head)
-        except SettlementFailed as refused:  # unless the same head came there by another way
+        except SettlementFailed as error:  # unless the same head came there by another way
             if (await self._look())[0] != self._settled:
-                raise _unanchorable(refused) from refused
+                raise _unanchorable(error) from error
         self._settled = head
 
     async def _look(self) -> tuple[str, str]:
@@ -276,8 +278,8 @@ def _told() -> Iterator[None]:
     except (
         *(ConfigError, InsufficientFunds, IntentMismatch),
         *(OverBudget, ProtocolBroken),
-    ) as wrong:
-        raise _unanchorable(wrong) from wrong
+    ) as error:
+        raise _unanchorable(error) from error
 
 
 def _unanchorable(wrong: Exception) -> StoreUnavailable:

@@ -241,8 +241,8 @@ class Memory(Knowledge):
                     await step()
                 except StateError:  # told by the uploader; the next look tries again
                     continue
-                except AgentKitError as wrong:  # of the signer, most likely
-                    self._tell(wrong)
+                except AgentKitError as error:  # of the signer, most likely
+                    self._tell(error)
 
     def _tell(self, wrong: AgentKitError) -> None:
         """Log what keeps the journal from being sealed, once."""

@@ -178,7 +178,9 @@ class _Connection(web.RequestHandler):
     @contextmanager
     def answering(self) -> Iterator[None]:
         """Mark the connection as busy while a request is answered."""
-        self.busy, self.since, self._head_since = True, self._clock(), None
+        self.busy = True
+        self.since = self._clock()
+        self._head_since = None
         try:
             yield
         finally:

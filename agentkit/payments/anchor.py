@@ -37,7 +37,10 @@ class EvmAnchor:
     """A wallet's head in the network's contract; see `market.anchor.HeadAnchor`."""
 
     def __init__(self, chain: ChainClient, network: Network, owner: str, sender: Sender) -> None:
-        self._chain, self._network, self._owner, self._sender = chain, network, owner, sender
+        self._chain = chain
+        self._network = network
+        self._owner = owner
+        self._sender = sender
         self._contract = anchor_contract(network)
         sender.on_final[PURPOSE] = self._advanced
 

@@ -103,8 +103,8 @@ class Web3Chain:
     async def send(self, raw: bytes) -> None:
         try:
             await self._ask(lambda w3: w3.eth.send_raw_transaction(raw))
-        except SettlementFailed as refused:
-            if not is_known(str(refused)):
+        except SettlementFailed as error:
+            if not is_known(str(error)):
                 raise
 
     async def receipt(self, transaction: str) -> ChainReceipt | None:
@@ -196,9 +196,9 @@ class Web3Chain:
         except ConfigError:
             await web3.provider.disconnect()
             raise
-        except (SettlementFailed, ProtocolBroken) as wrong:
+        except (SettlementFailed, ProtocolBroken) as error:
             await web3.provider.disconnect()
-            raise _not_there(key, address, domain, known) from wrong
+            raise _not_there(key, address, domain, known) from error
 
     async def _ask(
         self,
@@ -252,14 +252,14 @@ def _translating(rpc: str) -> Iterator[None]:
         raise
     except ContractLogicError as reverted:
         raise SettlementFailed(f"the contract refuses: {reverted.message}") from reverted
-    except Web3RPCError as refused:
-        raise SettlementFailed(f"the chain refuses: {refused.message}") from refused
-    except (ClientError, TimeoutError, OSError) as lost:
+    except Web3RPCError as error:
+        raise SettlementFailed(f"the chain refuses: {error.message}") from error
+    except (ClientError, TimeoutError, OSError) as error:
         raise StoreUnavailable(
             f"the chain at {_host(rpc)} does not answer", hint="run `agentkit doctor`"
-        ) from lost
-    except (Web3Exception, ValueError, LookupError, TypeError, AttributeError) as odd:
-        raise ProtocolBroken(f"the chain at {_host(rpc)} answers oddly: {odd!s:.200}") from odd
+        ) from error
+    except (Web3Exception, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ProtocolBroken(f"the chain at {_host(rpc)} answers oddly: {error!s:.200}") from error
 
 
 def _host(rpc: str) -> str:

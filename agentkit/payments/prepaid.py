@@ -52,7 +52,9 @@ class PrepaidRail:
         *,
         exposure: Exposure | None = None,
     ) -> None:
-        self._journal, self._chain, self._signer = journal, chain, signer
+        self._journal = journal
+        self._chain = chain
+        self._signer = signer
         self._network, self._sender = network, sender
         self._exposure = exposure or Exposure()
         self._found: dict[str, tuple[str, int]] = {}

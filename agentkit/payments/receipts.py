@@ -98,11 +98,11 @@ class Bundle(Value):
             return cls.model_validate({"version": 1} | document)
         except WrongInput as unread:
             raise ConfigError(str(unread), hint="check the path") from unread
-        except (ValueError, TypeError) as wrong:
+        except (ValueError, TypeError) as error:
             raise ConfigError(
                 f"{path} is no bundle of receipts",
                 hint="write one with `agentkit receipts --out FILE`",
-            ) from wrong
+            ) from error
 
 
 def _refuse_newer(path: Path, document: Any) -> None:
@@ -171,7 +171,9 @@ class _Making:
         self._leaves += 1
 
     def _promised(self, event: e.VoucherSigned | e.VoucherFound, **more: object) -> None:
-        units, tasks, signature = event.cumulative.units, event.tasks, event.signature
+        units = event.cumulative.units
+        tasks = event.tasks
+        signature = event.signature
         self._change(cumulative=units, tasks=tasks, signature=signature, **more)
 
     def _change(self, **changes: object) -> None:

@@ -76,7 +76,9 @@ class Sender:
         network: Network,
         gas_limit: Money | None = None,
     ) -> None:
-        self._journal, self._chain, self._signer = journal, chain, signer
+        self._journal = journal
+        self._chain = chain
+        self._signer = signer
         self._network, self._gas_limit = network, gas_limit
         self.on_final: dict[str, Finish] = {}
 
@@ -220,12 +222,14 @@ class Sender:
 
     async def _follow(self, row: r.EvmTransaction) -> ChainReceipt:
         """Send an intent's bytes until a receipt of them is final, and write that down."""
-        began, pause, watch = time.monotonic(), 0.02, _Watch()
+        began = time.monotonic()
+        pause = 0.02
+        watch = _Watch()
         while True:
             try:
                 seen = await self._look(row, watch)
-            except (StoreUnavailable, ProtocolBroken) as lost:  # unknown: the next look will tell
-                seen = _Seen(trouble=str(lost))
+            except (StoreUnavailable, ProtocolBroken) as error:  # unknown: the next look will tell
+                seen = _Seen(trouble=str(error))
             if seen.receipt and seen.final:
                 watch.finals += 1
                 if await self._finish(row, seen.receipt, sure=watch.finals >= SURE):
@@ -284,8 +288,8 @@ class Sender:
         """
         try:
             await self._chain.send(bytes.fromhex(row.raw))
-        except SettlementFailed as refused:
-            return str(refused)
+        except SettlementFailed as error:
+            return str(error)
         return ""
 
     async def _is_passed_over(self, watch: _Watch) -> bool:

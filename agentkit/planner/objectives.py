@@ -97,8 +97,8 @@ def decide(case: Case) -> tuple[Chosen, tuple[PlannedNode, ...]]:
         least = _least_at_most(case, case.wish.deadline)
         try:
             nodes = _within(_placed(case, least), case)
-        except OverBudget as wrong:
-            raise _with_way_out(wrong, case, least) from None
+        except OverBudget as error:
+            raise _with_way_out(error, case, least) from None
         return _priced_as(chosen, least, case), nodes
 
 

@@ -98,8 +98,8 @@ async def _ask(provider: Provider, spec: TaskSpec) -> Answer:
             return await provider.offers(spec)
     except TimeoutError:
         return Rejection(label=provider.name, reason=f"no answer in {OFFERS_TIMEOUT:.0f} s")
-    except (ProviderError, ConfigError) as wrong:
-        return Rejection(label=provider.name, reason=str(wrong).removeprefix(f"{provider.name}: "))
+    except (ProviderError, ConfigError) as error:
+        return Rejection(label=provider.name, reason=str(error).removeprefix(f"{provider.name}: "))
 
 
 def _offered(

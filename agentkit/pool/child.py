@@ -71,9 +71,9 @@ class Child:
         try:
             answer = await self._read()
             framing.check_id(answer, identity)
-        except BrokenProtocol as broken:
+        except BrokenProtocol as error:
             await self.kill()
-            raise LeaseLost(f"the slot's process broke its protocol: {broken}") from broken
+            raise LeaseLost(f"the slot's process broke its protocol: {error}") from error
         except asyncio.IncompleteReadError as cut:
             raise LeaseLost(f"the slot's process {await self.end()}") from cut
         return answer

@@ -40,7 +40,9 @@ class Work:
     """
 
     def __init__(self, slots: Slots, begin: Callable[[], None], declared: Units | None) -> None:
-        self._slots, self._begin, self._declared = slots, begin, declared
+        self._slots = slots
+        self._begin = begin
+        self._declared = declared
         self._meter = Meter(allowance(declared, slots.limits))
 
     async def do(self, params: Infer | Train | Query, inputs: Inputs) -> Done:
@@ -179,8 +181,8 @@ def _examples(params: Train, inputs: Inputs) -> tuple[list[str], list[str]]:
         raise Refused("training needs the input 'dataset'", of_task=True)
     try:
         rows = _table("dataset", inputs["dataset"]).rows()
-    except ValueError as wrong:
-        raise Refused(f"the dataset is not JSON Lines: {wrong}", of_task=True) from wrong
+    except ValueError as error:
+        raise Refused(f"the dataset is not JSON Lines: {error}", of_task=True) from error
     return head.examples(rows, params.text, params.label)
 
 

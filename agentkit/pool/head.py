@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 FORMAT = "softmax-head/1"
 MEDIA_TYPE = "application/vnd.agentkit.head+json"
 
-_BATCH, _RATE, _DECAY = 16, 4.0, 1e-4
+_BATCH = 16
+_RATE = 4.0
+_DECAY = 1e-4
 _DIGITS = 6  # of a weight: more would not survive another machine's rounding
 
 
@@ -63,8 +65,8 @@ def base_of(document: bytes) -> str:
 def _parsed(document: bytes) -> dict[str, Any]:
     try:
         head = json.loads(document)
-    except ValueError as wrong:
-        raise Refused(f"the model is not JSON: {wrong}") from wrong
+    except ValueError as error:
+        raise Refused(f"the model is not JSON: {error}") from error
     if not isinstance(head, dict) or head.get("format") != FORMAT or "base" not in head:
         raise Refused(f"the model is not in the format {FORMAT!r}")
     return head
@@ -141,7 +143,7 @@ def predict(*, head: str, vector: list[float]) -> str:
         weights = np.array(trained["weights"], np.float64)
         scores = weights @ np.array(vector) + np.array(trained["bias"], np.float64)
         return str(trained["labels"][int(scores.argmax())])
-    except (KeyError, IndexError, TypeError, ValueError) as wrong:
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise Refused(
-            f"the model's labels, weights and bias do not fit together: {wrong}"
+            f"the model's labels, weights and bias do not fit together: {error}"
         ) from None

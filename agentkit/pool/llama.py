@@ -37,7 +37,9 @@ class Llama:
         self, model: ModelFile, folder: Path, limits: Limits, *, parallel: int = 1
     ) -> None:
         self.model = model
-        self.folder, self._limits, self._parallel = folder, limits, parallel
+        self.folder = folder
+        self._limits = limits
+        self._parallel = parallel
         self._starting = asyncio.Lock()
         self._child: Child | None = None
         self._http: aiohttp.ClientSession | None = None
@@ -122,8 +124,8 @@ class Llama:
         except TimeoutError as late:
             await self._kill()
             raise LeaseLost(f"no answer within {self._limits.seconds:.0f} s") from late
-        except aiohttp.ClientError as lost:
-            raise LeaseLost(f"the slot's process {await child.end()}") from lost
+        except aiohttp.ClientError as error:
+            raise LeaseLost(f"the slot's process {await child.end()}") from error
 
     async def close(self) -> None:
         """Kill the child and wait for its end; it is not started again."""

@@ -34,7 +34,9 @@ def _serve(settings: dict[str, Any], key: str) -> Any:
 
     asked = xllamacpp.CommonParams()
     asked.model.path, asked.model_alias = settings["path"], {settings["name"]}
-    asked.hostnames, asked.port, asked.api_keys = ["127.0.0.1"], 0, [key]
+    asked.hostnames = ["127.0.0.1"]
+    asked.port = 0
+    asked.api_keys = [key]
     asked.n_parallel, asked.n_ctx = settings["parallel"], settings["parallel"] * settings["context"]
     asked.cpuparams.n_threads = asked.cpuparams_batch.n_threads = settings["threads"]
     asked.embedding = settings["makes"] == "embedding"

@@ -39,8 +39,8 @@ def write_gguf(members: Sequence[Path], target: Path) -> None:
     """
     try:
         import gguf
-    except ImportError as missing:
-        raise MissingExtra("local", missing.name or "gguf") from missing
+    except ImportError as error:
+        raise MissingExtra("local", error.name or "gguf") from error
     weights, vocabulary, config = members
     writer = gguf.GGUFWriter(target, "bert")
     _add_shape(writer, json.loads(config.read_bytes()))

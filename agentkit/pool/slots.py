@@ -22,7 +22,9 @@ class Slots:
         self, scratch: Path, limits: Limits, *, llamas: int, workers: int, max_queue: int
     ) -> None:
         self.limits = limits
-        self._scratch, self._llamas_each, self._door = scratch, llamas, Door(max_queue)
+        self._scratch = scratch
+        self._llamas_each = llamas
+        self._door = Door(max_queue)
         self.workers = Line(
             [Worker(scratch / f"worker-{n}", limits) for n in range(workers)], self._door
         )

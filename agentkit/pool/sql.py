@@ -73,9 +73,9 @@ def query(
             _lock(db)
             _define(db, sql)
             return {"rows": _write(db, Path(out)), "columns": _columns(db)}
-    except duckdb.Error as wrong:
-        of_task = isinstance(wrong, _task_errors())
-        told = brief(str(wrong).replace(folder, ""))
+    except duckdb.Error as error:
+        of_task = isinstance(error, _task_errors())
+        told = brief(str(error).replace(folder, ""))
         raise Refused(f"DuckDB: {told}", of_task=of_task) from None
 
 

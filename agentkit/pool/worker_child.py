@@ -36,9 +36,9 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"done": task(**request)}
     except Refused as no:
         return {"refused": brief(no), "of_task": no.of_task}
-    except Exception as broken:  # noqa: BLE001  (the boundary of a request)
+    except Exception as error:  # noqa: BLE001  (the boundary of a request)
         traceback.print_exc()  # to the slot's log: strangers need not know our paths
-        return {"failed": type(broken).__name__}
+        return {"failed": type(error).__name__}
 
 
 if __name__ == "__main__":

@@ -101,8 +101,8 @@ class Http:
             ) as answer:
                 body = await self._body(answer)
                 return Answer(answer.status, _joined(answer.headers), body)
-        except (aiohttp.ClientError, TimeoutError, OSError) as wrong:
-            lost = self._lost(wrong)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            lost = self._lost(error)
         raise lost  # out here, because aiohttp's error holds the request's headers, keys included
 
     def _lost(self, wrong: Exception) -> Unavailable:

@@ -215,8 +215,8 @@ class Native:
         currency = self._network.currency
         try:
             price, at_most = priced(currency, offered.rates, spec.load)
-        except BadAmount as unpriced:
-            raise Refused(str(unpriced), provider=who) from unpriced
+        except BadAmount as error:
+            raise Refused(str(error), provider=who) from error
         return [
             Offer(
                 provider=self.name,
@@ -249,8 +249,8 @@ class Native:
             for output in job.outputs:
                 data = None if output.data is not None else await self._fetch(http, output)
                 outputs.append(output.artifact(data))
-        except ProtocolBroken as wrong:
-            raise ProtocolBroken(str(wrong), provider=self.name) from wrong
+        except ProtocolBroken as error:
+            raise ProtocolBroken(str(error), provider=self.name) from error
         if job.price is None:
             raise ProtocolBroken("it asks no price", provider=self.name)
         self._check_signature(attempt, job)

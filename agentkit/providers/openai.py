@@ -95,7 +95,10 @@ class OpenAI:
     def __init__(
         self, name: str, url: str, network: Network, profile: Profile, account: Account
     ) -> None:
-        self._name, self._network, self._profile, self._account = name, network, profile, account
+        self._name = name
+        self._network = network
+        self._profile = profile
+        self._account = account
         headers = {"User-Agent": USER_AGENT}
         if account.key:
             headers["Authorization"] = f"Bearer {account.key}"
@@ -127,12 +130,12 @@ class OpenAI:
         terms = await self._terms(model)
         try:
             price, at_most = priced(self._network.currency, terms.rates, spec.load)
-        except BadAmount as unpriced:
+        except BadAmount as error:
             raise Refused(
-                str(unpriced),
+                str(error),
                 provider=self.name,
                 hint=f'set providers.{self.name}.price.input = "0.10 USDC per 1M tokens"',
-            ) from unpriced
+            ) from error
         return [
             Offer(
                 provider=self.name,
@@ -220,8 +223,8 @@ class OpenAI:
                 "topped_up": int(said["topped_up"]),
                 "debits": {str(one["answer"]): int(one["units"]) for one in said["debits"]},
             }
-        except _UNREADABLE as wrong:
-            raise ProtocolBroken("its books cannot be read", provider=self.name) from wrong
+        except _UNREADABLE as error:
+            raise ProtocolBroken("its books cannot be read", provider=self.name) from error
 
     def _rates(self) -> dict[str, Rate]:
         """Return the configured prices; a price for each request is nothing unless it is set."""
@@ -259,8 +262,8 @@ class OpenAI:
         self._check_status(answer)
         try:
             listed = {str(item["id"]): _context(item) for item in json.loads(answer.body)["data"]}
-        except _UNREADABLE as wrong:
-            raise ProtocolBroken("its list of models cannot be read", provider=self.name) from wrong
+        except _UNREADABLE as error:
+            raise ProtocolBroken("its list of models cannot be read", provider=self.name) from error
         self._listed = (time.monotonic(), listed)
         return listed
 
@@ -288,8 +291,8 @@ class OpenAI:
             model = str(document["model"])
             price = charge(self._network.currency, offer.rates, usage)
             output = Text.of(str(text or "").strip().encode())
-        except _UNREADABLE as wrong:
-            raise BadOutput("its answer cannot be read", provider=self.name) from wrong
+        except _UNREADABLE as error:
+            raise BadOutput("its answer cannot be read", provider=self.name) from error
         if model != offer.model:
             raise BadOutput(f"it answered with {model!r}, not {offer.model!r}", provider=self.name)
         evidence = Evidence(reference=str(document.get("id") or "")[:100])

@@ -58,8 +58,8 @@ class WireArtifact(Value):
             raise ProtocolBroken(f"there is no kind of artifact called {self.kind!r}")
         try:
             data = fetched if self.data is None else base64.b64decode(self.data, validate=True)
-        except ValueError as wrong:
-            raise ProtocolBroken("an artifact is not in base64") from wrong
+        except ValueError as error:
+            raise ProtocolBroken("an artifact is not in base64") from error
         artifact = kind.of(data or b"", self.media_type)
         if (artifact.digest, artifact.size) != (self.digest, self.size):
             raise ProtocolBroken(f"artifact {self.digest[:12]} does not hash to its own name")
@@ -198,10 +198,10 @@ def read(value: type[M], body: bytes, who: str) -> M:
         return value.model_validate_json(body)
     except strict_json.BadJson as error:
         raise ProtocolBroken(f"its {value.__name__} is not JSON: {error}", provider=who) from error
-    except ValidationError as wrong:
-        first = wrong.errors(include_url=False, include_input=False)[0]
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])[:200]
-        raise ProtocolBroken(f"its {value.__name__} is wrong at {where}", provider=who) from wrong
+        raise ProtocolBroken(f"its {value.__name__} is wrong at {where}", provider=who) from error
 
 
 def error_of(body: bytes) -> Mapping[str, Any]:

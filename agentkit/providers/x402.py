@@ -127,8 +127,8 @@ class X402Endpoint(OpenAI):
             answer = await self._http.send("POST", path, json=body, seconds=INSPECT_SECONDS)
             if answer.status != 402:
                 self._check_status(answer)
-        except Unavailable as away:
-            away.unknown = False
+        except Unavailable as error:
+            error.unknown = False
             raise
         if answer.status != 402:
             raise Refused("it asks for no payment", provider=self.name)
@@ -137,8 +137,8 @@ class X402Endpoint(OpenAI):
     def _challenge(self, answer: Answer) -> Challenge:
         try:
             challenge = header_of(Challenge, answer.headers, REQUIRED.lower())
-        except ProtocolBroken as wrong:
-            raise ProtocolBroken(str(wrong), provider=self.name) from wrong
+        except ProtocolBroken as error:
+            raise ProtocolBroken(str(error), provider=self.name) from error
         if challenge is None:
             raise ProtocolBroken("it asks for a payment and does not say which", provider=self.name)
         return challenge
@@ -188,10 +188,10 @@ class X402Endpoint(OpenAI):
             raise (Unavailable if later else Refused)(said, provider=self.name, unknown=True)
         try:
             challenge = self._challenge(answer)
-        except ProtocolBroken as wrong:
+        except ProtocolBroken as error:
             raise Refused(
-                f"not paid, it says: {wrong}", provider=self.name, unknown=True
-            ) from wrong
+                f"not paid, it says: {error}", provider=self.name, unknown=True
+            ) from error
         if self._agreed(challenge, attempt) is None:
             raise self._changed(unknown=True)
         why = f"it asks again for what it was paid ({challenge.error or 'no reason'})"
@@ -206,5 +206,5 @@ def _probe(model: str) -> dict[str, Any]:
 def _proof(payment: Payment) -> Proof:
     try:
         return Proof.model_validate_json(json.dumps(payment.body.get("proof")))
-    except ValidationError as wrong:
-        raise ProtocolBroken("the rail's payment is none of x402") from wrong
+    except ValidationError as error:
+        raise ProtocolBroken("the rail's payment is none of x402") from error

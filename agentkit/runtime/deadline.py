@@ -63,7 +63,7 @@ async def within(seconds: float | None, late: Callable[[float], Exception]) -> A
     try:
         async with limit:
             yield
-    except TimeoutError as wrong:
+    except TimeoutError as error:
         if not limit.expired() or seconds is None:
             raise
-        raise late(seconds) from wrong
+        raise late(seconds) from error

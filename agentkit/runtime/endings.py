@@ -56,7 +56,9 @@ class Endings:
         is_more_ready: Callable[[], bool],
     ) -> None:
         self._log = log
-        self._recorded, self._failed, self._is_more_ready = recorded, failed, is_more_ready
+        self._recorded = recorded
+        self._failed = failed
+        self._is_more_ready = is_more_ready
         self._waiting: list[NodeEnd] = []
         self._writing = 0
 

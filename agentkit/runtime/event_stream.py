@@ -50,7 +50,9 @@ class AnyRun:
     """A run of some process; without `watch` it is read once, as far as it has come."""
 
     def __init__(self, journal: Journal, run: str, *, watch: bool) -> None:
-        self._journal, self._run, self._watch = journal, run, watch
+        self._journal = journal
+        self._run = run
+        self._watch = watch
 
     async def has_ended(self) -> bool:
         state = await read(self._journal, self._run)

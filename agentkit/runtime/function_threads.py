@@ -111,9 +111,9 @@ def _run(call: _Call) -> _Settled:
         return _Settled(call.future, None, None)
     try:
         return _Settled(call.future, call.function(), None)
-    except StopIteration as wrong:  # which no future takes
-        return _Settled(call.future, None, RuntimeError(f"the function raised {wrong!r}"))
-    except Exception as wrong:  # noqa: BLE001  # raised again where it is awaited
-        return _Settled(call.future, None, wrong)
-    except BaseException as wrong:  # noqa: BLE001  # it must not end the thread, or the process
-        return _Settled(call.future, None, RuntimeError(f"the function raised {wrong!r}"))
+    except StopIteration as error:  # which no future takes
+        return _Settled(call.future, None, RuntimeError(f"the function raised {error!r}"))
+    except Exception as error:  # noqa: BLE001  # raised again where it is awaited
+        return _Settled(call.future, None, error)
+    except BaseException as error:  # noqa: BLE001  # it must not end the thread, or the process
+        return _Settled(call.future, None, RuntimeError(f"the function raised {error!r}"))

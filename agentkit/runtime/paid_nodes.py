@@ -32,7 +32,9 @@ class PaidNodes:
     """Does the nodes of one run that are bought."""
 
     def __init__(self, context: RunContext, sourcing: Sourcing, inputs: NodeInputs) -> None:
-        self._context, self._sourcing, self._inputs = context, sourcing, inputs
+        self._context = context
+        self._sourcing = sourcing
+        self._inputs = inputs
 
     async def do(self, node: PaidNode) -> NodeEnd | None:
         """Do a node; returns the end that is still to be recorded.

@@ -68,8 +68,8 @@ def _wrong_counts(task: Task, result: Result) -> str:
 def _wrong_price(offer: Offer, attempt: Attempt, result: Result) -> str:
     try:
         owed = charge(attempt.at_most.asset, offer.rates, result.usage)
-    except BadAmount as unpriced:
-        return str(unpriced)
+    except BadAmount as error:
+        return str(error)
     if result.price != owed:
         return f"asks {result.price} where its rates and usage come to {owed}"
     if result.price > attempt.at_most:
@@ -101,8 +101,8 @@ def _wrong_rows(output: Artifact) -> str:
             return "" if whole else "delivered a table whose rows are not objects"
         if isinstance(output, Text):
             output.read().decode()
-    except (ArithmeticError, ValueError, KeyError, TypeError, RecursionError) as wrong:
-        return f"delivered what is no {output.kind}: {type(wrong).__name__}"
+    except (ArithmeticError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return f"delivered what is no {output.kind}: {type(error).__name__}"
     return ""
 
 

@@ -57,8 +57,8 @@ class FunctionVerifier:
                     answer = await self.function(*result.outputs)
                 else:
                     answer = await asyncio.to_thread(self.function, *result.outputs)
-        except Exception as wrong:  # noqa: BLE001  # users' functions may raise anything
-            return Verdict(outcome="unsure", reason=f"{name} raised {wrong!r}", mend=True)
+        except Exception as error:  # noqa: BLE001  # users' functions may raise anything
+            return Verdict(outcome="unsure", reason=f"{name} raised {error!r}", mend=True)
         if not isinstance(answer, bool):
             why = f"{name} returned {answer!r}, neither True nor False"
             return Verdict(outcome="unsure", reason=why, mend=True)
@@ -113,8 +113,8 @@ async def judge(verifiers: Iterable[Verifier], task: Task, result: Result) -> Ve
                     why = "its verifier cannot tell from such evidence"
                     return Verdict(outcome="unsure", reason=why)
                 verdict = await verifier.verify(task, result, result.evidence)
-        except Exception as wrong:  # noqa: BLE001  # another package's verifier
-            why = f"{type(verifier).__name__} raised {wrong!r}"
+        except Exception as error:  # noqa: BLE001  # another package's verifier
+            why = f"{type(verifier).__name__} raised {error!r}"
             return Verdict(outcome="unsure", reason=why)
         if verdict.outcome != "pass":
             return verdict

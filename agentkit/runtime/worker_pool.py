@@ -20,7 +20,9 @@ class WorkerPool(Generic[T]):
     def __init__(
         self, size: int, do: Callable[[T], Awaitable[None]], rested: Callable[[], None]
     ) -> None:
-        self._size, self._do, self._rested = size, do, rested
+        self._size = size
+        self._do = do
+        self._rested = rested
         self._ready: deque[T] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._coming = self._stopped = False

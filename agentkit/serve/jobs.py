@@ -74,8 +74,12 @@ class Jobs:
         signer: Signer,
         network: Network,
     ) -> None:
-        self._journal, self._pool, self._till = journal, pool, till
-        self._signer, self._network, self._store = signer, network, store
+        self._journal = journal
+        self._pool = pool
+        self._till = till
+        self._signer = signer
+        self._network = network
+        self._store = store
         self._uploads = uploads
         self._admitting: set[str] = set()
         self._working: dict[str, asyncio.Task[None]] = {}
@@ -199,8 +203,8 @@ class Jobs:
             most = charge(self._network.currency, dict(rates), submission.task.load.most)
             if submission.at_most < most:
                 raise Refused(f"this task can come to {most}, above {submission.at_most}")
-        except BadAmount as wrong:
-            raise Refused(str(wrong)) from wrong
+        except BadAmount as error:
+            raise Refused(str(error)) from error
 
     async def _work(self, submission: Submission, charged: Charged) -> None:
         attempt, task = submission.attempt, submission.task
@@ -216,10 +220,10 @@ class Jobs:
             if price > submission.at_most:
                 raise Refused(f"it came to {price}, above the at most of {submission.at_most}")
             await self._deliver(attempt, done, price)
-        except AgentKitError as wrong:
+        except AgentKitError as error:
             state: JobState = "cancelled" if attempt in self._cancelled else "failed"
-            fault = TASK_FAULT if getattr(wrong, "of_task", False) else ""
-            await self._end(attempt, state, brief(wrong), fault=fault)
+            fault = TASK_FAULT if getattr(error, "of_task", False) else ""
+            await self._end(attempt, state, brief(error), fault=fault)
         except Exception:
             log.exception("task %s", attempt[:12])  # the boundary of a task
             await self._end(attempt, "failed", "the node failed at this task")

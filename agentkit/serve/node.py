@@ -95,7 +95,9 @@ class Node:
         chain: ChainClient,
         network: Network,
     ) -> None:
-        self.settings, self.network, self.signer = settings, network, signer
+        self.settings = settings
+        self.network = network
+        self.signer = signer
         window = Money.parse(settings.window).bind(network.currency)
         self.book = VoucherBook(journal, chain, signer, network, window)
         self.store = LocalStore(settings.home / "artifacts")
@@ -202,8 +204,8 @@ class Node:
         while True:
             try:
                 await self.till.watch()
-            except AgentKitError as wrong:
-                log.warning("node %s: %s", self.settings.name, wrong)
+            except AgentKitError as error:
+                log.warning("node %s: %s", self.settings.name, error)
             await asyncio.sleep(WATCH_SECONDS)
 
     def _started(self, attempt: str) -> None:
@@ -251,8 +253,8 @@ def _rates(settings: NodeSettings, network: Network) -> dict[str, dict[str, Rate
             }
             for sort, units in settings.prices.items()
         }
-    except BadAmount as wrong:
-        raise BadAmount(f"the price list of node {settings.name!r}: {wrong}") from wrong
+    except BadAmount as error:
+        raise BadAmount(f"the price list of node {settings.name!r}: {error}") from error
 
 
 def _scaled(rate: Rate, percent: int) -> Rate:

@@ -73,7 +73,11 @@ class FakeProvider:
         lasts: float = 600.0,
     ) -> None:
         self._name, self._folder = name, folder
-        self.finds, self.pays, self.delay, self.lanes, self.lasts = finds, pays, delay, lanes, lasts
+        self.finds = finds
+        self.pays = pays
+        self.delay = delay
+        self.lanes = lanes
+        self.lasts = lasts
         self.rates = {
             unit: Rate(rate.amount * factor, rate.per, rate.unit) for unit, rate in RATES.items()
         }

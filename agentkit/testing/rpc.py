@@ -37,7 +37,9 @@ class FaultyRpc:
     """
 
     def __init__(self, upstream: str, fault: RpcFault, *, delay: float = 2.0) -> None:
-        self._upstream, self._fault, self._delay = upstream, fault, delay
+        self._upstream = upstream
+        self._fault = fault
+        self._delay = delay
         self._asked = 0
         self.reached = 0
         self.url = ""

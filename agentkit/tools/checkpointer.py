@@ -34,10 +34,13 @@ try:
     )
     from langgraph.checkpoint.serde.types import _DeltaSnapshot
     from langgraph.types import Command, Interrupt, Overwrite, Send, TimeoutPolicy
-except ImportError as missing:
-    raise MissingExtra("langgraph", "langgraph") from missing
+except ImportError as error:
+    raise MissingExtra("langgraph", "langgraph") from error
 
-CHECKPOINT, VALUE, WRITE, NEWEST = "checkpoint", "value", "write", "newest"
+CHECKPOINT = "checkpoint"
+VALUE = "value"
+WRITE = "write"
+NEWEST = "newest"
 """What entries are, after thread and namespace in their names."""
 
 

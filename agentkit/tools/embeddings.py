@@ -34,7 +34,9 @@ class AgentKitEmbeddings(Embeddings):
         policy: Choose | None = None,
         agent: Agent | None = None,
     ) -> None:
-        self.model, self.policy, self.agent = model, policy, agent
+        self.model = model
+        self.policy = policy
+        self.agent = agent
         self._purse = Purse(budget)
 
     @property

@@ -74,8 +74,8 @@ class PlanJobs(BaseTool):
     async def _plan(self, agent: Agent, graph: dict[str, Any], budget: str) -> str:
         try:
             plan = await agent.plan(codec.decode(graph), budget=budget, balance=False)
-        except (PlanError, GraphError, BadAmount) as wrong:
-            raise ToolException(f"{wrong} ({wrong.hint})") from wrong
+        except (PlanError, GraphError, BadAmount) as error:
+            raise ToolException(f"{error} ({error.hint})") from error
         return f"plan_id: {self._plans.add(plan)}\n{plan}"
 
 
@@ -104,8 +104,8 @@ class RunPlan(BaseTool):
     async def _go(self, agent: Agent, plan_id: str) -> tuple[str, RunResult]:
         try:
             result = await agent.run(self._plans.take(plan_id))
-        except (PlanError, GraphError, RunFailed) as wrong:
-            raise ToolException(f"{wrong} ({wrong.hint})") from wrong
+        except (PlanError, GraphError, RunFailed) as error:
+            raise ToolException(f"{error} ({error.hint})") from error
         texts = {
             name: [output.read()[:2000].decode(errors="replace") for output in outputs]
             for name, outputs in result.artifacts.items()

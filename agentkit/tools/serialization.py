@@ -112,11 +112,11 @@ class Values:
         """Return a value as plain JSON; raises WrongInput for classes that nobody allowed."""
         try:
             return self._encode(value)
-        except RecursionError as wrong:
+        except RecursionError as error:
             raise WrongInput(
                 "a value holds itself, or is nested too deep to be stored",
                 hint="keep flat values in the state",
-            ) from wrong
+            ) from error
 
     def _encode(self, value: Any) -> Any:
         cls = type(value)
@@ -150,8 +150,8 @@ class Values:
             )
         try:
             return kind.unpack(value)
-        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as wrong:
-            raise StateCorrupt(f"a stored value is no {tag}: {wrong}") from wrong
+        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+            raise StateCorrupt(f"a stored value is no {tag}: {error}") from error
 
     # -- as LangGraph's SerializerProtocol -------------------------------------------------------
 

@@ -30,8 +30,8 @@ try:
         SearchOp,
         validate_op_namespace,
     )
-except ImportError as missing:
-    raise MissingExtra("langgraph", "langgraph") from missing
+except ImportError as error:
+    raise MissingExtra("langgraph", "langgraph") from error
 
 Namespace: TypeAlias = tuple[str, ...]
 

@@ -88,7 +88,9 @@ class AgentKitChatHistory(BaseChatMessageHistory):
     ) -> None:
         if newest is not None and newest < 1:
             raise WrongInput(f"newest={newest} keeps nothing", hint="pass newest=20, or clear()")
-        self.session, self.newest, self.agent = session, newest, agent
+        self.session = session
+        self.newest = newest
+        self.agent = agent
         self._values = Values()
 
     async def _shelf(self) -> Shelf:

@@ -59,10 +59,10 @@ def read(file: Path | None) -> Input:
         return _prepared(list(_docstrings()), "docstrings of Python's standard library")
     try:
         rows = read_rows(file.read_bytes(), file.name)
-    except OSError as wrong:
+    except OSError as error:
         raise WrongInput(
-            f"{file} cannot be read: {wrong.strerror}", hint="check --input"
-        ) from wrong
+            f"{file} cannot be read: {error.strerror}", hint="check --input"
+        ) from error
     missing = [name for name in ("text", "label") if any(not row.get(name) for row in rows)]
     if missing or not rows:
         raise WrongInput(

@@ -242,7 +242,9 @@ async def _settle(
 
 
 async def _read_sums(agent: Agent, found: discovery.NetworkFile, before: int) -> sums.Sums:
-    chain, network, payer = agent._parts.chain, agent.network, agent.address
+    chain = agent._parts.chain
+    network = agent.network
+    payer = agent.address
     payee = found.providers["hyperbolic"]["payee"]
     books = await sums.credit_books(found)
     promised, tasks = await asyncio.to_thread(sums.vouchers, found, payer)

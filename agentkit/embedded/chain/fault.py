@@ -20,7 +20,9 @@ class Fault(Exception):
 
     def __init__(self, code: int, message: str, data: str | None = None) -> None:
         super().__init__(message)
-        self.code, self.message, self.data = code, message, data
+        self.code = code
+        self.message = message
+        self.data = data
 
     def encode(self) -> dict[str, Any]:
         error: dict[str, Any] = {"code": self.code, "message": self.message}

@@ -43,8 +43,8 @@ class ContentFiles:
             raise StateCorrupt(f"{digest[:64]!r} is not the sha256 of any content")
         try:
             data = (self._folder / digest).read_bytes()
-        except FileNotFoundError as missing:
-            raise StateCorrupt(f"the content {digest[:12]} is gone") from missing
+        except FileNotFoundError as error:
+            raise StateCorrupt(f"the content {digest[:12]} is gone") from error
         if hashlib.sha256(data).hexdigest() != digest:
             raise StateCorrupt(f"the content {digest[:12]} was changed on disk")
         return data

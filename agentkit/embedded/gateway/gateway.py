@@ -93,8 +93,8 @@ class Gateway:
         try:
             item = parse_item(raw)
             verify(item)
-        except StateCorrupt as wrong:
-            raise Rejected(f"Invalid Data Item: {wrong}") from wrong
+        except StateCorrupt as error:
+            raise Rejected(f"Invalid Data Item: {error}") from error
         self.mine_due()
         known = self._entries.get(item.id)
         if known and known.digest:
@@ -113,8 +113,8 @@ class Gateway:
         try:
             tx, data = parse_transaction(document)
             verify_transaction(tx, data or None)
-        except StateCorrupt as wrong:
-            raise Rejected(f"Transaction verification failed: {wrong}") from wrong
+        except StateCorrupt as error:
+            raise Rejected(f"Transaction verification failed: {error}") from error
         self.mine_due()
         if self._entries.get(tx.id):
             return False
@@ -134,12 +134,12 @@ class Gateway:
             wire = _Chunk.model_validate_json(document)
             data, size = unb64url(wire.chunk), int(wire.data_size)
             path, root = unb64url(wire.data_path), unb64url(wire.data_root)
-        except (ValidationError, StateCorrupt) as wrong:
-            raise Rejected('{"error":"invalid_json"}') from wrong
+        except (ValidationError, StateCorrupt) as error:
+            raise Rejected('{"error":"invalid_json"}') from error
         try:
             start, end = proven_range(root, size, int(wire.offset), path, data)
-        except StateCorrupt as wrong:
-            raise Rejected('{"error":"invalid_proof"}') from wrong
+        except StateCorrupt as error:
+            raise Rejected('{"error":"invalid_proof"}') from error
         if len(data) < len(path) and end < size:
             raise Rejected('{"error":"chunk_proof_ratio_not_attractive"}')
         self.mine_due()

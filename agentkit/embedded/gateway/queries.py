@@ -75,7 +75,9 @@ class Queries:
     """The query type, over the gateway's index."""
 
     def __init__(self, entries: Entries, blocks: Blocks, bench: Bench) -> None:
-        self._entries, self._blocks, self._bench = entries, blocks, bench
+        self._entries = entries
+        self._blocks = blocks
+        self._bench = bench
         self._parsed = lru_cache(maxsize=64)(self._parse)
 
     def answer(self, text: str, variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,8 +189,8 @@ def _number(cursor: str) -> int:
 
     try:
         number = int.from_bytes(unb64url(cursor), "big")
-    except StateCorrupt as wrong:
-        raise GraphQLError("the cursor is not one of this gateway") from wrong
+    except StateCorrupt as error:
+        raise GraphQLError("the cursor is not one of this gateway") from error
     return min(number, 2**63 - 1)
 
 

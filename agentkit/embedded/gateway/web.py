@@ -125,8 +125,8 @@ class _Front:
     async def query(self, request: web.Request) -> web.Response:
         try:
             wire = _Query.model_validate_json(await request.read())
-        except ValidationError as wrong:
-            raise Rejected("this is not a GraphQL request") from wrong
+        except ValidationError as error:
+            raise Rejected("this is not a GraphQL request") from error
         answer = await self._ask(self._gateway.query, wire.query, wire.variables or {})
         return web.json_response(answer)
 
@@ -197,8 +197,8 @@ class _Front:
     async def set_faults(self, request: web.Request) -> web.Response:
         try:
             faults = Faults.model_validate_json(await request.read())
-        except ValidationError as wrong:
-            raise Rejected(f"these are no faults: {wrong}") from wrong
+        except ValidationError as error:
+            raise Rejected(f"these are no faults: {error}") from error
         await self._ask(self._gateway.set_faults, faults)
         return web.json_response({})
 

@@ -129,8 +129,12 @@ class Hyperbolic:
         payee: str,
         per_minute: int,
     ) -> None:
-        self._behind, self._credit, self._network = behind, credit, network
-        self._key, self._payee, self._per_minute = key, payee, per_minute
+        self._behind = behind
+        self._credit = credit
+        self._network = network
+        self._key = key
+        self._payee = payee
+        self._per_minute = per_minute
         self._rates = {unit: Rate.parse(text) for unit, text in PRICES.items()}
         self._recent: deque[float] = deque()
         self.working = 0

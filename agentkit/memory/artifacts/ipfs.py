@@ -74,16 +74,16 @@ class Ipfs(Client):
 
         try:
             return await self._first(post)
-        except StoreUnavailable as wrong:
-            raise StoreUnavailable(str(wrong), hint="start Kubo, or check memory.ipfs") from wrong
+        except StoreUnavailable as error:
+            raise StoreUnavailable(str(error), hint="start Kubo, or check memory.ipfs") from error
 
 
 def _cid(answer: bytes) -> str:
     """Return the CID in the answer of `add`: JSON lines, the last of which is the whole."""
     try:
         cid = json.loads(answer.splitlines()[-1])["Hash"]
-    except (ValueError, LookupError, TypeError, RecursionError) as wrong:
-        raise StoreUnavailable("the IPFS node did not say what it added") from wrong
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise StoreUnavailable("the IPFS node did not say what it added") from error
     if not (isinstance(cid, str) and cid.isalnum() and len(cid) <= 128):
         raise StoreUnavailable("the IPFS node named what it added in an odd way")
     return cid

@@ -60,13 +60,13 @@ class LocalStore:
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(path)
-        except OSError as wrong:
+        except OSError as error:
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
             raise StoreUnavailable(
-                f"the artifact folder {self._folder} cannot be written: {wrong.strerror}",
+                f"the artifact folder {self._folder} cannot be written: {error.strerror}",
                 hint="free some space, or set AGENTKIT_HOME to another disk",
-            ) from wrong
+            ) from error
         return path
 
 
@@ -74,7 +74,7 @@ def _check(path: Path, digest: str) -> None:
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as wrong:
-        raise StoreUnavailable(f"artifact {digest[:12]} is not on this machine") from wrong
+    except OSError as error:
+        raise StoreUnavailable(f"artifact {digest[:12]} is not on this machine") from error
     if found != digest:
         raise StateCorrupt(f"the file of artifact {digest[:12]} does not hash to its own name")

@@ -24,6 +24,6 @@ async def read_from(
             continue
         try:
             return replace(artifact, content=await read(locator.removeprefix(begin)))
-        except (StoreUnavailable, StateCorrupt) as wrong:
-            last = wrong
+        except (StoreUnavailable, StateCorrupt) as error:
+            last = error
     raise last

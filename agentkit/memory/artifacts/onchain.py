@@ -47,7 +47,10 @@ class Onchain:
         cover: Cover,
         post: Callable[[bytes], Awaitable[str]],
     ) -> None:
-        self._gateways, self._signer, self._cover, self._post = gateways, signer, cover, post
+        self._gateways = gateways
+        self._signer = signer
+        self._cover = cover
+        self._post = post
 
     @property
     def scheme(self) -> str:

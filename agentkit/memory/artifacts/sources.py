@@ -51,8 +51,8 @@ class Sources:
             raise WrongInput(f"{uri} names no item", hint="give ar:// and an id of 43 characters")
         try:
             return await self._gateways.content(name, limit=MOST_BYTES)
-        except StateCorrupt as wrong:
-            raise StateCorrupt(f"{uri} cannot be trusted: {wrong}") from wrong
+        except StateCorrupt as error:
+            raise StateCorrupt(f"{uri} cannot be trusted: {error}") from error
 
     async def _of_ipfs(self, uri: str) -> bytes:
         if self._ipfs is None:
@@ -71,8 +71,8 @@ async def _web(uri: str) -> bytes:
         ):
             answer.raise_for_status()
             data = await _bounded(answer.content, uri)
-    except (aiohttp.ClientError, TimeoutError) as wrong:
-        raise StoreUnavailable(f"{uri} cannot be fetched: {wrong}") from wrong
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise StoreUnavailable(f"{uri} cannot be fetched: {error}") from error
     return data
 
 
@@ -87,8 +87,8 @@ async def _bounded(content: aiohttp.StreamReader, uri: str) -> bytes:
 async def _by_fsspec(uri: str) -> bytes:
     try:
         import fsspec
-    except ImportError as missing:
-        raise MissingExtra("sources", "fsspec") from missing
+    except ImportError as error:
+        raise MissingExtra("sources", "fsspec") from error
     return await asyncio.to_thread(_read, fsspec, uri)
 
 
@@ -96,12 +96,12 @@ def _read(fsspec: Any, uri: str) -> bytes:
     try:
         with fsspec.open(uri, "rb") as file:
             data: bytes = file.read(MOST_BYTES + 1)
-    except ImportError as missing:
-        raise WrongInput(f"{uri} cannot be read: {missing}", hint="install that package") from None
-    except FileNotFoundError as wrong:
-        raise WrongInput(f"{uri} is not there", hint="give source= a URI that exists") from wrong
-    except (OSError, ValueError) as wrong:
-        raise StoreUnavailable(f"{uri} cannot be read: {wrong}") from wrong
+    except ImportError as error:
+        raise WrongInput(f"{uri} cannot be read: {error}", hint="install that package") from None
+    except FileNotFoundError as error:
+        raise WrongInput(f"{uri} is not there", hint="give source= a URI that exists") from error
+    except (OSError, ValueError) as error:
+        raise StoreUnavailable(f"{uri} cannot be read: {error}") from error
     _check_size(len(data), uri)
     return data
 

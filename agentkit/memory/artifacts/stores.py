@@ -53,23 +53,23 @@ class Stores:
             return here
         try:
             return await remote.put(here)
-        except StateError as wrong:
-            log.warning("artifact %s is on this machine only: %s", artifact.digest[:12], wrong)
+        except StateError as error:
+            log.warning("artifact %s is on this machine only: %s", artifact.digest[:12], error)
             return here
 
     async def get(self, artifact: Artifact) -> Artifact:
         problems: list[StateError] = []
         try:
             return await self._local.get(artifact)
-        except (StoreUnavailable, StateCorrupt) as wrong:
-            problems.append(wrong)
+        except (StoreUnavailable, StateCorrupt) as error:
+            problems.append(error)
         for remote in self._remotes:
             if not any(at.startswith(f"{remote.store.scheme}://") for at in artifact.locators):
                 continue
             try:
                 found = await remote.store.get(artifact)
-            except (StoreUnavailable, StateCorrupt) as wrong:
-                problems.append(wrong)
+            except (StoreUnavailable, StateCorrupt) as error:
+                problems.append(error)
             else:
                 return await self._local.mend(found)
         raise _worst(artifact, problems)

@@ -122,8 +122,8 @@ def from_fields(
     kind = next((kind for kind, (_, size) in _LENGTHS.items() if size == len(key)), 0)
     try:
         encoded = encode_tags(tags)
-    except StateError as wrong:
-        raise StateCorrupt(f"no item has these tags: {wrong}") from wrong
+    except StateError as error:
+        raise StateCorrupt(f"no item has these tags: {error}") from error
     message = ItemMessage(key, unb64url(target), unb64url(anchor), encoded, data, kind)
     item = parse_item(_assembled(message, unb64url(signature), len(tags)))
     if item.message != message:

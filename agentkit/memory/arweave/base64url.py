@@ -17,8 +17,8 @@ def unb64url(text: str) -> bytes:
     """Read unpadded base64url; raises StateCorrupt for any other spelling of the bytes."""
     try:
         data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except ValueError as wrong:
-        raise StateCorrupt(f"{text[:24]!r} is not base64url") from wrong
+    except ValueError as error:
+        raise StateCorrupt(f"{text[:24]!r} is not base64url") from error
     # The decoder skips what it does not know, so only the way back shows the text was clean.
     if b64url(data) != text:
         raise StateCorrupt(f"{text[:24]!r} is not base64url")

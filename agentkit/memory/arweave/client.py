@@ -63,5 +63,5 @@ def read_json(model: type[M], answer: bytes) -> M:
     """Read an answer; raises StateCorrupt."""
     try:
         return model.model_validate_json(answer)
-    except ValidationError as wrong:
-        raise StateCorrupt("its answer is not the JSON it should be") from wrong
+    except ValidationError as error:
+        raise StateCorrupt("its answer is not the JSON it should be") from error

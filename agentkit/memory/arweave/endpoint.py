@@ -103,10 +103,10 @@ class Endpoint:
                 if response.status not in good:
                     raise await self._refusal(response)
                 answer = await self._read(response, limit)
-        except TimeoutError as wrong:
-            raise self._failed("did not answer in time", passing=True) from wrong
-        except (aiohttp.ClientError, OSError) as wrong:
-            raise self._failed(f"cannot be reached ({wrong})", passing=True) from wrong
+        except TimeoutError as error:
+            raise self._failed("did not answer in time", passing=True) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._failed(f"cannot be reached ({error})", passing=True) from error
         self.failures = 0
         return response.status, answer
 

@@ -244,8 +244,8 @@ class Gateways(Client):
             return await self._first(look)
         except StateCorrupt:
             return False
-        except StoreUnavailable as wrong:
-            if isinstance(wrong.__cause__, NoAnswer) and not wrong.__cause__.passing:
+        except StoreUnavailable as error:
+            if isinstance(error.__cause__, NoAnswer) and not error.__cause__.passing:
                 return False
             raise
 
@@ -352,7 +352,9 @@ class Gateways(Client):
     async def _read_all(
         self, endpoint: Endpoint, listing: Listing, owner: str, tags: Collection[tuple[str, str]]
     ) -> None:
-        left, cursor, seen = MAX_LISTING_BYTES, "", set[str]()
+        left = MAX_LISTING_BYTES
+        cursor = ""
+        seen = set[str]()
         while left > 0 and cursor not in seen:
             seen.add(cursor)
             asked = find_query(owner, tags, cursor)

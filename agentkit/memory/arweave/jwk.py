@@ -34,8 +34,8 @@ class JwkWallet:
             raise WrongKey("this is not an RSA key in JWK form", hint=HINT)
         try:
             self._wallet = Wallet.from_data(dict(jwk))
-        except ValueError as wrong:
-            raise WrongKey("the parts of this JWK do not make an RSA key", hint=HINT) from wrong
+        except ValueError as error:
+            raise WrongKey("the parts of this JWK do not make an RSA key", hint=HINT) from error
         self.owner = unb64url(jwk["n"].rstrip("="))
         if len(self.owner) != KEY_BYTES:
             raise WrongKey(f"an Arweave wallet is an RSA key of {KEY_BYTES * 8} bits", hint=HINT)
@@ -45,8 +45,8 @@ class JwkWallet:
         """Read a wallet file; raises WrongKey."""
         try:
             jwk = strict_json.loads(read_bytes(path, MAX_BYTES))
-        except ValueError as wrong:
-            raise WrongKey(f"{path} is not a wallet file", hint=HINT) from wrong
+        except ValueError as error:
+            raise WrongKey(f"{path} is not a wallet file", hint=HINT) from error
         if not isinstance(jwk, dict):
             raise WrongKey(f"{path} is not a wallet file", hint=HINT)
         return cls(jwk)

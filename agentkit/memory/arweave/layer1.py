@@ -113,8 +113,8 @@ def parse_transaction(document: bytes) -> tuple[WeaveTransaction, bytes]:
         wire = _Wire.model_validate_json(document)
         tags = tuple((_read(tag.name), _read(tag.value)) for tag in wire.tags)
         tx = _transaction(wire, _fitting(tags))
-    except (ValidationError, StateError) as wrong:
-        raise StateCorrupt("this is not a transaction of format 2") from wrong
+    except (ValidationError, StateError) as error:
+        raise StateCorrupt("this is not a transaction of format 2") from error
     if tx.id != wire.id:
         raise StateCorrupt(f"the transaction announced as {wire.id} is {tx.id}")
     return tx, unb64url(wire.data)
@@ -160,8 +160,8 @@ def _transaction(wire: _Wire, tags: Tags) -> WeaveTransaction:
 def _fitting(tags: Sequence[tuple[str, str]]) -> Tags:
     try:
         size = sum(len(name.encode()) + len(value.encode()) for name, value in tags)
-    except UnicodeEncodeError as wrong:
-        raise StateError("a tag cannot be written as UTF-8") from wrong
+    except UnicodeEncodeError as error:
+        raise StateError("a tag cannot be written as UTF-8") from error
     if len(tags) > MAX_TAGS or size > MAX_TAG_BYTES:
         raise StateError(f"{len(tags)} tags of {size} bytes are more than a transaction may have")
     return tuple(tags)
@@ -174,5 +174,5 @@ def _text(part: str) -> str:
 def _read(part: str) -> str:
     try:
         return unb64url(part).decode()
-    except UnicodeDecodeError as wrong:
-        raise StateCorrupt("a tag is not UTF-8") from wrong
+    except UnicodeDecodeError as error:
+        raise StateCorrupt("a tag is not UTF-8") from error

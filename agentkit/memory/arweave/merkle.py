@@ -75,7 +75,10 @@ def proven_range(root: bytes, size: int, offset: int, path: bytes, chunk: bytes)
         raise StateCorrupt("the proof is not one for this data")
     start, end = 0, size
     while len(path) > _LEAF:
-        left, right, note, path = path[:32], path[32:64], path[64:96], path[_BRANCH:]
+        left = path[:32]
+        right = path[32:64]
+        note = path[64:96]
+        path = path[_BRANCH:]
         if _digest(left, right, note) != root:
             raise StateCorrupt("a branch of the proof does not lead to the data root")
         split = int.from_bytes(note, "big")

@@ -23,5 +23,5 @@ def verify_pss(owner: bytes, message: bytes, signature: bytes) -> None:
     try:
         key = RSAPublicNumbers(EXPONENT, int.from_bytes(owner, "big")).public_key()
         key.verify(signature, message, PSS(MGF1(SHA256()), PSS.AUTO), SHA256())
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError) as wrong:
-        raise StateCorrupt("the signature does not cover this content") from wrong
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError) as error:
+        raise StateCorrupt("the signature does not cover this content") from error

@@ -61,15 +61,15 @@ def _read(cursor: Cursor, limit: int) -> str:
         raise StateCorrupt(f"a tag holds {size} bytes where 1 to {limit} are allowed")
     try:
         return cursor.take(size).decode()
-    except UnicodeDecodeError as wrong:
-        raise StateCorrupt("a tag is not UTF-8") from wrong
+    except UnicodeDecodeError as error:
+        raise StateCorrupt("a tag is not UTF-8") from error
 
 
 def _field(text: str, limit: int) -> bytes:
     try:
         data = text.encode()
-    except UnicodeEncodeError as wrong:
-        raise StateError(f"{text[:24]!r} cannot be written as UTF-8") from wrong
+    except UnicodeEncodeError as error:
+        raise StateError(f"{text[:24]!r} cannot be written as UTF-8") from error
     if not 0 < len(data) <= limit:
         raise StateError(f"{text[:24]!r} has {len(data)} bytes where 1 to {limit} are allowed")
     return _zigzag(len(data)) + data

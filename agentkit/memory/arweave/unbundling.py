@@ -66,8 +66,8 @@ async def unbundled(
                 found = await gateways.accepted(name, lambda data: _owned(data, owner))
             for item in found:
                 items.setdefault(item.id, Carried(item, name, height))
-        except StateError as wrong:
-            refused.append(f"transaction {name}: {wrong}")
+        except StateError as error:
+            refused.append(f"transaction {name}: {error}")
 
     found = [one for one in findings.found if one.id not in but][-MOST_BUNDLES:]
     await asyncio.gather(*(one(f.id, f.height) for f in found))

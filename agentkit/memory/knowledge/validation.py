@@ -46,10 +46,10 @@ def check_text(text: object, what: str, most: int = MOST_TEXT) -> None:
         raise WrongInput(f"a {what} is text, not {type(text).__name__}", hint="pass a str")
     try:
         size = len(text.encode())
-    except UnicodeEncodeError as wrong:
+    except UnicodeEncodeError as error:
         raise WrongInput(
-            f"this {what} is no Unicode: {wrong.reason}", hint='drop it with errors="replace"'
-        ) from wrong
+            f"this {what} is no Unicode: {error.reason}", hint='drop it with errors="replace"'
+        ) from error
     if size > most:
         raise WrongInput(f"this {what} has {size} bytes, more than {most}", hint=ELSEWHERE)
 

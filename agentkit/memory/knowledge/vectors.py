@@ -102,8 +102,8 @@ def _units(vectors: Sequence[Sequence[float]], count: int) -> Matrix:
     """Return vectors as rows of length one; raises ProtocolBroken for what are none."""
     try:
         rows = np.asarray(vectors, np.float32)
-    except (TypeError, ValueError) as wrong:
-        raise ProtocolBroken("the embedding gave something else than vectors") from wrong
+    except (TypeError, ValueError) as error:
+        raise ProtocolBroken("the embedding gave something else than vectors") from error
     if rows.ndim != 2 or len(rows) != count or not rows.shape[1]:
         raise ProtocolBroken(f"the embedding gave vectors of shape {rows.shape} for {count} texts")
     lengths = _lengths(rows)

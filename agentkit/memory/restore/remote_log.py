@@ -75,8 +75,8 @@ def listed_piece(found: Found) -> Piece:
     for tags in dict.fromkeys(claim.tags for claim in found.claims):
         try:
             tales.append(piece_of(found.id, tags, found.height, found))
-        except StateCorrupt as wrong:
-            problem = wrong
+        except StateCorrupt as error:
+            problem = error
     if not tales:
         raise problem
     disputed = len({claim.tags for claim in found.claims}) > 1
@@ -128,8 +128,8 @@ class Pieces:
             try:
                 async with self._limit:
                     self._read[piece.id] = await self._got(piece, make)
-            except (StateCorrupt, StoreUnavailable, WrongKey) as wrong:  # anybody can list junk
-                self.refused[piece.id] = wrong
+            except (StateCorrupt, StoreUnavailable, WrongKey) as error:  # anybody can list junk
+                self.refused[piece.id] = error
                 return None
         return self._read[piece.id]  # type: ignore[no-any-return]  # made by the same `make`
 
@@ -138,8 +138,8 @@ class Pieces:
     def _add(self, name: str, made: Callable[[], Piece]) -> None:
         try:
             self.all.setdefault(name, made())
-        except StateCorrupt as wrong:
-            self.told.append(f"refused: {wrong}")
+        except StateCorrupt as error:
+            self.told.append(f"refused: {error}")
 
     async def _got(self, piece: Piece, make: Callable[[Sealer, Item], T]) -> T:
         if piece.item is not None:
@@ -155,8 +155,8 @@ class Pieces:
     async def _unbundle(self, known: Collection[str]) -> None:
         try:
             inside = await unbundled(self._gateways, self.owner, but=known)
-        except StoreUnavailable as silent:
-            self.told.append(f"whether bundles hold more is not known: {silent}")
+        except StoreUnavailable as error:
+            self.told.append(f"whether bundles hold more is not known: {error}")
             return
         for one in inside.items:
             if set(OURS) <= set(one.item.tags) and set(KINDS) & set(one.item.tags):

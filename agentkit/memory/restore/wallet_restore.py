@@ -323,13 +323,15 @@ def _write_segment(tx: JournalTransaction, stream: str, part: Sealed) -> None:
     for row in segment.rows:
         try:
             fold(row.event(), stream, row.at / 1e6, tx)
-        except ValueError as wrong:
-            raise StateCorrupt(f"{row.name} cannot be read: {wrong}") from wrong
+        except ValueError as error:
+            raise StateCorrupt(f"{row.name} cannot be read: {error}") from error
     _put_segment(tx, stream, part)
 
 
 def _put_segment(tx: JournalTransaction, stream: str, part: Sealed) -> None:
-    segment, item, at = part.segment, part.item, part.segment.rows[-1].at
+    segment = part.segment
+    item = part.item
+    at = part.segment.rows[-1].at
     state = "mined" if part.height is not None else "accepted"
     place = (stream, segment.first, segment.last)
     tx.outbox.put(

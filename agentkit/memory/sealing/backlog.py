@@ -96,7 +96,9 @@ def _segments(tx: JournalTransaction, stream: str, after: int) -> Iterator[Segme
         weight = _weight(tx, row)
         if gathered and (len(gathered) == MOST_EVENTS or size + weight > MOST_BYTES):
             yield _segment(tx, stream, gathered, before)
-            before, gathered, size = gathered[-1].hash, [], 0
+            before = gathered[-1].hash
+            gathered = []
+            size = 0
         gathered.append(row)
         size += weight
     if gathered:

@@ -89,8 +89,8 @@ def unseal(signer: Sealer, item: Item) -> Segment:
     document = opened(signer, item)
     try:
         segment = _read(document)
-    except UNREADABLE as wrong:
-        raise StateCorrupt(f"segment {item.id} cannot be read: {wrong}") from wrong
+    except UNREADABLE as error:
+        raise StateCorrupt(f"segment {item.id} cannot be read: {error}") from error
     if _tags(signer, segment) != tuple(tag for tag in item.tags if tag[0] != LOCAL_KEY):
         raise StateCorrupt(f"segment {item.id} holds other events than its tags say")
     return segment
@@ -122,12 +122,12 @@ def opened(signer: Sealer, item: Item) -> dict[str, Any]:
     try:
         aad, key = _aad(item.tags), _key(signer, dict(item.tags))
         packed = AESGCM(key).decrypt(item.data[:NONCE_BYTES], item.data[NONCE_BYTES:], aad)
-    except (InvalidTag, KeyError, ValueError) as wrong:
-        raise WrongKey(f"segment {item.id} does not open with this key") from wrong
+    except (InvalidTag, KeyError, ValueError) as error:
+        raise WrongKey(f"segment {item.id} does not open with this key") from error
     try:
         document = json.loads(_unpacked(packed))
-    except UNREADABLE as wrong:
-        raise StateCorrupt(f"segment {item.id} cannot be read: {wrong}") from wrong
+    except UNREADABLE as error:
+        raise StateCorrupt(f"segment {item.id} cannot be read: {error}") from error
     if not isinstance(document, dict):
         raise StateCorrupt(f"segment {item.id} cannot be read: it is no document")
     return document

@@ -101,8 +101,8 @@ def shredding(signer: Sealer, home: Path, *, make: bool) -> Shredding:
         key = path.read_bytes()
     except FileNotFoundError:
         key = _make(path) if make else b""
-    except OSError as wrong:
-        raise WrongKey(f"the local key {path} cannot be read: {wrong.strerror}") from wrong
+    except OSError as error:
+        raise WrongKey(f"the local key {path} cannot be read: {error.strerror}") from error
     if len(key) != KEY_BYTES:
         raise missing(str(path))
     return Shredding(signer, key)
@@ -130,11 +130,11 @@ def _make(path: Path) -> bytes:
         os.link(draft, path)  # two processes at once: one key wins
     except FileExistsError:
         return path.read_bytes()
-    except OSError as wrong:
+    except OSError as error:
         raise StoreUnavailable(
-            f"the local key {path} cannot be written: {wrong.strerror}",
+            f"the local key {path} cannot be written: {error.strerror}",
             hint="set AGENTKIT_HOME to a folder that can be written",
-        ) from wrong
+        ) from error
     finally:
         draft.unlink(missing_ok=True)
     return key

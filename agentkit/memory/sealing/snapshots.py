@@ -96,8 +96,8 @@ def unseal(signer: Sealer, item: Item) -> Snapshot:
     try:
         snapshot = _read(document)
         moments.check(snapshot)
-    except UNREADABLE as wrong:
-        raise StateCorrupt(f"snapshot {item.id} cannot be read: {wrong}") from wrong
+    except UNREADABLE as error:
+        raise StateCorrupt(f"snapshot {item.id} cannot be read: {error}") from error
     if not set(_tags(signer, snapshot)) <= set(item.tags):
         raise StateCorrupt(f"snapshot {item.id} is another than its tags say")
     return snapshot

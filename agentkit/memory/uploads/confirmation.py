@@ -35,7 +35,9 @@ class Confirmer:
     def __init__(
         self, outbox: Outbox, path: UploadPath, gateways: Gateways, patience: Waits
     ) -> None:
-        self._outbox, self._path, self._gateways = outbox, path, gateways
+        self._outbox = outbox
+        self._path = path
+        self._gateways = gateways
         self._patience = patience
 
     async def look(self) -> None:

@@ -110,7 +110,9 @@ class Turbo(Direct):
     ) -> None:
         super().__init__(outbox, gateways)
         self._client = client
-        self._owner, self._payer, self._per_upload = owner, payer, per_upload
+        self._owner = owner
+        self._payer = payer
+        self._per_upload = per_upload
 
     async def send(self, items: Sequence[OutgoingSegment]) -> None:
         unconfirmed = []
@@ -144,10 +146,10 @@ class Turbo(Direct):
         """Have an item taken; raises StoreUnavailable for what the wallet or its limits say."""
         try:
             await self._take(item)
-        except IntentMismatch as wrong:
-            raise StoreUnavailable(f"{wrong}, and now other terms are asked for") from wrong
-        except (PaymentError, PlanError, ProtocolBroken) as wrong:
-            raise StoreUnavailable(str(wrong), hint=wrong.hint) from wrong
+        except IntentMismatch as error:
+            raise StoreUnavailable(f"{error}, and now other terms are asked for") from error
+        except (PaymentError, PlanError, ProtocolBroken) as error:
+            raise StoreUnavailable(str(error), hint=error.hint) from error
 
     async def _take(self, item: OutgoingSegment) -> None:
         known = await self._payer.paid(item.item) if self._payer else None
@@ -267,8 +269,8 @@ class _Way:
 def _ways(answer: bytes) -> list[_Way]:
     try:
         entries = _Terms.model_validate_json(answer).accepts
-    except ValidationError as wrong:
-        raise StateCorrupt("it asks for money in no way that x402 knows") from wrong
+    except ValidationError as error:
+        raise StateCorrupt("it asks for money in no way that x402 knows") from error
     return [way for entry in entries if (way := _way(entry))]
 
 

@@ -28,7 +28,9 @@ class Uploader:
     """
 
     def __init__(self, journal: Journal, outbox: Outbox, path: UploadPath) -> None:
-        self._journal, self._outbox, self._path = journal, outbox, path
+        self._journal = journal
+        self._outbox = outbox
+        self._path = path
         self._one_at_a_time = asyncio.Lock()
         self._failures = 0
         self._not_before = 0.0
@@ -41,8 +43,8 @@ class Uploader:
             with await self._lease():
                 try:
                     await self._path.send(await self._outbox.waiting())
-                except StateError as wrong:
-                    await self._failed(wrong)
+                except StateError as error:
+                    await self._failed(error)
                     raise
                 await self._done()
 

@@ -108,7 +108,9 @@ class VoucherBook:
         network: Network,
         window: Money,
     ) -> None:
-        self._journal, self._chain, self._signer = journal, chain, signer
+        self._journal = journal
+        self._chain = chain
+        self._signer = signer
         self._network, self._window = network, window
         self._domain = network.channels_domain
         self._sender = Sender(journal, chain, signer, network)
@@ -208,10 +210,10 @@ class VoucherBook:
             receipt = await self._sender.send(
                 f"close:{booked.channel}", self._network.channels, data
             )
-        except InsufficientFunds as wrong:
+        except InsufficientFunds as error:
             raise Refused(
                 f"this node cannot claim: its own wallet {self._signer.address} is short of gas"
-            ) from wrong
+            ) from error
         settled = e.ChannelSettled(
             channel=booked.channel, claimed=Money(booked.cumulative, self._network.currency)
         )
@@ -259,8 +261,8 @@ class VoucherBook:
         """Return a payment's channel and voucher; raises Refused unless the channel is ours."""
         try:
             sent = ChannelBody.model_validate(body)
-        except ValidationError as wrong:
-            first = wrong.errors(include_url=False, include_input=False)[0]
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
             raise Refused(f"this is no channel payment: {where}: {first['msg']}") from None
         terms = Terms(sent.payer, self._signer.address, sent.token, sent.close_delay, sent.salt)
@@ -366,8 +368,8 @@ class VoucherBook:
         voucher = promise.voucher
         try:
             signer = recover(typed_digest(self._domain, voucher), bytes.fromhex(promise.signature))
-        except (ValueError, OverflowError) as wrong:
-            raise Refused("the voucher cannot be read") from wrong
+        except (ValueError, OverflowError) as error:
+            raise Refused("the voucher cannot be read") from error
         if signer.lower() != promise.terms.payer.lower():
             raise Refused("the voucher is not signed by the channel's payer")
 
@@ -381,8 +383,8 @@ class VoucherBook:
             signer = recover(
                 typed_digest(self._domain, nothing), bytes.fromhex(str(body.get("proof")))
             )
-        except (ValueError, OverflowError) as wrong:
-            raise Refused("the proof that the payer asks cannot be read") from wrong
+        except (ValueError, OverflowError) as error:
+            raise Refused("the proof that the payer asks cannot be read") from error
         if signer.lower() != terms.payer.lower():
             raise Refused("only the channel's payer may ask for this")
 
@@ -419,8 +421,8 @@ async def going_on(claiming: Awaitable[object], whose: str) -> None:
     """Look after one payer's money; what is wrong with it keeps nothing from the others."""
     try:
         await claiming
-    except (PaymentError, ProviderError) as wrong:
-        log.warning("%s: %s", whose, wrong)
+    except (PaymentError, ProviderError) as error:
+        log.warning("%s: %s", whose, error)
 
 
 def _book(tx: Transaction, taken: e.VoucherTaken) -> r.BookedChannel:

@@ -64,7 +64,9 @@ class ChannelRail:
         *,
         exposure: Exposure | None = None,
     ) -> None:
-        self._journal, self._chain, self._signer = journal, chain, signer
+        self._journal = journal
+        self._chain = chain
+        self._signer = signer
         self._network, self._sender = network, sender
         self._exposure = exposure or Exposure()
         self._domain = network.channels_domain
@@ -419,8 +421,8 @@ class ChannelRail:
             root = bytes.fromhex(str(body.get("root", ""))) or tree.EMPTY
             voucher = Voucher(bytes.fromhex(str(body["channel"])), cumulative, tasks, root)
             signature = bytes.fromhex(str(body["voucher"]))
-        except (KeyError, TypeError, ValueError) as wrong:
-            raise ProtocolBroken("the payee's newest voucher cannot be read") from wrong
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProtocolBroken("the payee's newest voucher cannot be read") from error
         signer = recover(typed_digest(self._domain, voucher), signature) if signature else ""
         if cumulative and signer != self._signer.address:
             raise ProtocolBroken("the payee's newest voucher is not signed by this wallet")

@@ -51,7 +51,9 @@ class EscrowBook:
         network: Network,
         arbiters: tuple[str, ...] = (terms.NOBODY,),
     ) -> None:
-        self._journal, self._chain, self._signer = journal, chain, signer
+        self._journal = journal
+        self._chain = chain
+        self._signer = signer
         self._network = network
         self._arbiters = tuple(arbiter.lower() for arbiter in arbiters)
         self._sender = Sender(journal, chain, signer, network)
@@ -78,8 +80,8 @@ class EscrowBook:
             )
             signature = self._signer.sign_quote(self._network.escrow_domain, quote)
             job = Job.read(Job(quote, signature).document())
-        except (LookupError, TypeError, ValueError, OverflowError) as wrong:
-            raise Refused(f"this asks for no quote: {wrong!r}") from wrong
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            raise Refused(f"this asks for no quote: {error!r}") from error
         if arbiter.lower() not in self._arbiters:
             raise Refused(f"the arbiter {arbiter} is not one this node trusts")
         return {**job.document(), "attempt": body["attempt"]}
@@ -185,8 +187,8 @@ class EscrowBook:
         """Return a job that this node has quoted for an attempt; raises Refused."""
         try:
             job = Job.read(document)
-        except (LookupError, TypeError, ValueError, OverflowError) as wrong:
-            raise Refused(f"this is no escrow payment: {wrong!r}") from wrong
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            raise Refused(f"this is no escrow payment: {error!r}") from error
         mine = job.quote.provider.lower() == self._signer.address.lower()
         if not mine or not job.is_signed(self._network):
             raise Refused("this node has not quoted this")
@@ -199,8 +201,8 @@ class EscrowBook:
         digest = typed_digest(self._network.escrow_domain, accept)
         try:
             signer = recover(digest, bytes.fromhex(str(signature)))
-        except ValueError as wrong:
-            raise Refused("the payer's word cannot be read") from wrong
+        except ValueError as error:
+            raise Refused("the payer's word cannot be read") from error
         if signer.lower() != job.quote.payer.lower():
             raise Refused("the word is not signed by the payer")
         return str(signature)
@@ -231,10 +233,10 @@ class EscrowBook:
         """Send what settles a job, and write down what it came to."""
         try:
             receipt = await self._sender.send(f"settle:{attempt}:{why}", self._network.escrow, data)
-        except InsufficientFunds as wrong:
+        except InsufficientFunds as error:
             raise Refused(
                 f"this node cannot claim: its own wallet {self._signer.address} is short of gas"
-            ) from wrong
+            ) from error
         found = terms.settled_in(receipt, self._network, job.id(self._network))
         if found is None:
             raise SettlementFailed(f"transaction {receipt.transaction} settled nothing")

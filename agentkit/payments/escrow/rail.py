@@ -78,8 +78,12 @@ class EscrowRail:
         arbiter: str = NOBODY,
         exposure: Exposure | None = None,
     ) -> None:
-        self._journal, self._chain, self._signer = journal, chain, signer
-        self._network, self._sender, self._arbiter = network, sender, arbiter
+        self._journal = journal
+        self._chain = chain
+        self._signer = signer
+        self._network = network
+        self._sender = sender
+        self._arbiter = arbiter
         self._exposure = exposure or Exposure()
         self._searched = False
         self._asked: dict[str, Attempt] = {}
@@ -233,8 +237,8 @@ class EscrowRail:
             raise ProtocolBroken("it quotes what nobody asked for", provider=answer.provider)
         try:
             job = Job.read(answer.body)
-        except (LookupError, TypeError, ValueError, OverflowError) as wrong:
-            raise ProtocolBroken("its quote cannot be read", provider=attempt.label) from wrong
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            raise ProtocolBroken("its quote cannot be read", provider=attempt.label) from error
         reason = self._unlike(job, attempt)
         if reason:
             raise ProtocolBroken(f"its quote {reason}", provider=attempt.label)

@@ -57,7 +57,9 @@ class Desk:
     def __init__(
         self, journal: Journal, chain: ChainClient, signer: Signer, network: Network
     ) -> None:
-        self._journal, self._chain, self._network = journal, chain, network
+        self._journal = journal
+        self._chain = chain
+        self._network = network
         self._signer = signer
         self._sender = Sender(journal, chain, signer, network)
         self._scheme = _scheme(network, signer.address)
@@ -100,8 +102,8 @@ class Desk:
             receipt = await self._sender.send(
                 intent, self._network.token, _call(presented), check=still_free
             )
-        except (SettlementFailed, IntentMismatch) as wrong:
-            log.warning("payment %s did not settle: %s", prefix, wrong)
+        except (SettlementFailed, IntentMismatch) as error:
+            log.warning("payment %s did not settle: %s", prefix, error)
             return self._told(due, "", "transaction_failed")
         if not has_moved(receipt, self._network, due):
             return self._told(due, "", "transfer_event_mismatch")
@@ -158,10 +160,10 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
     """Answer our errors: the asker's with 400, those that may pass with 503."""
     try:
         return await handler(request)
-    except ProtocolBroken as wrong:
-        return web.json_response({"error": str(wrong)}, status=400)
-    except (StateError, InsufficientFunds, OverBudget) as wrong:
-        log.warning("the facilitator cannot settle now: %s", wrong)
+    except ProtocolBroken as error:
+        return web.json_response({"error": str(error)}, status=400)
+    except (StateError, InsufficientFunds, OverBudget) as error:
+        log.warning("the facilitator cannot settle now: %s", error)
         return web.json_response({"error": "it cannot settle now"}, status=503)
 
 
@@ -170,8 +172,8 @@ async def _read(request: web.Request) -> tuple[Presented, Requirement]:
         body = strict_json.loads(await request.read())
         presented = Presented.model_validate(body["paymentPayload"])
         return presented, Requirement.model_validate(body["paymentRequirements"])
-    except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as wrong:
-        raise ProtocolBroken("this is no payment by 'exact' and what it is for") from wrong
+    except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
+        raise ProtocolBroken("this is no payment by 'exact' and what it is for") from error
 
 
 def _answer(value: Wire) -> web.Response:
@@ -205,8 +207,8 @@ def _scheme(network: Network, address: str) -> Any:
     try:
         with limit_kept():
             from x402.mechanisms.evm.exact.facilitator import ExactEvmScheme
-    except ImportError as missing:
-        raise MissingExtra("x402", "x402") from missing
+    except ImportError as error:
+        raise MissingExtra("x402", "x402") from error
     return ExactEvmScheme(cast("Any", _Reader(network, address)))
 
 

@@ -86,9 +86,13 @@ class Paywall:
         free: Free | None = None,
         refusal: Refusal | None = None,
     ) -> None:
-        self._journal, self._chain, self._network = journal, chain, network
+        self._journal = journal
+        self._chain = chain
+        self._network = network
         self._facilitator, self._payee = facilitator, payee
-        self._prices, self._free, self._refusal = prices, free, refusal
+        self._prices = prices
+        self._free = free
+        self._refusal = refusal
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
@@ -113,8 +117,8 @@ class Paywall:
             if presented is None:
                 return self._ask(request, requirement, "this request has to be paid for")
             taken = _taken(presented, await _digest(request, presented))
-        except ProtocolBroken as wrong:
-            return _refusal(400, str(wrong))
+        except ProtocolBroken as error:
+            return _refusal(400, str(error))
         async with AsyncExitStack() as stack:
             for name in filter(None, (presented.identifier, taken.payment)):
                 await stack.enter_async_context(self._locks.setdefault(name, asyncio.Lock()))
@@ -122,8 +126,8 @@ class Paywall:
                 return await self._sell_once(request, handler, presented, requirement, taken)
             except _Unpaid as unpaid:
                 return self._ask(request, requirement, str(unpaid))
-            except (StateError, ProviderError) as wrong:
-                log.warning("payment %s: %s", taken.payment, wrong)
+            except (StateError, ProviderError) as error:
+                log.warning("payment %s: %s", taken.payment, error)
                 return _refusal(
                     503, "whether it is paid cannot be told now; present the same payment again"
                 )

@@ -57,8 +57,8 @@ class Facilitator:
             raise StoreUnavailable(f"the facilitator answers {status}")
         try:
             return answer.model_validate_json(said)
-        except ValidationError as wrong:
-            raise ProtocolBroken(f"the facilitator's answer to {path} cannot be read") from wrong
+        except ValidationError as error:
+            raise ProtocolBroken(f"the facilitator's answer to {path} cannot be read") from error
 
     async def _post(self, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
         if self._session is None:
@@ -74,8 +74,8 @@ class Facilitator:
                 proxy=proxy_for(self._url),
             ) as answer:
                 return answer.status, await _bounded(answer)
-        except (aiohttp.ClientError, TimeoutError, OSError) as lost:
-            raise StoreUnavailable("the facilitator does not answer") from lost
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise StoreUnavailable("the facilitator does not answer") from error
 
 
 async def _bounded(answer: aiohttp.ClientResponse) -> bytes:

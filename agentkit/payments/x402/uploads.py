@@ -34,7 +34,9 @@ class X402Uploads:
         network: Network,
         total: Money | None = None,
     ) -> None:
-        self._journal, self._rail, self._ledger = journal, rail, ledger
+        self._journal = journal
+        self._rail = rail
+        self._ledger = ledger
         self._network, self._total = network, total
 
     def takes(self, required: Requirement) -> bool:

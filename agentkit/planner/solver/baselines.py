@@ -39,9 +39,13 @@ def slack_router(
     times = np.where(offered, problem.times, np.inf)
     costs = np.where(offered, problem.costs, np.inf)
     least = times.min(1)
-    low, high, price = 1.0, MOST, math.inf
+    low = 1.0
+    high = MOST
+    price = math.inf
     best: Choice | None = None
-    last, cost, makespan = np.full(problem.nodes, -1), math.inf, math.inf
+    last = np.full(problem.nodes, -1)
+    cost = math.inf
+    makespan = math.inf
     for _ in range(STEPS):
         factor = math.sqrt(low * high)
         choice = np.where(times <= (least * factor)[:, None], costs, np.inf).argmin(1)

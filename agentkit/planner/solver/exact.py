@@ -96,7 +96,9 @@ class _Model:
     """The program in HiGHS' terms; costs and seconds are scaled so that the largest is one."""
 
     def __init__(self, problem: Problem, goal: Goal, *, free: bool) -> None:
-        self.problem, self.goal, self.free = problem, goal, free
+        self.problem = problem
+        self.goal = goal
+        self.free = free
         self.node, self.offer = np.nonzero(problem.offered)
         self.site = problem.sites[self.node, self.offer]
         there = np.zeros((problem.site_count, problem.nodes), bool)

@@ -36,7 +36,9 @@ def scheduled(
         rank[node] = seconds[node] + max((d + rank[child] for child, d in after[node]), default=0.0)
         for child, _ in after[node]:
             waits[child] += 1
-    begins, ends, ready = [0.0] * count, [0.0] * count, [0.0] * count
+    begins = [0.0] * count
+    ends = [0.0] * count
+    ready = [0.0] * count
     wanted = dict.fromkeys(lanes, 0)
     for site, demand in zip(sites, demands, strict=True):
         wanted[site] = wanted.get(site, 0) + demand

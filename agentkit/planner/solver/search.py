@@ -156,7 +156,9 @@ def descend(
         hard = max(price, 1e-12) * fine
         choices[late] = descent.of(late).forward(choices[late], prices[late], hard)
     fit = np.flatnonzero(problem.totals(choices)[1] <= deadlines * (1 + 1e-12))
-    choices, prices, descent = choices[fit], prices[fit], descent.of(fit)
+    choices = choices[fit]
+    prices = prices[fit]
+    descent = descent.of(fit)
     for share in cooling if len(fit) else ():
         best.take(choices)
         paid = prices * share + EPSILON

@@ -123,7 +123,9 @@ class _Offers:
         site = problem.sites[node, offer]
         pair = site * problem.nodes + node
         order = np.argsort(pair, kind="stable")
-        self._node, self._offer, self._pair = node[order], offer[order], pair[order]
+        self._node = node[order]
+        self._offer = offer[order]
+        self._pair = pair[order]
         self._costs = problem.costs[self._node, self._offer]
         self._times = problem.times[self._node, self._offer]
         self._pairs, self._starts = np.unique(self._pair, return_index=True)

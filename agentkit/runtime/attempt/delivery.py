@@ -76,7 +76,9 @@ class Results:
 
     async def _check_result(self, purchase: Purchase, delivery: Delivery) -> None:
         """Check what every result has to keep to: price, units, kind of output, schema."""
-        attempt, offer, result = delivery.attempt, delivery.offer, delivery.result
+        attempt = delivery.attempt
+        offer = delivery.offer
+        result = delivery.result
         try:
             with adapter_errors(offer):
                 result.digest  # noqa: B018  # a result without a digest is no result

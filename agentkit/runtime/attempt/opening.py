@@ -41,7 +41,9 @@ class Opening:
     """
 
     def __init__(self, context: RunContext, funding: Funding, closing: Closing) -> None:
-        self._context, self._funding, self._closing = context, funding, closing
+        self._context = context
+        self._funding = funding
+        self._closing = closing
 
     async def current(self, purchase: Purchase, offer: Offer) -> Offer:
         """Return the offer, or after its expiry the provider's new one on the same terms.

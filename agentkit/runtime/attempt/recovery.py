@@ -33,7 +33,9 @@ class Recovery:
         self, context: RunContext, lanes: Lanes, results: Results, closing: Closing
     ) -> None:
         self._context = context
-        self._lanes, self._results, self._closing = lanes, results, closing
+        self._lanes = lanes
+        self._results = results
+        self._closing = closing
 
     async def recover(self, purchase: Purchase, attempt: Attempt) -> Delivery | None:
         """Return what an open attempt delivered; None once it is closed without a result.

@@ -26,7 +26,9 @@ class Settling:
     """Settles the deliveries of one run."""
 
     def __init__(self, context: RunContext, funding: Funding, errands: Errands) -> None:
-        self._context, self._funding, self._errands = context, funding, errands
+        self._context = context
+        self._funding = funding
+        self._errands = errands
 
     async def settle(
         self, purchase: Purchase, deliveries: Sequence[Delivery]
