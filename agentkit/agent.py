@@ -372,6 +372,7 @@ class Agent(WalletView):
         return self.home / "schedules"
 
     def _asking(self, approve: Approval | None) -> Resources:
+        """Return the resources of a run that asks whom `approve` names, instead of the settings."""
         if approve is None:
             return self._parts.resources
         if not isinstance(approve, Approval):

@@ -195,6 +195,7 @@ class WalletView:
         return Money(units, self.network.currency)
 
     async def _describe(self, provider: Provider) -> ProviderInfo:
+        """Return what a provider says of itself, or that it does not answer."""
         try:
             async with asyncio.timeout(DESCRIBE_SECONDS):
                 return await provider.describe()

@@ -168,6 +168,7 @@ def egress(
 def _add(
     fees: dict[str, Fee], source: PlannedNode, target: PlannedNode, size: int, zero: Money
 ) -> None:
+    """Add one transfer between two nodes to the fees of their providers."""
     priced = [(o, o.egress.bind(zero.asset).times(size)) for o in source.offers if o.egress]
     if not priced or source.offer is None:
         return

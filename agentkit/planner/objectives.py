@@ -109,6 +109,7 @@ def _priced_as(chosen: Chosen, other: Chosen, case: Case) -> Chosen:
 
 
 def _by_objective(case: Case) -> Chosen:
+    """Return the choice that the wish's weight between cost and time asks for."""
     wish = case.wish
     if wish.weight == 0:
         return _choose(case, wish.deadline)
@@ -196,6 +197,7 @@ def _placed(case: Case, chosen: Chosen) -> tuple[PlannedNode, ...]:
 
 
 def _place(node: Candidate, offered: Offered | None, chosen: Chosen, market: Market) -> PlannedNode:
+    """Return a node with its chosen offer, and the alternates that may step in for it."""
     if offered is None:
         return PlannedNode(name=node.name)
     name, offer = node.name, chosen.offers[node.name]
@@ -255,6 +257,7 @@ def _gain(place: int, node: PlannedNode, case: Case) -> tuple[int, int]:
 
 
 def _without_dearest(node: PlannedNode, market: Market) -> PlannedNode:
+    """Return the node without the alternate that can cost most, if it has one to spare."""
     if node.spec is None or node.offer is None or len(node.alternates) < node.spec.replicas:
         return node
     dearest = max(node.alternates, key=lambda offer: offer.at_most.units)

@@ -98,6 +98,7 @@ async def _plan(
     balance: Money | None,
     uploads: Sequence[Fee],
 ) -> Plan:
+    """Put the decision, its fees and its totals together as a plan."""
     market, wish = case.market, case.wish
     zero = market.network.currency.zero()
     egress = costs.egress(case.candidates, nodes, zero)
@@ -126,6 +127,7 @@ async def _plan(
 
 
 async def _fees(nodes: Sequence[PlannedNode], market: Market) -> list[Fee]:
+    """Return what paying costs beside the prices, by rail; raises PlanError without a gas limit."""
     fees: list[Fee] = []
     for name, rail in market.rails.items():
         paid = [n for n in nodes if n.offer and n.offer.rail == name]
@@ -141,6 +143,7 @@ async def _fees(nodes: Sequence[PlannedNode], market: Market) -> list[Fee]:
 
 
 def _merged(fees: Sequence[Fee]) -> list[Fee]:
+    """Return fees of the same name and coin as one row each."""
     merged: dict[tuple[str, str], Fee] = {}
     for fee in fees:
         before = merged.get((fee.name, fee.price.asset.id))

@@ -225,6 +225,7 @@ def _alternatives(text: str) -> Policy:
 
 
 def _single(text: str) -> Policy:
+    """Read one policy of a chain, such as `deny(gaia)`; raises ConfigError."""
     found = _CALL.fullmatch(text)
     name = found["name"] if found else ""
     arguments = _arguments(found["arguments"] or "", text) if found else []

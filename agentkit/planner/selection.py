@@ -111,6 +111,7 @@ def _weighed(
     effort: Effort,
     old: Before | None,
 ) -> Chosen:
+    """Place the nodes by the solver, because time, egress or lanes have to be weighed."""
     import numpy as np
 
     from agentkit.planner.solver.lagrange import Goal
@@ -135,6 +136,7 @@ def _place(node: Candidate, offer: Offer | None) -> int:
 
 
 def _chosen(candidates: Sequence[Candidate], solution: Solution, rate: float) -> Chosen:
+    """Return the solver's answer in offers, with its times and its bound."""
     offers = {
         node.name: node.offers[number]
         for node, number in zip(candidates, solution.choice.tolist(), strict=True)

@@ -142,6 +142,7 @@ def webhook(url: str, token: str = "", above: str | Money | None = None) -> Appr
         )
 
     async def ask(question: Question) -> bool:
+        """Print the question and read a line; only yes agrees, and no terminal is a no."""
         import aiohttp
 
         headers = {"Authorization": f"Bearer {token}"} if token else {}

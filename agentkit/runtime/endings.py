@@ -76,6 +76,7 @@ class Endings:
             asyncio.get_running_loop().call_soon(self._write)
 
     def _write(self) -> None:
+        """Write everything that waits as one batch."""
         if not self._waiting:
             return
         batch, self._waiting = self._waiting, []

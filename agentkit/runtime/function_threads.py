@@ -95,6 +95,7 @@ class FunctionThreads:
             self._loop.call_later(SWEEP, self._sweep)
 
     def _resolve(self) -> None:
+        """Give settled calls back to those who wait for them; runs on the event loop."""
         while self._settled:
             future, result, error = self._settled.popleft()
             self._open -= 1
@@ -107,6 +108,7 @@ class FunctionThreads:
 
 
 def _run(call: _Call) -> _Settled:
+    """Call a function and keep what it returns or raises, so that its thread goes on."""
     if call.future.done():  # it was given up while it waited for a thread
         return _Settled(call.future, None, None)
     try:

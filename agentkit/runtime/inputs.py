@@ -66,6 +66,7 @@ class NodeInputs:
     def _holds(
         self, node: Node, condition: Condition, value: Any, function: Callable[[Any], Any] | None
     ) -> bool:
+        """Return whether a condition holds; raises RunPaused when the user's function fails."""
         try:
             return condition.holds_for(value, function)
         except Exception as error:

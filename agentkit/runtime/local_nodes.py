@@ -95,6 +95,7 @@ _is_async = lru_cache(maxsize=1024)(iscoroutinefunction)
 
 
 def _promised(node: LocalNode, value: Any) -> Artifact:
+    """Return what a function returned as the artifact that its node promises."""
     (promised,) = node.outputs
     if isinstance(value, promised):
         return value
@@ -192,6 +193,7 @@ class LocalNodes:
         return making if node.timeout is None else _within(node.limits.execute, making)
 
     async def _make(self, node: Node, inputs: Mapping[str, Artifact]) -> tuple[Artifact, ...]:
+        """Produce a node's outputs once, by its kind."""
         match node:
             case LocalNode():
                 key = (node.name, "fn")  # looked up here first: on a model it takes as long again

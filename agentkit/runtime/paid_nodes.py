@@ -64,6 +64,7 @@ class PaidNodes:
         verifiers: tuple[Verifier, ...],
         item: int | None = None,
     ) -> Purchase:
+        """Return the purchase of a task, under an id that every process derives alike."""
         return Purchase(
             id=purchase_id(self._context.run, node.name, item),
             node=node,
@@ -115,6 +116,7 @@ class PaidNodes:
         numbers = iter(self._in_order(node, len(rows)))
 
         async def lane() -> None:
+            """Buy one item after another until none is left."""
             for number in numbers:
                 try:
                     answer = await self._item_or_skip(node, inputs, rows[number], number, verifiers)
@@ -213,6 +215,7 @@ class PaidNodes:
 
 
 def _task_of(node: PaidNode, inputs: Mapping[str, Artifact]) -> Task:
+    """Return the one task of a node that is not mapped over rows."""
     match node:
         case InferNode():
             return resolve.infer_task(node, inputs)

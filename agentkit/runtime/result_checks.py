@@ -66,6 +66,7 @@ def _wrong_counts(task: Task, result: Result) -> str:
 
 
 def _wrong_price(offer: Offer, attempt: Attempt, result: Result) -> str:
+    """Say why a result's price is not what its rates and usage come to, "" if it is."""
     try:
         owed = charge(attempt.at_most.asset, offer.rates, result.usage)
     except BadAmount as error:
@@ -78,6 +79,7 @@ def _wrong_price(offer: Offer, attempt: Attempt, result: Result) -> str:
 
 
 def _wrong_outputs(node: PaidNode, result: Result) -> str:
+    """Say why a result's outputs are not what the node asked for, "" if they are."""
     wanted = expected_outputs(node)
     given = tuple(type(output) for output in result.outputs)
     if given != wanted:

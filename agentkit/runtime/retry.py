@@ -42,6 +42,7 @@ def again(retries: int, worth: Worth, sleep: Sleep) -> AsyncRetrying:
 
 
 def _after_failures(most: int) -> Callable[[RetryCallState], bool]:
+    """Stop after so many failures; being asked to wait is none for some seconds."""
     failures = 0
 
     def stop(state: RetryCallState) -> bool:

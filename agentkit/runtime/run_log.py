@@ -52,6 +52,8 @@ class RunLog:
             raise
 
     async def _commit(self, work: Work[T]) -> T:
+        """Commit, then apply; never cancelled in between, see `commit`."""
+
         def append_all(tx: Transaction) -> tuple[Sequence[Event], T]:
             events, value = work(tx)
             for event in events:

@@ -114,6 +114,7 @@ class Scheduler:
         return asyncio.get_running_loop().call_later(left, self._pause_at_deadline)
 
     def _pause_at_deadline(self) -> None:
+        """Stop at the run's deadline; a new plan may give it another."""
         self._stop_everything()
         self._pause(
             self._context.stop.paused(
@@ -224,6 +225,7 @@ class Scheduler:
     # -- the end ---------------------------------------------------------------------------------
 
     async def _record_outcome(self) -> None:
+        """Record which of the four ways the run ended."""
         if self._cancelled:
             await self._finish("cancelled", "the run was cancelled")
         elif self._failures:

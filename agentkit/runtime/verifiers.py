@@ -50,6 +50,7 @@ class FunctionVerifier:
         return True
 
     async def verify(self, task: Task, result: Result, evidence: Evidence) -> Verdict:
+        """Call the user's function; neither True nor False is a function that has to be mended."""
         name = getattr(self.function, "__name__", "the function")
         try:
             with guarding():
@@ -78,6 +79,7 @@ def verifiers_of(
 
 
 def _verifier(check: VerifySpec, function: Callable[..., Any] | None) -> Verifier:
+    """Return the verifier of one check."""
     match check:
         case SchemaCheck():
             return SchemaVerifier(check.schema_)

@@ -152,6 +152,7 @@ class _Model:
         self._count += count
 
     def _constrain(self) -> None:
+        """Add the rows that say when a node may start and end."""
         problem, nodes = self.problem, self.problem.nodes
         x, ends = np.arange(len(self.node)), self.ends + np.arange(nodes)
         seconds = problem.times[self.node, self.offer] / self.scale_time

@@ -102,6 +102,10 @@ class Dual:
             self._see(max(self.goal.rate, best * factor), flow, edge_flow, 2)
 
     def _see(self, price: float, flow: Floats, edge_flow: Floats, passes: int) -> Choice:
+        """Place the nodes as if a second cost `price`, and keep the best bound so far.
+
+        `flow` is the share of the run's length that each node stands for, see `soft_flow`.
+        """
         choice, bound = self.trws.run(price * flow, price * edge_flow, passes)
         if price > self.goal.rate:
             bound -= (price - self.goal.rate) * self.goal.deadline

@@ -188,6 +188,7 @@ class Problem:
         return tuple(self._level(int(a), int(b), first_in, first_out) for a, b in pairwise(cuts))
 
     def _level(self, a: int, b: int, first_in: Ints, first_out: Ints) -> Level:
+        """Return the nodes from `a` up to `b`, which have one depth, with their edges as slices."""
         here = np.arange(b - a)
         counts = np.diff(first_out[a : b + 1])
         parents = int((counts > 0).sum())

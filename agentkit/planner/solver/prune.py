@@ -32,6 +32,7 @@ def pruned(problem: Problem) -> tuple[Problem, Ints]:
 
 
 def _dominated(problem: Problem) -> NDArray[np.bool_]:
+    """Return which offers another of the same node beats in cost and time, whatever has to move."""
     costs, sites = problem.costs, problem.sites
     times = np.where(problem.offered, problem.times, np.inf)
     dearer, slower = _moves(problem)

@@ -90,6 +90,7 @@ def solve(
 
 
 def _free(problem: Problem, goal: Goal, effort: Effort, old: Old | None) -> Solution:
+    """Solve a problem without lanes: prune it, start from simple choices, and search from there."""
     small, kept = pruned(problem)
     windows = Windows.of(small)
     if small.costs.shape[1] == 1:
@@ -166,6 +167,7 @@ def _onto(problem: Problem, small: Problem, kept: Ints, choice: Choice) -> Choic
 def _find(
     problem: Problem, goal: Goal, starts: list[Choice], effort: Effort, old: Old | None
 ) -> Found:
+    """Search for a choice, exactly where the problem is small enough."""
     if problem.nodes <= EXACT:
         found = search(problem, goal, starts, QUICK, old)
         return _proven(problem, goal, found, EXACT_SECONDS)

@@ -24,6 +24,7 @@ class Windows:
 
     @classmethod
     def of(cls, problem: Problem) -> Windows:
+        """Return when each node can start at each site at the earliest, and what must follow it."""
         fastest = _fastest(problem)
         ready = np.zeros_like(fastest)
         ends = fastest.copy()
@@ -57,6 +58,7 @@ def _fastest(problem: Problem) -> Floats:
 
 
 def _rest(problem: Problem, fastest: Floats) -> Floats:
+    """Return the least time from the end of each node, at each site, to the end of all."""
     rest = np.zeros_like(fastest)
     for level in reversed(problem.levels):
         if level.parents:

@@ -90,6 +90,7 @@ def _outcome(offer: Offer) -> Outcome:
 def _closed_event(
     attempt: Attempt, outcome: Outcome, why: str, receipt: Receipt | None, refused: Result | None
 ) -> AttemptClosed:
+    """Return the event of an attempt that was not paid for a delivery."""
     return AttemptClosed(
         attempt=attempt.id,
         purchase=attempt.purchase,

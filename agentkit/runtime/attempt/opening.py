@@ -71,6 +71,7 @@ class Opening:
         return attempt, payment
 
     def _next_attempt(self, purchase: Purchase, offer: Offer) -> Attempt:
+        """Return the purchase's next attempt; raises OfferExpired if the offer is too small."""
         attempt = Attempt.at(
             purchase.id,
             len(self._context.state.attempts_at(purchase.id).attempts),
@@ -113,6 +114,7 @@ class Opening:
             raise self._context.stop.paused("its deadline has passed", hint=hint)
 
     async def _commit(self, attempt: Attempt, spare: int) -> Payment:
+        """Reserve and record the attempt in one transaction; returns what pays for it."""
         rail = self._context.rail(attempt.rail)
 
         def work(tx: Transaction) -> tuple[list[Event], Payment]:

@@ -48,6 +48,7 @@ class Recovery:
             self._lanes.free(attempt)
 
     async def _recover(self, purchase: Purchase, attempt: Attempt) -> Delivery | None:
+        """Ask the provider, and go by what it says and by how it is paid."""
         offer = self._context.state.offers[attempt.terms]
         if not offer.finds:
             why = "the provider cannot be asked about it"
@@ -101,6 +102,7 @@ class Recovery:
     async def _submit(
         self, purchase: Purchase, offer: Offer, attempt: Attempt, payment: Payment
     ) -> None:
+        """Submit an attempt, for as long as patience lasts; the same one again is the same job."""
         provider = self._context.provider(attempt.provider)
         limit = purchase.node.limits.submit
         async for one in again_for(FIND_PATIENCE, is_retryable, self._context.stop.sleep):

@@ -43,6 +43,7 @@ class Settling:
             outputs = await self._context.resources.put(first.result.outputs)
 
         def work(tx: Transaction) -> tuple[list[Event], Told]:
+            """Pay each delivery, count it as spent, and record the outputs."""
             receipts: list[Receipt] = []
             told: Told = []
             for delivery in deliveries:
