@@ -16,11 +16,11 @@ from agentkit.display.progress import show_progress
 from agentkit.embedded import discovery
 from agentkit.errors import ConfigError
 from agentkit.graph.frozen import FrozenGraph
-from agentkit.graph.nodes import InferNode, TrainNode
 from agentkit.journal.journal import Journal
 from agentkit.keys import keystore
 from agentkit.keys.process_signer import ProcessSigner, open_signer
 from agentkit.keys.signer import Signer
+from agentkit.kinds.registry import kind_of
 from agentkit.market.allowance import Allowance
 from agentkit.market.chain import ChainClient, Network
 from agentkit.market.seams import Provider, Rail
@@ -78,10 +78,8 @@ async def fetch_models(graph: FrozenGraph) -> None:
     The network would fetch them itself, but where nobody sees it.  Raises StoreUnavailable when
     one cannot be had, before anything is bought.
     """
-    names = [node.model for node in graph.nodes if isinstance(node, InferNode)]
-    names += [node.base for node in graph.nodes if isinstance(node, TrainNode)]
-    texts = [name for name in names if isinstance(name, str)]
-    await asyncio.to_thread(models.fetch_named, texts, show_progress("fetching", sys.stderr))
+    names = [name for node in graph.nodes for name in kind_of(node).models(node)]
+    await asyncio.to_thread(models.fetch_named, names, show_progress("fetching", sys.stderr))
 
 
 async def signer_of(

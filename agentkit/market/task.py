@@ -6,14 +6,12 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from agentkit.artifacts import Artifact
 from agentkit.graph.nodes import PaidNode, canonical
 from agentkit.graph.registry import Node
 from agentkit.market.value import Value
-
-PaidKind = Literal["infer", "train", "data"]
 
 Units = Mapping[str, int]
 """Counts of what is charged for.
@@ -32,9 +30,6 @@ _CPU_MS_ALWAYS = 2000
 
 _CPU_MS_USUAL = 50
 
-QUERY_CPU_MS = 60_000
-"""What a query may use at least: how long one takes cannot be told beforehand."""
-
 
 def cpu_ms_needed(units: Units) -> int:
     """Return the processor time that a task of so many units can need, generously.
@@ -45,19 +40,13 @@ def cpu_ms_needed(units: Units) -> int:
     return _CPU_MS_ALWAYS + round(each)
 
 
-def with_cpu(kind: PaidKind, load: Load) -> Load:
-    """Return a load that also declares the processor time of its kind of task.
+def with_cpu(load: Load, *, share: int, at_least: int = 0) -> Load:
+    """Return a load that also declares processor time, by its units.
 
-    A query's has little to do with its bytes.  A question's follows from its tokens, so it is
-    not declared and costs nothing further.
+    Expected is one `share`-th of what the units can need, generously; declared at most is all of
+    that, and no less than `at_least` milliseconds.
     """
-    match kind:
-        case "infer":
-            return load
-        case "train":
-            most, share = cpu_ms_needed(load.most), 100
-        case "data":
-            most, share = max(QUERY_CPU_MS, cpu_ms_needed(load.most)), 10
+    most = max(at_least, cpu_ms_needed(load.most))
     usual = _CPU_MS_USUAL + (cpu_ms_needed(load.expected) - _CPU_MS_ALWAYS) // share
     return Load(
         expected={**load.expected, CPU_MS: min(usual, most)}, most={**load.most, CPU_MS: most}
@@ -99,7 +88,7 @@ class Task:
     `params` is plain JSON.  `inputs` are artifacts whose bytes are at hand.
     """
 
-    kind: PaidKind
+    kind: str
     params: dict[str, Any]
     load: Load
     inputs: dict[str, Artifact] = field(default_factory=dict)

@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agentkit.errors import ConfigError, NoOffer, ProviderError
-from agentkit.graph.nodes import InferNode, Needs, TrainNode
+from agentkit.kinds.registry import bought_kind
 from agentkit.market.offer import Offer, Rejection
 from agentkit.market.seams import Provider
 from agentkit.market.task import TaskSpec
-from agentkit.market.value import digest_of
 from agentkit.money import Money
 from agentkit.planner import policy as policies
 from agentkit.planner.policy import name_of, stages_of
@@ -58,11 +57,12 @@ class Offered:
 async def collect(specs: Mapping[str, TaskSpec], market: Market, wish: Wish) -> dict[str, Offered]:
     """Return the offers for every node; raises NoOffer for the first that has none.
 
-    Nodes that are the same to a provider are asked for once.
+    Nodes that every provider prices alike are asked for once.
     """
     same: dict[str, list[str]] = {}
     for name, spec in specs.items():
-        same.setdefault(_question(spec), []).append(name)
+        key = bought_kind(spec.node).pricing_key(spec.node, spec.load)
+        same.setdefault(key, []).append(name)
     firsts = [specs[names[0]] for names in same.values()]
     answers = await asyncio.gather(*(_answers(spec, market) for spec in firsts))
     found = {}
@@ -70,19 +70,6 @@ async def collect(specs: Mapping[str, TaskSpec], market: Market, wish: Wish) -> 
         for name in names:
             found[name] = _offered(specs[name], answer, market, wish)
     return {name: found[name] for name in specs}
-
-
-def _question(spec: TaskSpec) -> str:
-    """Return what tells a spec from others whose prices differ: not its name, text or inputs."""
-    neutral = spec.node.model_copy(update={"name": "n", "when": ()})
-    if isinstance(neutral, InferNode):
-        model = neutral.model if isinstance(neutral.model, str) else ""
-        neutral = neutral.model_copy(
-            update={"prompt": "", "inputs": {}, "over": None, "column": None, "model": model}
-        )
-    if isinstance(neutral, TrainNode):
-        return digest_of(spec.node.name)
-    return digest_of(neutral.model_dump_json(), spec.load.model_dump_json())
 
 
 Answer = Sequence[Offer] | Rejection
@@ -161,22 +148,5 @@ def unfit(offer: Offer, spec: TaskSpec, market: Market) -> str:
         (limit is not None and offer.at_most.units > limit.units, f"above per_task of {limit}"),
         (spec.node.privacy == "tee" and "tee" not in offer.evidence, "does not attest a TEE"),
     )
-    return next((reason for wrong, reason in checks if wrong), "") or _unable(offer, spec)
-
-
-def _unable(offer: Offer, spec: TaskSpec) -> str:
-    """Return what the node needs and the offer says it lacks, or ""."""
-    node = spec.node
-    tokens = spec.load.expected.get("input", 0) + spec.load.most.get("output", 0)
-    if offer.context and isinstance(node, InferNode) and tokens > offer.context:
-        return f"takes {offer.context} tokens, question and answer, and about {tokens} are expected"
-    if not isinstance(node, TrainNode):
-        return ""
-    if offer.tuning and node.method not in offer.tuning:
-        return f"trains by {', '.join(offer.tuning)}, not by {node.method}"
-    needs = node.needs or Needs()
-    if needs.gpu and offer.gpu != needs.gpu:
-        return f"runs on {offer.gpu or 'no GPU that it names'}, not on {needs.gpu}"
-    if offer.vram < needs.vram:
-        return f"has {offer.vram} GB of GPU memory, and {needs.vram} are needed"
-    return ""
+    reasons = (reason for wrong, reason in checks if wrong)
+    return next(reasons, "") or bought_kind(spec.node).unfit(spec.node, spec.load, offer)

@@ -10,11 +10,13 @@ from dataclasses import replace
 
 from agentkit.errors import PlanError, PlanExpired
 from agentkit.graph.frozen import FrozenGraph
+from agentkit.graph.nodes import PaidNode
 from agentkit.journal.blobs import INLINE_BYTES
+from agentkit.kinds.sizes import Sizes
 from agentkit.market.plan import HERE_SECONDS, Fee, Plan, PlannedNode
 from agentkit.money import Money
 from agentkit.planner import costs
-from agentkit.planner.estimate import PAID, Sizes, carried, sizes_of, spec_of
+from agentkit.planner.estimate import carried, sizes_of, spec_of
 from agentkit.planner.objectives import Case, added, decide, limit_of
 from agentkit.planner.offers import collect
 from agentkit.planner.policy import check_patterns
@@ -45,7 +47,7 @@ async def make_plan(
     specs = {
         node.name: spec_of(node, sizes, market.measured)
         for node in graph.nodes
-        if isinstance(node, PAID) and not (rest and node.name in rest.done)
+        if isinstance(node, PaidNode) and not (rest and node.name in rest.done)
     }
     offered = await collect(specs, market, wish)
     if rest:

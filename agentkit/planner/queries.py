@@ -6,46 +6,31 @@ Binding happens in a child that is ended after a second, on tables without rows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from agentkit.bounded import BoundedChild, OutOfBounds
 from agentkit.errors import Refused
+from agentkit.kinds.sizes import UNKNOWN_QUERY, BoundQuery
 from agentkit.pool import sql
 from agentkit.pool.extras import installed
-from agentkit.tables import Columns
 
 MEMORY_MIB = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """What is known of a query: why it cannot be run, "" when it can, and the columns it gives.
-
-    `columns` is None where nobody could tell.
-    """
-
-    fault: str = ""
-    columns: Columns | None = None
-
-
-UNKNOWN = Bound()
-
-
-def bind(query: str, tables: Mapping[str, Mapping[str, str]]) -> Bound:
+def bind(query: str, tables: Mapping[str, Mapping[str, str]]) -> BoundQuery:
     """Bind a query to tables, each given by the SQL types of its columns.
 
     Blocks for some seconds at most.  Where DuckDB is not installed, or the check takes too long,
     nothing is known.
     """
     if not installed("duckdb"):
-        return UNKNOWN
+        return UNKNOWN_QUERY
     request = {"sql": query, "tables": {name: dict(types) for name, types in tables.items()}}
     try:
         answer = _CHECKER.ask(request)
     except OutOfBounds:
-        return UNKNOWN
-    return Bound(**answer)
+        return UNKNOWN_QUERY
+    return BoundQuery(**answer)
 
 
 _CHECKER = BoundedChild("agentkit.planner.queries")
@@ -59,7 +44,7 @@ def _bound(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answer {"sql", "tables"} by the fields of `Bound`."""
+    """Answer {"sql", "tables"} by the fields of `BoundQuery`."""
     import duckdb  # noqa: F401  # before the time of a request counts
 
     from agentkit.bounded import serve

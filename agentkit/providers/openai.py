@@ -23,7 +23,7 @@ from agentkit.errors import (
     Refused,
     Unavailable,
 )
-from agentkit.graph.nodes import InferNode
+from agentkit.kinds.registry import bought_kind
 from agentkit.market.attempt import Attempt, Evidence, JobStatus, Message, Payment, Result
 from agentkit.market.chain import Network
 from agentkit.market.models import names_of
@@ -238,18 +238,18 @@ class OpenAI:
 
         Raises Refused where none of them is configured; it never guesses.
         """
-        node = spec.node
-        if not isinstance(node, InferNode) or not isinstance(node.model, str):
+        needed = bought_kind(spec.node).chat_requirements(spec.node)
+        if needed is None or not needed.model:
             raise Refused("it only answers prompts, with models of its own", provider=self.name)
-        if node.output == "embedding" or isinstance(node.output, dict):
+        if needed.output != "text":
             raise Refused("it gives plain text only", provider=self.name)
         known = self._account.models
-        name = next((name for name in names_of(node.model) if name in known), None)
+        name = next((name for name in names_of(needed.model) if name in known), None)
         if name is None:
             raise Refused(
-                f"no name is known here for the model {node.model!r}",
+                f"no name is known here for the model {needed.model!r}",
                 provider=self.name,
-                hint=f'set providers.{self.name}.models."{node.model}" to its name there',
+                hint=f'set providers.{self.name}.models."{needed.model}" to its name there',
             )
         return known[name]
 

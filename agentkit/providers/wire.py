@@ -17,7 +17,7 @@ from pydantic_core import from_json
 from agentkit import strict_json
 from agentkit.artifacts import KINDS, Artifact
 from agentkit.errors import ProtocolBroken
-from agentkit.graph.nodes import InferNode, SqlNode, TrainNode
+from agentkit.kinds.registry import bought_kind
 from agentkit.market.attempt import Evidence, JobStatus
 from agentkit.market.offer import Pays
 from agentkit.market.task import Load, Task, TaskSpec, task_digest
@@ -169,18 +169,9 @@ class Job(Value):
 
 def question(spec: TaskSpec) -> dict[str, Any]:
     """Return what a node is told to price a spec: no prompt, no data."""
-    node, asked = spec.node, {"kind": spec.node.kind, "load": spec.load.model_dump()}
-    match node:
-        case InferNode():
-            model = node.model if isinstance(node.model, str) else ""
-            output = "embedding" if node.output == "embedding" else ""
-            return {**asked, "model": model, "trained": not model, "output": output}
-        case TrainNode():
-            return {**asked, "model": node.base, "method": node.method}
-        case SqlNode():
-            return {**asked, "op": "sql"}
-        case _:
-            return asked
+    node = spec.node
+    about_the_kind = bought_kind(node).question(node)
+    return {"kind": node.kind, "load": spec.load.model_dump(), **about_the_kind}
 
 
 MAX_VALUES = 100_000

@@ -12,8 +12,8 @@ from agentkit.runtime.stop import StopSignal
 
 OUR_PACKAGE = Path(__file__).resolve().parents[1]
 
-_CALLER = str(OUR_PACKAGE / "runtime" / "local_nodes.py")
-"""The file that calls users' functions; frames up to it say nothing about the function."""
+_CALLERS = OUR_PACKAGE / "kinds"
+"""Kinds of work call users' functions; frames up to theirs say nothing about the function."""
 
 
 def failure(node: str, error: BaseException) -> NodeFailed:
@@ -41,7 +41,7 @@ def with_place(error: BaseException) -> str:
     with too many arguments, no line of the user's is at fault and none is named.
     """
     frames = list(traceback.extract_tb(error.__traceback__))
-    callers = [number for number, frame in enumerate(frames) if frame.filename == _CALLER]
+    callers = [n for n, frame in enumerate(frames) if Path(frame.filename).parent == _CALLERS]
     first = callers[-1] + 1 if callers else 0
     theirs = [f for f in frames[first:] if OUR_PACKAGE not in Path(f.filename).parents]
     place = f" ({Path(theirs[-1].filename).name}:{theirs[-1].lineno})" if theirs else ""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from agentkit.errors import AgentKitError, OverBudget
 from agentkit.graph.code import shown
-from agentkit.graph.nodes import SourceNode
 from agentkit.graph.registry import Node
+from agentkit.kinds.registry import kind_of
 
 
 def command_for(run: str, *, uncertain: bool = False) -> str:
@@ -47,8 +47,8 @@ def mend(run: str, node: Node) -> str:
     """Return what to do about a node whose function raised, or whose file cannot be read."""
     go_on = f"`{command_for(run)}`"
     in_python = f"ak.resume({run!r}, graph=graph)"
-    if isinstance(node, SourceNode):
-        return f"mend {shown(node.source)}, then go on with {go_on}"
+    if file := kind_of(node).file_to_mend(node):
+        return f"mend {shown(file)}, then go on with {go_on}"
     specs = node.callables().values()
     files = {spec.file for spec in specs if spec.portable and spec.module != "__main__"}
     if not files:

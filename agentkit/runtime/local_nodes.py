@@ -1,38 +1,28 @@
-"""Nodes that run on this machine: sources, splits, users' functions."""
+"""Nodes that run on this machine: a bounded number at a time, tried again, within their timeout."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import random
-from collections.abc import Awaitable, Callable, Mapping
-from functools import lru_cache
-from inspect import iscoroutinefunction
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from agentkit.artifacts import Artifact, Dataset, Json, Table
-from agentkit.errors import (
-    AgentKitError,
-    ExecuteTimedOut,
-    StateCorrupt,
-    StoreUnavailable,
-    TimedOut,
-    WrongInput,
-)
-from agentkit.file_io import read_bytes
-from agentkit.graph.callables import guarding
-from agentkit.graph.nodes import LocalNode, SourceNode, SplitNode
+from agentkit.artifacts import Artifact
+from agentkit.errors import AgentKitError, ExecuteTimedOut, StoreUnavailable, TimedOut
+from agentkit.graph.frozen import FrozenGraph, Functions
 from agentkit.graph.registry import Node
 from agentkit.journal.blobs import INLINE_BYTES
-from agentkit.runtime.context import RunContext
+from agentkit.kinds.registry import local_kind
+from agentkit.runtime.context import Resources, RunContext
 from agentkit.runtime.deadline import within
 from agentkit.runtime.endings import NodeEnd
 from agentkit.runtime.function_threads import FunctionThreads
 from agentkit.runtime.inputs import NodeInputs
 from agentkit.runtime.retry import FIRST_WAIT, again
 from agentkit.runtime.worker_pool import WorkerPool
-from agentkit.tables import MAX_BYTES, read_table
+
+T = TypeVar("T")
 
 LOCAL_AT_ONCE = 64
 """Local nodes that are under way at once; a thread runs each function that blocks."""
@@ -40,71 +30,32 @@ LOCAL_AT_ONCE = 64
 CANCELLED_FROM_INSIDE = "it was cancelled by itself, or by something it called"
 
 
-async def source(
-    node: SourceNode, folder: Path, read: Callable[[str], Awaitable[bytes]]
-) -> Dataset:
-    """Bring a table in: a file, or what `read` finds under a URI.
+@dataclass(frozen=True, slots=True)
+class ThisMachine:
+    """What kinds of work may use on this machine in one run; see `agentkit.kinds.kind.Machine`."""
 
-    Raises WrongInput, StoreUnavailable, StateCorrupt (another sha256), MissingExtra.
-    """
-    if "://" in node.source:
-        data = await read(node.source)
-    else:
-        data = await asyncio.to_thread(read_bytes, folder / node.source, MAX_BYTES)
-    if node.sha256 and hashlib.sha256(data).hexdigest() != node.sha256:
-        raise StateCorrupt(
-            f"{node.source} is not what sha256= pins",
-            hint="put back the file that was pinned, or run the graph anew with the new sha256=",
-        )
-    table = read_table(data, node.source)
-    return Dataset.dump(table.rows, table.columns)
+    resources: Resources
+    graph: FrozenGraph
+    functions: Functions
+    threads: FunctionThreads
 
+    @property
+    def folder(self) -> Path:
+        """Where relative sources lie."""
+        return self.resources.folder
 
-def split(node: SplitNode, table: Table) -> tuple[Dataset, Dataset]:
-    """Part the rows by a draw that depends on the seed alone."""
-    rows = table.rows()
-    order = list(range(len(rows)))
-    random.Random(node.seed).shuffle(order)  # noqa: S311  # a draw to be repeated, not a secret
-    first = set(order[: round(len(rows) * node.at)])
-    columns = table.columns
-    return (
-        Dataset.dump((row for number, row in enumerate(rows) if number in first), columns),
-        Dataset.dump((row for number, row in enumerate(rows) if number not in first), columns),
-    )
+    async def read(self, uri: str) -> bytes:
+        """Return what lies under the URI of a source."""
+        return await self.resources.read(uri)
 
+    def function(self, node: str, place: str) -> Callable[..., Any]:
+        """Return a function of the user's."""
+        # Looked up here first: a private attribute of a pydantic model takes as long again.
+        return self.functions.get((node, place)) or self.graph.function(node, place)
 
-async def call(
-    node: LocalNode,
-    fn: Callable[..., Any],
-    inputs: Mapping[str, Artifact],
-    threads: FunctionThreads,
-) -> Artifact:
-    """Call a user's function, in a thread unless it is a coroutine function.
-
-    Raises WrongInput when it returns what the node does not promise.
-    """
-    if _is_async(fn):
-        with guarding():
-            return _promised(node, await fn(*inputs.values()))
-    arguments = list(inputs.values())
-    run = threads.call if node.timeout is None else threads.call_alone
-    return await run(lambda: _promised(node, fn(*arguments)))
-
-
-_is_async = lru_cache(maxsize=1024)(iscoroutinefunction)
-
-
-def _promised(node: LocalNode, value: Any) -> Artifact:
-    """Return what a function returned as the artifact that its node promises."""
-    (promised,) = node.outputs
-    if isinstance(value, promised):
-        return value
-    if promised is Json:
-        return Json.dump(value)
-    raise WrongInput(
-        f"the function of node {node.name!r} returned a {type(value).__name__},"
-        f" and its annotation promises a {promised.__name__}"
-    )
+    def in_thread(self, function: Callable[[], T], *, alone: bool) -> Awaitable[T]:
+        """Call a function in one of the run's threads, or in a thread of its own."""
+        return self.threads.call_alone(function) if alone else self.threads.call(function)
 
 
 class LocalNodes:
@@ -125,10 +76,12 @@ class LocalNodes:
     ) -> None:
         self._context, self._inputs = context, inputs
         self._finish, self._fail = finish, fail
-        self._graph = context.state.planned.graph
-        self._functions = self._graph.remembered
-        self._workers = WorkerPool(LOCAL_AT_ONCE, self._do, rested)
         self._threads = FunctionThreads()
+        graph = context.state.planned.graph
+        self._machine = ThisMachine(
+            context.resources, graph, functions=graph.remembered, threads=self._threads
+        )
+        self._workers = WorkerPool(LOCAL_AT_ONCE, self._do, rested)
         self._stopped = False
 
     @property
@@ -176,14 +129,14 @@ class LocalNodes:
         """Make a node's outputs; after a failure that may pass, as often as its retries allow."""
         inputs = await self._inputs.of(node)
         try:
-            return await self._in_time(node, self._make(node, inputs))
+            return await self._in_time(node, local_kind(node).run(node, inputs, self._machine))
         except Exception as error:  # users' functions may raise anything
             if not node.retries or not _may_pass(error):
                 raise
         await self._context.stop.sleep(FIRST_WAIT)
         async for one in again(node.retries - 1, _may_pass, self._context.stop.sleep):
             with one:
-                return await self._in_time(node, self._make(node, inputs))
+                return await self._in_time(node, local_kind(node).run(node, inputs, self._machine))
         raise AssertionError(node.name)
 
     def _in_time(
@@ -191,21 +144,6 @@ class LocalNodes:
     ) -> Awaitable[tuple[Artifact, ...]]:
         """Bound the making of outputs where the node says so."""
         return making if node.timeout is None else _within(node.limits.execute, making)
-
-    async def _make(self, node: Node, inputs: Mapping[str, Artifact]) -> tuple[Artifact, ...]:
-        """Produce a node's outputs once, by its kind."""
-        match node:
-            case LocalNode():
-                key = (node.name, "fn")  # looked up here first: on a model it takes as long again
-                function = self._functions.get(key) or self._graph.function(*key)
-                return (await call(node, function, inputs, self._threads),)
-            case SourceNode():
-                resources = self._context.resources
-                return (await source(node, resources.folder, resources.read),)
-            case SplitNode():
-                return await asyncio.to_thread(split, node, _as_table(inputs["table"]))
-            case _:
-                raise TypeError(f"{node.name} is done by a provider")
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -218,9 +156,3 @@ async def _within(
 ) -> tuple[Artifact, ...]:
     async with within(seconds, lambda s: ExecuteTimedOut(s, provider="this machine")):
         return await making
-
-
-def _as_table(artifact: Artifact) -> Table:
-    if not isinstance(artifact, Table):
-        raise WrongInput(f"a {type(artifact).__name__} has no rows")
-    return artifact

@@ -1,29 +1,30 @@
-"""Nodes that providers do: from a node to its purchases, one or one for every row of a table."""
+"""Nodes that providers do: from a node to its purchases, one or one for every item."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from agentkit.artifacts import Artifact, Table
+from agentkit.artifacts import Artifact
 from agentkit.errors import RunPaused, StoreUnavailable, WrongInput
-from agentkit.graph.columns import check_columns
-from agentkit.graph.nodes import InferNode, PaidNode, SqlNode, TrainNode
+from agentkit.graph.nodes import PaidNode
 from agentkit.journal import events as e
 from agentkit.journal import records as r
+from agentkit.kinds.kind import Inputs
+from agentkit.kinds.registry import bought_kind
 from agentkit.market.attempt import Result, purchase_id
 from agentkit.market.seams import Verifier
 from agentkit.market.task import Task
 from agentkit.market.value import digest_of
-from agentkit.runtime import hints, resolve
+from agentkit.runtime import hints
 from agentkit.runtime.approve import Question
 from agentkit.runtime.attempt.lanes import MOST_LANES
 from agentkit.runtime.context import RunContext
 from agentkit.runtime.endings import NodeEnd
 from agentkit.runtime.inputs import NodeInputs
-from agentkit.runtime.purchase import Hopeless, Purchase, skips_items
+from agentkit.runtime.purchase import Hopeless, Purchase
 from agentkit.runtime.sourcing import Sourcing
 from agentkit.runtime.verifiers import judge, verifiers_of
 
@@ -48,11 +49,13 @@ class PaidNodes:
 
         inputs = await self._inputs.of(node)
         await self._approve(node)
-        if isinstance(node, InferNode) and node.over:
-            outputs = await self._context.resources.put((await self._map(node, inputs),))
-            return NodeEnd.done(node.name, outputs)
+        kind = bought_kind(node)
+        items = kind.items(node, inputs)
+        if items is not None:
+            outputs = await self._buy_items(node, inputs, items)
+            return NodeEnd.done(node.name, await self._context.resources.put(outputs))
 
-        purchase = self._purchase(node, _task_of(node, inputs), self._verifiers(node))
+        purchase = self._purchase(node, kind.task(node, inputs), self._verifiers(node))
         if await self._cached(purchase) is None:
             await self._sourcing.buy(purchase)
         return None
@@ -100,26 +103,24 @@ class PaidNodes:
         await self._context.log.append(purchase.done(known.outputs, ()))
         return outputs
 
-    # -- one purchase for every row --------------------------------------------------------------
+    # -- one purchase for every item -------------------------------------------------------------
 
-    async def _map(self, node: InferNode, inputs: Mapping[str, Artifact]) -> Artifact:
-        """Buy a node once for every row, as many at a time as its chosen offer has lanes."""
-        over = inputs["over"]
-        if not isinstance(over, Table):
-            raise WrongInput(f"a {type(over).__name__} has no rows")
-        rows = over.rows()
-        check_columns(node, {column for row in rows for column in row})
-        self._check_count(node, len(rows))
-
+    async def _buy_items(
+        self, node: PaidNode, inputs: Inputs, items: Sequence[Any]
+    ) -> tuple[Artifact, ...]:
+        """Buy a node item by item, as many at a time as its chosen offer has lanes."""
+        self._check_count(node, len(items))
         verifiers = self._verifiers(node)
         answers: dict[int, Artifact] = {}
-        numbers = iter(self._in_order(node, len(rows)))
+        numbers = iter(self._in_order(node, len(items)))
 
         async def lane() -> None:
             """Buy one item after another until none is left."""
             for number in numbers:
                 try:
-                    answer = await self._item_or_skip(node, inputs, rows[number], number, verifiers)
+                    answer = await self._item_or_skip(
+                        node, inputs, items[number], number, verifiers
+                    )
                 except BaseException:
                     deque(numbers, maxlen=0)  # use the rest up: other lanes finish only their own
                     raise
@@ -127,9 +128,7 @@ class PaidNodes:
                     answers[number] = answer
 
         await _all_or_worst_error([lane() for _ in range(self._lanes(node))])
-        kept = [number for number in range(len(rows)) if number in answers]
-        answered = [rows[number] for number in kept]
-        return resolve.mapped_output(node, over, answered, [answers[number] for number in kept])
+        return bought_kind(node).gather(node, inputs, items, answers)
 
     def _lanes(self, node: PaidNode) -> int:
         offers = self._context.state.planned.node(node.name).offers
@@ -144,13 +143,8 @@ class PaidNodes:
         begun = {attempt.item for attempt in unfinished if attempt.node == node.name}
         return sorted(range(count), key=lambda number: number not in begun)
 
-    def _check_count(self, node: InferNode, count: int) -> None:
-        """Refuse more rows than the node allows, and pause at more than the plan priced."""
-        if count > node.max_items:
-            raise WrongInput(
-                f"node {node.name!r} maps over {count} rows, and max_items is {node.max_items}",
-                hint=f"set max_items={count}, or take fewer rows",
-            )
+    def _check_count(self, node: PaidNode, count: int) -> None:
+        """Pause at more items than the plan priced."""
         planned = self._context.state.planned.node(node.name)
         if count > planned.items:
             raise self._context.stop.paused(
@@ -162,26 +156,26 @@ class PaidNodes:
 
     async def _item_or_skip(
         self,
-        node: InferNode,
-        inputs: Mapping[str, Artifact],
-        row: dict[str, Any],
+        node: PaidNode,
+        inputs: Inputs,
+        item: Any,
         number: int,
         verifiers: tuple[Verifier, ...],
     ) -> Artifact | None:
-        """Return the answer for a row; None for one that failed for good and is left out."""
+        """Return the answer for an item; None for one that failed for good and is left out."""
         state = self._context.state
         if number in state.skipped_items.get(node.name, {}):
             return None
         done = state.items.get(node.name, {}).get(number)
         if done:
             return await self._context.resources.get(done[0])
+        kind = bought_kind(node)
         try:
-            task = resolve.infer_task(node, inputs, row)
-            purchase = self._purchase(node, task, verifiers, number)
+            purchase = self._purchase(node, kind.task(node, inputs, item), verifiers, number)
             outputs = await self._cached(purchase) or await self._sourcing.buy(purchase)
             return outputs[0]
         except (Hopeless, WrongInput) as error:
-            if not skips_items(node):
+            if not kind.skips_failed_items(node):
                 raise
             why = str(error)
             await self._context.log.append(e.ItemSkipped(node=node.name, item=number, why=why))
@@ -212,19 +206,6 @@ class PaidNodes:
                 f"nobody agreed to {amount} for node {node.name!r}", flag=f"--approve {node.name}"
             )
         await self._context.log.append(e.Approved(node=node.name, amount=amount, by=approval.by))
-
-
-def _task_of(node: PaidNode, inputs: Mapping[str, Artifact]) -> Task:
-    """Return the one task of a node that is not mapped over rows."""
-    match node:
-        case InferNode():
-            return resolve.infer_task(node, inputs)
-        case TrainNode():
-            return resolve.train_task(node, inputs)
-        case SqlNode():
-            return resolve.sql_task(node, inputs)
-        case _:
-            raise TypeError(f"{node.name} is bought by nobody")
 
 
 def _cache_key(node: PaidNode, task: Task) -> str:

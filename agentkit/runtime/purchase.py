@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from agentkit.errors import ProviderError
-from agentkit.graph.nodes import InferNode, PaidNode
+from agentkit.graph.nodes import PaidNode
 from agentkit.journal.events import ItemDone, NodeDone
 from agentkit.journal.produced import Produced
+from agentkit.kinds.registry import bought_kind
 from agentkit.market.attempt import Attempt, Result, purchase_id
 from agentkit.market.offer import Offer
 from agentkit.market.plan import PlannedNode
@@ -35,7 +36,7 @@ class Purchase:
     @property
     def skips(self) -> bool:
         """Whether it is an item that may be left out when it fails for good."""
-        return self.item is not None and skips_items(self.node)
+        return self.item is not None and bought_kind(self.node).skips_failed_items(self.node)
 
     def replica(self, run: str, number: int) -> Purchase:
         """Return the purchase of the same task that is made as replica `number`."""
@@ -53,11 +54,6 @@ class Purchase:
         return ItemDone(
             node=name, item=self.item, outputs=outputs, receipt=first, others=others, task=key
         )
-
-
-def skips_items(node: PaidNode) -> bool:
-    """Return whether items of a mapped node that fail for good are left out."""
-    return isinstance(node, InferNode) and node.on_error == "skip"
 
 
 class Hopeless(ProviderError):

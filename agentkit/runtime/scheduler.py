@@ -12,11 +12,12 @@ from contextlib import suppress
 from typing import Literal
 
 from agentkit.errors import RunPaused, StateError
-from agentkit.graph.nodes import LocalNode, PaidNode, SourceNode
+from agentkit.graph.nodes import PaidNode
 from agentkit.graph.registry import Node
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.run_state import RunState
+from agentkit.kinds.registry import kind_of
 from agentkit.market.seams import Event, Transaction
 from agentkit.runtime import hints
 from agentkit.runtime.attempt.attempts import Attempts
@@ -202,7 +203,7 @@ class Scheduler:
             self._pause(error)
         elif isinstance(error, StateError):
             self._pause(stop.paused(str(error), hint=hints.after(error, self._context.run)))
-        elif isinstance(node, LocalNode | SourceNode):
+        elif kind_of(node).can_be_mended:
             self._pause(to_mend(stop, node, error))
         else:
             self._failures[name] = failure(name, error)

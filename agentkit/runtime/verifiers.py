@@ -14,10 +14,10 @@ from agentkit.graph import nodes
 from agentkit.graph.callables import guarding
 from agentkit.graph.checks import CallableCheck, Named, Redundant, SchemaCheck, VerifySpec
 from agentkit.json_schemas import is_small
+from agentkit.kinds.artifact_checks import schema_mismatch
 from agentkit.market.attempt import Evidence, Result
 from agentkit.market.seams import Verdict, Verifier
 from agentkit.market.task import Task
-from agentkit.runtime import result_checks
 
 PASS = Verdict(outcome="pass")
 
@@ -34,9 +34,9 @@ class SchemaVerifier:
     async def verify(self, task: Task, result: Result, evidence: Evidence) -> Verdict:
         output = result.outputs[0]
         if is_small(output.size, self.schema):
-            wrong = result_checks.against_schema(output, self.schema)
+            wrong = schema_mismatch(output, self.schema)
         else:
-            wrong = await asyncio.to_thread(result_checks.against_schema, output, self.schema)
+            wrong = await asyncio.to_thread(schema_mismatch, output, self.schema)
         return Verdict(outcome="fail", reason=wrong) if wrong else PASS
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,9 +30,11 @@ from agentkit.errors import (
     StateCorrupt,
     StoreUnavailable,
 )
-from agentkit.graph.nodes import InferNode
+from agentkit.graph.builder import JobGraph
+from agentkit.graph.nodes import NodeBase
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
+from agentkit.kinds.registry import bought_kind
 from agentkit.market.attempt import Attempt, Message, Payment, Result, purchase_id
 from agentkit.market.offer import Offer, charge
 from agentkit.market.receipt import Receipt
@@ -44,11 +47,9 @@ from agentkit.market.seams import (
     Verifier,
     Wanted,
 )
-from agentkit.market.task import Task, TaskSpec
+from agentkit.market.task import Task
 from agentkit.money import Money
-from agentkit.planner.estimate import infer_load
 from agentkit.runtime.attempt.funding import FUNDINGS
-from agentkit.runtime.resolve import infer_task
 
 
 @dataclass(frozen=True)
@@ -65,22 +66,24 @@ class Desk:
     model: str
     run: str = "r0"
 
-    def node(self, **changes: object) -> InferNode:
+    def node(self, **changes: Any) -> NodeBase:
         """Return a small question."""
-        fields = {"name": "ask", "prompt": "Say hello.", "max_tokens": 8, **changes}
-        return InferNode.model_validate({"kind": "infer", "model": self.model, **fields})
+        graph = JobGraph("desk")
+        fields = {"model": self.model, "prompt": "Say hello.", "max_tokens": 8, **changes}
+        graph.infer("ask", **fields)
+        return graph.freeze().by_name["ask"]
 
-    async def offer(self, node: InferNode) -> Offer:
+    async def offer(self, node: NodeBase) -> Offer:
         """Return the provider's first offer for a question, to be paid by the desk's rail."""
-        spec = TaskSpec(node=node, load=infer_load(len(node.prompt.encode()), node))
+        spec = bought_kind(node).spec(node, {})
         offer = (await self.provider.offers(spec))[0]
         return offer.paid_by(self.rail.name) if self.rail.name in offer.rails else offer
 
     async def open(
-        self, node: InferNode, offer: Offer, n: int = 0, purchase: str = ""
+        self, node: NodeBase, offer: Offer, n: int = 0, purchase: str = ""
     ) -> tuple[Task, Attempt, Payment]:
         """Hold, fund and reserve, as the runtime does before it submits."""
-        task = infer_task(node, {})
+        task = bought_kind(node).task(node, {})
         attempt = Attempt.at(
             purchase or purchase_id(self.run, secrets.token_hex(8)),
             n,

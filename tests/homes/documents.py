@@ -22,6 +22,7 @@ from agentkit.graph.builder import JobGraph
 from agentkit.graph.codec import encode, save, to_mermaid
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.graph.nodes import canonical
+from agentkit.kinds.registry import bought_kind
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, Evidence, purchase_id
 from agentkit.market.offer import Offer
@@ -32,7 +33,6 @@ from agentkit.planner.estimate import sizes_of, spec_of
 from agentkit.planner.planner import make_plan
 from agentkit.planner.request import Market, Wish
 from agentkit.providers import wire
-from agentkit.runtime import resolve
 from agentkit.testing.fakes import NETWORK, FakeProvider, ToyRail
 
 USDC = Asset.named("USDC").bind("eip155:31337", "erc20:0x" + "11" * 20)
@@ -108,28 +108,31 @@ def specs_of(graph: FrozenGraph) -> list[TaskSpec]:
 
 def tasks_of(graph: FrozenGraph) -> dict[str, Task]:
     """Return the task of each node that providers do, its inputs resolved."""
-    table, by_name = Dataset.dump(ROWS), graph.by_name
-    row = ROWS[1]
+    table, row = Dataset.dump(ROWS), ROWS[1]
     tuned = {"model": Model.of(b'{"weights":[]}')}
-    return {
-        "few": resolve.sql_task(by_name["few"], {"rows": table}),
-        "tuned": resolve.train_task(by_name["tuned"], {"dataset": table}),
-        "mapped": resolve.infer_task(by_name["mapped"], {"over": table}, row),
-        "said": resolve.infer_task(by_name["said"], {}),
-        "vectors": resolve.infer_task(by_name["vectors"], {"over": table}, row),
-        "labels": resolve.infer_task(by_name["labels"], {"over": table, **tuned}, row),
-        "told": resolve.infer_task(by_name["told"], {"it": Json.dump({"colour": "blue"})}),
+    inputs: dict[str, tuple[Any, ...]] = {
+        "few": ({"rows": table},),
+        "tuned": ({"dataset": table},),
+        "mapped": ({"over": table}, row),
+        "said": ({},),
+        "vectors": ({"over": table}, row),
+        "labels": ({"over": table, **tuned}, row),
+        "told": ({"it": Json.dump({"colour": "blue"})},),
     }
+    nodes = {name: graph.by_name[name] for name in inputs}
+    return {name: bought_kind(node).task(node, *inputs[name]) for name, node in nodes.items()}
 
 
 def mapped_tables(graph: FrozenGraph) -> dict[str, str]:
     """Return the digests of the tables that answers are gathered in."""
     table = Dataset.dump(ROWS)
-    answers = [Text.of(b"sea")] * len(ROWS)
-    return {
-        name: resolve.mapped_output(graph.by_name[name], table, table.rows(), answers).digest
-        for name in ("mapped", "labels")
-    }
+    answers = dict.fromkeys(range(len(ROWS)), Text.of(b"sea"))
+    digests = {}
+    for name in ("mapped", "labels"):
+        node = graph.by_name[name]
+        (gathered,) = bought_kind(node).gather(node, {"over": table}, table.rows(), answers)
+        digests[name] = gathered.digest
+    return digests
 
 
 def offer_of(node: str) -> Offer:

@@ -10,8 +10,9 @@ from support.toy_market import toy
 
 from agentkit.errors import WrongInput
 from agentkit.graph.builder import JobGraph
+from agentkit.kinds.sizes import UNKNOWN_QUERY
 from agentkit.planner import queries
-from agentkit.planner.queries import UNKNOWN, bind
+from agentkit.planner.queries import bind
 
 ROWS = '{"id": 1, "text": "a", "tags": ["x"], "when_": {"day": 1}}\n'
 
@@ -90,10 +91,10 @@ async def test_where_the_tables_are_not_known_nothing_is_refused(tmp_path: Path)
 
 def test_a_check_that_cannot_be_made_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     endless = f"select * from ({' union all '.join(['select * from t'] * 20_000)})"
-    assert bind(endless, {"t": {"a": "BIGINT"}}) == UNKNOWN
+    assert bind(endless, {"t": {"a": "BIGINT"}}) == UNKNOWN_QUERY
     assert bind("select b from t", {"t": {"a": "BIGINT"}}).fault  # by another child
     monkeypatch.setattr(queries, "installed", lambda _: False)
-    assert bind("selec", {}) == UNKNOWN
+    assert bind("selec", {}) == UNKNOWN_QUERY
 
 
 def test_a_column_is_no_code(tmp_path: Path) -> None:

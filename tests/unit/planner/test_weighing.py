@@ -28,6 +28,7 @@ from agentkit.graph.builder import JobGraph
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.graph.nodes import InferNode, Needs
 from agentkit.graph.refs import InputRef
+from agentkit.kinds.infer import infer_load
 from agentkit.market.models import ALIASES, names_of
 from agentkit.market.offer import Offer
 from agentkit.market.plan import Plan
@@ -36,7 +37,7 @@ from agentkit.money import Money, Rate
 from agentkit.planner import policy
 from agentkit.planner.candidates import Candidate, timeline
 from agentkit.planner.costs import ranked
-from agentkit.planner.estimate import Measured, infer_load, measured_in, sizes_of, spec_of
+from agentkit.planner.estimate import Measured, measured_in, sizes_of, spec_of
 from agentkit.planner.planner import make_plan
 from agentkit.planner.remaining import Rest, rest_of
 from agentkit.planner.request import Wish

@@ -35,6 +35,7 @@ from agentkit.graph.builder import JobGraph
 from agentkit.graph.nodes import InferNode
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
+from agentkit.kinds.infer import Infer, infer_load
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, Message, Payment, Result, purchase_id
 from agentkit.market.offer import Offer, charge
@@ -43,7 +44,6 @@ from agentkit.memory.artifacts.local import LocalStore
 from agentkit.money import Rate
 from agentkit.payments.billed_elsewhere import ElsewhereRail
 from agentkit.payments.budget import Budget
-from agentkit.planner.estimate import infer_load
 from agentkit.planner.planner import make_plan
 from agentkit.planner.request import Market, Wish
 from agentkit.providers.http import MOST_BYTES, Http
@@ -51,7 +51,6 @@ from agentkit.providers.openai import GAIA, HYPERBOLIC, Account, OpenAI, Profile
 from agentkit.runtime import result_checks
 from agentkit.runtime import run as runs
 from agentkit.runtime.context import Resources
-from agentkit.runtime.resolve import infer_task
 from agentkit.runtime.result import RunResult
 from agentkit.testing.fakes import NETWORK, USDC, ToyRail
 
@@ -175,7 +174,7 @@ class Bench:
         """Do what the runtime does with an offer, up to the moment of paying."""
         node = question(**changes)
         offer = offer or await self.offer(**changes)
-        task, attempt = infer_task(node, {}), attempt_at(offer, node)
+        task, attempt = Infer().task(node, {}), attempt_at(offer, node)
         await self.adapter.submit(task, offer, attempt, Payment(rail=offer.rail))
         result = await self.adapter.result(attempt)
         result_checks.check(node, task, offer, attempt, result)
@@ -197,7 +196,7 @@ def question(**changes: object) -> InferNode:
 
 
 def attempt_at(offer: Offer, node: InferNode) -> Attempt:
-    task = infer_task(node, {})
+    task = Infer().task(node, {})
     return Attempt.at(
         purchase_id("r1", node.name),
         0,
@@ -446,7 +445,7 @@ async def test_what_was_not_counted_is_taken_at_its_most(bench: Bench, usage: An
     bench.server.reply = says(answer(usage=usage))
     result = await bench.buy()
     assert bench.server.asked == 1
-    most = infer_task(question(), {}).load.most
+    most = Infer().task(question(), {}).load.most
     assert result.usage["output"] == most["output"] == 8
     assert result.usage["input"] == (7 if usage else most["input"])
     assert result.price == charge(USDC, PRICES, {k: result.usage[k] for k in PRICES})

@@ -1,0 +1,1 @@
+"""One file for each kind of work: everything that is particular to it stands there."""
