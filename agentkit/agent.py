@@ -35,7 +35,7 @@ from agentkit.planner.estimate import Measured, measured_in
 from agentkit.planner.planner import check_fresh, make_plan
 from agentkit.planner.policy import Choose
 from agentkit.planner.remaining import rest_of
-from agentkit.planner.request import Wish, is_objective
+from agentkit.planner.request import Market, Wish, is_objective
 from agentkit.runtime import run as runs
 from agentkit.runtime.approve import Approval
 from agentkit.runtime.context import Resources
@@ -137,9 +137,7 @@ class Agent(WalletView):
         its own budget unless another is given.  `balance=False` leaves the wallet's balance out
         and does without the chain.  Raises GraphError, PlanError, BadAmount, RunNotFound.
         """
-        _check_wish(deadline, policy, objective, risk)
-        if effort not in ("normal", "high"):
-            raise ConfigError(f"{effort!r} is no effort", hint='set effort to "normal" or "high"')
+        _check_wish(deadline, policy, objective, risk, effort)
         frozen = _frozen(graph)
         if self.network.test:
             await fetch_models(frozen)
@@ -156,18 +154,25 @@ class Agent(WalletView):
         )
         held = await self._currency_balance() if balance else None
         uploads = [fee for fee in [await self.memory.fee()] if fee]
+        market = await self._market_now(frozen, run or "")
+        return await make_plan(frozen, market, wish, balance=held, uploads=uploads, rest=rest)
+
+    async def _market_now(self, graph: FrozenGraph, run: str) -> Market:
+        """Return the market with what this wallet knows by now: reputations, limits used, sizes.
+
+        What `run` itself has spent and holds does not count against the limits of its own rest.
+        """
         zero = self.network.currency.zero()
-        known, history, used = await self._journal.commit(
-            lambda tx: (tx.every(r.Reputation), History.of(tx), used_so_far(tx, zero, run or ""))
+        reputations, history, used = await self._journal.commit(
+            lambda tx: (tx.every(r.Reputation), History.of(tx), used_so_far(tx, zero, run))
         )
-        market = replace(
+        return replace(
             self._parts.market,
-            reputations={row.provider: row.share for row in known},
+            reputations={row.provider: row.share for row in reputations},
             pay=self._parts.rail_planner.choosing(history),
-            measured=await self._measured(frozen),
+            measured=await self._measured(graph),
             used=used,
         )
-        return await make_plan(frozen, market, wish, balance=held, uploads=uploads, rest=rest)
 
     async def _measured(self, graph: FrozenGraph) -> Mapping[str, Measured]:
         """Return what the last finished run of a graph of this name used."""
@@ -442,8 +447,12 @@ def _tell_end(run: Run) -> None:
     log.log(level, "run %s is %s%s", run.id, state.outcome, told)
 
 
-def _check_wish(deadline: object, policy: object, objective: object, risk: object) -> None:
-    """Say what is wrong where no type checker has."""
+def _check_wish(
+    deadline: object, policy: object, objective: object, risk: object, effort: object
+) -> None:
+    """Raise ConfigError for values that a type checker would have refused."""
+    if effort not in ("normal", "high"):
+        raise ConfigError(f"{effort!r} is no effort", hint='set effort to "normal" or "high"')
     if deadline is not None and not isinstance(deadline, timedelta):
         raise ConfigError(
             f"deadline={deadline!r} is no duration", hint="pass timedelta(minutes=10)"

@@ -135,7 +135,6 @@ async def open_parts(settings: Settings, stack: AsyncExitStack) -> Parts:
     remembering.memory.start()
     stack.push_async_callback(remembering.memory.close)
 
-    folder = Path.cwd()
     resources = Resources(
         journal=journal,
         providers=providers,
@@ -143,30 +142,33 @@ async def open_parts(settings: Settings, stack: AsyncExitStack) -> Parts:
         ledger=ledger,
         allowance=allowance,
         store=remembering.stores,
-        folder=folder,
+        folder=Path.cwd(),
         read=remembering.sources.read,
         before_pay=wiring.seal_before_pay(remembering.memory),
         approval=wiring.approval(),
     )
-    market = Market(
-        network=network,
-        providers=providers,
-        rails=rails,
-        allowance=allowance,
-        wallet=signer.address,
-        folder=folder,
-        remote=remembering.stores.most,
-    )
-    rail_planner = wiring.rail_planner(rails)
     return Parts(
         network=network,
         signer=signer,
         journal=journal,
         chain=chain,
-        rail_planner=rail_planner,
+        rail_planner=wiring.rail_planner(rails),
         memory=remembering.memory,
         resources=resources,
-        market=market,
+        market=_market_of(resources, network, signer.address, remembering.stores),
+    )
+
+
+def _market_of(resources: Resources, network: Network, wallet: str, stores: Stores) -> Market:
+    """Return what plans of the wallet are made from, with what its runs are given."""
+    return Market(
+        network=network,
+        providers=resources.providers,
+        rails=resources.rails,
+        allowance=resources.allowance,
+        wallet=wallet,
+        folder=resources.folder,
+        remote=stores.most,
     )
 
 
