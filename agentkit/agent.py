@@ -35,7 +35,7 @@ from agentkit.planner.estimate import Measured, measured_in
 from agentkit.planner.planner import check_fresh, make_plan
 from agentkit.planner.policy import Choose
 from agentkit.planner.remaining import rest_of
-from agentkit.planner.request import Market, Wish, is_objective
+from agentkit.planner.request import Market, Wish, check_wish
 from agentkit.runtime import run as runs
 from agentkit.runtime.approve import Approval
 from agentkit.runtime.context import Resources
@@ -137,7 +137,7 @@ class Agent(WalletView):
         its own budget unless another is given.  `balance=False` leaves the wallet's balance out
         and does without the chain.  Raises GraphError, PlanError, BadAmount, RunNotFound.
         """
-        _check_wish(deadline, policy, objective, risk, effort)
+        check_wish(deadline, policy, objective, risk, effort)
         frozen = _frozen(graph)
         if self.network.test:
             await fetch_models(frozen)
@@ -445,23 +445,3 @@ def _tell_end(run: Run) -> None:
     told = f": {state.why}" if state.why else ""
     level = logging.INFO if state.outcome == "done" else logging.WARNING
     log.log(level, "run %s is %s%s", run.id, state.outcome, told)
-
-
-def _check_wish(
-    deadline: object, policy: object, objective: object, risk: object, effort: object
-) -> None:
-    """Raise ConfigError for values that a type checker would have refused."""
-    if effort not in ("normal", "high"):
-        raise ConfigError(f"{effort!r} is no effort", hint='set effort to "normal" or "high"')
-    if deadline is not None and not isinstance(deadline, timedelta):
-        raise ConfigError(
-            f"deadline={deadline!r} is no duration", hint="pass timedelta(minutes=10)"
-        )
-    if policy is not None and not callable(policy):
-        raise ConfigError(f"policy={policy!r} is no policy", hint='pass ak.policy.deny("gaia")')
-    if not is_objective(objective):
-        raise ConfigError(
-            f"{objective!r} is no objective", hint='pass objective="cost", "time" or 0 to 1'
-        )
-    if not (isinstance(risk, int | float) and 0 < risk < 1):
-        raise ConfigError(f"risk={risk!r} is no share", hint="set risk=0.9 for nine in ten")

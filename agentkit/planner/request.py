@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentkit.errors import BadAmount, PlanError
+from agentkit.errors import BadAmount, ConfigError, PlanError
 from agentkit.market.allowance import Allowance
 from agentkit.market.chain import Network
 from agentkit.market.offer import Offer
@@ -101,3 +102,23 @@ def checked(wish: Wish, market: Market) -> Wish:
             f" {currency.symbol}",
             hint=f'set budget in {currency.symbol}, for example "0.05 {currency.symbol}"',
         ) from error
+
+
+def check_wish(
+    deadline: object, policy: object, objective: object, risk: object, effort: object
+) -> None:
+    """Raise ConfigError for values that a type checker would have refused."""
+    if effort not in ("normal", "high"):
+        raise ConfigError(f"{effort!r} is no effort", hint='set effort to "normal" or "high"')
+    if deadline is not None and not isinstance(deadline, timedelta):
+        raise ConfigError(
+            f"deadline={deadline!r} is no duration", hint="pass timedelta(minutes=10)"
+        )
+    if policy is not None and not callable(policy):
+        raise ConfigError(f"policy={policy!r} is no policy", hint='pass ak.policy.deny("gaia")')
+    if not is_objective(objective):
+        raise ConfigError(
+            f"{objective!r} is no objective", hint='pass objective="cost", "time" or 0 to 1'
+        )
+    if not (isinstance(risk, int | float) and 0 < risk < 1):
+        raise ConfigError(f"risk={risk!r} is no share", hint="set risk=0.9 for nine in ten")
