@@ -19,8 +19,8 @@ from agentkit.embedded import discovery
 from agentkit.errors import ConfigError, MissingExtra, StoreUnavailable
 
 CLIENT = (
-    "import sys; from pathlib import Path; from agentkit.embedded import finder;"
-    "print(finder.ensure(Path(sys.argv[1]), '60').pid, flush=True)"
+    "import sys; from pathlib import Path; from agentkit.embedded import discovery;"
+    "print(discovery.ensure(Path(sys.argv[1]), '60').pid, flush=True)"
 )
 
 

@@ -92,6 +92,6 @@ def test_every_process_that_is_started_has_this_environment() -> None:
     without = {place for place, text in places.items() if "env=child_environment(" not in text} - {
         "pool/child.py"
     }
-    assert without == {"cli/work.py"}
+    assert without == {"cli/run.py"}
     assert "env=_environment(folder, threads)" in places["pool/child.py"]
     assert os.environ["AGENTKIT_PASSPHRASE"] == CANARY

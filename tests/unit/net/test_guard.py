@@ -141,14 +141,14 @@ def test_every_client_knows_its_proxy_or_speaks_to_loopback_alone() -> None:
     loopback = {
         "cli/demo/crash.py",
         "cli/demo/sums.py",
-        "embedded/fronts/core.py",
-        "embedded/fronts/hyperbolic.py",
-        "memory/client.py",  # which asks through an Endpoint
+        "embedded/stand_ins/core.py",
+        "embedded/stand_ins/hyperbolic.py",
+        "memory/arweave/client.py",  # which asks through an Endpoint
         "pool/llama.py",
         "testing/rpc.py",
     }
     clients = places_with("ClientSession(") | places_with("AsyncHTTPProvider(")
     assert {place for place, source in clients.items() if "proxy_for(" not in source} == loopback
-    assert "proxy_for(" in places_with("class Endpoint")["memory/endpoint.py"]
+    assert "proxy_for(" in places_with("class Endpoint")["memory/arweave/endpoint.py"]
     assert places_with("urllib.request.urlopen") == {}
     assert places_with("trust_env") == {}

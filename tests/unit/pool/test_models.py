@@ -154,7 +154,7 @@ def test_the_folder_is_the_environments(
 RACER = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = [sys.argv[2], str(Path(sys.argv[2]).parents[1])]
 from test_models import count_and_copy, tiny_of
 from agentkit.pool.models import fetch
 fetch(tiny_of(Path(sys.argv[1])), Path(sys.argv[1]) / "store")
