@@ -28,9 +28,12 @@ class MemoryJournal(Journal):
         self.wrote = False
         self._storage = MemoryStorage(self.path)
 
-    def post(self, work: Callable[[JournalTransaction], Any], told: Callable[[Any], None]) -> None:
+    def post(
+        self, work: Callable[[JournalTransaction], Any], on_outcome: Callable[[Any], None]
+    ) -> None:
+        """Run a work now; `on_outcome` is called from the loop, as by a journal on disk."""
         outcome = self._commit_alone(work)
-        asyncio.get_running_loop().call_soon(told, outcome)
+        asyncio.get_running_loop().call_soon(on_outcome, outcome)
 
     def _commit_alone(self, work: Callable[[JournalTransaction], Any]) -> Any:
         """Return what a work returned once it is committed, or the exception that undid it."""

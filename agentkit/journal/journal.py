@@ -70,12 +70,14 @@ class Journal:
         self.post(work, partial(_resolve, future))
         return future
 
-    def post(self, work: Callable[[JournalTransaction], Any], told: Callable[[Any], None]) -> None:
-        """Run a work as `commit` does, and call `told` on this loop with its outcome.
+    def post(
+        self, work: Callable[[JournalTransaction], Any], on_outcome: Callable[[Any], None]
+    ) -> None:
+        """Run a work as `commit` does, and call `on_outcome` on this loop with its outcome.
 
         That is what the work returned, or the exception that it or the commit raised.
         """
-        self._writer.submit(partial(self._run_work, work), told)
+        self._writer.submit(partial(self._run_work, work), on_outcome)
 
     def _run_work(self, work: Callable[[JournalTransaction], T], tx: JournalTransaction) -> T:
         """Run a work, and note whether it wrote anything; in the writer's thread."""

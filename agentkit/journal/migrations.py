@@ -219,8 +219,8 @@ def _moved_segment(path: Path, *columns: Any) -> tuple[Any, ...]:
 
     Raises JournalDamaged if the old row's checksum does not fit: the new one would hide that.
     """
-    item, stream, first, last, raw, state, at, known = columns
-    if checksum(item, stream, first, last, raw, state, at) != known:
+    item, stream, first, last, raw, state, at, old_checksum = columns
+    if checksum(item, stream, first, last, raw, state, at) != old_checksum:
         raise JournalDamaged(path, f"outbox item {str(item)[:12]}", "it was changed")
     posts = 0
     carrier = ""

@@ -125,8 +125,8 @@ class OutboxTables:
 
     def _segment(self, columns: Any) -> OutgoingSegment:
         """Return the segment of a row; raises JournalDamaged if its checksum does not fit."""
-        *fields, known = columns
-        if checksum(*fields) != known:
+        *fields, stored_checksum = columns
+        if checksum(*fields) != stored_checksum:
             raise JournalDamaged(self._path, f"outbox item {fields[0][:12]}", "it was changed")
         return OutgoingSegment(*fields)
 
@@ -194,16 +194,16 @@ class OutboxTables:
 
     def _carrier(self, columns: Any) -> Carrier:
         """Return the carrier of a row; raises JournalDamaged if its checksum does not fit."""
-        *fields, known = columns
-        if checksum(*fields) != known:
+        *fields, stored_checksum = columns
+        if checksum(*fields) != stored_checksum:
             raise JournalDamaged(self._path, f"carrier {fields[0][:12]}", "it was changed")
         return Carrier(*fields)
 
     # -- trouble ---------------------------------------------------------------------------------
 
-    def put_trouble(self, said: str) -> None:
+    def put_trouble(self, why: str) -> None:
         """Write down why no upload succeeds; "" when uploads work."""
-        row = ("uploads", said)
+        row = ("uploads", why)
         self._db.execute("insert or replace into trouble values(?, ?, ?)", (*row, checksum(*row)))
 
     def trouble(self) -> str:
@@ -215,7 +215,7 @@ class OutboxTables:
         """Raise JournalDamaged at the first row of these tables whose checksum does not fit."""
         names = {"outbox": "outbox item", "carriers": "carrier", "trouble": "trouble"}
         for table, name in names.items():
-            for *fields, known in self._db.execute(f"select * from {table}"):  # noqa: S608
-                if checksum(*fields) != known:
+            for *fields, stored_checksum in self._db.execute(f"select * from {table}"):  # noqa: S608
+                if checksum(*fields) != stored_checksum:
                     place = f"{name} {fields[0][:12]}"
                     raise JournalDamaged(self._path, place, "its checksum does not fit")

@@ -205,6 +205,7 @@ def _apply_run_started(event: e.RunStarted, state: RunState) -> None:
 
 @_changes(e.RunResumed)
 def _apply_run_resumed(event: e.RunResumed, state: RunState) -> None:
+    """Go on, under a new plan if there is one; nothing of the last pause or failure stays."""
     state.code.update(event.code)
     if event.plan:
         state.follow(event.plan)

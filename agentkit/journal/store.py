@@ -278,6 +278,7 @@ class SqliteStorage:
     # -- sizes -----------------------------------------------------------------------------------
 
     def text_size(self, streams: Sequence[str]) -> int:
+        """Return the characters in the JSON of all records and of the events of some streams."""
         (total,) = self._db.execute("select sum(length(body)) from records").fetchone()
         size = int(total or 0)
         for stream in streams:

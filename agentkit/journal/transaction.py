@@ -199,8 +199,8 @@ class JournalTransaction:
         row = self._storage.base(stream)
         if row is None:
             return None
-        base, known = row
-        if checksum(*base) != known:
+        base, stored_checksum = row
+        if checksum(*base) != stored_checksum:
             raise JournalDamaged(self.path, f"what {stream!r} began with", "it was changed")
         return base
 

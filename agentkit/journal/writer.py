@@ -26,16 +26,16 @@ MOST_IN_ONE_COMMIT = 1024
 Work = Callable[[JournalTransaction], Any]
 """Reads, signs and appends in one transaction; it may be run twice, and must do nothing else."""
 
-Told = Callable[[Any], None]
+OnOutcome = Callable[[Any], None]
 """Called on the loop that asked, with what a work returned, or with its error."""
 
 
 class _Job(NamedTuple):
-    """A queued work, and who is told of its outcome."""
+    """A queued work, and what to call with its outcome."""
 
     work: Work
     loop: asyncio.AbstractEventLoop
-    told: Told
+    on_outcome: OnOutcome
 
 
 class Writer:
@@ -47,9 +47,9 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="agentkit-journal", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Work, told: Told) -> None:
-        """Queue a work; `told` is called once its writes are durable, or with its error."""
-        self._queue.put(_Job(work, asyncio.get_running_loop(), told))
+    def submit(self, work: Work, on_outcome: OnOutcome) -> None:
+        """Queue a work; `on_outcome` is called once its writes are durable, or with its error."""
+        self._queue.put(_Job(work, asyncio.get_running_loop(), on_outcome))
 
     def close(self) -> None:
         """Finish what is queued and end the thread."""
@@ -124,6 +124,7 @@ def _in_one_transaction(
     works: list[Work],
     run: Callable[[SqliteStorage, JournalTransaction, Work], Any],
 ) -> list[Any]:
+    """Run works by `run` and commit; whatever is raised undoes all of them."""
     storage.begin()
     try:
         tx = JournalTransaction(storage)
@@ -180,14 +181,14 @@ def as_ours(path: Path, error: sqlite3.Error) -> AgentKitError:
 
 def _deliver(jobs: list[_Job], outcomes: list[Any]) -> None:
     """Tell of the outcomes, with one wake-up for each event loop: a wake-up costs a system call."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Told, Any]]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[OnOutcome, Any]]] = {}
     for job, outcome in zip(jobs, outcomes, strict=True):
-        by_loop.setdefault(job.loop, []).append((job.told, outcome))
+        by_loop.setdefault(job.loop, []).append((job.on_outcome, outcome))
     for loop, settled in by_loop.items():
         with suppress(RuntimeError):  # the loop was closed, and nobody waits
             loop.call_soon_threadsafe(_tell, settled)
 
 
-def _tell(settled: list[tuple[Told, Any]]) -> None:
-    for told, outcome in settled:
-        told(outcome)
+def _tell(settled: list[tuple[OnOutcome, Any]]) -> None:
+    for on_outcome, outcome in settled:
+        on_outcome(outcome)

@@ -277,8 +277,8 @@ class Transfer:
 
 
 @dataclass(frozen=True, slots=True)
-class Transaction:
-    """An EIP-1559 transaction with no access list; amounts in wei, `data` the call.
+class UnsignedTransaction:
+    """An EIP-1559 transaction before it is signed, with no access list; wei, `data` the call.
 
     Without `to` it creates a contract, and `data` is its code.
     """
@@ -312,7 +312,7 @@ class Transaction:
         return b"\x02" + bytes(rlp.encode(fields))
 
     @classmethod
-    def of(cls, raw: bytes) -> Transaction:
+    def of(cls, raw: bytes) -> UnsignedTransaction:
         """Return the transaction in signed bytes of ours (EIP-2718 envelope of type 2)."""
         import rlp
 

@@ -26,8 +26,8 @@ from agentkit.keys.messages import (
     ItemMessage,
     Quote,
     Release,
-    Transaction,
     Transfer,
+    UnsignedTransaction,
     Voucher,
 )
 from agentkit.keys.signer import Signer
@@ -119,7 +119,7 @@ class ProcessSigner:
     def sign_delivery(self, domain: Domain, delivery: Delivery) -> bytes:
         return self._typed("sign_delivery", domain, delivery)
 
-    def sign_tx(self, transaction: Transaction) -> tuple[str, bytes]:
+    def sign_tx(self, transaction: UnsignedTransaction) -> tuple[str, bytes]:
         signed = self._ask(do="sign_tx", message=signer_protocol.written(transaction))
         return str(signed["transaction"]), bytes.fromhex(signed["raw"])
 

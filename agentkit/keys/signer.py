@@ -17,8 +17,8 @@ from agentkit.keys.messages import (
     ItemMessage,
     Quote,
     Release,
-    Transaction,
     Transfer,
+    UnsignedTransaction,
     Voucher,
     address_of,
     keccak,
@@ -51,7 +51,7 @@ class Signer(Protocol):
 
     def sign_transfer(self, domain: Domain, transfer: Transfer) -> bytes: ...
 
-    def sign_tx(self, transaction: Transaction) -> tuple[str, bytes]:
+    def sign_tx(self, transaction: UnsignedTransaction) -> tuple[str, bytes]:
         """Return (hash as 0x hex, raw bytes) of the signed transaction."""
 
     def sign_item(self, item: ItemMessage) -> bytes: ...
@@ -105,7 +105,7 @@ class KeySigner:
     def sign_transfer(self, domain: Domain, transfer: Transfer) -> bytes:
         return self._sign(typed_digest(domain, transfer))
 
-    def sign_tx(self, transaction: Transaction) -> tuple[str, bytes]:
+    def sign_tx(self, transaction: UnsignedTransaction) -> tuple[str, bytes]:
         raw = transaction.signed(self._sign(keccak(transaction.unsigned())))
         return "0x" + keccak(raw).hex(), raw
 

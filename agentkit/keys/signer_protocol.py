@@ -13,8 +13,8 @@ from agentkit.keys.messages import (
     ItemMessage,
     Quote,
     Release,
-    Transaction,
     Transfer,
+    UnsignedTransaction,
     Voucher,
 )
 
@@ -32,7 +32,7 @@ TYPED: Mapping[str, type[Any]] = {
 }
 """The operations on a typed message in a domain; there is none that signs any hash."""
 
-BARE: Mapping[str, type[Any]] = {"sign_tx": Transaction, "sign_item": ItemMessage}
+BARE: Mapping[str, type[Any]] = {"sign_tx": UnsignedTransaction, "sign_item": ItemMessage}
 """The operations on messages that name no domain."""
 
 

@@ -32,7 +32,7 @@ from agentkit.errors import (
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import Transaction as Call
+from agentkit.keys.messages import UnsignedTransaction as Call
 from agentkit.keys.signer import Signer
 from agentkit.market.chain import ChainClient, ChainReceipt, Fees, Network
 from agentkit.market.seams import Transaction

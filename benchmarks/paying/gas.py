@@ -28,7 +28,7 @@ from agentkit.keys.messages import (
     Authorization,
     Domain,
     Quote,
-    Transaction,
+    UnsignedTransaction,
     Voucher,
     checksummed,
     keccak,
@@ -89,7 +89,7 @@ class Bench:
         """Send a transaction and return the gas of its receipt; with no `to` it creates."""
         nonce = self._nonce(who)
         self.chain.send(
-            who.sign_tx(Transaction(CHAIN_ID, nonce, to, data, 15_000_000, 10**10, 0))[1]
+            who.sign_tx(UnsignedTransaction(CHAIN_ID, nonce, to, data, 15_000_000, 10**10, 0))[1]
         )
         (receipt,) = self.chain.receipts(self.chain.head)
         if receipt.state_root != b"\x01":

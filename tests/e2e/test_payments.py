@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestServer
 
 from agentkit.graph.builder import JobGraph
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import Transaction
+from agentkit.keys.messages import UnsignedTransaction
 from agentkit.keys.signer import KeySigner
 from agentkit.payments import abi
 from agentkit.payments.chain import Web3Chain
@@ -76,7 +76,7 @@ async def test_an_agent_buys_from_an_endpoint_behind_x402(open_agent: Any, tmp_p
     async with open_agent() as rich:
         network, desk = rich.network, KeySigner(b"\x0d" * 32)
         fees = await rich._parts.chain.fees()
-        gift = Transaction(
+        gift = UnsignedTransaction(
             chain_id=network.chain_id,
             nonce=await rich._parts.chain.nonce(rich.address),
             to=desk.address,

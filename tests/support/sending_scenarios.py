@@ -24,7 +24,7 @@ from typing import Any
 from agentkit.errors import SettlementFailed, StateError
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import Transaction as Call
+from agentkit.keys.messages import UnsignedTransaction as Call
 from agentkit.keys.messages import address_word
 from agentkit.keys.signer import KeySigner
 from agentkit.market.chain import ChainReceipt, Network

@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import ClassVar
 
-from agentkit.journal.folding import Records, existing, folds
+from agentkit.journal.folding import Records, folds, update
 from agentkit.journal.subjects.budget import account, add_to_total
 from agentkit.market.seams import Event, Record
 from agentkit.money import Money
@@ -217,14 +217,16 @@ def _fold_tx_signed(event: TxSigned, stream: str, at: float, records: Records) -
 
 @folds(TxFinal)
 def _fold_tx_final(event: TxFinal, stream: str, at: float, records: Records) -> None:
-    row = existing(records, EvmTransaction, event.intent)
-    changes = {
-        "final": True,
-        "transaction": event.transaction,
-        "succeeded": event.succeeded,
-        "cost": event.cost,
-    }
-    records.put(row.model_copy(update=changes))
+    """Note which transaction of an intent was mined, and what its gas did cost."""
+    update(
+        records,
+        EvmTransaction,
+        event.intent,
+        final=True,
+        transaction=event.transaction,
+        succeeded=event.succeeded,
+        cost=event.cost,
+    )
     add_to_total(records, "gas", event.cost)
 
 

@@ -103,6 +103,7 @@ def _fold_escrow_opened(event: EscrowOpened, stream: str, at: float, records: Re
 
 @folds(EscrowAccepted)
 def _fold_escrow_accepted(event: EscrowAccepted, stream: str, at: float, records: Records) -> None:
+    """Keep our signature: with it the payee can take the money whenever it likes."""
     update(
         records,
         Escrow,

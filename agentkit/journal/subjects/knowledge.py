@@ -200,6 +200,7 @@ def _fold_note_added(event: NoteAdded, stream: str, at: float, records: Records)
 
 @folds(FactLearned)
 def _fold_fact_learned(event: FactLearned, stream: str, at: float, records: Records) -> None:
+    """Add the next value of a fact, and drop the oldest ones that its retention does not keep."""
     counted = _fact_count(records, event.key)
     counted = counted.model_copy(update={"count": counted.count + 1})
     records.put(

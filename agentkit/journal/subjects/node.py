@@ -293,6 +293,7 @@ def _fold_channel_settled(event: ChannelSettled, stream: str, at: float, records
 
 @folds(EscrowEarned)
 def _fold_escrow_earned(event: EscrowEarned, stream: str, at: float, records: Records) -> None:
+    """Keep the payer's signature: with it the node can take the money from the contract."""
     _update_earned(
         records,
         event.attempt,

@@ -154,6 +154,7 @@ def _fold_authorization_signed(
 def _fold_authorization_ended(
     event: AuthorizationEnded, stream: str, at: float, records: Records
 ) -> None:
+    """End an authorization; one that expired undrawn was not spent after all."""
     authorization = existing(records, Authorization, event.attempt)
     records.put(authorization.model_copy(update={"outcome": event.outcome}))
     records.drop(Outstanding, event.attempt)

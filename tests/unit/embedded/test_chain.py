@@ -24,7 +24,7 @@ from agentkit.embedded.chain.rpc import RpcFront, rpc_app
 from agentkit.embedded.chain.store import Store
 from agentkit.embedded.chain.vm import CHAIN_ID, GENESIS_TIME
 from agentkit.errors import StoreUnavailable
-from agentkit.keys.messages import Transaction, keccak
+from agentkit.keys.messages import UnsignedTransaction, keccak
 from agentkit.keys.signer import KeySigner
 from agentkit.payments.contracts import load
 
@@ -49,7 +49,7 @@ def chain(path: Path) -> Iterator[Chain]:
 def transfer(nonce: int, who: KeySigner = ANNE, **changed: Any) -> bytes:
     fields = {"to": BOB.address, "data": b"", "gas": 21_000, "value": 1, "max_tip": 1}
     fields |= {"chain_id": CHAIN_ID, "nonce": nonce, "max_fee": 10**10, **changed}
-    return who.sign_tx(Transaction(**fields))[1]
+    return who.sign_tx(UnsignedTransaction(**fields))[1]
 
 
 def ask(chain: Chain, method: str, *params: object) -> Any:

@@ -34,8 +34,8 @@ from agentkit.keys.messages import (
     ItemMessage,
     Quote,
     Release,
-    Transaction,
     Transfer,
+    UnsignedTransaction,
     Voucher,
 )
 from agentkit.keys.process_signer import ProcessSigner, open_signer
@@ -54,7 +54,7 @@ MESSAGES: dict[str, Any] = {
     "sign_transfer": Transfer(A, B, 5, 2**40, W),
     "sign_delivery": Delivery(W, W, 5, W),
 }
-CALL = Transaction(8453, 3, A, b"\x01\x02", 21_000, 10**9, 10**8, 5)
+CALL = UnsignedTransaction(8453, 3, A, b"\x01\x02", 21_000, 10**9, 10**8, 5)
 ITEM = ItemMessage(b"o", b"", b"a", b"t", bytes(300_000))
 
 
@@ -197,7 +197,7 @@ def test_the_key_shows_in_no_frame_and_no_repr(here: tuple[Path, KeySigner]) -> 
             getattr(signer, verb)(DOMAIN, message)
         signer.sign_tx(CALL)
         with suppress(ValueError):
-            signer.sign_tx(Transaction(1, 1, "nobody", b"", 1, 1, 1))
+            signer.sign_tx(UnsignedTransaction(1, 1, "nobody", b"", 1, 1, 1))
     finally:
         sys.settrace(None)
     assert seen.frames > 50

@@ -22,7 +22,7 @@ from agentkit.errors import WrongKey
 from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
 from agentkit.keys import keystore
-from agentkit.keys.messages import Transaction as Call
+from agentkit.keys.messages import UnsignedTransaction as Call
 from agentkit.keys.signer import KeySigner
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, Result, purchase_id

@@ -16,10 +16,10 @@ from agentkit.embedded.chain.vm import CHAIN_ID
 from agentkit.errors import ConfigError, RateLimited, Refused
 from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import Transaction, Voucher
+from agentkit.keys.messages import UnsignedTransaction, Voucher
 from agentkit.keys.signer import KeySigner
 from agentkit.market.chain import Network
-from agentkit.market.seams import Transaction as Tx
+from agentkit.market.seams import Transaction
 from agentkit.money import Asset, Money
 from agentkit.payments import abi
 from agentkit.payments.chain import Web3Chain
@@ -45,7 +45,7 @@ class World:
     def send(self, who: KeySigner, to: str, data: bytes) -> None:
         address: Any = bytes.fromhex(who.address[2:])
         nonce = self.chain.state().get_nonce(address)
-        wanted = Transaction(CHAIN_ID, nonce, to, data, 400_000, 10**10, 0)
+        wanted = UnsignedTransaction(CHAIN_ID, nonce, to, data, 400_000, 10**10, 0)
         self.chain.send(who.sign_tx(wanted)[1])
 
     def request(self) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def job(world: World, number: int, units: int) -> e.JobTaken:
 
 
 async def append(world: World, *events: e.Event) -> None:
-    def work(tx: Tx) -> None:
+    def work(tx: Transaction) -> None:
         for event in events:
             tx.append(e.NODE, event)
 

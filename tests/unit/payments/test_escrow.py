@@ -20,7 +20,7 @@ from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.journal.produced import Produced
 from agentkit.keys.messages import Accept
-from agentkit.keys.messages import Transaction as Call
+from agentkit.keys.messages import UnsignedTransaction as Call
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, Message, Result, purchase_id
 from agentkit.market.chain import Network

@@ -13,7 +13,7 @@ from agentkit.config import ChainSettings
 from agentkit.errors import ConfigError, OverBudget
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import Transaction, checksummed
+from agentkit.keys.messages import UnsignedTransaction, checksummed
 from agentkit.market.chain import Network
 from agentkit.money import Asset, Money
 from agentkit.payments import abi
@@ -156,7 +156,7 @@ async def test_what_a_rollup_charges_for_data_counts_towards_gas(
             fees = await chain.fees()
         rows = await journal.rows("wallet")
         signed = next(e for e in (row.event() for row in rows) if hasattr(e, "raw"))
-        call = Transaction.of(bytes.fromhex(signed.raw))
+        call = UnsignedTransaction.of(bytes.fromhex(signed.raw))
         costs.append(signed.cost.units - call.gas * call.max_fee)
         assert fees.max_fee > 0
         await journal.close()
@@ -195,7 +195,9 @@ def test_a_receipt_of_a_rollup_says_what_data_cost() -> None:
 
 
 def test_signed_bytes_tell_what_they_do() -> None:
-    call = Transaction(10, 7, SHOP.address, b"\x01" * 100, 21_000, 5 * 10**9, 10**9, value=3)
+    call = UnsignedTransaction(
+        10, 7, SHOP.address, b"\x01" * 100, 21_000, 5 * 10**9, 10**9, value=3
+    )
     raw = PAYER.sign_tx(call)[1]
-    assert Transaction.of(raw) == call
+    assert UnsignedTransaction.of(raw) == call
     assert 60 < len(raw) - len(call.unsigned()) < 75

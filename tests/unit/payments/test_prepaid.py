@@ -21,7 +21,7 @@ from agentkit.errors import (
 )
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import Transaction as Call
+from agentkit.keys.messages import UnsignedTransaction as Call
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, Message, purchase_id
 from agentkit.market.chain import ChainReceipt, Network

@@ -25,7 +25,7 @@ from agentkit.errors import (
 )
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import Transaction
+from agentkit.keys.messages import UnsignedTransaction
 from agentkit.keys.signer import KeySigner
 from agentkit.market.chain import ChainReceipt, Network
 from agentkit.money import Asset, Money
@@ -442,7 +442,7 @@ def foreign(nonce: int) -> bytes:
     """A transaction of the wallet that its journal knows nothing of."""
     fields = {"to": OTHER.address, "data": b"", "gas": 21_000, "value": 1}
     fees = {"max_fee": 10**11, "max_tip": 10**9}
-    return PAYER.sign_tx(Transaction(chain_id=CHAIN_ID, nonce=nonce, **fields, **fees))[1]  # type: ignore[arg-type]
+    return PAYER.sign_tx(UnsignedTransaction(chain_id=CHAIN_ID, nonce=nonce, **fields, **fees))[1]  # type: ignore[arg-type]
 
 
 async def test_a_nonce_that_somebody_else_used_is_not_taken(world: World) -> None:
@@ -516,5 +516,5 @@ async def test_a_receipt_counts_when_it_is_deep_enough(world: World) -> None:
 async def mine(world: World, nonce: int) -> None:
     """Add a block, by a transaction of somebody else's."""
     fields = {"to": SHOP.address, "data": b"", "gas": 21_000, "max_fee": 10**11, "max_tip": 1}
-    raw = OTHER.sign_tx(Transaction(chain_id=CHAIN_ID, nonce=nonce, **fields))[1]  # type: ignore[arg-type]
+    raw = OTHER.sign_tx(UnsignedTransaction(chain_id=CHAIN_ID, nonce=nonce, **fields))[1]  # type: ignore[arg-type]
     await world.eyes.send(raw)

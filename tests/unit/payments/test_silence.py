@@ -24,7 +24,7 @@ from agentkit.errors import (
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import Transaction as Call
+from agentkit.keys.messages import UnsignedTransaction as Call
 from agentkit.keys.messages import Voucher
 from agentkit.keys.signer import KeySigner
 from agentkit.market.allowance import Allowance
