@@ -29,6 +29,7 @@ from agentkit.kinds.sizes import (
     BYTES_PER_TOKEN,
     GUESS,
     GUESSED,
+    TEMPLATE_TOKENS,
     EstimateContext,
     Size,
     Sizes,
@@ -37,9 +38,6 @@ from agentkit.kinds.sizes import (
 from agentkit.market.offer import Offer
 from agentkit.market.task import Load, Task, TaskSpec
 from agentkit.tables import ColumnType
-
-TEMPLATE_TOKENS = 64
-"""The most that a chat template adds to a prompt."""
 
 COUNTED = "rows counted, text as four bytes a token"
 """The basis of the load of a node whose rows are those of a local file."""

@@ -19,6 +19,9 @@ if TYPE_CHECKING:  # the child that binds queries imports this module, and nothi
 BYTES_PER_TOKEN = 4
 """A token is taken as four bytes of text when expected, and as one byte at most."""
 
+TEMPLATE_TOKENS = 64
+"""The most that a chat template adds to a prompt."""
+
 GUESSED = "sizes assumed, text as four bytes a token"
 """The basis of a load that nothing was counted for."""
 

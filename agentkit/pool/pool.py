@@ -21,10 +21,9 @@ from agentkit.pool.extras import installed
 from agentkit.pool.limits import Limits
 from agentkit.pool.llama import Core
 from agentkit.pool.models import CATALOGUE, model_file
-from agentkit.pool.request import Done, Infer, asked
+from agentkit.pool.request import Done, Infer
+from agentkit.pool.services import TASK_KINDS, params_of
 from agentkit.pool.slots import Slots
-
-_NEEDS = {"infer": ("xllamacpp",), "train": ("xllamacpp", "numpy"), "data": ("duckdb",)}
 
 
 @dataclass(slots=True)
@@ -71,14 +70,14 @@ class Pool:
         self, kind: str, params: dict[str, Any], inputs: Inputs, declared: Units
     ) -> None:
         """Raise Refused for what is no call of this pool, or larger than it was declared."""
-        await asyncio.to_thread(check_declared, asked(kind, params), inputs, declared)
+        await asyncio.to_thread(check_declared, params_of(kind, params), inputs, declared)
 
     async def check_fits(self, kind: str, params: dict[str, Any]) -> None:
         """Raise Refused for a prompt longer than its model reads, RateLimited without room for it.
 
         The tokens of a long one are counted by the model, in its turn.
         """
-        question = asked(kind, params)
+        question = params_of(kind, params)
         if isinstance(question, Infer) and question.model:
             await Work(self._slots, lambda: None, None).check_fits(question)
 
@@ -102,7 +101,7 @@ class Pool:
         if key in self._calls:
             raise Refused(f"the call {key!r} is running already")
         work = Work(self._slots, partial(self._on_execute, key), declared)
-        call = _Call(asyncio.ensure_future(work.do(asked(kind, params), inputs)))
+        call = _Call(asyncio.ensure_future(work.do(params_of(kind, params), inputs)))
         self._calls[key] = call
         try:
             return await call.work
@@ -145,7 +144,7 @@ class Pool:
         return {
             "engine": "llama.cpp",
             "version": f"xllamacpp {version('xllamacpp')}" if installed("xllamacpp") else "",
-            "kinds": [kind for kind, needs in _NEEDS.items() if all(map(installed, needs))],
+            "kinds": [name for name, kind in TASK_KINDS.items() if kind.installed],
             "models": {name: model.context for name, model in CATALOGUE.items()},
             "loaded": self._slots.loaded,
             "slots": self._slots.counts,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from agentkit.artifacts import Artifact
-from agentkit.errors import Refused
 
 
 class _Params(BaseModel):
@@ -59,17 +57,3 @@ class Done:
     usage: dict[str, int]
     model: str
     cpu_ms: int = 0
-
-
-def asked(kind: str, params: Mapping[str, Any]) -> Infer | Train | Query:
-    """Return the parameters of a kind; raises Refused for what is not offered."""
-    kinds: dict[str, type[Infer | Train | Query]] = {"infer": Infer, "train": Train, "data": Query}
-    if kind not in kinds:
-        raise Refused(f"there is no kind {kind!r} here, only {', '.join(kinds)}")
-    try:
-        return kinds[kind].model_validate(params)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        told = f"parameter {where!r} of {kind}: {first['msg']}"
-        raise Refused(told, of_task=True) from error

@@ -33,7 +33,8 @@ from agentkit.memory.artifacts.local import LocalStore
 from agentkit.money import Money, Rate
 from agentkit.payments.escrow.terms import Job
 from agentkit.pool.pool import Pool
-from agentkit.pool.request import Done, asked
+from agentkit.pool.request import Done
+from agentkit.pool.services import params_of
 from agentkit.providers.wire import Submission
 from agentkit.serve.payment_books import Till
 from agentkit.serve.uploads import MAX_INPUT, Uploads
@@ -308,7 +309,7 @@ def _payer_of(submission: Submission, escrow: dict[str, Any]) -> str:
 def _check_sizes(submission: Submission) -> None:
     """Refuse what is no task, or larger than any may be, by what it says of itself alone."""
     task = submission.task
-    asked(task.kind, task.params)
+    params_of(task.kind, task.params)
     for unit, count in (*task.load.most.items(), *task.load.expected.items()):
         if abs(count) > MAX_COUNT:
             raise Refused(f"the load counts more of {unit!r} than any task has")

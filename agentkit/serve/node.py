@@ -22,6 +22,7 @@ from agentkit.payments.channels.book import VoucherBook
 from agentkit.payments.escrow.book import EscrowBook
 from agentkit.payments.x402.remote import Facilitator
 from agentkit.pool.pool import Pool
+from agentkit.pool.services import TASK_KINDS, Service
 from agentkit.providers import wire
 from agentkit.serve.jobs import Charged, Jobs
 from agentkit.serve.payment_books import Till
@@ -35,9 +36,6 @@ WATCH_SECONDS = 60.0
 
 MAX_NAME = 200
 """Characters of the longest name that is looked up, or told in an error."""
-
-TUNING = ("head",)
-"""The methods that the pool trains by."""
 
 PRICES = {
     "infer": {
@@ -173,31 +171,33 @@ class Node:
 
     def offer(self, question: wire.Question) -> wire.WireOffer:
         """Return rates for a question (`wire.question`); raises Refused with the reason."""
-        sort, model = self._sort(question)
+        service, model = self._service(question)
+        models = self.pool.facts()["models"]
         return wire.WireOffer(
             on=f"{model or 'duckdb'} @ {self.settings.name}",
             model=model,
-            rates=self._rates[sort],
-            eta=self.speed.expected(sort, question.load.expected),
+            rates=self._rates[service.name],
+            eta=self.speed.expected(service.name, question.load.expected),
             lanes=self.settings.slots,
             lasts=self.settings.offers_last,
-            context=self.pool.facts()["models"].get(model, 0) if sort == "infer" else 0,
+            context=models.get(model, 0) if service.has_context else 0,
             gpu=self.settings.gpu,
             vram=self.settings.vram,
-            tuning=TUNING if sort == "train" else (),
+            tuning=service.methods,
         )
 
     def charged(self, kind: str, params: dict[str, Any], *, trained: bool = False) -> Charged:
         """Return the row of the price list that a submitted task is charged by."""
+        model_param = TASK_KINDS[kind].model_param if kind in TASK_KINDS else ""
         question = wire.Question(
             kind=kind,
-            model=_text(params, "base" if kind == "train" else "model"),
+            model=_text(params, model_param),
             method=_text(params, "method"),
             output=_text(params, "output"),
-            trained=trained and kind == "infer",
+            trained=trained,
         )
-        sort, _ = self._sort(question)
-        return Charged(self._rates[sort], lambda units, s: self.speed.observe(sort, units, s))
+        row = self._service(question)[0].name
+        return Charged(self._rates[row], lambda units, s: self.speed.observe(row, units, s))
 
     async def _watch(self) -> None:
         """Look after what was earned, now and then; what fails is tried again."""
@@ -211,25 +211,27 @@ class Node:
     def _started(self, attempt: str) -> None:
         self.jobs.started(attempt)
 
-    def _sort(self, question: wire.Question) -> tuple[str, str]:
-        """Return (the row of the price list, the model) of a question; raises Refused."""
+    def _service(self, question: wire.Question) -> tuple[Service, str]:
+        """Return the service that a question is about, and the model by our name for it.
+
+        Raises Refused for what is not done here.
+        """
         facts = self.pool.facts()
-        kind, asked = question.kind, question.model
-        model = next((name for name in names_of(asked) if name in facts["models"]), asked)
-        if kind not in facts["kinds"]:
-            raise Refused(f"this node does no {kind!r} tasks")
-        if kind == "data":
-            return "data", ""
-        if kind == "infer" and question.trained:
-            return "head", "a trained head"
-        if model not in facts["models"]:
-            raise Refused(f"it has no model {model!r}; it has {', '.join(facts['models'])}")
-        if kind == "train":
-            if question.method not in TUNING:
-                only = ", ".join(TUNING)
-                raise Refused(f"it cannot train by {question.method!r}, only by {only}")
-            return "train", model
-        return ("embed" if question.output == "embedding" else "infer"), model
+        if question.kind not in facts["kinds"]:
+            raise Refused(f"this node does no {question.kind!r} tasks")
+        service = TASK_KINDS[question.kind].service(question.output, question.trained)
+        if not service.needs_model:
+            return service, service.label
+        names = names_of(question.model)
+        model = next((name for name in names if name in facts["models"]), None)
+        if model is None:
+            raise Refused(
+                f"it has no model {question.model!r}; it has {', '.join(facts['models'])}"
+            )
+        if service.methods and question.method not in service.methods:
+            only = ", ".join(service.methods)
+            raise Refused(f"it cannot train by {question.method!r}, only by {only}")
+        return service, model
 
 
 async def _end(task: asyncio.Task[None]) -> None:

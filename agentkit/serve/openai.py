@@ -19,7 +19,7 @@ from aiohttp import web
 from agentkit import strict_json
 from agentkit.artifacts import Artifact, Table
 from agentkit.errors import AgentKitError, ProtocolBroken, Refused
-from agentkit.kinds.infer import TEMPLATE_TOKENS
+from agentkit.kinds.sizes import TEMPLATE_TOKENS
 from agentkit.market.task import Load
 from agentkit.net.guard import has_token
 from agentkit.payments.x402.middleware import PAID

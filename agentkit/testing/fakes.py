@@ -190,15 +190,31 @@ class FakeProvider:
 
 def answer(task: Task) -> Artifact:
     """Return what the fakes deliver for a task: a function of the task alone."""
-    if task.kind == "train":
-        return Model.of(b'{"trained on":"%s"}' % task.inputs["dataset"].digest.encode())
-    if task.kind == "data":
-        return Dataset.dump([{"sql": task.params["sql"]}])
+    return ANSWERS[task.kind](task)
+
+
+def _trained(task: Task) -> Artifact:
+    return Model.of(b'{"trained on":"%s"}' % task.inputs["dataset"].digest.encode())
+
+
+def _queried(task: Task) -> Artifact:
+    return Dataset.dump([{"sql": task.params["sql"]}])
+
+
+def _answered(task: Task) -> Artifact:
     if task.params.get("output") == "embedding":
         return Embedding.dump([{"vector": [1.0, 0.0]}])
     if task.params.get("schema"):
         return Json.dump(_example(task.params["schema"]))
     return Text.of(f"answer to: {task.params['prompt']}".encode())
+
+
+ANSWERS: dict[str, Callable[[Task], Artifact]] = {
+    "infer": _answered,
+    "train": _trained,
+    "data": _queried,
+}
+"""What the fakes do, by kind of task; a test of another kind adds its own."""
 
 
 def _example(schema: dict[str, Any]) -> Any:
