@@ -80,6 +80,7 @@ class BoundedChild:
         return self._process
 
     def _start(self) -> subprocess.Popen[bytes]:
+        """Start the child and wait for its first answer; raises OutOfBounds."""
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", self._module],
             stdin=subprocess.PIPE,

@@ -164,6 +164,7 @@ def _subschemas(schema: object) -> Iterator[Mapping[str, Any]]:
 
 
 def _children(schema: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield the schemas that stand directly in a schema."""
     for key in _ONE:
         if key in schema:
             yield schema[key]
@@ -217,6 +218,7 @@ def _written_out(schema: Any, *, circle: float) -> float:
     known: dict[str, float] = {}
 
     def count(subschema: Any) -> float:
+        """Return how many checks a subschema causes, references followed."""
         if not isinstance(subschema, Mapping):
             return 1
         applied = {key: value for key, value in subschema.items() if key not in _DEFINITIONS}
@@ -249,6 +251,7 @@ _DEFINITIONS = ("$defs", "definitions")
 
 
 def _mismatch(data: bytes | str, text: bytes) -> str:
+    """Say how a JSON text does not fit a schema, "" if it does; takes as long as it takes."""
     from jsonschema import ValidationError
     from referencing.exceptions import Unresolvable
 
@@ -289,6 +292,7 @@ def _linear_class() -> Any:
     def pattern_properties(
         validator: Any, patterns: Mapping[str, Any], value: Any, _schema: Any
     ) -> Iterator[ValidationError]:
+        """Check properties by patterns as `jsonschema` does, but matched by RE2."""
         if isinstance(value, dict):
             for pattern, subschema in patterns.items():
                 for name, item in value.items():
@@ -300,6 +304,7 @@ def _linear_class() -> Any:
     def additional_properties(
         validator: Any, allowed: Any, value: Any, schema: Mapping[str, Any]
     ) -> Iterator[ValidationError]:
+        """Check the other properties as `jsonschema` does, but matched by RE2."""
         if not isinstance(value, dict):
             return
         patterns = schema.get("patternProperties", {})
@@ -331,6 +336,7 @@ def _search(pattern: str, text: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def _pattern_fault(pattern: str) -> str:
+    """Say why RE2 cannot match a pattern, "" if it can."""
     import re2
 
     try:

@@ -67,6 +67,7 @@ def _seconds_of(period: object) -> float:
 
 
 async def _ticks(period: timedelta, since: float | None) -> AsyncIterator[Tick]:
+    """Yield ticks for ever; `since` is the last one of an earlier process."""
     seconds = _seconds_of(period)
     if seconds <= 0:
         raise ConfigError("a period is longer than nothing", hint="pass timedelta(minutes=30)")

@@ -132,6 +132,7 @@ def _decoded(data: bytes, name: str) -> str:
 
 
 def _read_lines(text: str, name: str) -> list[dict[str, Any]]:
+    """Read JSON Lines; raises WrongInput with the number of a bad line."""
     rows = []
     # Only \n ends a line: str.splitlines would also split at U+2028 and others inside of strings.
     for number, line in enumerate(text.split("\n"), 1):
@@ -151,6 +152,7 @@ def _read_lines(text: str, name: str) -> list[dict[str, Any]]:
 
 
 def _read_json(text: str, name: str) -> list[dict[str, Any]]:
+    """Read a JSON list of objects; raises WrongInput with the number of a bad row."""
     try:
         rows = strict_json.loads(text)
     except BadJson as error:

@@ -39,6 +39,7 @@ class UserValue(BaseModel, metaclass=_RaisesOurErrors):
 
 
 def _as_ours(cls: Any, error: ValidationError) -> AgentKitError:
+    """Return pydantic's error as one of ours, which names the value and its class."""
     first = error.errors(include_url=False)[0]
     name = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":

@@ -32,6 +32,7 @@ def line_of(event: Event) -> str:
 
 
 def _line_of_run(event: Event) -> str:
+    """Return what an event of the whole run means to a person, "" for nothing new."""
     match event:
         case e.RunStarted():
             return f"started: at most {event.plan.at_most} is set aside"

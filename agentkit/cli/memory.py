@@ -121,6 +121,7 @@ async def _listed(where: Where) -> list[dict[str, Any]]:
 
 
 def _rows(tx: JournalTransaction) -> list[dict[str, Any]]:
+    """Return for each stream how many events it has, and how far its segments have come."""
     counts: dict[str, dict[str, int]] = {}
     for segment in tx.outbox.in_states(*OUTBOX_STATES):
         count = counts.setdefault(segment.stream, dict.fromkeys(OUTBOX_STATES, 0))
@@ -180,6 +181,7 @@ def verify(
 
 
 async def _verified(where: Where, runs: Sequence[str]) -> dict[str, Any]:
+    """Fetch what lies on Arweave and return where it differs from the journal here."""
     async with where.journal() as journal:
         await journal.check()
         found = await _fetched(where, runs)
@@ -234,6 +236,7 @@ def restore(
 async def _restored(
     where: Where, run: str | None, *, whole: bool, accept_loss: bool
 ) -> dict[str, Any]:
+    """Restore the wallet, or bring back the past of one run of a wallet that is here."""
     if run and (where.home / "state.db").exists():
         return await _brought(where, run)
     async with where.client() as client:
@@ -257,6 +260,7 @@ async def _brought(where: Where, run: str) -> dict[str, Any]:
 
 
 def _told(where: Where, found: Restored) -> dict[str, Any]:
+    """Return what was restored as plain JSON."""
     return {
         "address": where.sealer.address,
         "events": found.events,

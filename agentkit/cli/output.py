@@ -25,7 +25,7 @@ Config = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
 
 
-_OF_THE_MACHINE = "check the path, its permissions, free disk space, and whether the port is taken"
+_MACHINE_HINT = "check the path, its permissions, free disk space, and whether the port is taken"
 
 
 def result(data: Any, text: str, *, as_json: bool) -> None:
@@ -51,7 +51,8 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
     """
 
     @functools.wraps(function)
-    def told(*args: P.args, **kwargs: P.kwargs) -> None:
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        """Call the verb; end the process with the message, hint and exit code of its error."""
         try:
             try:
                 function(*args, **kwargs)
@@ -63,10 +64,10 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
             fail(error, as_json=bool(kwargs.get("as_json")))
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
-            told = ConfigError(f"{place}{error.strerror or error}", hint=_OF_THE_MACHINE)
-            fail(told, as_json=bool(kwargs.get("as_json")))
+            of_the_machine = ConfigError(f"{place}{error.strerror or error}", hint=_MACHINE_HINT)
+            fail(of_the_machine, as_json=bool(kwargs.get("as_json")))
 
-    return told
+    return call
 
 
 def fail(wrong: AgentKitError, *, as_json: bool) -> None:

@@ -193,6 +193,7 @@ def resume(
     """Go on with a run that was paused, killed or left."""
 
     async def go() -> None:
+        """Resume the run, ask about code that changed, and follow it to its end."""
         new = files.read_plan(str(plan)) if plan else None
         trusted = trust_code or ()
         async with Agent.from_config(config) as agent:
@@ -255,6 +256,7 @@ def _saved_plan(file: str, wishes: Mapping[str, str | None]) -> Plan | None:
 def _wish(
     budget: str | None, deadline: str | None, policy: str | None, objective: str
 ) -> dict[str, Any]:
+    """Read what the user wants of a plan, as `Agent.plan` takes it."""
     return {
         "budget": None if budget is None else Money.parse(budget),
         "deadline": files.read_duration(deadline),

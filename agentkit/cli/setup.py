@@ -230,6 +230,7 @@ _NODE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 async def _serve(
     settings: Settings, about: Any, port: int, host_names: Collection[str], *, quiet: bool
 ) -> None:
+    """Serve a node until Ctrl-C or SIGTERM; `about` are its NodeSettings."""
     from agentkit.net.server import start_server
     from agentkit.payments.chain import Web3Chain
     from agentkit.serve.app import node_app

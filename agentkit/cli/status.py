@@ -37,6 +37,7 @@ def status(
     """Show all runs, or what one of them has done so far."""
 
     async def go() -> None:
+        """Print all runs, or the events of one, or its state, with `watch` until it ends."""
         async with Agent.from_config(config) as agent:
             if run_id is None:
                 found = await agent.status()
@@ -82,6 +83,7 @@ def _standing_text(standing: Standing, test: bool) -> str:
 
 
 def _run_data(state: RunState) -> dict[str, Any]:
+    """Return the state of a run as plain JSON."""
     return {
         "run": state.run,
         "outcome": state.outcome,
@@ -96,6 +98,7 @@ def _run_data(state: RunState) -> dict[str, Any]:
 
 
 def _run_text(state: RunState) -> str:
+    """Return the state of a run as a table of its nodes."""
     cells = [("node", "kind", "state")]
     for node in state.planned.graph.nodes:
         items = len(state.items.get(node.name, ()))
@@ -176,6 +179,7 @@ _HEADINGS = ("run", "node", "provider", "amount", "standing", "rail", "result")
 
 
 def _receipt_row(receipt: Receipt) -> tuple[str, ...]:
+    """Return a receipt as a row of the table."""
     a = receipt.attempt
     node = a.node if a.item is None else f"{a.node}[{a.item}]"
     who = f"{a.provider}/{a.provider_node}" if a.provider_node else a.provider

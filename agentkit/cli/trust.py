@@ -69,6 +69,7 @@ def _forget(folder: Path, *, as_json: bool) -> None:
 
 
 def _trust(folder: Path, *, yes: bool, as_json: bool) -> None:
+    """Show which settings of a folder need consent, ask, and record a yes."""
     request = Settings.consent_request(folder)
     if request is None:
         data = {"folder": str(folder), "trusted": True, "settings": {}, "changed": {}}

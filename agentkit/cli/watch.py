@@ -49,6 +49,7 @@ class _Lines:
         self._told: dict[str, float] = {}
 
     def take(self, event: Event) -> str:
+        """Return the line to print for an event, "" for none."""
         match event:
             case e.AttemptOpened() if event.attempt.item is not None and event.attempt.n == 0:
                 return line_of(event) if self._now_and_then(event.attempt.node) else ""
@@ -100,6 +101,7 @@ class _Rows:
         self._items: Counter[str] = Counter()
 
     def take(self, event: Event) -> None:
+        """Move the rows on by an event."""
         match event:
             case e.AttemptOpened():
                 attempt = event.attempt
@@ -126,6 +128,7 @@ class _Rows:
             self._paid[node] += event.receipt.amount.units
 
     def cells(self) -> list[tuple[str, ...]]:
+        """Return the rows as the table shows them."""
         asset = self._plan.price.asset
         return [
             (

@@ -420,6 +420,7 @@ class Settings(BaseSettings):
                 dotenv_settings: PydanticBaseSettingsSource,
                 file_secret_settings: PydanticBaseSettingsSource,
             ) -> tuple[PydanticBaseSettingsSource, ...]:
+                """Return the sources in the order in which they win; notes the origin of keys."""
                 tomls = [_Toml(settings_cls, file) for file in files]
                 env = _Environment(settings_cls)
                 named = [("argument", init_settings), ("environment", env)]
@@ -484,6 +485,7 @@ def _keys(source: PydanticBaseSettingsSource) -> list[str]:
 
 
 def _config_error(wrong: ValidationError, sources: dict[str, str]) -> ConfigError:
+    """Return what is wrong with a setting, where it stands, and what to do about it."""
     first = wrong.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     origin = sources.get(str(first["loc"][0]) if first["loc"] else "", "the settings")

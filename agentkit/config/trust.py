@@ -93,6 +93,7 @@ def _changes(
 def _untrusted(
     file: SettingsFile, needed: Mapping[str, Setting], changed: Mapping[str, str], *, known: bool
 ) -> Untrusted:
+    """Return the request for consent to a folder's settings, or to those that changed."""
     path = file.full_path
     names = _listed(list(changed or needed))
     if file.shared:
@@ -169,6 +170,7 @@ def read_records() -> dict[Path, dict[str, str]]:
 
 
 def _parse_records(raw: bytes, path: Path) -> dict[Path, dict[str, str]]:
+    """Read the records of consent; raises ConfigError for damaged or newer ones."""
     try:
         document = json.loads(raw)
         if document["version"] != VERSION:
@@ -202,6 +204,7 @@ def _replace_record(folder: Path, digests: dict[str, str]) -> bool:
 
 @contextmanager
 def _locked() -> Iterator[None]:
+    """Hold the lock on the records, so that two processes do not overwrite each other's."""
     folder = USER_FOLDER.expanduser()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(folder / "trust.lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -21,6 +21,7 @@ def show_progress(verb: str, stream: TextIO) -> Callable[[str, int, int], None]:
     next_report = 0.0
 
     def show(name: str, received: int, total: int) -> None:
+        """Print how far a transfer is, not more often than every interval."""
         nonlocal next_report
         complete = received == total > 0
         under_way = 0 < received < total

@@ -394,6 +394,10 @@ class JobGraph:
         verify: Any = None,
         **fields: Any,
     ) -> tuple[Ref[Any], ...]:
+        """Add a node of a type to the graph; returns the refs of its outputs.
+
+        """Add a node and return the refs of its outputs.
+        """
         self._check_name(name)
         conditions = listed(when)
         checks = listed(verify)
@@ -438,6 +442,7 @@ class JobGraph:
             raise DuplicateNode(f"two nodes are called {name!r}")
 
     def _condition(self, name: str, given: object) -> dict[str, Any]:
+        """Return a condition as the node's document has it; raises WrongInput for what is none."""
         if not isinstance(given, When):
             raise WrongInput(
                 f"when= of node {name!r} takes conditions, and {given!r} is none",

@@ -177,6 +177,7 @@ class CodeReader:
         return bool(files) and files[-1].digest in self._consent.mended
 
     def _locate(self, spec: CallableSpec) -> tuple[CodeFile, ...]:
+        """Return the files that a function is in, each read once."""
         key = (spec.module, spec.file)
         if key not in self._located:
             self._located[key] = (

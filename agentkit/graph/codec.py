@@ -153,6 +153,7 @@ def _at(document: Any, part: int | str) -> Any:
 
 
 def _said(error: ErrorDetails) -> str:
+    """Return what is wrong with a part of a document, in our words."""
     context = error.get("ctx", {})
     match error["type"]:
         case "union_tag_not_found":

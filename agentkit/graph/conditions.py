@@ -101,6 +101,7 @@ class Condition(BaseModel):
         return _ORDERS[self.op](given, self.value)
 
     def _subject_in(self, value: Any) -> Any:
+        """Return the part of a value that the condition is about; raises WrongInput."""
         if not self.key:
             return value
         if not isinstance(value, dict):
@@ -116,6 +117,7 @@ class Condition(BaseModel):
         return value[self.key]
 
     def _told_by(self, function: Callable[[Any], Any], given: Any) -> bool:
+        """Return what the user's function decides; raises WrongInput unless it is True or False."""
         with guarding():
             answer = function(given)
         if not isinstance(answer, bool):

@@ -133,6 +133,7 @@ class FrozenGraph(BaseModel):
 
     @cached_property
     def _links(self) -> tuple[dict[str, tuple[str, ...]], dict[str, list[str]]]:
+        """The parents and the children of each node, by name."""
         parents: dict[str, tuple[str, ...]] = {}
         children: dict[str, list[str]] = {node.name: [] for node in self.nodes}
         for node in self.nodes:
@@ -296,6 +297,7 @@ class FrozenGraph(BaseModel):
     def _code(
         self, known: Collection[Place], only: Collection[str] | None = None
     ) -> tuple[CodeFile, ...]:
+        """Return the files of functions and verifiers, but for those at places that are known."""
         reader = CodeReader()
         for node in self.nodes if only is None else [self.by_name[name] for name in only]:
             for place, spec in _functions_of(node):
@@ -309,6 +311,7 @@ class FrozenGraph(BaseModel):
         return reader.files
 
     def _check_equal(self, other: FrozenGraph) -> None:
+        """Raise WrongInput unless another graph is this one, its functions included."""
         if self.same_but_for_code(other):
             changed = ", ".join(map(repr, self.changed_in(other)))
             raise WrongInput(
@@ -342,6 +345,7 @@ def _checked_name(name: str) -> str:
 
 
 def _check_node_writable(node: Node) -> None:
+    """Raise WrongInput for a node that JSON cannot hold: it could not be stored or signed."""
     try:
         strict_json.dumps(node.identity())
         canonical(node.identity())
@@ -386,6 +390,7 @@ def _check_schema(node: InferNode) -> None:
 def _check_edge(
     node: str, what: str, ref: InputRef, wanted: type[Artifact], known: Mapping[str, NodeBase]
 ) -> None:
+    """Raise UnknownInput or WrongInput unless an edge leads to an output of the wanted type."""
     source = known.get(ref.node)
     if source is None:
         raise UnknownInput(f"{what} of node {node!r} comes from {ref.node!r}, which is not there")
@@ -400,6 +405,7 @@ def _check_edge(
 
 
 def _check_prompt(node: InferNode) -> None:
+    """Raise WrongInput for names in a prompt that nothing will fill in."""
     try:
         names = node.placeholders()
         specs = [spec for _, _, spec, _ in string.Formatter().parse(node.prompt) if spec]
@@ -423,6 +429,7 @@ def _check_prompt(node: InferNode) -> None:
 
 
 def _order(known: Mapping[str, NodeBase]) -> tuple[str, ...]:
+    """Return the names of the nodes, each after those it reads; raises CyclicGraph with a cycle."""
     # Dicts, because the order of a set differs from process to process.
     edges = {
         name: dict.fromkeys(ref.node for _, ref, _ in node.edges()) for name, node in known.items()

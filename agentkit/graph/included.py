@@ -58,6 +58,7 @@ def moved(graph: FrozenGraph, prefix: str, bound: Mapping[str, InputRef]) -> dic
             )
 
     def follow(ref: InputRef) -> InputRef:
+        """Return the edge as it is in the graph that includes this one."""
         if ref.node not in bound:
             return ref.model_copy(update={"node": prefix + ref.node})
         if ref.output:

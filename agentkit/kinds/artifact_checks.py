@@ -29,6 +29,7 @@ def unreadable_output(outputs: Sequence[Artifact]) -> str:
 
 
 def _unreadable(output: Artifact) -> str:
+    """Say why an artifact does not hold what its type promises, "" if it does."""
     try:
         if isinstance(output, Embedding):
             vectors = [row["vector"] for row in output.rows()]

@@ -41,6 +41,7 @@ def bounded_bodies(
 
     @web.middleware
     async def read(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Read the body before the handler runs, unless the handler streams it by itself."""
         if not request.can_read_body:
             return await handler(request)
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -86,6 +87,7 @@ async def chunks(request: web.Request, limit: int) -> AsyncIterator[bytes]:
 
 
 async def _read(request: web.Request, limit: int, share: _Share) -> bytes:
+    """Read a body within its limit and its share of memory; raises HTTP errors."""
     body = bytearray()
     async for chunk in chunks(request, limit):
         if not share.grow(len(chunk)):

@@ -84,6 +84,7 @@ class _BoundedSite(web.BaseSite):
         return f"http://{self._host}:{self._port}"
 
     async def start(self) -> None:
+        """Listen; every connection is counted and watched from its first byte."""
         await super().start()
         manager = self._runner.server
         assert manager is not None

@@ -95,6 +95,7 @@ def _offered(
     market: Market,
     wish: Wish,
 ) -> Offered:
+    """Return the offers that fit and that the policy keeps, best first; raises NoOffer."""
     rejected = [answer for answer in answers if isinstance(answer, Rejection)]
     offers: list[Offer] = []
     for offer in (o for answer in answers if not isinstance(answer, Rejection) for o in answer):

@@ -53,6 +53,7 @@ def check_declared(
 
 
 def _counted(params: Infer | Train | Query, inputs: Mapping[str, Artifact]) -> dict[str, int]:
+    """Return the units of a task that can be counted from its inputs before it is done."""
     match params:
         case Train():
             dataset = inputs.get("dataset")

@@ -50,6 +50,7 @@ class Work:
         return replace(await self._done(params, inputs), cpu_ms=self._meter.cpu_ms)
 
     async def _done(self, params: Infer | Train | Query, inputs: Inputs) -> Done:
+        """Do a task by its kind, on the sort of slot that the kind needs."""
         match params:
             case Train():
                 return await self._train(params, inputs)
@@ -63,6 +64,7 @@ class Work:
                 return await self._text(params)
 
     async def _text(self, params: Infer) -> Done:
+        """Answer a prompt with a text model."""
         path, body = await asyncio.to_thread(text.request, params)
         model = _model(params.model, "text")
         async with self._slots.llamas(model).take() as llama:
@@ -117,6 +119,7 @@ class Work:
             return await embed(llama, texts, self._meter)
 
     async def _label(self, params: Infer, trained: Artifact) -> Done:
+        """Classify a prompt with a head that the task brings, on the vector of its base model."""
         require("local", "numpy")
         document = trained.read()
         base = _model(head.base_of(document), "embedding")
@@ -133,6 +136,7 @@ class Work:
         return Done((Text.of(label.encode()),), {"input": tokens, "output": 1}, base.name)
 
     async def _train(self, params: Train, inputs: Inputs) -> Done:
+        """Train a head on the vectors of the dataset's texts."""
         require("local", "numpy")
         if params.method != "head":
             raise Refused(f"there is no method {params.method!r} here, only 'head'")
@@ -149,6 +153,7 @@ class Work:
         return Done((made,), {"row": len(texts) * params.epochs}, base.name)
 
     async def _query(self, params: Query, inputs: Inputs) -> Done:
+        """Run a query over the input tables in a worker."""
         require("data", "duckdb")
         async with self._slots.workers.take() as worker:
             with worker.room() as room:
@@ -193,6 +198,7 @@ def _write_vectors(path: Path, vectors: list[list[float]]) -> None:
 
 
 def _fit(params: Train, labels: list[str], room: Path) -> dict[str, Any]:
+    """Return what a worker is asked to do for a training."""
     return {
         "task": "fit",
         "vectors": str(room / "vectors"),
@@ -228,6 +234,7 @@ def _copy(artifact: Artifact, path: Path) -> None:
 
 
 def _statement(params: Query, inputs: Inputs, room: Path, memory_mib: int) -> dict[str, Any]:
+    """Return what a worker is asked to do for a query."""
     return {
         "task": "query",
         "sql": params.sql,

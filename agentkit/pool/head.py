@@ -43,6 +43,7 @@ def examples(
 
 
 def _cell(row: Mapping[str, Any], column: str, number: int) -> str:
+    """Return a cell of the dataset as text; raises Refused with row and column."""
     if column not in row:
         told = f"row {number} of the dataset has no column {column!r}, only {sorted(row)}"
         raise Refused(brief(told), of_task=True)

@@ -62,6 +62,7 @@ class Llama:
         return self._core
 
     async def _start(self) -> None:
+        """Start the child process with its model, and open a session to its HTTP server."""
         if self._closed:
             raise LeaseLost("the pool is closed")
         require("local", "xllamacpp")
@@ -85,6 +86,7 @@ class Llama:
         )
 
     def _settings(self, path: Path) -> dict[str, Any]:
+        """Return what the child needs to load the model."""
         return {
             "path": str(path),
             "name": self.model.name,
@@ -115,6 +117,7 @@ class Llama:
     async def _post(
         self, http: aiohttp.ClientSession, child: Child, path: str, body: Mapping[str, Any]
     ) -> Any:
+        """Post to the child; a cancelled or late one is killed, or it would go on computing."""
         try:
             async with http.post(path, json=body) as reply:
                 return _checked(reply.status, await reply.json())
@@ -142,6 +145,7 @@ class Llama:
 
 
 def _checked(status: int, answer: Any) -> Any:
+    """Return llama.cpp's answer; raises Refused with its reason in our words."""
     if status == 200:
         return answer
     error = answer.get("error", {})

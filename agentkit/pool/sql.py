@@ -147,6 +147,7 @@ def _load(db: duckdb.DuckDBPyConnection, name: str, path: str, empty: Columns) -
 
 
 def _rows_of(name: str, path: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a JSON Lines file; raises Refused with the number of a bad one."""
     with Path(path).open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -185,6 +186,7 @@ def _define(db: duckdb.DuckDBPyConnection, sql: str) -> None:
 
 
 def _write(db: duckdb.DuckDBPyConnection, out: Path) -> int:
+    """Write the result of a query as JSON Lines and return its number of rows; bounded in bytes."""
     rows = 0
     found = db.execute('select to_json("the result")::varchar from "the result"')
     with out.open("wb") as file:

@@ -31,6 +31,7 @@ def main() -> None:
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Do one task and return its result, or why there is none."""
     task = _TASKS[request.pop("task")]
     try:
         return {"done": task(**request)}

@@ -144,6 +144,7 @@ def error_answer(error: AgentKitError) -> web.Response:
 
 
 def _status_of(error: AgentKitError) -> int:
+    """Return the HTTP status of an error: 503 and 429 say that trying again may help."""
     match error:
         case RateLimited():
             return 429
@@ -281,6 +282,7 @@ def _job_answer(job: wire.Job, *, status: int = 200) -> web.Response:
 
 
 async def _wire_job(node: Node, job: r.Job) -> wire.Job:
+    """Return a job as it is told to its payer, with its outputs once it is done."""
     outputs = await node.jobs.outputs(job) if job.state == "done" else ()
     return wire.Job(
         awaits=node.jobs.missing(job.attempt),

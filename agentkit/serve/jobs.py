@@ -208,6 +208,7 @@ class Jobs:
             raise Refused(str(error)) from error
 
     async def _work(self, submission: Submission, charged: Charged) -> None:
+        """Do a task, price it and store its result; whatever happens, the job ends on record."""
         attempt, task = submission.attempt, submission.task
         try:
             inputs = await self._inputs(submission)

@@ -247,6 +247,7 @@ def _text(params: dict[str, Any], name: str) -> str:
 
 
 def _rates(settings: NodeSettings, network: Network) -> dict[str, dict[str, Rate]]:
+    """Return the price list in the network's currency, scaled; raises BadAmount with its node."""
     try:
         return {
             sort: {

@@ -155,6 +155,7 @@ def _most(asked: OpenAIRequest) -> dict[str, int]:
 def _completion(
     kind: str, prefix: str, asked: OpenAIRequest, choice: dict[str, Any], usage: dict[str, int]
 ) -> web.Response:
+    """Return an answer in the shape that OpenAI's clients read."""
     tokens = {"prompt_tokens": usage.get("input", 0), "completion_tokens": usage.get("output", 0)}
     answer = {
         "id": f"{prefix}-{secrets.token_hex(12)}",

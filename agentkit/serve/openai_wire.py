@@ -72,6 +72,7 @@ class _Generation(OpenAIRequest):
         return self.max_completion_tokens or self.max_tokens or DEFAULT_OUTPUT
 
     def _params(self, style: str) -> dict[str, Any]:
+        """Return the parameters of the task that the request asks for; raises Refused."""
         if self.stream:
             raise Refused("this node does not stream")
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []

@@ -71,6 +71,7 @@ def openapi_document() -> dict[str, Any]:
 
 
 def _operation(method: str, path: str, summary: str, body: _Body, answer: _Body) -> dict[str, Any]:
+    """Describe one request: what it takes, and what it answers when it succeeds."""
     operation: dict[str, Any] = {
         "summary": summary,
         "parameters": [_digest(name) for name in ("digest", "attempt") if f"{{{name}}}" in path],

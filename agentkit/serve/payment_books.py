@@ -54,6 +54,7 @@ class Till:
     # -- inside ----------------------------------------------------------------------------------
 
     async def _take_channel(self, verb: str, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Take a message of the channel rail; returns the verb and the body of the answer."""
         match verb:
             case "voucher":
                 await self._channels.take(body)
@@ -65,6 +66,7 @@ class Till:
         raise Refused(f"the channel rail has no message {verb!r}")
 
     async def _take_escrow(self, verb: str, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Take a message of the escrow rail; returns the verb and the body of the answer."""
         book = self._book()
         match verb:
             case "quote":

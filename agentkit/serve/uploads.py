@@ -159,6 +159,7 @@ class Uploads:
     async def _write(
         self, draft: Path, digest: str, expected: _Expected, chunks: AsyncIterator[bytes]
     ) -> None:
+        """Write an input to disk while it arrives; raises for one that is not what was declared."""
         total, size = hashlib.sha256(), 0
         with draft.open("wb") as file:
             async for chunk in chunks:

@@ -97,6 +97,8 @@ class Desk:
         return task, attempt, await self._reserved(offer, attempt)
 
     async def _reserved(self, offer: Offer, attempt: Attempt) -> Payment:
+        """Reserve an attempt in the budget and on the rail, funding the rail where it must be."""
+
         def work(tx: Transaction) -> Payment:
             self.ledger.reserve(tx, attempt)
             return self.rail.reserve(tx, attempt)

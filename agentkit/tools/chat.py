@@ -61,6 +61,7 @@ class ChatAgentKit(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
+        """Buy one answer; blocks. `run_manager` and what follows is LangChain's and not used."""
         graph = self._graph(messages, stop)
         return call(self.agent, lambda agent: self._ask(agent, graph))
 
@@ -71,10 +72,12 @@ class ChatAgentKit(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
+        """Buy one answer, as `_generate` does, on the caller's loop."""
         graph = self._graph(messages, stop)
         return await acall(self.agent, lambda agent: self._ask(agent, graph))
 
     def _graph(self, messages: list[BaseMessage], stop: list[str] | None) -> JobGraph:
+        """Return the one-node graph of a call; braces in messages are literal."""
         graph = JobGraph("chat")
         prompt = as_prompt(messages).replace("{", "{{").replace("}", "}}")
         graph.infer(
@@ -105,6 +108,7 @@ def as_prompt(messages: list[BaseMessage]) -> str:
 
 
 def _chat_result(result: RunResult, plan: Plan) -> ChatResult:
+    """Return an answer as LangChain has it, with its price and receipt in the metadata."""
     receipt = result.receipts[-1]
     usage = receipt.usage
     tokens_in, tokens_out = usage.get("input", 0), usage.get("output", 0)

@@ -152,6 +152,7 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
+        """Store a checkpoint with its new channels; returns the config that names it."""
         place, id_ = _Place.of(config), checkpoint["id"]
         parent = config["configurable"].get("checkpoint_id")
         rest = {name: part for name, part in checkpoint.items() if name != "channel_values"}
@@ -164,6 +165,7 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
         channels = {n: Channel.of(self._values.encode(held[n])) for n in new_versions if n in held}
 
         def write(entries: Entries) -> None:
+            """Store channels as links to what the parent has, and the checkpoint as the newest."""
             before = self._versions(entries.get(place.name(CHECKPOINT, parent))) if parent else {}
             new: dict[str, Any] = {place.name(CHECKPOINT, id_): stored}
             for name in new_versions:
@@ -185,6 +187,7 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
         task_id: str,
         task_path: str = "",
     ) -> None:
+        """Store what a task wrote before its checkpoint; the same writes again change nothing."""
         place, id_ = _Place.of(config), config["configurable"]["checkpoint_id"]
         new: dict[str, Any] = {}
         later: set[str] = set()  # what is written again changes nothing, as with other savers
@@ -204,6 +207,7 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
     # -- reading ---------------------------------------------------------------------------------
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Return the checkpoint that a config names, or the newest of its thread; None for none."""
         place, asked = _Place.of(config), get_checkpoint_id(config)
 
         def read(entries: Entries) -> _Read | None:
@@ -221,6 +225,7 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
+        """Yield checkpoints, newest first: of one thread, or of all without a config."""
         shelf = await self._shelf()
         places = await shelf.commit(lambda entries: _listed(entries, config))
         end = get_checkpoint_id(before) if before else None
@@ -268,6 +273,7 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
             )
 
         def drop(entries: Entries) -> None:
+            """Delete threads, or all but the newest checkpoint of each."""
             for thread in map(str, thread_ids):
                 if strategy == "delete":
                     entries.drop(prefixes=[beginning(thread)])
@@ -322,6 +328,8 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
+        """Yield checkpoints as `alist` does, for callers without a loop."""
+
         async def every() -> Sequence[CheckpointTuple]:
             found = self.alist(config, filter=filter, before=before, limit=limit)
             return [one async for one in found]
@@ -354,6 +362,7 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
         return versions
 
     def _read(self, entries: Entries, place: _Place, id_: str) -> _Read | None:
+        """Read a checkpoint with its channels and pending writes; None where there is none."""
         stored = entries.get(place.name(CHECKPOINT, id_))
         if stored is None:
             return None
@@ -371,6 +380,7 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
         return _Read(place, id_, stored, values, [write for _, write in writes])
 
     def _tuple(self, read: _Read) -> CheckpointTuple:
+        """Return what was read as LangGraph has it."""
         decode = self._values.decode
         checkpoint = decode(read.stored["checkpoint"])
         checkpoint["channel_values"] = {name: decode(v) for name, v in read.values.items()}

@@ -102,6 +102,7 @@ class RunPlan(BaseTool):
         return await acall(self.agent, lambda agent: self._go(agent, plan_id))
 
     async def _go(self, agent: Agent, plan_id: str) -> tuple[str, RunResult]:
+        """Run a plan by its id; returns the text for the model, and the result."""
         try:
             result = await agent.run(self._plans.take(plan_id))
         except (PlanError, GraphError, RunFailed) as error:

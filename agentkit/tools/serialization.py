@@ -119,6 +119,7 @@ class Values:
             ) from error
 
     def _encode(self, value: Any) -> Any:
+        """Return a value as plain JSON; what is not plain carries a tag from the closed table."""
         cls = type(value)
         if cls in (str, int, bool, type(None)) or (cls is float and math.isfinite(value)):
             return value

@@ -89,6 +89,7 @@ class AgentKitStore(BaseStore):
     async def _found(
         self, memory: Knowledge, op: SearchOp, entries: Sequence[Entry]
     ) -> list[SearchItem]:
+        """Return the items that match a search, the best score first; unscored ones come last."""
         items = [(entry, self._fields(entry)) for entry in entries]
         items = [(entry, item) for entry, item in items if _fits(item["value"], op.filter or {})]
         scores: list[float | None] = [None] * len(items)
@@ -111,6 +112,7 @@ class AgentKitStore(BaseStore):
         return await alike(texts, query, self.embed, memory.vectors)
 
     def _fields(self, entry: Entry) -> dict[str, Any]:
+        """Return the fields that every item of LangGraph's store has."""
         namespace, key = _parted(entry.name)
         return {
             "namespace": namespace,

@@ -122,6 +122,7 @@ class AgentKitChatHistory(BaseChatMessageHistory):
         wait(self.aclear())
 
     def _add(self, entries: Entries, plain: Sequence[Any]) -> None:
+        """Append messages, and drop the oldest beyond the number that is kept."""
         counter = joined(self.session, "count")
         count = entries.get(counter) or 0
         new = {self._name(number): value for number, value in enumerate(plain, count)}

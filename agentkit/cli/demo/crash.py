@@ -79,6 +79,7 @@ async def crash_plan(agent: Agent, graph: JobGraph, budget: str) -> Plan:
 
 
 async def _agentkit(*arguments: str) -> Process:
+    """Start the command line in a session of its own, so that it can be killed alone."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",
@@ -95,6 +96,7 @@ async def _agentkit(*arguments: str) -> Process:
 
 
 async def _start(file: Path, code: Collection[str], agent: Agent) -> tuple[Process, str]:
+    """Start a graph in a child process; return the child and the id of the run it began."""
     known = {row.run for row in await agent.runs()}
     trusted = [part for digest in code for part in ("--trust-code", digest)]
     child = await _agentkit("run", str(file), *trusted)
@@ -140,6 +142,7 @@ async def _until_running(agent: Agent, run: str, found: discovery.NetworkFile) -
 async def _job_state(
     session: aiohttp.ClientSession, found: discovery.NetworkFile, attempt: Attempt
 ) -> str:
+    """Return what a node of the embedded network says of an attempt, "" if it does not know it."""
     url = found.nodes.get(attempt.provider_node)
     if url is None:
         return ""

@@ -123,6 +123,7 @@ def _first_sentences(module: str) -> Iterator[str]:
 
 
 def _members(module: ModuleType) -> Iterator[object]:
+    """Yield the public functions and classes of a module, and the methods of its own classes."""
     for thing in _public(module):
         if inspect.isroutine(thing) or inspect.isclass(thing):
             yield thing

@@ -101,6 +101,7 @@ def _folders(*, keep: bool) -> Iterator[Path]:
 
 
 async def _demo(folder: Path, given: Input) -> Findings:
+    """Run the seven parts of the demo in order; returns what held and what did not."""
     findings = Findings()
     source = folder / "rows.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in given.rows))
@@ -121,6 +122,7 @@ async def _demo(folder: Path, given: Input) -> Findings:
 
 
 async def _main_run(agent: Agent, source: Path, given: Input, findings: Findings) -> RunResult:
+    """Plan and run the main graph, and show both."""
     note(
         "\nHere, native is agentkit's own pool; gaia and hyperbolic are stand-ins on this machine."
         f"\n\n1. The plan. {len(given.rows)} rows: {given.origin}\n"
@@ -140,6 +142,7 @@ async def _main_run(agent: Agent, source: Path, given: Input, findings: Findings
 
 
 def _show(result: RunResult, given: Input) -> None:
+    """Show what the main run produced, and what it cost by node."""
     note("\n3. What came out.\n")
     report = result["report"]
     heads, prompts = result["by-head"], result["by-prompt"]
@@ -166,6 +169,7 @@ def _show(result: RunResult, given: Input) -> None:
 
 
 def _receipt_rows(receipts: tuple[Receipt, ...]) -> list[tuple[str, ...]]:
+    """Return a row for each node, provider and standing, with the sum of its receipts."""
     groups: dict[tuple[str, str, str], list[Receipt]] = {}
     for receipt in receipts:
         key = (receipt.attempt.node, receipt.attempt.provider, receipt.standing)
@@ -188,6 +192,7 @@ async def _crash_runs(
     found: discovery.NetworkFile,
     findings: Findings,
 ) -> Crash:
+    """Kill a run twice, resume it, and check that nothing finished was done again."""
     note("\n4. Pulling the plug, twice.\n")
     plan = await crash_plan(agent, graphs.crash_graph(source, given), BUDGET)
     note(f"  a second graph, planned at {plan.price} and at most {plan.at_most}")
@@ -210,6 +215,7 @@ async def _settle(
     crashed: Crash,
     findings: Findings,
 ) -> None:
+    """Close all channels and compare the receipts with the chain and the nodes' books."""
     note("\n5. The sums, read from the chain and from the nodes.\n")
     closed = await agent.close_channels()
     findings.check(set(closed.values()) == {"closed"}, f"channels closed: {', '.join(closed)}")
@@ -242,6 +248,7 @@ async def _settle(
 
 
 async def _read_sums(agent: Agent, found: discovery.NetworkFile, before: int) -> sums.Sums:
+    """Read everything that the receipts have to agree with."""
     chain = agent._parts.chain
     network = agent.network
     payer = agent.address
@@ -268,6 +275,7 @@ async def _gas(agent: Agent) -> Money:
 def _figures(
     agent: Agent, found: sums.Sums, gas: Money, result: RunResult, crashed: Any
 ) -> dict[str, Any]:
+    """Return the figures of the demo as `--json` prints them."""
     network = agent.network
     nodes = [
         *_node_figures(
@@ -292,6 +300,7 @@ def _figures(
 def _node_figures(
     plan: Plan, digests: dict[str, list[str]], found: sums.Sums
 ) -> list[dict[str, str]]:
+    """Return for each node of a plan who did it, what was paid, and what came out."""
     figures = []
     for node in plan.graph.nodes:
         mine = [x for x in found.receipts if x.attempt.node == node.name]
