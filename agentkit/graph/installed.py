@@ -12,6 +12,7 @@ import inspect
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from agentkit.graph.callables import guarding
@@ -56,8 +57,20 @@ def _by_name() -> dict[str, list[EntryPoint]]:
     """Return the entry points of kinds by name; packages installed later are not seen."""
     by_name: dict[str, list[EntryPoint]] = {}
     for entry in entry_points(group=GROUP):
-        by_name.setdefault(entry.name, []).append(entry)
+        if not _lies_in_working_folder(entry):
+            by_name.setdefault(entry.name, []).append(entry)
     return by_name
+
+
+def _lies_in_working_folder(entry: EntryPoint) -> bool:
+    """Return whether the package of an entry point lies in the folder we are in.
+
+    Python looks there too, in a prompt and with `python -m`.  But nobody installed what lies there:
+    it came with the folder, as a stranger's graph does, and would run as soon as that is read.
+    """
+    if entry.dist is None:
+        return False
+    return Path(str(entry.dist.locate_file(""))).resolve() == Path.cwd()
 
 
 @cache

@@ -6,11 +6,12 @@ import json
 import sys
 import types
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from support import outside_kinds
 
 from agentkit.artifacts import Dataset, Json, Text
 from agentkit.errors import GraphError, PlanError, UnknownKind
@@ -199,6 +200,38 @@ def test_a_node_without_a_registered_kind_is_not_added(packages: Packages) -> No
 
     with pytest.raises(UnknownKind, match="Mine"):
         JobGraph("g").add(Mine(kind="forecast", name="m", place=InputRef(node="p")))
+
+
+def reading_an_excerpt() -> str:
+    """Read a graph of the how-to's kind; returns what is wrong with it."""
+    with pytest.raises(GraphError) as raised:
+        codec.decode({"name": "g", "nodes": [{"kind": "excerpt", "name": "a"}]})
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_package_that_came_with_the_folder_is_not_loaded(
+    monkeypatch: pytest.MonkeyPatch, packages: Packages, tmp_path: Path, named: bool
+) -> None:
+    """Nobody installed it: a stranger's graph would run its code as soon as it is read."""
+    monkeypatch.setattr(installed, "entry_points", entry_points)
+    outside_kinds.install(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path) if named else "")
+    packages.forget()
+    assert "there is no such kind: 'excerpt'" in reading_an_excerpt()
+    assert "agentkit_translate" not in sys.modules
+
+
+def test_a_package_on_the_path_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, packages: Packages, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(installed, "entry_points", entry_points)
+    outside_kinds.install(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    packages.forget()
+    assert "it is missing" in reading_an_excerpt()  # the model was found, and wants its fields
+    assert sys.modules.pop("agentkit_translate")
 
 
 @pytest.mark.parametrize(
