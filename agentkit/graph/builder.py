@@ -396,7 +396,7 @@ class JobGraph:
     ) -> tuple[Ref[Any], ...]:
         """Add a node of a type to the graph; returns the refs of its outputs.
 
-        """Add a node and return the refs of its outputs.
+        Raises WrongInput for fields that the type has not, UnknownInput for refs of other graphs.
         """
         self._check_name(name)
         conditions = listed(when)
