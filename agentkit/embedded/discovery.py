@@ -154,6 +154,7 @@ def check_version(folder: Path) -> None:
 
 
 def _start(folder: Path, arguments: tuple[str, ...]) -> NetworkFile:
+    """Start the network's process and wait until its file says that it answers."""
     check_version(folder)
     with (folder / LOG).open("ab") as log:
         child = subprocess.Popen(
@@ -206,6 +207,7 @@ def _post(url: str, token: str) -> None:
 
 
 def _alive(pid: int) -> bool:
+    """Return whether a process runs; a child of ours that has ended is waited for first."""
     for child in _children:
         child.poll()
     try:

@@ -135,6 +135,7 @@ class EmbeddedNetwork:
     # -- parts -----------------------------------------------------------------------------------
 
     async def _open(self, began: float) -> discovery.NetworkFile:
+        """Open chain, gateway, nodes and stand-ins, each on a port, and describe where they are."""
         keys = {name: self._key(name) for name in ("deployer", "agent", "hyperbolic")}
         keys |= {str(node["name"]): self._key(str(node["name"])) for node in NODES}
         network = await self._open_chain(keys)
@@ -169,6 +170,7 @@ class EmbeddedNetwork:
         return signer, path
 
     async def _open_chain(self, keys: dict[str, tuple[KeySigner, Path]]) -> Network:
+        """Open the chain with its contracts and test money; returns the network's description."""
         rich = {signer.address: NODE_ETHER for signer, _ in keys.values()}
         rich[keys["agent"][0].address] = AGENT_ETHER
         secret = bytes.fromhex(keystore.test_secret(keys["deployer"][1]))
@@ -199,6 +201,7 @@ class EmbeddedNetwork:
         return gateway_app(gateway, token=self._token)
 
     async def _open_node(self, about: dict[str, Any], signer: KeySigner, network: Network) -> str:
+        """Open one native node behind HTTP; returns its address."""
         settings = NodeSettings(
             **about,
             home=self._folder / "nodes" / about["name"],
@@ -210,6 +213,7 @@ class EmbeddedNetwork:
         return await self._serve(node_app(node, token=self._token))
 
     async def _open_gaia(self) -> dict[str, Any]:
+        """Open the stand-in for a Gaia node; returns the provider's settings."""
         key = secrets.token_hex(8)
         url = await self._serve(gaia.gaia_app(self._behind("gaia"), key))
         return {
@@ -221,6 +225,7 @@ class EmbeddedNetwork:
         }
 
     async def _open_hyperbolic(self, network: Network, payee: str) -> dict[str, Any]:
+        """Open the stand-in for Hyperbolic with its books; returns the provider's settings."""
         key = secrets.token_hex(8)
         credit = hyperbolic.Credit(self._folder / "hyperbolic.db")
         self._stack.callback(credit.close)
@@ -252,6 +257,7 @@ class EmbeddedNetwork:
         return await self._serve_at(app, self._port and self._port + self._served)
 
     async def _serve_at(self, app: web.Application, port: int) -> str:
+        """Serve an application on a port (0: any that is free); returns its address."""
         app.middlewares.insert(1, self._activity.watch)  # within the guard, which is the first
         try:
             runner = await start_server(app, "127.0.0.1", port, shutdown_timeout=2.0)

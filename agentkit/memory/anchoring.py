@@ -252,6 +252,7 @@ def _unanchored(tx: JournalTransaction) -> tuple[dict[str, tuple[int, str]], boo
 
 
 def _fork(tx: JournalTransaction, there: str, home: Path) -> StateForked:
+    """Return the error that names both heads and what was paid here since the anchor moved."""
     known = tx.get(r.AnchoredStream, e.WALLET)
     after, mine = known.seq if known else 0, _heads(tx)[0]
     paid = payments(tx.rows(e.WALLET, after))

@@ -59,6 +59,7 @@ class Standing:
         return list(self._sentences(where))
 
     def _sentences(self, where: str) -> Iterator[str]:
+        """Yield what a person should know of the backup, the most important first."""
         if self.unsealed:
             steps = "step" if self.unsealed == 1 else "steps"
             old = f", oldest {age(self.oldest)}" if self.oldest is not None else ""

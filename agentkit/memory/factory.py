@@ -59,6 +59,7 @@ async def open_path(
 
 
 def _limits(settings: MemorySettings, asset: Asset) -> Limits:
+    """Return the limits on uploads; raises ConfigError for one in another asset."""
     for name in ("per_upload", "total"):
         limit: Money | None = getattr(settings, name)
         if limit is not None and limit.asset != asset:

@@ -227,6 +227,7 @@ class Memory(Knowledge):
             self._sealed = True
 
     async def _seal_regularly(self) -> None:
+        """Seal, send, anchor and confirm whenever one of them is due, until the memory closes."""
         while not self._closing:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._pace.look):

@@ -109,6 +109,7 @@ class Chain:
     def _extend(
         self, header: BlockHeaderAPI, transactions: Sequence[SignedTransactionAPI]
     ) -> BlockHeaderAPI:
+        """Execute transactions as the next block and store it; raises InvalidTransaction."""
         machine = self._evm.get_vm(header)
         try:
             header, receipts, _ = machine.apply_all_transactions(transactions, header)
@@ -184,6 +185,7 @@ def _entries(
     transactions: Sequence[SignedTransactionAPI],
     receipts: Sequence[ReceiptAPI],
 ) -> Iterator[Entry]:
+    """Yield the logs of a block, numbered through all of its transactions."""
     position = 0
     for index, (transaction, receipt) in enumerate(zip(transactions, receipts, strict=True)):
         for log in receipt.logs:

@@ -120,6 +120,7 @@ def _max_priority_fee(chain: Chain) -> str:
 
 @_answers("eth_feeHistory")
 def _fee_history(chain: Chain, count: object, newest: object, percentiles: object = None) -> Shape:
+    """Answer `eth_feeHistory`: base fees, how full blocks were, and one tip for all percentiles."""
     if percentiles is not None and not _are_percentiles(percentiles):
         raise Fault(INVALID_PARAMS, "percentiles are a list of at most 100 numbers")
     last = min(params.block_number(chain, newest), chain.number)
@@ -161,6 +162,7 @@ def _get_block_by_hash(chain: Chain, digest: object, full: object = False) -> Sh
 
 
 def _block(chain: Chain, header: BlockHeaderAPI, full: bool) -> Shape:
+    """Return a block as JSON-RPC has it, with its transactions in full or by their hashes."""
     held = chain.raw_transactions(header.block_number)
     size = len(encode(header)) + sum(len(raw) for _, raw in held)
     if not full:
@@ -183,6 +185,7 @@ def _get_transaction_by_hash(chain: Chain, digest: object) -> Shape | None:
 
 @_answers("eth_getTransactionReceipt")
 def _get_transaction_receipt(chain: Chain, digest: object) -> Shape | None:
+    """Answer `eth_getTransactionReceipt`; null for a transaction that is not there."""
     place = chain.find(params.data(digest, 32))
     if place is None:
         return None

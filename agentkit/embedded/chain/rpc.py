@@ -66,6 +66,7 @@ class RpcFront:
         return [answer for answer in answers if answer is not None] or None
 
     def _one(self, request: object, *, trusted: bool, until: float = math.inf) -> object:
+        """Answer one request, None for a notification; `trusted` callers may use switches."""
         if not isinstance(request, dict) or not isinstance(request.get("method"), str):
             return _response(None, Fault(INVALID_REQUEST, "not a request of JSON-RPC 2.0"))
         try:
@@ -83,6 +84,7 @@ class RpcFront:
         return _response(request["id"], result) if "id" in request else None
 
     def _result(self, name: str, arguments: object) -> object:
+        """Call a method with the arguments that were sent; raises Fault for wrong ones."""
         method = METHODS.get(name)
         if method is None:
             raise Fault(UNKNOWN_METHOD, f"the method {name[:80]} does not exist")

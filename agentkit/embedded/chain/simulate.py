@@ -72,6 +72,7 @@ def _limit(wanted: Call, at: BlockHeaderAPI) -> int:
 
 
 def _execute(chain: Chain, wanted: Call, at: BlockHeaderAPI, limit: int) -> ComputationAPI:
+    """Execute a call on the state of a block, which stays as it is; raises CallFailed."""
     transaction = wanted.transaction(limit)
     if limit < transaction.intrinsic_gas:
         raise CallFailed("intrinsic gas too low", None)
@@ -83,6 +84,7 @@ def _execute(chain: Chain, wanted: Call, at: BlockHeaderAPI, limit: int) -> Comp
 
 
 def _checked(computation: ComputationAPI) -> ComputationAPI:
+    """Return an execution that succeeded; raises CallFailed with the contract's own reason."""
     if not computation.is_error:
         return computation
     error = computation.error

@@ -133,6 +133,7 @@ class Store(BaseDB):
     # -- logs ------------------------------------------------------------------------------------
 
     def add_log(self, entry: Entry) -> None:
+        """Index a log by its address and its topics; absent topics are null."""
         topics = (*entry.topics, None, None, None, None)[:4]
         self._db.execute(
             "insert into logs values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

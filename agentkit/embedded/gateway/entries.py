@@ -120,6 +120,7 @@ class Entries:
         return [replace(Entry(*row), tags=tuple(tags.get(row[-1], ()))) for row in rows]
 
     def _tags(self, numbers: Sequence[int]) -> dict[int, list[tuple[str, str]]]:
+        """Return the tags of entries, by the entry's number."""
         rows = self._database.execute(
             "select entry, name, value from tag"  # noqa: S608
             f" where entry in ({marks(numbers)}) order by entry, position",

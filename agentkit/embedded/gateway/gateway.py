@@ -153,6 +153,7 @@ class Gateway:
                     self._unbundle(entry, entry.height)
 
     def _admit(self, tx: WeaveTransaction) -> None:
+        """Raise Rejected for what a node would not take, in a node's words."""
         if b64url(tx.anchor) not in self._blocks.anchors():
             raise Rejected("Invalid anchor (last_tx).")
         if tx.data_size > MAX_DATA_BYTES:
@@ -307,6 +308,7 @@ class Gateway:
         return Head(self._blocks.head.height + 1, self._clock())
 
     def _mine(self, block: Head) -> int:
+        """Take what waits into a block, but for what is held back, dropped or too old."""
         anchors = self._blocks.anchors()
         for entry in self._entries.pending():
             if self.bench.drops(entry.id):
@@ -382,6 +384,7 @@ class _Chunk(BaseModel):
 
 
 def _item_entry(item: Item, digest: str, height: int | None = None, bundle: str = "") -> Entry:
+    """Return a data item as the gateway indexes it."""
     return Entry(
         id=item.id,
         owner=b64url(item.owner),
@@ -397,6 +400,7 @@ def _item_entry(item: Item, digest: str, height: int | None = None, bundle: str 
 
 
 def _transaction_entry(tx: WeaveTransaction) -> Entry:
+    """Return a layer-1 transaction as the gateway indexes it."""
     return Entry(
         id=tx.id,
         owner=b64url(tx.owner),

@@ -89,6 +89,7 @@ class Queries:
         return {"data": result.data, **({"errors": errors} if errors else {})}
 
     def _parse(self, text: str) -> DocumentNode:
+        """Parse a query and check it against the schema; raises Rejected with graphql's words."""
         from graphql import GraphQLError, parse, validate
 
         try:
@@ -132,6 +133,7 @@ class Queries:
         return replace(search, hidden=hidden, upto=upto)
 
     def _node(self, entry: Entry) -> dict[str, Any]:
+        """Return an entry as GraphQL answers it; the test bench may have it told wrongly."""
         entry = self._bench.told(entry)
         return {
             "id": entry.id,
@@ -157,6 +159,7 @@ class Queries:
 
 
 def _search(asked: Mapping[str, Any], limit: int) -> Search:
+    """Return what a query's arguments look for."""
     block = asked.get("block") or {}
     return Search(
         ids=asked.get("ids"),

@@ -65,6 +65,7 @@ class Search:
         )
 
     def _tests(self) -> Iterator[Test]:
+        """Yield the SQL of every condition, with its parameters."""
         for column, wanted in (
             ("id", self.ids),
             ("address", self.owners),

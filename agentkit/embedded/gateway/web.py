@@ -103,6 +103,7 @@ class _Front:
         self._thread.shutdown()
 
     async def post_item(self, request: web.Request) -> web.Response:
+        """Take a data item as Turbo's upload service does."""
         if request.content_type != "application/octet-stream":
             raise Rejected("Invalid Content-Type: send application/octet-stream")
         raw = await request.read()
@@ -131,6 +132,7 @@ class _Front:
         return web.json_response(answer)
 
     async def info(self, _request: web.Request) -> web.Response:
+        """Say how high the weave is, as nodes do."""
         height = await self._ask(self._gateway.height)
         document = {
             "network": NETWORK,
@@ -161,6 +163,7 @@ class _Front:
         return web.json_response({"height": await self._ask(self._gateway.mine)})
 
     async def transaction(self, request: web.Request) -> web.Response:
+        """Answer with a transaction's header; 202 while it waits, 410 once it was dropped."""
         name = request.match_info["id"]
         document = await self._ask(self._gateway.transaction, name)
         if document is not None:
@@ -172,6 +175,7 @@ class _Front:
         return _absent(pending=mined is not None and mined.height is None)
 
     async def status(self, request: web.Request) -> web.Response:
+        """Say in which block a transaction or an item is, and how deep."""
         mined = await self._ask(self._gateway.status, request.match_info["id"])
         if mined is None or mined.height is None:
             return _absent(pending=mined is not None)

@@ -64,6 +64,7 @@ class Gaia:
         return web.json_response({"object": "list", "data": [model]})
 
     async def info(self, request: web.Request) -> web.Response:
+        """Describe the node as `/v1/info` of a Gaia node does."""
         chat = {
             "name": SERVED_MODEL,
             "type": "chat",

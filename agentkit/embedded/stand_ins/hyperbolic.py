@@ -173,6 +173,7 @@ class Hyperbolic:
         return await self._complete(request, "/v1/completions", "prompt")
 
     async def _complete(self, request: web.Request, path: str, needed: str) -> web.Response:
+        """Check a request as Hyperbolic does; do it if the credit covers the most it can cost."""
         body = await body_of(request) or {}
         for name in ("model", needed):
             if name not in body:
@@ -193,6 +194,7 @@ class Hyperbolic:
         return await self._work(path, body, limit)
 
     async def _work(self, path: str, body: dict[str, Any], limit: int) -> web.Response:
+        """Ask the model, debit what was used, and answer."""
         self.working += 1
         try:
             status, answer = await self._behind.ask(path, body, limit)
@@ -230,6 +232,7 @@ class Hyperbolic:
         return web.json_response({"credited": True, "balance_units": self._credit.left})
 
     async def balance(self, request: web.Request) -> web.Response:
+        """Show the credit that is left, and every debit."""
         return web.json_response(
             {
                 "topped_up": self._credit.topped_up,

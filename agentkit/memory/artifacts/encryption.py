@@ -48,6 +48,7 @@ class Cover:
         return data
 
     def _decrypted(self, stored: bytes, digest: str) -> bytes:
+        """Decrypt with each key that there is; raises StateCorrupt when none fits."""
         for key in self._keys:
             try:
                 return AESGCM(key).decrypt(_nonce(key, digest), stored, digest.encode())

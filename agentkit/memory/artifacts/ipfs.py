@@ -68,6 +68,8 @@ class Ipfs(Client):
         return await self._ask(where, b"", "application/x-www-form-urlencoded", limit)
 
     async def _ask(self, path: str, body: bytes, content_type: str, limit: int) -> bytes:
+        """Post to Kubo's RPC and return its answer; raises StoreUnavailable."""
+
         async def post(endpoint: Endpoint) -> bytes:
             send = partial(endpoint.post, self._session, path, body)
             return (await send(content_type=content_type, limit=limit))[1]

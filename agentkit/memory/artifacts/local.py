@@ -49,6 +49,7 @@ class LocalStore:
         return self._folder / digest[:2] / digest
 
     def _write(self, artifact: Artifact) -> Path:
+        """Write an artifact under its digest, whole or not at all; returns its path."""
         path = self._path(artifact.digest)
         if path.exists():
             return path

@@ -44,6 +44,7 @@ class Sources:
         return await self._ways.get(urlsplit(uri).scheme, _by_fsspec)(uri)
 
     async def _arweave(self, uri: str) -> bytes:
+        """Read an item by its id, checked by its signature."""
         if self._gateways is None:
             raise WrongInput(f"{uri} needs a gateway", hint="set memory.gateways")
         name = uri.removeprefix("ar://")
@@ -63,6 +64,7 @@ class Sources:
 
 
 async def _web(uri: str) -> bytes:
+    """Fetch a URL within bounds of size and time; raises StoreUnavailable."""
     try:
         timeout = aiohttp.ClientTimeout(total=WEB_SECONDS)
         async with (
@@ -93,6 +95,7 @@ async def _by_fsspec(uri: str) -> bytes:
 
 
 def _read(fsspec: Any, uri: str) -> bytes:
+    """Read a URI through fsspec; its errors become ours."""
     try:
         with fsspec.open(uri, "rb") as file:
             data: bytes = file.read(MOST_BYTES + 1)

@@ -58,6 +58,10 @@ class Stores:
             return here
 
     async def get(self, artifact: Artifact) -> Artifact:
+        """Return the artifact from here or from where its locators lead, and keep it here.
+
+        Raises the worst of what went wrong: bytes of another digest before an absent store.
+        """
         problems: list[StateError] = []
         try:
             return await self._local.get(artifact)

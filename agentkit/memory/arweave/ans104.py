@@ -170,6 +170,7 @@ def parse_entry(name: str, raw: bytes) -> Item:
 
 
 def _assembled(message: ItemMessage, signature: bytes, tags: int) -> bytes:
+    """Return a signed item in the byte layout of ANS-104."""
     return b"".join(
         [
             message.signature_type.to_bytes(2, "little"),

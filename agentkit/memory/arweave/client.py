@@ -44,6 +44,7 @@ class Client:
 
     @property
     def _session(self) -> aiohttp.ClientSession:
+        """The session, opened when it is first used; its bodies come as they were sent."""
         if self._opened is None:
             self._opened = aiohttp.ClientSession(
                 headers={"Accept-Encoding": "identity"},

@@ -87,6 +87,7 @@ class Endpoint:
         limit: int,
         good: Collection[int],
     ) -> tuple[int, bytes]:
+        """Send one request and return status and body; a failure counts against the endpoint."""
         if self.rest:
             raise self._failed(f"asked to be left alone for {self.rest:.0f} s", passing=True)
         request = session.request(
@@ -111,6 +112,7 @@ class Endpoint:
         return response.status, answer
 
     async def _read(self, response: aiohttp.ClientResponse, limit: int) -> bytes:
+        """Read a body within bounds of size and speed."""
         body, start = bytearray(), time.monotonic()
         async for part in response.content.iter_any():
             body += part

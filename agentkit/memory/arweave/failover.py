@@ -49,6 +49,10 @@ async def first_answer(
 
 
 async def _round(call: Callable[[Endpoint], Awaitable[T]], endpoints: Sequence[Endpoint]) -> T:
+    """Ask endpoints one after another, the most reliable first, until one answers.
+
+    Raises StateCorrupt where all of them lied, else NoAnswer.
+    """
     problems: list[NoAnswer | StateCorrupt] = []
     for endpoint in sorted(endpoints, key=lambda endpoint: endpoint.failures):
         try:

@@ -86,6 +86,7 @@ class Gateways(Client):
         name = parse_item(raw).id
 
         async def post(endpoint: Endpoint) -> str:
+            """Post to one gateway; raises StateCorrupt for a receipt of another item."""
             status, answer = await endpoint.post(
                 self._session,
                 "/v1/tx",
@@ -205,6 +206,7 @@ class Gateways(Client):
         path = _checked(name)
 
         async def fetch(endpoint: Endpoint) -> bytes:
+            """Fetch from one gateway and prove the bytes, as an item or a transaction's data."""
             data = await self._data(endpoint, path, limit)
             page = await self._page(ids_query([path]), endpoint)
             entries = {entry.id: entry for entry in page.entries if entry.id == path}
@@ -269,6 +271,7 @@ class Gateways(Client):
         }
 
     async def _statuses(self, names: Sequence[str], endpoint: Endpoint) -> dict[str, Status]:
+        """Return what one gateway says of items: at which height they are, and how deep."""
         pages = [
             await self._page(ids_query(names[place : place + PAGE]), endpoint)
             for place in range(0, len(names), PAGE)
@@ -342,6 +345,7 @@ class Gateways(Client):
     async def _listing(
         self, endpoint: Endpoint, owner: str, tags: Collection[tuple[str, str]]
     ) -> Listing:
+        """Return what one gateway lists, as far as it came."""
         listing = Listing(endpoint.url)
         try:
             await self._read_all(endpoint, listing, owner, tags)
@@ -352,6 +356,7 @@ class Gateways(Client):
     async def _read_all(
         self, endpoint: Endpoint, listing: Listing, owner: str, tags: Collection[tuple[str, str]]
     ) -> None:
+        """Read a listing page by page; one that repeats its cursor does not end, and is refused."""
         left = MAX_LISTING_BYTES
         cursor = ""
         seen = set[str]()
@@ -383,6 +388,7 @@ def _sureness(status: Status) -> tuple[bool, int]:
 
 
 def _seed(tx: WeaveTransaction, chunk: Chunk) -> bytes:
+    """Return a chunk as nodes take it at `/chunk`."""
     document = {
         "data_root": b64url(tx.data_root),
         "data_size": str(tx.data_size),

@@ -144,6 +144,7 @@ class _Wire(BaseModel):
 
 
 def _transaction(wire: _Wire, tags: Tags) -> WeaveTransaction:
+    """Return a transaction from the fields of its JSON."""
     return WeaveTransaction(
         unb64url(wire.owner),
         unb64url(wire.last_tx),

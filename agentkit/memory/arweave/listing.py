@@ -194,6 +194,7 @@ class _Answer(BaseModel):
 
 
 def _listed(node: _Node) -> Listed:
+    """Return an entry of a page; nothing in it is proven yet."""
     claim = Claim(
         owner=node.owner.key,
         signature=node.signature or "",

@@ -113,6 +113,7 @@ def _age(found: Found) -> tuple[bool, int]:
 
 
 def _proven(name: str, claim: Claim, data: bytes) -> Item:
+    """Return the item that a claim and its data make; raises StateCorrupt for one of another id."""
     item = from_fields(
         owner=claim.owner,
         signature=claim.signature,

@@ -63,6 +63,7 @@ def check_json(value: Any, what: str, most: int = MOST_TEXT) -> int:
 
 
 def _check(value: Any, what: str, depth: int) -> None:
+    """Raise WrongInput for what would not read back from JSON as it was."""
     if depth > MOST_DEPTH:
         raise WrongInput(f"this {what} is nested more than {MOST_DEPTH} deep", hint=ELSEWHERE)
     kind = type(value)

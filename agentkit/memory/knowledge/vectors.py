@@ -58,6 +58,7 @@ class Vectors:
         return np.stack([known[digest] for digest in digests])
 
     def _read(self) -> dict[bytes, Matrix]:
+        """Return the vectors that are whole, by the digest of their text."""
         for path in self._folder.glob(f"{self._stem}-*.vectors"):
             width = path.stem.rpartition("-")[2]
             if not width.isdigit() or not int(width):

@@ -142,6 +142,7 @@ class Pieces:
             self.told.append(f"refused: {error}")
 
     async def _got(self, piece: Piece, make: Callable[[Sealer, Item], T]) -> T:
+        """Return what one piece holds, from the first gateway whose bytes prove themselves."""
         if piece.item is not None:
             return await asyncio.to_thread(make, self._signer, piece.item)
         found = piece.found
@@ -153,6 +154,7 @@ class Pieces:
         )
 
     async def _unbundle(self, known: Collection[str]) -> None:
+        """Add pieces that travel in bundles which gateways did not take apart."""
         try:
             inside = await unbundled(self._gateways, self.owner, but=known)
         except StoreUnavailable as error:

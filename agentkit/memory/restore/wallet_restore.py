@@ -212,6 +212,7 @@ class _Reading:
         ]
 
     def _restored(self, sealed: Sequence[Sealed], starts: Mapping[str, Place]) -> Restored:
+        """Return everything that was read, with what is missing, forked or refused."""
         chains = _chains(sealed, starts)
         problems = [self._about(gap) for chain in chains for gap in chain.gaps]
         problems += self._cut_off(chains, starts)
@@ -265,6 +266,7 @@ def _fork(pieces: Iterable[Piece]) -> bool:
 
 
 def _chains(sealed: Sequence[Sealed], starts: Mapping[str, Place]) -> list[Chain]:
+    """Return the parts of each stream as chains, from where the snapshot ends."""
     by_stream: dict[str, list[Sealed]] = defaultdict(list)
     for part in sealed:
         by_stream[part.segment.stream].append(part)
@@ -295,6 +297,7 @@ def _uncollected(tx: JournalTransaction, restored: Restored) -> None:
 
 
 def _write(tx: JournalTransaction, restored: Restored) -> None:
+    """Write what was restored into an empty state file, in one transaction."""
     if tx.streams():
         raise StateError(
             "this wallet already has state here",
@@ -317,6 +320,7 @@ def _write(tx: JournalTransaction, restored: Restored) -> None:
 
 
 def _write_segment(tx: JournalTransaction, stream: str, part: Sealed) -> None:
+    """Write the rows of a segment, fold them, and note it as sealed."""
     segment = part.segment
     tx.put_blobs(segment.blobs)
     tx.insert_all(segment.rows)
@@ -329,6 +333,7 @@ def _write_segment(tx: JournalTransaction, stream: str, part: Sealed) -> None:
 
 
 def _put_segment(tx: JournalTransaction, stream: str, part: Sealed) -> None:
+    """Note a segment in the outbox as one that lies on Arweave."""
     segment = part.segment
     item = part.item
     at = part.segment.rows[-1].at
@@ -340,6 +345,7 @@ def _put_segment(tx: JournalTransaction, stream: str, part: Sealed) -> None:
 
 
 def _bring(tx: JournalTransaction, restored: Restored, stream: str) -> int:
+    """Bring the events before a snapshot back; returns how many, 0 if they are here."""
     base = tx.base(stream)
     if base is None or not tx.start(stream)[0]:
         return 0  # all of it is here
@@ -359,6 +365,7 @@ def _bring(tx: JournalTransaction, restored: Restored, stream: str) -> int:
 
 
 def _compare(tx: JournalTransaction, restored: Restored, stream: str) -> Iterable[str]:
+    """Yield where a stream here differs from the one on Arweave."""
     there = restored.rows(stream)
     seq, head = tx.start(stream)
     if 0 < seq <= len(there) and there[seq - 1].hash != head:

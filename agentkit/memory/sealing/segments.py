@@ -219,6 +219,7 @@ def _rows(stream: str, before: bytes, columns: Sequence[Sequence[Any]]) -> list[
 
 
 def _tags(signer: Sealer, segment: Segment) -> Tags:
+    """Return the tags by which a restore finds the segment; the stream's name is covered."""
     return (
         *APP,
         ("Content-Type", "application/octet-stream"),

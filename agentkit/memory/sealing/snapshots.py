@@ -104,6 +104,7 @@ def unseal(signer: Sealer, item: Item) -> Snapshot:
 
 
 def _read(document: Mapping[str, Any]) -> Snapshot:
+    """Return a snapshot from its document; raises ValueError for schemas that cannot be read."""
     schema = int(document.get("schema", FIRST_SCHEMA))
     if schema > SCHEMA_VERSION:
         raise ValueError(f"a newer version of agentkit sealed it, with schema {schema}")
@@ -116,6 +117,7 @@ def _read(document: Mapping[str, Any]) -> Snapshot:
 
 
 def _tags(signer: Sealer, snapshot: Snapshot) -> Tags:
+    """Return the tags by which a restore finds the snapshot."""
     return (
         *OURS,
         KIND,

@@ -183,6 +183,7 @@ class Layer1:
         items: Sequence[OutgoingSegment],
         height: int,
     ) -> Carrier:
+        """Store a signed transaction with its items before it leaves, within `memory.total`."""
         fee = Money(weave.reward, AR)
         spent = _spent(tx)
         total = self._limits.total

@@ -65,6 +65,7 @@ class Confirmer:
         return not 0 <= await self._since(item) <= self._patience.lost
 
     async def _confirm(self, name: str, items: Sequence[OutgoingSegment], status: Status) -> None:
+        """Move items of one upload on, by how deep it is and whether it reads back whole."""
         stable = status.confirmations >= STABLE_DEPTH
         state = "stable" if stable else "mined"
         if not stable and all(item.state == "mined" and not item.note for item in items):

@@ -84,6 +84,7 @@ class TurboClient(Client):
     async def _post(
         self, endpoint: Endpoint, path: str, raw: bytes, more: dict[str, str] | None = None
     ) -> tuple[bool, bytes]:
+        """Post an item; returns whether it was taken, and the answer (payment terms if not)."""
         status, answer = await endpoint.post(
             self._session, path, raw, content_type=OCTETS, good=(200, 202, 402), headers=more
         )
@@ -115,6 +116,7 @@ class Turbo(Direct):
         self._per_upload = per_upload
 
     async def send(self, items: Sequence[OutgoingSegment]) -> None:
+        """Send items one by one; one whose payment is unconfirmed waits, the others go on."""
         unconfirmed = []
         for item in items:
             try:
@@ -152,6 +154,7 @@ class Turbo(Direct):
             raise StoreUnavailable(str(error), hint=error.hint) from error
 
     async def _take(self, item: OutgoingSegment) -> None:
+        """Have an item taken, by credits or for a payment; what may be paid is asked for first."""
         known = await self._payer.paid(item.item) if self._payer else None
         if known and known.fate != "unpaid":
             if await self._client.has(item.item):
@@ -169,6 +172,7 @@ class Turbo(Direct):
         await self._buy(self._payer, item)
 
     async def _buy(self, payer: UploadPayer, item: OutgoingSegment) -> None:
+        """Pay for an item over x402; an unknown outcome is looked up, never paid again."""
         terms = await self._client.terms(item.raw)
         if terms is None:
             return
