@@ -1,7 +1,7 @@
 """The budget: limits per task, run, day and ever, kept in the state file for all processes.
 
-Every check and the event that depends on it are one transaction, so six processes that race for
-the last unit leave one with it.
+Every check and the event that depends on it are one transaction, so of several processes that race
+for the last unit exactly one gets it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from agentkit.market.seams import Transaction
 from agentkit.money import Money
 
 SETTLED = ("paid", "billed elsewhere")
-"""How a reservation stands whose attempt delivered."""
+"""The standings of a reservation whose attempt was delivered."""
 
 
 class Budget:
@@ -27,14 +27,15 @@ class Budget:
         self.allowance = allowance
 
     def hold(self, tx: Transaction, run: str, amount: Money, budget: Money | None) -> None:
+        """Set `amount` more aside for a run; raises OverBudget with the limit that it exceeds."""
         if not amount:
             return
         hold = tx.get(r.Hold, run)
-        in_run = amount.asset.zero() if hold is None else hold.left + hold.spent
+        used_by_run = amount.asset.zero() if hold is None else hold.left + hold.spent
         used = used_so_far(tx, amount)
         for name, limit, already in (
-            ("budget", budget, in_run),
-            ("per_run", self.allowance.per_run, in_run),
+            ("budget", budget, used_by_run),
+            ("per_run", self.allowance.per_run, used_by_run),
             ("per_day", self.allowance.per_day, used["per_day"]),
             ("total", self.allowance.total, used["total"]),
         ):
@@ -43,6 +44,40 @@ class Budget:
         tx.append(e.WALLET, e.Held(run=run, amount=amount))
 
     def reserve(self, tx: Transaction, attempt: Attempt) -> None:
+        """Take an attempt's at most out of its run's hold, once.
+
+        Raises NotAllowed (provider, payee or pace) and OverBudget with the limit that it exceeds.
+        """
+        self._check_attempt(attempt)
+        earlier = tx.get(r.Reservation, attempt.id)
+        if earlier and earlier.standing in ("open", *SETTLED):
+            return  # a restored run asks again for what its wallet remembers
+        self._check_provider(tx, attempt)
+        self._check_pace(tx)
+
+        left = self.left(tx, attempt.run)
+        if left is None and not attempt.at_most:  # a plan that costs nothing opened no hold
+            tx.append(e.WALLET, e.Held(run=attempt.run, amount=attempt.at_most))
+            left = attempt.at_most
+        if left is None or attempt.at_most > left:
+            raise OverBudget("hold", attempt.at_most, left or attempt.at_most.asset.zero())
+        reserved = e.Reserved(
+            attempt=attempt.id,
+            run=attempt.run,
+            rail=attempt.rail,
+            account=account_of(attempt),
+            amount=attempt.at_most,
+            provider=attempt.provider,
+        )
+        tx.append(e.WALLET, reserved)
+
+    def is_reserved(self, tx: Transaction, attempt: Attempt) -> bool:
+        """Return whether an attempt's at most is set aside and not spent yet."""
+        reservation = tx.get(r.Reservation, attempt.id)
+        return reservation is not None and reservation.standing == "open"
+
+    def _check_attempt(self, attempt: Attempt) -> None:
+        """Check what needs no books: who is paid, and how much one task may cost."""
         if not self.allowance.permits(attempt.provider):
             raise NotAllowed(
                 f"the allowance does not list provider {attempt.provider!r}",
@@ -56,49 +91,26 @@ class Budget:
         limit = self.allowance.per_task
         if limit is not None and attempt.at_most > limit:
             raise OverBudget("per_task", attempt.at_most, limit)
-        known = tx.get(r.Reservation, attempt.id)
-        if known and known.standing in ("open", *SETTLED):
-            return  # a restored run asks again for what its wallet remembers
-        self._check_provider(tx, attempt)
-        self._check_pace(tx)
-        left = self.left(tx, attempt.run)
-        if left is None and not attempt.at_most:  # what costs nothing was never held for
-            tx.append(e.WALLET, e.Held(run=attempt.run, amount=attempt.at_most))
-            left = attempt.at_most
-        if left is None or attempt.at_most > left:
-            raise OverBudget("hold", attempt.at_most, left or attempt.at_most.asset.zero())
-        tx.append(
-            e.WALLET,
-            e.Reserved(
-                attempt=attempt.id,
-                run=attempt.run,
-                rail=attempt.rail,
-                account=account_of(attempt),
-                amount=attempt.at_most,
-                provider=attempt.provider,
-            ),
-        )
-
-    def is_reserved(self, tx: Transaction, attempt: Attempt) -> bool:
-        known = tx.get(r.Reservation, attempt.id)
-        return known is not None and known.standing == "open"
 
     def _check_provider(self, tx: Transaction, attempt: Attempt) -> None:
+        """Raise OverBudget when an attempt would exceed the limit for its provider."""
         limit = self.allowance.per_provider
         if limit is None:
             return
         spent = _total(tx, f"provider:{attempt.provider}", limit)
         reserved = _total(tx, f"open:{attempt.provider}", limit)
-        # Reservations of an early version do not say with whom: they count against everybody.
+        # Reservations of an early version name no provider, so they count against every provider.
         unnamed = _total(tx, "open:", limit)
         needed = spent + reserved + unnamed + attempt.at_most
         if needed > limit:
             raise OverBudget("per_provider", needed, limit)
 
     def _check_pace(self, tx: Transaction) -> None:
-        limit, pace = self.allowance.per_minute, tx.get(r.Pace, "newest")
+        """Raise NotAllowed when enough tasks were bought in this minute of the clock."""
+        limit = self.allowance.per_minute
         if limit is None:
             return
+        pace = tx.get(r.Pace, "newest")
         bought = pace.bought if pace and pace.minute == int(tx.now // 60) else 0
         if bought >= limit:
             raise NotAllowed(
@@ -107,22 +119,26 @@ class Budget:
             )
 
     def spend(self, tx: Transaction, attempt: Attempt, amount: Money, standing: Standing) -> None:
+        """Turn an attempt's reservation into `amount` spent, once; raises NotAllowed above it."""
         if amount > attempt.at_most:
             raise NotAllowed(f"{amount} is more than the attempt's at most of {attempt.at_most}")
         if paid_before(tx, attempt.id) is not None:
             return
-        tx.append(
-            e.WALLET,
-            e.Spent(
-                attempt=attempt.id, provider=attempt.provider, amount=amount, standing=standing
-            ),
+        spent = e.Spent(
+            attempt=attempt.id,
+            provider=attempt.provider,
+            amount=amount,
+            standing=standing,
         )
+        tx.append(e.WALLET, spent)
 
     def unreserve(self, tx: Transaction, attempt: Attempt) -> None:
+        """Give an attempt's reservation back to its run's hold, unless it was paid."""
         if paid_before(tx, attempt.id) is None:
             tx.append(e.WALLET, e.Unreserved(attempt=attempt.id))
 
     def reduce(self, tx: Transaction, run: str, needed: int) -> None:
+        """Give back what a run's hold has beyond `needed` units and its open reservations."""
         hold = tx.get(r.Hold, run)
         if hold is None:
             return
@@ -131,10 +147,12 @@ class Budget:
             tx.append(e.WALLET, e.HoldReduced(run=run, amount=Money(unneeded, hold.left.asset)))
 
     def release(self, tx: Transaction, run: str) -> None:
+        """End a run's hold, if it has one."""
         if tx.get(r.Hold, run):
             tx.append(e.WALLET, e.HoldReleased(run=run))
 
     def left(self, tx: Transaction, run: str) -> Money | None:
+        """Return what a run's hold can still reserve, None without a hold."""
         hold = tx.get(r.Hold, run)
         if hold is None:
             return None
@@ -144,60 +162,98 @@ class Budget:
 def used_so_far(tx: Transaction, like: Money, run: str = "") -> dict[str, Money]:
     """Return what was spent or set aside under each limit over time, in the asset of `like`.
 
-    What is still set aside for `run` is left out: a new plan of it takes its place.
+    What is set aside for `run` is left out: a new plan of that run replaces the old one.
     """
     held = _total(tx, "held", like)
-    own = tx.get(r.Hold, run) if run else None
-    if own is not None:
-        held = Money(max(0, held.units - own.left.units), held.asset)
-    today, ever = _total(tx, f"day:{day_of(tx.now)}", like), _total(tx, "ever", like)
-    return {"per_day": today + held, "total": ever + held}
+    own_hold = tx.get(r.Hold, run) if run else None
+    if own_hold is not None:
+        held = Money(max(0, held.units - own_hold.left.units), held.asset)
+    spent_today = _total(tx, f"day:{day_of(tx.now)}", like)
+    spent_ever = _total(tx, "ever", like)
+    return {"per_day": spent_today + held, "total": spent_ever + held}
 
 
 class Exposure:
-    """How much may lie with one payee and not be spent yet; without a limit there is no end."""
+    """The limit on money that lies with one payee and is not spent yet; None for no limit."""
 
     def __init__(self, limit: Money | None = None) -> None:
         self._limit = limit
 
     def within(self, tx: Transaction, payee: str, units: int, least: int) -> int:
-        """Return how many of `units` more may be put with a payee; raises OverBudget under `least`.
+        """Return how many of `units` more may be put with a payee.
 
-        Called in the transaction that signs, too, so that processes cannot pass it together.
+        Raises OverBudget when fewer than `least` may.  Rails call this also in the transaction
+        that signs the payment, so that two processes cannot pass the limit together.
         """
         if self._limit is None:
             return units
-        accounts = [row for row in tx.every(r.Account) if row.account == payee]
-        there = sum(row.funded.units - row.spent.units for row in accounts if row.rail in HOLDS)
-        there += sum(row.price.units for row in tx.every(r.Escrow) if _is_opening(tx, row, payee))
-        room = max(0, self._limit.units - there)
+        unspent = self._unspent(tx, payee)
+        room = max(0, self._limit.units - unspent)
         if room < least:
-            asset = self._limit.asset
-            raise OverBudget("exposure", Money(there + least, asset), self._limit)
+            needed = Money(unspent + least, self._limit.asset)
+            raise OverBudget("exposure", needed, self._limit)
         return min(units, room)
+
+    def _unspent(self, tx: Transaction, payee: str) -> int:
+        """Return how many units lie with a payee, or are on their way to it, and are not spent."""
+        accounts = [row for row in tx.every(r.Account) if row.account == payee]
+        in_accounts = sum(
+            row.funded.units - row.spent.units
+            for row in accounts
+            if row.rail in RAILS_HOLDING_FUNDS
+        )
+        opening = sum(row.price.units for row in tx.every(r.Escrow) if _is_opening(tx, row, payee))
+        return in_accounts + opening
 
 
 def _is_opening(tx: Transaction, row: r.Escrow, payee: str) -> bool:
-    """Whether a job's opening is on its way: its money may lie with the payee already."""
-    sent = tx.get(r.EvmTransaction, f"escrow:{row.attempt}:{row.id}")
-    return (row.payee, row.state) == (payee, "quoted") and sent is not None and not sent.final
+    """Return whether an escrow is being opened: its money may lie with the payee already."""
+    transaction = tx.get(r.EvmTransaction, f"escrow:{row.attempt}:{row.id}")
+    is_quoted = row.payee == payee and row.state == "quoted"
+    return is_quoted and transaction is not None and not transaction.final
 
 
-HOLDS = ("channel", "prepaid", "escrow")
+RAILS_HOLDING_FUNDS = ("channel", "prepaid", "escrow")
 """The rails on which money lies with a payee before it is spent."""
 
 
+def shortfall(
+    tx: Transaction, exposure: Exposure, *, rail: str, payee: str, need: Money, attempt: Attempt
+) -> int:
+    """Return how many units to put with a payee so that `need` can be reserved; <= 0 for none.
+
+    What is free with the payee counts first.  Never more than the open hold of the attempt's run,
+    and than `exposure` allows; raises OverBudget when that is too little for the attempt itself.
+    """
+    account = tx.get(r.Account, f"{rail}|{payee}")
+    free = account.free if account else 0
+    hold = tx.get(r.Hold, attempt.run)
+    unreserved = hold.left.units - hold.reserved.units if hold else 0
+
+    missing = min(need.units, unreserved) - free
+    if missing <= 0:
+        return missing
+    missing_for_attempt = max(0, attempt.at_most.units - free)
+    return exposure.within(tx, payee, missing, least=missing_for_attempt)
+
+
 def paid_before(tx: Transaction, attempt: str) -> Money | None:
-    """Return what an attempt was paid already: a restored wallet may know more than its run."""
-    known = tx.get(r.Reservation, attempt)
-    return known.spent if known and known.standing in SETTLED else None
+    """Return what an attempt was paid already, None if it was not.
+
+    After a restore the wallet's books may know of a payment that the run's journal lacks.
+    """
+    reservation = tx.get(r.Reservation, attempt)
+    if reservation is None or reservation.standing not in SETTLED:
+        return None
+    return reservation.spent
 
 
 def account_of(attempt: Attempt) -> str:
-    """Return the account a rail keeps for an attempt's payee."""
+    """Return the account that a rail keeps for an attempt's payee."""
     return attempt.payee or attempt.provider
 
 
 def _total(tx: Transaction, scope: str, like: Money) -> Money:
-    row = tx.get(r.Total, f"{scope}|{like.asset.id}")
-    return row.amount if row else like.asset.zero()
+    """Return a running total of the books, zero if nothing was added to it."""
+    total = tx.get(r.Total, f"{scope}|{like.asset.id}")
+    return total.amount if total else like.asset.zero()

@@ -16,7 +16,7 @@ from agentkit.market.attempt import result_digest
 from agentkit.market.chain import ChainClient, Network
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
-from agentkit.payments.channels.book import going_on
+from agentkit.payments.claims import log_failure
 from agentkit.payments.escrow import terms
 from agentkit.payments.escrow.terms import Job
 from agentkit.payments.sender import Sender
@@ -170,9 +170,9 @@ class EscrowBook:
         """
         for earned in await self._journal.commit(lambda tx: tx.every(r.EarnedEscrow)):
             if earned.accept and not earned.settled:
-                await going_on(self._bring_home(earned), f"attempt {earned.attempt[:12]}")
+                await log_failure(self._bring_home(earned), f"attempt {earned.attempt[:12]}")
         for attempt, job in await self._journal.commit(_unsaid):
-            await going_on(self._insist(attempt, Job.read(job)), f"attempt {attempt[:12]}")
+            await log_failure(self._insist(attempt, Job.read(job)), f"attempt {attempt[:12]}")
 
     # -- inside ----------------------------------------------------------------------------------
 

@@ -24,7 +24,13 @@ from agentkit.money import Asset, Money
 from agentkit.payments import abi
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.channels.book import VoucherBook
-from agentkit.payments.channels.terms import CLOSE_DELAY, CONFIG, Terms, deposit_of, token_balance
+from agentkit.payments.channels.terms import (
+    CLOSE_DELAY,
+    CONFIG,
+    ChannelTerms,
+    deposit_of,
+    token_balance,
+)
 
 DEPLOYER, PAYER, PROVIDER, *_ = map(KeySigner, KEYS)
 MINTED = 5000
@@ -40,7 +46,7 @@ class World:
     client: Web3Chain
     journal: Journal
     book: VoucherBook
-    terms: Terms
+    terms: ChannelTerms
 
     def send(self, who: KeySigner, to: str, data: bytes) -> None:
         address: Any = bytes.fromhex(who.address[2:])
@@ -88,7 +94,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         journal = await Journal.open(tmp_path / "home", PROVIDER.address)
         window = Money(0, network.currency)
         book = VoucherBook(journal, client, PROVIDER, network, window)
-        terms = Terms(PAYER.address, PROVIDER.address, at.token, CLOSE_DELAY, "5a" * 32)
+        terms = ChannelTerms(PAYER.address, PROVIDER.address, at.token, CLOSE_DELAY, "5a" * 32)
         world = World(chain, network, client, journal, book, terms)
         world.send(PAYER, at.token, abi.encode("approve(address,uint256)", at.channels, MINTED))
         fund = abi.encode(f"fund({CONFIG},uint128)", *terms.words(), 1000)
@@ -146,7 +152,9 @@ async def append(world: World, *events: e.Event) -> None:
     await world.journal.commit(work)
 
 
-def promise(world: World, units: int, tasks: int, terms: Terms | None = None) -> dict[str, Any]:
+def promise(
+    world: World, units: int, tasks: int, terms: ChannelTerms | None = None
+) -> dict[str, Any]:
     """Return a payment with a voucher over `units` for `tasks`."""
     terms = terms or world.terms
     name = bytes.fromhex(terms.id(world.network))
@@ -179,7 +187,7 @@ async def test_a_payers_channels_share_its_window(world: World) -> None:
     some = Money(100, world.network.currency)
     await world.book.admit(world.request(), some)
     await append(world, job(world, 1, 100))
-    other = Terms(
+    other = ChannelTerms(
         PAYER.address.lower(), PROVIDER.address, world.network.token, CLOSE_DELAY, "6b" * 32
     )
     fund = abi.encode(f"fund({CONFIG},uint128)", *other.words(), 1000)
@@ -245,7 +253,7 @@ async def test_what_the_contract_would_not_take_is_no_payment(
     world: World, changes: dict[str, Any]
 ) -> None:
     """Nor is it looked up, or shown as a payer's: each field has one form."""
-    with pytest.raises(Refused, match="no channel payment"):
+    with pytest.raises(Refused, match="not a valid channel payment"):
         await world.book.admit(
             {**promise(world, 5, 1), **changes}, Money(1, world.network.currency)
         )

@@ -20,8 +20,8 @@ from agentkit.market.chain import Network
 from agentkit.payments import abi
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.channels.book import VoucherBook
-from agentkit.payments.channels.rail import FUND
-from agentkit.payments.channels.terms import CLOSE_DELAY, Terms
+from agentkit.payments.channels.deposits import FUND
+from agentkit.payments.channels.terms import CLOSE_DELAY, ChannelTerms
 from agentkit.payments.contracts import load
 from agentkit.payments.sender import Sender
 
@@ -34,7 +34,7 @@ class Bench:
     """A channel that holds DEPOSIT, and the book of whom it is with."""
 
     network: Network
-    terms: Terms
+    terms: ChannelTerms
     book: VoucherBook
     journal: Journal
 
@@ -77,7 +77,7 @@ async def bench(node: Node, tmp_path: Path) -> AsyncIterator[Bench]:
         contract = checksummed(await world.send("", load("AgentChannels").bytecode))
         network = world.network.model_copy(update={"channels": contract})
         await world.mint(OTHER.address, DEPOSIT)
-        terms = Terms(OTHER.address, SHOP.address, network.token, CLOSE_DELAY, "11" * 32)
+        terms = ChannelTerms(OTHER.address, SHOP.address, network.token, CLOSE_DELAY, "11" * 32)
         await fund(tmp_path, network, terms)
         journal = await Journal.open(tmp_path / "shop", SHOP.address)
         chain = Web3Chain(network)
@@ -87,7 +87,7 @@ async def bench(node: Node, tmp_path: Path) -> AsyncIterator[Bench]:
         await journal.close()
 
 
-async def fund(folder: Path, network: Network, terms: Terms) -> None:
+async def fund(folder: Path, network: Network, terms: ChannelTerms) -> None:
     journal, chain = await Journal.open(folder / "payer", OTHER.address), Web3Chain(network)
     sender = Sender(journal, chain, OTHER, network)
     approve = abi.encode("approve(address,uint256)", network.channels, DEPOSIT)

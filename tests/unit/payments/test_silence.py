@@ -38,7 +38,7 @@ from agentkit.payments.budget import Budget, Exposure
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.channels.book import VoucherBook
 from agentkit.payments.channels.rail import ChannelRail
-from agentkit.payments.channels.terms import CONFIG, Terms, token_balance
+from agentkit.payments.channels.terms import CONFIG, ChannelTerms, token_balance
 from agentkit.payments.sender import Sender
 
 PRICE, HELD = 1000, 3000
@@ -244,6 +244,7 @@ async def test_an_old_copy_of_the_books_signs_nothing_below_what_the_chain_has_s
     shutil.copytree(tmp_path / "payer", tmp_path / "copy")
     pair.payer = await Journal.open(tmp_path / "payer", PAYER.address)
     pair.rail._journal = pair.rail._sender._journal = pair.payer
+    pair.rail._deposits._journal = pair.payer
     promise = await pair.pay(attempt, 700)
     await pair.fund(HELD)
     if told:
@@ -311,7 +312,7 @@ async def test_a_channel_that_is_closing_when_it_is_first_seen_gets_no_work(pair
     """Its payer could take everything back before the shop looks at the chain again."""
     attempt = await pair.fund()
     row = await pair.channel()
-    data = abi.encode(f"requestClose({CONFIG})", *Terms.of(row, row.payee).words())
+    data = abi.encode(f"requestClose({CONFIG})", *ChannelTerms.of(row, row.payee).words())
     await pair.rail._sender.send("close:1", pair.network.channels, data)
     payment = await pair.payer.commit(lambda tx: pair.rail.reserve(tx, attempt))
     with pytest.raises(Refused, match="is closing"):
