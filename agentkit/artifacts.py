@@ -66,7 +66,7 @@ class Artifact:
     def path(self) -> Path:
         """Where the bytes lie as a file; raises StoreUnavailable when they do not."""
         if not isinstance(self.content, Path):
-            raise StoreUnavailable(f"artifact {self.digest[:12]} is no file on this machine")
+            raise StoreUnavailable(f"artifact {self.digest[:12]} is not a file on this machine")
         return self.content
 
     def _checked(self, data: bytes) -> bytes:

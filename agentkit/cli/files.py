@@ -32,7 +32,7 @@ def read_graph(name: str) -> FrozenGraph:
         return found.freeze()
     if Path(path).suffix not in (".toml", ".json"):
         raise GraphError(
-            f"{name} is no graph file", hint="give graph.toml, graph.json or module.py:graph"
+            f"{name} is not a graph file", hint="give graph.toml, graph.json or module.py:graph"
         )
     return codec.load(Path(path))
 

@@ -224,7 +224,7 @@ class PaymentSettings(_Section):
     @classmethod
     def _an_address(cls, given: str) -> str:
         if given and not re.fullmatch(r"0x[0-9a-fA-F]{40}", given):
-            raise ValueError(f"{given!r} is no address: 0x and 40 hex digits")
+            raise ValueError(f"{given!r} is not a valid address: 0x and 40 hex digits")
         return given
 
 

@@ -22,7 +22,7 @@ def schema_of(output: Any) -> dict[str, Any]:
         schema: dict[str, Any] = _without_null_defaults(TypeAdapter(output).json_schema())
     except PydanticUserError as wrong:
         raise WrongInput(
-            f"output={output!r} is no type", hint="pass a pydantic model, a type or ak.Embedding"
+            f"output={output!r} is not a type", hint="pass a pydantic model, a type or ak.Embedding"
         ) from wrong
     return schema
 

@@ -41,7 +41,7 @@ def _unreadable(output: Artifact) -> str:
         if isinstance(output, Text):
             output.read().decode()
     except (ArithmeticError, ValueError, KeyError, TypeError, RecursionError) as error:
-        return f"delivered what is no {output.kind}: {type(error).__name__}"
+        return f"delivered what is not a valid {output.kind}: {type(error).__name__}"
     return ""
 
 

@@ -155,7 +155,7 @@ def spread(k: int) -> Policy:
     So a node and its alternates do not all depend on one of them.
     """
     if k < 1:
-        raise ConfigError(f"spread({k}) is no spread", hint="write spread(2)")
+        raise ConfigError(f"spread({k}) is not a valid spread", hint="write spread(2)")
 
     def choose(offers: list[Offer]) -> list[Offer]:
         first: dict[str, Offer] = {}

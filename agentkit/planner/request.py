@@ -85,11 +85,14 @@ def checked(wish: Wish, market: Market) -> Wish:
         raise PlanError("the deadline is in the past", hint="set a deadline that lies ahead")
     if not is_objective(wish.objective):
         raise PlanError(
-            f"{wish.objective!r} is no objective",
+            f"{wish.objective!r} is not a valid objective",
             hint='set objective to "cost", "time" or 0 to 1',
         )
     if not 0 < wish.risk < 1:
-        raise PlanError(f"risk={wish.risk!r} is no share", hint="set risk=0.9 for nine in ten")
+        raise PlanError(
+            f"risk={wish.risk!r} is not a share between 0 and 1",
+            hint="set risk=0.9 for nine in ten",
+        )
     if wish.budget is None:
         return wish
 
@@ -109,16 +112,21 @@ def check_wish(
 ) -> None:
     """Raise ConfigError for values that a type checker would have refused."""
     if effort not in ("normal", "high"):
-        raise ConfigError(f"{effort!r} is no effort", hint='set effort to "normal" or "high"')
+        raise ConfigError(
+            f"{effort!r} is not a valid effort", hint='set effort to "normal" or "high"'
+        )
     if deadline is not None and not isinstance(deadline, timedelta):
         raise ConfigError(
-            f"deadline={deadline!r} is no duration", hint="pass timedelta(minutes=10)"
+            f"deadline={deadline!r} is not a duration", hint="pass timedelta(minutes=10)"
         )
     if policy is not None and not callable(policy):
-        raise ConfigError(f"policy={policy!r} is no policy", hint='pass ak.policy.deny("gaia")')
+        raise ConfigError(f"policy={policy!r} is not a policy", hint='pass ak.policy.deny("gaia")')
     if not is_objective(objective):
         raise ConfigError(
-            f"{objective!r} is no objective", hint='pass objective="cost", "time" or 0 to 1'
+            f"{objective!r} is not a valid objective",
+            hint='pass objective="cost", "time" or 0 to 1',
         )
     if not (isinstance(risk, int | float) and 0 < risk < 1):
-        raise ConfigError(f"risk={risk!r} is no share", hint="set risk=0.9 for nine in ten")
+        raise ConfigError(
+            f"risk={risk!r} is not a share between 0 and 1", hint="set risk=0.9 for nine in ten"
+        )

@@ -137,7 +137,7 @@ def webhook(url: str, token: str = "", above: str | Money | None = None) -> Appr
     here = parts.hostname in ("127.0.0.1", "localhost", "::1")
     if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and here)):
         raise ConfigError(
-            f"{url!r} is no address that can be asked safely",
+            f"{url!r} is not an address that can be asked safely",
             hint="give an https:// address, or one on this machine",
         )
 

@@ -251,7 +251,7 @@ class Scheduler:
 
     async def _record_pause(self) -> None:
         """Record why the run paused; what waits to be mended keeps only the hold that it needs."""
-        pause = self._paused or self._context.stop.paused("it came to no end")
+        pause = self._paused or self._context.stop.paused("it stopped before every node finished")
         uncertain = pause.uncertain or bool(self.state.unresolved)
         # Command and hint of another reason do not resume a run with an uncertain purchase.
         fits = pause.uncertain == uncertain

@@ -269,7 +269,8 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
         """
         if strategy not in ("keep_latest", "delete"):
             raise ConfigError(
-                f"{strategy!r} is no way to prune", hint='pass strategy="keep_latest" or "delete"'
+                f"{strategy!r} is not a way to prune",
+                hint='pass strategy="keep_latest" or "delete"',
             )
 
         def drop(entries: Entries) -> None:

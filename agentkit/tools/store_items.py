@@ -197,7 +197,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 def _compares(value: Any, how: str, other: Any) -> bool:
     if how not in COMPARISONS:
         raise WrongInput(
-            f"{how!r} is no comparison", hint=f"use one of {', '.join(COMPARISONS)} in a filter"
+            f"{how!r} is not a comparison", hint=f"use one of {', '.join(COMPARISONS)} in a filter"
         )
     if how in ("$eq", "$ne"):
         return bool(COMPARISONS[how](value, other))

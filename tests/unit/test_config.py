@@ -141,5 +141,5 @@ def test_without_the_keyring_package_its_extra_is_named(
 @pytest.mark.parametrize("address", ["0x12", "me", "0x" + "g" * 40])
 def test_an_arbiter_is_an_address(here: Path, address: str) -> None:
     (here / "agentkit.toml").write_text(f"[payments]\narbiter = '{address}'\n")
-    with pytest.raises(ConfigError, match="is no address"):
+    with pytest.raises(ConfigError, match="is not a valid address"):
         Settings.read()

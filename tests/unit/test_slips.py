@@ -60,7 +60,7 @@ async def test_an_agent_refuses_what_it_would_have_to_ignore(own_folder: Path) -
         for call, said in [
             (lambda: agent.run(plan, budget="0.001 USDC"), "budget= cannot change"),
             (lambda: agent.run(plan, approve=True), "does not say who is asked"),
-            (lambda: agent.plan(GRAPH, risk=3), "is no share"),
+            (lambda: agent.plan(GRAPH, risk=3), "is not a share between 0 and 1"),
             (lambda: agent.status(5), "is not the id of a run"),
             (lambda: agent.resume(None), "is not the id of a run"),
             (lambda: agent.cancel(5), "is not the id of a run"),

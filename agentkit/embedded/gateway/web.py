@@ -202,7 +202,7 @@ class _Front:
         try:
             faults = Faults.model_validate_json(await request.read())
         except ValidationError as error:
-            raise Rejected(f"these are no faults: {error}") from error
+            raise Rejected(f"these are not valid faults: {error}") from error
         await self._ask(self._gateway.set_faults, faults)
         return web.json_response({})
 

@@ -129,7 +129,7 @@ def opened(signer: Sealer, item: Item) -> dict[str, Any]:
     except UNREADABLE as error:
         raise StateCorrupt(f"segment {item.id} cannot be read: {error}") from error
     if not isinstance(document, dict):
-        raise StateCorrupt(f"segment {item.id} cannot be read: it is no document")
+        raise StateCorrupt(f"segment {item.id} cannot be read: it is not a document")
     return document
 
 

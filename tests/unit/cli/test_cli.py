@@ -75,9 +75,9 @@ def test_plans_are_compared_and_wished_for_in_every_way(cli: Any) -> None:
     assert "\ntotal " in told
     assert "plan " in told and " -> " in told
     assert cli("plan", "graph.toml", "--objective", "0.5", "--risk", "0.9").exit_code == 0
-    failed(cli("plan", "graph.toml", "--objective", "speed"), 2, "no objective")
-    failed(cli("plan", "graph.toml", "--objective", "7"), 2, "no objective")
-    failed(cli("plan", "graph.toml", "--effort", "huge"), 2, "no effort")
+    failed(cli("plan", "graph.toml", "--objective", "speed"), 2, "not a valid objective")
+    failed(cli("plan", "graph.toml", "--objective", "7"), 2, "not a valid objective")
+    failed(cli("plan", "graph.toml", "--effort", "huge"), 2, "not a valid effort")
     assert cli("plan", "graph.toml", "--rest", "r0").exit_code == 1
 
 

@@ -200,7 +200,7 @@ async def test_pruning_drops_what_nothing_needs_and_keeps_the_state(tmp_path: Pa
         assert len((await app.aget_state(thread("t"))).values["lines"]) == 6
         await saver.adelete_thread("t")
         assert await shelf.names() == []
-        with pytest.raises(ConfigError, match="no way to prune"):
+        with pytest.raises(ConfigError, match="not a way to prune"):
             await saver.aprune(["t"], strategy="keep_oldest")
         await one.journal.check()
 
