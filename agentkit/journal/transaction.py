@@ -49,6 +49,8 @@ class JournalTransaction:
         self._new_events: list[Row] = []
         self._records: dict[tuple[type[Record], str], Record | None] = {}
         self._changed_records: set[tuple[type[Record], str]] = set()
+        # What the storage has of records that were read or written here: checksum, None for none.
+        self._stored_checksums: dict[tuple[type[Record], str], bytes | None] = {}
         self._new_blobs: dict[str, bytes] = {}
 
     @property
@@ -222,6 +224,7 @@ class JournalTransaction:
     def get(self, record: type[R], key: str) -> R | None:
         if (record, key) not in self._records:
             row = self._storage.record(record.stored_name, key)
+            self._stored_checksums[record, key] = row.checksum if row else None
             self._records[record, key] = self._read(record, row) if row else None
         return self._records[record, key]  # type: ignore[return-value]  # the key says which
 
@@ -261,12 +264,30 @@ class JournalTransaction:
 
     def _write_records(self, changed: Mapping[tuple[type[Record], str], Record | None]) -> None:
         """Write changed records, and the tally of all records with them."""
-        rows = [RecordRow.of(record) for record in changed.values() if record is not None]
-        self._storage.put_head(self._tally_after(changed, rows).head)
+        tally = self._tally()
+        rows = []
+        for place, record in changed.items():
+            before = self._stored_checksum(*place)
+            if before is not None:
+                tally = tally.minus(before)
+            row = None if record is None else RecordRow.of(record)
+            if row is not None:
+                tally = tally.plus(row.checksum)
+                rows.append(row)
+            self._stored_checksums[place] = row.checksum if row else None
+
+        self._storage.put_head(tally.head)
         self._storage.put_records(rows)
         for (kind, key), record in changed.items():
             if record is None:
                 self._storage.drop_record(kind.stored_name, key)
+
+    def _stored_checksum(self, kind: type[Record], key: str) -> bytes | None:
+        """Return the checksum that the storage has for a record, None if it has no such record."""
+        if (kind, key) not in self._stored_checksums:
+            row = self._storage.record(kind.stored_name, key)
+            self._stored_checksums[kind, key] = row.checksum if row else None
+        return self._stored_checksums[kind, key]
 
     def replace_records(self, records: Iterable[Record]) -> None:
         """Put these records in the place of all that are stored; only a migration does this."""
@@ -284,19 +305,6 @@ class JournalTransaction:
             raise JournalDamaged(
                 self.path, "the records", "they are not those that were written last"
             )
-
-    def _tally_after(
-        self, places: Iterable[tuple[type[Record], str]], rows: Sequence[RecordRow]
-    ) -> Tally:
-        """Return the tally once `rows` stand in the place of what is stored at `places`."""
-        tally = self._tally()
-        for kind, key in places:
-            before = self._storage.record(kind.stored_name, key)
-            if before:
-                tally = tally.minus(before.checksum)
-        for row in rows:
-            tally = tally.plus(row.checksum)
-        return tally
 
     def _tally(self) -> Tally:
         """Return the tally as it is stored; raises JournalDamaged if it was changed."""
