@@ -32,7 +32,7 @@ DESCRIBE_SECONDS = 10
 
 
 @dataclass(frozen=True)
-class Status:
+class WalletStatus:
     """All runs of a wallet, newest first, and how safe its memory is."""
 
     runs: list[r.Run]
@@ -113,15 +113,15 @@ class WalletView:
     async def status(self, run_id: str) -> RunState: ...
 
     @overload
-    async def status(self) -> Status: ...
+    async def status(self) -> WalletStatus: ...
 
-    async def status(self, run_id: str | None = None) -> RunState | Status:
+    async def status(self, run_id: str | None = None) -> RunState | WalletStatus:
         """Return what a run has done so far, or all runs and how safe the memory is.
 
         Raises RunNotFound.
         """
         if run_id is None:
-            return Status(await self.runs(), await self.memory.standing())
+            return WalletStatus(await self.runs(), await self.memory.standing())
         check_id(run_id)
         return await read_run(self._journal, run_id)
 

@@ -193,7 +193,7 @@ class SealBeforePay:
 
 
 @dataclass(frozen=True)
-class Remembering:
+class MemoryParts:
     """What an agent remembers with: its memory, its artifacts, and where sources are read from."""
 
     memory: Memory
@@ -299,7 +299,7 @@ class Wiring:
 
     async def remembering(
         self, artifacts: Path, ledger: Budget, allowance: Allowance
-    ) -> Remembering:
+    ) -> MemoryParts:
         """Return the memory, not started, the stores with one in a folder here, and the sources."""
         sealer = await sealer_of(self.signer, self.settings.memory.encryption, self.journal)
         gateways, path = await self._way(ledger)
@@ -315,7 +315,7 @@ class Wiring:
         cover = cover_of(sealer)
         ipfs = self._ipfs(cover)
         stores = self._stores(artifacts, gateways, path, ipfs, cover)
-        return Remembering(memory, stores, Sources(gateways, ipfs))
+        return MemoryParts(memory, stores, Sources(gateways, ipfs))
 
     async def _way(self, ledger: Budget) -> tuple[Gateways | None, UploadPath | None]:
         """Return who is asked for what is on Arweave, and the way there."""

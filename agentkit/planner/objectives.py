@@ -39,7 +39,7 @@ class Limit:
 
 
 @dataclass(frozen=True)
-class Case:
+class PlanningCase:
     """What a decision is about."""
 
     graph: FrozenGraph
@@ -84,7 +84,7 @@ def limit_of(wish: Wish, market: Market, rest: Rest | None) -> Limit | None:
     return min(set_limits, key=lambda limit: limit.left, default=None)
 
 
-def decide(case: Case) -> tuple[Chosen, tuple[PlannedNode, ...]]:
+def decide(case: PlanningCase) -> tuple[Chosen, tuple[PlannedNode, ...]]:
     """Return the choice by the wish's objective, and what it makes of the nodes.
 
     Where its worst case is above the limit, the choice of the least worst case is taken.
@@ -102,13 +102,13 @@ def decide(case: Case) -> tuple[Chosen, tuple[PlannedNode, ...]]:
         return _priced_as(chosen, least, case), nodes
 
 
-def _priced_as(chosen: Chosen, other: Chosen, case: Case) -> Chosen:
+def _priced_as(chosen: Chosen, other: Chosen, case: PlanningCase) -> Chosen:
     """Return another choice with its expected cost, under the bound that holds for both."""
     cost = cost_of(case.candidates, other.offers)
     return replace(chosen, offers=other.offers, times=other.times, cost=cost)
 
 
-def _by_objective(case: Case) -> Chosen:
+def _by_objective(case: PlanningCase) -> Chosen:
     """Return the choice that the wish's weight between cost and time asks for."""
     wish = case.wish
     if wish.weight == 0:
@@ -124,11 +124,11 @@ def _by_objective(case: Case) -> Chosen:
     return _choose(case, wish.deadline, rate)
 
 
-def _choose(case: Case, deadline: float | None, rate: float = 0.0) -> Chosen:
+def _choose(case: PlanningCase, deadline: float | None, rate: float = 0.0) -> Chosen:
     return choose(case.candidates, deadline, rate=rate, effort=case.wish.effort, old=case.old)
 
 
-def _soonest(case: Case) -> Chosen:
+def _soonest(case: PlanningCase) -> Chosen:
     """Return the cheapest of the choices that end first, within the budget if there is one."""
     first, path = soonest(case.candidates)
     deadline = case.wish.deadline or math.inf
@@ -150,7 +150,7 @@ def _soonest(case: Case) -> Chosen:
     return cheapest if case.fits(cheapest) else _priced_as(cheapest, best, case)
 
 
-def _least_at_most(case: Case, deadline: float | None) -> Chosen:
+def _least_at_most(case: PlanningCase, deadline: float | None) -> Chosen:
     """Return the choice in time whose worst case is the least."""
     worst = [
         costs.at_worst(node, case.offered.get(node.name), case.allowance)
@@ -159,7 +159,7 @@ def _least_at_most(case: Case, deadline: float | None) -> Chosen:
     return choose(worst, deadline, effort="quick")
 
 
-def _with_way_out(wrong: OverBudget, case: Case, least: Chosen) -> OverBudget:
+def _with_way_out(wrong: OverBudget, case: PlanningCase, least: Chosen) -> OverBudget:
     """Say what would make an impossible budget possible, and what of that is the cheapest."""
     ways = [f"raise {wrong.limit} to at least {wrong.needed}"]
     if wrong.limit == "per_day" and wrong.already:
@@ -184,7 +184,7 @@ def _with_way_out(wrong: OverBudget, case: Case, least: Chosen) -> OverBudget:
 # -- places and amounts ---------------------------------------------------------------------------
 
 
-def _placed(case: Case, chosen: Chosen) -> tuple[PlannedNode, ...]:
+def _placed(case: PlanningCase, chosen: Chosen) -> tuple[PlannedNode, ...]:
     """Return every node of the graph with its offer and its alternates, those done without."""
     by_name = {node.name: node for node in case.candidates}
     done = Rejection(label="none", reason="it is done")
@@ -226,7 +226,7 @@ def _too_few(offered: Offered, replicas: int) -> str:
     return f"{replicas} provider nodes are needed, and {len(offered.offers)} made an offer"
 
 
-def _within(nodes: tuple[PlannedNode, ...], case: Case) -> tuple[PlannedNode, ...]:
+def _within(nodes: tuple[PlannedNode, ...], case: PlanningCase) -> tuple[PlannedNode, ...]:
     """Drop dear alternates until the worst case fits the limit; raises OverBudget.
 
     Of all nodes the one that gains the most goes first; what it comes to then is its next gain.
@@ -251,7 +251,7 @@ def _within(nodes: tuple[PlannedNode, ...], case: Case) -> tuple[PlannedNode, ..
     return tuple(kept)
 
 
-def _gain(place: int, node: PlannedNode, case: Case) -> tuple[int, int]:
+def _gain(place: int, node: PlannedNode, case: PlanningCase) -> tuple[int, int]:
     """Return what a node would come to less without its dearest alternate, negative, and where."""
     return case.left(_without_dearest(node, case.market)) - case.left(node), place
 

@@ -17,7 +17,7 @@ from agentkit.market.plan import HERE_SECONDS, Fee, Plan, PlannedNode
 from agentkit.money import Money
 from agentkit.planner import costs
 from agentkit.planner.estimate import carried, sizes_of, spec_of
-from agentkit.planner.objectives import Case, added, decide, limit_of
+from agentkit.planner.objectives import PlanningCase, added, decide, limit_of
 from agentkit.planner.offers import collect
 from agentkit.planner.policy import check_patterns
 from agentkit.planner.remaining import Rest
@@ -65,7 +65,9 @@ async def make_plan(
         for node in graph.nodes
         if not (rest and node.name in rest.done)
     ]
-    case = Case(graph, market, wish, offered, candidates, limit_of(wish, market, rest), rest)
+    case = PlanningCase(
+        graph, market, wish, offered, candidates, limit_of(wish, market, rest), rest
+    )
     chosen, nodes = await asyncio.to_thread(decide, case)
     plan = await _plan(case, chosen, nodes, started=started, balance=balance, uploads=uploads)
     return plan.model_copy(update={"stays": _stays(sizes, market)})
@@ -92,7 +94,7 @@ def check_fresh(plan: Plan, market: Market) -> None:
 
 
 async def _plan(
-    case: Case,
+    case: PlanningCase,
     chosen: Chosen,
     nodes: tuple[PlannedNode, ...],
     *,

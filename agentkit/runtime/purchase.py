@@ -61,7 +61,7 @@ class Hopeless(ProviderError):
 
 
 @dataclass(frozen=True)
-class Delivery:
+class CheckedResult:
     """A result that was checked and is not paid yet.
 
     `seconds` passed from the opening of its attempt to its result; 0 for one that was taken up

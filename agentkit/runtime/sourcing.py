@@ -21,7 +21,7 @@ from agentkit.runtime import hints
 from agentkit.runtime.attempt.attempts import Attempts
 from agentkit.runtime.context import RunContext
 from agentkit.runtime.hedging import Hedges, race
-from agentkit.runtime.purchase import Delivery, Hopeless, Purchase
+from agentkit.runtime.purchase import CheckedResult, Hopeless, Purchase
 from agentkit.runtime.retry import again, asked_to_wait
 from agentkit.runtime.tasks import as_they_end, cancel_and_wait
 from agentkit.runtime.verifiers import canonical
@@ -60,7 +60,7 @@ class Sourcing:
 
     async def _try_offers(
         self, purchase: Purchase, offers: Iterable[Offer], *, hedge: bool
-    ) -> Delivery:
+    ) -> CheckedResult:
         """Return the first checked delivery: of an attempt that is open already, or of an offer."""
         earlier = self._context.state.attempts_at(purchase.id)
         for attempt in list(earlier.open.values()):
@@ -97,7 +97,7 @@ class Sourcing:
             self._cool_until[offer.label] = time.monotonic() + pause
         return error.retryable and asked_to_wait(error) <= LONGEST_WAIT
 
-    async def _ask(self, purchase: Purchase, offer: Offer, *, hedge: bool) -> Delivery:
+    async def _ask(self, purchase: Purchase, offer: Offer, *, hedge: bool) -> CheckedResult:
         """Ask one offer, with a second one as a hedge against a slow answer."""
         self._hedges.calls += 1
         submitting = asyncio.Event()
@@ -113,7 +113,7 @@ class Sourcing:
 
     def _hedge_of(
         self, purchase: Purchase, offer: Offer
-    ) -> Callable[[], Coroutine[Any, Any, Delivery]] | None:
+    ) -> Callable[[], Coroutine[Any, Any, CheckedResult]] | None:
         """Return what asks another provider node besides, None where there is no such.
 
         Only where both are paid on delivery: the slower of two that were paid with the request
@@ -189,8 +189,8 @@ class Sourcing:
             )
             for replica in replicas
         }
-        deliveries: list[Delivery] = []
-        agreeing: list[Delivery] = []
+        deliveries: list[CheckedResult] = []
+        agreeing: list[CheckedResult] = []
         errors: list[BaseException] = []
         try:
             async for task in as_they_end(tasks):
@@ -237,7 +237,7 @@ class Sourcing:
         self,
         purchase: Purchase,
         check: Redundant,
-        deliveries: Sequence[Delivery],
+        deliveries: Sequence[CheckedResult],
         errors: Sequence[BaseException],
     ) -> BaseException:
         """Return why replicas did not come to enough that agree; what was delivered is closed.
@@ -279,7 +279,7 @@ def _has_to_be_raised(error: BaseException) -> bool:
     return not isinstance(error, RunPaused) or error.uncertain or bool(error.mend)
 
 
-def _agreeing(deliveries: Sequence[Delivery], enough: int) -> list[Delivery]:
+def _agreeing(deliveries: Sequence[CheckedResult], enough: int) -> list[CheckedResult]:
     """Return the deliveries with the most common outputs, or none if they are fewer than enough."""
     outputs = [tuple(map(canonical, delivery.result.outputs)) for delivery in deliveries]
     if not outputs:

@@ -41,7 +41,7 @@ BUDGET = "0.50 USDC"
 
 
 @dataclass
-class Findings:
+class DemoFindings:
     """What the demo found out, and what of it does not hold."""
 
     figures: dict[str, Any] = field(default_factory=dict)
@@ -100,9 +100,9 @@ def _folders(*, keep: bool) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _demo(folder: Path, given: Input) -> Findings:
+async def _demo(folder: Path, given: Input) -> DemoFindings:
     """Run the seven parts of the demo in order; returns what held and what did not."""
-    findings = Findings()
+    findings = DemoFindings()
     source = folder / "rows.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in given.rows))
     async with Agent.from_config() as agent:
@@ -121,7 +121,7 @@ async def _demo(folder: Path, given: Input) -> Findings:
 # -- the main run --------------------------------------------------------------------------------
 
 
-async def _main_run(agent: Agent, source: Path, given: Input, findings: Findings) -> RunResult:
+async def _main_run(agent: Agent, source: Path, given: Input, findings: DemoFindings) -> RunResult:
     """Plan and run the main graph, and show both."""
     note(
         "\nHere, native is agentkit's own pool; gaia and hyperbolic are stand-ins on this machine."
@@ -190,7 +190,7 @@ async def _crash_runs(
     source: Path,
     given: Input,
     found: discovery.NetworkFile,
-    findings: Findings,
+    findings: DemoFindings,
 ) -> Crash:
     """Kill a run twice, resume it, and check that nothing finished was done again."""
     note("\n4. Pulling the plug, twice.\n")
@@ -213,7 +213,7 @@ async def _settle(
     before: int,
     result: RunResult,
     crashed: Crash,
-    findings: Findings,
+    findings: DemoFindings,
 ) -> None:
     """Close all channels and compare the receipts with the chain and the nodes' books."""
     note("\n5. The sums, read from the chain and from the nodes.\n")
@@ -321,7 +321,7 @@ def _node_figures(
 # -- memory --------------------------------------------------------------------------------------
 
 
-async def _arweave(agent: Agent, findings: Findings) -> None:
+async def _arweave(agent: Agent, findings: DemoFindings) -> None:
     note("\n6. The log, sealed on the embedded Arweave gateway.\n")
     standing = await agent.memory.checkpoint()
     note(f"  {standing.items} sealed items, owner {agent.memory.address}")
@@ -329,7 +329,7 @@ async def _arweave(agent: Agent, findings: Findings) -> None:
     findings.figures["arweave"] = {"address": agent.memory.address, "items": standing.items}
 
 
-async def _restore(folder: Path, found: discovery.NetworkFile, findings: Findings) -> None:
+async def _restore(folder: Path, found: discovery.NetworkFile, findings: DemoFindings) -> None:
     """Move the home away and rebuild it in a new process, from the key and the gateway alone."""
     note("\n7. Another machine: nothing but the key and the gateway's address.\n")
     old, new = folder / "home-moved-away", folder / "another-home"

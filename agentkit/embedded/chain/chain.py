@@ -15,7 +15,7 @@ from eth_utils.exceptions import ValidationError
 
 from agentkit.embedded.chain import vm
 from agentkit.embedded.chain.mempool_rules import InvalidTransaction, admit, decoded
-from agentkit.embedded.chain.store import Entry, Store, Wanted
+from agentkit.embedded.chain.store import LogEntry, Store, Wanted
 from agentkit.keys.messages import keccak, word
 
 
@@ -175,7 +175,7 @@ class Chain:
 
     def logs(
         self, first: int, last: int, addresses: Wanted = (), topics: Sequence[Wanted] = ()
-    ) -> Iterator[Entry]:
+    ) -> Iterator[LogEntry]:
         """Return the logs of blocks `first` to `last` whose address and topics are wanted."""
         return self._store.logs(first, last, addresses, topics)
 
@@ -184,12 +184,12 @@ def _entries(
     header: BlockHeaderAPI,
     transactions: Sequence[SignedTransactionAPI],
     receipts: Sequence[ReceiptAPI],
-) -> Iterator[Entry]:
+) -> Iterator[LogEntry]:
     """Yield the logs of a block, numbered through all of its transactions."""
     position = 0
     for index, (transaction, receipt) in enumerate(zip(transactions, receipts, strict=True)):
         for log in receipt.logs:
             topics = tuple(word(topic) for topic in log.topics)
             place = (header.block_number, position, header.hash, index, transaction.hash)
-            yield Entry(*place, log.address, topics, log.data)
+            yield LogEntry(*place, log.address, topics, log.data)
             position += 1

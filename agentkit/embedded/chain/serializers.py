@@ -11,7 +11,7 @@ from typing import Any
 
 from eth.abc import BlockHeaderAPI, ReceiptAPI, SignedTransactionAPI
 
-from agentkit.embedded.chain.store import Entry
+from agentkit.embedded.chain.store import LogEntry
 from agentkit.embedded.chain.vm import CHAIN_ID, base_fee, contract_address
 from agentkit.keys.messages import checksummed
 
@@ -88,7 +88,7 @@ def receipt(
     position: int,
     sent: SignedTransactionAPI,
     receipts: tuple[ReceiptAPI, ...],
-    logs: Iterable[Entry],
+    logs: Iterable[LogEntry],
 ) -> Shape:
     """Return the receipt of a transaction; `receipts` and `logs` are its whole block's."""
     own = receipts[position]
@@ -108,7 +108,7 @@ def receipt(
     }
 
 
-def log(entry: Entry) -> Shape:
+def log(entry: LogEntry) -> Shape:
     """Return a log."""
     return {
         "address": address(entry.address),

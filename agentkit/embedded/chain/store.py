@@ -43,7 +43,7 @@ Wanted = Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LogEntry:
     """A log and where it stands; `position` counts the logs of its block."""
 
     block: int
@@ -132,7 +132,7 @@ class Store(BaseDB):
 
     # -- logs ------------------------------------------------------------------------------------
 
-    def add_log(self, entry: Entry) -> None:
+    def add_log(self, entry: LogEntry) -> None:
         """Index a log by its address and its topics; absent topics are null."""
         topics = (*entry.topics, None, None, None, None)[:4]
         self._db.execute(
@@ -151,7 +151,7 @@ class Store(BaseDB):
 
     def logs(
         self, first: int, last: int, addresses: Wanted = (), topics: Sequence[Wanted] = ()
-    ) -> Iterator[Entry]:
+    ) -> Iterator[LogEntry]:
         """Return the logs of blocks `first` to `last` whose address and topics are wanted."""
         terms = ["block between ? and ?"]
         values: list[int | bytes] = [first, last]
@@ -166,7 +166,7 @@ class Store(BaseDB):
         return map(_entry, self._db.execute(query, values))
 
 
-def _entry(row: tuple[Any, ...]) -> Entry:
+def _entry(row: tuple[Any, ...]) -> LogEntry:
     block, position, block_hash, index, transaction_hash, address, *topics, data = row
     named = tuple(topic for topic in topics if topic is not None)
-    return Entry(block, position, block_hash, index, transaction_hash, address, named, data)
+    return LogEntry(block, position, block_hash, index, transaction_hash, address, named, data)

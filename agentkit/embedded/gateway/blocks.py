@@ -21,7 +21,7 @@ ANCHOR_DEPTH = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class BlockHead:
     """The newest block; `time` in unix seconds."""
 
     height: int
@@ -31,8 +31,8 @@ class Head:
         """Return how many blocks of `seconds` have passed since, none if there is no rhythm."""
         return max(0, int((now - self.time) // seconds)) if seconds else 0
 
-    def after(self, blocks: int, seconds: float) -> Head:
-        return Head(self.height + blocks, self.time + blocks * seconds)
+    def after(self, blocks: int, seconds: float) -> BlockHead:
+        return BlockHead(self.height + blocks, self.time + blocks * seconds)
 
 
 class Blocks:
@@ -47,14 +47,14 @@ class Blocks:
         self._branches: list[tuple[int, bytes]] = [(-1, seed), *branches]
 
     @property
-    def head(self) -> Head:
-        return Head(*self._database.execute("select height, time from head").fetchone())
+    def head(self) -> BlockHead:
+        return BlockHead(*self._database.execute("select height, time from head").fetchone())
 
-    def advance(self, head: Head) -> None:
+    def advance(self, head: BlockHead) -> None:
         """Make `head` the newest block."""
         self._database.execute("update head set height = ?, time = ?", (head.height, head.time))
 
-    def keep(self, block: Head) -> None:
+    def keep(self, block: BlockHead) -> None:
         """Write down a block that holds something."""
         self._database.execute(
             "insert or ignore into block values (?, ?)", (block.height, block.time)

@@ -12,7 +12,7 @@ from agentkit.memory.arweave.tags import Tags
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class IndexEntry:
     """A transaction or a data item; texts are base64url, amounts in winston.
 
     An item has its data under `digest`; a transaction has a `header` (its JSON) and its data in
@@ -41,7 +41,7 @@ class Entry:
 
 
 # All but the number, which SQLite gives, and the tags, which are rows of their own.
-_COLUMNS = tuple(field.name for field in fields(Entry))[:-2]
+_COLUMNS = tuple(field.name for field in fields(IndexEntry))[:-2]
 _INSERT = (
     f"insert or ignore into entry ({', '.join(_COLUMNS)}, address)"  # noqa: S608
     f" values ({marks((*_COLUMNS, ''))}) returning number"
@@ -49,13 +49,13 @@ _INSERT = (
 _SELECT = f"select {', '.join(_COLUMNS)}, number from entry where "  # noqa: S608
 
 
-class Entries:
+class EntryIndex:
     """The rows of `entry` and `tag`."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: IndexEntry) -> None:
         """Write a new entry; one whose id is there already stays as it is."""
         values = [getattr(entry, column) for column in _COLUMNS]
         row = self._database.execute(_INSERT, (*values, entry.address)).fetchone()
@@ -65,31 +65,31 @@ class Entries:
                 [(row[0], place, *tag) for place, tag in enumerate(entry.tags)],
             )
 
-    def get(self, name: str) -> Entry | None:
+    def get(self, name: str) -> IndexEntry | None:
         """Return the entry of an id."""
         return next(iter(self._select("id = ?", [name])), None)
 
-    def pending(self) -> list[Entry]:
+    def pending(self) -> list[IndexEntry]:
         """Return what no block holds yet, in order of arrival."""
         return self._select("height is null order by number")
 
-    def of_root(self, root: str, size: int) -> list[Entry]:
+    def of_root(self, root: str, size: int) -> list[IndexEntry]:
         """Return the transactions whose data this is."""
         return self._select("root = ? and size = ?", [root, size])
 
-    def confirm(self, entry: Entry, height: int) -> None:
+    def confirm(self, entry: IndexEntry, height: int) -> None:
         """Put an entry into the block at `height`."""
         self._database.execute("update entry set height = ? where id = ?", (height, entry.id))
 
-    def above(self, height: int) -> list[Entry]:
+    def above(self, height: int) -> list[IndexEntry]:
         """Return what lies in blocks above a height, in order of arrival."""
         return self._select("height > ? order by number", [height])
 
-    def put_back(self, entry: Entry) -> None:
+    def put_back(self, entry: IndexEntry) -> None:
         """Have an entry wait for a block again."""
         self._database.execute("update entry set height = null where id = ?", (entry.id,))
 
-    def forget(self, entry: Entry) -> None:
+    def forget(self, entry: IndexEntry) -> None:
         """Take an entry out of the index, with all that it bundles."""
         for (name,) in self._database.execute(
             "select id from entry where id = ? or bundled_in = ?", (entry.id, entry.id)
@@ -99,7 +99,7 @@ class Entries:
             )
             self._database.execute("delete from entry where id = ?", (name,))
 
-    def relocate(self, entry: Entry, digest: str) -> None:
+    def relocate(self, entry: IndexEntry, digest: str) -> None:
         """Say under which digest the data of an item lies now, "" for nowhere."""
         self._database.execute("update entry set digest = ? where id = ?", (digest, entry.id))
 
@@ -110,14 +110,14 @@ class Entries:
         ).fetchone()
         return int(found[0]) if found else 0
 
-    def search(self, search: Search) -> list[Entry]:
+    def search(self, search: Search) -> list[IndexEntry]:
         """Return a page of entries, by height and then by arrival."""
         return self._select(*search.sql())
 
-    def _select(self, where: str, values: Sequence[object] = ()) -> list[Entry]:
+    def _select(self, where: str, values: Sequence[object] = ()) -> list[IndexEntry]:
         rows = self._database.execute(_SELECT + where, values).fetchall()
         tags = self._tags([row[-1] for row in rows])
-        return [replace(Entry(*row), tags=tuple(tags.get(row[-1], ()))) for row in rows]
+        return [replace(IndexEntry(*row), tags=tuple(tags.get(row[-1], ()))) for row in rows]
 
     def _tags(self, numbers: Sequence[int]) -> dict[int, list[tuple[str, str]]]:
         """Return the tags of entries, by the entry's number."""

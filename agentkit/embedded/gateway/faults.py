@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agentkit.embedded.gateway.entries import Entry
+from agentkit.embedded.gateway.entries import IndexEntry
 
 EVERY = "*"
 """Stands for every id where ids are named."""
@@ -128,7 +128,7 @@ class Bench:
             data = data[:-1]
         return data
 
-    def told(self, entry: Entry) -> Entry:
+    def told(self, entry: IndexEntry) -> IndexEntry:
         """Return an entry as it is listed."""
         forged = self.faults.forge
         if not self._hit("forge", any(name in forged for name, _ in entry.tags)):

@@ -19,10 +19,10 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, StringConstraints, ValidationError
 
-from agentkit.embedded.gateway.blocks import Blocks, Head
+from agentkit.embedded.gateway.blocks import BlockHead, Blocks
 from agentkit.embedded.gateway.chunks import Chunks
 from agentkit.embedded.gateway.database import open_database, transaction
-from agentkit.embedded.gateway.entries import Entries, Entry
+from agentkit.embedded.gateway.entries import EntryIndex, IndexEntry
 from agentkit.embedded.gateway.faults import Bench, Faults
 from agentkit.embedded.gateway.files import ContentFiles
 from agentkit.embedded.gateway.queries import Queries
@@ -65,7 +65,7 @@ class Gateway:
     ) -> None:
         self._database, self._files = database, files
         self._seconds, self._clock = seconds, clock
-        self._entries = Entries(database)
+        self._entries = EntryIndex(database)
         self._chunks = Chunks(database, files)
         self._blocks = Blocks(database, clock())
         self._wallets = Wallets(database)
@@ -244,7 +244,7 @@ class Gateway:
     def set_faults(self, faults: Faults) -> None:
         """Have these go wrong from now on, and nothing else."""
         self.mine_due()
-        self._blocks.advance(Head(self._blocks.head.height, self._clock()))
+        self._blocks.advance(BlockHead(self._blocks.head.height, self._clock()))
         self.bench.set(faults)
 
     def reorg(self, depth: int, *, keep: bool = False) -> int:
@@ -262,7 +262,7 @@ class Gateway:
                     self._entries.put_back(entry)
                 elif self._entries.get(entry.id):  # what it bundles went with it
                     self._drop(entry, "orphaned")
-            self._blocks.advance(Head(top + 1, self._clock()))
+            self._blocks.advance(BlockHead(top + 1, self._clock()))
         self.bench.reached["reorg"] += 1
         return top + 1
 
@@ -304,10 +304,10 @@ class Gateway:
         if not self._rhythm:
             self._mine(self._next())
 
-    def _next(self) -> Head:
-        return Head(self._blocks.head.height + 1, self._clock())
+    def _next(self) -> BlockHead:
+        return BlockHead(self._blocks.head.height + 1, self._clock())
 
-    def _mine(self, block: Head) -> int:
+    def _mine(self, block: BlockHead) -> int:
         """Take what waits into a block, but for what is held back, dropped or too old."""
         anchors = self._blocks.anchors()
         for entry in self._entries.pending():
@@ -325,7 +325,7 @@ class Gateway:
         self._blocks.advance(block)
         return block.height
 
-    def _drop(self, entry: Entry, reason: str) -> None:
+    def _drop(self, entry: IndexEntry, reason: str) -> None:
         """Forget an entry; what a transaction cost goes back to its wallet."""
         self._entries.forget(entry)
         if not entry.header:
@@ -335,7 +335,7 @@ class Gateway:
             self._wallets.add(entry.target, -entry.quantity)
         self._database.execute("insert or replace into dropped values (?, ?)", (entry.id, reason))
 
-    def _unbundle(self, bundle: Entry, height: int) -> None:
+    def _unbundle(self, bundle: IndexEntry, height: int) -> None:
         """Index what a transaction bundles, once its data is there; forged items are left out."""
         if not bundle.root or not set(BUNDLE_TAGS) <= set(bundle.tags):
             return
@@ -348,7 +348,7 @@ class Gateway:
         except StateCorrupt:
             return  # not a bundle, whatever its tags say: it stays a plain transaction
 
-    def _add_bundled(self, name: str, raw: bytes, bundle: Entry, height: int) -> None:
+    def _add_bundled(self, name: str, raw: bytes, bundle: IndexEntry, height: int) -> None:
         try:
             item = parse_entry(name, raw)
         except StateCorrupt:
@@ -356,7 +356,7 @@ class Gateway:
         digest = self._files.put(item.data)
         self._entries.add(_item_entry(item, digest, height, bundle.id))
 
-    def _known(self, name: str) -> Entry | None:
+    def _known(self, name: str) -> IndexEntry | None:
         """Return an entry that is not to be hidden."""
         entry = self._entries.get(name)
         if entry is None or self.bench.hides(name):
@@ -364,7 +364,7 @@ class Gateway:
         newest = self.bench.faults.hide_newest
         return None if newest and entry.number > self._entries.newest(newest) else entry
 
-    def _data_of(self, entry: Entry) -> bytes | None:
+    def _data_of(self, entry: IndexEntry) -> bytes | None:
         if entry.digest:
             return self._files.get(entry.digest)
         if not entry.header:
@@ -383,9 +383,9 @@ class _Chunk(BaseModel):
     chunk: str
 
 
-def _item_entry(item: Item, digest: str, height: int | None = None, bundle: str = "") -> Entry:
+def _item_entry(item: Item, digest: str, height: int | None = None, bundle: str = "") -> IndexEntry:
     """Return a data item as the gateway indexes it."""
-    return Entry(
+    return IndexEntry(
         id=item.id,
         owner=b64url(item.owner),
         signature=b64url(item.signature),
@@ -399,9 +399,9 @@ def _item_entry(item: Item, digest: str, height: int | None = None, bundle: str 
     )
 
 
-def _transaction_entry(tx: WeaveTransaction) -> Entry:
+def _transaction_entry(tx: WeaveTransaction) -> IndexEntry:
     """Return a layer-1 transaction as the gateway indexes it."""
-    return Entry(
+    return IndexEntry(
         id=tx.id,
         owner=b64url(tx.owner),
         signature=b64url(tx.signature),

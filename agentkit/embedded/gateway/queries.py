@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from agentkit.embedded.gateway.blocks import Blocks
-from agentkit.embedded.gateway.entries import Entries, Entry
+from agentkit.embedded.gateway.entries import EntryIndex, IndexEntry
 from agentkit.embedded.gateway.faults import EVERY, Bench
 from agentkit.embedded.gateway.rejected import Rejected
 from agentkit.embedded.gateway.search import Search, TagTest
@@ -74,7 +74,7 @@ type Bundle { id: ID! }
 class Queries:
     """The query type, over the gateway's index."""
 
-    def __init__(self, entries: Entries, blocks: Blocks, bench: Bench) -> None:
+    def __init__(self, entries: EntryIndex, blocks: Blocks, bench: Bench) -> None:
         self._entries = entries
         self._blocks = blocks
         self._bench = bench
@@ -132,7 +132,7 @@ class Queries:
             self._bench.reached["hide"] += 1
         return replace(search, hidden=hidden, upto=upto)
 
-    def _node(self, entry: Entry) -> dict[str, Any]:
+    def _node(self, entry: IndexEntry) -> dict[str, Any]:
         """Return an entry as GraphQL answers it; the test bench may have it told wrongly."""
         entry = self._bench.told(entry)
         return {
@@ -183,7 +183,7 @@ def _tag_tests(filters: Sequence[Mapping[str, Any]]) -> list[TagTest]:
     return [TagTest(f["name"], f["values"], negated=f["op"] == "NEQ") for f in filters]
 
 
-def _cursor(entry: Entry) -> str:
+def _cursor(entry: IndexEntry) -> str:
     return b64url(entry.number.to_bytes(8, "big"))
 
 

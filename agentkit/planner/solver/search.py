@@ -61,7 +61,7 @@ class Best:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search came to: `price` is what a second is worth, `prices` that by node."""
 
     choice: Choice | None
@@ -97,7 +97,7 @@ def search(
     starts: Sequence[Choice],
     care: Care,
     old: Old | None = None,
-) -> Found:
+) -> SearchResult:
     """Return the best choice found for an arranged problem, with a certified bound.
 
     `starts` are choices to improve, and `old` too; the result is no worse than any of them that
@@ -111,7 +111,7 @@ def search(
     cheap = dual.choices[0]
     best.take(cheap)
     if best.choice is not None and best.value <= dual.bound + abs(dual.bound) * 1e-8:
-        return Found(best.choice, dual.bound, goal.rate, np.zeros(problem.nodes))
+        return SearchResult(best.choice, dual.bound, goal.rate, np.zeros(problem.nodes))
     span = goal.deadline if math.isfinite(goal.deadline) else problem.horizon
     spread = problem.cost(starts[0]) - problem.cost(cheap) if starts else 0.0
     guess = max(goal.rate, 0.2 * abs(spread) / span, 1e-12)
@@ -126,7 +126,7 @@ def search(
     polish(best)
     if care.merging:
         merge(best, ends, promising)
-    return Found(best.choice, dual.bound, dual.price, dual.price * dual.flows[-1])
+    return SearchResult(best.choice, dual.bound, dual.price, dual.price * dual.flows[-1])
 
 
 def _promising(dual: Dual, best: Best) -> list[Choice]:

@@ -13,7 +13,7 @@ from agentkit.planner.solver.exact import best_choice
 from agentkit.planner.solver.lagrange import Goal, Heat
 from agentkit.planner.solver.problem import Choice, Floats, Ints, Problem
 from agentkit.planner.solver.prune import pruned
-from agentkit.planner.solver.search import SHORT, Best, Care, Found, Old, search
+from agentkit.planner.solver.search import SHORT, Best, Care, Old, SearchResult, search
 from agentkit.planner.solver.windows import Windows
 
 Effort: TypeAlias = Literal["quick", "normal", "high"]
@@ -166,7 +166,7 @@ def _onto(problem: Problem, small: Problem, kept: Ints, choice: Choice) -> Choic
 
 def _find(
     problem: Problem, goal: Goal, starts: list[Choice], effort: Effort, old: Old | None
-) -> Found:
+) -> SearchResult:
     """Search for a choice, exactly where the problem is small enough."""
     if problem.nodes <= EXACT:
         found = search(problem, goal, starts, QUICK, old)
@@ -182,7 +182,7 @@ def _find(
     return _proven(problem, goal, found, HIGH_SECONDS) if effort == "high" else found
 
 
-def _proven(problem: Problem, goal: Goal, found: Found, seconds: float) -> Found:
+def _proven(problem: Problem, goal: Goal, found: SearchResult, seconds: float) -> SearchResult:
     """Have HiGHS go on from what was found."""
     best = Best(problem, goal)
     if found.choice is not None:

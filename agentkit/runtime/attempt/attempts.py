@@ -24,7 +24,7 @@ from agentkit.runtime.attempt.settling import Settling
 from agentkit.runtime.attempt.shared import Errands, adapter_errors
 from agentkit.runtime.context import RunContext
 from agentkit.runtime.deadline import within
-from agentkit.runtime.purchase import Delivery, Purchase
+from agentkit.runtime.purchase import CheckedResult, Purchase
 
 
 class Attempts:
@@ -43,7 +43,7 @@ class Attempts:
 
     async def deliver(
         self, purchase: Purchase, offer: Offer, submitting: asyncio.Event, *, extra: bool = False
-    ) -> Delivery:
+    ) -> CheckedResult:
         """Have a purchase done under an offer, and check the result; nothing is paid yet.
 
         `submitting` is set when the provider is about to be asked.  `extra`: it is one attempt more
@@ -75,11 +75,11 @@ class Attempts:
                     error.unknown = True  # the provider has the task and may still do it
                 return await self._after_failure(purchase, offer, attempt, error)
         seconds = time.monotonic() - started
-        return await self._results.check(purchase, Delivery(attempt, offer, result, seconds))
+        return await self._results.check(purchase, CheckedResult(attempt, offer, result, seconds))
 
     async def _after_failure(
         self, purchase: Purchase, offer: Offer, attempt: Attempt, error: ProviderError
-    ) -> Delivery:
+    ) -> CheckedResult:
         """Close an attempt that failed and raise its error, unless its provider has a result."""
         if error.unknown and offer.finds:
             delivery = await self._recovery.recover(purchase, attempt)
@@ -91,12 +91,12 @@ class Attempts:
             await self.closing.close_unpaid(attempt, str(error))
         raise error
 
-    async def recover(self, purchase: Purchase, attempt: Attempt) -> Delivery | None:
+    async def recover(self, purchase: Purchase, attempt: Attempt) -> CheckedResult | None:
         """Return what an open attempt delivered; None once it is closed without a result."""
         return await self._recovery.recover(purchase, attempt)
 
     async def settle(
-        self, purchase: Purchase, deliveries: Sequence[Delivery]
+        self, purchase: Purchase, deliveries: Sequence[CheckedResult]
     ) -> tuple[Artifact, ...]:
         """Pay for deliveries that agree, record the outputs of the first, and return them."""
         return await self._settling.settle(purchase, deliveries)

@@ -13,7 +13,7 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Event, Transaction
 from agentkit.runtime.attempt.shared import cancel_at_provider
 from agentkit.runtime.context import RunContext
-from agentkit.runtime.purchase import Delivery
+from agentkit.runtime.purchase import CheckedResult
 
 Outcome = Literal["unpaid", "uncertain"]
 
@@ -36,7 +36,7 @@ class Closing:
         """Close an attempt whose result cannot be had any more."""
         await self._close(attempt, _outcome(offer), why)
 
-    async def refuse(self, delivery: Delivery, why: str, *, blame: bool = True) -> None:
+    async def refuse(self, delivery: CheckedResult, why: str, *, blame: bool = True) -> None:
         """Close an attempt whose result is not paid; `blame` counts against its provider.
 
         Where the payment left with the request, a bad answer is billed like a good one.

@@ -13,7 +13,7 @@ from agentkit.runtime.attempt.closing import Closing
 from agentkit.runtime.attempt.shared import adapter_errors, cancel_at_provider
 from agentkit.runtime.context import RunContext
 from agentkit.runtime.deadline import within
-from agentkit.runtime.purchase import Delivery, Purchase
+from agentkit.runtime.purchase import CheckedResult, Purchase
 from agentkit.runtime.verifiers import judge
 
 
@@ -52,7 +52,7 @@ class Results:
         waiting = self._context.provider(offer.provider).result(attempt)
         return await (self._context.stop.or_stop(waiting) if offer.finds else waiting)
 
-    async def check(self, purchase: Purchase, delivery: Delivery) -> Delivery:
+    async def check(self, purchase: Purchase, delivery: CheckedResult) -> CheckedResult:
         """Return a delivery that may be paid.
 
         Raises BadOutput or ProtocolBroken once its attempt is refused and closed, and RunPaused
@@ -74,7 +74,7 @@ class Results:
             raise error
         return delivery
 
-    async def _check_result(self, purchase: Purchase, delivery: Delivery) -> None:
+    async def _check_result(self, purchase: Purchase, delivery: CheckedResult) -> None:
         """Check what every result has to keep to: price, units, kind of output, schema."""
         attempt = delivery.attempt
         offer = delivery.offer
@@ -93,7 +93,7 @@ class Results:
             raise
 
     async def _verifier_failed(
-        self, purchase: Purchase, delivery: Delivery, reason: str
+        self, purchase: Purchase, delivery: CheckedResult, reason: str
     ) -> RunPaused:
         """Return the pause for a delivery whose verifier, a function of the user's, failed.
 

@@ -19,7 +19,7 @@ from agentkit.runtime.attempt.lanes import Lanes
 from agentkit.runtime.attempt.shared import CALL_SECONDS, adapter_errors, is_retryable
 from agentkit.runtime.context import RunContext
 from agentkit.runtime.deadline import within
-from agentkit.runtime.purchase import Delivery, Purchase
+from agentkit.runtime.purchase import CheckedResult, Purchase
 from agentkit.runtime.retry import again_for
 
 FIND_PATIENCE = 10.0
@@ -37,7 +37,7 @@ class Recovery:
         self._results = results
         self._closing = closing
 
-    async def recover(self, purchase: Purchase, attempt: Attempt) -> Delivery | None:
+    async def recover(self, purchase: Purchase, attempt: Attempt) -> CheckedResult | None:
         """Return what an open attempt delivered; None once it is closed without a result.
 
         Raises RunPaused when its provider was paid and does not say what became of it.
@@ -47,7 +47,7 @@ class Recovery:
         finally:
             self._lanes.free(attempt)
 
-    async def _recover(self, purchase: Purchase, attempt: Attempt) -> Delivery | None:
+    async def _recover(self, purchase: Purchase, attempt: Attempt) -> CheckedResult | None:
         """Ask the provider, and go by what it says and by how it is paid."""
         offer = self._context.state.offers[attempt.terms]
         if not offer.finds:
@@ -82,7 +82,7 @@ class Recovery:
 
     async def _submit_again(
         self, purchase: Purchase, offer: Offer, attempt: Attempt
-    ) -> Delivery | None:
+    ) -> CheckedResult | None:
         """Submit an attempt again with its own payment; None once it is closed.
 
         This is safe whatever became of it: both sides know it by its id, so it is the same job and
@@ -136,7 +136,7 @@ class Recovery:
 
     async def _take_result(
         self, purchase: Purchase, offer: Offer, attempt: Attempt
-    ) -> Delivery | None:
+    ) -> CheckedResult | None:
         """Wait for the result of an attempt that its provider has; None once it is closed."""
         try:
             async with self._results.time_limit(purchase, offer, attempt):
@@ -146,7 +146,7 @@ class Recovery:
             await self._closing.close_without_result(attempt, offer, str(error))
             return None
         try:
-            return await self._results.check(purchase, Delivery(attempt, offer, result))
+            return await self._results.check(purchase, CheckedResult(attempt, offer, result))
         except BadOutput:
             return None
 

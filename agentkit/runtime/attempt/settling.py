@@ -15,7 +15,7 @@ from agentkit.runtime.attempt.funding import Funding
 from agentkit.runtime.attempt.shared import Errands
 from agentkit.runtime.context import RunContext
 from agentkit.runtime.deadline import within
-from agentkit.runtime.purchase import Delivery, Purchase
+from agentkit.runtime.purchase import CheckedResult, Purchase
 from agentkit.runtime.run_log import Work
 
 Told = list[tuple[Rail, Sequence[Message]]]
@@ -31,7 +31,7 @@ class Settling:
         self._errands = errands
 
     async def settle(
-        self, purchase: Purchase, deliveries: Sequence[Delivery]
+        self, purchase: Purchase, deliveries: Sequence[CheckedResult]
     ) -> tuple[Artifact, ...]:
         """Pay for deliveries that agree, record the outputs of the first, and return them.
 
@@ -67,7 +67,7 @@ class Settling:
         return outputs
 
     async def _commit(
-        self, purchase: Purchase, deliveries: Sequence[Delivery], work: Work[Told]
+        self, purchase: Purchase, deliveries: Sequence[CheckedResult], work: Work[Told]
     ) -> Told:
         """Commit the payment; a rail that lacks funds is funded once.
 

@@ -308,13 +308,13 @@ def test_a_topic_of_any_value_has_to_be_there(chain: Chain) -> None:
 
 
 def test_thousands_of_logs_are_found_fast(path: Path) -> None:
-    from agentkit.embedded.chain.store import Entry
+    from agentkit.embedded.chain.store import LogEntry
 
     store = Store(path)
     with store.block():
         for n in range(5000):
             address, topics = bytes([n % 5]) * 20, (bytes([n % 250]) * 32, bytes(32))
-            store.add_log(Entry(n, 0, bytes(32), 0, bytes(32), address, topics, b""))
+            store.add_log(LogEntry(n, 0, bytes(32), 0, bytes(32), address, topics, b""))
     start = time.perf_counter()
     found = list(store.logs(0, 5000, [bytes([3]) * 20], [[bytes([13]) * 32]]))
     assert time.perf_counter() - start < 0.5
