@@ -11,7 +11,9 @@ from pydantic import BaseModel
 from agentkit.artifacts import Artifact, Embedding
 from agentkit.errors import WrongInput
 from agentkit.graph import callables
-from agentkit.graph.nodes import NodeBase
+from agentkit.graph.checks import Named
+from agentkit.graph.nodes import NodeBase, PaidNode
+from agentkit.graph.plugins import InstalledVerifier
 from agentkit.graph.schemas import schema_of
 
 
@@ -39,6 +41,19 @@ def check_of(name: str, given: Any) -> Any:
             hint="write verify=ak.verify.schema(...), ak.verify.redundant(2, of=3) or a function",
         )
     return {"check": "callable", "fn": callables.describe(given)}
+
+
+def installed_verifiers(node: NodeBase) -> dict[tuple[str, str], InstalledVerifier]:
+    """Return what makes the verifiers of other packages that a node names, by node and place.
+
+    This program wrote the node, so that it needs nobody's consent to them.
+    """
+    checks = node.verify if isinstance(node, PaidNode) else ()
+    return {
+        (node.name, f"verify.{n}"): InstalledVerifier(check.name)
+        for n, check in enumerate(checks)
+        if isinstance(check, Named)
+    }
 
 
 def output_of(output: Any) -> dict[str, Any] | Literal["embedding"] | None:

@@ -11,8 +11,14 @@ from pydantic import ValidationError
 from agentkit.artifacts import Artifact, Dataset, Embedding, Json, Model, Table, Text
 from agentkit.errors import DuplicateNode, UnknownInput, WrongInput
 from agentkit.graph import callables, codec
-from agentkit.graph.arguments import check_of, keywords_of, listed, output_of, returned_by
-from agentkit.graph.checks import Named
+from agentkit.graph.arguments import (
+    check_of,
+    installed_verifiers,
+    keywords_of,
+    listed,
+    output_of,
+    returned_by,
+)
 from agentkit.graph.frozen import FrozenGraph, Function, check_node
 from agentkit.graph.included import Included, moved
 from agentkit.graph.nodes import (
@@ -20,13 +26,11 @@ from agentkit.graph.nodes import (
     LocalNode,
     Needs,
     NodeBase,
-    PaidNode,
     SourceNode,
     SplitNode,
     SqlNode,
     TrainNode,
 )
-from agentkit.graph.plugins import InstalledVerifier
 from agentkit.graph.refs import InputRef, Ref, When
 from agentkit.graph.registry import Node, check_registered
 
@@ -276,12 +280,10 @@ class JobGraph:
     def add(self, node: NodeBase) -> Any:
         """Add a node that was built from its model; the way to use a kind of another package.
 
-        What it reads stands in it as `ref.input`.  Returns its ref, or a tuple of them where it has
-        several outputs::
+        What it reads stands in it as `ref.input`.  Returns its ref, or a tuple of refs if it has
+        several outputs.  Raises UnknownKind where no installed package brings the node's kind::
 
             page = graph.add(FetchNode(kind="fetch", name="page", url="https://example.org"))
-
-        Raises GraphError, also where no installed package brings the node's kind.
         """
         check_registered(node)
         refs = self._insert(node, {})
@@ -427,14 +429,8 @@ class JobGraph:
         self._check_name(node.name)
         check_node(node, self._nodes)
         self._nodes[node.name] = node
-        checks = node.verify if isinstance(node, PaidNode) else ()
-        verifiers = {
-            f"verify.{n}": InstalledVerifier(check.name)
-            for n, check in enumerate(checks)
-            if isinstance(check, Named)
-        }
         self._functions |= {(node.name, place): fn for place, fn in functions.items()}
-        self._functions |= {(node.name, place): make for place, make in verifiers.items()}
+        self._functions |= installed_verifiers(node)
         return self._refs_of(node)
 
     def _check_name(self, name: str) -> None:

@@ -222,10 +222,10 @@ class FrozenGraph(BaseModel):
         if other is not None:
             self._check_equal(other)
             self._functions.update(other._functions)
-        for node in self.nodes:
+        missing = [node for node in self.nodes if needed is None or node.name in needed]
+        for node in missing:
             _check_known(node)
         reader = CodeReader(consent)
-        missing = [node for node in self.nodes if needed is None or node.name in needed]
         functions = [named for node in missing for named in self._missing_functions(node)]
         plugins = [named for node in missing for named in self._missing_plugins(node)]
         for _, spec in functions:

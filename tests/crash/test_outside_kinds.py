@@ -108,5 +108,10 @@ def test_without_the_package_a_run_is_shown_and_not_resumed(home: Path, packages
     assert with_it["loaded"] == ["agentkit_translate"]
 
 
+def test_without_the_package_a_run_can_still_be_cancelled(home: Path, packages: Path) -> None:
+    kill_halfway(home, packages)
+    assert said(home, "cancel") == {"outcome": "cancelled", "open": []}
+
+
 def test_the_package_is_short(packages: Path) -> None:
     assert len(outside_kinds.module().splitlines()) < 150

@@ -4,6 +4,7 @@ python outside_kinds.py FOLDER start    plans and runs the graph of FOLDER, prin
                                         two translations were done, and waits there to be killed
 python outside_kinds.py FOLDER resume   goes on with the run, and prints the texts by node
 python outside_kinds.py FOLDER look     prints what is on record, and what `resume` says
+python outside_kinds.py FOLDER cancel   ends the run for good
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from pathlib import Path
 from agentkit.artifacts import Artifact, Text
 from agentkit.errors import AgentKitError
 from agentkit.graph.builder import JobGraph
+from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.run_state import RunState
 from agentkit.market.plan import Plan
@@ -76,11 +78,22 @@ async def look(market: Toy, _: GatedProvider) -> None:
     print(json.dumps(seen))
 
 
+async def cancel(market: Toy, _: GatedProvider) -> None:
+    run = await the_run(market)
+    asked = e.CancelAsked(run=run)
+    await market.journal.commit(lambda tx: tx.append(e.WALLET, asked))
+    await (await runs.resume(market.means, run)).ended()
+    state = RunState.of(run, await market.journal.history(run))
+    left = [attempt for purchase in state.purchases.values() for attempt in purchase.open]
+    print(json.dumps({"outcome": state.outcome, "open": left}))
+
+
 async def main(folder: Path, verb: str) -> None:
     provider = GatedProvider("one", folder / "one", free=2, lanes=1)
     provider.answer = translated
     async with toy(folder, one=provider) as market:
-        await {"start": start, "resume": resume, "look": look}[verb](market, provider)
+        verbs = {"start": start, "resume": resume, "look": look, "cancel": cancel}
+        await verbs[verb](market, provider)
 
 
 if __name__ == "__main__":

@@ -289,6 +289,9 @@ def test_an_unknown_node_keeps_its_document_its_digest_and_every_byte(packages: 
     assert kept.model_dump_json(exclude_defaults=True) == text
     assert (kept.digest, kept.shape) == (frozen.digest, frozen.shape)
     assert kept.by_name["weather"].retries == 4
+    assert kept.adopt(None, needed={"place", "report"}) is kept  # it may be done, and is no matter
+    with pytest.raises(UnknownKind):
+        kept.adopt(None, needed={"weather"})
 
 
 def test_what_any_kind_writes_would_be_kept_by_a_version_that_does_not_know_it() -> None:
