@@ -1,8 +1,10 @@
+import json
 from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
 
 from agentkit.errors import BadAmount
 from agentkit.money import DECIMALS, Asset, Money, Rate, rounded_up
@@ -72,6 +74,45 @@ def test_amounts_of_different_assets_never_mix() -> None:
         with pytest.raises(BadAmount):
             mix()
     assert here != elsewhere
+
+
+def test_amounts_are_ordered_and_counted_by_their_units() -> None:
+    less, more = Money(1, BOUND), Money(2, BOUND)
+    assert [less < more, less < less, more < less] == [True, False, False]
+    assert [less <= more, less <= less, more <= less] == [True, True, False]
+    assert [more > less, less > less, less > more] == [True, False, False]
+    assert [more >= less, less >= less, less >= more] == [True, True, False]
+    assert [bool(less), bool(BOUND.zero())] == [True, False]
+    assert less + more == Money(3, BOUND)
+    assert more - less == less
+    assert more * 3 == Money(6, BOUND)
+    assert more * 0 == BOUND.zero()
+
+
+@pytest.mark.parametrize("times", [True, 1.5, "2", None])
+def test_an_amount_is_multiplied_by_whole_numbers_only(times: object) -> None:
+    with pytest.raises(BadAmount, match="cannot be multiplied"):
+        Money(1, BOUND) * times  # type: ignore[operator]
+
+
+class Priced(BaseModel):
+    amount: Money
+    rate: Rate
+
+
+def test_values_hold_amounts_as_text_and_read_them_back() -> None:
+    priced = Priced(amount=Money(5, BOUND), rate=Rate.parse("1 USDC per 1K rows").bind(BOUND))
+    text = priced.model_dump_json()
+    assert json.loads(text) == {"amount": priced.amount.encode(), "rate": priced.rate.encode()}
+    assert Priced.model_validate_json(text) == priced
+    with pytest.raises(ValidationError):
+        Priced.model_validate({"amount": 5, "rate": "1 USDC per row"})
+
+
+def test_a_unit_price_is_bound_as_its_amount_is() -> None:
+    rate = Rate.parse("0.5 USDC per 1M tokens")
+    assert rate.bind(BOUND) == Rate(Money(500_000, BOUND), 10**6, "token")
+    assert rounded_up(BOUND, rate.times(3)) == Money(2, BOUND)
 
 
 def test_binding_keeps_the_amount_and_refuses_another_asset() -> None:
