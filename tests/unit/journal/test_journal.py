@@ -1,12 +1,9 @@
 import asyncio
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.timing import limit
 from support.toy_market import WALLET, toy
 
 from agentkit.errors import AgentKitError, JournalDamaged, OverBudget, StoreUnavailable, WrongKey
@@ -267,23 +264,6 @@ async def test_a_missing_event_is_found(tmp_path: Path) -> None:
 def test_every_record_says_its_key() -> None:
     for record in r.RECORDS.values():
         assert record.key is not Record.key, record
-
-
-def test_processes_that_open_a_new_file_at_once_all_get_it(tmp_path: Path) -> None:
-    code = (
-        "import asyncio, sys; from pathlib import Path;"
-        "from agentkit.journal.journal import Journal\n"
-        "async def main():\n"
-        "    journal = await Journal.open(Path(sys.argv[1]), '0xaa')\n"
-        "    await journal.close()\n"
-        "sys.stdin.readline(); asyncio.run(main())\n"
-    )
-    for attempt in range(3):
-        command = [sys.executable, "-c", code, str(tmp_path / str(attempt))]
-        racers = [subprocess.Popen(command, stdin=subprocess.PIPE, text=True) for _ in range(6)]
-        for racer in racers:
-            racer.communicate("go\n", timeout=limit(60))
-        assert [racer.returncode for racer in racers] == [0] * 6
 
 
 async def test_a_file_is_not_called_damaged_because_another_process_writes(tmp_path: Path) -> None:

@@ -1,15 +1,12 @@
 import dataclasses
 import json
 import pickle
-import subprocess
-import sys
 from hashlib import sha256
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
-from support.timing import limit
 
 from agentkit.errors import StateCorrupt, StateError, WrongKey
 from agentkit.memory.arweave.base64url import b64url, unb64url
@@ -131,18 +128,6 @@ def test_equal_chunks_are_proven_at_their_own_places():
         other = (chunk.offset + MAX_CHUNK) % size
         with pytest.raises(StateCorrupt):
             proven_range(root, size, other, chunk.path, chunk.data)
-
-
-# -- transactions --------------------------------------------------------------------------------
-
-
-def test_a_transaction_goes_round(signed, wallet):
-    tx, chunks = signed
-    verify_transaction(tx, filled(600_000))
-    read, data = parse_transaction(json.dumps(tx.document()).encode())
-    assert (read, data) == (tx, b"")
-    assert (tx.address, tx.tags) == (wallet.address, (("Größe", "☕"), ("n", "")))
-    assert [len(chunk.data) for chunk in chunks] == [MAX_CHUNK, MAX_CHUNK, 600_000 - 2 * MAX_CHUNK]
 
 
 def test_data_in_the_document_is_returned(signed):
@@ -287,29 +272,3 @@ def test_a_wallet_tells_its_address_and_nothing_else(jwk, wallet):
     assert unb64url(jwk["n"]) == wallet.owner
     with pytest.raises(TypeError):
         pickle.dumps(wallet)
-
-
-def test_neither_imports_nor_signing_touch_sigpipe_or_load_the_uploader():
-    # Python ignores SIGPIPE; with the default action a write to a closed socket ends the process.
-    program = (
-        "import signal, sys\n"
-        "import agentkit.memory.arweave.gateways, agentkit.embedded.gateway\n"
-        "from agentkit.memory.arweave.jwk import JwkWallet, make_jwk\n"
-        "JwkWallet(make_jwk()).sign_tx(b'message')\n"
-        "assert 'arweave' in sys.modules\n"
-        "assert 'arweave.transaction_uploader' not in sys.modules\n"
-        "assert signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN\n"
-    )
-    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=limit(60))
-
-
-def test_items_are_made_without_the_client_libraries():
-    program = (
-        "import sys, agentkit.memory.arweave.ans104\n"
-        "heavy = {'aiohttp', 'arweave', 'graphql', 'pydantic', 'requests', 'tenacity', 'web3'}\n"
-        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
-        "import agentkit.memory.arweave.gateways, agentkit.embedded.gateway\n"
-        "late = {'arweave', 'graphql', 'requests', 'web3'}\n"
-        "assert not late & set(sys.modules), late & set(sys.modules)\n"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=limit(60))

@@ -1,6 +1,5 @@
 """The x402 SDK is an extra: who pays and who sells does without, and a facilitator says so."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -25,12 +24,3 @@ async def test_a_facilitator_says_what_to_install(
         Desk(journal, Web3Chain(network), signer, network)
     assert '"deai-agentkit[x402]"' in missing.value.hint
     await journal.close()
-
-
-def test_payer_and_seller_load_no_sdk() -> None:
-    loaded = (
-        "import sys, agentkit.agent, agentkit.serve.app, agentkit.payments.x402.rail;"
-        "print([m for m in ('x402', 'web3', 'eth_account') if m in sys.modules])"
-    )
-    said = subprocess.run([sys.executable, "-c", loaded], capture_output=True, check=True)
-    assert said.stdout == b"[]\n"

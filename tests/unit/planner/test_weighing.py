@@ -506,6 +506,7 @@ async def test_nodes_that_are_the_same_are_asked_for_once(tmp_path: Path) -> Non
         assert plan.node("other").price < plan.node("n000").price  # type: ignore[operator]
 
 
+@pytest.mark.lengthy
 async def test_fifty_thousand_nodes_are_placed(tmp_path: Path) -> None:
     """In time, and where some must be faster: by the solver, within seconds."""
     async with toy(tmp_path, **ladder(tmp_path, 2)) as market:

@@ -8,7 +8,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from agentkit.artifacts import Blob, Dataset, Table
+from agentkit.artifacts import Table
 from agentkit.errors import Refused
 from agentkit.pool import sql
 from agentkit.pool.pool import Pool
@@ -33,18 +33,6 @@ def query(room: Path, statement: str, memory_mib: int = 256, **tables: Table) ->
     out = room / "out"
     sql.query(sql=statement, tables=files, folder=str(room), memory_mib=memory_mib, out=str(out))
     return [json.loads(line) for line in out.read_text().splitlines()]
-
-
-async def test_a_query_over_tables_gives_a_dataset(pool: Pool, begun: list[str]) -> None:
-    people, ages = Dataset.dump(ROWS), Table.dump([{"who": "Ann", "age": 30}])
-    statement = 'select who, sum(n) as "all", max(age) as age from t join "a.ges" using (who)'
-    params = {"op": "sql", "sql": statement + " group by who;"}
-    done = await pool.run("call", "data", params, {"t": people, "a.ges": ages})
-    assert done.outputs == (Dataset.dump([{"who": "Ann", "all": 4, "age": 30}]),)
-    assert done.usage == {"byte": people.size + ages.size}
-    assert begun == ["call"]
-    again = await pool.run("call", "data", params, {"t": people, "a.ges": ages})
-    assert again.outputs[0].digest == done.outputs[0].digest
 
 
 def test_values_become_json(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,15 +220,6 @@ def test_a_result_that_grows_too_large_is_refused(
         query(room, "select range from range(1000000000000)")
 
 
-async def test_an_input_must_be_a_table_in_json_lines(pool: Pool) -> None:
-    params = {"op": "sql", "sql": "select 1"}
-    with pytest.raises(Refused, match="'t' is a blob, not a table"):
-        await pool.run("call", "data", params, {"t": Blob.of(b"x")})
-    with pytest.raises(Refused, match="row 2 of 't' is not JSON") as caught:
-        await pool.run("call", "data", params, {"t": Table.of(b'{"a": 1}\n{"a":\n')})
-    assert "/pool/" not in str(caught.value)
-
-
 @pytest.mark.parametrize("params", [{"op": "split"}, {"op": "sql"}, {"op": "sql", "sql": ""}, {}])
 async def test_other_operations_are_refused(pool: Pool, params: dict[str, str]) -> None:
     with pytest.raises(Refused, match="parameter"):
@@ -301,19 +280,3 @@ def test_a_wide_table_keeps_its_columns(room: Path) -> None:
     rows = [{f"k{n}": n} for n in range(300)]
     found = query(room, "select k299, k0 from t where k299 is not null", t=Table.dump(rows))
     assert found == [{"k299": 299, "k0": None}]
-
-
-async def test_columns_survive_a_query_that_finds_nothing(pool: Pool) -> None:
-    people = Dataset.dump([{"who": "Ann", "n": 1, "seen": [1]}])
-
-    async def ask(sql: str, table: Table) -> Any:
-        done = await pool.run("call", "data", {"op": "sql", "sql": sql}, {"t": table})
-        return done.outputs[0]
-
-    none = await ask("select who, n + 0.5 as half, seen from t where n > 9", people)
-    assert none.rows() == []
-    assert none.columns == {"who": "text", "half": "number", "seen": "nested"}
-    again = await ask("select who, half * 2 as x from t", none)
-    assert again.columns == {"who": "text", "x": "number"}
-    with pytest.raises(Refused, match="missing"):
-        await ask("select missing from t", none)

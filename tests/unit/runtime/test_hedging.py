@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.timing import measured_slowness
+from support.timing import limit
 from support.toy_market import Toy, toy
 
 from agentkit.graph.builder import JobGraph
@@ -79,7 +79,7 @@ async def test_a_straggler_is_bought_elsewhere_and_only_the_faster_is_paid(tmp_p
     slow, fast = straggling(tmp_path), FakeProvider("fast", tmp_path / "fast", factor=2)
     # A usual row that the machine delays by as much again would count as slow, so they take long;
     # a slow one ends only by being cancelled, however late the second provider is asked.
-    slow.usual = 0.1 * measured_slowness()
+    slow.usual = limit(0.1)
     slow.slow = 3600.0
     async with toy(tmp_path, slow=slow, fast=fast) as market:
         result = await market.run(mapped(tmp_path))

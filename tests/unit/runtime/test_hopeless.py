@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 from support.toy_market import Toy, toy
 
 import agentkit as ak
@@ -196,32 +195,6 @@ def test_on_error_is_of_the_document_and_of_rows_alone(tmp_path: Path) -> None:
     graph = JobGraph("g")
     with pytest.raises(WrongInput, match="is for the rows of over="):
         graph.infer("ask", model="m", prompt="x", on_error="skip")
-
-
-# -- with real nodes -----------------------------------------------------------------------------
-
-
-class Long(BaseModel):
-    title: str
-    story: str
-
-
-async def test_an_answer_cut_inside_its_json_fails_and_says_what_to_raise(open_agent: Any) -> None:
-    graph = JobGraph("cut")
-    graph.infer("tell", model="smollm2-135m", prompt="Tell a story.", output=Long, max_tokens=5)
-    async with open_agent() as agent:
-        with pytest.raises(RunFailed, match="max_tokens=5 cut the answer before its JSON ended"):
-            await agent.run(graph)
-        assert not (await agent.balances()).held
-
-
-async def test_a_query_that_cannot_bind_fails_where_nobody_knew_its_tables(open_agent: Any) -> None:
-    graph = JobGraph("query")
-    made = graph.local("made", table)
-    graph.data("q", sql="select missing from made", inputs={"made": made})
-    async with open_agent() as agent:
-        with pytest.raises(RunFailed, match=r'q: every provider .* "missing" not found'):
-            await agent.run(graph)
 
 
 def table() -> ak.Dataset:
