@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install install-dev demo check format test test-slow cookbook bench bench-payments bench-planner bench-memory peers soak clean
+.PHONY: help install install-dev demo check format test-unit test test-slow cookbook bench bench-payments bench-planner bench-memory peers soak clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -42,10 +42,13 @@ format: install-dev ## mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: check ## every check and every test; ARGS="tests/unit -k name" for some
+test-unit: install-dev ## the tests without sockets and child processes, in a minute; ARGS="-k name" for some
+	PATH="$(abspath $(BIN)):$$PATH" tests/run --unit $(ARGS)
+
+test: check ## every check and every test but the slow ones; ARGS="tests/unit -k name" for some
 	PATH="$(abspath $(BIN)):$$PATH" tests/run $(ARGS)
 
-test-slow: install-dev ## what takes minutes: the wheel in empty environments; .ci/run does it too
+test-slow: install-dev ## what takes minutes: notebooks, the wheel in empty environments; .ci/run does it too
 	$(BIN)/pytest -m slow $(ARGS)
 
 cookbook: install-dev ## run the notebooks and write .ipynb files beside them

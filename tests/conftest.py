@@ -17,11 +17,12 @@ from support.timing import limit
 from agentkit.agent import Agent
 from agentkit.embedded import discovery
 
+# Drawn cases: the same each time, a fifth of these for the unit tier, or new ones each time
+# (`--hypothesis-profile=explore`).
 settings.register_profile("steady", deadline=None, derandomize=True)
+settings.register_profile("quick", deadline=None, derandomize=True, max_examples=20)
 settings.register_profile("explore", deadline=None)
-settings.load_profile(
-    "steady"
-)  # the same cases each time; `--hypothesis-profile=explore`: new ones
+settings.load_profile("steady")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -25,6 +25,7 @@ def test_there_are_five() -> None:
     assert len(NOTEBOOKS) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_runs_from_its_first_cell_to_its_last(
     name: str, runner: ModuleType, own_folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -311,6 +311,7 @@ def never_exceeded(case: Case) -> None:
     asyncio.run(check(case))
 
 
+@pytest.mark.lengthy
 def test_no_limit_is_exceeded_at_any_moment_whatever_happens() -> None:
     misfortunes = {str(luck) for luck in (REFUSED, DOWN, BUSY, NEVER_CAME, LOST, BAD)}
     wanted = misfortunes | {"done", "paused", "uncertain", "replicas", "no plan"}

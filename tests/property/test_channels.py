@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import pytest
 from hypothesis import event
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -303,6 +304,8 @@ class Channels(RuleBasedStateMachine):
         return holds(self.token, address)
 
 
+@pytest.mark.lengthy
+@pytest.mark.timeout(600)
 def test_money_is_kept_and_every_way_is_gone() -> None:
     names = ("fund", "fundMany", "fundWithAuthorization", "claim", "claimMany", "claimAndClose")
     names += ("closeWithRelease", "requestClose", "finishClose")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import pytest
 from hypothesis import event
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -419,6 +420,8 @@ class Escrow(RuleBasedStateMachine):
         return not said
 
 
+@pytest.mark.lengthy
+@pytest.mark.timeout(600)
 def test_money_is_kept_and_every_way_is_gone() -> None:
     names = ("open", "openWithAuthorization", "openMany", "submit", "accept", "acceptWithSig")
     names += ("acceptMany", "dispute", "resolve", "refundUndelivered", "claimUnjudged")
