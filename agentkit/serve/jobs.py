@@ -31,7 +31,7 @@ from agentkit.market.seams import Transaction
 from agentkit.market.task import CPU_MS
 from agentkit.memory.artifacts.local import LocalStore
 from agentkit.money import Money, Rate
-from agentkit.payments.escrow.terms import Job
+from agentkit.payments.escrow.terms import EscrowJob
 from agentkit.pool.pool import Pool
 from agentkit.pool.request import Done
 from agentkit.pool.services import params_of
@@ -126,7 +126,7 @@ class Jobs:
         attempt, task = submission.attempt, submission.task
         paid_by = await self._till.admit(submission)
         given = submission.payment.get("escrow")
-        escrow = Job.read(given).document() if given else {}
+        escrow = EscrowJob.read(given).document() if given else {}
         payer = _payer_of(submission, escrow)
         if list(self._payers.values()).count(payer) >= MAX_OPEN_OF_ONE:
             raise RateLimited("as many jobs of this payer are open as may be", retry_after=1.0)

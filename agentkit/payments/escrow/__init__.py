@@ -1,1 +1,5 @@
-"""Money locked in a contract for one task: the payer's rail, the provider's book."""
+"""Escrow: the price of one task locked in a contract; the payer's rail and the provider's book.
+
+The provider signs a quote, the payer locks its price on chain (`open`), the task is done, the payer
+signs an `Accept`, and the contract pays.  The contract is `contracts/TaskEscrow.vy`.
+"""

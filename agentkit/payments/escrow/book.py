@@ -1,4 +1,4 @@
-"""The provider's half: quotes it signs, jobs it may be sure of, and money it brings home."""
+"""The provider's book: the quotes it signs, the jobs whose money is locked, and what it earned."""
 
 from __future__ import annotations
 
@@ -18,29 +18,39 @@ from agentkit.market.seams import Transaction
 from agentkit.money import Money
 from agentkit.payments.claims import log_failure
 from agentkit.payments.escrow import terms
-from agentkit.payments.escrow.terms import Job
+from agentkit.payments.escrow.terms import EscrowJob
 from agentkit.payments.sender import Sender
 
-QUOTE_LASTS = 600
+QUOTE_SECONDS = 600
 """Seconds in which a quote has to be opened."""
 
-SLACK = 10
+DELIVERY_SLACK = 10
 """How many times as long as expected a task may take before it counts as undelivered."""
 
-LEAST_DELIVERY, MOST_DELIVERY = 3600, 14 * 86400
+MIN_DELIVERY = 3600
+MAX_DELIVERY = 14 * 86400
+"""Seconds between which the time for a delivery lies, whatever is expected."""
+
 JUDGE_WINDOW = 3600
+"""Seconds that the payer has to refuse a result that was submitted to the contract."""
+
 ARBITER_WINDOW = 7 * 86400
+"""Seconds that the arbiter has to decide."""
+
 DEFAULT_BPS = 5000
-"""Both get half where the arbiter is silent."""
+"""What the provider gets of the price where the arbiter is silent, in 1/10000: half."""
 
 SUBMIT_BEFORE = 900
-"""Seconds before the delivery is due, in which a node whose payer says nothing tells the chain."""
+"""Seconds before a delivery is due, from which on it is submitted to the contract.
+
+Only for payers that have not accepted it until then.
+"""
 
 
 class EscrowBook:
     """What a provider node knows of the jobs it is paid for out of escrow.
 
-    `arbiters` are those it trusts to decide, the zero address (nobody) among them or not.
+    `arbiters` are those it trusts to decide, in which the zero address stands for nobody.
     """
 
     def __init__(
@@ -51,6 +61,7 @@ class EscrowBook:
         network: Network,
         arbiters: tuple[str, ...] = (terms.NOBODY,),
     ) -> None:
+        """Open the book of the node that `signer` signs for; it is stored in `journal`."""
         self._journal = journal
         self._chain = chain
         self._signer = signer
@@ -60,203 +71,254 @@ class EscrowBook:
 
     def quote(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return a signed quote for an attempt, as its payer asks; raises Refused."""
-        now = int(time.time())
         try:
-            arbiter = str(body["arbiter"])
-            seconds = min(max(SLACK * float(body["seconds"]), LEAST_DELIVERY), MOST_DELIVERY)
-            quote = Quote(
-                payer=str(body["payer"]),
-                provider=self._signer.address,
-                arbiter=arbiter,
-                token=self._network.token,
-                price=int(body["price"]),
-                deliver_by=now + int(seconds),
-                judge_window=JUDGE_WINDOW,
-                quote_expiry=now + QUOTE_LASTS,
-                arbiter_window=ARBITER_WINDOW,
-                default_bps=DEFAULT_BPS,
-                task_id=bytes.fromhex(str(body["attempt"])),
-                spec_hash=bytes.fromhex(str(body["task"])),
-            )
+            quote = self._quote_for(body)
             signature = self._signer.sign_quote(self._network.escrow_domain, quote)
-            job = Job.read(Job(quote, signature).document())
+            # Read back, so that nothing is offered that the payer or the contract cannot take.
+            job = EscrowJob.read(EscrowJob(quote, signature).document())
         except (LookupError, TypeError, ValueError, OverflowError) as error:
-            raise Refused(f"this asks for no quote: {error!r}") from error
-        if arbiter.lower() not in self._arbiters:
-            raise Refused(f"the arbiter {arbiter} is not one this node trusts")
+            raise Refused(f"this is not a valid request for a quote: {error!r}") from error
+        if quote.arbiter.lower() not in self._arbiters:
+            raise Refused(f"the arbiter {quote.arbiter} is not one this node trusts")
         return {**job.document(), "attempt": body["attempt"]}
 
-    async def admit(self, body: Mapping[str, Any], attempt: str, task: str, most: Money) -> str:
-        """Check that a task of `most` is paid for, and return its job's id; raises Refused."""
-        job = self._mine(body.get("escrow"), attempt)
+    async def admit(self, body: Mapping[str, Any], attempt: str, task: str, at_most: Money) -> str:
+        """Check that a task of `at_most` is paid for, and return its job's id; raises Refused."""
+        job = self._read_own_job(body.get("escrow"), attempt)
         if job.quote.spec_hash.hex() != task:
             raise Refused("the money in escrow is for another task")
-        if job.quote.price < most.units:
-            raise Refused(f"{job.quote.price} units are in escrow and {most.units} are needed")
-        identity = job.id(self._network)
-        state, due = await terms.state_of(self._chain, self._network, identity)
+        if job.quote.price < at_most.units:
+            raise Refused(f"{job.quote.price} units are in escrow and {at_most.units} are needed")
+
+        job_id = job.id(self._network)
+        state, due = await terms.state_of(self._chain, self._network, job_id)
         now = time.time()
         if state != terms.FUNDED or now > due:
             raise Refused("no money is in escrow for this task now")
         if now > due - SUBMIT_BEFORE:
             raise Refused("too little time is left to deliver in")
-        if await self._journal.commit(lambda tx: tx.get(r.GivenBack, identity.hex())):
-            raise Refused("this node gave its word to take nothing for this attempt")
-        return identity.hex()
+        # A signed release is with the payer: it could bring it to the chain after the work.
+        if await self._journal.commit(lambda tx: tx.get(r.GivenBack, job_id.hex())):
+            raise Refused("this node has promised to take nothing for this attempt")
+        return job_id.hex()
 
     async def accept(self, body: Mapping[str, Any]) -> None:
-        """Store a payer's word for what was delivered; raises Refused for a bad one."""
+        """Store a payer's acceptance of what was delivered; raises Refused for a bad one."""
         attempt = str(body.get("attempt"))
-        job = self._mine(body, attempt)
-        done = await self._done(attempt)
-        result = result_digest([output.digest for output in done.outputs]) if done else ""
+        job = self._read_own_job(body, attempt)
+        job_id = job.id(self._network)
+        done = await self._delivered(attempt)
         if done is None or done.price is None:
             raise Refused("nothing was delivered for this attempt")
-        if done.channel != job.id(self._network).hex():
+        if done.channel != job_id.hex():
             raise Refused("what was delivered is paid in another way")
+        result = _digest_of(done)
         if (body.get("result"), body.get("pay")) != (result, done.price.units):
-            raise Refused("the word is for another result, or another price")
-        accept = Accept(job.id(self._network), done.price.units, bytes.fromhex(result))
-        word = self._signed_by_payer(job, accept, body.get("accept"))
+            raise Refused("the acceptance is for another result, or another price")
+
+        accept = Accept(job_id, pay=done.price.units, result_hash=bytes.fromhex(result))
         earned = e.EscrowEarned(
-            attempt=attempt, job=job.document(), pay=done.price, result=result, accept=word
+            attempt=attempt,
+            job=job.document(),
+            pay=done.price,
+            result=result,
+            accept=self._check_signature(job, accept, body.get("accept")),
         )
 
-        def work(tx: Transaction) -> None:
-            known = tx.get(r.EarnedEscrow, attempt)
-            if known is None or not known.accept:
+        def store(tx: Transaction) -> None:
+            earlier = tx.get(r.EarnedEscrow, attempt)
+            if earlier is None or not earlier.accept:
                 tx.append(e.NODE, earned)
 
-        await self._journal.commit(work)
+        await self._journal.commit(store)
 
     async def settle(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Bring a payer's word to the chain, once, and return the transaction."""
+        """Store a payer's acceptance, bring it to the chain, once, and return the transaction.
+
+        Raises Refused.
+        """
         await self.accept(body)
-        earned = await self._row(str(body.get("attempt")))
+        attempt = str(body.get("attempt"))
+        earned = await self._journal.commit(lambda tx: tx.get(r.EarnedEscrow, attempt))
         if earned is None:
             raise Refused("nothing was earned for this attempt")
-        return {"attempt": earned.attempt, "transaction": await self._bring_home(earned)}
+        return {"attempt": earned.attempt, "transaction": await self._claim_accepted(earned)}
 
     async def give_back(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Give our word to take nothing for what was not delivered, to its payer; raises Refused.
+        """Sign that this node takes nothing for what it did not deliver; raises Refused.
 
-        The payer is told by its signature over nothing, which is worth nothing.
+        Only the payer may ask: it signs an acceptance over nothing, which shows who asks and is
+        worth no money.
         """
         attempt = str(body.get("attempt"))
-        job = self._mine(body, attempt)
-        identity = job.id(self._network)
-        nothing = Accept(identity, 0, bytes(32))
-        self._signed_by_payer(job, nothing, body.get("proof"))
+        job = self._read_own_job(body, attempt)
+        job_id = job.id(self._network)
+        zero = Accept(job_id, pay=0, result_hash=bytes(32))
+        self._check_signature(job, zero, body.get("proof"))
 
-        def work(tx: Transaction) -> bool:
-            done = tx.get(r.Job, attempt)
-            ended = done is None or done.state in ("failed", "cancelled")
-            if not ended and done and done.channel == identity.hex():
+        def give_up(tx: Transaction) -> bool:
+            """Write down that the attempt is given back; False if it may still be paid."""
+            work = tx.get(r.Job, attempt)
+            may_be_paid = (
+                work is not None
+                and work.state not in ("failed", "cancelled")
+                and work.channel == job_id.hex()
+            )
+            if may_be_paid:
                 return False
-            tx.append(e.NODE, e.EscrowGivenBack(attempt=attempt, id=identity.hex()))
+            # Written before the signature leaves, so that the attempt is never admitted again.
+            tx.append(e.NODE, e.EscrowGivenBack(attempt=attempt, id=job_id.hex()))
             return True
 
-        if not await self._journal.commit(work):
+        if not await self._journal.commit(give_up):
             raise Refused("this attempt was delivered, or is being worked on")
-        word = self._signer.sign_accept(self._network.escrow_domain, nothing)
-        return {"attempt": attempt, "release": word.hex()}
+        release = self._signer.sign_accept(self._network.escrow_domain, zero)
+        return {"attempt": attempt, "release": release.hex()}
 
     async def watch(self) -> None:
-        """Do what keeps time from taking what was earned.
+        """Claim payments before they expire.
 
-        Words of payers are brought to the chain; where a payer says nothing, the delivery is told
-        to the contract before it is due, and the price claimed once it could have been judged.
-        What fails for one attempt keeps nothing from the others.
+        What payers accepted is brought to the chain.  Where a payer has not said anything, the
+        result is submitted to the contract before it is due, and the price is claimed when the
+        payer's time to refuse is over.  A failure for one attempt keeps nothing from the others.
         """
         for earned in await self._journal.commit(lambda tx: tx.every(r.EarnedEscrow)):
             if earned.accept and not earned.settled:
-                await log_failure(self._bring_home(earned), f"attempt {earned.attempt[:12]}")
-        for attempt, job in await self._journal.commit(_unsaid):
-            await log_failure(self._insist(attempt, Job.read(job)), f"attempt {attempt[:12]}")
+                await log_failure(self._claim_accepted(earned), f"attempt {earned.attempt[:12]}")
+        for attempt, job in await self._journal.commit(_unaccepted):
+            await log_failure(
+                self._claim_unaccepted(attempt, EscrowJob.read(job)), f"attempt {attempt[:12]}"
+            )
 
-    # -- inside ----------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------
 
-    async def _row(self, attempt: str) -> r.EarnedEscrow | None:
-        return await self._journal.commit(lambda tx: tx.get(r.EarnedEscrow, attempt))
+    def _quote_for(self, body: Mapping[str, Any]) -> Quote:
+        """Return the quote that a payer asks for; raises LookupError, TypeError, ValueError."""
+        now = int(time.time())
+        expected = float(body["seconds"])
+        seconds = min(max(DELIVERY_SLACK * expected, MIN_DELIVERY), MAX_DELIVERY)
+        return Quote(
+            payer=str(body["payer"]),
+            provider=self._signer.address,
+            arbiter=str(body["arbiter"]),
+            token=self._network.token,
+            price=int(body["price"]),
+            deliver_by=now + int(seconds),
+            judge_window=JUDGE_WINDOW,
+            quote_expiry=now + QUOTE_SECONDS,
+            arbiter_window=ARBITER_WINDOW,
+            default_bps=DEFAULT_BPS,
+            task_id=bytes.fromhex(str(body["attempt"])),
+            spec_hash=bytes.fromhex(str(body["task"])),
+        )
 
-    async def _done(self, attempt: str) -> r.Job | None:
-        job = await self._journal.commit(lambda tx: tx.get(r.Job, attempt))
-        return job if job and job.state == "done" else None
-
-    def _mine(self, document: Any, attempt: str) -> Job:
+    def _read_own_job(self, document: Any, attempt: str) -> EscrowJob:
         """Return a job that this node has quoted for an attempt; raises Refused."""
         try:
-            job = Job.read(document)
+            job = EscrowJob.read(document)
         except (LookupError, TypeError, ValueError, OverflowError) as error:
-            raise Refused(f"this is no escrow payment: {error!r}") from error
-        mine = job.quote.provider.lower() == self._signer.address.lower()
-        if not mine or not job.is_signed(self._network):
+            raise Refused(f"this is not a valid escrow payment: {error!r}") from error
+        is_own = job.quote.provider.lower() == self._signer.address.lower()
+        if not is_own or not job.is_signed(self._network):
             raise Refused("this node has not quoted this")
         if job.quote.task_id.hex() != attempt:
             raise Refused("the money in escrow is for another attempt")
         return job
 
-    def _signed_by_payer(self, job: Job, accept: Accept, signature: object) -> str:
-        """Return a signature that is the payer's; raises Refused."""
+    def _check_signature(self, job: EscrowJob, accept: Accept, signature: object) -> str:
+        """Return a signature, in hex, if the job's payer made it; raises Refused otherwise."""
         digest = typed_digest(self._network.escrow_domain, accept)
         try:
             signer = recover(digest, bytes.fromhex(str(signature)))
         except ValueError as error:
-            raise Refused("the payer's word cannot be read") from error
+            raise Refused("the payer's acceptance cannot be read") from error
         if signer.lower() != job.quote.payer.lower():
-            raise Refused("the word is not signed by the payer")
+            raise Refused("the acceptance is not signed by the payer")
         return str(signature)
 
-    async def _bring_home(self, earned: r.EarnedEscrow) -> str:
-        """Settle by the payer's word on the chain and return the transaction."""
-        job = Job.read(earned.job)
-        pay = earned.pay or self._network.currency.zero()
-        accept = Accept(job.id(self._network), pay.units, bytes.fromhex(earned.result))
-        data = terms.accept_call(job, accept, bytes.fromhex(earned.accept))
-        return await self._send(earned.attempt, job, "accept", data)
+    async def _delivered(self, attempt: str) -> r.Job | None:
+        """Return the work on an attempt if it is done."""
+        work = await self._journal.commit(lambda tx: tx.get(r.Job, attempt))
+        return work if work and work.state == "done" else None
 
-    async def _insist(self, attempt: str, job: Job) -> None:
-        """Go on without the payer's word, where it is time to."""
-        now, done = time.time(), await self._done(attempt)
-        state, due = await terms.state_of(self._chain, self._network, job.id(self._network))
+    # -- claiming --------------------------------------------------------------------------------
+
+    async def _claim_accepted(self, earned: r.EarnedEscrow) -> str:
+        """Settle a job on the chain by its payer's acceptance, and return the transaction."""
+        job = EscrowJob.read(earned.job)
+        pay = earned.pay or self._network.currency.zero()
+        accept = Accept(
+            job.id(self._network),
+            pay=pay.units,
+            result_hash=bytes.fromhex(earned.result),
+        )
+        data = job.accept_call(accept, bytes.fromhex(earned.accept))
+        return await self._settle(earned.attempt, job, "accept", data)
+
+    async def _claim_unaccepted(self, attempt: str, job: EscrowJob) -> None:
+        """Take the next step towards the price of a delivery that its payer has not accepted.
+
+        Shortly before the delivery is due it is submitted to the contract.  From then on the payer
+        has JUDGE_WINDOW seconds to refuse it; after them anybody may call `claimUnjudged`.
+        """
+        job_id = job.id(self._network)
+        now = time.time()
+        done = await self._delivered(attempt)
+        state, due = await terms.state_of(self._chain, self._network, job_id)
         if state == terms.FUNDED and done and due - SUBMIT_BEFORE <= now <= due:
-            result = bytes.fromhex(result_digest([output.digest for output in done.outputs]))
-            data = job.call(f"submit({terms.QUOTE},bytes32)", result)
-            await self._sender.send(f"submit:{attempt}", self._network.escrow, data)
-            submitted = e.EscrowSubmitted(attempt=attempt, due=int(now) + job.quote.judge_window)
-            await self._journal.commit(lambda tx: tx.append(e.NODE, submitted))
+            await self._submit(attempt, job, result=bytes.fromhex(_digest_of(done)), now=now)
         elif state == terms.SUBMITTED and now > due:
             data = job.call(f"claimUnjudged({terms.QUOTE})")
-            await self._send(attempt, job, "unjudged", data)
+            await self._settle(attempt, job, "unjudged", data)
 
-    async def _send(self, attempt: str, job: Job, why: str, data: bytes) -> str:
-        """Send what settles a job, and write down what it came to."""
+    async def _submit(self, attempt: str, job: EscrowJob, *, result: bytes, now: float) -> None:
+        """Submit a result's digest to the contract, and note until when the payer may refuse it."""
+        data = job.call(f"submit({terms.QUOTE},bytes32)", result)
+        await self._sender.send(f"submit:{attempt}", self._network.escrow, data)
+        submitted = e.EscrowSubmitted(attempt=attempt, due=int(now) + job.quote.judge_window)
+        await self._journal.commit(lambda tx: tx.append(e.NODE, submitted))
+
+    async def _settle(self, attempt: str, job: EscrowJob, reason: str, data: bytes) -> str:
+        """Send what settles a job, write down what was paid, and return the transaction.
+
+        Raises Refused when this node has no gas money, SettlementFailed when nothing was settled.
+        """
+        intent = f"settle:{attempt}:{reason}"
         try:
-            receipt = await self._sender.send(f"settle:{attempt}:{why}", self._network.escrow, data)
+            receipt = await self._sender.send(intent, self._network.escrow, data)
         except InsufficientFunds as error:
             raise Refused(
                 f"this node cannot claim: its own wallet {self._signer.address} is short of gas"
             ) from error
-        found = terms.settled_in(receipt, self._network, job.id(self._network))
-        if found is None:
+        settlement = terms.settled_in(receipt, self._network, job.id(self._network))
+        if settlement is None:
             raise SettlementFailed(f"transaction {receipt.transaction} settled nothing")
-        settled = e.EscrowSettled(attempt=attempt, paid=Money(found[0], self._network.currency))
 
-        def work(tx: Transaction) -> None:
-            known = tx.get(r.EarnedEscrow, attempt)
-            if known is None or not known.settled:
+        to_provider, _ = settlement
+        paid = Money(to_provider, self._network.currency)
+        settled = e.EscrowSettled(attempt=attempt, paid=paid)
+
+        def store(tx: Transaction) -> None:
+            earned = tx.get(r.EarnedEscrow, attempt)
+            if earned is None or not earned.settled:
                 tx.append(e.NODE, settled)
 
-        await self._journal.commit(work)
+        await self._journal.commit(store)
         return receipt.transaction
 
 
-def _unsaid(tx: Transaction) -> list[tuple[str, dict[str, Any]]]:
-    """Return (attempt, job) of what was delivered, and its payer has said nothing about."""
-    jobs = [job for job in tx.every(r.Job) if job.state == "done" and job.escrow]
-    known = {job.attempt: tx.get(r.EarnedEscrow, job.attempt) for job in jobs}
-    return [
-        (j.attempt, j.escrow)
-        for j in jobs
-        if not (x := known[j.attempt]) or not (x.accept or x.settled)
-    ]
+def _digest_of(done: r.Job) -> str:
+    """Return the digest of what was delivered, which an acceptance names."""
+    return result_digest([output.digest for output in done.outputs])
+
+
+def _unaccepted(tx: Transaction) -> list[tuple[str, dict[str, Any]]]:
+    """Return (attempt, job) of the unpaid deliveries that their payers have not accepted."""
+    unaccepted = []
+    for work in tx.every(r.Job):
+        if work.state != "done" or not work.escrow:
+            continue
+        earned = tx.get(r.EarnedEscrow, work.attempt)
+        if earned is None or not (earned.accept or earned.settled):
+            unaccepted.append((work.attempt, work.escrow))
+    return unaccepted

@@ -1,4 +1,4 @@
-"""The payer's half: the price of one task locked before it is done, paid when it was accepted.
+"""The payer's rail: locks the price of one task before it is done, and pays when it is accepted.
 
 quote (signed by the provider) -> open, on chain -> the task is done -> Accept, signed -> settled
 """
@@ -7,25 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import timedelta
-from functools import partial
 from typing import Any
 
-from agentkit.errors import (
-    InsufficientFunds,
-    ProtocolBroken,
-    SettlementFailed,
-)
+from agentkit.errors import InsufficientFunds, SettlementFailed
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import (
-    Accept,
-    Authorization,
-    address_word,
-    recover,
-    typed_digest,
-)
+from agentkit.keys.messages import Accept, Authorization
 from agentkit.keys.signer import Signer
 from agentkit.market.attempt import Attempt, Message, Payment, Result
 from agentkit.market.chain import ChainClient, ChainReceipt, Network
@@ -38,7 +26,18 @@ from agentkit.payments import abi
 from agentkit.payments.budget import Exposure, paid_before
 from agentkit.payments.channels.terms import token_balance
 from agentkit.payments.escrow import terms
-from agentkit.payments.escrow.terms import NOBODY, Job
+from agentkit.payments.escrow.close import NO_RESULT, EscrowCloser
+from agentkit.payments.escrow.jobs import (
+    book_open,
+    holding_money,
+    is_abandoned,
+    may_be_accepted,
+    opening_intent,
+    opening_unknown,
+)
+from agentkit.payments.escrow.quotes import QuoteRequests
+from agentkit.payments.escrow.restore import LostEscrows
+from agentkit.payments.escrow.terms import NOBODY, EscrowJob
 from agentkit.payments.gas import gas_fee
 from agentkit.payments.sender import Sender
 
@@ -46,25 +45,19 @@ OPEN_GAS = 160_000
 """What opening a job costs at most, for the gas row of a plan."""
 
 NONCE_BYTES = 24
-"""How much of a job's id is the nonce of the authorization that opens it; zeros follow."""
+"""How much of a job's id is the nonce of the authorization that opens it; zeros follow.
 
-LEFT_SECONDS = 30
+The contract expects this form, because tokens with keyed nonces take it, too.
+"""
+
+MIN_SECONDS_LEFT = 30
 """A quote that expires sooner than this is asked for anew."""
-
-LONGEST = timedelta(days=30).total_seconds()
-"""Windows beyond this are refused, as the contract does."""
-
-LEAST_JUDGE, LEAST_ARBITER = 900, 86_400
-"""Seconds that a payer wants for saying no, and an arbiter for deciding."""
-
-MOST_DEFAULT_BPS = 5000
-"""What a payee may keep of a disputed price where the arbiter is silent, in 1/10000."""
 
 
 class EscrowRail:
     """Pays for one task at a time out of escrow; see `market.seams.Rail`.
 
-    `arbiter`, the zero address for none, is who decides when a result is refused.
+    `arbiter` decides when a result is refused; the zero address stands for nobody.
     """
 
     def __init__(
@@ -78,17 +71,17 @@ class EscrowRail:
         arbiter: str = NOBODY,
         exposure: Exposure | None = None,
     ) -> None:
+        """Make the rail of one wallet; without `exposure` what it locks has no limit."""
         self._journal = journal
         self._chain = chain
         self._signer = signer
         self._network = network
         self._sender = sender
-        self._arbiter = arbiter
         self._exposure = exposure or Exposure()
-        self._searched = False
-        self._asked: dict[str, Attempt] = {}
-        sender.on_final["escrow"] = self._opened
-        sender.on_final["settle"] = self._settled
+        self._quotes = QuoteRequests(payer=signer.address, arbiter=arbiter, network=network)
+        self._closer = EscrowCloser(journal, chain, network, sender)
+        self._lost = LostEscrows(journal, chain, network, payer=signer.address)
+        sender.on_final["escrow"] = self._book_opening
 
     @property
     def name(self) -> str:
@@ -99,149 +92,125 @@ class EscrowRail:
         return "on_delivery"
 
     async def quote(self, offers: Sequence[Offer], amounts: Sequence[Money]) -> Sequence[Fee]:
-        pairs = zip(offers, amounts, strict=True)
-        jobs = sum(-(-amount.units // max(offer.at_most.units, 1)) for offer, amount in pairs)
+        """Return the gas of opening one job for each task that `amounts` pay for."""
+        jobs = 0
+        for offer, amount in zip(offers, amounts, strict=True):
+            price = max(offer.at_most.units, 1)
+            jobs += -(-amount.units // price)  # rounded up
         return [await gas_fee(self._chain, self._network, jobs * OPEN_GAS, "open escrow")]
 
     async def fund(self, offer: Offer, need: Money, wanted: Wanted) -> Sequence[Message]:
-        """Ask for the attempt's quote, or open what was quoted; one after the other."""
+        """Ask for the attempt's quote, or open the job that was quoted.
+
+        So it is called twice for an attempt: the first call returns the request for a quote, and
+        the second one locks the price.
+        """
         await self._sender.recover()
         attempt = wanted.attempt
-        await self._search(attempt)
-        known = await self._row(attempt.id)
-        if known and known.state == "quoted":
-            known = await self._as_on_chain(known)
-        if known is None or await self._is_stale(known):
-            self._asked[attempt.id] = attempt
-            return [self._quote_please(offer, attempt)]
-        if known.state == "quoted":
-            await self._open(known, wanted)
+        await self._lost.find(attempt)
+
+        escrow = await self._stored(attempt.id)
+        if escrow and escrow.state == "quoted":
+            escrow = await self._read_opening(escrow)
+        if escrow is None or await self._is_stale(escrow):
+            return [self._quotes.request(offer, attempt)]
+        if escrow.state == "quoted":
+            await self._open(escrow, wanted)
         return []
 
     def reserve(self, tx: Transaction, attempt: Attempt) -> Payment:
-        known = tx.get(r.Escrow, attempt.id)
-        if known is None or known.state != "open":
+        """Return the attempt's job, which goes with the request.
+
+        Raises InsufficientFunds when the job has to be opened first.
+        """
+        escrow = tx.get(r.Escrow, attempt.id)
+        if escrow is None or escrow.state != "open":
             raise InsufficientFunds(f"no money is in escrow for attempt {attempt.id[:12]}")
-        return Payment(rail=self.name, body={"escrow": known.job})
+        return Payment(rail=self.name, body={"escrow": escrow.job})
 
     def settle(
         self, tx: Transaction, attempt: Attempt, result: Result
     ) -> tuple[Receipt, Sequence[Message]]:
-        known = tx.get(r.Escrow, attempt.id)
-        if known is None or known.state in ("quoted", "closed"):
+        """Sign that a verified result is accepted, and return the message that brings it.
+
+        Raises SettlementFailed without an open job, and for a price above the attempt's at most.
+        """
+        escrow = tx.get(r.Escrow, attempt.id)
+        if escrow is None or escrow.state in ("quoted", "closed"):
             raise SettlementFailed(f"no money is in escrow for attempt {attempt.id[:12]}")
         if result.price > attempt.at_most:
             raise SettlementFailed(f"{result.price} is above the at most of {attempt.at_most}")
         if paid_before(tx, attempt.id) is None:
-            known = self._accept(tx, known, attempt, result)
+            escrow = self._accept(tx, escrow, attempt, result)
         receipt = Receipt.of(attempt, result, at=tx.now)
-        return receipt, [self._about(known, "accept")]
+        return receipt, [self._request(escrow, "accept")]
 
     def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> bool:
-        """Say that what is locked may still go to the payee, until its word or time frees it."""
-        known = tx.get(r.Escrow, attempt.id)
-        return known is not None and known.state == "open"
+        """Return whether the attempt's job is open: its price may still go to the payee.
+
+        The payee can submit its result to the contract and be paid without our acceptance.
+        """
+        escrow = tx.get(r.Escrow, attempt.id)
+        return escrow is not None and escrow.state == "open"
 
     async def balance(self) -> dict[str, Money]:
-        rows = await self._journal.commit(_alive)
+        """Return what is locked with each provider node."""
         locked: dict[str, Money] = {}
-        for row in rows:
-            name = f"escrow with {row.label}"
-            locked[name] = locked.get(name, self._network.currency.zero()) + row.price
+        for escrow in await self._journal.commit(holding_money):
+            label = f"escrow with {escrow.label}"
+            locked[label] = locked.get(label, self._network.currency.zero()) + escrow.price
         return locked
 
     async def close(self, idle: float = 0.0) -> Sequence[Message]:
-        """Ask providers to take what was accepted, and to give the rest back."""
-        await self._search()
-        for row in await self._journal.commit(_in_doubt):
-            await self._as_on_chain(row)
+        """Return the messages that ask providers to settle what is accepted and refund the rest.
+
+        Jobs whose run may still take a result are left open.
+        """
+        await self._lost.find()
+        for escrow in await self._journal.commit(opening_unknown):
+            await self._read_opening(escrow)
         now = time.time()
 
-        def work(tx: Transaction) -> list[Message]:
-            for row in filter(partial(_came_to_nothing, tx), tx.every(r.Escrow)):
-                tx.append(e.WALLET, e.Unreserved(attempt=row.attempt))
-            known = [row for row in _alive(tx) if now - row.at >= idle]
-            ended = [row for row in known if row.accept or not _is_under_way(tx, row)]
-            return [self._about(row, "settle" if row.accept else "refund") for row in ended]
+        def end_jobs(tx: Transaction) -> list[Message]:
+            """Free what is reserved for abandoned jobs; returns the messages that end others."""
+            for escrow in tx.every(r.Escrow):
+                if is_abandoned(tx, escrow):
+                    tx.append(e.WALLET, e.Unreserved(attempt=escrow.attempt))
 
-        return await self._journal.commit(work)
+            requests = []
+            for escrow in holding_money(tx):
+                if now - escrow.at < idle:
+                    continue
+                if escrow.accept:
+                    requests.append(self._request(escrow, "settle"))
+                elif not may_be_accepted(tx, escrow):
+                    requests.append(self._request(escrow, "refund"))
+            return requests
+
+        return await self._journal.commit(end_jobs)
 
     async def insist(self, message: Message) -> str:
-        """Do what the contract lets the payer do alone; returns what, in words, or ""."""
-        known = await self._row(str(message.body.get("attempt")))
-        if known is None:
-            return ""
-        job = Job.read(known.job)
-        state, due = await terms.state_of(self._chain, self._network, job.id(self._network))
-        late = time.time() > due
-        steps = {
-            (terms.FUNDED, True): ("refundUndelivered", "refunded, nothing was delivered in time"),
-            (terms.DISPUTED, True): ("expireDispute", "divided as quoted, the arbiter was silent"),
-        }
-        if (state, late) in steps:
-            verb, words = steps[state, late]
-            data = job.call(f"{verb}({terms.QUOTE})")
-            await self._sender.send(f"settle:{known.attempt}:{verb}", self._network.escrow, data)
-            return words
-        if state in (terms.PAID, terms.REFUNDED):
-            return await self._take_end(known, job)
-        if state == terms.SUBMITTED and not late and not known.accept:
-            return await self._dispute(known, job)
-        until = time.strftime("%Y-%m-%d %H:%M", time.localtime(due))
-        return f"locked until {until}" if state in (terms.FUNDED, terms.DISPUTED) else ""
+        """Do what the contract lets the payer do alone, because the provider does not answer."""
+        return await self._closer.close_without_provider(str(message.body.get("attempt")))
 
     async def finish(self, answer: Message) -> None:
+        """Take a quote, a settlement or a release from a provider; each of them is checked."""
         match answer.verb:
             case "quoted":
                 await self._take_quote(answer)
             case "settled":
-                await self._take_settled(answer)
+                await self._closer.take_settlement(answer)
             case "released":
-                await self._take_back(answer)
+                await self._closer.take_release(answer)
 
-    # -- inside ----------------------------------------------------------------------------------
+    # -- quotes ----------------------------------------------------------------------------------
 
-    async def _row(self, attempt: str) -> r.Escrow | None:
+    async def _stored(self, attempt: str) -> r.Escrow | None:
         return await self._journal.commit(lambda tx: tx.get(r.Escrow, attempt))
 
-    async def _is_stale(self, known: r.Escrow) -> bool:
-        """Whether a quote cannot be opened any more, and never was."""
-        if known.state != "quoted":
-            return False
-        sent = await self._journal.commit(lambda tx: tx.get(r.EvmTransaction, _intent(known)))
-        if sent is not None:
-            return sent.final and not sent.succeeded
-        return time.time() > Job.read(known.job).quote.quote_expiry - LEFT_SECONDS
-
-    def _quote_please(self, offer: Offer, attempt: Attempt) -> Message:
-        body = {
-            "attempt": attempt.id,
-            "task": attempt.task,
-            "payer": self._signer.address,
-            "arbiter": self._arbiter,
-            "price": attempt.at_most.units,
-            "seconds": offer.eta,
-        }
-        return Message(
-            rail=self.name,
-            provider=attempt.provider,
-            provider_node=attempt.provider_node,
-            verb="quote",
-            body=body,
-        )
-
     async def _take_quote(self, answer: Message) -> None:
-        """Store a quote if it is what was asked for: nothing else is ever opened."""
-        attempt = self._asked.pop(str(answer.body.get("attempt")), None)
-        if attempt is None:
-            raise ProtocolBroken("it quotes what nobody asked for", provider=answer.provider)
-        try:
-            job = Job.read(answer.body)
-        except (LookupError, TypeError, ValueError, OverflowError) as error:
-            raise ProtocolBroken("its quote cannot be read", provider=attempt.label) from error
-        reason = self._unlike(job, attempt)
-        if reason:
-            raise ProtocolBroken(f"its quote {reason}", provider=attempt.label)
+        """Store a quote that is what was asked for; no other quote is ever opened."""
+        attempt, job = self._quotes.read_answer(answer)
         quoted = e.EscrowQuoted(
             attempt=attempt.id,
             id=job.id(self._network).hex(),
@@ -253,42 +222,57 @@ class EscrowRail:
         )
         await self._journal.commit(lambda tx: tx.append(e.WALLET, quoted))
 
-    def _unlike(self, job: Job, attempt: Attempt) -> str:
-        """Return how a quote differs from what was asked for, "" when it does not."""
-        quote, now = job.quote, time.time()
-        longest = max(quote.judge_window, quote.arbiter_window)
-        checks = (
-            (quote.payer.lower() != self._signer.address.lower(), "is for another payer"),
-            (quote.provider.lower() != attempt.payee.lower(), "pays somebody else"),
-            (quote.token.lower() != self._network.token.lower(), "is in another token"),
-            (quote.price != attempt.at_most.units, f"is not over {attempt.at_most}"),
-            (quote.arbiter.lower() != self._arbiter.lower(), "names another arbiter"),
-            (quote.task_id != bytes.fromhex(attempt.id), "is for another attempt"),
-            (quote.spec_hash != bytes.fromhex(attempt.task), "is for another task"),
-            (not now < quote.deliver_by < now + LONGEST, "is to be delivered at an odd time"),
-            (longest > LONGEST, "asks for odd windows"),
-            (quote.quote_expiry < now, "has expired"),
-            (quote.quote_expiry > now + LONGEST, "lasts too long"),
-            (not job.is_signed(self._network), "is not signed by its payee"),
-            (quote.judge_window < LEAST_JUDGE, "leaves no time to judge"),
-            (quote.arbiter_window < LEAST_ARBITER, "leaves no time to the arbiter"),
-            (quote.default_bps > MOST_DEFAULT_BPS, "keeps more than half without the arbiter"),
-        )
-        return next((reason for wrong, reason in checks if wrong), "")
+    async def _is_stale(self, escrow: r.Escrow) -> bool:
+        """Return whether a quote cannot be opened any more, and never was."""
+        if escrow.state != "quoted":
+            return False
+        intent = opening_intent(escrow)
+        opening = await self._journal.commit(lambda tx: tx.get(r.EvmTransaction, intent))
+        if opening is not None:
+            return opening.final and not opening.succeeded
+        expiry = EscrowJob.read(escrow.job).quote.quote_expiry
+        return time.time() > expiry - MIN_SECONDS_LEFT
 
-    async def _open(self, known: r.Escrow, wanted: Wanted) -> None:
-        """Lock the price, once: the authorization's nonce is the job's own id.
+    # -- opening ---------------------------------------------------------------------------------
 
-        From here on the payee may get it without our word, so it is reserved in the transaction
-        that signs.  Whoever else brings our opening to the chain first has opened it all the same.
+    async def _open(self, escrow: r.Escrow, wanted: Wanted) -> None:
+        """Lock the price of a quoted job, exactly once.
+
+        Raises InsufficientFunds when the wallet holds less, and as `Sender.send`.
         """
-        held = await token_balance(self._chain, self._network, self._signer.address)
-        if known.price.units > held:
+        await self._check_balance(escrow.price)
+        units = escrow.price.units
+
+        # Once it is open, the payee can be paid without our acceptance.  So the price is reserved
+        # in the transaction that signs.
+        def check(tx: Transaction) -> None:
+            wanted.reserve(tx)
+            self._exposure.within(tx, escrow.payee, units, least=units)
+
+        intent = opening_intent(escrow)
+        data = self._opening_call(EscrowJob.read(escrow.job))
+        try:
+            await self._sender.send(intent, self._network.escrow, data, check=check)
+        except SettlementFailed:
+            # Anybody may bring our signed opening to the chain; then our own call reverts.
+            if (await self._read_opening(escrow)).state == "quoted":
+                raise
+
+    async def _check_balance(self, price: Money) -> None:
+        """Raise InsufficientFunds when the wallet holds less than a price."""
+        balance = await token_balance(self._chain, self._network, self._signer.address)
+        if price.units > balance:
             raise InsufficientFunds(
-                f"{known.price} are to be locked, and the wallet holds"
-                f" {Money(held, self._network.currency)}"
+                f"{price} are to be locked, and the wallet holds"
+                f" {Money(balance, self._network.currency)}"
             )
-        job = Job.read(known.job)
+
+    def _opening_call(self, job: EscrowJob) -> bytes:
+        """Return the signed contract call that opens a job.
+
+        The authorization's nonce is the job's own id: the token takes a nonce once (EIP-3009), so
+        a job's price cannot be locked twice.
+        """
         authorization = Authorization(
             payer=self._signer.address,
             payee=self._network.escrow,
@@ -296,44 +280,47 @@ class EscrowRail:
             valid_before=job.quote.quote_expiry,
             nonce=job.id(self._network)[:NONCE_BYTES].ljust(32, b"\0"),
         )
-        given = self._signer.sign_authorization(self._network.token_domain, authorization)
-        until = authorization.valid_before
-        data = job.call(terms.OPEN, *abi.vrs(job.signature), until, *abi.vrs(given))
-        units = known.price.units
+        signature = self._signer.sign_authorization(self._network.token_domain, authorization)
+        return job.call(
+            terms.OPEN,
+            *abi.vrs(job.signature),
+            authorization.valid_before,
+            *abi.vrs(signature),
+        )
 
-        def check(tx: Transaction) -> None:
-            wanted.reserve(tx)
-            self._exposure.within(tx, known.payee, units, least=units)
-
-        try:
-            await self._sender.send(_intent(known), self._network.escrow, data, check=check)
-        except SettlementFailed:
-            if (await self._as_on_chain(known)).state == "quoted":
-                raise
-
-    async def _as_on_chain(self, known: r.Escrow) -> r.Escrow:
+    async def _read_opening(self, escrow: r.Escrow) -> r.Escrow:
         """Book a job that is open on the chain, whoever opened it, and return it as it stands."""
-        job = bytes.fromhex(known.id)
-        state, _ = await terms.state_of(self._chain, self._network, job)
+        job_id = bytes.fromhex(escrow.id)
+        state, _ = await terms.state_of(self._chain, self._network, job_id)
         if state:
-            await self._journal.commit(partial(_book_open, attempt=known.attempt, job=known.id))
-        return await self._row(known.attempt) or known
+            await self._journal.commit(lambda tx: book_open(tx, escrow.attempt, escrow.id))
+        return await self._stored(escrow.attempt) or escrow
 
-    def _opened(self, tx: Transaction, intent: str, receipt: ChainReceipt) -> None:
-        """Book what the contract says it has locked."""
-        attempt, job = intent.split(":")[1:3]
-        wanted = (abi.OPENED, bytes.fromhex(job))
+    def _book_opening(self, tx: Transaction, intent: str, receipt: ChainReceipt) -> None:
+        """Book what the contract logged as locked; raises SettlementFailed if it logged nothing.
+
+        A transaction can succeed without effect; only the contract's own log shows the opening.
+        """
+        _, attempt, job = intent.split(":")
+        topics = (abi.OPENED, bytes.fromhex(job))
         for log in receipt.logs:
-            if log.address.lower() == self._network.escrow.lower() and log.topics[:2] == wanted:
-                return _book_open(tx, attempt, job)
+            is_contract = log.address.lower() == self._network.escrow.lower()
+            if is_contract and log.topics[:2] == topics:
+                book_open(tx, attempt, job)
+                return
         raise SettlementFailed(f"transaction {receipt.transaction} opened no escrow")
 
+    # -- paying ----------------------------------------------------------------------------------
+
     def _accept(
-        self, tx: Transaction, known: r.Escrow, attempt: Attempt, result: Result
+        self, tx: Transaction, escrow: r.Escrow, attempt: Attempt, result: Result
     ) -> r.Escrow:
-        """Give our word for a result, once."""
-        job = Job.read(known.job).id(self._network)
-        accept = Accept(job, result.price.units, bytes.fromhex(result.digest))
+        """Sign, once, that a result is accepted at its price; returns the job as it then stands.
+
+        The signature is written in the caller's transaction, before it can leave.
+        """
+        job_id = EscrowJob.read(escrow.job).id(self._network)
+        accept = Accept(job_id, pay=result.price.units, result_hash=bytes.fromhex(result.digest))
         signature = self._signer.sign_accept(self._network.escrow_domain, accept)
         accepted = e.EscrowAccepted(
             attempt=attempt.id,
@@ -342,176 +329,29 @@ class EscrowRail:
             signature=signature.hex(),
         )
         tx.append(e.WALLET, accepted)
-        return tx.get(r.Escrow, attempt.id) or known
+        return tx.get(r.Escrow, attempt.id) or escrow
 
-    def _about(self, known: r.Escrow, verb: str) -> Message:
-        """Return a message about a job; it proves its payer by what only the payer has signed."""
-        job = Job.read(known.job).id(self._network)
-        nothing = Accept(job, 0, bytes(32))
-        proof = self._signer.sign_accept(self._network.escrow_domain, nothing)
-        body: dict[str, Any] = {**known.job, "attempt": known.attempt}
-        if known.accept:
-            body |= {"pay": known.paid, "result": known.result, "accept": known.accept}
+    def _request(self, escrow: r.Escrow, verb: str) -> Message:
+        """Return a message about a job: `accept`, `settle` or `refund`.
+
+        It carries our acceptance.  Where there is none, it carries our signature under an
+        acceptance over nothing, which shows who asks and is worth no money.
+        """
+        body: dict[str, Any] = {**escrow.job, "attempt": escrow.attempt}
+        if escrow.accept:
+            body |= {"pay": escrow.paid, "result": escrow.result, "accept": escrow.accept}
         else:
-            body |= {"proof": proof.hex()}
+            body["proof"] = self._proof(escrow).hex()
         return Message(
             rail=self.name,
-            provider=known.provider,
-            provider_node=known.provider_node,
+            provider=escrow.provider,
+            provider_node=escrow.provider_node,
             verb=verb,
             body=body,
         )
 
-    async def _take_settled(self, answer: Message) -> None:
-        """Book a settlement that the provider brought to the chain, as the chain tells it."""
-        known = await self._row(str(answer.body.get("attempt")))
-        if known is None:
-            raise ProtocolBroken("it settles what nobody bought", provider=answer.provider)
-        receipt = await self._chain.receipt(str(answer.body.get("transaction")))
-        job = Job.read(known.job).id(self._network)
-        if receipt is None or terms.settled_in(receipt, self._network, job) is None:
-            raise ProtocolBroken("the chain does not show it", provider=answer.provider)
-        await self._journal.commit(partial(self._close, known=known, receipt=receipt))
-
-    async def _take_end(self, known: r.Escrow, job: Job) -> str:
-        """Book a job that came to its end without us, from the contract's own log of it."""
-        wanted: list[bytes | None] = [abi.SETTLED, job.id(self._network)]
-        head = await self._chain.head()
-        logs = await self._chain.logs(self._network.escrow, wanted, 0, head)
-        receipt = await self._chain.receipt(logs[-1].transaction) if logs else None
-        if receipt is None:
-            raise ProtocolBroken("the chain does not show its end", provider=known.provider)
-        await self._journal.commit(partial(self._close, known=known, receipt=receipt))
-        return "its end was found on the chain"
-
-    async def _search(self, attempt: Attempt | None = None) -> None:
-        """After a restore, find what was opened beyond the last seal: it is on the chain.
-
-        An opening carries its quote, so what was locked for an attempt is not locked again, and
-        comes back.
-        """
-        restored = await self._journal.commit(lambda tx: tx.get(r.Restoration, "newest"))
-        if restored is None or self._searched:
-            return
-        wanted: list[bytes | None] = [abi.OPENED, None, address_word(self._signer.address)]
-        head = await self._chain.head()
-        for log in await self._chain.logs(self._network.escrow, wanted, 0, head):
-            job = Job.of_call(await self._chain.data_of(log.transaction))
-            if job and job.id(self._network) == log.topics[1]:
-                await self._journal.commit(partial(self._take_found, job=job, attempt=attempt))
-        self._searched = True
-
-    def _take_found(self, tx: Transaction, job: Job, attempt: Attempt | None) -> None:
-        """Write down a job that the books lack; one for each attempt, as only one is opened."""
-        found = job.quote.task_id.hex()
-        if tx.get(r.Escrow, found):
-            return
-        rows: list[r.Escrow | r.Channel | Attempt] = [*tx.every(r.Escrow), *tx.every(r.Channel)]
-        rows += [attempt] if attempt else []
-        whose = next((row for row in rows if row.payee == job.quote.provider), None)
-        quoted = e.EscrowQuoted(
-            attempt=found,
-            id=job.id(self._network).hex(),
-            provider=whose.provider if whose else "",
-            provider_node=whose.provider_node if whose else "",
-            payee=job.quote.provider,
-            price=Money(job.quote.price, self._network.currency),
-            job=job.document(),
-        )
-        tx.append(e.WALLET, quoted)
-        _book_open(tx, found, quoted.id)
-
-    async def _take_back(self, answer: Message) -> None:
-        """Bring the provider's word that it delivered nothing to the chain."""
-        known = await self._row(str(answer.body.get("attempt")))
-        if known is None or known.state != "open":
-            return
-        job = Job.read(known.job)
-        nothing = Accept(job.id(self._network), 0, bytes(32))
-        try:
-            word = bytes.fromhex(str(answer.body.get("release")))
-        except ValueError:
-            word = b""
-        digest = typed_digest(self._network.escrow_domain, nothing)
-        if recover(digest, word).lower() != job.quote.provider.lower():
-            raise ProtocolBroken("its word is not signed by it", provider=answer.provider)
-        data = terms.accept_call(job, nothing, word)
-        await self._sender.send(f"settle:{known.attempt}:refund", self._network.escrow, data)
-
-    async def _dispute(self, known: r.Escrow, job: Job) -> str:
-        """Refuse what was submitted and not accepted, where somebody can decide."""
-        if job.quote.arbiter == NOBODY:
-            return "submitted without our word, and nobody was named to decide"
-        data = job.call(f"dispute({terms.QUOTE},bytes32)", bytes(32))
-        await self._sender.send(f"dispute:{known.attempt}", self._network.escrow, data)
-        return "disputed; the arbiter decides"
-
-    def _settled(self, tx: Transaction, intent: str, receipt: ChainReceipt) -> None:
-        known = tx.get(r.Escrow, intent.split(":")[1])
-        if known:
-            self._close(tx, known, receipt)
-
-    def _close(self, tx: Transaction, known: r.Escrow, receipt: ChainReceipt) -> None:
-        """Book the end of a job once."""
-        job = Job.read(known.job).id(self._network)
-        found = terms.settled_in(receipt, self._network, job)
-        current = tx.get(r.Escrow, known.attempt)
-        if found is None:
-            raise SettlementFailed(f"transaction {receipt.transaction} settled nothing")
-        if current and current.state != "closed":
-            paid, refunded = (Money(units, self._network.currency) for units in found)
-            closed = e.EscrowClosed(attempt=known.attempt, paid=paid, refunded=refunded)
-            tx.append(e.WALLET, closed)
-            self._end_reservation(tx, known, paid)
-
-    def _end_reservation(self, tx: Transaction, known: r.Escrow, paid: Money) -> None:
-        """Count what went to the payee without our word as spent, and the rest as free again."""
-        reservation = tx.get(r.Reservation, known.attempt)
-        if reservation is None or reservation.standing != "open":
-            return
-        ended = (
-            e.Spent(
-                attempt=known.attempt, provider=known.provider, amount=paid, standing="uncertain"
-            )
-            if paid
-            else e.Unreserved(attempt=known.attempt)
-        )
-        tx.append(e.WALLET, ended)
-
-
-def _intent(known: r.Escrow) -> str:
-    """Return the intent under which a quoted job is opened; another quote is another job."""
-    return f"escrow:{known.attempt}:{known.id}"
-
-
-def _book_open(tx: Transaction, attempt: str, job: str) -> None:
-    """Write down once that a job is open."""
-    known = tx.get(r.Escrow, attempt)
-    if known and (known.id, known.state) == (job, "quoted"):
-        tx.append(e.WALLET, e.EscrowOpened(attempt=attempt, amount=known.price))
-
-
-def _in_doubt(tx: Transaction) -> list[r.Escrow]:
-    """Return the quotes whose opening was signed and is not booked."""
-    quoted = [row for row in tx.every(r.Escrow) if row.state == "quoted"]
-    return [row for row in quoted if tx.get(r.EvmTransaction, _intent(row))]
-
-
-def _came_to_nothing(tx: Transaction, row: r.Escrow) -> bool:
-    """Whether money is reserved for a job that was never opened, and nobody wants any more."""
-    known, sent = tx.get(r.Reservation, row.attempt), tx.get(r.EvmTransaction, _intent(row))
-    never = row.state == "quoted" and (sent is None or (sent.final and not sent.succeeded))
-    is_open = known is not None and known.standing == "open"
-    return never and is_open and not _is_under_way(tx, row)
-
-
-def _alive(tx: Transaction) -> list[r.Escrow]:
-    """Return the jobs that hold money of ours."""
-    return [row for row in tx.every(r.Escrow) if row.state in ("open", "accepted")]
-
-
-def _is_under_way(tx: Transaction, row: r.Escrow) -> bool:
-    """Whether the run of a job's attempt may still take its result."""
-    known = tx.get(r.Reservation, row.attempt)
-    run = tx.get(r.Run, known.run) if known else None
-    return run is not None and run.state in ("running", "paused")
+    def _proof(self, escrow: r.Escrow) -> bytes:
+        """Return the payer's signature under an acceptance over nothing."""
+        job_id = EscrowJob.read(escrow.job).id(self._network)
+        zero = Accept(job_id, pay=0, result_hash=NO_RESULT)
+        return self._signer.sign_accept(self._network.escrow_domain, zero)

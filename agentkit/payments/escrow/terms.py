@@ -1,4 +1,7 @@
-"""A quote as it travels and as the contract takes it, and what both halves read of it there."""
+"""A job in escrow: the signed quote as it travels, and as the contract takes and shows it.
+
+The contract is `contracts/TaskEscrow.vy`.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +9,41 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from agentkit.keys.messages import Accept, Quote, checksummed, recover, typed_digest
+from agentkit.keys.messages import Accept, Quote, recover, typed_digest
 from agentkit.market.chain import ChainClient, ChainReceipt, Network
 from agentkit.payments import abi
 
 QUOTE = (
     "(address,address,address,address,uint128,uint40,uint40,uint40,uint40,uint16,bytes32,bytes32)"
 )
+"""The contract's struct `Quote`, in the notation of function signatures."""
+
 NOBODY = "0x" + 40 * "0"
 """As arbiter: nothing can be disputed."""
 
-FUNDED, SUBMITTED, DISPUTED, PAID, REFUNDED = range(1, 6)
-"""The states of the contract; 0 is a job that was never opened."""
+FUNDED = 1
+SUBMITTED = 2
+DISPUTED = 3
+PAID = 4
+REFUNDED = 5
+"""The states of a job in the contract; 0 is a job that was never opened."""
 
 OPEN = f"openWithAuthorization({QUOTE},(uint8,bytes32,bytes32),uint256,uint8,bytes32,bytes32)"
-OPEN_WORDS = 12 + 3
-"""The words of a call of `OPEN` that are the job: its quote and the provider's signature."""
+
+QUOTE_WORDS = 12
+JOB_WORDS = QUOTE_WORDS + 3
+"""The first arguments of a call of `OPEN` are the job: its quote and the provider's signature."""
 
 ACCEPT = f"acceptWithSig({QUOTE},uint128,bytes32,uint8,bytes32,bytes32)"
 
+ADDRESSES = ("payer", "provider", "arbiter", "token")
+DIGESTS = ("task_id", "spec_hash")
+"""The fields of a quote that are no numbers."""
+
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A job in escrow: the provider's signed quote, whose digest is its id."""
+class EscrowJob:
+    """A job in escrow: the provider's signed quote, whose digest is the job's id."""
 
     quote: Quote
     signature: bytes
@@ -38,71 +53,98 @@ class Job:
         return typed_digest(network.escrow_domain, self.quote)
 
     def is_signed(self, network: Network) -> bool:
-        """Whether its provider signed it."""
+        """Return whether the quote's provider signed it."""
         return recover(self.id(network), self.signature).lower() == self.quote.provider.lower()
 
     def document(self) -> dict[str, Any]:
-        """Return the job as JSON."""
-        plain = {field.name: getattr(self.quote, field.name) for field in fields(Quote)}
-        hexed = {k: v.hex() if isinstance(v, bytes) else v for k, v in plain.items()}
-        return {"quote": hexed, "signature": self.signature.hex()}
+        """Return the job as JSON, bytes in hex."""
+        quote: dict[str, Any] = {}
+        for field in fields(Quote):
+            value = getattr(self.quote, field.name)
+            quote[field.name] = value.hex() if isinstance(value, bytes) else value
+        return {"quote": quote, "signature": self.signature.hex()}
 
     @classmethod
-    def read(cls, document: Mapping[str, Any]) -> Job:
-        """Read a job; raises ValueError, KeyError or TypeError for anything else."""
-        given = document["quote"]
-        values = {field.name: given[field.name] for field in fields(Quote)}
-        for name in ("task_id", "spec_hash"):
+    def read(cls, document: Mapping[str, Any]) -> EscrowJob:
+        """Read a job; raises ValueError, KeyError or TypeError for anything else.
+
+        The signature is not checked; see `is_signed`.
+        """
+        quote = document["quote"]
+        values = {field.name: quote[field.name] for field in fields(Quote)}
+        for name in DIGESTS:
             values[name] = bytes.fromhex(values[name])
-        addresses = ("payer", "provider", "arbiter", "token")
-        if not all(_is_address(values[name]) for name in addresses):
-            raise ValueError("an address has 20 bytes")
-        if any(len(values[name]) != 32 for name in ("task_id", "spec_hash")):
-            raise ValueError("a digest has 32 bytes")
-        numbers = [v for k, v in values.items() if k not in (*addresses, "task_id", "spec_hash")]
-        if not all(type(number) is int and 0 <= number < 2**128 for number in numbers):
-            raise ValueError("an amount or a time is out of range")
+        _check_quote(values)
         return cls(Quote(**values), bytes.fromhex(document["signature"]))
 
     @classmethod
-    def of_call(cls, data: bytes) -> Job | None:
-        """Return the job of a call that opens one, None for any other call."""
-        words = [data[at : at + 32] for at in range(4, 4 + 32 * OPEN_WORDS, 32)]
-        if data[:4] != abi.selector(OPEN) or len(words[-1]) < 32:
+    def of_call(cls, data: bytes) -> EscrowJob | None:
+        """Return the job of a call of `OPEN`, None for any other call."""
+        words = abi.split_words(data[abi.SELECTOR :])
+        if data[: abi.SELECTOR] != abi.selector(OPEN) or len(words) < JOB_WORDS:
             return None
-        parties = [checksummed("0x" + address[12:].hex()) for address in words[:4]]
-        numbers = [int.from_bytes(number, "big") for number in words[4:10]]
-        values: list[Any] = [*parties, *numbers, *words[10:12]]
-        v, r, s = words[12:15]
-        return cls(Quote(*values), r + s + v[31:])
 
-    def call(self, signature: str, *words: bytes | int | str) -> bytes:
-        """Return the call data of a function that takes the quote first."""
-        return abi.encode(signature, *self.quote.words(), *words)
+        values: dict[str, Any] = {}
+        for field, word in zip(fields(Quote), words[:QUOTE_WORDS], strict=True):
+            if field.name in ADDRESSES:
+                values[field.name] = abi.address_in(word)
+            elif field.name in DIGESTS:
+                values[field.name] = word
+            else:
+                values[field.name] = int.from_bytes(word, "big")
+        v, r, s = words[QUOTE_WORDS:JOB_WORDS]
+        return cls(Quote(**values), abi.join_signature(v, r, s))
+
+    def call(self, function: str, *words: bytes | int | str) -> bytes:
+        """Return the call data of a contract function that takes the quote first."""
+        return abi.encode(function, *self.quote.words(), *words)
+
+    def accept_call(self, accept: Accept, signature: bytes) -> bytes:
+        """Return the call that settles the job by an acceptance that payer or provider signed."""
+        return self.call(ACCEPT, accept.pay, accept.result_hash, *abi.vrs(signature))
 
 
-def _is_address(given: object) -> bool:
-    whole = isinstance(given, str) and given[:2] == "0x"
-    return whole and len(bytes.fromhex(str(given)[2:])) == 20
+def _check_quote(values: Mapping[str, Any]) -> None:
+    """Raise ValueError unless the fields of a quote fit their types in the contract."""
+    if not all(_is_address(values[name]) for name in ADDRESSES):
+        raise ValueError("an address has 20 bytes")
+    if any(len(values[name]) != 32 for name in DIGESTS):
+        raise ValueError("a digest has 32 bytes")
+    for name, value in values.items():
+        if name in ADDRESSES or name in DIGESTS:
+            continue
+        if type(value) is not int or not 0 <= value < 2**128:
+            raise ValueError("an amount or a time is out of range")
 
 
-def accept_call(job: Job, accept: Accept, signature: bytes) -> bytes:
-    """Return the call that settles a job by somebody's signed word."""
-    return job.call(ACCEPT, accept.pay, accept.result_hash, *abi.vrs(signature))
+def _is_address(value: object) -> bool:
+    """Return whether a value is a 0x address; raises ValueError for one that is not in hex."""
+    if not isinstance(value, str) or not value.startswith("0x"):
+        return False
+    return len(bytes.fromhex(value[2:])) == 20
+
+
+# -- reading the chain ---------------------------------------------------------------------------
 
 
 async def state_of(chain: ChainClient, network: Network, job: bytes) -> tuple[int, int]:
-    """Return (state, last second before it times out) of a job as the chain has it."""
+    """Return (state, due) of a job on the chain; 0 is the state of one that was never opened.
+
+    `due` is the last second, in unix time, before the state can time out.
+    """
     answer = await chain.call(network.escrow, abi.encode("jobs(bytes32)", job))
     state, due = abi.numbers(answer)
     return state, due
 
 
 def settled_in(receipt: ChainReceipt, network: Network, job: bytes) -> tuple[int, int] | None:
-    """Return (to the provider, to the payer) as the contract logged it, None if it did not."""
+    """Return (to the provider, to the payer) in units, as the contract logged a settlement.
+
+    None if the receipt has no such log.
+    """
     for log in receipt.logs:
-        ours = log.address.lower() == network.escrow.lower()
-        if ours and log.topics[:2] == (abi.SETTLED, job):
-            _, paid, refunded, _ = abi.numbers(log.data)
-            return paid, refunded
+        is_contract = log.address.lower() == network.escrow.lower()
+        if is_contract and log.topics[:2] == (abi.SETTLED, job):
+            _, to_provider, to_payer, _ = abi.numbers(log.data)
+            return to_provider, to_payer
     return None

@@ -34,7 +34,7 @@ from agentkit.payments.channels.terms import token_balance
 from agentkit.payments.escrow import terms
 from agentkit.payments.escrow.book import EscrowBook
 from agentkit.payments.escrow.rail import EscrowRail
-from agentkit.payments.escrow.terms import Job
+from agentkit.payments.escrow.terms import EscrowJob
 from agentkit.payments.sender import Sender
 from agentkit.serve.jobs import _take as take
 
@@ -176,7 +176,7 @@ class Pair:
         return found[0], found[1], found[2]
 
     async def state(self, attempt: Attempt) -> int:
-        job = Job.read((await self.row(attempt)).job)
+        job = EscrowJob.read((await self.row(attempt)).job)
         return (await terms.state_of(self.chain, self.network, job.id(self.network)))[0]
 
     async def opened(self) -> int:
@@ -287,12 +287,12 @@ async def test_a_quote_that_is_not_what_was_asked_for_is_not_opened(
     pair: Pair, changes: dict[str, Any], reason: str
 ) -> None:
     answer = await pair.ask(pair.attempt())
-    job = Job.read(answer.body)
+    job = EscrowJob.read(answer.body)
     changed = replace(job.quote, **changes)
     signature = SHOP.sign_quote(pair.network.escrow_domain, changed)
     if reason == "not signed":
         signature = ARBITER.sign_quote(pair.network.escrow_domain, changed)
-    body = {**Job(changed, signature).document(), "attempt": answer.body["attempt"]}
+    body = {**EscrowJob(changed, signature).document(), "attempt": answer.body["attempt"]}
     with pytest.raises(ProtocolBroken, match=reason):
         await pair.rail.finish(answer.model_copy(update={"body": body}))
     assert await pair.payer.commit(lambda tx: tx.every(r.Escrow)) == []
@@ -375,7 +375,7 @@ async def test_the_shop_works_only_for_money_that_is_locked_for_it(pair: Pair) -
     with pytest.raises(Refused, match="no money is in escrow"):
         escrow = {"escrow": unopened.body}
         await pair.book.admit(escrow, pair.attempt(7).id, TASK, pair.money(PRICE))
-    forged = Job.read(body["escrow"])
+    forged = EscrowJob.read(body["escrow"])
     forged = replace(forged, quote=replace(forged.quote, price=10**6))
     with pytest.raises(Refused, match="has not quoted"):
         await pair.book.admit({"escrow": forged.document()}, attempt.id, TASK, pair.money(PRICE))
@@ -498,7 +498,7 @@ async def test_junk_that_was_submitted_goes_to_the_arbiter_or_is_counted(pair: P
     await pair.book.watch()
     (message,) = await closing(pair)
     said = await pair.rail.insist(message)
-    job = Job.read((await pair.row(attempt)).job)
+    job = EscrowJob.read((await pair.row(attempt)).job)
     if job.quote.arbiter == terms.NOBODY:
         assert "nobody was named to decide" in said
         return
@@ -692,7 +692,7 @@ async def test_what_was_opened_beyond_the_last_seal_is_not_opened_again(
 
 async def test_a_word_for_another_job_is_no_payment(pair: Pair) -> None:
     """Quoted twice and opened once: a word for the other would leave the shop with nothing."""
-    other = Job.read((await pair.ask(pair.attempt())).body)
+    other = EscrowJob.read((await pair.ask(pair.attempt())).body)
     pair.clock.skip(1)
     attempt = await pair.open()
     result = await pair.deliver(attempt, 700)
@@ -714,7 +714,7 @@ async def test_one_payer_that_cannot_be_claimed_from_keeps_nothing_from_the_next
         word = await pair.pay(attempt, await pair.deliver(attempt, 700))
         await pair.book.accept(word.body)
     first = min((lost, good), key=lambda one: one.id)
-    job = Job.read((await pair.row(first)).job)
+    job = EscrowJob.read((await pair.row(first)).job)
     data = job.call(f"accept({terms.QUOTE},uint128,bytes32)", PRICE, bytes(32))
     await pair.rail._sender.send("early:1", pair.network.escrow, data)  # the payer's word alone
     await pair.book.watch()
@@ -753,7 +753,7 @@ async def test_somebody_elses_quote_for_an_attempt_gives_up_nothing(pair: Pair) 
         "price": 1,
         "seconds": 1,
     }
-    theirs = Job.read(pair.book.quote(body))
+    theirs = EscrowJob.read(pair.book.quote(body))
     nothing = Accept(theirs.id(pair.network), 0, bytes(32))
     proof = ARBITER.sign_accept(pair.network.escrow_domain, nothing).hex()
     await pair.book.give_back({**theirs.document(), "attempt": attempt.id, "proof": proof})
