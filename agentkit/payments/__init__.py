@@ -1,1 +1,1 @@
-"""Paying for it: budget, rails, the exactly-once sender, contracts."""
+"""Payments: budget, rails, transactions that are sent exactly once, contracts."""

@@ -22,30 +22,37 @@ async def contradictions(
     network: Network,
     providers: Mapping[str, Provider],
 ) -> list[str]:
-    """Return every place where receipts, vouchers, the chain and books of credit disagree.
+    """Return where receipts, vouchers, the chain and providers disagree, a sentence for each.
 
-    A provider of prepaid credit is asked what it debited.  One that does not answer is a line too.
+    A provider of prepaid credit is asked what it debited.  One that does not answer is a sentence,
+    too.
     """
-    lines = verify(bundle) + await verify_on_chain(bundle, chain, network)
-    prepaid = [receipt for receipt in bundle.receipts if receipt.attempt.rail == "prepaid"]
-    for name in sorted({receipt.attempt.provider for receipt in prepaid}):
-        theirs = [receipt for receipt in prepaid if receipt.attempt.provider == name]
-        lines += await _credit_contradictions(name, theirs, journal, providers)
-    return lines
+    sentences = verify(bundle) + await verify_on_chain(bundle, chain, network)
+
+    by_provider: dict[str, list[Receipt]] = {}
+    for receipt in bundle.receipts:
+        if receipt.attempt.rail == "prepaid":
+            by_provider.setdefault(receipt.attempt.provider, []).append(receipt)
+    for name, receipts in sorted(by_provider.items()):
+        sentences += await _credit_contradictions(
+            name, receipts, journal=journal, providers=providers
+        )
+    return sentences
 
 
 async def _credit_contradictions(
-    name: str, receipts: Sequence[Receipt], journal: Journal, providers: Mapping[str, Provider]
+    name: str, receipts: Sequence[Receipt], *, journal: Journal, providers: Mapping[str, Provider]
 ) -> list[str]:
     """Compare the receipts of one provider with what it says that it has debited."""
     payees = {receipt.attempt.payee for receipt in receipts}
     accounts = await journal.commit(lambda tx: tx.every(r.Account, "prepaid|"))
     funded = sum(account.funded.units for account in accounts if account.account in payees)
+
     provider = providers.get(name)
     if provider is None:
-        return [f"{name} is not among the configured providers, so its books are not known"]
+        return [f"{name} is not among the configured providers, so its figures are not known"]
     try:
         statement = await provider.carry(Message(rail="prepaid", provider=name, verb="statement"))
     except ProviderError as error:
-        return [f"{name} does not show its books: {error}"]
+        return [f"{name} does not show its figures: {error}"]
     return wrong_with_credit(name, receipts, funded, statement.body)

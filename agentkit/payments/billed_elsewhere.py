@@ -1,4 +1,4 @@
-"""Providers that bill by themselves: no money of ours moves, the configured price counts."""
+"""The rail for providers that send bills of their own: no money moves, the price is counted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from agentkit.money import Money
 
 
 class ElsewhereRail:
-    """Counts the configured price against every limit and moves nothing."""
+    """Counts the configured price against every limit and moves no money.
+
+    See `market.seams.Rail`; what its methods would move or ask for does not exist here.
+    """
 
     @property
     def name(self) -> str:
@@ -35,6 +38,7 @@ class ElsewhereRail:
     def settle(
         self, tx: Transaction, attempt: Attempt, result: Result
     ) -> tuple[Receipt, Sequence[Message]]:
+        """Return a receipt that says that the provider bills the price itself."""
         receipt = Receipt.of(attempt, result, at=tx.now, standing="billed elsewhere")
         return receipt, []
 

@@ -1,4 +1,4 @@
-"""Closing channels and escrows, so that what is left in them comes back to the wallet."""
+"""Closes channels and escrows, so that what is left in them comes back to the wallet."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from agentkit.market.seams import Provider, Rail
 async def close_all(
     rails: Mapping[str, Rail], providers: Mapping[str, Provider], idle: float
 ) -> dict[str, str]:
-    """Close what was not used for `idle` seconds; returns what came of each, by label.
+    """Close what was not used for `idle` seconds; returns the outcome of each, by label.
 
-    One that cannot be closed keeps no other open.  Raises SettlementFailed when a run still has
-    attempts open on one of them.
+    If one cannot be closed, its outcome says why, and the others are closed.  Raises
+    SettlementFailed when a run still has attempts open on one of them.
     """
     outcomes: dict[str, str] = {}
     for rail in rails.values():
@@ -32,28 +32,30 @@ async def close_all(
 
 
 async def _close(rail: Rail, message: Message, providers: Mapping[str, Provider]) -> str:
-    """Close one through its provider, or alone where the provider does not answer."""
+    """Close one channel or escrow: by its provider, or without it where it does not answer."""
     try:
         await carry(providers, rail, message)
     except (ProviderError, SettlementFailed) as error:
-        return await _close_alone(rail, message, error)
+        return await _close_without_provider(rail, message, error)
     except (PaymentError, StateError, OverBudget) as error:
         return f"not closed: {error}"
     return "closed"
 
 
-async def _close_alone(
+async def _close_without_provider(
     rail: Rail, message: Message, refusal: ProviderError | SettlementFailed
 ) -> str:
-    """Do what the contract lets the payer do without the provider."""
+    """Do what the contract lets the payer do alone, and return in words what was done."""
     try:
         return await rail.insist(message) or f"not closed: {refusal}"
     except (PaymentError, StateError, ProviderError, OverBudget) as error:
-        return f"not closed: {refusal}; and alone: {error}"
+        return f"not closed: {refusal}; and without the provider: {error}"
 
 
 def _label_of(message: Message) -> str:
     """Return how people tell what a message would close."""
-    who = f"{message.provider}/{message.provider_node}"
+    provider = f"{message.provider}/{message.provider_node}"
+    if message.rail != "escrow":
+        return provider
     attempt = str(message.body.get("attempt", ""))
-    return f"{who}, escrow {attempt[:8]}" if message.rail == "escrow" else who
+    return f"{provider}, escrow {attempt[:8]}"

@@ -10,8 +10,8 @@ from agentkit.money import Money
 async def gas_fee(chain: ChainClient, network: Network, gas: int, on: str) -> Fee:
     """Return the fee row for transactions that use `gas` units; `on` says what they do.
 
-    The base fee that a block takes is about half of the maximum that is offered (EIP-1559), so half
-    of maximum and tip is expected.  Until the transactions are sent, fees may double.
+    `chain.fees` offers a maximum of twice the base fee, of which a block takes the base fee
+    (EIP-1559); so about half of it is expected.  Until the transactions are sent, fees may double.
     """
     fees = await chain.fees()
     price = Money(gas * (fees.max_fee + fees.max_tip) // 2, network.coin)

@@ -1,4 +1,4 @@
-"""Imports of packages that change the whole process."""
+"""Undoes what importing web3 changes in the whole process."""
 
 from __future__ import annotations
 

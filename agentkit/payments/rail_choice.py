@@ -1,4 +1,4 @@
-"""Which of the ways of paying that a provider takes is used, and why."""
+"""Chooses by which rail an offer is paid, of those that its provider takes, and says why."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agentkit.money import Money
 
 @dataclass(frozen=True)
 class History:
-    """What a wallet knows of those it pays.
+    """What a wallet remembers of the providers it pays.
 
     `delivered` and `refused` count results by provider node; `channels` are the payees that it has
     an open channel with.
@@ -27,10 +27,10 @@ class History:
     @classmethod
     def of(cls, tx: Transaction) -> History:
         """Read the history from the journal."""
-        known = tx.every(r.Reputation)
+        reputations = tx.every(r.Reputation)
         return cls(
-            delivered={row.provider: row.delivered for row in known},
-            refused={row.provider: row.refused for row in known},
+            delivered={row.provider: row.delivered for row in reputations},
+            refused={row.provider: row.refused for row in reputations},
             channels={row.payee for row in tx.every(r.CurrentChannel)},
         )
 
@@ -39,9 +39,9 @@ class History:
 class RailPlanner:
     """Chooses by price, duration and history, among the rails that are set up.
 
-    A channel by default.  Escrow from `escrow_from` on, or for tasks that last longer than
-    `escrow_after` seconds; ten times later for a provider node that has delivered
-    `PROVEN` times and was refused never.  Without an arbiter nobody can refuse what was
+    A channel by default.  Escrow for tasks that cost `escrow_from` or more, or last `escrow_after`
+    seconds or longer; both limits are `TRUSTED_TIMES` higher for a provider node that has
+    delivered `PROVEN` times and was refused never.  Without an arbiter nobody can refuse what was
     submitted, so above `arbiter_above` escrow is used only where `arbitrated`.
     """
 
@@ -55,28 +55,34 @@ class RailPlanner:
     TRUSTED_TIMES = 10
 
     def choosing(self, history: History) -> Callable[[Offer], Offer]:
-        """Return a function that gives an offer its rail, and says why."""
+        """Return a function that returns an offer with its rail and the reason for it."""
 
-        def chosen(offer: Offer) -> Offer:
-            ways = [rail for rail in offer.rails if rail in self.rails]
-            if not ways:
+        def with_rail(offer: Offer) -> Offer:
+            usable = [rail for rail in offer.rails if rail in self.rails]
+            if not usable:
                 return offer
-            return offer.paid_by(*self.choose(offer, ways, history))
+            rail, reason = self.choose(offer, usable, history)
+            return offer.paid_by(rail, reason)
 
-        return chosen
+        return with_rail
 
-    def choose(self, offer: Offer, ways: list[str], history: History) -> tuple[str, str]:
-        """Return (rail, why) for an offer that can be paid in any of `ways`."""
-        if len(ways) == 1:
-            return ways[0], "the only way that it takes and that is set up"
-        if "escrow" in ways and (why := self._for_escrow(offer, history)):
-            return "escrow", why
-        if "channel" in ways:
-            known = offer.payee in history.channels
-            return "channel", "a channel is open" if known else "opens a channel"
-        return ways[0], "what it likes best"
+    def choose(self, offer: Offer, usable: list[str], history: History) -> tuple[str, str]:
+        """Return (rail, reason) for an offer that can be paid by any of the `usable` rails.
 
-    def _for_escrow(self, offer: Offer, history: History) -> str:
+        A provider lists its rails in the order of its preference.
+        """
+        if len(usable) == 1:
+            return usable[0], "the only rail that it takes and that is set up"
+        if "escrow" in usable:
+            reason = self._reason_for_escrow(offer, history)
+            if reason:
+                return "escrow", reason
+        if "channel" in usable:
+            is_open = offer.payee in history.channels
+            return "channel", "a channel is open" if is_open else "opens a channel"
+        return usable[0], "the provider prefers it"
+
+    def _reason_for_escrow(self, offer: Offer, history: History) -> str:
         """Return why an offer's price is locked for its task, "" where it is not."""
         if offer.at_most > self.arbiter_above and not self.arbitrated:
             return ""
@@ -88,4 +94,5 @@ class RailPlanner:
         return ""
 
     def _is_proven(self, label: str, history: History) -> bool:
+        """Return whether a provider node has delivered often, and was never refused."""
         return history.delivered.get(label, 0) >= self.PROVEN and not history.refused.get(label)

@@ -1,10 +1,14 @@
 """Receipts that others can check: a bundle, and its verifier, which needs nothing but the bundle.
 
-What proves what:  an attempt's id is a digest over run, node, item, provider and terms; a
-provider's signature over (attempt, result, price, usage) proves what it delivered and asked for;
-the payer's voucher proves what it promised for it, since it names the Merkle root over those
-statements (`market.tree`); the contract's own logs prove what moved.  The rest is the payer's own
-word, and `proof_of` and `UNPROVEN` say so.
+What proves what:
+
+- An attempt's id is a digest over run, node, item, provider and terms.
+- A provider's signature over (attempt, result, price, usage) proves what it delivered and asked.
+- The payer's voucher proves what it promised for that: it names the Merkle root over those signed
+  statements (`market.tree`).
+- The contract's own logs prove what moved.
+
+The rest is the payer's own word; `proof_of` and `UNPROVEN` name it.
 """
 
 from __future__ import annotations
@@ -26,27 +30,28 @@ from agentkit.market.seams import Event
 from agentkit.market.value import Value
 from agentkit.money import Asset
 from agentkit.payments import abi
-from agentkit.payments.channels.terms import deposit_of
+from agentkit.payments.channels.terms import LoggedClaim, deposit_of
 
 VERSION = 1
-"""Of the file that a bundle is saved in; a newer one is refused by name."""
+"""The version of the file that a bundle is saved in; a newer file is refused."""
 
 MAX_BYTES = 256 << 20
 """The largest bundle that is read: some 100,000 receipts."""
 
 
 class Paid(Value):
-    """One attempt in a channel's tree, and what the voucher grew by for it in base units."""
+    """One attempt in a channel's tree, and by how many base units the voucher grew for it."""
 
     attempt: str
     units: int
 
 
 class ChannelProof(Value):
-    """What was promised on one channel: the newest voucher, and what it is made of, in order.
+    """What was promised on one channel: the newest voucher, and the payments in it, in order.
 
-    `base` and `base_root`: the promise that a payer who lost its books was shown; `matched`: the
-    attempts whose price, or a part of it, that promise had covered.
+    `base` and `base_root`: the voucher that the provider showed to a payer who lost its books, as
+    the start of the new ones; `matched`: the attempts that this voucher had paid, or a part of
+    them.
     """
 
     channel: str
@@ -74,24 +79,24 @@ class Bundle(Value):
 
     @property
     def domain(self) -> Domain:
-        """Where vouchers and deliveries of this bundle were signed."""
+        """The EIP-712 domain in which vouchers and deliveries of this bundle were signed."""
         return Domain("AgentChannels", "1", self.chain_id, self.channels_contract)
 
     @property
     def currency(self) -> Asset:
-        """What channels and escrows pay in, since signatures are over units alone."""
+        """The asset that channels and escrows pay in; signatures are over units alone."""
         return Asset.named("USDC").bind(f"eip155:{self.chain_id}", f"erc20:{self.token}")
 
     def save(self, path: Path) -> None:
         """Write the bundle as JSON."""
         fields = self.model_dump(mode="json", exclude_defaults=True)
-        # Always said, although it is a default: a later version has another.
+        # Always written, although it is the default: a later version has another default.
         document = {"version": self.version, **fields}
         write_text(path, json.dumps(document, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Bundle:
-        """Read a bundle; raises ConfigError for anything else."""
+        """Read a bundle; raises ConfigError for anything else, and for a newer version."""
         try:
             document = strict_json.loads(read_bytes(path, MAX_BYTES))
             _refuse_newer(path, document)
@@ -100,12 +105,13 @@ class Bundle(Value):
             raise ConfigError(str(unread), hint="check the path") from unread
         except (ValueError, TypeError) as error:
             raise ConfigError(
-                f"{path} is no bundle of receipts",
+                f"{path} is not a valid bundle of receipts",
                 hint="write one with `agentkit receipts --out FILE`",
             ) from error
 
 
 def _refuse_newer(path: Path, document: Any) -> None:
+    """Raise ConfigError for a bundle of a newer version, ValueError for what is not an object."""
     if not isinstance(document, dict):
         raise ValueError(f"it is {type(document).__name__}, not an object")  # noqa: TRY004
     version = document.get("version")
@@ -121,24 +127,27 @@ def bundle_of(
     network: Network, payer: str, receipts: Sequence[Receipt], wallet: Iterable[Event]
 ) -> Bundle:
     """Return all that proves `receipts`; `wallet` are the events of the payer's money, in order."""
-    made: dict[str, _Making] = {}
+    builders: dict[str, _ProofBuilder] = {}
     for event in wallet:
         if isinstance(event, e.ChannelOpened):
-            made[event.channel] = _Making(ChannelProof(channel=event.channel, payee=event.payee))
+            empty = ChannelProof(channel=event.channel, payee=event.payee)
+            builders[event.channel] = _ProofBuilder(empty)
         elif isinstance(event, e.VoucherSigned | e.VoucherFound | e.VoucherMatched):
-            made[event.channel].take(event)
+            builders[event.channel].take(event)
+
+    proofs = [builder.proof for builder in builders.values()]
     return Bundle(
         chain_id=network.chain_id,
         channels_contract=network.channels,
         token=network.token,
         payer=payer,
         receipts=tuple(receipts),
-        channels=tuple(making.proof for making in made.values() if making.proof.cumulative),
+        channels=tuple(proof for proof in proofs if proof.cumulative),
     )
 
 
-class _Making:
-    """A channel's proof while the events that it is made of are read."""
+class _ProofBuilder:
+    """Builds a channel's proof from the events of its vouchers, taken in order."""
 
     def __init__(self, proof: ChannelProof) -> None:
         self.proof = proof
@@ -146,35 +155,48 @@ class _Making:
         self._leaves = 0
 
     def take(self, event: e.VoucherSigned | e.VoucherFound | e.VoucherMatched) -> None:
+        """Add what one event says to the proof."""
         if isinstance(event, e.VoucherMatched):
             part = Paid(attempt=event.attempt, units=event.amount.units)
             self._change(matched=(*self.proof.matched, part))
         elif isinstance(event, e.VoucherSigned):
             units = event.cumulative.units - self.proof.cumulative
             part = Paid(attempt=event.attempt, units=units)
-            self._add(bytes.fromhex(event.leaf))
+            self._add_leaf(bytes.fromhex(event.leaf))
             root = tree.root_of(self._peaks).hex()
-            self._promised(event, root=root, paid=(*self.proof.paid, part))
+            self._set_voucher(event, root=root, paid=(*self.proof.paid, part))
         elif event.cumulative.units > self.proof.cumulative:
             self._start_from(event)
 
     def _start_from(self, event: e.VoucherFound) -> None:
-        """Go on from a promise that was found: what the books knew before is part of it."""
-        covered = (*self.proof.matched, *self.proof.paid)
-        base = {"base": event.cumulative.units, "base_root": event.root, "paid": ()}
-        self._promised(event, **base, root=event.root, matched=covered)
-        self._peaks, self._leaves = (), 0
-        self._add(tree.leaf_of(bytes.fromhex(event.root)))
+        """Start again from a voucher that was found: it covers all payments so far.
 
-    def _add(self, leaf: bytes) -> None:
+        The leaves under its root are lost, so the root itself is the first leaf of a new tree.
+        """
+        self._set_voucher(
+            event,
+            base=event.cumulative.units,
+            base_root=event.root,
+            root=event.root,
+            paid=(),
+            matched=(*self.proof.matched, *self.proof.paid),
+        )
+        self._peaks = ()
+        self._leaves = 0
+        self._add_leaf(tree.leaf_of(bytes.fromhex(event.root)))
+
+    def _add_leaf(self, leaf: bytes) -> None:
         self._peaks = tree.added(self._peaks, self._leaves, leaf)
         self._leaves += 1
 
-    def _promised(self, event: e.VoucherSigned | e.VoucherFound, **more: object) -> None:
-        units = event.cumulative.units
-        tasks = event.tasks
-        signature = event.signature
-        self._change(cumulative=units, tasks=tasks, signature=signature, **more)
+    def _set_voucher(self, event: e.VoucherSigned | e.VoucherFound, **others: object) -> None:
+        """Take a newer voucher, and other fields of the proof that change with it."""
+        self._change(
+            cumulative=event.cumulative.units,
+            tasks=event.tasks,
+            signature=event.signature,
+            **others,
+        )
 
     def _change(self, **changes: object) -> None:
         self.proof = self.proof.model_copy(update=changes)
@@ -184,18 +206,26 @@ class _Making:
 
 
 def verify(bundle: Bundle) -> list[str]:
-    """Return what is wrong with a bundle, a sentence for each; nothing else is asked or trusted."""
+    """Return what is wrong with a bundle, a sentence for each problem.
+
+    Nothing but the bundle is read, and nothing in it is trusted that is not signed.
+    """
     by_attempt = {receipt.attempt.id: receipt for receipt in bundle.receipts}
-    wrong = ["a receipt stands in it twice"] if len(by_attempt) < len(bundle.receipts) else []
+    problems: list[str] = []
+    if len(by_attempt) < len(bundle.receipts):
+        problems.append("a receipt stands in it twice")
     for receipt in bundle.receipts:
-        wrong += _wrong_with(receipt, bundle)
+        problems += _receipt_problems(receipt, bundle)
     for proof in bundle.channels:
-        wrong += _wrong_with_channel(proof, by_attempt, bundle)
-    return wrong
+        problems += _channel_problems(proof, by_attempt, bundle)
+    return problems
 
 
 UNPROVEN = "when each receipt was made, what was asked, and the most that it could have cost"
-"""What nobody signs, of no receipt."""
+"""What nobody signs, whatever the receipt."""
+
+SIGNED_RAILS = ("channel", "escrow")
+"""The rails whose providers sign what they deliver."""
 
 Proof = Literal["signature and voucher", "signature", "the payer's word"]
 """What stands behind a receipt: the provider's signature, the payer's voucher, or nothing."""
@@ -203,34 +233,33 @@ Proof = Literal["signature and voucher", "signature", "the payer's word"]
 
 def proof_of(receipt: Receipt, bundle: Bundle) -> Proof:
     """Return what proves a receipt of a bundle that `verify` found nothing wrong with."""
-    if not _is_signed_for(receipt):
+    if not _needs_signature(receipt):
         return "the payer's word"
-    vouched = {paid.attempt for proof in bundle.channels for paid in proof.paid}
-    return "signature and voucher" if receipt.attempt.id in vouched else "signature"
+    with_voucher = {paid.attempt for proof in bundle.channels for paid in proof.paid}
+    return "signature and voucher" if receipt.attempt.id in with_voucher else "signature"
 
 
-def _is_signed_for(receipt: Receipt) -> bool:
+def _needs_signature(receipt: Receipt) -> bool:
+    """Return whether a receipt's provider signs what it delivered."""
     return receipt.standing == "paid" and receipt.attempt.rail in SIGNED_RAILS
 
 
-def _wrong_with(receipt: Receipt, bundle: Bundle) -> list[str]:
-    """Check a receipt's names, and its provider's statement where its rail has one."""
+def _receipt_problems(receipt: Receipt, bundle: Bundle) -> list[str]:
+    """Return the first problem of a receipt: with its ids, its standing or its signature."""
     name = f"receipt {receipt.attempt.id[:12]}"
     if not receipt.attempt.is_of_this_item:
         return [f"{name}: its attempt is not of that run, node and item"]
     if not receipt.attempt.is_of_these_terms:
         return [f"{name}: its attempt is not at that provider under those terms"]
-    billed, elsewhere = receipt.standing == "billed elsewhere", receipt.attempt.rail == "elsewhere"
-    if receipt.standing != "uncertain" and billed != elsewhere:
+
+    is_billed = receipt.standing == "billed elsewhere"
+    is_elsewhere = receipt.attempt.rail == "elsewhere"
+    if receipt.standing != "uncertain" and is_billed != is_elsewhere:
         return [f"{name} cannot be {receipt.standing} over {receipt.attempt.rail}"]
-    if not _is_signed_for(receipt):
+    if not _needs_signature(receipt):
         return []
-    try:
-        digest = typed_digest(bundle.domain, receipt.delivery)
-        signer = recover(digest, bytes.fromhex(receipt.evidence.signature))
-    except (ValueError, OverflowError):
-        signer = ""
-    if signer.lower() != receipt.attempt.payee.lower():
+
+    if _signer_of(receipt, bundle).lower() != receipt.attempt.payee.lower():
         return [f"{name} is not signed by {receipt.attempt.payee}"]
     if {receipt.amount.asset, receipt.attempt.at_most.asset} != {bundle.currency}:
         return [f"{name} is not in {bundle.currency.symbol} of this bundle's network"]
@@ -239,40 +268,61 @@ def _wrong_with(receipt: Receipt, bundle: Bundle) -> list[str]:
     return []
 
 
-SIGNED_RAILS = ("channel", "escrow")
-"""The rails whose providers sign what they deliver."""
+def _signer_of(receipt: Receipt, bundle: Bundle) -> str:
+    """Return the address that signed a receipt's delivery, "" if it cannot be read."""
+    try:
+        digest = typed_digest(bundle.domain, receipt.delivery)
+        return recover(digest, bytes.fromhex(receipt.evidence.signature))
+    except (ValueError, OverflowError):
+        return ""
 
 
-def _wrong_with_channel(
-    proof: ChannelProof, receipts: dict[str, Receipt], bundle: Bundle
+def _channel_problems(
+    proof: ChannelProof, by_attempt: Mapping[str, Receipt], bundle: Bundle
 ) -> list[str]:
+    """Return what is wrong with a channel's voucher, and with the receipts that it pays."""
     name = f"channel {proof.channel[:12]}"
-    wrong = [] if _is_signed(proof, bundle) else [f"{name}: its voucher is not the payer's"]
+    problems: list[str] = []
+    if not _is_signed_by_payer(proof, bundle):
+        problems.append(f"{name}: its voucher is not the payer's")
     if proof.base + sum(paid.units for paid in proof.paid) != proof.cumulative:
-        wrong.append(f"{name}: its voucher is not the sum of what was paid")
-    known = [receipts.get(paid.attempt) for paid in proof.paid]
-    if None in known:
-        return [*wrong, f"{name}: {known.count(None)} of its receipts are missing"]
-    there = [receipt for receipt in known if receipt]
-    if _root(proof, there) != proof.root:
-        wrong.append(f"{name}: its voucher's root is not over these receipts")
-    covered: dict[str, int] = {}
+        problems.append(f"{name}: its voucher is not the sum of what was paid")
+
+    receipts = [by_attempt[paid.attempt] for paid in proof.paid if paid.attempt in by_attempt]
+    missing = len(proof.paid) - len(receipts)
+    if missing:
+        return [*problems, f"{name}: {missing} of its receipts are missing"]
+    if _root_over(proof, receipts) != proof.root:
+        problems.append(f"{name}: its voucher's root is not over these receipts")
+    return problems + _payment_problems(proof, receipts)
+
+
+def _payment_problems(proof: ChannelProof, receipts: Sequence[Receipt]) -> list[str]:
+    """Return the receipts of a channel that do not agree with what it paid for them."""
+    paid_units: dict[str, int] = {}
     for part in (*proof.paid, *proof.matched):
-        covered[part.attempt] = covered.get(part.attempt, 0) + part.units
-    for receipt in there:
+        paid_units[part.attempt] = paid_units.get(part.attempt, 0) + part.units
+
+    problems: list[str] = []
+    for receipt in receipts:
+        name = f"channel {proof.channel[:12]}: receipt {receipt.attempt.id[:12]}"
         if (receipt.standing, receipt.attempt.rail) != ("paid", "channel"):
-            wrong.append(f"{name}: receipt {receipt.attempt.id[:12]} was paid by it, and is not so")
+            problems.append(f"{name} was paid by it, and does not say so")
         if receipt.attempt.payee.lower() != proof.payee.lower():
-            wrong.append(f"{name}: receipt {receipt.attempt.id[:12]} is of another provider")
-        if covered[receipt.attempt.id] != receipt.amount.units:
-            wrong.append(f"{name}: receipt {receipt.attempt.id[:12]} and its payment differ")
-    return wrong
+            problems.append(f"{name} is of another provider")
+        if paid_units[receipt.attempt.id] != receipt.amount.units:
+            problems.append(f"{name} and its payment differ")
+    return problems
 
 
-def _is_signed(proof: ChannelProof, bundle: Bundle) -> bool:
+def _is_signed_by_payer(proof: ChannelProof, bundle: Bundle) -> bool:
+    """Return whether a channel's voucher is signed by the bundle's payer."""
     try:
         voucher = Voucher(
-            bytes.fromhex(proof.channel), proof.cumulative, proof.tasks, bytes.fromhex(proof.root)
+            channel=bytes.fromhex(proof.channel),
+            cumulative=proof.cumulative,
+            tasks=proof.tasks,
+            receipts_root=bytes.fromhex(proof.root),
         )
         signer = recover(typed_digest(bundle.domain, voucher), bytes.fromhex(proof.signature))
     except (ValueError, OverflowError):
@@ -280,7 +330,7 @@ def _is_signed(proof: ChannelProof, bundle: Bundle) -> bool:
     return signer.lower() == bundle.payer.lower()
 
 
-def _root(proof: ChannelProof, receipts: Sequence[Receipt]) -> str:
+def _root_over(proof: ChannelProof, receipts: Sequence[Receipt]) -> str:
     """Return the root over the deliveries that receipts state, "" where one cannot be read."""
     try:
         leaves = [tree.leaf_of(receipt.delivery.struct_hash()) for receipt in receipts]
@@ -295,65 +345,82 @@ def _root(proof: ChannelProof, receipts: Sequence[Receipt]) -> str:
 
 
 def wrong_with_credit(
-    provider: str, receipts: Iterable[Receipt], funded: int, said: Mapping[str, Any]
+    provider: str, receipts: Iterable[Receipt], funded: int, statement: Mapping[str, Any]
 ) -> list[str]:
     """Return where receipts for prepaid work and a provider's own figures differ.
 
-    `funded`: the units that our books count as topped up; `said`: the provider's `topped_up`, and
-    `debits` in units by its name for each answer.  What may have been done unheard may be debited.
+    `funded`: the units that our books count as topped up.  `statement`: the provider's
+    `topped_up`, and its `debits` in units by its id of each answer.  It may have debited answers
+    of uncertain attempts, which we never got, up to what these could cost.
     """
-    debits = dict(said["debits"])
-    wrong, unheard = [], 0
+    other_debits = dict(statement["debits"])
+    problems: list[str] = []
+    uncertain_units = 0
     for receipt in receipts:
         if receipt.standing == "uncertain":
-            unheard += receipt.amount.units
+            uncertain_units += receipt.amount.units
             continue
-        units, debited = receipt.amount.units, debits.pop(receipt.evidence.reference, 0)
+        units = receipt.amount.units
+        debited = other_debits.pop(receipt.evidence.reference, 0)
         if units != debited:
             name = f"receipt {receipt.attempt.id[:12]}"
-            wrong.append(f"{name} is over {units} units, and {provider} has debited {debited}")
-    if sum(debits.values()) > unheard:
-        wrong.append(f"{provider} has debited {sum(debits.values())} units for other answers")
-    if said["topped_up"] != funded:
-        paid = f"{said['topped_up']} units topped up"
-        wrong.append(f"{provider} counts {paid}, and these books count {funded}")
-    return wrong
+            problems.append(f"{name} is over {units} units, and {provider} has debited {debited}")
+
+    unexplained = sum(other_debits.values())
+    if unexplained > uncertain_units:
+        problems.append(f"{provider} has debited {unexplained} units for other answers")
+    topped_up = statement["topped_up"]
+    if topped_up != funded:
+        problems.append(
+            f"{provider} counts {topped_up} units topped up, and these books count {funded}"
+        )
+    return problems
 
 
 async def verify_on_chain(bundle: Bundle, chain: ChainClient, network: Network) -> list[str]:
     """Return what a bundle says and the chain does not, read from the contract and token alone.
 
-    For each channel: what was claimed is within the voucher and, where all of it was claimed, was
-    claimed under its root; and the token moved each claim from the contract to the provider.
-    Raises StoreUnavailable.
+    For each channel: what was claimed is within the voucher; where all of it was claimed, it was
+    claimed under the voucher's root; and the token moved each claim from the contract to the
+    provider.  Raises StoreUnavailable.
     """
     if (bundle.chain_id, bundle.channels_contract) != (network.chain_id, network.channels):
         return ["the bundle is of another network"]
     head = await chain.head()
-    return [
-        sentence
-        for proof in bundle.channels
-        for sentence in await _wrong_on_chain(proof, chain, network, head)
-    ]
+    problems: list[str] = []
+    for proof in bundle.channels:
+        problems += await _chain_problems(proof, chain=chain, network=network, head=head)
+    return problems
 
 
-async def _wrong_on_chain(
-    proof: ChannelProof, chain: ChainClient, network: Network, head: int
+async def _chain_problems(
+    proof: ChannelProof, *, chain: ChainClient, network: Network, head: int
 ) -> list[str]:
+    """Return what a channel's proof says and the chain up to block `head` does not."""
     name = f"channel {proof.channel[:12]}"
     _, claimed = await deposit_of(chain, network, proof.channel)
-    wanted: list[bytes | None] = [abi.CLAIMED, bytes.fromhex(proof.channel)]
-    claims = await chain.logs(network.channels, wanted, 0, head)
-    wrong = []
-    if sum(abi.numbers(log.data)[0] for log in claims) != claimed:
-        wrong.append(f"{name}: its claims do not add up to {claimed}")
+    claim_topics: list[bytes | None] = [abi.CLAIMED, bytes.fromhex(proof.channel)]
+    claim_logs = await chain.logs(network.channels, claim_topics, first=0, last=head)
+    claims = [LoggedClaim.of(log.data) for log in claim_logs]
+
+    problems: list[str] = []
+    if sum(claim.amount for claim in claims) != claimed:
+        problems.append(f"{name}: its claims do not add up to {claimed}")
     if claimed > proof.cumulative:
-        wrong.append(f"{name}: {claimed} units were claimed and {proof.cumulative} promised")
-    if claims and claimed == proof.cumulative and claims[-1].data[96:128].hex() != proof.root:
-        wrong.append(f"{name}: it was claimed under another root")
-    parties: Any = [abi.as_word(address) for address in (network.channels, proof.payee)]
-    moved = await chain.logs(network.token, [abi.TRANSFER, *parties], 0, head)
-    transfers = {(log.transaction, abi.numbers(log.data)[0]) for log in moved}
-    if any((log.transaction, abi.numbers(log.data)[0]) not in transfers for log in claims):
-        wrong.append(f"{name}: the token did not move what was claimed")
-    return wrong
+        problems.append(f"{name}: {claimed} units were claimed and {proof.cumulative} promised")
+    if claims and claimed == proof.cumulative and claims[-1].root.hex() != proof.root:
+        problems.append(f"{name}: it was claimed under another root")
+
+    transfer_topics: list[bytes | None] = [
+        abi.TRANSFER,
+        abi.as_word(network.channels),
+        abi.as_word(proof.payee),
+    ]
+    transfer_logs = await chain.logs(network.token, transfer_topics, first=0, last=head)
+    transfers = {(log.transaction, abi.numbers(log.data)[0]) for log in transfer_logs}
+    claimed_in = {
+        (log.transaction, claim.amount) for log, claim in zip(claim_logs, claims, strict=True)
+    }
+    if not claimed_in <= transfers:
+        problems.append(f"{name}: the token did not move what was claimed")
+    return problems

@@ -15,7 +15,7 @@ from agentkit.keys.signer import KeySigner
 from agentkit.payments import abi
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.channels.terms import token_balance
-from agentkit.payments.x402.facilitator import Desk, facilitator_app
+from agentkit.payments.x402.facilitator import FacilitatorService, facilitator_app
 from agentkit.planner import policy
 from agentkit.serve.app import node_app
 from agentkit.serve.node import Node, NodeSettings
@@ -88,7 +88,7 @@ async def test_an_agent_buys_from_an_endpoint_behind_x402(open_agent: Any, tmp_p
         )
         await rich._parts.chain.send(rich._parts.signer.sign_tx(gift)[1])
     journal = await Journal.open(tmp_path / "desk", desk.address)
-    settling = Desk(journal, Web3Chain(network), desk, network)
+    settling = FacilitatorService(journal, Web3Chain(network), desk, network)
     async with TestServer(facilitator_app(settling)) as facilitator:
         settings = NodeSettings(
             "lone",

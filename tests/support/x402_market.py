@@ -34,7 +34,7 @@ from agentkit.payments.budget import Budget
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.channels.terms import token_balance
 from agentkit.payments.contracts import load
-from agentkit.payments.x402.facilitator import Desk, facilitator_app
+from agentkit.payments.x402.facilitator import FacilitatorService, facilitator_app
 from agentkit.payments.x402.middleware import Paywall
 from agentkit.payments.x402.rail import X402Rail
 from agentkit.payments.x402.remote import Facilitator
@@ -193,7 +193,9 @@ async def facilitator(world: World, folder: Path) -> AsyncIterator[str]:
     """Our facilitator, and its address."""
     journal = await Journal.open(folder / "facilitator", SETTLER.address)
     chain = Web3Chain(world.network)
-    async with TestServer(facilitator_app(Desk(journal, chain, SETTLER, world.network))) as server:
+    async with TestServer(
+        facilitator_app(FacilitatorService(journal, chain, SETTLER, world.network))
+    ) as server:
         yield str(server.make_url("")).rstrip("/")
     await chain.close()
     await journal.close()

@@ -19,7 +19,7 @@ from agentkit.payments.channels.terms import (
     CLOSED,
     CONFIG,
     ChannelTerms,
-    Claim,
+    LoggedClaim,
     closing_at,
     deposit_of,
     logged,
@@ -92,6 +92,7 @@ class ChannelCloser:
         claimed = Money(final.claimed, currency)
 
         def book(tx: Transaction) -> None:
+            """Write the close down, after the voucher that it shows."""
             channel = tx.get(r.Channel, channel_id)
             if channel is None or not channel.open:
                 return
@@ -157,7 +158,7 @@ class ChannelCloser:
             )
 
         _, claimed = await deposit_of(self._chain, self._network, channel_id)
-        claim = Claim.of(claims[-1]) if claims else None
+        claim = LoggedClaim.of(claims[-1]) if claims else None
         return _FinalState(
             claimed=claimed,
             refunded=abi.numbers(closes[-1])[0],

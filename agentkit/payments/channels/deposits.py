@@ -105,6 +105,7 @@ class Deposits:
         deposited, claimed = await deposit_of(self._chain, self._network, channel.channel)
 
         def doubt_if_older(tx: Transaction) -> bool:
+            """Make all channels doubtful if the books are older; returns whether they are."""
             top_ups = tx.every(r.EvmTransaction, f"fund:{channel.channel}:")
             if not all(top_up.final for top_up in top_ups):
                 return False  # another process is topping up, so the chain may well be ahead

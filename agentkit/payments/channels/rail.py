@@ -94,6 +94,7 @@ class ChannelRail:
             return [self._messages.request(channel, "best")]
 
         def look_again(tx: Transaction) -> tuple[r.Channel | None, int]:
+            """Return the channel as it is now, and how many units it lacks."""
             missing = shortfall(
                 tx,
                 self._exposure,
@@ -296,6 +297,7 @@ class ChannelRail:
         currency = self._network.currency
 
         def book(tx: Transaction) -> None:
+            """Write down what the payee showed, if the channel is its own."""
             channel = tx.get(r.Channel, channel_id)
             sender = (answer.provider, answer.provider_node)
             if channel is None or (channel.provider, channel.provider_node) != sender:

@@ -74,7 +74,7 @@ def _channel_id(terms: ChannelTerms, chain_id: int, contract: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class LoggedClaim:
     """A payment out of a channel, as the contract's event `Claimed` logs it; amounts in units."""
 
     amount: int
@@ -83,7 +83,7 @@ class Claim:
     root: bytes
 
     @classmethod
-    def of(cls, data: bytes) -> Claim:
+    def of(cls, data: bytes) -> LoggedClaim:
         """Read the data of a `Claimed` log: four words."""
         amount, cumulative, tasks, root = abi.numbers(data)
         return cls(amount=amount, cumulative=cumulative, tasks=tasks, root=word(root))

@@ -1,4 +1,4 @@
-"""The contracts on the chain: Vyper sources beside their compiled form."""
+"""The contracts that payments use on the chain: Vyper sources beside their compiled form."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Contract:
 
 
 def load(name: str) -> Contract:
-    """Return a contract, by the name of its source, from the files of this package."""
-    built = json.loads(files(__name__).joinpath(f"{name}.json").read_text("utf-8"))
-    return Contract(name, tuple(built["abi"]), bytes.fromhex(built["bytecode"][2:]))
+    """Return a compiled contract, by the name of its source, from the files of this package."""
+    compiled = json.loads(files(__name__).joinpath(f"{name}.json").read_text("utf-8"))
+    bytecode = bytes.fromhex(compiled["bytecode"].removeprefix("0x"))
+    return Contract(name, abi=tuple(compiled["abi"]), bytecode=bytecode)

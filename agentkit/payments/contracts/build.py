@@ -1,6 +1,6 @@
 """Compile the contracts: `python -m agentkit.payments.contracts.build [--check]`.
 
-Only developers need this: what it writes lies in the package, so users need no compiler.
+Only developers need this: the compiled form is part of the package, so users need no compiler.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NAMES = ("AgentChannels", "HeadAnchor", "TaskEscrow", "TestUSD")
 
 
 def compiled(name: str) -> str:
-    """Return the JSON text that belongs beside `name`.vy, the same for the same source."""
+    """Return the JSON text to store beside `name`.vy; the same source gives the same text."""
     source = (HERE / f"{name}.vy").read_text("utf-8")
     output = vyper.compile_code(source, output_formats=["abi", "bytecode", "bytecode_runtime"])
     built = {
@@ -33,7 +33,7 @@ def compiled(name: str) -> str:
 
 def stale() -> list[str]:
     """Return the contracts whose stored form is not what their source compiles to."""
-    return [name for name in NAMES if not _holds(HERE / f"{name}.json", compiled(name))]
+    return [name for name in NAMES if not _contains(HERE / f"{name}.json", compiled(name))]
 
 
 def build() -> None:
@@ -42,12 +42,12 @@ def build() -> None:
         (HERE / f"{name}.json").write_text(compiled(name), "utf-8")
 
 
-def _holds(path: Path, text: str) -> bool:
+def _contains(path: Path, text: str) -> bool:
     return path.exists() and path.read_text("utf-8") == text
 
 
 def main() -> None:
-    """Build, or with `--check` exit with 1 when something has to be built again."""
+    """Build; with `--check` build nothing, and exit with 1 when something has to be built."""
     parser = argparse.ArgumentParser(description="Compile the contracts.")
     parser.add_argument("--check", action="store_true", help="only say whether all is up to date")
     if not parser.parse_args().check:

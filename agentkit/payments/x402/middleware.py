@@ -1,11 +1,11 @@
-"""The server's half: what is priced is answered once it is paid, and once for each payment.
+"""The server's paywall: a priced request is answered when it is paid, and once for each payment.
 
 402 -> payment presented -> taken (durable) -> settled (the chain shows it) -> done -> answered
 
-Settling comes before the work, because a balance that was verified can be shown sixteen times at
-once.  The answer is kept by the payment and by its identifier: presented again with the same
-request, it is given again, without work or payment.  A payment belongs to the first request it
-came with (method, path, body).
+A payment is settled before the work, because one balance can be shown with many payments at once
+and all of them verify.  The answer is kept under the payment and its identifier: presented again
+with the same request, it is given again, without work or payment.  A payment belongs to the first
+request it came with (method, path, body).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from agentkit.market.x402 import (
     Settled,
 )
 from agentkit.money import Money
-from agentkit.payments.x402.proof import Due, has_moved
+from agentkit.payments.x402.proof import ExpectedTransfer, has_moved
 from agentkit.payments.x402.remote import Facilitator
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -52,13 +52,15 @@ Refusal = Callable[[web.Request], Awaitable[web.Response | None]]
 PAY_WITHIN = 120
 """Seconds that a payer is given to pay in."""
 
-SOONEST, LATEST = 6, 86_400
+MIN_VALIDITY = 6
+MAX_VALIDITY = 86_400
 """Seconds from now between which an authorization has to end: time to settle, and no longer."""
 
 PAID: web.RequestKey[str] = web.RequestKey("paid", str)
-"""Where a request that was paid for says by which payment."""
+"""The key of a paid request under which its payment stands."""
 
 PRIVATE = {"Cache-Control": "private, no-store"}
+"""An answer belongs to one payer, so no cache may give it to another."""
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +69,11 @@ class Paywall:
     """Puts a price on routes of an aiohttp application: `middlewares=[paywall.middleware]`.
 
     `prices` by method and path, such as `POST /task`; `payee` is who is paid; `free` says which
-    requests are let through all the same.  `refusal` returns the answer to a request that would be
-    refused whoever pays for it.  It is asked when a payment would settle and has not yet: nobody
-    pays for a refusal, and nobody who does not pay causes the work of finding out.
+    requests are let through without payment.  `refusal` returns the answer to a request that would
+    be refused whoever pays for it.  It is called when a payment would settle and has not yet: so
+    nobody pays for a refusal, and only somebody who can pay causes the work of finding out.
 
-    What was taken and answered is in the stream of a provider node, in `journal`.
+    What was taken and answered is stored in `journal`, in the stream of a provider node.
     """
 
     def __init__(
@@ -86,10 +88,12 @@ class Paywall:
         free: Free | None = None,
         refusal: Refusal | None = None,
     ) -> None:
+        """Sell at `prices`, have payments settled by `facilitator` and look for them on `chain`."""
         self._journal = journal
         self._chain = chain
         self._network = network
-        self._facilitator, self._payee = facilitator, payee
+        self._facilitator = facilitator
+        self._payee = payee
         self._prices = prices
         self._free = free
         self._refusal = refusal
@@ -100,35 +104,45 @@ class Paywall:
         """The middleware of an aiohttp application."""
 
         @web.middleware
-        async def paid(request: web.Request, handler: Handler) -> web.StreamResponse:
+        async def require_payment(request: web.Request, handler: Handler) -> web.StreamResponse:
             price = self._prices.get(f"{request.method} {request.path}")
             if price is None or (self._free and await self._free(request)):
                 return await handler(request)
             return await self._sell(request, handler, price)
 
-        return paid
+        return require_payment
 
     async def _sell(
         self, request: web.Request, handler: Handler, price: Money
     ) -> web.StreamResponse:
+        """Answer a priced request: with 402 until it is paid, then with what it paid for."""
         requirement = self._requirement(price)
         try:
             presented = _presented(request)
             if presented is None:
-                return self._ask(request, requirement, "this request has to be paid for")
-            taken = _taken(presented, await _digest(request, presented))
+                return self._ask_to_pay(request, requirement, "this request has to be paid for")
+            taken = _taken(presented, await _request_digest(request, presented))
         except ProtocolBroken as error:
-            return _refusal(400, str(error))
+            return _refuse(400, str(error))
+
+        # The same payment may be presented many times at once; one of them does the work, and the
+        # others wait for its answer.  Locks are taken in one order, so they cannot deadlock.
         async with AsyncExitStack() as stack:
             for name in filter(None, (presented.identifier, taken.payment)):
                 await stack.enter_async_context(self._locks.setdefault(name, asyncio.Lock()))
             try:
-                return await self._sell_once(request, handler, presented, requirement, taken)
+                return await self._sell_once(
+                    request,
+                    handler,
+                    presented=presented,
+                    requirement=requirement,
+                    taken=taken,
+                )
             except _Unpaid as unpaid:
-                return self._ask(request, requirement, str(unpaid))
+                return self._ask_to_pay(request, requirement, str(unpaid))
             except (StateError, ProviderError) as error:
                 log.warning("payment %s: %s", taken.payment, error)
-                return _refusal(
+                return _refuse(
                     503, "whether it is paid cannot be told now; present the same payment again"
                 )
 
@@ -136,123 +150,145 @@ class Paywall:
         self,
         request: web.Request,
         handler: Handler,
+        *,
         presented: Presented,
         requirement: Requirement,
         taken: e.PaymentTaken,
     ) -> web.StreamResponse:
-        """Settle, do and answer what is not settled, done and answered yet."""
-        known = await self._journal.commit(lambda tx: _known(tx, taken))
-        if known and known.request != taken.request:
-            return _refusal(409, "this payment, or its identifier, belongs to another request")
-        if known is None:
-            await self._check(presented, requirement)
-            refused = await self._refusal(request) if self._refusal else None
-            if refused is not None:
-                return refused
-            await self._journal.commit(lambda tx: tx.append(e.NODE, taken))
-            known = r.PaidRequest(**taken.model_dump())
-        if not known.transaction:
-            known = await self._settle(presented, requirement, known)
-        if not known.status:
-            return await self._do(request, handler, known, presented)
-        return await self._answer(known, presented)
+        """Take a payment through the steps that it has not been through yet, and answer.
 
-    # -- paid? -----------------------------------------------------------------------------------
+        Each step is written down when it is done, so after a crash the same payment goes on
+        where it was.
+        """
+        paid_request = await self._journal.commit(lambda tx: _stored_request(tx, taken))
+        if paid_request and paid_request.request != taken.request:
+            return _refuse(409, "this payment, or its identifier, belongs to another request")
+        if paid_request is None:
+            await self._check(presented, requirement)
+            refusal = await self._refusal(request) if self._refusal else None
+            if refusal is not None:
+                return refusal
+            await self._journal.commit(lambda tx: tx.append(e.NODE, taken))
+            paid_request = r.PaidRequest(**taken.model_dump())
+        if not paid_request.transaction:
+            paid_request = await self._settle(presented, requirement, paid_request)
+        if not paid_request.status:
+            return await self._do_work(request, handler, paid_request, presented)
+        return await self._repeat_answer(paid_request, presented)
+
+    # -- payments --------------------------------------------------------------------------------
 
     async def _check(self, presented: Presented, requirement: Requirement) -> None:
-        """Refuse a payment that would not settle, before anything is written of it."""
-        if wrong := _mismatch(presented, requirement):
-            raise _Unpaid(wrong)
+        """Raise _Unpaid for a payment that would not settle, before anything is written of it."""
+        mismatch = _mismatch(presented, requirement)
+        if mismatch:
+            raise _Unpaid(mismatch)
         verified = await self._facilitator.verify(presented, requirement)
         if not verified.is_valid:
             raise _Unpaid(verified.invalid_reason or "the payment is not valid")
 
     async def _settle(
-        self, presented: Presented, requirement: Requirement, known: r.PaidRequest
+        self, presented: Presented, requirement: Requirement, paid_request: r.PaidRequest
     ) -> r.PaidRequest:
-        """Have a payment put on the chain and see it there, whatever the facilitator says."""
-        due = Due.of(presented.payload.authorization)
-        keyed = requirement.with_key(known.settlement)
-        settled = await self._facilitator.settle(presented, keyed)
-        if not await self._shows(settled, due):
-            raise _Unpaid(settled.error_reason or "the chain does not show the payment")
-        paid = e.PaymentSettled(payment=known.payment, transaction=settled.transaction)
-        await self._journal.commit(lambda tx: tx.append(e.NODE, paid))
-        return known.model_copy(update={"transaction": settled.transaction})
+        """Have a payment settled, and write that down once the chain shows it.
 
-    async def _shows(self, settled: Settled, due: Due) -> bool:
-        """Whether the chain shows the payment in the transaction that a facilitator names."""
+        Raises _Unpaid when it does not, whatever the facilitator says.
+        """
+        transfer = ExpectedTransfer.of(presented.payload.authorization)
+        keyed = requirement.with_key(paid_request.settlement)
+        settled = await self._facilitator.settle(presented, keyed)
+        if not await self._is_on_chain(settled, transfer):
+            raise _Unpaid(settled.error_reason or "the chain does not show the payment")
+
+        transaction = settled.transaction
+        event = e.PaymentSettled(payment=paid_request.payment, transaction=transaction)
+        await self._journal.commit(lambda tx: tx.append(e.NODE, event))
+        return paid_request.model_copy(update={"transaction": transaction})
+
+    async def _is_on_chain(self, settled: Settled, transfer: ExpectedTransfer) -> bool:
+        """Return whether the transaction that a facilitator names shows the payment."""
         if not settled.success or settled.network != self._network.id:
             return False
         receipt = await self._chain.receipt(settled.transaction)
-        return receipt is not None and has_moved(receipt, self._network, due)
+        return receipt is not None and has_moved(receipt, self._network, transfer)
 
     # -- answers ---------------------------------------------------------------------------------
 
-    async def _do(
-        self, request: web.Request, handler: Handler, known: r.PaidRequest, presented: Presented
+    async def _do_work(
+        self,
+        request: web.Request,
+        handler: Handler,
+        paid_request: r.PaidRequest,
+        presented: Presented,
     ) -> web.StreamResponse:
         """Do what was paid for and keep the answer.
 
-        What may pass, a failure of the server's own or a queue that is full, is not kept: the same
-        payment asks for it again.
+        A failure of the server's own (5xx) or a full queue (429) is not kept: they may pass, so
+        the same payment may ask again.
         """
-        request[PAID] = known.payment
+        request[PAID] = paid_request.payment
         try:
             response = await handler(request)
-        except web.HTTPException as said:
-            response = said
+        except web.HTTPException as raised:
+            response = raised
         if not isinstance(response, web.Response) or not isinstance(response.body, bytes | None):
             raise TypeError("what is paid for is answered as one body, which can be kept")
         if response.status < 500 and response.status != 429:
-            await self._keep(known, response)
-        response.headers.update(self._told(known, presented))
+            await self._keep_answer(paid_request, response)
+        response.headers.update(self._payment_headers(paid_request, presented))
         return response
 
-    async def _keep(self, known: r.PaidRequest, response: web.Response) -> None:
+    async def _keep_answer(self, paid_request: r.PaidRequest, response: web.Response) -> None:
+        """Store an answer under its payment."""
         body = bytes(response.body or b"")  # type: ignore[arg-type]  # bytes, as was checked
         answered = e.PaymentAnswered(
-            payment=known.payment,
+            payment=paid_request.payment,
             status=response.status,
             media_type=response.headers.get("Content-Type", ""),
             digest=hashlib.sha256(body).hexdigest(),
         )
 
-        def work(tx: Transaction) -> None:
+        def store(tx: Transaction) -> None:
             tx.put_blob(body)
             tx.append(e.NODE, answered)
 
-        await self._journal.commit(work)
+        await self._journal.commit(store)
 
-    async def _answer(self, known: r.PaidRequest, presented: Presented) -> web.Response:
-        """Give a kept answer again."""
-        body = await self._journal.commit(lambda tx: tx.get_blob(known.digest))
-        headers = {"Content-Type": known.media_type} if known.media_type else {}
-        headers |= self._told(known, presented)
-        return web.Response(body=body or b"", status=known.status, headers=headers)
+    async def _repeat_answer(
+        self, paid_request: r.PaidRequest, presented: Presented
+    ) -> web.Response:
+        """Return a kept answer again."""
+        body = await self._journal.commit(lambda tx: tx.get_blob(paid_request.digest))
+        headers: dict[str, str] = {}
+        if paid_request.media_type:
+            headers["Content-Type"] = paid_request.media_type
+        headers |= self._payment_headers(paid_request, presented)
+        return web.Response(body=body or b"", status=paid_request.status, headers=headers)
 
-    def _told(self, known: r.PaidRequest, presented: Presented) -> dict[str, str]:
-        """Return what an answer says of its payment, and that it is nobody else's."""
-        paid = presented.payload.authorization
+    def _payment_headers(self, paid_request: r.PaidRequest, presented: Presented) -> dict[str, str]:
+        """Return the headers that say what became of the payment, and that forbid caching."""
+        authorization = presented.payload.authorization
         settled = Settled(
             success=True,
-            transaction=known.transaction,
+            transaction=paid_request.transaction,
             network=self._network.id,
-            payer=paid.sender,
-            amount=paid.value,
+            payer=authorization.sender,
+            amount=authorization.value,
         )
         return {RESPONSE: settled.header(), **PRIVATE}
 
-    def _ask(self, request: web.Request, requirement: Requirement, why: str) -> web.Response:
-        """Return the 402 that says how to pay."""
+    def _ask_to_pay(
+        self, request: web.Request, requirement: Requirement, reason: str
+    ) -> web.Response:
+        """Return the 402 that says how to pay (x402 v2: PAYMENT-REQUIRED)."""
         challenge = Challenge(
             x402_version=VERSION,
-            error=why,
+            error=reason,
             resource={"url": str(request.url)},
             accepts=[requirement.document()],
             extensions={IDENTIFIER: {"info": {"required": False}, "schema": IDENTIFIER_SCHEMA}},
         )
-        answer = _refusal(402, why)
+        answer = _refuse(402, reason)
         answer.headers[REQUIRED] = challenge.header()
         return answer
 
@@ -274,8 +310,8 @@ def _presented(request: web.Request) -> Presented | None:
     return Presented.read(headers[0]) if headers else None
 
 
-async def _digest(request: web.Request, presented: Presented) -> str:
-    """Return the digest of what a payment is for, with the payer's own name for it."""
+async def _request_digest(request: web.Request, presented: Presented) -> str:
+    """Return the digest of what a payment is for, with the payer's own name for the payment."""
     body = await request.read()
     parts = [request.method, request.path_qs, presented.identifier]
     head = json.dumps(parts).encode()
@@ -283,43 +319,53 @@ async def _digest(request: web.Request, presented: Presented) -> str:
 
 
 def _taken(presented: Presented, request: str) -> e.PaymentTaken:
-    payment = presented.payload.authorization.key
+    """Return the event that a payment was taken for a request, given by its digest.
+
+    `settlement` is this server's key at the facilitator; see `Requirement.with_key`.
+    """
     return e.PaymentTaken(
-        payment=payment,
+        payment=presented.payload.authorization.key,
         identifier=presented.identifier,
         request=request,
         settlement=secrets.token_hex(16),
     )
 
 
-def _known(tx: Transaction, taken: e.PaymentTaken) -> r.PaidRequest | None:
+def _stored_request(tx: Transaction, taken: e.PaymentTaken) -> r.PaidRequest | None:
     """Return the request that a payment came with before, or one of the same identifier."""
-    known = tx.get(r.PaidRequest, taken.payment)
-    if known is None and taken.identifier:
+    paid_request = tx.get(r.PaidRequest, taken.payment)
+    if paid_request is None and taken.identifier:
         name = tx.get(r.PaymentName, taken.identifier)
-        known = tx.get(r.PaidRequest, name.payment) if name else None
-    return known
+        paid_request = tx.get(r.PaidRequest, name.payment) if name else None
+    return paid_request
 
 
-def _mismatch(presented: Presented, wanted: Requirement) -> str:
-    """Return why a payment is not what is asked for, "" when it is."""
-    accepted, paid = presented.accepted, presented.payload.authorization
-    if (accepted.scheme, accepted.network) != (wanted.scheme, wanted.network):
+def _mismatch(presented: Presented, required: Requirement) -> str:
+    """Return why a payment is not what is required, "" when it is."""
+    accepted = presented.accepted
+    authorization = presented.payload.authorization
+    if (accepted.scheme, accepted.network) != (required.scheme, required.network):
         return "the payment is for another network or scheme"
-    if accepted.asset.lower() != wanted.asset.lower():
+    if accepted.asset.lower() != required.asset.lower():
         return "the payment is in another asset"
-    if {accepted.pay_to.lower(), paid.to.lower()} != {wanted.pay_to.lower()}:
+    if {accepted.pay_to.lower(), authorization.to.lower()} != {required.pay_to.lower()}:
         return "the payment is to somebody else"
-    if {accepted.amount, paid.value} != {wanted.amount}:
+    if {accepted.amount, authorization.value} != {required.amount}:
         return "the payment is of another amount"
+
     now = time.time()
-    if not now + SOONEST <= int(paid.valid_before) <= now + LATEST:
-        return f"the payment has to be valid for {SOONEST} to {LATEST} seconds from now"
-    return "" if int(paid.valid_after) <= now else "the payment is not valid yet"
+    if not now + MIN_VALIDITY <= int(authorization.valid_before) <= now + MAX_VALIDITY:
+        return f"the payment has to be valid for {MIN_VALIDITY} to {MAX_VALIDITY} seconds from now"
+    if int(authorization.valid_after) > now:
+        return "the payment is not valid yet"
+    return ""
 
 
-def _refusal(status: int, why: str) -> web.Response:
-    error: dict[str, Any] = {"error": {"type": "PaymentRequired", "message": why, "code": status}}
+def _refuse(status: int, reason: str) -> web.Response:
+    """Return an answer that is not what was asked for, as a JSON error."""
+    error: dict[str, Any] = {
+        "error": {"type": "PaymentRequired", "message": reason, "code": status}
+    }
     answer = web.json_response(error, status=status, headers=PRIVATE)
     if status == 503:
         answer.headers["Retry-After"] = "1"

@@ -1,4 +1,4 @@
-"""What the chain shows of an authorization: the only proof that a payment arrived."""
+"""Reads from the token whether a payment arrived: its state and logs are the only proof."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from agentkit.market.x402 import Authorization
 from agentkit.payments import abi
 
 USED = abi.topic("AuthorizationUsed(address,bytes32)")
+"""The event of EIP-3009; its topics are the payer and the nonce."""
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """A transfer that an authorization allows once."""
+class ExpectedTransfer:
+    """A transfer that an EIP-3009 authorization allows once; `units` in the token's base unit."""
 
     payer: str
     payee: str
@@ -22,27 +23,34 @@ class Due:
     nonce: bytes
 
     @classmethod
-    def of(cls, authorization: Authorization) -> Due:
-        nonce = bytes.fromhex(authorization.nonce[2:])
-        return cls(authorization.sender, authorization.to, int(authorization.value), nonce)
+    def of(cls, authorization: Authorization) -> ExpectedTransfer:
+        """Return the transfer that an x402 authorization allows."""
+        return cls(
+            payer=authorization.sender,
+            payee=authorization.to,
+            units=int(authorization.value),
+            nonce=bytes.fromhex(authorization.nonce[2:]),
+        )
 
 
 async def is_used(chain: ChainClient, network: Network, payer: str, nonce: bytes) -> bool:
-    """Whether the token says that an authorization was used or canceled."""
-    asked = abi.encode("authorizationState(address,bytes32)", payer, nonce)
-    return bool(abi.numbers(await chain.call(network.token, asked))[0])
+    """Return whether the token says that an authorization was used or canceled (EIP-3009)."""
+    data = abi.encode("authorizationState(address,bytes32)", payer, nonce)
+    return bool(abi.numbers(await chain.call(network.token, data))[0])
 
 
-def has_moved(receipt: ChainReceipt, network: Network, due: Due) -> bool:
-    """Whether a transaction used this authorization and moved its money.
+def has_moved(receipt: ChainReceipt, network: Network, transfer: ExpectedTransfer) -> bool:
+    """Return whether a transaction used an authorization and moved its money.
 
-    A token that does not revert on a used nonce leaves a receipt of success, and no such logs.
+    Both logs count, because a token that does not revert on a used nonce leaves a receipt of
+    success without them.
     """
-    used = (USED, address_word(due.payer), due.nonce)
-    moved = (abi.TRANSFER, address_word(due.payer), address_word(due.payee))
-    ours = [log for log in receipt.logs if log.address.lower() == network.token.lower()]
-    return (
-        receipt.succeeded
-        and any(log.topics == used for log in ours)
-        and any(log.topics == moved and abi.numbers(log.data) == [due.units] for log in ours)
+    payer = address_word(transfer.payer)
+    used_topics = (USED, payer, transfer.nonce)
+    moved_topics = (abi.TRANSFER, payer, address_word(transfer.payee))
+    logs = [log for log in receipt.logs if log.address.lower() == network.token.lower()]
+    is_authorization_used = any(log.topics == used_topics for log in logs)
+    is_money_moved = any(
+        log.topics == moved_topics and abi.numbers(log.data) == [transfer.units] for log in logs
     )
+    return receipt.succeeded and is_authorization_used and is_money_moved

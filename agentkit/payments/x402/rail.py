@@ -1,8 +1,8 @@
-"""The payer's half: one authorization for each attempt, signed once, presented again at will.
+"""The payer's x402 rail: one authorization for each attempt, signed once, presented repeatedly.
 
 The nonce is a function of the attempt, its payee and its amount, and what was signed is in the
-journal before it can leave; so whatever dies, the payment of an attempt stays the same one, and
-the token lets it happen once.
+journal before it can leave.  So whatever process dies, the payment of an attempt stays the same
+one, and the token lets it happen once (EIP-3009).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 from agentkit.errors import InsufficientFunds, IntentMismatch, NotAllowed, SettlementFailed
 from agentkit.journal import events as e
@@ -32,22 +33,26 @@ AUTHORIZATION_LASTS = 900
 """Seconds for which an authorization can be drawn, and its attempt be tried again."""
 
 BALANCE_LASTS = 30.0
-"""Seconds for which a balance that was read counts: what else the wallet pays lowers it."""
+"""Seconds for which a balance that was read counts: other payments of the wallet lower it."""
 
 
 class X402Rail:
     """Pays with the request, by authorizations that are bound to attempts; see `market.seams.Rail`.
 
-    Money leaves the wallet when the payee draws it, so what was signed and not drawn yet is
-    counted against the balance before anything more is signed.
+    Money leaves the wallet when the payee draws it.  So what was signed and not drawn yet counts
+    against the balance before anything more is signed.
     """
 
     def __init__(
         self, journal: Journal, chain: ChainClient, signer: Signer, network: Network
     ) -> None:
-        self._journal, self._chain = journal, chain
-        self._signer, self._network = signer, network
-        self._balance, self._read_at = 0, -BALANCE_LASTS
+        """Make the rail of one wallet; the first `ready` reads its balance."""
+        self._journal = journal
+        self._chain = chain
+        self._signer = signer
+        self._network = network
+        self._balance = 0
+        self._balance_read_at = -BALANCE_LASTS
 
     @property
     def name(self) -> str:
@@ -58,9 +63,11 @@ class X402Rail:
         return "with_request"
 
     async def quote(self, offers: Sequence[Offer], amounts: Sequence[Money]) -> Sequence[Fee]:
-        return []  # the facilitator pays for gas
+        """Return no fee: the facilitator pays for gas."""
+        return []
 
     async def fund(self, offer: Offer, need: Money, wanted: Wanted) -> Sequence[Message]:
+        """Check that the wallet can pay `need` beside what is promised; raises as `ready`."""
         await self.ready(need)
         return []
 
@@ -71,12 +78,14 @@ class X402Rail:
         """
         await self.reconcile()
         self._balance = await token_balance(self._chain, self._network, self._signer.address)
-        self._read_at = time.monotonic()
-        signed = await self._journal.commit(self._signed)
-        if signed + need.units > self._balance:
-            held, promised = self._money(self._balance), self._money(signed)
+        self._balance_read_at = time.monotonic()
+
+        promised = await self._journal.commit(self._promised)
+        if promised + need.units > self._balance:
+            currency = self._network.currency
             raise InsufficientFunds(
-                f"{need} are needed, and the wallet holds {held}, of which {promised} are promised"
+                f"{need} are needed, and the wallet holds {Money(self._balance, currency)},"
+                f" of which {Money(promised, currency)} are promised"
             )
 
     def reserve(self, tx: Transaction, attempt: Attempt) -> Payment:
@@ -84,84 +93,99 @@ class X402Rail:
 
         Raises InsufficientFunds, IntentMismatch, NotAllowed (to pay oneself).
         """
-        known = tx.get(r.Authorization, attempt.id)
-        again = known is not None
-        if known is None:
-            known = self._sign(tx, attempt)
-        if (known.payee, known.amount) != (attempt.payee, attempt.at_most):
+        earlier = tx.get(r.Authorization, attempt.id)
+        authorization = earlier or self._sign(tx, attempt)
+        signed_for = (authorization.payee, authorization.amount)
+        if signed_for != (attempt.payee, attempt.at_most):
             raise IntentMismatch(
-                f"attempt {attempt.id[:12]} pays {known.amount} to {known.payee} already"
+                f"attempt {attempt.id[:12]} pays {authorization.amount} to"
+                f" {authorization.payee} already"
             )
-        return Payment(rail=self.name, body={"proof": self._proof(known), "again": again})
+        proof = self._proof(authorization)
+        return Payment(rail=self.name, body={"proof": proof, "again": earlier is not None})
 
     def settle(
         self, tx: Transaction, attempt: Attempt, result: Result
     ) -> tuple[Receipt, Sequence[Message]]:
-        """Book what was signed: it is out of our hands, whatever the answer says it cost."""
-        known = tx.get(r.Authorization, attempt.id)
-        if known is None:
+        """Return a receipt over the signed amount: the payee can draw all of it.
+
+        That holds even if the answer names a lower price.  Raises SettlementFailed for a higher
+        one.
+        """
+        authorization = tx.get(r.Authorization, attempt.id)
+        if authorization is None:
             raise SettlementFailed(f"nothing was signed for attempt {attempt.id[:12]}")
-        if result.price > known.amount:
-            raise SettlementFailed(f"{result.price} is above the at most of {known.amount}")
-        receipt = Receipt.of(attempt, result, at=tx.now, amount=known.amount)
+        if result.price > authorization.amount:
+            raise SettlementFailed(f"{result.price} is above the at most of {authorization.amount}")
+        receipt = Receipt.of(attempt, result, at=tx.now, amount=authorization.amount)
         return receipt, []
 
     def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> bool:
-        return False  # until the chain says what became of it, it counts against the balance
+        """Return False: what was signed counts against the balance until it has an outcome."""
+        return False
 
     async def lookup(self, attempt: Attempt) -> Fate:
+        """Return what the chain says became of an attempt's payment; raises as `reconcile`."""
         await self.reconcile()
-        known = await self._journal.commit(lambda tx: tx.get(r.Authorization, attempt.id))
-        if known is None:
+        row = await self._journal.commit(lambda tx: tx.get(r.Authorization, attempt.id))
+        if row is None:
             return "unpaid"
         fates: dict[str, Fate] = {"used": "paid", "expired": "unpaid", "": "open"}
-        return fates[known.outcome]
+        return fates[row.outcome]
 
     async def reconcile(self) -> None:
-        """Write down what the chain says of every authorization that has no outcome yet.
+        """Write down the outcome of every authorization that the chain shows as used or expired.
 
-        One that is unused is at its end once a final block is past its time; until then its payee
-        may still draw it.  Raises StoreUnavailable, ProtocolBroken.
+        An unused one has expired once a final block is past its time.  Our own clock does not
+        count: until that block the payee may still draw it.  Raises StoreUnavailable,
+        ProtocolBroken.
         """
-        open_ones = await self._journal.commit(_outstanding)
-        if not open_ones:
+        outstanding = await self._journal.commit(_outstanding)
+        if not outstanding:
             return
         depth = max(self._network.finality, 1)
-        final = await self._chain.time(max(0, await self._chain.head() - depth + 1))
-        for known in open_ones:
-            nonce = bytes.fromhex(known.nonce)
+        final_block = max(0, await self._chain.head() - depth + 1)
+        # Read before the authorizations, so that a use between the two reads is seen as a use.
+        final_time = await self._chain.time(final_block)
+        for row in outstanding:
+            nonce = bytes.fromhex(row.nonce)
             used = await is_used(self._chain, self._network, self._signer.address, nonce)
-            if used or final >= known.valid_before:
-                ended = e.AuthorizationEnded(
-                    attempt=known.attempt, outcome="used" if used else "expired"
-                )
-                await self._journal.commit(partial(_end, ended=ended))
+            if used or final_time >= row.valid_before:
+                outcome: Literal["used", "expired"] = "used" if used else "expired"
+                ended = e.AuthorizationEnded(attempt=row.attempt, outcome=outcome)
+                await self._journal.commit(partial(_write_outcome, ended=ended))
 
     async def balance(self) -> dict[str, Money]:
-        """Return nothing, for money lies in the wallet until it is drawn; see what was."""
+        """Return nothing: money lies in the wallet until it is drawn.  Outcomes are read first."""
         await self.reconcile()
         return {}
 
     async def close(self, idle: float = 0.0) -> Sequence[Message]:
+        """Return no message: nothing lies with a payee."""
         return []
 
     async def insist(self, message: Message) -> str:
+        """Return "": there is nothing to close."""
         return ""
 
     async def finish(self, answer: Message) -> None:
-        return
+        """Do nothing: this rail sends no messages."""
 
     # -- inside ----------------------------------------------------------------------------------
 
     def _sign(self, tx: Transaction, attempt: Attempt) -> r.Authorization:
-        """Sign what an attempt costs and write it down."""
+        """Sign an authorization over an attempt's at most, and write it down before it can leave.
+
+        Raises NotAllowed (to pay oneself), and InsufficientFunds (`ready` has to come first).
+        """
         payee = attempt.payee
         if payee.lower() == self._signer.address.lower():
             raise NotAllowed("a payment to this wallet itself buys nothing")
-        if time.monotonic() - self._read_at > BALANCE_LASTS:
+        if time.monotonic() - self._balance_read_at > BALANCE_LASTS:
             raise InsufficientFunds("the wallet's balance has to be read first")
-        if self._signed(tx) + attempt.at_most.units > self._balance:
+        if self._promised(tx) + attempt.at_most.units > self._balance:
             raise InsufficientFunds("the wallet's balance is promised already")
+
         transfer = Transfer(
             payer=self._signer.address,
             payee=payee,
@@ -182,43 +206,44 @@ class X402Rail:
         tx.append(e.WALLET, signed)
         return r.Authorization(**signed.model_dump())
 
-    def _proof(self, known: r.Authorization) -> dict[str, object]:
+    def _proof(self, row: r.Authorization) -> dict[str, object]:
+        """Return a stored authorization as x402 sends it."""
         authorization = Authorization(
             sender=self._signer.address,
-            to=known.payee,
-            value=str(known.amount.units),
+            to=row.payee,
+            value=str(row.amount.units),
             valid_after="0",
-            valid_before=str(known.valid_before),
-            nonce=f"0x{known.nonce}",
+            valid_before=str(row.valid_before),
+            nonce=f"0x{row.nonce}",
         )
-        return Proof(signature=f"0x{known.signature}", authorization=authorization).document()
+        return Proof(signature=f"0x{row.signature}", authorization=authorization).document()
 
-    def _signed(self, tx: Transaction) -> int:
-        """Return the units that payees may still draw."""
-        row = tx.get(r.Total, f"signed|{self._network.currency.id}")
-        return row.amount.units if row else 0
-
-    def _money(self, units: int) -> Money:
-        return Money(units, self._network.currency)
+    def _promised(self, tx: Transaction) -> int:
+        """Return how many units payees may still draw by what was signed."""
+        total = tx.get(r.Total, f"signed|{self._network.currency.id}")
+        return total.amount.units if total else 0
 
 
 def nonce_of(attempt: Attempt) -> bytes:
     """Return the nonce of an attempt's authorization: a function of what it pays for.
 
-    24 bytes of a hash and 8 of zeros, which tokens with random nonces take and those with keyed
-    sequential ones too (OpenZeppelin's NoncesKeyed: key, then number).
+    It is 24 bytes of a hash and 8 zeros.  Tokens with random nonces take it, and those with keyed
+    sequential nonces do, too (OpenZeppelin's NoncesKeyed: key, then number).
     """
-    payee, amount = bytes.fromhex(attempt.payee[2:]), word(attempt.at_most.units)
-    return keccak(b"agentkit/1" + bytes.fromhex(attempt.id) + payee + amount)[:24] + bytes(8)
+    attempt_id = bytes.fromhex(attempt.id)
+    payee = bytes.fromhex(attempt.payee[2:])
+    amount = word(attempt.at_most.units)
+    return keccak(b"agentkit/1" + attempt_id + payee + amount)[:24] + bytes(8)
 
 
 def _outstanding(tx: Transaction) -> list[r.Authorization]:
+    """Return the authorizations that have no outcome yet."""
     rows = [tx.get(r.Authorization, row.attempt) for row in tx.every(r.Outstanding)]
     return [row for row in rows if row is not None]
 
 
-def _end(tx: Transaction, ended: e.AuthorizationEnded) -> None:
+def _write_outcome(tx: Transaction, ended: e.AuthorizationEnded) -> None:
     """Write an outcome once: another process of this wallet may have read the chain too."""
-    known = tx.get(r.Authorization, ended.attempt)
-    if known and not known.outcome:
+    row = tx.get(r.Authorization, ended.attempt)
+    if row and not row.outcome:
         tx.append(e.WALLET, ended)

@@ -1,4 +1,4 @@
-"""A facilitator over HTTP: whoever puts payments on the chain, for gas of its own.
+"""Client of an x402 facilitator, which puts payments on the chain and pays for their gas.
 
 Nothing it says is proof; see `payments.x402.proof`.
 """
@@ -16,7 +16,10 @@ from agentkit.market.x402 import VERSION, Presented, Requirement, Settled, Verif
 from agentkit.net.proxies import proxy_for
 
 SECONDS = 90.0
-MOST_ANSWER = 64 * 1024
+"""Seconds in which a facilitator has to answer; settling waits for a block."""
+
+MAX_ANSWER = 64 * 1024
+"""The most bytes of an answer that are read."""
 
 W = TypeVar("W", bound=Wire)
 
@@ -40,6 +43,7 @@ class Facilitator:
         return await self._ask("/settle", presented, requirement, Settled)
 
     async def close(self) -> None:
+        """Close the connections; the next question opens new ones."""
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -47,20 +51,25 @@ class Facilitator:
     async def _ask(
         self, path: str, presented: Presented, requirement: Requirement, answer: type[W]
     ) -> W:
+        """Post a payment and what it has to pay, and return the answer of type `answer`.
+
+        An answer below 500 is read whatever its status: a refusal has the same form.
+        """
         body = {
             "x402Version": VERSION,
             "paymentPayload": presented.document(),
             "paymentRequirements": requirement.document(),
         }
-        status, said = await self._post(path, body)
+        status, content = await self._post(path, body)
         if status >= 500 or status == 429:
             raise StoreUnavailable(f"the facilitator answers {status}")
         try:
-            return answer.model_validate_json(said)
+            return answer.model_validate_json(content)
         except ValidationError as error:
             raise ProtocolBroken(f"the facilitator's answer to {path} cannot be read") from error
 
     async def _post(self, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
+        """Return (status, content) of an answer; raises StoreUnavailable without one."""
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=SECONDS, sock_connect=5.0)
             connector = aiohttp.TCPConnector(limit=64)
@@ -73,16 +82,16 @@ class Facilitator:
                 headers=headers,
                 proxy=proxy_for(self._url),
             ) as answer:
-                return answer.status, await _bounded(answer)
+                return answer.status, await _read_bounded(answer)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise StoreUnavailable("the facilitator does not answer") from error
 
 
-async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
-    """Read an answer, which is small; raises ProtocolBroken for one that is not."""
-    read = bytearray()
+async def _read_bounded(answer: aiohttp.ClientResponse) -> bytes:
+    """Read an answer of at most MAX_ANSWER bytes; raises ProtocolBroken for a larger one."""
+    content = bytearray()
     async for part in answer.content.iter_chunked(1 << 14):
-        read += part
-        if len(read) > MOST_ANSWER:
+        content += part
+        if len(content) > MAX_ANSWER:
             raise ProtocolBroken("the facilitator's answer is too large")
-    return bytes(read)
+    return bytes(content)

@@ -1,4 +1,4 @@
-"""Uploads paid by x402 with the wallet's own key, reserved and journalled like every purchase."""
+"""Pays for uploads by x402 out of the wallet, reserved and journalled like every purchase."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from agentkit.money import Money
 from agentkit.payments.x402.rail import X402Rail
 
 PROVIDER = "turbo"
-"""Under which name uploads count towards the allowance."""
+"""The provider under whose name uploads count towards the allowance."""
 
 
 class X402Uploads:
-    """One purchase for each item, with a hold of its own; see `market.uploads.UploadPayer`.
+    """Pays each uploaded item as one purchase with a hold of its own.
 
-    `total` is what all uploads together may come to, None for no limit but the allowance's.
+    See `market.uploads.UploadPayer`.  `total` is what all uploads together may cost, None for no
+    limit but the allowance's.
     """
 
     def __init__(
@@ -34,50 +35,71 @@ class X402Uploads:
         network: Network,
         total: Money | None = None,
     ) -> None:
+        """Pay by `rail` within the limits of `ledger`."""
         self._journal = journal
         self._rail = rail
         self._ledger = ledger
-        self._network, self._total = network, total
+        self._network = network
+        self._total = total
 
     def takes(self, required: Requirement) -> bool:
+        """Return whether this wallet can pay so."""
         return required.payable_on(self._network)
 
     async def pay(self, item: str, required: Requirement) -> UploadPayment:
+        """Return the payment for an item, stored and reserved before; the same each time.
+
+        A new one is signed only when none was, or when the last one can never be drawn.
+        """
         amount = Money(int(required.amount), self._network.currency)
-        known = await self.paid(item)
-        if known is None or known.fate == "unpaid":
+        earlier = await self.paid(item)
+        if earlier is None or earlier.fate == "unpaid":
             await self._rail.ready(amount)
-        work = partial(self._reserve, item=item, payee=required.payee, amount=amount)
-        return await self._journal.commit(work)
+        reserve = partial(self._reserve, item=item, payee=required.payee, amount=amount)
+        return await self._journal.commit(reserve)
 
     async def paid(self, item: str) -> UploadPayment | None:
+        """Return the newest payment for an item and what the chain says of it; None for none."""
         await self._rail.reconcile()
-        return await self._journal.commit(lambda tx: self._look(tx, item))
+        return await self._journal.commit(lambda tx: self._newest_payment(tx, item))
 
     async def settle(self, item: str) -> None:
-        def work(tx: Transaction) -> None:
-            _, attempt = _newest(tx, item)
+        """Book the payment for an item, once: the item was taken for it."""
+
+        def book(tx: Transaction) -> None:
+            attempt = _newest_attempt(tx, item)
             if attempt and self._ledger.is_reserved(tx, attempt):
                 self._ledger.spend(tx, attempt, attempt.at_most, "paid")
                 self._ledger.release(tx, attempt.run)
 
-        await self._journal.commit(work)
+        await self._journal.commit(book)
 
     # -- inside, all of it in one transaction ----------------------------------------------------
 
     def _reserve(self, tx: Transaction, *, item: str, payee: str, amount: Money) -> UploadPayment:
-        n, attempt = _newest(tx, item)
-        if attempt is None or _fate(tx, attempt) == "unpaid":
-            attempt = _attempt(item, n + 1, payee, amount)
-        wanted = _attempt(item, attempt.n, payee, amount)  # other terms: the rail refuses them
-        if not self._ledger.is_reserved(tx, wanted) and tx.get(r.Authorization, wanted.id) is None:
-            self._check_total(tx, amount)
-            self._ledger.hold(tx, wanted.run, amount, None)
-            self._ledger.reserve(tx, wanted)
-        return self._payment(tx, wanted)
+        """Return the payment for an item at these terms, signed and reserved at most once.
 
-    def _look(self, tx: Transaction, item: str) -> UploadPayment | None:
-        _, attempt = _newest(tx, item)
+        If the item's open payment has other terms, the rail raises IntentMismatch.
+        """
+        newest = _newest_attempt(tx, item)
+        if newest is None:
+            number = 1
+        elif _fate(tx, newest) == "unpaid":
+            number = newest.n + 1
+        else:
+            number = newest.n
+        attempt = _attempt(item, number, payee=payee, amount=amount)
+
+        is_new = tx.get(r.Authorization, attempt.id) is None
+        if is_new and not self._ledger.is_reserved(tx, attempt):
+            self._check_total(tx, amount)
+            self._ledger.hold(tx, attempt.run, amount, None)
+            self._ledger.reserve(tx, attempt)
+        return self._payment(tx, attempt)
+
+    def _newest_payment(self, tx: Transaction, item: str) -> UploadPayment | None:
+        """Return the newest payment for an item; what was reserved for an expired one goes back."""
+        attempt = _newest_attempt(tx, item)
         if attempt is None:
             return None
         if _fate(tx, attempt) == "unpaid" and self._ledger.is_reserved(tx, attempt):
@@ -86,44 +108,51 @@ class X402Uploads:
         return self._payment(tx, attempt)
 
     def _payment(self, tx: Transaction, attempt: Attempt) -> UploadPayment:
+        """Return the payment of an attempt; the rail signs it unless it was signed before."""
         body = self._rail.reserve(tx, attempt).body
         proof = Proof.model_validate(body["proof"])
         name = proof.authorization.nonce[:10]
         return UploadPayment(proof=proof, name=name, fate=_fate(tx, attempt))
 
     def _check_total(self, tx: Transaction, amount: Money) -> None:
+        """Raise OverBudget when `amount` more would exceed the limit on all uploads."""
         if self._total is None:
             return
         scopes = (f"provider:{PROVIDER}", f"open:{PROVIDER}")
-        rows = [tx.get(r.Total, f"{scope}|{amount.asset.id}") for scope in scopes]
-        needed = Money(sum(row.amount.units for row in rows if row), amount.asset) + amount
+        totals = [tx.get(r.Total, f"{scope}|{amount.asset.id}") for scope in scopes]
+        used = sum(total.amount.units for total in totals if total)
+        needed = Money(used, amount.asset) + amount
         if needed > self._total:
             raise OverBudget("memory.total", needed, self._total)
 
 
-def _newest(tx: Transaction, item: str) -> tuple[int, Attempt | None]:
-    """Return the number of the newest attempt to pay for an item, and the attempt; 0 for none."""
-    n, attempt = 0, None
-    while known := tx.get(r.Authorization, _id(item, n + 1)):
-        n, attempt = n + 1, _attempt(item, n + 1, known.payee, known.amount)
-    return n, attempt
+def _newest_attempt(tx: Transaction, item: str) -> Attempt | None:
+    """Return the newest attempt to pay for an item; attempts are numbered from 1."""
+    newest = None
+    number = 1
+    while row := tx.get(r.Authorization, _id(item, number)):
+        newest = _attempt(item, number, payee=row.payee, amount=row.amount)
+        number += 1
+    return newest
 
 
 def _fate(tx: Transaction, attempt: Attempt) -> Fate:
-    known = tx.get(r.Authorization, attempt.id)
+    """Return what became of an attempt's payment, as far as it is written down."""
+    row = tx.get(r.Authorization, attempt.id)
     fates: dict[str, Fate] = {"used": "paid", "expired": "unpaid"}
-    return fates.get(known.outcome if known else "", "open")
+    return fates.get(row.outcome if row else "", "open")
 
 
-def _id(item: str, n: int) -> str:
-    return digest_of("upload", item, n)
+def _id(item: str, number: int) -> str:
+    return digest_of("upload", item, number)
 
 
-def _attempt(item: str, n: int, payee: str, amount: Money) -> Attempt:
+def _attempt(item: str, number: int, *, payee: str, amount: Money) -> Attempt:
+    """Return the attempt of that number to pay for an item."""
     return Attempt(
-        id=_id(item, n),
+        id=_id(item, number),
         purchase=digest_of("upload", item),
-        n=n,
+        n=number,
         run=f"upload:{item}",
         node="upload",
         provider=PROVIDER,

@@ -57,12 +57,16 @@ async def test_the_right_chain_and_token_are_taken(node: Node, token: str) -> No
     ("changes", "said", "hint"),
     [
         ({"chain_id": 8453}, "is chain 1337", "check the rpc address"),
-        ({"token_name": "USDC"}, "is no contract 'USDC', version '1'", "check `network`"),
-        ({"token_version": "2"}, "is no contract 'USD Coin', version '2'", "check `network`"),
-        ({"token": "0x" + "22" * 20}, "is no contract 'USD Coin'", "check `network`"),
-        ({"channels": "0x" + "22" * 20}, "is no contract 'AgentChannels'", "check chain.channels"),
-        ({"escrow": "0x" + "22" * 20}, "is no contract 'TaskEscrow'", "check chain.escrow"),
-        ({"channels": "token"}, "is no contract 'AgentChannels'", "check chain.channels"),
+        ({"token_name": "USDC"}, "is not the contract 'USDC', version '1'", "check `network`"),
+        ({"token_version": "2"}, "is not the contract 'USD Coin', version '2'", "check `network`"),
+        ({"token": "0x" + "22" * 20}, "is not the contract 'USD Coin'", "check `network`"),
+        (
+            {"channels": "0x" + "22" * 20},
+            "is not the contract 'AgentChannels'",
+            "check chain.channels",
+        ),
+        ({"escrow": "0x" + "22" * 20}, "is not the contract 'TaskEscrow'", "check chain.escrow"),
+        ({"channels": "token"}, "is not the contract 'AgentChannels'", "check chain.channels"),
     ],
 )
 async def test_a_wrong_chain_or_contract_is_refused_before_anything_is_signed(

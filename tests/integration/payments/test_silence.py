@@ -242,9 +242,7 @@ async def test_an_old_copy_of_the_books_signs_nothing_below_what_the_chain_has_s
     attempt = await pair.fund(PRICE)
     await pair.payer.close()
     shutil.copytree(tmp_path / "payer", tmp_path / "copy")
-    pair.payer = await Journal.open(tmp_path / "payer", PAYER.address)
-    pair.rail._journal = pair.rail._sender._journal = pair.payer
-    pair.rail._deposits._journal = pair.payer
+    pair.payer, pair.rail = await rolled_back(pair, tmp_path / "payer")
     promise = await pair.pay(attempt, 700)
     await pair.fund(HELD)
     if told:

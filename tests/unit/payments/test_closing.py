@@ -45,8 +45,12 @@ class Closing(ToyRail):
     [
         (SettlementFailed("it reverts"), "", "not closed: it reverts"),
         (SettlementFailed("it reverts"), "found on the chain", "found on the chain"),
-        (SettlementFailed("it reverts"), StoreUnavailable("away"), "and alone: away"),
-        (Refused("not me"), InsufficientFunds("no gas"), "and alone: no gas"),
+        (
+            SettlementFailed("it reverts"),
+            StoreUnavailable("away"),
+            "and without the provider: away",
+        ),
+        (Refused("not me"), InsufficientFunds("no gas"), "and without the provider: no gas"),
         (StoreUnavailable("the chain is away"), "", "not closed: the chain is away"),
         (InsufficientFunds("no gas"), "", "not closed: no gas"),
     ],

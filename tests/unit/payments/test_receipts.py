@@ -236,7 +236,7 @@ async def test_what_is_no_bundle_is_said_so(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     for text in ("", "[]", "{}", '{"version": 1}', "[" * 100_000):
         path.write_text(text)
-        with pytest.raises(ConfigError, match="no bundle of receipts") as wrong:
+        with pytest.raises(ConfigError, match="not a valid bundle of receipts") as wrong:
             Bundle.load(path)
         assert wrong.value.hint.startswith("write one with `agentkit receipts --out")
     with pytest.raises(ConfigError, match="there is no file"):

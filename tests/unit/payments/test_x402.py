@@ -10,7 +10,7 @@ from agentkit.errors import MissingExtra
 from agentkit.journal.journal import Journal
 from agentkit.keys.signer import KeySigner
 from agentkit.payments.chain import Web3Chain
-from agentkit.payments.x402.facilitator import Desk
+from agentkit.payments.x402.facilitator import FacilitatorService
 
 
 async def test_a_facilitator_says_what_to_install(
@@ -21,6 +21,6 @@ async def test_a_facilitator_says_what_to_install(
     journal = await Journal.open(tmp_path, signer.address)
     network = network_at("http://127.0.0.1:1", "0x" + "11" * 20)
     with pytest.raises(MissingExtra) as missing:
-        Desk(journal, Web3Chain(network), signer, network)
+        FacilitatorService(journal, Web3Chain(network), signer, network)
     assert '"deai-agentkit[x402]"' in missing.value.hint
     await journal.close()
