@@ -64,7 +64,7 @@ def test_a_bundle_says_its_version_and_a_newer_one_is_refused_by_name(tmp_path: 
     path.write_text(json.dumps(document))
     assert Bundle.load(path).version == 1
     path.write_text("[]")
-    with pytest.raises(ConfigError, match="no bundle"):
+    with pytest.raises(ConfigError, match="not a valid bundle"):
         Bundle.load(path)
 
 

@@ -55,8 +55,8 @@ def chosen(given: Offer, history: History = NEW, planner: RailPlanner = PLANNER)
         (offer("0.1", eta=599), "channel", "opens a channel"),
         (offer("10"), "escrow", "from 1.00 USDC on"),
         (offer("10.000001"), "channel", "opens a channel"),  # nobody could refuse junk
-        (offer("5", rails={"channel": "on_delivery"}), "channel", "the only way"),
-        (offer("5", rails={"escrow": "on_delivery", "dust": "billed"}), "escrow", "the only way"),
+        (offer("5", rails={"channel": "on_delivery"}), "channel", "the only rail"),
+        (offer("5", rails={"escrow": "on_delivery", "dust": "billed"}), "escrow", "the only rail"),
         (offer("5", rails={}), "channel", ""),
         (offer("5", rails={"dust": "billed"}), "channel", ""),
     ],
