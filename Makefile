@@ -5,7 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install install-dev demo check format test-unit test test-slow cookbook bench bench-payments bench-planner bench-memory peers soak clean
+COVERAGE_FLOOR := 60
+
+.PHONY: coverage mutants help install install-dev demo check format test-unit test test-slow cookbook bench bench-payments bench-planner bench-memory peers soak clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -51,6 +53,14 @@ test: check ## every check and every test but the slow ones; ARGS="tests/unit -k
 test-slow: install-dev ## what takes minutes: notebooks, the wheel in empty environments; .ci/run does it too
 	$(BIN)/pytest -m slow $(ARGS)
 
+coverage: install-dev ## the lines and branches that `make test-unit` reaches; fails below today's share
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group coverage
+	PATH="$(abspath $(BIN)):$$PATH" pytest -m "not slow" tests/unit tests/property --cov --cov-fail-under=$(COVERAGE_FLOOR) $(ARGS)
+
+mutants: install-dev ## change money.py and budget.py in one place at a time: do unit tests notice? (ten minutes)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group mutants
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tests/mutants.py
+
 cookbook: install-dev ## run the notebooks and write .ipynb files beside them
 	$(BIN)/python cookbook/run.py
 
@@ -77,4 +87,4 @@ soak: install-dev ## 200 kills of agents and 100 of their memory at random momen
 	AGENTKIT_MEMORY_KILLS=50 $(BIN)/pytest tests/crash/test_memory.py -s $(ARGS)
 
 clean: ## forget .venv and build products
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache tests/npm/node_modules
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache mutants .coverage tests/npm/node_modules
