@@ -37,6 +37,7 @@ check: install-dev ## lint, format, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=tests $(BIN)/mypy --package support
 	$(BIN)/mypy tests/typing/api.py
 	$(BIN)/lint-imports
 

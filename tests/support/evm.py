@@ -12,7 +12,7 @@ import vyper
 from eth.db.atomic import AtomicDB
 from eth.exceptions import Revert
 from eth.vm.spoof import SpoofTransaction
-from eth_abi import decode, encode
+from eth_abi.abi import decode, encode
 
 from agentkit.embedded.chain import vm
 from agentkit.keys.messages import HALF_ORDER, Domain, address_word, checksummed, keccak, word

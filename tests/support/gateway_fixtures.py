@@ -28,7 +28,7 @@ from support.timing import limit
 
 SIGNER = KeySigner(b"\x11" * 32)
 ME = name_of(SIGNER.public_key)
-PATIENT = {"timeout": 5.0, "rounds": 1, "backoff": 0.001}
+PATIENT: dict[str, Any] = {"timeout": 5.0, "rounds": 1, "backoff": 0.001}
 
 LISTED = """
 query ($o: [String!]) {

@@ -77,7 +77,7 @@ class Guard:
                 self._refuse("started a process (multiprocessing)")
             start(process)
 
-        multiprocessing.process.BaseProcess.start = watched  # type: ignore[method-assign]
+        multiprocessing.process.BaseProcess.start = watched  # type: ignore[assignment, method-assign]
 
 
 def is_harmless(event: str) -> bool:

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,7 +47,7 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["web3", "eth_account", "agentkit.payments.sender"])
 """Payers start from a process that has imported what takes long."""
 
-Chaos = Callable[[Node], Awaitable[int]]
+Chaos = Callable[[Node], Coroutine[Any, Any, int]]
 """What is done to a chain while the payer works; returns how often it was done."""
 
 

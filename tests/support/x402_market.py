@@ -163,7 +163,8 @@ async def world_on(node: chain_processes.Node, bytecode: bytes = b"") -> AsyncIt
         await eyes.close()
 
 
-Around = Callable[[web.Request, Callable[[web.Request], Awaitable[web.StreamResponse]]], Any]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Around = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 
 @dataclass
@@ -225,9 +226,7 @@ async def shop(
     )
 
     @web.middleware
-    async def around(
-        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
+    async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
         if counter.around:
             return await counter.around(request, handler)
         return await handler(request)
@@ -237,7 +236,8 @@ async def shop(
         await asyncio.sleep(counter.seconds)
         return web.json_response(answer(f"answer {counter.works}"), status=counter.status)
 
-    app = web.Application(middlewares=[around, paywall.middleware])
+    middlewares: list[Any] = [around, paywall.middleware]  # aiohttp wants a named argument
+    app = web.Application(middlewares=middlewares)
     for path in prices or {PATH: PRICE}:
         app.router.add_post(path, chat)
     async with TestServer(app) as server:
@@ -298,7 +298,7 @@ class Payer:
 
     async def plan(self, **changes: object) -> Plan:
         graph = JobGraph("hello")
-        graph.infer("greet", model=MODEL, prompt="hello", max_tokens=8, **changes)  # type: ignore[arg-type]
+        graph.infer("greet", model=MODEL, prompt="hello", max_tokens=8, **changes)
         providers, rails = dict(self.means.providers), dict(self.means.rails)
         market = Market(
             self.network, providers, rails, self.allowance, self.signer.address, self.journal.home

@@ -12,7 +12,14 @@ import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from eth_account import Account
-from x402 import x402Client, x402FacilitatorSync, x402ResourceServer
+from x402 import (
+    AssetAmount,
+    SpendControlAsset,
+    SpendControls,
+    x402Client,
+    x402FacilitatorSync,
+    x402ResourceServer,
+)
 from x402.extensions.payment_identifier import declare_payment_identifier_extension
 from x402.http.types import HTTPRequestContext, PaymentOption, RouteConfig
 from x402.http.x402_http_client import x402HTTPClient
@@ -71,7 +78,7 @@ class _Request:
     def get_user_agent(self) -> str:
         return self.request.headers.get("user-agent", "")
 
-    def get_query_params(self) -> dict[str, str]:
+    def get_query_params(self) -> dict[str, str | list[str]]:
         return dict(self.request.query)
 
     def get_query_param(self, name: str) -> str | None:
@@ -88,11 +95,11 @@ async def stock_shop(
     """A shop as the SDK has it: verify, work, settle; and its address."""
     server = x402ResourceServer(facilitator)
     register_exact_evm_server(server, world.network.id)
-    price = {
-        "amount": str(PRICE),
-        "asset": world.network.token,
-        "extra": {"name": "USD Coin", "version": "1"},
-    }
+    price = AssetAmount(
+        amount=str(PRICE),
+        asset=world.network.token,
+        extra={"name": "USD Coin", "version": "1"},
+    )
     option = PaymentOption(
         scheme="exact",
         pay_to=world.payee,
@@ -122,6 +129,8 @@ async def stock_shop(
         if found.type != "payment-verified":
             return said(found.response)
         response = await handler(request)
+        assert found.payment_payload
+        assert found.payment_requirements
         settled = await http.process_settlement(
             found.payment_payload, found.payment_requirements, context=context
         )
@@ -142,10 +151,12 @@ class StockPayer:
     def __init__(self, world: World, key: bytes, session: aiohttp.ClientSession) -> None:
         client = x402Client()
         register_exact_evm_client(client, Account.from_key(key), world.network.id)
-        most = {"asset": world.network.token, "network": world.network.id}
-        client.set_spend_controls(
-            {"allowed_assets": [{**most, "max_amount_per_payment": str(2 * PRICE)}]}
+        most = SpendControlAsset(
+            asset=world.network.token,
+            network=world.network.id,
+            max_amount_per_payment=str(2 * PRICE),
         )
+        client.set_spend_controls(SpendControls(allowed_assets=[most]))
         self.http, self.session = x402HTTPClient(client), session
 
     async def post(self, url: str, body: Any) -> tuple[int, Any, Any]:

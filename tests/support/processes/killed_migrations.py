@@ -67,7 +67,7 @@ class Steps:
 
     def connect(self, *args: Any, **named: Any) -> sqlite3.Connection:
         """Connect with a cache so small that a transaction reaches the log before it ends."""
-        db = _connect(*args, **{**named, "factory": Counted})
+        db: Counted = _connect(*args, **{**named, "factory": Counted})
         db.execute(f"pragma cache_size={PAGES}")
         db.steps = self
         db.set_progress_handler(self.take, INSTRUCTIONS)
@@ -89,7 +89,7 @@ def opened(path: Path, last: int) -> int:
     """Open a state file as an agent does; return how many steps that took."""
     steps = Steps(last)
     sqlite3.connect, os.fsync = steps.connect, steps.fsync  # type: ignore[assignment]
-    Path.replace = lambda path, target: steps.replace(path, target)  # type: ignore[assignment,method-assign]
+    Path.replace = lambda path, target: steps.replace(path, Path(target))  # type: ignore[assignment, method-assign, return-value]
     _prepare(path.parent, wallet_of(path))
     return steps.count
 

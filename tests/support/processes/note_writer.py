@@ -6,12 +6,14 @@ python note_writer.py HOME KEYFILE URL     waits for a line, then prints `a N` f
 
 import asyncio
 import sys
+from functools import partial
 from pathlib import Path
 
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.keys import keystore
+from agentkit.market.seams import Transaction
 from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.memory import Memory
 from agentkit.memory.sealing import snapshots
@@ -19,6 +21,10 @@ from agentkit.memory.sealing import snapshots
 FLUSHED_EVERY = 5
 
 snapshots.EVERY_EVENTS = 40  # so that kills meet snapshots, too
+
+
+def add(note: e.NoteAdded, tx: Transaction) -> None:
+    tx.append(e.WALLET, note)
 
 
 async def main(home: Path, key: Path, url: str) -> None:
@@ -31,7 +37,7 @@ async def main(home: Path, key: Path, url: str) -> None:
     while True:
         number += 1
         note = e.NoteAdded(topic="t", text=f"step {number}")
-        await journal.commit(lambda tx, note=note: tx.append(e.WALLET, note))
+        await journal.commit(partial(add, note))
         print("a", number, flush=True)
         if number % FLUSHED_EVERY == 0:
             await memory.checkpoint()
