@@ -1,1 +1,1 @@
-"""The words both sides of the market speak: frozen values, and the seams as Protocols."""
+"""The market: the values that agent and provider exchange, and the interfaces between rooms."""

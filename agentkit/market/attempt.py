@@ -1,4 +1,4 @@
-"""One try at a purchase, and what came of it."""
+"""An attempt: one try at a purchase with one provider, and what it brought."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from agentkit.money import Money
 
 
 def purchase_id(run: str, node: str, item: int | None = None, replica: int = 0) -> str:
-    """Return the id of what is wanted once."""
+    """Return the id of a purchase: one node of a run, or one item or replica of it."""
     return digest_of("purchase", run, node, item, replica)
 
 
 def attempt_id(purchase: str, n: int, label: str, terms: str) -> str:
-    """Return the key of attempt `n` of a purchase at the provider node `label` under `terms`."""
+    """Return the id of attempt `n` of a purchase, at the provider node `label` under `terms`."""
     return digest_of("attempt", purchase, n, label, terms)
 
 
 MAX_REPLICAS = 9
-"""How often one item is bought at most; see `graph.verifying.Redundant`."""
+"""How often one item is bought at most; see `graph.checks.Redundant`."""
 
 
 class Attempt(Value):
-    """One try at a purchase with one provider under fixed terms; `id` is the key all sides see."""
+    """One try at a purchase with one provider under fixed terms.
+
+    `id` is the idempotency key that providers and contracts see; `at_most` the most it may cost.
+    """
 
     id: str
     purchase: str
@@ -73,19 +76,20 @@ class Attempt(Value):
 
     @property
     def label(self) -> str:
-        """How people tell this attempt's provider node from the others."""
+        """The name of this attempt's provider node for people."""
         return f"{self.provider}/{self.provider_node}" if self.provider_node else self.provider
 
     @property
     def is_of_this_item(self) -> bool:
-        """Whether the purchase is that of the run, node and item that stand here."""
-        replicas = range(MAX_REPLICAS)
-        named = (purchase_id(self.run, self.node, self.item, replica) for replica in replicas)
-        return self.purchase in named
+        """Whether `purchase` is the id of this attempt's run, node and item, whatever replica."""
+        return any(
+            self.purchase == purchase_id(self.run, self.node, self.item, replica)
+            for replica in range(MAX_REPLICAS)
+        )
 
     @property
     def is_of_these_terms(self) -> bool:
-        """Whether the id is that of the purchase, number, provider and terms that stand here."""
+        """Whether `id` is the id of this attempt's purchase, number, provider and terms."""
         return self.id == attempt_id(self.purchase, self.n, self.label, self.terms)
 
 
@@ -97,7 +101,7 @@ class Payment(Value):
 
 
 class Message(Value):
-    """A rail's message to a provider node, or its answer; carried by the adapter unread."""
+    """A rail's message to a provider node, or its answer; adapters do not look into the body."""
 
     rail: str
     provider: str
@@ -113,9 +117,9 @@ TASK_FAULT = "task"
 
 
 class JobStatus(Value):
-    """What a provider says of an attempt; `reason` explains a failure.
+    """What a provider says about an attempt; `reason` explains a failure.
 
-    `fault` is `TASK_FAULT`, or "" where somebody else may do better; others are read as "".
+    `fault` is `TASK_FAULT`, or "" where another provider may succeed; other values mean "".
     """
 
     state: JobState
@@ -136,7 +140,7 @@ class Evidence(Value):
 
 @dataclass(frozen=True)
 class Result:
-    """What a provider delivered, what it counted, what it asks for it."""
+    """What a provider delivered: outputs, the units it counted, and the price it asks."""
 
     outputs: tuple[Artifact, ...]
     usage: dict[str, int]
@@ -146,10 +150,12 @@ class Result:
 
     @property
     def digest(self) -> str:
-        """The digest that the receipt names: of the one output, or over all of them."""
+        """The digest that the receipt names; see `result_digest`."""
         return result_digest([output.digest for output in self.outputs])
 
 
 def result_digest(digests: list[str]) -> str:
-    """Return the digest of a result from the digests of its outputs."""
-    return digests[0] if len(digests) == 1 else digest_of("result", *digests)
+    """Return the digest of a result: that of its only output, or one over all of its outputs."""
+    if len(digests) == 1:
+        return digests[0]
+    return digest_of("result", *digests)

@@ -1,4 +1,4 @@
-"""Bringing a rail's message to a provider, and the answer back to the rail."""
+"""Brings a rail's message to its provider, and the answer back to the rail."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from agentkit.market.attempt import Message
 from agentkit.market.seams import Provider, Rail
 
 CARRY_SECONDS = 60.0
-"""Seconds in which a provider has to take a rail's message."""
+"""Seconds in which a provider has to answer a rail's message."""
 
 
 def provider_of(providers: Mapping[str, Provider], name: str) -> Provider:
-    """Return a provider by name; raises Unavailable when it is not configured, or no longer."""
+    """Return a provider by name; raises Unavailable when it is not, or not any more, configured."""
     provider = providers.get(name)
     if provider is None:
         raise Unavailable("is not among the configured providers", provider=name)
@@ -22,16 +22,16 @@ def provider_of(providers: Mapping[str, Provider], name: str) -> Provider:
 
 
 async def carry(providers: Mapping[str, Provider], rail: Rail, message: Message) -> None:
-    """Carry a message of a rail, and have the rail finish with the provider's answer.
+    """Carry a message of a rail to its provider, and let the rail finish with the answer.
 
-    Raises what the provider and the rail raise, and Unavailable for one that takes too long.
+    Raises what provider and rail raise, and Unavailable for a provider that takes too long.
     """
     provider = provider_of(providers, message.provider)
     try:
         async with asyncio.timeout(CARRY_SECONDS) as limit:
             answer = await provider.carry(message)
     except TimeoutError as error:
-        if not limit.expired():
+        if not limit.expired():  # another limit's, such as the caller's
             raise
         raise Unavailable(f"took no message in {CARRY_SECONDS:g} s") from error
     await rail.finish(answer)

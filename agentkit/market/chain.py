@@ -1,4 +1,4 @@
-"""What payments needs of a chain, and what both sides know of the network they trade on."""
+"""The interface to a chain, and the network that payer and provider trade on."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ if TYPE_CHECKING:  # planning and local runs sign nothing, and its libraries are
 class Network(Value):
     """A chain and the contracts on it that money moves through.
 
-    `coin` pays for gas; `finality` is the number of blocks after which a receipt counts.  Where
-    `escrow` is empty nothing is paid through escrow, where `anchor` is no head is anchored.
-    `gas_oracle`: the contract that says what a transaction's data costs on the chain below, on
-    rollups that charge for it.
+    `coin` pays for gas; `finality` is the number of blocks after which a receipt counts.  Without
+    `escrow` nothing is paid through escrow, without `anchor` no head is anchored.  `gas_oracle`:
+    on rollups that charge for it, the contract that says what a transaction's data costs.
     """
 
     name: str
@@ -44,14 +43,14 @@ class Network(Value):
 
     @property
     def channels_domain(self) -> Domain:
-        """Where vouchers and deliveries are signed."""
+        """The EIP-712 domain of vouchers and deliveries."""
         from agentkit.keys.messages import Domain
 
         return Domain("AgentChannels", "1", self.chain_id, self.channels)
 
     @property
     def escrow_domain(self) -> Domain:
-        """Where quotes and acceptances are signed; raises ConfigError where there is no escrow."""
+        """The EIP-712 domain of quotes and acceptances; raises ConfigError without an escrow."""
         from agentkit.keys.messages import Domain
 
         if not self.escrow:
@@ -60,7 +59,7 @@ class Network(Value):
 
     @property
     def token_domain(self) -> Domain:
-        """Where the token takes authorizations."""
+        """The EIP-712 domain of the token's authorizations."""
         from agentkit.keys.messages import Domain
 
         return Domain(self.token_name, self.token_version, self.chain_id, self.token)
@@ -68,7 +67,7 @@ class Network(Value):
 
 @dataclass(frozen=True, slots=True)
 class Fees:
-    """What a transaction has to offer now, in wei per gas."""
+    """What a transaction has to offer now, in wei for each unit of gas (EIP-1559)."""
 
     max_fee: int
     max_tip: int
@@ -76,7 +75,7 @@ class Fees:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """One event of a contract: topics and data as bytes."""
+    """One event of a contract."""
 
     address: str
     topics: tuple[bytes, ...]
@@ -87,7 +86,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class ChainReceipt:
-    """What became of a transaction; `cost` in wei."""
+    """The receipt of a mined transaction; `cost` in wei."""
 
     transaction: str
     block: int
@@ -102,7 +101,8 @@ class ChainClient(Protocol):
     Every method may raise StoreUnavailable (no answer: the outcome is unknown) and ProtocolBroken.
     """
 
-    async def chain_id(self) -> int: ...
+    async def chain_id(self) -> int:
+        """Return the chain's id (EIP-155)."""
 
     async def head(self) -> int:
         """Return the number of the newest block."""
@@ -117,9 +117,10 @@ class ChainClient(Protocol):
         """Return the number of the next transaction, pending ones counted."""
 
     async def nonce_at(self, address: str, block: int | None) -> int:
-        """Return how many transactions were mined up to a block, None for the newest."""
+        """Return how many transactions of an address were mined up to a block (None: all)."""
 
-    async def fees(self) -> Fees: ...
+    async def fees(self) -> Fees:
+        """Return the fees with which a transaction is mined soon."""
 
     async def call(self, to: str, data: bytes) -> bytes:
         """Return what a contract answers; raises SettlementFailed when it reverts."""
@@ -128,18 +129,21 @@ class ChainClient(Protocol):
         """Return the gas a transaction needs; raises SettlementFailed when it would revert."""
 
     async def data_fee(self, raw: bytes) -> int:
-        """Return in wei what a transaction's bytes cost beside its gas, 0 where they do not."""
+        """Return what a transaction's bytes cost beside its gas, in wei; 0 on most chains."""
 
     async def send(self, raw: bytes) -> None:
         """Hand signed bytes to the chain; bytes it already has are not an error."""
 
-    async def receipt(self, transaction: str) -> ChainReceipt | None: ...
+    async def receipt(self, transaction: str) -> ChainReceipt | None:
+        """Return the receipt of a transaction, None while it is not mined."""
 
     async def data_of(self, transaction: str) -> bytes:
         """Return the data of a call that is on the chain, b"" where there is none."""
 
     async def logs(
         self, address: str, topics: list[bytes | None], first: int, last: int
-    ) -> list[Log]: ...
+    ) -> list[Log]:
+        """Return a contract's logs in blocks `first` to `last`; a topic of None matches any."""
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Close the connections."""

@@ -1,8 +1,8 @@
-"""The names that models go by: one model, many spellings.
+"""The names of models: one model has many spellings.
 
-A table, because guessing buys the wrong model: `llama-3.1-8b` is in the name of the base model, of
-the instruct model and of dozens of tunings.  Names of one line are the same weights in the form
-that providers serve for chat; whoever means others configures `providers.NAME.models`.
+This is a table, because guessing buys the wrong model: `llama-3.1-8b` is in the name of the base
+model, of the instruct model and of dozens of tunings.  The names in one group are the same weights
+in the form that providers serve for chat; `providers.NAME.models` configures others.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ ALIASES: tuple[tuple[str, ...], ...] = (
     ("nomic-embed", "nomic-embed-text-v1.5", "nomic-ai/nomic-embed-text-v1.5"),
     ("all-minilm-l6-v2", "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"),
 )
-"""Names of one line are one model."""
+"""Each group lists the names of one model."""
 
 
 @cache
 def names_of(model: str) -> tuple[str, ...]:
-    """Return every name a model is known by, the one given first; only that one if none is."""
-    line = next((names for names in ALIASES if model in names), ())
-    return (model, *(name for name in line if name != model))
+    """Return every name of a model, the given one first; only that one if the table lacks it."""
+    group = next((names for names in ALIASES if model in names), ())
+    return (model, *(name for name in group if name != model))

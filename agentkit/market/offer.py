@@ -1,4 +1,4 @@
-"""A provider's priced, expiring answer to a task spec."""
+"""An offer: a provider's priced answer to a task spec, which expires."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ Pays = Literal["on_delivery", "with_request", "billed"]
 
 
 class Offer(Value):
-    """What one provider node would do one graph node for.
+    """The terms under which one provider node would do one graph node.
 
     `price` and `at_most` are for one purchase (one item of a mapped node); `eta` is its duration
-    in seconds and `lanes` how many the provider takes at once.  `finds`: the provider can be
-    asked later what became of an attempt.  `reputation`: the share of this agent's attempts there
-    that delivered what was asked; whatever a provider says of it is not believed.  `rails` are
-    all ways of paying that the provider takes, `paid_because` why it is `rail`.
+    in seconds, and `lanes` how many purchases the provider does at once.  `finds`: the provider
+    can be asked later what became of an attempt.  `reputation`: the share of this agent's own
+    attempts there that delivered what was asked; a provider's own figure is not believed.
+    `rails` are all ways of paying that the provider takes, `rail` is the one that is used, and
+    `paid_because` says why.
 
-    `egress` is the price of a byte that goes on to another provider node, `bandwidth` how many do
-    in a second (0: at once).  `context`: the most tokens, of question and answer together, that
-    the model takes; `gpu` and `vram` (GB) what it runs on; `tuning`: the methods it trains by.
-    Left out, nothing is said.
+    `egress` is the price of a byte that goes on to another provider node, `bandwidth` how many
+    bytes do in a second (0: at once).  `context`: the most tokens, of question and answer
+    together, that the model takes; `gpu` and `vram` (GB): what it runs on; `tuning`: the methods
+    it trains by.  A field that is left out says nothing.
     """
 
     provider: str
@@ -59,27 +60,28 @@ class Offer(Value):
 
     @property
     def terms(self) -> str:
-        """Digest of what was agreed: who, on what, at which rates, paid how."""
+        """Digest of what is agreed: provider, model, rates, and who is paid how."""
         fields = {"provider", "provider_node", "model", "rail", "pays", "payee", "rates"}
         return hashlib.sha256(canonical(self.model_dump(mode="json", include=fields))).hexdigest()
 
     @property
     def label(self) -> str:
-        """How people tell this offer from the others."""
+        """The name of this offer's provider node for people."""
         return f"{self.provider}/{self.provider_node}" if self.provider_node else self.provider
 
     def paid_by(self, rail: str, because: str = "") -> Offer:
-        """Return the offer under another of its `rails`."""
-        change = {"rail": rail, "pays": self.rails[rail], "paid_because": because}
-        return self.model_copy(update=change)
+        """Return the offer paid by another of its `rails`."""
+        changes = {"rail": rail, "pays": self.rails[rail], "paid_because": because}
+        return self.model_copy(update=changes)
 
     def seconds(self, items: int) -> float:
-        """Return how long `items` purchases take with `lanes` at once."""
-        return self.eta * -(-items // max(self.lanes, 1))
+        """Return how many seconds `items` purchases take with `lanes` at once."""
+        rounds = -(-items // max(self.lanes, 1))  # rounded up
+        return self.eta * rounds
 
 
 class Rejection(Value):
-    """An offer, or a provider with none, and why it was left out."""
+    """Why an offer, or a provider without one, was left out of a plan."""
 
     label: str
     reason: str
@@ -93,13 +95,13 @@ def priced(asset: Asset, rates: dict[str, Rate], load: Load) -> tuple[Money, Mon
 def charge(asset: Asset, rates: dict[str, Rate], units: Units) -> Money:
     """Return what `units` cost, rounded up once; raises BadAmount when a unit has no rate.
 
-    Whoever names no rate for `cpu_ms` does not charge for it.
+    A provider without a rate for `cpu_ms` does not charge for it.
     """
     unpriced = sorted(set(units) - set(rates) - {CPU_MS})
     if unpriced:
         raise BadAmount(f"no price is known for {', '.join(unpriced)}")
-    priced = {unit: count for unit, count in units.items() if unit in rates}
-    exact = sum(
-        (rates[unit].bind(asset).times(count) for unit, count in priced.items()), Fraction()
-    )
+    exact = Fraction()
+    for unit, count in units.items():
+        if unit in rates:
+            exact += rates[unit].bind(asset).times(count)
     return rounded_up(asset, exact)

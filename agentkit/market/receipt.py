@@ -1,4 +1,4 @@
-"""Proof that a purchase settled, and for how much."""
+"""Receipts: what became of each paid attempt, and what its provider signed for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Standing = Literal["paid", "billed elsewhere", "uncertain"]
 
 
 class Receipt(Value):
-    """What became of one attempt that cost something.
+    """The outcome of one attempt that cost something; `at` is in seconds since 1970.
 
     `uncertain`: the outcome is unknown, and `amount` (the attempt's at most) counts as spent.
     """
@@ -57,16 +57,21 @@ class Receipt(Value):
 
     @property
     def delivery(self) -> Delivery:
-        """What the provider signed for this receipt, see `evidence`."""
+        """The statement that the provider signed; `evidence` has the signature."""
         return delivery_of(self.attempt.id, self.result, self.amount, self.usage)
 
 
 def delivery_of(attempt: str, result: str, price: Money, usage: Mapping[str, int]) -> Delivery:
-    """Return what a provider states of a delivery; `attempt` and `result` are digests in hex.
+    """Return the statement about a delivery that its provider signs (EIP-712).
 
-    Raises ValueError for what is no digest, OverflowError for a price below nothing.
+    `attempt` and `result` are digests in hex.  Raises ValueError for another text, and
+    OverflowError, when it is hashed, for a negative price.
     """
     from agentkit.keys.messages import Delivery
 
-    counted = hashlib.sha256(canonical(dict(usage))).digest()
-    return Delivery(bytes.fromhex(attempt), bytes.fromhex(result), price.units, counted)
+    return Delivery(
+        attempt=bytes.fromhex(attempt),
+        result=bytes.fromhex(result),
+        price=price.units,
+        usage=hashlib.sha256(canonical(dict(usage))).digest(),
+    )

@@ -1,4 +1,4 @@
-"""The seams of the house, as Protocols: frozen values in and out, our errors only."""
+"""The interfaces between rooms, as Protocols: frozen values in and out, our errors only."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from agentkit.money import Money
 
 
 class Event(Value):
-    """Something that happened; the closed set of them stands in `journal.events`.
+    """Something that happened; `journal.events` lists all of its kinds.
 
-    `stored_name` is what a kind of event is called on disk, on Arweave and in `run --json`.  It
-    never changes: a class may be renamed, its stored name may not.
+    `stored_name` names a kind of event on disk, on Arweave and in `run --json`.  It never changes:
+    a class may be renamed, its stored name may not.
     """
 
     stored_name: ClassVar[str]
 
     def parts(self) -> tuple[Event, ...]:
-        """Return the events that readers see: this one, or those that were written as one."""
+        """Return the events that readers see: this one, or several that were stored as one."""
         return (self,)
 
 
 class Record(Value):
-    """A row of state that events fold into, found by `key`; the set stands in `journal.records`.
+    """A row of state that events fold into, found by `key`; `journal.records` lists all kinds.
 
-    `stored_name` is what a kind of record is called on disk and in snapshots.  It never changes.
+    `stored_name` names a kind of record on disk and in snapshots.  It never changes.
     """
 
     stored_name: ClassVar[str]
 
     @property
     def key(self) -> str:
-        """What this record is found by, among those of its kind."""
+        """The key that tells this record from the others of its kind."""
         raise TypeError(f"{type(self).__name__} has no key")
 
 
@@ -48,9 +48,10 @@ R = TypeVar("R", bound=Record)
 
 
 class Transaction(Protocol):
-    """The state file inside one transaction: read records, append events, nothing else.
+    """The state file inside one transaction: reads records and appends events.
 
-    No network and no await in here; an exception undoes everything this work did.
+    Whoever uses it does not wait and does not use the network: other writers wait for the end of
+    the transaction.  An exception undoes all that was written in it.
     """
 
     @property
@@ -58,7 +59,7 @@ class Transaction(Protocol):
         """The time, in unix seconds, that events of this transaction carry."""
 
     def append(self, stream: str, event: Event) -> int:
-        """Write an event, fold it, and return its number in the stream."""
+        """Write an event, fold it into the records, and return its number in the stream."""
 
     def get(self, record: type[R], key: str) -> R | None:
         """Return the record with this key, None if there is none; raises JournalDamaged."""
@@ -74,40 +75,47 @@ class Transaction(Protocol):
 
 
 class Ledger(Protocol):
-    """The budget: money set aside in our own books, and what was spent.
+    """The budget: money set aside in our own books, and money spent.
 
-    `hold` and `reserve` raise OverBudget, naming the limit; `reserve` also NotAllowed (the
-    provider is not listed), `spend` too (more than the at most); the others raise nothing in good
-    use.
+    A run holds money for its whole plan; each attempt reserves its at most out of that hold, and
+    the reservation ends by being spent or given back.
+
+    `hold` and `reserve` raise OverBudget with the limit that is exceeded.  `reserve` also raises
+    NotAllowed for a provider that the allowance does not permit, and `spend` for more than the
+    attempt's at most.
     """
 
     def hold(self, tx: Transaction, run: str, amount: Money, budget: Money | None) -> None:
-        """Set `amount` more aside for a run, against every limit."""
+        """Set `amount` more aside for a run; it counts against every limit."""
 
     def reserve(self, tx: Transaction, attempt: Attempt) -> None:
-        """Take an attempt's at most out of what the hold has left."""
+        """Set an attempt's at most aside, out of what its run's hold has left."""
 
     def is_reserved(self, tx: Transaction, attempt: Attempt) -> bool:
-        """Whether an attempt's at most is set aside and not spent yet."""
+        """Return whether an attempt's at most is set aside and not spent yet."""
 
     def spend(self, tx: Transaction, attempt: Attempt, amount: Money, standing: Standing) -> None:
         """Turn an attempt's reservation into `amount` spent."""
 
     def unreserve(self, tx: Transaction, attempt: Attempt) -> None:
-        """Give an attempt's reservation back to the hold: it will never be paid."""
+        """Give an attempt's reservation back to the hold, because it will never be paid."""
 
     def reduce(self, tx: Transaction, run: str, needed: int) -> None:
-        """Give back what a run's hold has beyond `needed` units; what is reserved stays."""
+        """Give back what a run's hold has beyond `needed` units and its open reservations."""
 
     def release(self, tx: Transaction, run: str) -> None:
-        """End a run's hold."""
+        """End a run's hold; what it has left counts against no limit any more."""
 
     def left(self, tx: Transaction, run: str) -> Money | None:
         """Return what a run's hold can still reserve, None without a hold."""
 
 
 class ProviderInfo(Value):
-    """What a provider says of itself; `label` marks a stand-in as one."""
+    """What a provider says about itself.
+
+    `finds`: it can be asked later what became of an attempt; `up`: it answers now; `label` marks a
+    stand-in, such as a simulated provider.
+    """
 
     name: str
     adapter: str
@@ -121,17 +129,19 @@ class ProviderInfo(Value):
 
 
 class Provider(Protocol):
-    """A network or pool that does tasks.
+    """A network or pool that does tasks; one adapter implements it for each kind of provider.
 
-    Nothing it sends is trusted.  Besides the errors listed, every method may raise Unavailable,
-    RateLimited and ProtocolBroken; an error with `unknown` set says that the request may have
-    been acted on.
+    Nothing it sends is trusted: whoever calls it checks outputs, prices and signatures.  Besides
+    the errors listed, every method may raise Unavailable, RateLimited and ProtocolBroken; an error
+    with `unknown` set says that the request may have been acted on.
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name under which the provider is configured."""
 
-    async def describe(self) -> ProviderInfo: ...
+    async def describe(self) -> ProviderInfo:
+        """Ask the provider about itself, for `agentkit providers`."""
 
     async def offers(self, spec: TaskSpec) -> Sequence[Offer]:
         """Return offers for a spec; raises Refused with the reason when it cannot be done."""
@@ -139,40 +149,43 @@ class Provider(Protocol):
     async def submit(
         self, task: Task, offer: Offer, attempt: Attempt, payment: Payment
     ) -> JobStatus:
-        """Hand a task over under `attempt.id`; the same attempt again is the same job.
+        """Hand a task over under `attempt.id`, with its payment.
 
-        Raises Refused, OfferExpired (also when asked for other payment terms).
+        The same attempt handed over again is the same job.  Raises Refused, and OfferExpired, also
+        when the provider asks for other payment terms than it offered.
         """
 
     async def find(self, attempt: Attempt) -> JobStatus | None:
-        """Return what became of an attempt, None when it never arrived.
+        """Return the state of an attempt whose answer was lost, None when it never arrived.
 
-        Where the payment goes with the request, None also means that handing the same attempt
-        over again is how to find it.  Raises ProtocolBroken when this provider cannot find
-        (`Offer.finds` is false).
+        Where the payment goes with the request, None can also mean that the provider cannot look
+        it up; then the same attempt is handed over again, with the same payment.  Raises
+        ProtocolBroken for a provider whose offers say `finds=False`.
         """
 
     async def status(self, attempt: Attempt) -> JobStatus:
-        """Return the state of a submitted attempt; raises LeaseLost when it is gone."""
+        """Return the state of a submitted attempt; raises LeaseLost when the provider lost it."""
 
     async def result(self, attempt: Attempt) -> Result:
-        """Wait for and return the result; raises LeaseLost, Refused (the job failed)."""
+        """Wait for the result and return it; raises LeaseLost, and Refused when the job failed."""
 
     async def cancel(self, attempt: Attempt) -> None:
-        """Stop an attempt; one that is not there is no error."""
+        """Ask the provider to stop an attempt; one that it does not know is not an error."""
 
     async def carry(self, message: Message) -> Message:
         """Bring a rail's message to the provider node and return its answer; raises Refused."""
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Close connections; the provider may be used again afterwards."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What money is put in place for: an attempt, whose at most may be less than the need.
+    """The attempt that `Rail.fund` puts money in place for.
 
-    `reserve` sets the at most aside; a rail that locks money for this attempt alone calls it in
-    the transaction that signs for it, so that nothing is locked that was not set aside.
+    Its at most may be less than the `need` that is funded, which may cover later attempts, too.
+    `reserve` sets the at most aside.  A rail that locks money for this attempt alone calls it in
+    the transaction that signs, so that nothing is locked that is not reserved.
     """
 
     attempt: Attempt
@@ -180,81 +193,94 @@ class Wanted:
 
 
 class Rail(Protocol):
-    """A way of paying.  It never opens a connection to a provider: it yields messages."""
+    """A way of paying.
+
+    A rail never connects to a provider.  It returns messages, which the caller carries to the
+    provider (`Provider.carry`) and whose answers it brings back (`finish`).
+
+    One purchase goes through `fund` (put money in place), `reserve` (before the request), and
+    `settle` (after a verified result) or `release` (without one).  `close` and `insist` bring
+    back what was put in place and is not needed any more.
+    """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name of the rail in offers and attempts."""
 
     @property
-    def pays(self) -> Pays: ...
+    def pays(self) -> Pays:
+        """When this rail parts with money."""
 
     async def quote(self, offers: Sequence[Offer], amounts: Sequence[Money]) -> Sequence[Fee]:
-        """Return what paying `amounts` under `offers` costs beside the amounts themselves."""
+        """Return the fees, such as gas, of paying `amounts` under `offers`, one for each offer."""
 
     async def fund(self, offer: Offer, need: Money, wanted: Wanted) -> Sequence[Message]:
-        """Make sure `need` can be reserved with the offer's payee, on chain if it must be.
+        """Put money in place, on chain if need be, so that `need` can be reserved with a payee.
 
-        Never more than the open hold it serves less what is already there.  Returns messages for
-        the provider.  Raises InsufficientFunds, NotAllowed, SettlementFailed, OverBudget.
+        What lies there already counts first, and no more is added than the run's open hold.
+        Returns messages for the provider.  Raises InsufficientFunds, NotAllowed, SettlementFailed,
+        OverBudget.
         """
 
     def reserve(self, tx: Transaction, attempt: Attempt) -> Payment:
-        """Set the attempt's at most aside on this rail and return what goes with the request.
+        """Set an attempt's at most aside on this rail, and return what goes with the request.
 
-        Raises InsufficientFunds when `fund` has to come first.
+        Raises InsufficientFunds when `fund` has to be called first.
         """
 
     def settle(
         self, tx: Transaction, attempt: Attempt, result: Result
     ) -> tuple[Receipt, Sequence[Message]]:
-        """Pay for a verified result; the messages tell the provider.
+        """Pay for a verified result; returns its receipt, and the messages that tell the provider.
 
-        Raises SettlementFailed, and InsufficientFunds when `fund` has to come first.
+        Raises SettlementFailed, and InsufficientFunds when `fund` has to be called first.
         """
 
     def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> bool:
-        """Undo a reservation, and return whether its money may be drawn all the same.
+        """Undo an attempt's reservation; returns whether the payee may draw its money even so.
 
-        What may be drawn stays reserved until this rail says what became of it; an uncertain
-        one is counted as spent.
+        If it may, the money stays reserved until this rail learns what became of it.  `uncertain`:
+        nobody knows whether the attempt was done, and its at most counts as spent.
         """
 
     async def balance(self) -> dict[str, Money]:
-        """Return what is left with each payee, by label."""
+        """Return the money that is left with each payee, by a label for people."""
 
     async def close(self, idle: float = 0.0) -> Sequence[Message]:
-        """Return the messages that end what was not used for `idle` seconds.
+        """Return the messages that close what was not used for `idle` seconds.
 
-        The money in it comes back on chain.
+        When a provider has carried one out, the money that is left comes back on chain.
         """
 
     async def insist(self, message: Message) -> str:
-        """Do what can be done without a provider that does not take a message of `close`.
+        """Close without the provider, because it did not carry out a message of `close`.
 
-        Returns in words what was done, or from when on more can be, "" for nothing.  Raises as
-        `fund`, and StoreUnavailable.
+        Contracts allow that only step by step, each after a delay.  Returns in words what was
+        done, or when the next step is possible, "" if nothing can be done.  Raises as `fund`, and
+        StoreUnavailable.
         """
 
     async def finish(self, answer: Message) -> None:
-        """Take a provider's answer to a message of this rail."""
+        """Take a provider's answer to a message of this rail, and book what it proves."""
 
 
 Fate = Literal["paid", "unpaid", "open"]
-"""What became of a payment that left: it arrived, it never can, or it still may."""
+"""The outcome of a payment that was sent: it arrived, it never can, or it still may."""
 
 
 @runtime_checkable
 class AskableRail(Protocol):
-    """A rail that can be asked later what became of an attempt's payment."""
+    """A rail that can look up later what became of an attempt's payment."""
 
     async def lookup(self, attempt: Attempt) -> Fate:
-        """Return what the chain says; raises StoreUnavailable and ProtocolBroken."""
+        """Ask the chain about an attempt's payment; raises StoreUnavailable and ProtocolBroken."""
 
 
 class Verdict(Value):
-    """What a verifier says of a result; `unsure` is not paid, and not held against its provider.
+    """What a verifier says about a result.
 
-    `mend`: it is the verifier that failed, and whoever wrote it can mend it.
+    `pass` is paid.  `fail` is not paid, and counts against the provider; `unsure` is not paid
+    either, and counts against nobody.  `mend`: the verifier itself failed and has to be mended.
     """
 
     outcome: Literal["pass", "fail", "unsure"]
@@ -263,26 +289,27 @@ class Verdict(Value):
 
 
 class Verifier(Protocol):
-    """Whether a result may be paid.  Raises nothing: whoever cannot tell is `unsure`."""
+    """Decides whether a result may be paid; it raises nothing, but answers `unsure`."""
 
     def accepts(self, evidence: Evidence) -> bool:
-        """Return whether this verifier can tell from such evidence."""
+        """Return whether this verifier can decide from such evidence."""
 
     async def verify(self, task: Task, result: Result, evidence: Evidence) -> Verdict:
-        """Look at a result, with what its provider signed."""
+        """Judge a result of a task, with what its provider signed."""
 
 
 class ArtifactStore(Protocol):
-    """Where artifacts' bytes are kept.
+    """Stores the bytes of artifacts.
 
     `get` raises StoreUnavailable, and StateCorrupt when bytes do not hash to the digest.
     """
 
     @property
-    def scheme(self) -> str: ...
+    def scheme(self) -> str:
+        """The scheme of this store's locators, such as `ipfs`."""
 
     async def put(self, artifact: Artifact) -> Artifact:
         """Store the bytes and return the artifact with the locator added."""
 
     async def get(self, artifact: Artifact) -> Artifact:
-        """Return the artifact with its bytes at hand, their digest checked."""
+        """Return the artifact with its bytes in memory or on disk, their digest checked."""

@@ -1,4 +1,4 @@
-"""Paying for uploads: what memory asks of the wallet's money, and no more."""
+"""The interface by which memory pays for uploads out of the wallet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agentkit.market.x402 import Proof, Requirement
 
 
 class UploadPayment(Value):
-    """The payment for one upload: its proof, what people call it, and what became of it."""
+    """The payment for one upload: its proof, its name for people, and what became of it."""
 
     proof: Proof
     name: str
@@ -18,26 +18,26 @@ class UploadPayment(Value):
 
 
 class UploadPayer(Protocol):
-    """Pays for the upload of items, each of them once, out of the wallet under its limits.
+    """Pays for the upload of each item once, out of the wallet and under its limits.
 
-    Every method may raise StateError, and ProtocolBroken from the chain.
+    Every method may raise StateError, and ProtocolBroken for an odd answer of the chain.
     """
 
     def takes(self, required: Requirement) -> bool:
-        """Whether this wallet can pay so."""
+        """Return whether this wallet can pay as required."""
 
     async def pay(self, item: str, required: Requirement) -> UploadPayment:
-        """Return the payment for an item, on disk and reserved before; the same each time.
+        """Return the payment for an item, which was stored and reserved first; the same each time.
 
-        Raises OverBudget, NotAllowed, InsufficientFunds, and IntentMismatch when it was signed
-        for other terms and may still be drawn.
+        Raises OverBudget, NotAllowed, InsufficientFunds, and IntentMismatch when a payment was
+        signed for other terms and may still be drawn.
         """
 
     async def paid(self, item: str) -> UploadPayment | None:
         """Return the newest payment for an item and what the chain says of it; None for none.
 
-        What was reserved for one that can never be drawn goes back.
+        The reservation of a payment that can never be drawn is given back.
         """
 
     async def settle(self, item: str) -> None:
-        """Book the payment: the item was taken for it."""
+        """Book the payment for an item, because the item was taken for it."""

@@ -1,8 +1,9 @@
-"""x402 v2 as both sides speak it: three headers of JSON in base64, bounded and checked.
+"""The messages of x402 v2: three HTTP headers that carry JSON in base64, bounded and checked.
 
 Follows specs/x402-specification-v2.md, schemes/exact/scheme_exact_evm.md and
-extensions/payment_identifier.md of https://github.com/coinbase/x402.  Only `exact` by EIP-3009 is
-spoken here.  What a peer adds of its own is kept, so that what it said goes back to it unchanged.
+extensions/payment_identifier.md of https://github.com/coinbase/x402.  Only the scheme `exact` by
+EIP-3009 is supported.  Fields that a peer adds are kept, so that its own words go back to it
+unchanged.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ REQUIRED = "PAYMENT-REQUIRED"
 SIGNATURE = "PAYMENT-SIGNATURE"
 RESPONSE = "PAYMENT-RESPONSE"
 
-MOST_HEADER = 16 * 1024
-"""Characters of a header that are read."""
+MAX_HEADER = 16 * 1024
+"""The most characters of a header that are read."""
 
 SETTLEMENT = "settlementKey"
-"""Where a server's key at a facilitator stands."""
+"""The field of `Requirement.extra` with a server's key at a facilitator; an addition of ours."""
 
 IDENTIFIER = "payment-identifier"
-"""The extension by which a request presented again is known again."""
+"""The extension by which a server recognises a request that is presented again."""
 
 IDENTIFIER_SCHEMA = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -51,13 +52,13 @@ IDENTIFIER_SCHEMA = {
 _IDENTIFIER = re.compile(r"[a-zA-Z0-9_-]{16,128}")
 
 Digits = Annotated[str, Field(pattern=r"^[0-9]{1,39}$")]
-"""An amount or a moment: decimal digits, as far as 2^128 needs them."""
+"""An amount or a unix time: up to 39 decimal digits, as many as 2^128 has."""
 
 Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
 
 
 class Wire(BaseModel):
-    """What travels: frozen, strictly typed, with a peer's own fields kept."""
+    """Base of the messages: frozen, strictly typed, keeps fields that a peer adds."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -70,7 +71,7 @@ class Wire(BaseModel):
     )
 
     def document(self) -> dict[str, Any]:
-        """Return the JSON object, without what was never said."""
+        """Return the JSON object, without fields that are None."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
     def header(self) -> str:
@@ -80,17 +81,17 @@ class Wire(BaseModel):
 
     @classmethod
     def read(cls, header: str) -> Self:
-        """Read a header; raises ProtocolBroken for anything else than one header of this sort."""
-        if len(header) > MOST_HEADER:
-            raise ProtocolBroken(f"its payment header has more than {MOST_HEADER} characters")
+        """Read a header; raises ProtocolBroken for anything else."""
+        if len(header) > MAX_HEADER:
+            raise ProtocolBroken(f"its payment header has more than {MAX_HEADER} characters")
         try:
             return cls.model_validate_json(base64.b64decode(header, validate=True))
         except (binascii.Error, ValueError, ValidationError) as error:
-            raise ProtocolBroken(_story(error)) from error
+            raise ProtocolBroken(_problem(error)) from error
 
 
 class Requirement(Wire):
-    """One way in which a request may be paid: whom, how much of what, on which network."""
+    """One way in which a request may be paid: to whom, how much, and on which network."""
 
     scheme: str = Field(max_length=64)
     network: str = Field(max_length=128)
@@ -102,8 +103,13 @@ class Requirement(Wire):
 
     @classmethod
     def on(cls, network: Network, payee: str, units: int, *, timeout: int, flow: str = "") -> Self:
-        """Return the requirement of `units` of a network's currency for `payee`."""
+        """Return the requirement of `units` of a network's currency for `payee`.
+
+        `timeout`: the seconds in which to pay; `flow`: when a server settles, if it says so.
+        """
         extra = {"name": network.token_name, "version": network.token_version}
+        if flow:
+            extra["paymentFlow"] = flow
         return cls(
             scheme="exact",
             network=network.id,
@@ -111,25 +117,26 @@ class Requirement(Wire):
             amount=str(units),
             pay_to=payee,
             max_timeout_seconds=timeout,
-            extra={**extra, "paymentFlow": flow} if flow else extra,
+            extra=extra,
         )
 
     def with_key(self, key: str) -> Self:
-        """Return what a facilitator is asked to settle under a server's own key.
+        """Return the requirement with a server's own key, as a facilitator gets it.
 
-        One of ours settles an authorization for one key only, so that two servers of the same
-        payee cannot both be shown it.
+        Our facilitator settles an authorization for one key only.  So two servers of one payee
+        cannot both be told that the same payment is theirs.
         """
         return self.model_copy(update={"extra": {**self.extra, SETTLEMENT: key}})
 
     @property
     def key(self) -> str:
         """The key of `with_key`, "" for none."""
-        found = self.extra.get(SETTLEMENT, "")
-        return found if isinstance(found, str) and re.fullmatch("[0-9a-f]{32}", found) else ""
+        key = self.extra.get(SETTLEMENT, "")
+        is_key = isinstance(key, str) and re.fullmatch("[0-9a-f]{32}", key)
+        return key if is_key else ""
 
     def payable_on(self, network: Network) -> bool:
-        """Whether a wallet of this network can pay so: our chain, our token, `exact`, EIP-3009."""
+        """Return whether a wallet of a network can pay so: its chain and token, by EIP-3009."""
         domain = (self.extra.get("name"), self.extra.get("version"))
         return (
             (self.scheme, self.network) == ("exact", network.id)
@@ -142,19 +149,21 @@ class Requirement(Wire):
 
     @property
     def payee(self) -> str:
-        """Whom to pay, checksummed; raises ProtocolBroken for no such address."""
-        if payee := self._address():
-            return payee
-        raise ProtocolBroken(f"{self.pay_to[:64]!r} is no address to pay to")
+        """The address to pay, checksummed; raises ProtocolBroken for another text."""
+        payee = self._address()
+        if not payee:
+            raise ProtocolBroken(f"{self.pay_to[:64]!r} is not a valid address to pay to")
+        return payee
 
     def _address(self) -> str:
+        """Return the address to pay, checksummed, "" where it is not valid."""
         from agentkit.keys.messages import payable
 
         return payable(self.pay_to)
 
 
 class Challenge(Wire):
-    """PAYMENT-REQUIRED: how a request may be paid."""
+    """The header PAYMENT-REQUIRED of a 402: the ways in which a request may be paid."""
 
     x402_version: Literal[2] = Field(alias="x402Version")
     error: str | None = Field(default=None, max_length=1000)
@@ -163,21 +172,24 @@ class Challenge(Wire):
     extensions: dict[str, Any] | None = None
 
     def payable_on(self, network: Network) -> Requirement | None:
-        """Return the cheapest way that a wallet of this network can pay, if there is one."""
-        read = [known for entry in self.accepts if (known := _requirement(entry))]
-        ours = [one for one in read if one.payable_on(network)]
-        return min(ours, key=lambda one: int(one.amount), default=None)
+        """Return the cheapest way that a wallet of a network can pay, None without one."""
+        payable = []
+        for entry in self.accepts:
+            requirement = _requirement(entry)
+            if requirement and requirement.payable_on(network):
+                payable.append(requirement)
+        return min(payable, key=lambda requirement: int(requirement.amount), default=None)
 
     @property
     def identifies(self) -> bool:
-        """Whether a request presented again under its identifier is the same request."""
+        """Whether the server recognises a request by its identifier when it is sent again."""
         announced = (self.extensions or {}).get(IDENTIFIER)
         info = announced.get("info") if isinstance(announced, dict) else None
         return isinstance(info, dict) and isinstance(info.get("required"), bool)
 
 
 class Authorization(Wire):
-    """An EIP-3009 TransferWithAuthorization as it travels."""
+    """An EIP-3009 TransferWithAuthorization as x402 sends it."""
 
     sender: Address = Field(alias="from")
     to: Address
@@ -188,19 +200,19 @@ class Authorization(Wire):
 
     @property
     def key(self) -> str:
-        """What the token lets happen once: payer and nonce."""
+        """The payer and nonce, which the token accepts once."""
         return f"{self.sender}:{self.nonce}".lower()
 
 
 class Proof(Wire):
-    """What pays by `exact`: the authorization and its signature, 65 bytes in hex."""
+    """The payload of the scheme `exact`: an authorization and its signature, 65 bytes in hex."""
 
     signature: str = Field(pattern=r"^0x[0-9a-fA-F]{130}$")
     authorization: Authorization
 
 
 class Presented(Wire):
-    """PAYMENT-SIGNATURE: a payment, presented with the request that it is for."""
+    """The header PAYMENT-SIGNATURE: a payment, sent with the request that it pays for."""
 
     x402_version: Literal[2] = Field(alias="x402Version")
     resource: dict[str, Any] | None = None
@@ -210,7 +222,10 @@ class Presented(Wire):
 
     @classmethod
     def to(cls, challenge: Challenge, accepted: Requirement, proof: Proof, identifier: str) -> Self:
-        """Return the payment that answers a challenge; `identifier` goes where it is announced."""
+        """Return the payment that answers a challenge.
+
+        `identifier` is sent where the server has announced the extension for it.
+        """
         extensions = dict(challenge.extensions or {})
         if challenge.identifies:
             announced = extensions[IDENTIFIER]
@@ -229,18 +244,18 @@ class Presented(Wire):
         """The payer's own name for this payment, "" for none; raises ProtocolBroken."""
         extension = (self.extensions or {}).get(IDENTIFIER)
         info = extension.get("info") if isinstance(extension, dict) else None
-        found = info.get("id") if isinstance(info, dict) else None
-        if found is None:
+        identifier = info.get("id") if isinstance(info, dict) else None
+        if identifier is None:
             return ""
-        if not isinstance(found, str) or not _IDENTIFIER.fullmatch(found):
+        if not isinstance(identifier, str) or not _IDENTIFIER.fullmatch(identifier):
             raise ProtocolBroken("the payment identifier is not 16 to 128 letters, digits, - or _")
-        return found
+        return identifier
 
 
 class Settled(Wire):
-    """PAYMENT-RESPONSE, or a facilitator's answer: what is said to have become of a payment.
+    """The header PAYMENT-RESPONSE, or a facilitator's answer: what it says became of a payment.
 
-    Said, not proven: the token's own log is the proof.
+    This proves nothing; the proof is the token's own log (`payments.x402.proof`).
     """
 
     success: bool
@@ -251,19 +266,21 @@ class Settled(Wire):
     error_reason: str | None = Field(default=None, max_length=1000)
 
     def tells_of(self, proof: Proof, network: Network) -> bool:
-        """Whether this speaks of the payment that was made, and of no other."""
-        paid = proof.authorization
+        """Return whether this reports the success of a certain payment; left out fields match."""
+        authorization = proof.authorization
+        payer = self.payer or authorization.sender
+        amount = self.amount or authorization.value
         return (
             self.success
             and self.network == network.id
-            and (self.payer or paid.sender).lower() == paid.sender.lower()
-            and (self.amount or paid.value) == paid.value
+            and payer.lower() == authorization.sender.lower()
+            and amount == authorization.value
             and bool(re.fullmatch(r"0x[0-9a-fA-F]{64}", self.transaction))
         )
 
 
 class Verified(Wire):
-    """A facilitator's word on whether a payment would settle."""
+    """A facilitator's answer to whether a payment would settle."""
 
     is_valid: bool
     invalid_reason: str | None = Field(default=None, max_length=1000)
@@ -273,25 +290,26 @@ W = TypeVar("W", bound=Wire)
 
 
 def header_of(value: type[W], headers: Mapping[str, str], name: str) -> W | None:
-    """Return what a header says, None without it; raises ProtocolBroken when it is not right.
+    """Return the message in a header, None without the header; raises ProtocolBroken.
 
-    Repeated headers arrive joined by commas, which base64 does not have.
+    A repeated header arrives joined by commas, which base64 does not have, so it is refused.
     """
-    found = headers.get(name)
-    return None if found is None else value.read(found)
+    header = headers.get(name)
+    return None if header is None else value.read(header)
 
 
 def _requirement(entry: dict[str, Any]) -> Requirement | None:
-    """Return an entry that can be read; one for another scheme may look different."""
+    """Return a requirement, None for an entry of another form: other schemes have other fields."""
     try:
         return Requirement.model_validate(entry)
     except ValidationError:
         return None
 
 
-def _story(wrong: Exception) -> str:
-    if isinstance(wrong, ValidationError):
-        first = wrong.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return f"its payment header is wrong at {where or 'its beginning'}: {first['msg']}"
+def _problem(error: Exception) -> str:
+    """Return in words why a header cannot be read."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        return f"its payment header is wrong at {field or 'its beginning'}: {first['msg']}"
     return "its payment header is not base64 of JSON"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agentkit.errors import ProtocolBroken
 from agentkit.market.x402 import (
-    MOST_HEADER,
+    MAX_HEADER,
     Authorization,
     Challenge,
     Presented,
@@ -100,7 +100,7 @@ def test_a_header_has_a_size() -> None:
     challenge = asked()
     assert header_of(Challenge, {"h": challenge.header()}, "h") == challenge
     assert header_of(Challenge, {}, "h") is None
-    huge = asked(big="x" * MOST_HEADER)
+    huge = asked(big="x" * MAX_HEADER)
     with pytest.raises(ProtocolBroken, match="characters"):
         Challenge.read(huge.header())
 
