@@ -1,1 +1,1 @@
-"""Who the agent is: signers with named operations, the typed messages they sign, keystores."""
+"""The wallet's key: signers with named operations, the messages they sign, key files."""

@@ -1,7 +1,7 @@
-"""Where keys lie: an encrypted V3 keystore, or the embedded network's throwaway key.
+"""Writes and opens key files: encrypted V3 keystores, and test keys of the embedded network.
 
-Both are JSON files of mode 600.  The embedded one says in clear that it is a test key, and is
-refused as soon as a real network is set.
+Both are JSON files of mode 600.  A test key is not encrypted; its file says that it is one, and it
+is refused when a real network is set.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ MAX_BYTES = 64 * 1024
 """The largest key file that is read."""
 
 TEST_MARK = "agentkit embedded network: test key, never send real money to it"
+"""The field `mark` of a test key's file."""
 
 
 def create(path: Path, passphrase: str) -> KeySigner:
@@ -34,14 +35,14 @@ def create(path: Path, passphrase: str) -> KeySigner:
 
 
 def create_test_key(path: Path) -> KeySigner:
-    """Make a throwaway key for the embedded network; raises ConfigError when one is there."""
+    """Make a test key for the embedded network; raises ConfigError when the file is there."""
     key = secrets.token_bytes(32)
     write_new(path, {"mark": TEST_MARK, "key": key.hex()})
     return KeySigner(key)
 
 
 def test_secret(path: Path) -> str:
-    """Return a test key in hex, for what has to sign the embedded chain's first block."""
+    """Return a test key in hex: the embedded network needs it to make its first block."""
     document = _read(path)
     if document.get("mark") != TEST_MARK:
         raise WrongKey(f"{path} is not a test key")
@@ -51,8 +52,9 @@ def test_secret(path: Path) -> str:
 def unlock(path: Path, passphrase: str = "", *, real: bool) -> KeySigner:
     """Return the signer of a key file; `real` refuses test keys.
 
-    Raises ConfigError when there is no file, others may read it, or it is of another format;
-    WrongKey when the passphrase does not open it, or it says that it is of another address.
+    Raises ConfigError when there is no file, others may read it, or it has another format.
+    Raises WrongKey when the passphrase does not open it, or its key has another address than it
+    says.
     """
     document = _read(path)
     if document.get("mark") == TEST_MARK:
@@ -62,16 +64,18 @@ def unlock(path: Path, passphrase: str = "", *, real: bool) -> KeySigner:
                 hint="make a wallet with `agentkit init`, or leave `network` out",
             )
         return KeySigner(bytes.fromhex(document["key"]))
-    return _opened(path, v3.checked(document, path), passphrase)
+    return _decrypt(path, v3.checked(document, path), passphrase)
 
 
-def _opened(path: Path, document: dict[str, Any], passphrase: str) -> KeySigner:
+def _decrypt(path: Path, document: dict[str, Any], passphrase: str) -> KeySigner:
+    """Return the signer of an encrypted keystore; raises WrongKey."""
     from eth_keyfile.keyfile import decode_keyfile_json
 
     try:
         signer = KeySigner(bytes(decode_keyfile_json(document, passphrase.encode())))
     except ValueError:
-        # Their frames hold the passphrase: whoever prints a traceback with locals must not see it.
+        # `from None`: the frames of the cause hold the passphrase, and a traceback that is
+        # printed with its locals would show it.
         if not passphrase:
             raise WrongKey(
                 f"no passphrase is set, and {path} needs one", hint="set AGENTKIT_PASSPHRASE"
@@ -87,9 +91,9 @@ def _opened(path: Path, document: dict[str, Any], passphrase: str) -> KeySigner:
 
 
 def copy(path: Path, to: Path, passphrase: str) -> str:
-    """Write a keystore once more and return its key's address; never over another file.
+    """Copy a keystore and return its key's address; never over another file.
 
-    It is opened first, because a copy that does not open is no copy.  Raises as `unlock`.
+    It is opened first, to be sure that the passphrase opens the copy.  Raises as `unlock`.
     """
     address = unlock(path, passphrase, real=True).address
     write_new(to, v3.checked(_read(path), path) | {"address": address[2:].lower()})
@@ -97,7 +101,11 @@ def copy(path: Path, to: Path, passphrase: str) -> str:
 
 
 def write_new(path: Path, document: dict[str, Any]) -> None:
-    """Write a JSON file of mode 600, whole or not at all, never over another."""
+    """Write a JSON file of mode 600, whole or not at all; raises ConfigError if one is there.
+
+    It is written under another name and flushed to disk first, so that a crash leaves no half of
+    it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -107,15 +115,19 @@ def write_new(path: Path, document: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.link(draft, path)  # unlike rename, fails when the name is taken
-    except FileExistsError as taken:
+    except FileExistsError as error:
         raise ConfigError(
             f"{path} already exists", hint="keep it: move it away first if you mean to replace it"
-        ) from taken
+        ) from error
     finally:
         draft.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a key file; raises ConfigError and WrongKey.
+
+    The mode is read from the open file, so that it is that of the file that is read.
+    """
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_mode & 0o077:

@@ -1,4 +1,4 @@
-"""The typed messages a key may sign, and their digests.
+"""The messages that a key may sign, and their digests.
 
 EIP-712 messages have only static one-word members, so their encoding is a concatenation of words
 (https://eips.ethereum.org/EIPS/eip-712).  Data items follow ANS-104, with the deep hash that
@@ -46,14 +46,17 @@ def checksummed(address: str) -> str:
 def payable(text: str) -> str:
     """Return an address that money can go to, checksummed; "" for any other text.
 
-    Mixed case is a checksum and has to be right; nobody has the address zero.
+    Mixed case is a checksum and has to be right (EIP-55).  The address zero belongs to nobody.
     """
-    plain = text[2:]
-    if text[:2] != "0x" or len(plain) != 40 or set(plain) - set("0123456789abcdefABCDEF"):
+    digits = text[2:]
+    if text[:2] != "0x" or len(digits) != 40 or set(digits) - set("0123456789abcdefABCDEF"):
         return ""
-    right = checksummed(text)
-    whole = text == right or plain in (plain.lower(), plain.upper())
-    return right if whole and int(plain, 16) else ""
+    address = checksummed(text)
+    has_no_checksum = digits in (digits.lower(), digits.upper())
+    if text != address and not has_no_checksum:
+        return ""
+    is_zero = int(digits, 16) == 0
+    return "" if is_zero else address
 
 
 @lru_cache(maxsize=1024)
@@ -63,17 +66,19 @@ def address_of(public_key: bytes) -> str:
 
 
 def recover(digest: bytes, signature: bytes) -> str:
-    """Return the address that signed `digest`, or "" for anything but one canonical signature.
+    """Return the address that signed `digest`, or "" for a signature that is not canonical.
 
-    `signature` is r ‖ s ‖ v with v 27 or 28 and low s, so a signature has one form only.
+    `signature` is r ‖ s ‖ v with v 27 or 28 and low s (EIP-2).  Other forms of a signature are
+    refused, so that nobody can make a second one out of the first.
     """
     if len(signature) != 65 or signature[64] not in (27, 28):
         return ""
     if int.from_bytes(signature[32:64], "big") > HALF_ORDER:
         return ""
+    recovery_id = signature[64] - 27
     try:
         key = coincurve.PublicKey.from_signature_and_message(
-            signature[:64] + bytes([signature[64] - 27]), digest, hasher=None
+            signature[:64] + bytes([recovery_id]), digest, hasher=None
         )
     except ValueError:
         return ""
@@ -89,7 +94,7 @@ _DOMAIN_TYPE = keccak(
 
 @dataclass(frozen=True)
 class Domain:
-    """Where a typed message is valid: one contract on one chain."""
+    """The domain in which a typed message is valid: one contract on one chain (EIP-712)."""
 
     name: str
     version: str
@@ -98,6 +103,7 @@ class Domain:
 
     @cached_property
     def separator(self) -> bytes:
+        """The hash of the domain, which contracts return as `DOMAIN_SEPARATOR()`."""
         return keccak(
             _DOMAIN_TYPE
             + keccak(self.name.encode())
@@ -110,17 +116,21 @@ class Domain:
 class Typed(Protocol):
     """A message of EIP-712."""
 
-    def struct_hash(self) -> bytes: ...
+    def struct_hash(self) -> bytes:
+        """Return the hash of the message's type and fields, without its domain."""
 
 
 def typed_digest(domain: Domain, message: Typed) -> bytes:
-    """Return what is signed for `message` in `domain`."""
+    """Return the digest that is signed for `message` in `domain` (EIP-712)."""
     return keccak(b"\x19\x01" + domain.separator + message.struct_hash())
 
 
 @dataclass(frozen=True, slots=True)
 class Voucher:
-    """Our promise on a channel: `cumulative` base units for `tasks` tasks so far."""
+    """A payer's promise on a channel: `cumulative` base units for `tasks` tasks so far.
+
+    `receipts_root` is the root over the deliveries that it pays; see `market.tree`.
+    """
 
     TYPE: ClassVar[bytes] = keccak(
         b"Voucher(bytes32 channelId,uint128 cumulative,uint64 tasks,bytes32 receiptsRoot)"
@@ -131,6 +141,7 @@ class Voucher:
     receipts_root: bytes = bytes(32)
 
     def struct_hash(self) -> bytes:
+        """Return the hash of the type and the fields (EIP-712)."""
         return keccak(
             self.TYPE + self.channel + word(self.cumulative) + word(self.tasks) + self.receipts_root
         )
@@ -145,15 +156,16 @@ class Release:
     final_claimed: int
 
     def struct_hash(self) -> bytes:
+        """Return the hash of the type and the fields (EIP-712)."""
         return keccak(self.TYPE + self.channel + word(self.final_claimed))
 
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """What a provider offers to do for money in escrow; its digest is the job's id.
+    """A provider's terms for a task that is paid out of escrow; its digest is the job's id.
 
-    `price` is in base units and the most the task costs; times are in unix seconds, windows in
-    seconds, `default_bps` in 1/10000.  Without an arbiter, the zero address, nothing is disputed.
+    `price` is the most that the task costs, in base units.  Times are in unix seconds, windows in
+    seconds, `default_bps` in 1/10000.  The zero address as arbiter: nothing can be disputed.
     """
 
     TYPE: ClassVar[bytes] = keccak(
@@ -175,19 +187,30 @@ class Quote:
     spec_hash: bytes
 
     def words(self) -> tuple[bytes, ...]:
-        """Return the members as the contract takes them."""
-        parties = (self.payer, self.provider, self.arbiter, self.token)
-        times = (self.deliver_by, self.judge_window, self.quote_expiry, self.arbiter_window)
-        numbers = (self.price, *times, self.default_bps)
-        return (*map(address_word, parties), *map(word, numbers), self.task_id, self.spec_hash)
+        """Return the members as the contract takes them, one word each."""
+        return (
+            address_word(self.payer),
+            address_word(self.provider),
+            address_word(self.arbiter),
+            address_word(self.token),
+            word(self.price),
+            word(self.deliver_by),
+            word(self.judge_window),
+            word(self.quote_expiry),
+            word(self.arbiter_window),
+            word(self.default_bps),
+            self.task_id,
+            self.spec_hash,
+        )
 
     def struct_hash(self) -> bytes:
+        """Return the hash of the type and the fields (EIP-712)."""
         return keccak(self.TYPE + b"".join(self.words()))
 
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """One side's word that a job in escrow is settled with `pay` base units for the provider."""
+    """A party's agreement that a job in escrow settles with `pay` base units for the provider."""
 
     TYPE: ClassVar[bytes] = keccak(b"Accept(bytes32 jobId,uint128 pay,bytes32 resultHash)")
     job: bytes
@@ -195,12 +218,21 @@ class Accept:
     result_hash: bytes
 
     def struct_hash(self) -> bytes:
+        """Return the hash of the type and the fields (EIP-712)."""
         return keccak(self.TYPE + self.job + word(self.pay) + self.result_hash)
 
 
+_VALID_AFTER = 0
+"""Our authorizations are valid at once."""
+
+
 @dataclass(frozen=True, slots=True)
-class Authorization:
-    """EIP-3009 ReceiveWithAuthorization: `payee` may draw `units` once, until `valid_before`."""
+class ReceiveAuthorization:
+    """EIP-3009 ReceiveWithAuthorization: `payee` may draw `units` once, until `valid_before`.
+
+    Only the payee can use it, so that nobody can move the money into a contract from outside the
+    call that books it.
+    """
 
     TYPE: ClassVar[bytes] = keccak(
         b"ReceiveWithAuthorization(address from,address to,uint256 value,"
@@ -213,12 +245,13 @@ class Authorization:
     nonce: bytes
 
     def struct_hash(self) -> bytes:
+        """Return the hash of the type and the fields (EIP-712)."""
         return keccak(
             self.TYPE
             + address_word(self.payer)
             + address_word(self.payee)
             + word(self.units)
-            + word(0)
+            + word(_VALID_AFTER)
             + word(self.valid_before)
             + self.nonce
         )
@@ -240,11 +273,12 @@ class Delivery:
     usage: bytes
 
     def struct_hash(self) -> bytes:
+        """Return the hash of the type and the fields (EIP-712)."""
         return keccak(self.TYPE + self.attempt + self.result + word(self.price) + self.usage)
 
 
 @dataclass(frozen=True, slots=True)
-class Transfer:
+class TransferAuthorization:
     """EIP-3009 TransferWithAuthorization: anybody may move `units` from payer to payee, once.
 
     Between `valid_after` and `valid_before`, in unix seconds by the chain's clock.
@@ -262,6 +296,7 @@ class Transfer:
     valid_after: int = 0
 
     def struct_hash(self) -> bytes:
+        """Return the hash of the type and the fields (EIP-712)."""
         return keccak(
             self.TYPE
             + address_word(self.payer)
@@ -278,9 +313,9 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class UnsignedTransaction:
-    """An EIP-1559 transaction before it is signed, with no access list; wei, `data` the call.
+    """An EIP-1559 transaction before it is signed, without an access list; amounts in wei.
 
-    Without `to` it creates a contract, and `data` is its code.
+    `data` is the call.  Without `to` the transaction creates a contract, and `data` is its code.
     """
 
     chain_id: int
@@ -298,17 +333,31 @@ class UnsignedTransaction:
 
     def signed(self, signature: bytes) -> bytes:
         """Return the bytes that are sent; `signature` as `recover` takes it."""
-        r, s = int.from_bytes(signature[:32]), int.from_bytes(signature[32:64])
-        return self._encoded(signature[64] - 27, r, s)
+        r = int.from_bytes(signature[:32])
+        s = int.from_bytes(signature[32:64])
+        y_parity = signature[64] - 27
+        return self._encoded(y_parity, r, s)
 
     def _encoded(self, *signature: int) -> bytes:
+        """Return the type byte and the RLP list of the fields, in the order of EIP-1559."""
         import rlp
 
         to = bytes.fromhex(self.to.removeprefix("0x"))
         if len(to) not in (0, 20):
-            raise ValueError(f"{self.to!r} is no address")
-        fees = (self.max_tip, self.max_fee, self.gas)
-        fields = (self.chain_id, self.nonce, *fees, to, self.value, self.data, (), *signature)
+            raise ValueError(f"{self.to!r} is not a valid address")
+        access_list = ()
+        fields = (
+            self.chain_id,
+            self.nonce,
+            self.max_tip,
+            self.max_fee,
+            self.gas,
+            to,
+            self.value,
+            self.data,
+            access_list,
+            *signature,
+        )
         return b"\x02" + bytes(rlp.encode(fields))
 
     @classmethod
@@ -349,7 +398,7 @@ def deep_hash(value: Nested) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class ItemMessage:
-    """What the signature of an ANS-104 data item covers; `tags` in their Avro encoding."""
+    """The fields that the signature of an ANS-104 data item covers; `tags` as Avro bytes."""
 
     owner: bytes
     target: bytes
@@ -359,11 +408,13 @@ class ItemMessage:
     signature_type: int = 3
 
     def deep_hash(self) -> bytes:
-        kind = str(self.signature_type).encode()
-        parts = [self.owner, self.target, self.anchor, self.tags, self.data]
-        return deep_hash([b"dataitem", b"1", kind, *parts])
+        """Return the deep hash of the item's fields, in the order of ANS-104."""
+        version = b"1"
+        signature_type = str(self.signature_type).encode()
+        fields = [self.owner, self.target, self.anchor, self.tags, self.data]
+        return deep_hash([b"dataitem", version, signature_type, *fields])
 
     def digest(self) -> bytes:
-        """What signature type 3 signs: the deep hash as an EIP-191 personal message."""
+        """Return what signature type 3 signs: the deep hash as an EIP-191 personal message."""
         payload = self.deep_hash()
         return keccak(b"\x19Ethereum Signed Message:\n%d" % len(payload) + payload)

@@ -1,4 +1,4 @@
-"""A signer whose key is in another process."""
+"""A signer whose key is in another process, which it talks to over a unix socket."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from agentkit.errors import ConfigError, ProtocolBroken, StoreUnavailable
 from agentkit.keys import keystore, signer_protocol
 from agentkit.keys.messages import (
     Accept,
-    Authorization,
     Delivery,
     Domain,
     ItemMessage,
     Quote,
+    ReceiveAuthorization,
     Release,
-    Transfer,
+    TransferAuthorization,
     UnsignedTransaction,
     Voucher,
 )
@@ -34,30 +34,38 @@ from agentkit.keys.signer import Signer
 from agentkit.net.environment import child_environment
 
 SECONDS = 30.0
-"""How long the process may take for one operation."""
+"""Seconds that the process may take for one operation."""
 
 STARTING_SECONDS = 60.0
+"""Seconds that the process may take to start and to decrypt the key."""
 
 
 class ProcessSigner:
     """Has the operations of `keys.signer.Signer` done by a process that has the key.
 
-    This process never sees the key; what it can be made to do is what the operations allow.
-    Raises StoreUnavailable when the process has gone: nothing was signed then.
+    This process never sees the key, so whoever takes it over can sign only what the operations
+    allow.  Every operation raises StoreUnavailable when the other process does not answer, and
+    ProtocolBroken when it refuses.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._lock = path, threading.Lock()
+        """Connect to the socket at `path`."""
+        self._path = path
+        self._lock = threading.Lock()
         self._connection: socket.socket | None = None
         self._child: subprocess.Popen[str] | None = None
         self._folder: Path | None = None
-        who = self._ask(do="who")
-        self._address, self._public = str(who["address"]), bytes.fromhex(who["public_key"])
+        identity = self._ask(do="who")
+        self._address = str(identity["address"])
+        self._public = bytes.fromhex(identity["public_key"])
 
     @classmethod
     def start(cls, keystore: Path, passphrase: str, *, real: bool) -> ProcessSigner:
-        """Start a process for a key file and return its signer; see `keys.keystore.unlock`."""
-        folder = Path(tempfile.mkdtemp(prefix="agentkit-"))  # mode 700
+        """Start a process for a key file and return its signer; raises as `keys.keystore.unlock`.
+
+        The passphrase goes through a pipe: arguments and environment could be read by others.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="agentkit-"))  # mode 700: the socket is ours alone
         path = folder / "signer"
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "agentkit.keys.signer_server"],
@@ -68,16 +76,17 @@ class ProcessSigner:
         )
         orders = {"keystore": str(keystore), "passphrase": passphrase, "real": real}
         try:
-            _started(child, {**orders, "socket": str(path)})
+            _give_orders(child, {**orders, "socket": str(path)})
             signer = cls(path)
         except BaseException:
             _end(child, folder)
             raise
-        signer._child, signer._folder = child, folder
+        signer._child = child
+        signer._folder = folder
         return signer
 
     def close(self) -> None:
-        """End the connection, and the process if this signer started it."""
+        """Close the connection, and end the process if this signer started it."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -110,10 +119,10 @@ class ProcessSigner:
     def sign_accept(self, domain: Domain, accept: Accept) -> bytes:
         return self._typed("sign_accept", domain, accept)
 
-    def sign_authorization(self, domain: Domain, authorization: Authorization) -> bytes:
+    def sign_authorization(self, domain: Domain, authorization: ReceiveAuthorization) -> bytes:
         return self._typed("sign_authorization", domain, authorization)
 
-    def sign_transfer(self, domain: Domain, transfer: Transfer) -> bytes:
+    def sign_transfer(self, domain: Domain, transfer: TransferAuthorization) -> bytes:
         return self._typed("sign_transfer", domain, transfer)
 
     def sign_delivery(self, domain: Domain, delivery: Delivery) -> bytes:
@@ -132,24 +141,26 @@ class ProcessSigner:
     # -- inside ----------------------------------------------------------------------------------
 
     def _typed(self, verb: str, domain: Domain, message: object) -> bytes:
-        asked = {
-            "domain": signer_protocol.written(domain),
-            "message": signer_protocol.written(message),
-        }
-        return bytes.fromhex(self._ask(do=verb, **asked))
+        """Have a typed message signed in its domain (EIP-712)."""
+        signature = self._ask(
+            do=verb,
+            domain=signer_protocol.written(domain),
+            message=signer_protocol.written(message),
+        )
+        return bytes.fromhex(signature)
 
     def _ask(self, **request: Any) -> Any:
-        """Have an operation done.
+        """Have an operation done and return its result.
 
-        An answer that does not come, or is another request's, ends the connection; so does whatever
-        interrupts the wait, because the answer that is still to come would be taken for the next.
+        After any failure the connection is closed, also when the wait was interrupted: the answer
+        could still come, and would be taken for that of the next request.
         """
-        identity = secrets.token_hex(8)
-        line = json.dumps({**request, "id": identity}).encode() + b"\n"
+        request_id = secrets.token_hex(8)
+        line = json.dumps({**request, "id": request_id}).encode() + b"\n"
         with self._lock:
             try:
-                answer = json.loads(self._said(line))
-                if not isinstance(answer, dict) or answer.get("id") != identity:
+                answer = json.loads(self._exchange(line))
+                if not isinstance(answer, dict) or answer.get("id") != request_id:
                     raise ValueError("the answer belongs to another request")
             except BaseException as error:
                 if self._connection is not None:
@@ -165,26 +176,31 @@ class ProcessSigner:
             raise ProtocolBroken(f"the process that signs refuses: {answer['refused']}")
         return answer["done"]
 
-    def _said(self, line: bytes) -> bytes:
+    def _exchange(self, line: bytes) -> bytes:
+        """Send one line and return the line that answers it; raises OSError without one."""
         if self._connection is None:
             self._connection = socket.socket(socket.AF_UNIX)
             self._connection.settimeout(SECONDS)
             self._connection.connect(str(self._path))
         self._connection.sendall(line)
-        parts = bytearray()
-        while not parts.endswith(b"\n"):
+
+        answer = bytearray()
+        while not answer.endswith(b"\n"):
             part = self._connection.recv(1 << 16)
-            if not part or len(parts) > signer_protocol.MOST_BYTES:
-                raise OSError("the answer ends in its midst")
-            parts += part
-        return bytes(parts)
+            if not part:
+                raise OSError("the signer closed the connection before the answer was complete")
+            if len(answer) > signer_protocol.MAX_BYTES:
+                raise OSError("the signer's answer is too long")
+            answer += part
+        return bytes(answer)
 
 
 def open_signer(path: Path, secret: Callable[[], str], where: str, *, real: bool) -> Signer:
-    """Return the signer of a key file: `here`, in a `process` of its own, or behind a socket.
+    """Return the signer of a key file.
 
-    `secret` returns the passphrase, and is asked only where it is needed.  Raises as
-    `keys.keystore.unlock`, and StoreUnavailable.
+    `where` is "here" (in this process), "process" (in a new process) or the path of a socket that
+    a process listens at.  `secret` returns the passphrase; it is called only where one is needed.
+    Raises as `keys.keystore.unlock`, and StoreUnavailable.
     """
     if where == "here":
         return keystore.unlock(path, secret(), real=real)
@@ -193,8 +209,8 @@ def open_signer(path: Path, secret: Callable[[], str], where: str, *, real: bool
     return ProcessSigner(Path(where).expanduser())
 
 
-def _started(child: subprocess.Popen[str], orders: dict[str, Any]) -> None:
-    """Give a process its orders; raises what kept it from carrying them out."""
+def _give_orders(child: subprocess.Popen[str], orders: dict[str, Any]) -> None:
+    """Send a process its orders and wait until it serves; raises the error that it reports."""
     assert child.stdin is not None
     assert child.stdout is not None
     with suppress(BrokenPipeError):
@@ -202,20 +218,21 @@ def _started(child: subprocess.Popen[str], orders: dict[str, Any]) -> None:
         child.stdin.flush()
     watch = threading.Timer(STARTING_SECONDS, child.kill)
     watch.start()
-    said = child.stdout.readline()
+    line = child.stdout.readline()
     watch.cancel()
     try:
-        told = json.loads(said)
+        report = json.loads(line)
     except ValueError as error:
         raise ConfigError(
             "the process that signs does not start", hint="run `agentkit doctor`"
         ) from error
-    if "error" in told:
-        kind = getattr(errors, told["error"], ConfigError)
-        raise kind(told["message"], hint=told["hint"])
+    if "error" in report:
+        kind = getattr(errors, report["error"], ConfigError)
+        raise kind(report["message"], hint=report["hint"])
 
 
 def _end(child: subprocess.Popen[str], folder: Path) -> None:
+    """End a process by closing its input, kill it after 5 s, and remove its socket's folder."""
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:
             with suppress(BrokenPipeError):

@@ -1,4 +1,4 @@
-"""A key and the named operations on it.  There is no "sign any hash"."""
+"""A wallet's key and the named operations on it; none of them signs a bare hash."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from agentkit.errors import WrongKey
 from agentkit.keys.messages import (
     Accept,
-    Authorization,
     Delivery,
     Domain,
     ItemMessage,
     Quote,
+    ReceiveAuthorization,
     Release,
-    Transfer,
+    TransferAuthorization,
     UnsignedTransaction,
     Voucher,
     address_of,
@@ -27,7 +27,10 @@ from agentkit.keys.messages import (
 
 
 class Signer(Protocol):
-    """What a wallet can be asked to do; signatures are r ‖ s ‖ v with v 27 or 28."""
+    """The operations on a wallet's key; signatures are r ‖ s ‖ v (65 bytes) with v 27 or 28.
+
+    Each operation takes a whole message, so that a signer can refuse or log what it signs.
+    """
 
     @property
     def address(self) -> str:
@@ -37,31 +40,39 @@ class Signer(Protocol):
     def public_key(self) -> bytes:
         """Uncompressed public key, 65 bytes."""
 
-    def sign_voucher(self, domain: Domain, voucher: Voucher) -> bytes: ...
+    def sign_voucher(self, domain: Domain, voucher: Voucher) -> bytes:
+        """Sign, as the payer of a channel, what its provider may claim."""
 
-    def sign_release(self, domain: Domain, release: Release) -> bytes: ...
+    def sign_release(self, domain: Domain, release: Release) -> bytes:
+        """Sign, as the provider of a channel, that the rest goes back to the payer."""
 
-    def sign_quote(self, domain: Domain, quote: Quote) -> bytes: ...
+    def sign_quote(self, domain: Domain, quote: Quote) -> bytes:
+        """Sign, as a provider, a quote for money in escrow."""
 
-    def sign_accept(self, domain: Domain, accept: Accept) -> bytes: ...
+    def sign_accept(self, domain: Domain, accept: Accept) -> bytes:
+        """Sign, as payer or provider, at what a job in escrow settles."""
 
-    def sign_authorization(self, domain: Domain, authorization: Authorization) -> bytes: ...
+    def sign_authorization(self, domain: Domain, authorization: ReceiveAuthorization) -> bytes:
+        """Sign, as the owner of tokens, that a contract may draw them (EIP-3009)."""
 
-    def sign_delivery(self, domain: Domain, delivery: Delivery) -> bytes: ...
+    def sign_delivery(self, domain: Domain, delivery: Delivery) -> bytes:
+        """Sign, as a provider, what was delivered at what price."""
 
-    def sign_transfer(self, domain: Domain, transfer: Transfer) -> bytes: ...
+    def sign_transfer(self, domain: Domain, transfer: TransferAuthorization) -> bytes:
+        """Sign, as the owner of tokens, that anybody may move them to a payee (EIP-3009)."""
 
     def sign_tx(self, transaction: UnsignedTransaction) -> tuple[str, bytes]:
         """Return (hash as 0x hex, raw bytes) of the signed transaction."""
 
-    def sign_item(self, item: ItemMessage) -> bytes: ...
+    def sign_item(self, item: ItemMessage) -> bytes:
+        """Sign a data item for Arweave (ANS-104)."""
 
     def derive(self, info: str) -> bytes:
-        """Return a 32-byte key for `info`, a function of the private key (HKDF-SHA256)."""
+        """Return a 32-byte key that depends on the private key and `info` (HKDF-SHA256)."""
 
 
 class KeySigner:
-    """A signer whose key is in this process."""
+    """A signer whose key is in this process; see `Signer`."""
 
     def __init__(self, key: bytes) -> None:
         if len(key) != 32:
@@ -96,13 +107,13 @@ class KeySigner:
     def sign_accept(self, domain: Domain, accept: Accept) -> bytes:
         return self._sign(typed_digest(domain, accept))
 
-    def sign_authorization(self, domain: Domain, authorization: Authorization) -> bytes:
+    def sign_authorization(self, domain: Domain, authorization: ReceiveAuthorization) -> bytes:
         return self._sign(typed_digest(domain, authorization))
 
     def sign_delivery(self, domain: Domain, delivery: Delivery) -> bytes:
         return self._sign(typed_digest(domain, delivery))
 
-    def sign_transfer(self, domain: Domain, transfer: Transfer) -> bytes:
+    def sign_transfer(self, domain: Domain, transfer: TransferAuthorization) -> bytes:
         return self._sign(typed_digest(domain, transfer))
 
     def sign_tx(self, transaction: UnsignedTransaction) -> tuple[str, bytes]:
@@ -116,5 +127,8 @@ class KeySigner:
         return HKDF(SHA256(), 32, salt=None, info=info.encode()).derive(self._key.secret)
 
     def _sign(self, digest: bytes) -> bytes:
+        """Sign a digest; coincurve's recovery id 0 or 1 is Ethereum's v 27 or 28."""
         signature = self._key.sign_recoverable(digest, hasher=None)
-        return signature[:64] + bytes([signature[64] + 27])
+        r_and_s = signature[:64]
+        v = signature[64] + 27
+        return r_and_s + bytes([v])

@@ -1,9 +1,9 @@
 """The process that has the key, behind a unix socket: python -m agentkit.keys.signer_server.
 
-It reads its orders, with the passphrase, as one line of JSON from standard input, answers with one
-line (its address and its socket, or why it cannot), and ends when standard input does.  Whoever
-can reach the socket can have the named operations done and nothing else: there is no request that
-returns the key, and none that signs what it is not shown.
+It reads its orders, with the passphrase, as one line of JSON from standard input.  It answers with
+one line: its address and socket, or the error that keeps it from serving.  It ends when standard
+input ends.  Whoever can reach the socket can have the named operations done and nothing else: no
+request returns the key, and none signs a hash whose content is not shown.
 """
 
 from __future__ import annotations
@@ -24,31 +24,38 @@ from agentkit.keys import keystore, signer_protocol
 from agentkit.keys.messages import Domain
 from agentkit.keys.signer import Signer
 
-MOST_NESTED = 16
-"""Brackets in a request; far more would overflow the parser's stack, and with it this process."""
+MAX_BRACKETS = 16
+"""Brackets in a request; very many would overflow the parser's stack, and end this process."""
 
 
 class Refusal(Exception):
-    """What was asked is none of the operations, or not in their form."""
+    """A request for an operation that does not exist."""
 
 
 def answer(signer: Signer, line: bytes) -> dict[str, Any]:
-    """Return the answer to one request, whatever it is; it has the request's `id`."""
-    if line.count(b"{") + line.count(b"[") > MOST_NESTED:
+    """Return the answer to one request: the result under `done`, or the reason under `refused`.
+
+    Both have the request's `id`, where it has one.
+    """
+    if line.count(b"{") + line.count(b"[") > MAX_BRACKETS:
         return {"refused": "the request is nested too deep"}
-    known: dict[str, Any] = {}
+    request_id: dict[str, Any] = {}
     try:
         request = json.loads(line)
         if isinstance(request, dict) and isinstance(request.get("id"), str):
-            known = {"id": request["id"]}
-        return {"done": _done(signer, request), **known}
+            request_id = {"id": request["id"]}
+        return {"done": _result_of(signer, request), **request_id}
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
-        return {"refused": str(error)[:300] or "this is no request", **known}
+        return {"refused": str(error)[:300] or "this is not a valid request", **request_id}
     except Refusal as error:
-        return {"refused": str(error), **known}
+        return {"refused": str(error), **request_id}
 
 
-def _done(signer: Signer, request: Any) -> Any:
+def _result_of(signer: Signer, request: Any) -> Any:
+    """Do the operation that a request names; raises Refusal for any other.
+
+    Messages are read field by field into their types, so only what is shown is signed.
+    """
     verb = str(request.get("do")) if isinstance(request, dict) else ""
     if verb == "who":
         return {"address": signer.address, "public_key": signer.public_key.hex()}
@@ -59,32 +66,31 @@ def _done(signer: Signer, request: Any) -> Any:
         domain = signer_protocol.read(Domain, request.get("domain"))
         return getattr(signer, verb)(domain, message).hex()
     if verb == "sign_item":
-        return signer.sign_item(
-            signer_protocol.read(signer_protocol.BARE[verb], request.get("message"))
-        ).hex()
+        item = signer_protocol.read(signer_protocol.BARE[verb], request.get("message"))
+        return signer.sign_item(item).hex()
     if verb == "sign_tx":
-        transaction, raw = signer.sign_tx(
-            signer_protocol.read(signer_protocol.BARE[verb], request.get("message"))
-        )
+        unsigned = signer_protocol.read(signer_protocol.BARE[verb], request.get("message"))
+        transaction, raw = signer.sign_tx(unsigned)
         return {"transaction": transaction, "raw": raw.hex()}
     raise Refusal(f"there is no operation {verb[:40]!r}")
 
 
-class _Front(socketserver.StreamRequestHandler):
-    """One connection: a request a line, an answer a line."""
+class _Handler(socketserver.StreamRequestHandler):
+    """Serves one connection: a request a line, an answer a line."""
 
     server: _Server
 
     def handle(self) -> None:
-        if not _is_ours(self.request):
+        """Answer requests until the other end closes; nobody but this user is served."""
+        if not _is_same_user(self.request):
             return
-        while line := self.rfile.readline(signer_protocol.MOST_BYTES + 1):
-            if len(line) > signer_protocol.MOST_BYTES:
-                self._say({"refused": "the request is too long"})
+        while line := self.rfile.readline(signer_protocol.MAX_BYTES + 1):
+            if len(line) > signer_protocol.MAX_BYTES:
+                self._send({"refused": "the request is too long"})
                 return
-            self._say(answer(self.server.signer, line))
+            self._send(answer(self.server.signer, line))
 
-    def _say(self, document: dict[str, Any]) -> None:
+    def _send(self, document: dict[str, Any]) -> None:
         self.wfile.write(json.dumps(document).encode() + b"\n")
 
 
@@ -93,40 +99,42 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 
     def __init__(self, path: Path, signer: Signer) -> None:
         self.signer = signer
-        before = os.umask(0o177)  # the socket is made with it: never open to others, not briefly
+        # The socket is made with this mode, so it is not open to others even for a moment.
+        before = os.umask(0o177)
         try:
-            super().__init__(str(path), _Front)
+            super().__init__(str(path), _Handler)
         finally:
             os.umask(before)
 
 
-def _is_ours(connection: socket.socket) -> bool:
-    """Whether the other end is this user's, where the system tells (Linux)."""
-    if not hasattr(socket, "SO_PEERCRED"):
+def _is_same_user(connection: socket.socket) -> bool:
+    """Return whether this user is at the other end; True where the system cannot tell."""
+    if not hasattr(socket, "SO_PEERCRED"):  # Linux has it; elsewhere the mode of the socket counts
         return True
-    size = struct.calcsize("3i")
-    _, user, _ = struct.unpack(
-        "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    ucred = "3i"  # process, user and group, see unix(7)
+    credentials = connection.getsockopt(
+        socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(ucred)
     )
+    _, user, _ = struct.unpack(ucred, credentials)
     return int(user) == os.getuid()
 
 
 def main() -> None:
-    """Unlock the key, serve the socket, end with standard input."""
+    """Unlock the key, serve the socket, and end when standard input does."""
     orders = json.loads(sys.stdin.readline())
     try:
         signer = keystore.unlock(
             Path(orders["keystore"]), orders["passphrase"], real=orders["real"]
         )
     except AgentKitError as error:
-        _tell({"error": type(error).__name__, "message": str(error), "hint": error.hint})
+        _report({"error": type(error).__name__, "message": str(error), "hint": error.hint})
         raise SystemExit(1) from None
     path = Path(orders["socket"])
-    del orders
+    del orders  # which hold the passphrase
     with _Server(path, signer) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        _tell({"address": signer.address, "socket": str(path)})
-        sys.stdin.read()
+        _report({"address": signer.address, "socket": str(path)})
+        sys.stdin.read()  # returns when the process that started this one is gone
         server.shutdown()
     path.unlink(missing_ok=True)
 
@@ -135,12 +143,12 @@ def serve(path: Path, signer: Signer) -> None:
     """Serve a socket until this process is told to end; raises ConfigError where it is taken."""
     try:
         server = _Server(path, signer)
-    except OSError as taken:
+    except OSError as error:
         raise ConfigError(
-            f"{path} cannot be listened at: {taken.strerror}", hint="name another --socket"
-        ) from taken
+            f"{path} cannot be listened at: {error.strerror}", hint="name another --socket"
+        ) from error
     try:
-        signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        signal.signal(signal.SIGTERM, _interrupt)
         server.serve_forever()
     except KeyboardInterrupt:
         return
@@ -149,7 +157,12 @@ def serve(path: Path, signer: Signer) -> None:
         path.unlink(missing_ok=True)
 
 
-def _tell(document: dict[str, Any]) -> None:
+def _interrupt(*_: object) -> None:
+    """End on SIGTERM as on Ctrl+C, so that the socket is removed."""
+    raise KeyboardInterrupt
+
+
+def _report(document: dict[str, Any]) -> None:
     print(json.dumps(document), flush=True)  # noqa: T201  # to the process that started this one
 
 

@@ -1,7 +1,7 @@
-"""Which key files can be opened here: V3 keystores, and the names of what people have instead.
+"""Reads V3 keystores, and names the other key files that people have by mistake.
 
 The format is that of geth and most wallets ("Web3 Secret Storage", version 3).  A key file may come
-from anywhere, so what its key derivation may cost is bounded before it is computed.
+from anywhere, so the cost of its key derivation is bounded before it is computed.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ from agentkit import strict_json
 from agentkit.errors import ConfigError, WrongKey
 
 MAX_SCRYPT_BYTES = 1 << 30
-"""geth asks for a quarter of this."""
+"""Memory that scrypt may take; geth asks for a quarter of this."""
 
 MAX_ROUNDS = 20_000_000
-"""Of PBKDF2; wallets ask for up to a million."""
+"""Rounds of PBKDF2; wallets ask for up to a million."""
 
 MAX_PARALLEL = 16
+"""The largest `p` of scrypt."""
 
 _PRIVATE_KEY = re.compile(rb"\s*(0x)?[0-9a-fA-F]{64}\s*")
 _MAKE_V3 = "import the account into a wallet that exports a V3 keystore, for example geth or Clef"
 
 
 def parsed(data: bytes, path: Path) -> dict[str, Any]:
-    """Return the JSON object in a key file, and never show what is in it.
+    """Return the JSON object in a key file; no error shows its content.
 
-    Raises WrongKey for bytes that are damaged, ConfigError for what is something else.
+    Raises WrongKey for what is not JSON, ConfigError for another kind of file.
     """
     if _PRIVATE_KEY.fullmatch(data):
         raise ConfigError(f"{path} is a private key in clear, not a keystore", hint=_MAKE_V3)
@@ -49,33 +50,35 @@ def checked(document: dict[str, Any], path: Path) -> dict[str, Any]:
 
     Some wallets write `Crypto` and `Address`, or the version as text.
     """
-    known = {str(name).lower(): value for name, value in document.items()}
-    _check_format(known, path)
-    crypto = {str(name).lower(): value for name, value in known["crypto"].items()}
-    _check_parts(crypto, path)
-    _check_cost(crypto["kdf"], crypto["kdfparams"], path)
-    return known | {"crypto": crypto, "version": 3}
+    fields = {str(name).lower(): value for name, value in document.items()}
+    _check_format(fields, path)
+    crypto = {str(name).lower(): value for name, value in fields["crypto"].items()}
+    _check_encryption(crypto, path)
+    _check_key_derivation(crypto["kdf"], crypto["kdfparams"], path)
+    return fields | {"crypto": crypto, "version": 3}
 
 
-def _check_format(known: dict[str, Any], path: Path) -> None:
-    if {"data", "iv", "salt"} <= set(known):
+def _check_format(fields: dict[str, Any], path: Path) -> None:
+    """Raise ConfigError unless a document is a V3 keystore; names other formats that are known."""
+    if {"data", "iv", "salt"} <= set(fields):
         raise ConfigError(f"{path} is a MetaMask vault, not a keystore", hint=_MAKE_V3)
-    if "vault" in known or "keyringcontroller" in known:
+    if "vault" in fields or "keyringcontroller" in fields:
         raise ConfigError(f"{path} is a browser wallet's state, not a keystore", hint=_MAKE_V3)
-    if "encseed" in known or "ethaddr" in known:
+    if "encseed" in fields or "ethaddr" in fields:
         raise ConfigError(f"{path} is a presale wallet, not a V3 keystore", hint=_MAKE_V3)
-    version = str(known.get("version", "none"))
+    version = str(fields.get("version", "none"))
     if version == "4":
         raise ConfigError(
             f"{path} is a version 4 keystore, which holds a validator's BLS key", hint=_MAKE_V3
         )
     if version != "3":
         raise ConfigError(f"{path} is a keystore of version {version[:20]}, not 3", hint=_MAKE_V3)
-    if not isinstance(known.get("crypto"), dict):
+    if not isinstance(fields.get("crypto"), dict):
         raise ConfigError(f"{path} is a keystore without its part `crypto`", hint=_MAKE_V3)
 
 
-def _check_parts(crypto: dict[str, Any], path: Path) -> None:
+def _check_encryption(crypto: dict[str, Any], path: Path) -> None:
+    """Raise ConfigError unless the key is encrypted as version 3 says, with all parts in hex."""
     if crypto.get("cipher") != "aes-128-ctr":
         raise ConfigError(
             f"{path} is encrypted with {str(crypto.get('cipher'))[:30]!r}, not with aes-128-ctr",
@@ -93,23 +96,24 @@ def _check_parts(crypto: dict[str, Any], path: Path) -> None:
 
 
 def _is_hex(value: object) -> bool:
+    """Return whether a value is a text of at least one byte in hex."""
     try:
         return isinstance(value, str) and bool(bytes.fromhex(value.removeprefix("0x")))
     except ValueError:
         return False
 
 
-def _check_cost(kdf: object, parameters: object, path: Path) -> None:
-    """Refuse a key derivation that is not known, or that would take all memory or hours."""
-    wanted = {"scrypt": ("n", "r", "p", "dklen"), "pbkdf2": ("c", "dklen")}.get(str(kdf))
-    if wanted is None:
+def _check_key_derivation(kdf: object, parameters: object, path: Path) -> None:
+    """Raise ConfigError for a key derivation that is unknown, or takes all memory or hours."""
+    names = {"scrypt": ("n", "r", "p", "dklen"), "pbkdf2": ("c", "dklen")}.get(str(kdf))
+    if names is None:
         raise ConfigError(
             f"{path} derives its key by {str(kdf)[:30]!r}, not by scrypt or pbkdf2", hint=_MAKE_V3
         )
     values = parameters if isinstance(parameters, dict) else {}
-    numbers = [values.get(name) for name in wanted]
-    whole = all(type(number) is int and number > 0 for number in numbers)
-    if not whole or not _is_hex(values.get("salt")):
+    numbers = [values.get(name) for name in names]
+    are_positive = all(type(number) is int and number > 0 for number in numbers)
+    if not are_positive or not _is_hex(values.get("salt")):
         raise ConfigError(
             f"{path} is damaged: its crypto.kdfparams are not those of {kdf}",
             hint="use another copy",
@@ -118,11 +122,14 @@ def _check_cost(kdf: object, parameters: object, path: Path) -> None:
         raise ConfigError(f"{path} asks for too much work to derive its key", hint=_MAKE_V3)
 
 
-def _is_affordable(values: dict[str, int]) -> bool:
-    if "c" in values:
-        return values["c"] <= MAX_ROUNDS
-    n = values["n"]
-    power_of_two = n > 1 and n & (n - 1) == 0
-    return (
-        power_of_two and 128 * n * values["r"] <= MAX_SCRYPT_BYTES and values["p"] <= MAX_PARALLEL
-    )
+def _is_affordable(parameters: dict[str, int]) -> bool:
+    """Return whether a key derivation with these parameters is cheap enough.
+
+    PBKDF2 has the rounds `c`; scrypt takes 128 * n * r bytes (RFC 7914), n a power of two.
+    """
+    if "c" in parameters:
+        return parameters["c"] <= MAX_ROUNDS
+    n = parameters["n"]
+    is_power_of_two = n > 1 and n & (n - 1) == 0
+    memory = 128 * n * parameters["r"]
+    return is_power_of_two and memory <= MAX_SCRYPT_BYTES and parameters["p"] <= MAX_PARALLEL

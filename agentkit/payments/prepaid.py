@@ -13,7 +13,7 @@ from agentkit.errors import InsufficientFunds, IntentMismatch, ProtocolBroken, S
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import Transfer, address_word, keccak, word
+from agentkit.keys.messages import TransferAuthorization, address_word, keccak, word
 from agentkit.keys.signer import Signer
 from agentkit.market.attempt import Attempt, Message, Payment, Result
 from agentkit.market.chain import ChainClient, ChainReceipt, Network
@@ -220,7 +220,7 @@ class PrepaidRail:
 
     def _transfer_call(self, payee: str, *, number: int, units: int) -> bytes:
         """Return the signed token call that transfers a top-up (EIP-3009)."""
-        transfer = Transfer(
+        transfer = TransferAuthorization(
             payer=self._signer.address,
             payee=payee,
             units=units,

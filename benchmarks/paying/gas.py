@@ -25,9 +25,9 @@ from agentkit.embedded.chain.genesis import deploy
 from agentkit.embedded.chain.vm import CHAIN_ID, contract_address
 from agentkit.keys.messages import (
     Accept,
-    Authorization,
     Domain,
     Quote,
+    ReceiveAuthorization,
     UnsignedTransaction,
     Voucher,
     checksummed,
@@ -136,7 +136,7 @@ def raw(signature: bytes) -> Raw:
 
 
 def authorized(bench: Bench, payee: str, units: int, nonce: bytes) -> Raw:
-    given = Authorization(PAYER.address, payee, units, FAR, nonce)
+    given = ReceiveAuthorization(PAYER.address, payee, units, FAR, nonce)
     return raw(PAYER.sign_authorization(bench.token.domain("USD Coin"), given))
 
 

@@ -22,9 +22,9 @@ from web3.types import TxReceipt
 from agentkit.keys.messages import (
     HALF_ORDER,
     Accept,
-    Authorization,
     Domain,
     Quote,
+    ReceiveAuthorization,
     Release,
     Voucher,
     keccak,
@@ -167,7 +167,7 @@ class Scene:
         deposited, _ = await self.channels.functions.channels(identity).call()
         until = await now(self.w3) + 600
         nonce = keccak(identity + deposited.to_bytes(32, "big"))
-        given = Authorization(PAYER.address, self.channels.address, units, until, nonce)
+        given = ReceiveAuthorization(PAYER.address, self.channels.address, units, until, nonce)
         domain = Domain("USD Coin", "1", CHAIN_ID, self.token.address)
         r, s, v = split(signer.sign_authorization(domain, replace(given, **changed)))
         return units, until, v, r, s
@@ -727,7 +727,7 @@ async def job(w3: AsyncWeb3) -> Job:
 
 async def test_a_job_is_opened_by_signature_and_paid_by_what_both_say(job: Job) -> None:
     until, nonce = job.quote.deliver_by, job.id[:24] + bytes(8)
-    given = Authorization(PAYER.address, job.escrow.address, 1000, until, nonce)
+    given = ReceiveAuthorization(PAYER.address, job.escrow.address, 1000, until, nonce)
     domain = Domain("USD Coin", "1", CHAIN_ID, job.token.address)
     r, s, v = split(PAYER.sign_authorization(domain, given))
     await job.do(STRANGER, "openWithAuthorization", job.signed, until, v, r, s)

@@ -32,7 +32,7 @@ from x402.http.utils import (
 )
 from x402.schemas import PaymentRequirements
 
-from agentkit.keys.messages import Transfer, recover, typed_digest
+from agentkit.keys.messages import TransferAuthorization, recover, typed_digest
 from agentkit.keys.signer import KeySigner
 from agentkit.market.x402 import REQUIRED, Challenge, Presented, Proof, Requirement
 from agentkit.testing import Desk, ProviderConformance, RailConformance
@@ -142,7 +142,7 @@ async def test_the_sdk_verifies_what_ours_does_and_refuses_the_same(
             PaymentRequirements.model_validate(wanted.document()),
         )
         paid = changed.authorization
-        transfer = Transfer(
+        transfer = TransferAuthorization(
             payer=paid.sender,
             payee=paid.to,
             units=int(paid.value),

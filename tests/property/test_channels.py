@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 from support.evm import Deployed, Evm, holds, other_forms, vrs
 from support.state_machines import go_every_way
 
-from agentkit.keys.messages import Authorization, Release, Voucher, keccak, word
+from agentkit.keys.messages import ReceiveAuthorization, Release, Voucher, keccak, word
 from agentkit.keys.signer import KeySigner
 
 MOST = 2**104 - 1
@@ -123,7 +123,9 @@ class Channels(RuleBasedStateMachine):
         channel, until = self.books[n], self.evm.now + (0 if late else 600)
         signer = signer or channel.payer
         nonce = keccak(self.id(n) + word(channel.deposited + stale))
-        given = Authorization(channel.payer.address, self.channels.address, amount, until, nonce)
+        given = ReceiveAuthorization(
+            channel.payer.address, self.channels.address, amount, until, nonce
+        )
         domain = self.token.domain("USD Coin")
         reason = self.no_credit(channel, amount)
         if reason in ("", "balance is too low"):

@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 from support.evm import Deployed, Evm, holds, other_forms, vrs
 from support.state_machines import go_every_way
 
-from agentkit.keys.messages import Accept, Authorization, Quote, keccak, typed_digest, word
+from agentkit.keys.messages import Accept, Quote, ReceiveAuthorization, keccak, typed_digest, word
 from agentkit.keys.signer import KeySigner
 
 NONE, FUNDED, SUBMITTED, DISPUTED, PAID, REFUNDED = range(6)
@@ -152,7 +152,7 @@ class Escrow(RuleBasedStateMachine):
         until = self.evm.now + (0 if late else 60)
         bound = self.jobs[n % len(self.jobs)].id if stale and self.jobs else job.id
         nonce = bound[:24] + bytes(8)
-        given = Authorization(quote.payer, self.escrow.address, quote.price, until, nonce)
+        given = ReceiveAuthorization(quote.payer, self.escrow.address, quote.price, until, nonce)
         signature = vrs(signer.sign_quote(self.domain, job.quote))
         authorization = vrs(payer.sign_authorization(self.token.domain("USD Coin"), given))
         reason = self.no_open(job, signer)

@@ -28,12 +28,12 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "uint16 defaultBps,bytes32 taskId,bytes32 specHash",
     ),
     "Accept": ("Accept", "bytes32 jobId,uint128 pay,bytes32 resultHash"),
-    "Authorization": (
+    "ReceiveAuthorization": (
         "ReceiveWithAuthorization",
         "address from,address to,uint256 value,"
         "uint256 validAfter,uint256 validBefore,bytes32 nonce",
     ),
-    "Transfer": (
+    "TransferAuthorization": (
         "TransferWithAuthorization",
         "address from,address to,uint256 value,"
         "uint256 validAfter,uint256 validBefore,bytes32 nonce",
@@ -75,7 +75,7 @@ def test_a_message_is_signed_as_other_wallets_sign_it(
     wire, members = MESSAGES[name]
     types = [tuple(member.split()) for member in members.split(",")]
     said = {label: data.draw(values_of(kind), label) for kind, label in types}
-    if name in ("Authorization", "Transfer"):
+    if name in ("ReceiveAuthorization", "TransferAuthorization"):
         said["validAfter"] = 0
     ours = getattr(messages, name)(*(v for label, v in said.items() if label != "validAfter"))
     theirs = encode_typed_data(

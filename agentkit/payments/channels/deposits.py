@@ -9,7 +9,7 @@ from agentkit.errors import InsufficientFunds, IntentMismatch, SettlementFailed
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import Authorization, keccak, word
+from agentkit.keys.messages import ReceiveAuthorization, keccak, word
 from agentkit.keys.signer import Signer
 from agentkit.market.chain import ChainClient, ChainReceipt, Network
 from agentkit.market.seams import Transaction
@@ -138,7 +138,7 @@ class Deposits:
         once (EIP-3009), so the same top-up cannot land twice.
         """
         nonce = keccak(bytes.fromhex(channel.channel) + word(channel.deposited))
-        authorization = Authorization(
+        authorization = ReceiveAuthorization(
             payer=self._signer.address,
             payee=self._network.channels,
             units=units,

@@ -13,7 +13,7 @@ from agentkit.errors import InsufficientFunds, SettlementFailed
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import Accept, Authorization
+from agentkit.keys.messages import Accept, ReceiveAuthorization
 from agentkit.keys.signer import Signer
 from agentkit.market.attempt import Attempt, Message, Payment, Result
 from agentkit.market.chain import ChainClient, ChainReceipt, Network
@@ -273,7 +273,7 @@ class EscrowRail:
         The authorization's nonce is the job's own id: the token takes a nonce once (EIP-3009), so
         a job's price cannot be locked twice.
         """
-        authorization = Authorization(
+        authorization = ReceiveAuthorization(
             payer=self._signer.address,
             payee=self._network.escrow,
             units=job.quote.price,

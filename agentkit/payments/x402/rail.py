@@ -16,7 +16,7 @@ from agentkit.errors import InsufficientFunds, IntentMismatch, NotAllowed, Settl
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import Transfer, keccak, word
+from agentkit.keys.messages import TransferAuthorization, keccak, word
 from agentkit.keys.signer import Signer
 from agentkit.market.attempt import Attempt, Message, Payment, Result
 from agentkit.market.chain import ChainClient, Network
@@ -186,7 +186,7 @@ class X402Rail:
         if self._promised(tx) + attempt.at_most.units > self._balance:
             raise InsufficientFunds("the wallet's balance is promised already")
 
-        transfer = Transfer(
+        transfer = TransferAuthorization(
             payer=self._signer.address,
             payee=payee,
             units=attempt.at_most.units,

@@ -27,13 +27,13 @@ from agentkit.journal.journal import Journal
 from agentkit.keys import keystore, signer_protocol
 from agentkit.keys.messages import (
     Accept,
-    Authorization,
     Delivery,
     Domain,
     ItemMessage,
     Quote,
+    ReceiveAuthorization,
     Release,
-    Transfer,
+    TransferAuthorization,
     UnsignedTransaction,
     Voucher,
 )
@@ -49,8 +49,8 @@ MESSAGES: dict[str, Any] = {
     "sign_release": Release(W, 5),
     "sign_quote": Quote(A, B, A, B, 5, 6, 7, 8, 9, 10, W, W),
     "sign_accept": Accept(W, 5, W),
-    "sign_authorization": Authorization(A, B, 5, 2**40, W),
-    "sign_transfer": Transfer(A, B, 5, 2**40, W),
+    "sign_authorization": ReceiveAuthorization(A, B, 5, 2**40, W),
+    "sign_transfer": TransferAuthorization(A, B, 5, 2**40, W),
     "sign_delivery": Delivery(W, W, 5, W),
 }
 CALL = UnsignedTransaction(8453, 3, A, b"\x01\x02", 21_000, 10**9, 10**8, 5)
@@ -144,10 +144,10 @@ def test_a_line_without_end_is_cut_off(apart: ProcessSigner) -> None:
         connection.connect(str(apart._path))
         sent, part = 0, b"x" * (1 << 20)
         with pytest.raises(OSError):  # whichever way the other end hangs up
-            while sent < 4 * signer_protocol.MOST_BYTES:
+            while sent < 4 * signer_protocol.MAX_BYTES:
                 connection.sendall(part)
                 sent += len(part)
-        assert sent <= signer_protocol.MOST_BYTES + (4 << 20)
+        assert sent <= signer_protocol.MAX_BYTES + (4 << 20)
     assert apart.derive("x"), "and it goes on serving"
 
 
@@ -249,7 +249,7 @@ async def test_many_threads_share_it(apart: ProcessSigner, here: tuple[Path, Key
 
 
 def test_a_refusal_is_an_error_of_ours(apart: ProcessSigner) -> None:
-    with pytest.raises(ProtocolBroken, match="refuses: cumulative is no int"):
+    with pytest.raises(ProtocolBroken, match="refuses: cumulative is not a valid int"):
         apart.sign_voucher(DOMAIN, Voucher(W, -1, 1))
 
 

@@ -12,12 +12,12 @@ import pytest
 from agentkit.keys import keystore
 from agentkit.keys.messages import (
     Accept,
-    Authorization,
     Delivery,
     Domain,
     Quote,
+    ReceiveAuthorization,
     Release,
-    Transfer,
+    TransferAuthorization,
     UnsignedTransaction,
     Voucher,
 )
@@ -32,8 +32,8 @@ MESSAGES: dict[str, Any] = {
     "sign_release": Release(W, 5),
     "sign_quote": Quote(A, B, A, B, 5, 6, 7, 8, 9, 10, W, W),
     "sign_accept": Accept(W, 5, W),
-    "sign_authorization": Authorization(A, B, 5, 2**40, W),
-    "sign_transfer": Transfer(A, B, 5, 2**40, W),
+    "sign_authorization": ReceiveAuthorization(A, B, 5, 2**40, W),
+    "sign_transfer": TransferAuthorization(A, B, 5, 2**40, W),
     "sign_delivery": Delivery(W, W, 5, W),
 }
 CALL = UnsignedTransaction(8453, 3, A, b"\x01\x02", 21_000, 10**9, 10**8, 5)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.evm import Deployed, Evm, Reverted, odd_token, other_forms, vrs
 
-from agentkit.keys.messages import Authorization, Release, Voucher, keccak, word
+from agentkit.keys.messages import ReceiveAuthorization, Release, Voucher, keccak, word
 from agentkit.keys.signer import KeySigner
 
 DEPLOYER, PAYER, PROVIDER, STRANGER, SESSION = (KeySigner(bytes(31) + bytes([n])) for n in b"12345")
@@ -87,7 +87,7 @@ class Scene:
         deposited, _ = self.channels.do(STRANGER, "channels", self.id)
         nonce = keccak(self.id + word(deposited))
         until = until or self.evm.now + 60
-        given = Authorization(PAYER.address, self.channels.address, units, until, nonce)
+        given = ReceiveAuthorization(PAYER.address, self.channels.address, units, until, nonce)
         domain = self.token.domain("USD Coin")
         return units, until, *vrs(PAYER.sign_authorization(domain, given))
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from support.evm import Deployed, Evm, Reverted, odd_token, other_forms, vrs
 
-from agentkit.keys.messages import Accept, Authorization, Quote, keccak, typed_digest, word
+from agentkit.keys.messages import Accept, Quote, ReceiveAuthorization, keccak, typed_digest, word
 from agentkit.keys.signer import KeySigner
 
 DEPLOYER, PAYER, PROVIDER, STRANGER, ARBITER = (KeySigner(bytes(31) + bytes([n])) for n in b"12345")
@@ -86,7 +86,9 @@ class Scene:
         until = until or self.evm.now + 60
         nonce = self.id[:24] + bytes(8)
         payee, units = self.escrow.address, self.quote.price
-        given = replace(Authorization(self.quote.payer, payee, units, until, nonce), **changed)
+        given = replace(
+            ReceiveAuthorization(self.quote.payer, payee, units, until, nonce), **changed
+        )
         signature = signer.sign_authorization(self.token.domain("USD Coin"), given)
         return self.signed(), given.valid_before, *vrs(signature)
 

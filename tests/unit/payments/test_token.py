@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from support.evm import Deployed, Evm, other_forms, vrs
 
-from agentkit.keys.messages import Authorization, keccak
+from agentkit.keys.messages import ReceiveAuthorization, keccak
 from agentkit.keys.signer import KeySigner
 
 DEPLOYER, PAYER, SHOP, STRANGER = (KeySigner(bytes(31) + bytes([n])) for n in b"1234")
@@ -22,7 +22,7 @@ def token() -> Deployed:
 def authorized(token: Deployed, nonce: bytes, units: int = 5, until: int = 0) -> Any:
     """A payment that the shop draws: what is called, and the payer's signature."""
     until = until or token.evm.now + 60
-    given = Authorization(PAYER.address, SHOP.address, units, until, nonce)
+    given = ReceiveAuthorization(PAYER.address, SHOP.address, units, until, nonce)
     signature = PAYER.sign_authorization(token.domain("USD Coin"), given)
     return (PAYER.address, SHOP.address, units, 0, until, nonce), signature
 
