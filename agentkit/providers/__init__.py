@@ -1,1 +1,1 @@
-"""Who does it: one adapter per network, behind the Provider seam."""
+"""Providers: an adapter for each kind of network, behind the interface `Provider`."""

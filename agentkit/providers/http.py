@@ -1,7 +1,7 @@
-"""One HTTP session for each provider, and the one place where HTTP's failures become ours.
+"""HTTP to one provider: a session, bounded answers, and HTTP's failures as our errors.
 
-A connection that was never made is a failure known not to have been acted on; anything that
-breaks later leaves the outcome unknown.  Only reads are repeated here, by tenacity.
+Where no connection was made, the request was certainly not acted on.  After any later failure the
+outcome is unknown.  Only reads are repeated here.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ from agentkit.errors import ProtocolBroken, Unavailable
 from agentkit.net.proxies import proxy_for
 
 CONNECT_SECONDS = 5.0
-MOST_BYTES = 64 * 1024 * 1024
+"""Seconds in which a connection has to be made."""
+
+MAX_BYTES = 64 * 1024 * 1024
 """The largest answer that is read."""
 
-MOST_FIELD = 24 * 1024
-"""The largest header that is read: some carry documents."""
+MAX_HEADER = 24 * 1024
+"""The largest header that is read: some carry JSON (x402)."""
 
 READ_TRIES = 3
+"""How often a read is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +48,25 @@ class Answer:
 
     @property
     def retry_after(self) -> float:
-        """Seconds the provider asks to wait, 0 when it does not say."""
+        """Seconds that the provider asks to wait, 0 if it does not (RFC 9110, 10.2.3).
+
+        The header has seconds or a date.
+        """
         value = self.headers.get("retry-after", "").strip()
         if re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", value):
             return float(value)
         try:
             return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-        except (ValueError, OverflowError):  # no date, or a year or zone beyond all calendars
+        except (ValueError, OverflowError):  # not a date, or one that no calendar has
             return 0.0
 
 
 class Http:
-    """A provider's address: requests to it, and its name in every error.
+    """Sends requests to a provider's address; every error names the provider.
 
-    `reuse=False` takes a new connection for each request: where answers do not say what they
-    answer, one that came unasked would be taken for that of the next.  `max_bytes` bounds an
-    answer: reading JSON may take thirty times its size in memory.
+    `reuse=False` makes a new connection for each request: if answers do not name their requests,
+    a late one on a reused connection could be taken for the answer to the next.  `max_bytes`
+    bounds an answer, because reading JSON may take thirty times its size in memory.
     """
 
     def __init__(
@@ -70,11 +76,14 @@ class Http:
         headers: Mapping[str, str] | None = None,
         *,
         reuse: bool = True,
-        max_bytes: int = MOST_BYTES,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
-        self._provider, self.url = provider, url.rstrip("/")
+        """Send `headers` with every request; the connection is made with the first one."""
+        self.url = url.rstrip("/")
+        self._provider = provider
+        self._headers = dict(headers or {})
+        self._reuse = reuse
         self._max_bytes = max_bytes
-        self._headers, self._reuse = dict(headers or {}), reuse
         self._session: aiohttp.ClientSession | None = None
 
     async def send(
@@ -87,7 +96,11 @@ class Http:
         headers: Mapping[str, str] | None = None,
         seconds: float = 60.0,
     ) -> Answer:
-        """Make one request, once; raises Unavailable, `unknown` unless it was never sent."""
+        """Send a request once, and return its complete answer, whatever the status.
+
+        Raises Unavailable, with `unknown` unless no connection was made, and ProtocolBroken for
+        an answer that is too large.
+        """
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
         try:
             async with self._open().request(
@@ -102,21 +115,27 @@ class Http:
                 body = await self._body(answer)
                 return Answer(answer.status, _joined(answer.headers), body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            lost = self._lost(error)
-        raise lost  # out here, because aiohttp's error holds the request's headers, keys included
+            failure = self._failure(error)
+        # Raised outside the `except`, so that aiohttp's error is not its cause: that one holds
+        # the request's headers, API keys included.
+        raise failure
 
-    def _lost(self, wrong: Exception) -> Unavailable:
-        match wrong:
+    def _failure(self, error: Exception) -> Unavailable:
+        """Return an error of aiohttp as ours: unknown, unless no connection was made."""
+        match error:
             case aiohttp.ClientConnectorError():
-                return Unavailable(f"cannot be reached: {wrong}", provider=self._provider)
+                return Unavailable(f"cannot be reached: {error}", provider=self._provider)
             case aiohttp.ConnectionTimeoutError():
                 return Unavailable("cannot be reached in time", provider=self._provider)
             case _:
-                what = f"the answer was lost: {type(wrong).__name__}"
-                return Unavailable(what, provider=self._provider, unknown=True)
+                message = f"the answer was lost: {type(error).__name__}"
+                return Unavailable(message, provider=self._provider, unknown=True)
 
     async def read(self, path: str, *, seconds: float = 20.0, **more: Any) -> Answer:
-        """GET something that may be asked for again, a few times if need be."""
+        """GET something that changes nothing at the provider; tried READ_TRIES times.
+
+        Raises as `send`.
+        """
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(Unavailable),
             stop=stop_after_attempt(READ_TRIES),
@@ -136,15 +155,18 @@ class Http:
     # -- inside ----------------------------------------------------------------------------------
 
     def _open(self) -> aiohttp.ClientSession:
+        """Return the session; the first request makes it."""
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=64, force_close=not self._reuse)
             self._session = aiohttp.ClientSession(
-                headers=self._headers, connector=connector, max_field_size=MOST_FIELD
+                headers=self._headers, connector=connector, max_field_size=MAX_HEADER
             )
         return self._session
 
     async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
-        parts, size = [], 0
+        """Read an answer's body; raises ProtocolBroken, with `unknown`, if it is too large."""
+        parts = []
+        size = 0
         async for part in answer.content.iter_chunked(1 << 16):
             size += len(part)
             if size > self._max_bytes:
@@ -156,5 +178,5 @@ class Http:
 
 
 def _joined(headers: CIMultiDictProxy[str]) -> dict[str, str]:
-    """Return headers by name, all values of a repeated one in it (RFC 9110, 5.3)."""
+    """Return headers by name in lower case, repeated ones joined by commas (RFC 9110, 5.3)."""
     return {name.lower(): ", ".join(headers.getall(name)) for name in headers}

@@ -1,4 +1,4 @@
-"""Providers that are opened when they are first used, and adapters whose bugs are told as such."""
+"""Opens a provider when it is first used, and reports bugs of adapters as such."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ T = TypeVar("T")
 
 
 class LateProvider:
-    """A provider by its settings: what is wrong with them stops this one and no other.
+    """A provider that is made from its settings when it is first used.
 
-    Its adapter may be another package's.  Whatever it raises beside our errors becomes
-    AdapterFailed, which says where that was.
+    See `market.seams.Provider`.  Wrong settings make this provider Unavailable, and leave others
+    alone.  The adapter may be another package's; whatever it raises beside our errors becomes
+    AdapterFailed, with the line that raised it.
     """
 
     def __init__(self, name: str, make: Callable[[], Provider]) -> None:
-        self._name, self._make = name, make
+        self._name = name
+        self._make = make
         self._provider: Provider | None = None
-        self._said = ""
+        self._last_warning = ""
 
     @property
     def name(self) -> str:
@@ -72,7 +74,7 @@ class LateProvider:
             return await self._opened().carry(message)
 
     async def close(self) -> None:
-        """Close what was opened; a bug in that is logged, because others are still to be closed."""
+        """Close the provider if it was opened; log an error, so that others are closed, too."""
         if self._provider is None:
             return
         try:
@@ -82,10 +84,10 @@ class LateProvider:
             log.warning("%s", error)
 
     def _opened(self) -> Provider:
-        """Return the provider, made from its settings at the first use.
+        """Return the provider; the first call makes it from its settings.
 
-        Raises Unavailable, which leaves it out, for settings that cannot be used, such as a key
-        that is not in the environment.
+        Raises Unavailable, so that plans leave it out, for settings that cannot be used, such as a
+        key that is not in the environment.
         """
         if self._provider is None:
             try:
@@ -98,13 +100,14 @@ class LateProvider:
         return self._provider
 
     def _warn(self, error: ConfigError) -> None:
-        """Say once why a provider that somebody configured is left out."""
-        if str(error) != self._said:
-            self._said = str(error)
+        """Log, once for each reason, why a configured provider is left out."""
+        if str(error) != self._last_warning:
+            self._last_warning = str(error)
             log.warning("provider %s is left out: %s", self._name, error)
 
 
 def _checked(value: Any, kind: type[T], verb: str) -> T:
+    """Return what an adapter returned; raises TypeError for another type."""
     if not isinstance(value, kind):
         raise TypeError(f"{verb}() returned a {type(value).__name__}, not a {kind.__name__}")
     return value
@@ -114,20 +117,20 @@ def _checked(value: Any, kind: type[T], verb: str) -> T:
 def adapter_errors(provider: str) -> Iterator[None]:
     """Turn what an adapter raises beside our own errors into AdapterFailed.
 
-    Nobody can say what the provider was asked to do, so the error is marked as unknown.
+    The request may have been sent before, so the error is marked as `unknown`.
     """
     try:
         yield
     except AgentKitError:
         raise
-    except TimeoutError as late:
-        raise Unavailable("does not answer in time", provider=provider, unknown=True) from late
+    except TimeoutError as error:
+        raise Unavailable("does not answer in time", provider=provider, unknown=True) from error
     except Exception as error:
         raise AdapterFailed(describe_bug(error), provider=provider, unknown=True) from error
 
 
 def describe_bug(error: BaseException) -> str:
-    """Return an error with its innermost place, as a programmer looks for it."""
+    """Return an error with the file and line that raised it, for the adapter's author."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"its adapter failed: {type(error).__name__}: {error}{place}"

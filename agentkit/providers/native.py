@@ -1,18 +1,16 @@
-"""The native GPU pool over HTTP: one provider, any number of nodes that anybody may run."""
+"""The adapter for the native GPU pool: one provider with any number of nodes, over HTTP."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from agentkit.errors import (
     BadAmount,
     LeaseLost,
     ProtocolBroken,
-    ProviderError,
     RateLimited,
     Refused,
     Unavailable,
@@ -32,38 +30,53 @@ from agentkit.market.offer import Offer, Pays, priced
 from agentkit.market.receipt import delivery_of
 from agentkit.market.seams import ProviderInfo
 from agentkit.market.task import Task, TaskSpec
+from agentkit.money import Money
 from agentkit.providers import wire
 from agentkit.providers.http import Answer, Http
 
 POLL_SECONDS = 0.05
+"""Seconds between two requests for a result, where a node does not wait as it is asked to."""
+
 WAIT_SECONDS = 10
-"""How long one request waits for a job at the node (RFC 7240, `Prefer: wait`)."""
+"""Seconds for which one request waits for a job at the node (RFC 7240, `Prefer: wait`)."""
 
 UPLOAD_SECONDS = 60.0
 UPLOAD_BYTES_PER_SECOND = 256 * 1024
-"""How long an upload may take: so many seconds, and as long as it takes at this rate."""
+"""An upload may take UPLOAD_SECONDS, and beside that as long as it takes at this rate."""
 
 FACTS_LAST = 30.0
+"""Seconds for which the facts about nodes count that were read."""
+
+MAX_LANES = 64
+"""The most concurrent requests that a node may ask for."""
 
 RAILS: dict[str, Pays] = {"channel": "on_delivery", "escrow": "on_delivery"}
-"""The ways of paying that a node may say it takes, and when each parts with money."""
+"""The rails that a node may take, and when each parts with money."""
 
 
 class Native:
-    """Nodes that speak our own wire, each with a price, a speed and a wallet of its own."""
+    """Nodes that speak our own protocol, each with its own price, speed and wallet.
+
+    See `market.seams.Provider`, and `providers.wire` for the protocol.  Anybody may run a node.
+    """
 
     def __init__(self, name: str, urls: Sequence[str], network: Network) -> None:
-        self._name, self._network = name, network
+        self._name = name
+        self._network = network
         self._https = [Http(name, url) for url in urls]
-        self._nodes: dict[str, tuple[Http, wire.NodeFacts]] = {}
-        self._asked = 0.0
+        self._nodes: dict[str, tuple[Http, wire.NodeFacts]] = {}  # by name
+        self._nodes_read_at = 0.0
 
     @property
     def name(self) -> str:
         return self._name
 
     async def describe(self) -> ProviderInfo:
-        nodes = await self._known(fresh=True)
+        """Return what the nodes that answer now offer together."""
+        nodes = await self._answering(fresh=True)
+        detail: dict[str, Any] = {name: facts.detail for name, (_, facts) in nodes.items()}
+        if not nodes:
+            detail["error"] = f"none of its nodes answers; check providers.{self.name}.urls"
         return ProviderInfo(
             name=self.name,
             adapter="native",
@@ -71,29 +84,33 @@ class Native:
             up=bool(nodes),
             url=", ".join(http.url for http in self._https),
             kinds=tuple(sorted({kind for _, facts in nodes.values() for kind in facts.kinds})),
-            models=tuple(sorted({m for _, facts in nodes.values() for m in facts.models})),
-            detail={name: facts.detail for name, (_, facts) in nodes.items()}
-            or {"error": f"none of its nodes answers; check providers.{self.name}.urls"},
+            models=tuple(sorted({model for _, facts in nodes.values() for model in facts.models})),
+            detail=detail,
         )
 
     async def offers(self, spec: TaskSpec) -> Sequence[Offer]:
-        nodes = await self._known()
+        """Return an offer of each node that makes one.
+
+        Raises Unavailable when no node answers, and a node's error when none makes an offer.
+        """
+        nodes = await self._answering()
         if not nodes:
             raise Unavailable("none of its nodes answers", provider=self.name)
         answers = await asyncio.gather(
-            *(self._offers_of(http, facts, spec) for http, facts in nodes.values()),
+            *(self._offer_of(http, facts, spec) for http, facts in nodes.values()),
             return_exceptions=True,
         )
-        offers = [o for answer in answers if not isinstance(answer, BaseException) for o in answer]
-        for answer in answers:
-            if isinstance(answer, BaseException) and not offers:
-                raise answer
+        offers = [answer for answer in answers if isinstance(answer, Offer)]
+        errors = [answer for answer in answers if isinstance(answer, BaseException)]
+        if errors and not offers:
+            raise errors[0]
         return offers
 
     async def submit(
         self, task: Task, offer: Offer, attempt: Attempt, payment: Payment
     ) -> JobStatus:
-        http = await self._at(attempt)
+        """Submit a job to the attempt's node, then upload the inputs that the node waits for."""
+        http = await self._http_of(attempt)
         submission = wire.Submission(
             attempt=attempt.id,
             task=wire.WireTask.of(task),
@@ -106,20 +123,27 @@ class Native:
         return job.status
 
     async def find(self, attempt: Attempt) -> JobStatus | None:
-        answer = await (await self._at(attempt)).read(f"/jobs/{attempt.id}")
+        """Return the state of an attempt, None if its node does not know it."""
+        http = await self._http_of(attempt)
+        answer = await http.read(f"/jobs/{attempt.id}")
         if answer.status == 404:
             return None
         job: wire.Job = wire.read(wire.Job, _ok(answer, self.name), self.name)
         return job.status
 
     async def status(self, attempt: Attempt) -> JobStatus:
-        found = await self.find(attempt)
-        if found is None:
+        """Return the state of an attempt; raises LeaseLost if its node does not know it."""
+        status = await self.find(attempt)
+        if status is None:
             raise LeaseLost("the node does not know this attempt", provider=self.name)
-        return found
+        return status
 
     async def result(self, attempt: Attempt) -> Result:
-        http = await self._at(attempt)
+        """Wait for the result of an attempt, and return it with its signature checked.
+
+        Raises LeaseLost, Refused (the job failed or was cancelled) and ProtocolBroken.
+        """
+        http = await self._http_of(attempt)
         while True:
             answer = await http.read(
                 f"/jobs/{attempt.id}/result",
@@ -130,120 +154,156 @@ class Native:
                 raise LeaseLost("the node does not know this attempt", provider=self.name)
             job: wire.Job = wire.read(wire.Job, _ok(answer, self.name), self.name)
             if job.status.state == "done":
-                return await self._delivered(http, attempt, job)
+                return await self._checked_result(http, attempt, job)
             if job.status.state in ("failed", "cancelled"):
                 raise Refused(
                     f"the job {job.status.state}: {job.status.reason}",
                     provider=self.name,
                     of_task=job.status.fault == TASK_FAULT,
                 )
-            await asyncio.sleep(POLL_SECONDS)  # it may not wait as it was asked to
+            await asyncio.sleep(POLL_SECONDS)
 
     async def cancel(self, attempt: Attempt) -> None:
-        await (await self._at(attempt)).send("POST", f"/jobs/{attempt.id}/cancel")
+        """Ask the attempt's node to stop the job, whatever it answers."""
+        http = await self._http_of(attempt)
+        await http.send("POST", f"/jobs/{attempt.id}/cancel")
 
     async def carry(self, message: Message) -> Message:
-        http = await self._node(message.provider_node)
+        """Bring a rail's message to its node and return the answer; raises Refused.
+
+        The answer is the named node's, whatever it says itself: it must not speak for another.
+        """
+        http = await self._http_of_node(message.provider_node)
         answer = await http.send("POST", "/carry", json=message.model_dump(mode="json"))
         returned: Message = wire.read(Message, _ok(answer, self.name), self.name)
-        whose = {"rail": message.rail, "provider": message.provider}
-        return returned.model_copy(update={**whose, "provider_node": message.provider_node})
+        sender = {
+            "rail": message.rail,
+            "provider": message.provider,
+            "provider_node": message.provider_node,
+        }
+        return returned.model_copy(update=sender)
 
     async def close(self) -> None:
+        """Close the connections to all nodes."""
         for http in self._https:
             await http.close()
 
     # -- inside ----------------------------------------------------------------------------------
 
-    async def _upload(self, http: Http, task: Task, attempt: str, job: wire.Job, who: str) -> None:
-        """Send the inputs that a node waits for, once it has taken the job."""
-        for artifact in task.inputs.values():
-            if artifact.digest in job.awaits:
-                data = await asyncio.to_thread(artifact.read)
-                seconds = UPLOAD_SECONDS + len(data) / UPLOAD_BYTES_PER_SECOND
-                path = f"/artifacts/{artifact.digest}"
-                answer = await http.send("PUT", path, data=data, seconds=seconds)
-                if answer.status >= 400 and not await self._has(http, attempt, artifact.digest):
-                    _ok(answer, who)
+    async def _upload(
+        self, http: Http, task: Task, attempt: str, job: wire.Job, label: str
+    ) -> None:
+        """Send the inputs that a node waits for, once it has taken the job.
 
-    async def _has(self, http: Http, attempt: str, digest: str) -> bool:
-        """Whether a node waits for an input no more: another job's upload brought it."""
+        Raises the error of an upload that failed.
+        """
+        for artifact in task.inputs.values():
+            if artifact.digest not in job.awaits:
+                continue
+            data = await asyncio.to_thread(artifact.read)
+            seconds = UPLOAD_SECONDS + len(data) / UPLOAD_BYTES_PER_SECOND
+            path = f"/artifacts/{artifact.digest}"
+            answer = await http.send("PUT", path, data=data, seconds=seconds)
+            # A refused upload does not matter if another job has brought the same input.
+            if answer.status >= 400 and not await self._has_input(http, attempt, artifact.digest):
+                _ok(answer, label)
+
+    async def _has_input(self, http: Http, attempt: str, digest: str) -> bool:
+        """Return whether a node does not wait for an input any more."""
         answer = await http.read(f"/jobs/{attempt}")
         job: wire.Job = wire.read(wire.Job, _ok(answer, self.name), self.name)
         return job.status.state != "failed" and digest not in job.awaits
 
-    async def _known(self, *, fresh: bool = False) -> Mapping[str, tuple[Http, wire.NodeFacts]]:
-        """Return the nodes that answer, by name."""
-        if fresh or not self._nodes or time.monotonic() - self._asked > FACTS_LAST:
-            found = await asyncio.gather(
-                *(self._facts(http) for http in self._https), return_exceptions=True
-            )
-            self._nodes = {
-                facts.name: (http, facts)
-                for http, facts in zip(self._https, found, strict=True)
-                if isinstance(facts, wire.NodeFacts)
-            }
-            self._asked = time.monotonic()
+    async def _answering(self, *, fresh: bool = False) -> Mapping[str, tuple[Http, wire.NodeFacts]]:
+        """Return the nodes that answer and can be paid, by name.
+
+        They are asked again after FACTS_LAST seconds, while none answers, and with `fresh`.
+        """
+        age = time.monotonic() - self._nodes_read_at
+        if self._nodes and age <= FACTS_LAST and not fresh:
+            return self._nodes
+        answers = await asyncio.gather(
+            *(self._facts(http) for http in self._https), return_exceptions=True
+        )
+        self._nodes = {
+            facts.name: (http, facts)
+            for http, facts in zip(self._https, answers, strict=True)
+            if isinstance(facts, wire.NodeFacts)
+        }
+        self._nodes_read_at = time.monotonic()
         return self._nodes
 
     async def _facts(self, http: Http) -> wire.NodeFacts:
+        """Ask a node about itself; raises Refused for one that this wallet cannot pay."""
         answer = await http.send("GET", "/node", seconds=10.0)
         facts: wire.NodeFacts = wire.read(wire.NodeFacts, _ok(answer, http.url), http.url)
-        ours = (self._network.chain_id, self._network.token, self._network.channels)
-        theirs = (facts.chain_id, facts.token, facts.channels)
-        if [str(x).lower() for x in ours] != [str(x).lower() for x in theirs]:
+        network = self._network
+        is_same_network = (
+            facts.chain_id == network.chain_id
+            and facts.token.lower() == network.token.lower()
+            and facts.channels.lower() == network.channels.lower()
+        )
+        if not is_same_network:
             raise Refused("it is paid on another network", provider=http.url)
-        address = payable(facts.address)  # in one spelling, or it would have an account for each
+        # One spelling of the address, because accounts are kept by it.
+        address = payable(facts.address)
         if not address:
             raise Refused("it names no address that can be paid", provider=http.url)
         return facts.model_copy(update={"address": address})
 
-    async def _at(self, attempt: Attempt) -> Http:
-        return await self._node(attempt.provider_node)
+    async def _http_of(self, attempt: Attempt) -> Http:
+        return await self._http_of_node(attempt.provider_node)
 
-    async def _node(self, name: str) -> Http:
+    async def _http_of_node(self, name: str) -> Http:
+        """Return the connection to a node; raises Unavailable for one that does not answer."""
         for fresh in (False, True):
-            known = await self._known(fresh=fresh)
-            if name in known:
-                return known[name][0]
+            nodes = await self._answering(fresh=fresh)
+            if name in nodes:
+                http, _ = nodes[name]
+                return http
         raise Unavailable(f"its node {name!r} does not answer", provider=self.name)
 
-    async def _offers_of(self, http: Http, facts: wire.NodeFacts, spec: TaskSpec) -> list[Offer]:
-        who = f"{self.name}/{facts.name}"
+    async def _offer_of(self, http: Http, facts: wire.NodeFacts, spec: TaskSpec) -> Offer:
+        """Ask a node for its rates, and return the offer that they come to.
+
+        The price is computed here, so that a node cannot ask for more than its rates.
+        """
+        label = f"{self.name}/{facts.name}"
         answer = await http.send("POST", "/offers", json=wire.question(spec), seconds=15.0)
-        offered: wire.WireOffer = wire.read(wire.WireOffer, _ok(answer, who), who)
+        offered: wire.WireOffer = wire.read(wire.WireOffer, _ok(answer, label), label)
         currency = self._network.currency
         try:
             price, at_most = priced(currency, offered.rates, spec.load)
         except BadAmount as error:
-            raise Refused(str(error), provider=who) from error
-        return [
-            Offer(
-                provider=self.name,
-                provider_node=facts.name,
-                node=spec.node.name,
-                on=offered.on,
-                model=offered.model,
-                price=price,
-                at_most=at_most,
-                eta=offered.eta,
-                lanes=max(1, min(offered.lanes, 64)),
-                expires=time.time() + offered.lasts,
-                rail=facts.rail,
-                rails={rail: RAILS[rail] for rail in facts.rails if rail in RAILS},
-                pays=facts.pays,
-                payee=facts.address,
-                rates={unit: rate.bind(currency) for unit, rate in offered.rates.items()},
-                finds=True,
-                context=offered.context,
-                gpu=offered.gpu,
-                vram=offered.vram,
-                tuning=offered.tuning,
-            )
-        ]
+            raise Refused(str(error), provider=label) from error
+        return Offer(
+            provider=self.name,
+            provider_node=facts.name,
+            node=spec.node.name,
+            on=offered.on,
+            model=offered.model,
+            price=price,
+            at_most=at_most,
+            eta=offered.eta,
+            lanes=max(1, min(offered.lanes, MAX_LANES)),
+            expires=time.time() + offered.lasts,
+            rail=facts.rail,
+            rails={rail: RAILS[rail] for rail in facts.rails if rail in RAILS},
+            pays=facts.pays,
+            payee=facts.address,
+            rates={unit: rate.bind(currency) for unit, rate in offered.rates.items()},
+            finds=True,
+            context=offered.context,
+            gpu=offered.gpu,
+            vram=offered.vram,
+            tuning=offered.tuning,
+        )
 
-    async def _delivered(self, http: Http, attempt: Attempt, job: wire.Job) -> Result:
-        """Return a result whose bytes and signature were checked."""
+    async def _checked_result(self, http: Http, attempt: Attempt, job: wire.Job) -> Result:
+        """Return the result of a job that is done, its bytes and signature checked.
+
+        Raises ProtocolBroken for a result that is not what the node's signature says.
+        """
         outputs = []
         try:
             for output in job.outputs:
@@ -253,37 +313,47 @@ class Native:
             raise ProtocolBroken(str(error), provider=self.name) from error
         if job.price is None:
             raise ProtocolBroken("it asks no price", provider=self.name)
-        self._check_signature(attempt, job)
-        return Result(tuple(outputs), job.usage, job.price, job.evidence, job.model)
+        self._check_signature(attempt, job, job.price)
+        return Result(
+            outputs=tuple(outputs),
+            usage=job.usage,
+            price=job.price,
+            evidence=job.evidence,
+            model=job.model,
+        )
 
     async def _fetch(self, http: Http, output: wire.WireArtifact) -> bytes:
         return _ok(await http.read(f"/artifacts/{output.digest}", seconds=120.0), self.name)
 
-    def _check_signature(self, attempt: Attempt, job: wire.Job) -> None:
-        with suppress(ValueError, OverflowError):
+    def _check_signature(self, attempt: Attempt, job: wire.Job, price: Money) -> None:
+        """Raise ProtocolBroken unless the attempt's payee signed what the job delivers.
+
+        That signature is the payer's proof of what it paid for; see `payments.receipts`.
+        """
+        try:
             result = result_digest([output.digest for output in job.outputs])
-            price = job.price or self._network.currency.zero()
-            said = delivery_of(attempt.id, result, price, job.usage)
-            signature = bytes.fromhex(job.evidence.signature)
-            signer = recover(typed_digest(self._network.channels_domain, said), signature)
-            if signer.lower() == attempt.payee.lower():
-                return
-        raise ProtocolBroken("its delivery is not signed by its payee", provider=self.name)
+            delivery = delivery_of(attempt.id, result, price, job.usage)
+            digest = typed_digest(self._network.channels_domain, delivery)
+            signer = recover(digest, bytes.fromhex(job.evidence.signature))
+        except (ValueError, OverflowError):
+            signer = ""
+        if not signer or signer.lower() != attempt.payee.lower():
+            raise ProtocolBroken("its delivery is not signed by its payee", provider=self.name)
 
 
-def _ok(answer: Answer, who: str) -> bytes:
-    """Return the body of a good answer; raises what a bad one means."""
+def _ok(answer: Answer, provider: str) -> bytes:
+    """Return the body of a successful answer; raises the error that any other means."""
     if answer.status < 300:
         return answer.body
     error: Mapping[str, Any] = wire.error_of(answer.body)
+    error_type = str(error.get("type"))
     message = str(error.get("message") or f"it answers {answer.status}")
     if answer.status == 429:
-        raise RateLimited(message, provider=who, retry_after=answer.retry_after)
+        raise RateLimited(message, provider=provider, retry_after=answer.retry_after)
     if answer.status in (500, 502, 503, 504):
-        raise Unavailable(message, provider=who, unknown=True)
-    if error.get("type") == wire.TASK_REFUSED:
-        raise Refused(message, provider=who, of_task=True)
-    raise _REFUSALS.get(str(error.get("type")), Refused)(message, provider=who)
-
-
-_REFUSALS: dict[str, type[ProviderError]] = {"LeaseLost": LeaseLost, "Refused": Refused}
+        raise Unavailable(message, provider=provider, unknown=True)
+    if error_type == wire.TASK_REFUSED:
+        raise Refused(message, provider=provider, of_task=True)
+    if error_type == "LeaseLost":
+        raise LeaseLost(message, provider=provider)
+    raise Refused(message, provider=provider)

@@ -1,7 +1,7 @@
-"""OpenAI-compatible endpoints: one adapter, a profile for each dialect.
+"""The adapter for OpenAI-compatible endpoints, with a profile for each dialect.
 
-A chat endpoint has no key to ask by, so what was sent and not answered cannot be found out
-(`finds` is false); a request is never sent twice by itself.
+A chat endpoint has no idempotency key, so nobody can find out what became of a request that was
+not answered (`finds` is false).  Therefore this adapter never sends a request twice.
 """
 
 from __future__ import annotations
@@ -30,28 +30,39 @@ from agentkit.market.models import names_of
 from agentkit.market.offer import Offer, Pays, charge, priced
 from agentkit.market.seams import ProviderInfo
 from agentkit.market.task import Task, TaskSpec
-from agentkit.money import Rate
+from agentkit.money import Money, Rate
 from agentkit.providers.http import Answer, Http
 
 USER_AGENT = "agentkit/0.1"
-OFFERS_LAST = 300.0
-MODELS_LAST = 15.0
-ANSWER_SECONDS = 600.0
-BOOKS_SECONDS = 30.0
-SECONDS_PER_TOKEN = 0.02
-"""A guess of how fast endpoints write, until runs measure it."""
 
+OFFERS_LAST = 300.0
+"""Seconds for which an offer can be taken."""
+
+MODELS_LAST = 15.0
+"""Seconds for which a list of models that was read counts."""
+
+ANSWER_SECONDS = 600.0
+"""Seconds in which an endpoint has to answer a question."""
+
+BALANCE_SECONDS = 30.0
+"""Seconds in which an endpoint has to say what it was paid and has debited."""
+
+SECONDS_PER_TOKEN = 0.02
+"""A guess of how fast endpoints write, until runs have measured it."""
+
+SETUP_SECONDS = 0.3
+"""A guess of how long an endpoint takes before its first token."""
 
 MAX_ANSWER = 4 << 20
-"""Bytes of an answer: some hundred thousand tokens, or the longest lists of models there are."""
+"""The most bytes of an answer: some hundred thousand tokens, or a very long list of models."""
 
 
 @dataclass(frozen=True)
 class Profile:
     """How one dialect differs from OpenAI's.
 
-    `limit_field`: the name of the limit on answer tokens.  `billing`: where a top-up is claimed,
-    under the root.
+    `limit_field`: the name of the limit on answer tokens.  `billing`: the path under which top-ups
+    are claimed and debits can be read, "" where there is none.
     """
 
     adapter: str
@@ -62,16 +73,20 @@ class Profile:
 
 
 GAIA = Profile("gaia", "elsewhere", "billed", "max_completion_tokens")
-"""LlamaEdge's dialect: `max_tokens` is ignored, an unknown model is answered by another,
-errors are plain text, no price anywhere."""
+"""LlamaEdge's dialect: it ignores `max_tokens`, answers for an unknown model with another one,
+sends errors as plain text, and names no price."""
 
 HYPERBOLIC = Profile("hyperbolic", "prepaid", "with_request", billing="/billing")
-"""vLLM and FastAPI errors, a User-Agent is required, prepaid credit."""
+"""The dialect of vLLM, with errors of FastAPI; it requires a User-Agent and has prepaid credit."""
 
 
 @dataclass(frozen=True)
-class Account:
-    """What the user configured: prices, model names as the endpoint calls them, where to pay."""
+class EndpointSettings:
+    """What the user configured for one endpoint.
+
+    `prices` by unit; `models`: the endpoint's name of each model; `payee`: the address to pay;
+    `label` marks a stand-in.
+    """
 
     prices: Mapping[str, Rate]
     models: Mapping[str, str]
@@ -81,8 +96,8 @@ class Account:
 
 
 @dataclass(frozen=True)
-class Terms:
-    """What an endpoint asks for; `finds` as in `market.offer.Offer`."""
+class PaymentTerms:
+    """What an endpoint asks for an answer; `finds` as in `market.offer.Offer`."""
 
     rates: dict[str, Rate]
     payee: str
@@ -90,52 +105,50 @@ class Terms:
 
 
 class OpenAI:
-    """A provider behind an OpenAI-compatible endpoint; `url` ends in `/v1`."""
+    """A provider behind an OpenAI-compatible endpoint; see `market.seams.Provider`."""
 
     def __init__(
-        self, name: str, url: str, network: Network, profile: Profile, account: Account
+        self, name: str, url: str, network: Network, profile: Profile, settings: EndpointSettings
     ) -> None:
+        """Make the adapter of the provider `name`; `url` may end in `/v1`."""
         self._name = name
         self._network = network
         self._profile = profile
-        self._account = account
+        self._settings = settings
         headers = {"User-Agent": USER_AGENT}
-        if account.key:
-            headers["Authorization"] = f"Bearer {account.key}"
+        if settings.key:
+            headers["Authorization"] = f"Bearer {settings.key}"
         address = url.removesuffix("/").removesuffix("/v1")
+        # An answer does not name its request, so a late one could be taken for the next.
         self._http = Http(name, address, headers, reuse=False, max_bytes=MAX_ANSWER)
-        self._answers: dict[str, Result] = {}
-        self._listed: tuple[float, Mapping[str, int]] = (0.0, {})
+        self._answers: dict[str, Result] = {}  # by attempt, until they are fetched
+        self._models_served: Mapping[str, int] = {}
+        self._models_read_at = 0.0
 
     @property
     def name(self) -> str:
         return self._name
 
     async def describe(self) -> ProviderInfo:
+        """Return the models that the endpoint serves now."""
         return ProviderInfo(
             name=self.name,
             adapter=self._profile.adapter,
             finds=False,
-            label=self._account.label,
+            label=self._settings.label,
             url=self._http.url,
             kinds=("infer",),
             models=tuple(sorted(await self._models(fresh=True))),
         )
 
     async def offers(self, spec: TaskSpec) -> Sequence[Offer]:
+        """Return one offer, for the model that is configured and served now; raises Refused."""
         model = self._model(spec)
         served = await self._models()
         if model not in served:
             raise Refused(f"it does not serve {model!r} now", provider=self.name)
         terms = await self._terms(model)
-        try:
-            price, at_most = priced(self._network.currency, terms.rates, spec.load)
-        except BadAmount as error:
-            raise Refused(
-                str(error),
-                provider=self.name,
-                hint=f'set providers.{self.name}.price.input = "0.10 USDC per 1M tokens"',
-            ) from error
+        price, at_most = self._priced(terms, spec)
         return [
             Offer(
                 provider=self.name,
@@ -144,7 +157,7 @@ class OpenAI:
                 model=model,
                 price=price,
                 at_most=at_most,
-                eta=0.3 + SECONDS_PER_TOKEN * spec.load.expected.get("output", 0),
+                eta=SETUP_SECONDS + SECONDS_PER_TOKEN * spec.load.expected.get("output", 0),
                 lanes=2,
                 expires=time.time() + OFFERS_LAST,
                 rail=self._profile.rail,
@@ -159,115 +172,143 @@ class OpenAI:
     async def submit(
         self, task: Task, offer: Offer, attempt: Attempt, payment: Payment
     ) -> JobStatus:
+        """Ask the question and keep the answer, which `result` returns.
+
+        An endpoint answers at once, so there is no job to wait for.
+        """
         path, body = self._request(task, offer.model)
         answer = await self._ask(path, body, attempt, payment)
         result = self._result(task, offer, answer)
-        self._answers[attempt.id] = self._billed(result, answer, payment)
+        self._answers[attempt.id] = self._with_bill(result, answer, payment)
         return JobStatus(state="done")
 
     async def find(self, attempt: Attempt) -> JobStatus | None:
+        """Raise ProtocolBroken: a chat endpoint does not know attempts."""
         raise ProtocolBroken("a chat endpoint cannot be asked for an attempt", provider=self.name)
 
     async def status(self, attempt: Attempt) -> JobStatus:
+        """Return that an answer is here; raises LeaseLost for one that was lost or fetched."""
         if attempt.id not in self._answers:
             raise LeaseLost("the answer is not here", provider=self.name)
         return JobStatus(state="done")
 
     async def result(self, attempt: Attempt) -> Result:
+        """Return the answer to an attempt, once; raises LeaseLost."""
         await self.status(attempt)
         return self._answers.pop(attempt.id)
 
     async def cancel(self, attempt: Attempt) -> None:
+        """Drop the answer to an attempt; the endpoint cannot be told."""
         self._answers.pop(attempt.id, None)
 
     async def carry(self, message: Message) -> Message:
-        if not self._profile.billing or message.verb not in ("topup", "statement"):
-            raise Refused(f"it takes no message {message.verb!r}", provider=self.name)
-        if message.verb == "statement":
-            return message.model_copy(update={"verb": "stated", "body": await self._books()})
-        path = f"{self._profile.billing}/topup"
-        answer = await self._http.send("POST", path, json=message.body)
-        self._check_status(answer)
-        return message.model_copy(update={"verb": "credited"})
+        """Claim credit for a top-up, or read what was debited; raises Refused."""
+        billing = self._profile.billing
+        if billing and message.verb == "topup":
+            answer = await self._http.send("POST", f"{billing}/topup", json=message.body)
+            self._check_status(answer)
+            return message.model_copy(update={"verb": "credited"})
+        if billing and message.verb == "statement":
+            return message.model_copy(update={"verb": "stated", "body": await self._statement()})
+        raise Refused(f"it takes no message {message.verb!r}", provider=self.name)
 
     async def close(self) -> None:
+        """Close the connections."""
         await self._http.close()
 
-    # -- what a dialect may do otherwise ----------------------------------------------------------
+    # -- what a dialect may override --------------------------------------------------------------
 
-    async def _terms(self, model: str) -> Terms:
-        """Return at which rates the endpoint answers, and whom that pays."""
-        return Terms(self._rates(), self._account.payee)
+    async def _terms(self, model: str) -> PaymentTerms:
+        """Return at which rates the endpoint answers, and who is paid."""
+        return PaymentTerms(self._rates(), self._settings.payee)
 
     async def _ask(
         self, path: str, body: dict[str, Any], attempt: Attempt, payment: Payment
     ) -> Answer:
-        """Make the request that is paid for, and return its good answer."""
+        """Send the request that is paid for, and return its answer if that is a success."""
         answer = await self._http.send("POST", path, json=body, seconds=ANSWER_SECONDS)
         self._check_status(answer)
         return answer
 
-    def _billed(self, result: Result, answer: Answer, payment: Payment) -> Result:
-        """Return a result with what the endpoint says of its bill."""
+    def _with_bill(self, result: Result, answer: Answer, payment: Payment) -> Result:
+        """Return a result with what the endpoint says about its bill; here, nothing."""
         return result
 
     # -- inside ----------------------------------------------------------------------------------
 
-    async def _books(self) -> dict[str, Any]:
-        """Return what the provider says that it was paid in advance, and debited since."""
-        answer = await self._http.read(f"{self._profile.billing}/balance", seconds=BOOKS_SECONDS)
+    async def _statement(self) -> dict[str, Any]:
+        """Return what the provider says that it was paid in advance, and has debited since.
+
+        Both in units; debits by its id of the answer.
+        """
+        path = f"{self._profile.billing}/balance"
+        answer = await self._http.read(path, seconds=BALANCE_SECONDS)
         self._check_status(answer)
         try:
-            said = json.loads(answer.body)
-            return {
-                "topped_up": int(said["topped_up"]),
-                "debits": {str(one["answer"]): int(one["units"]) for one in said["debits"]},
-            }
+            document = json.loads(answer.body)
+            debits = {str(debit["answer"]): int(debit["units"]) for debit in document["debits"]}
+            return {"topped_up": int(document["topped_up"]), "debits": debits}
         except _UNREADABLE as error:
-            raise ProtocolBroken("its books cannot be read", provider=self.name) from error
+            raise ProtocolBroken("its statement cannot be read", provider=self.name) from error
 
     def _rates(self) -> dict[str, Rate]:
-        """Return the configured prices; a price for each request is nothing unless it is set."""
+        """Return the configured prices; a request itself costs nothing unless that is set."""
         currency = self._network.currency
-        rates = {unit: rate.bind(currency) for unit, rate in self._account.prices.items()}
+        rates = {unit: rate.bind(currency) for unit, rate in self._settings.prices.items()}
         free = Rate(currency.zero(), 1, "request")
         return {"request": free, **rates}
 
     def _model(self, spec: TaskSpec) -> str:
-        """Return what the endpoint calls the spec's model, by any of its known names.
+        """Return the endpoint's name of a spec's model, configured under any name of the model.
 
-        Raises Refused where none of them is configured; it never guesses.
+        Raises Refused where none is configured, and for what a chat cannot do: guessing would buy
+        another model.
         """
-        needed = bought_kind(spec.node).chat_requirements(spec.node)
-        if needed is None or not needed.model:
+        required = bought_kind(spec.node).chat_requirements(spec.node)
+        if required is None or not required.model:
             raise Refused("it only answers prompts, with models of its own", provider=self.name)
-        if needed.output != "text":
+        if required.output != "text":
             raise Refused("it gives plain text only", provider=self.name)
-        known = self._account.models
-        name = next((name for name in names_of(needed.model) if name in known), None)
-        if name is None:
-            raise Refused(
-                f"no name is known here for the model {needed.model!r}",
-                provider=self.name,
-                hint=f'set providers.{self.name}.models."{needed.model}" to its name there',
-            )
-        return known[name]
+        for name in names_of(required.model):
+            if name in self._settings.models:
+                return self._settings.models[name]
+        raise Refused(
+            f"no name is known here for the model {required.model!r}",
+            provider=self.name,
+            hint=f'set providers.{self.name}.models."{required.model}" to its name there',
+        )
 
     async def _models(self, *, fresh: bool = False) -> Mapping[str, int]:
-        """Return the models served, and how many tokens each takes, 0 where nobody says."""
-        asked, known = self._listed
-        if not fresh and time.monotonic() - asked < MODELS_LAST and known:
-            return known
+        """Return the models served, each with the most tokens it takes (0: not said).
+
+        The list is read again after MODELS_LAST seconds, and with `fresh`.
+        """
+        age = time.monotonic() - self._models_read_at
+        if self._models_served and age < MODELS_LAST and not fresh:
+            return self._models_served
         answer = await self._http.read("/v1/models", seconds=10.0)
         self._check_status(answer)
         try:
-            listed = {str(item["id"]): _context(item) for item in json.loads(answer.body)["data"]}
+            models = {str(item["id"]): _context(item) for item in json.loads(answer.body)["data"]}
         except _UNREADABLE as error:
             raise ProtocolBroken("its list of models cannot be read", provider=self.name) from error
-        self._listed = (time.monotonic(), listed)
-        return listed
+        self._models_served = models
+        self._models_read_at = time.monotonic()
+        return models
+
+    def _priced(self, terms: PaymentTerms, spec: TaskSpec) -> tuple[Money, Money]:
+        """Return (price, at most) of one purchase; raises Refused when a price is missing."""
+        try:
+            return priced(self._network.currency, terms.rates, spec.load)
+        except BadAmount as error:
+            raise Refused(
+                str(error),
+                provider=self.name,
+                hint=f'set providers.{self.name}.price.input = "0.10 USDC per 1M tokens"',
+            ) from error
 
     def _request(self, task: Task, model: str) -> tuple[str, dict[str, Any]]:
+        """Return (path, body) of the request that asks a task's question."""
         params = task.params
         body: dict[str, Any] = {
             "model": model,
@@ -283,6 +324,10 @@ class OpenAI:
         return "/v1/chat/completions", {**body, "messages": messages}
 
     def _result(self, task: Task, offer: Offer, answer: Answer) -> Result:
+        """Return the result in an answer, at the offer's rates.
+
+        Raises BadOutput for one that cannot be read, or is of another model.
+        """
         try:
             document = json.loads(answer.body)
             choice = document["choices"][0]
@@ -295,35 +340,44 @@ class OpenAI:
             raise BadOutput("its answer cannot be read", provider=self.name) from error
         if model != offer.model:
             raise BadOutput(f"it answered with {model!r}, not {offer.model!r}", provider=self.name)
-        evidence = Evidence(reference=str(document.get("id") or "")[:100])
-        return Result((output,), usage, price, evidence, model)
+        return Result(
+            outputs=(output,),
+            usage=usage,
+            price=price,
+            evidence=Evidence(reference=str(document.get("id") or "")[:100]),
+            model=model,
+        )
 
-    def _usage(self, task: Task, counted: Mapping[str, Any]) -> dict[str, int]:
-        """Return the endpoint's own counts; one it leaves out is taken at its most."""
-        most = task.load.most
-        found: dict[str, Any] = {
+    def _usage(self, task: Task, reported: Mapping[str, Any]) -> dict[str, int]:
+        """Return what the endpoint counted, by unit; a count that it leaves out is the most."""
+        counts: dict[str, Any] = {
             "request": 1,
-            "input": counted.get("prompt_tokens"),
-            "output": counted.get("completion_tokens"),
+            "input": reported.get("prompt_tokens"),
+            "output": reported.get("completion_tokens"),
         }
-        known = {unit: int(count) for unit, count in found.items() if count is not None}
-        return {unit: known.get(unit, limit) for unit, limit in most.items()}
+        counted = {unit: int(count) for unit, count in counts.items() if count is not None}
+        return {unit: counted.get(unit, most) for unit, most in task.load.most.items()}
 
     def _check_status(self, answer: Answer) -> None:
-        """Raise what an unsuccessful answer means; 5xx leaves unknown whether it was done."""
-        status, who = answer.status, self.name
+        """Raise the error that an unsuccessful answer means.
+
+        After most 5xx it is unknown whether the request was done.  501 and 503 say that it was
+        not (RFC 9110, 15.6).
+        """
+        status = answer.status
         if status < 300:
             return
-        said = message_of(answer.body) or f"it answers {status}"
-        if self._account.key:
-            said = said.replace(self._account.key, "***")
+        message = message_of(answer.body) or f"it answers {status}"
+        if self._settings.key:  # an endpoint may quote it
+            message = message.replace(self._settings.key, "***")
         if status == 429:
-            raise RateLimited(said, provider=who, retry_after=answer.retry_after)
+            raise RateLimited(message, provider=self.name, retry_after=answer.retry_after)
         if status in (401, 403):
-            raise Refused(said, provider=who, hint=f"check providers.{who}.api_key")
+            hint = f"check providers.{self.name}.api_key"
+            raise Refused(message, provider=self.name, hint=hint)
         if status >= 500:
-            raise Unavailable(said, provider=who, unknown=status not in (501, 503))
-        raise Refused(said, provider=who)
+            raise Unavailable(message, provider=self.name, unknown=status not in (501, 503))
+        raise Refused(message, provider=self.name)
 
 
 _UNREADABLE = (
@@ -334,43 +388,56 @@ _UNREADABLE = (
     TypeError,
     ValueError,
 )
-"""What reading a provider's JSON raises when it is not what it should be."""
+"""What reading a provider's JSON raises if it has another form than expected."""
+
+MAX_MESSAGE = 300
+"""The most characters of a provider's error message that are shown."""
 
 
 def message_of(body: bytes) -> str:
-    """Return what an error body says, whichever of the dialects it is in."""
-    text = body.decode(errors="replace").strip()
+    """Return the message in an error body, "" if it has none.
+
+    Dialects differ: plain text, OpenAI's `error.message`, FastAPI's `detail` with the field at
+    fault, or a `message`.
+    """
+    return _message_of(body.decode(errors="replace").strip())[:MAX_MESSAGE]
+
+
+def _message_of(text: str) -> str:
+    """Return the message in an error body, whatever its length."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        return "" if text.startswith("<") else text.splitlines()[0][:300] if text else ""
+        is_html = text.startswith("<")
+        return "" if is_html or not text else text.splitlines()[0]
     if not isinstance(document, dict):
-        return str(document)[:300]
+        return str(document)
+
     error = document.get("error")
     if isinstance(error, dict):
-        return str(error.get("message", ""))[:300]
+        return str(error.get("message", ""))
     detail = document.get("detail")
     if isinstance(detail, list) and detail and isinstance(detail[0], dict):
-        place = detail[0].get("loc")
-        where = ".".join(map(str, place)) if isinstance(place, list) else "request"
-        return f"{where}: {detail[0].get('msg', '')}"[:300]
-    return str(error or document.get("message") or detail or "")[:300]
+        path = detail[0].get("loc")
+        field = ".".join(map(str, path)) if isinstance(path, list) else "request"
+        return f"{field}: {detail[0].get('msg', '')}"
+    return str(error or document.get("message") or detail or "")
 
 
 def _context(model: Mapping[str, Any]) -> int:
     """Return how many tokens a listed model takes, 0 where the endpoint does not say.
 
-    `context_length` is what several networks call it, `max_model_len` is vLLM's.
+    Several networks call it `context_length`; vLLM calls it `max_model_len`.
     """
-    given = model.get("context_length") or model.get("max_model_len")
-    return given if isinstance(given, int) and 0 < given < 2**40 else 0
+    tokens = model.get("context_length") or model.get("max_model_len")
+    return tokens if isinstance(tokens, int) and 0 < tokens < 2**40 else 0
 
 
-def check_prices(name: str, account: Account) -> None:
-    """Raise ConfigError for prices that no unit of work has."""
-    odd = sorted(set(account.prices) - {"input", "output", "request"})
-    if odd:
+def check_prices(name: str, settings: EndpointSettings) -> None:
+    """Raise ConfigError for a price of a unit that chat endpoints do not charge for."""
+    unknown = sorted(set(settings.prices) - {"input", "output", "request"})
+    if unknown:
         raise ConfigError(
-            f"providers.{name}.price.{odd[0]} is not a price of this adapter",
+            f"providers.{name}.price.{unknown[0]} is not a price of this adapter",
             hint="set price.input, price.output or price.request",
         )

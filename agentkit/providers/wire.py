@@ -1,8 +1,7 @@
-"""The native wire: how tasks, results and offers are written between an agent and our nodes.
+"""The native protocol: the JSON that an agent and our nodes exchange over HTTP.
 
-Plain JSON over HTTP.  Artifacts up to 1 MiB travel inline in base64, larger ones by
-`PUT` and `GET /artifacts/{sha256}`: inputs once the node has taken their job and says which ones it
-waits for.
+Artifacts up to 1 MiB travel inline in base64, larger ones by `PUT` and `GET /artifacts/{sha256}`.
+Inputs are uploaded once the node has taken their job, and says which ones it waits for.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from agentkit.market.value import Digest, Value
 from agentkit.money import Money, Rate
 
 INLINE_BYTES = 1024 * 1024
-
+"""The largest artifact that travels inline."""
 
 TASK_REFUSED = "TaskRefused"
-"""The type of error that a node answers where the task itself is wrong, whoever does it."""
+"""The error type of a task that is wrong itself, so that no other node can do it either."""
 
 
 class WireArtifact(Value):
-    """An artifact as it travels; without `data` its bytes are fetched by digest."""
+    """An artifact on the wire; without `data` its bytes are fetched by digest."""
 
     kind: str = Field(max_length=64)
     digest: Digest
@@ -42,17 +41,23 @@ class WireArtifact(Value):
 
     @classmethod
     def of(cls, artifact: Artifact) -> WireArtifact:
-        inline = artifact.size <= INLINE_BYTES
+        """Return an artifact for the wire, with its bytes if it is small."""
+        data = None
+        if artifact.size <= INLINE_BYTES:
+            data = base64.b64encode(artifact.read()).decode()
         return cls(
             kind=artifact.kind,
             digest=artifact.digest,
             size=artifact.size,
             media_type=artifact.media_type,
-            data=base64.b64encode(artifact.read()).decode() if inline else None,
+            data=data,
         )
 
     def artifact(self, fetched: bytes | None = None) -> Artifact:
-        """Return the artifact, its digest checked; raises ProtocolBroken."""
+        """Return the artifact with its inline or `fetched` bytes, their digest checked.
+
+        Raises ProtocolBroken.
+        """
         kind = KINDS.get(self.kind)
         if kind is None:
             raise ProtocolBroken(f"there is no kind of artifact called {self.kind!r}")
@@ -67,7 +72,7 @@ class WireArtifact(Value):
 
 
 class WireTask(Value):
-    """A task as it travels."""
+    """A task on the wire."""
 
     kind: str = Field(max_length=64)
     params: dict[str, Any]
@@ -81,12 +86,12 @@ class WireTask(Value):
 
     @property
     def digest(self) -> str:
-        """The digest of the task that travels, see `market.task.Task`."""
+        """The digest of the task; see `market.task.Task`."""
         return task_digest(self.kind, self.params, self.inputs)
 
 
 class Submission(Value):
-    """What is posted to `/jobs`: the attempt's key, the task, the most it may cost, the payment."""
+    """The body of `POST /jobs`: the attempt's id, the task, the most it may cost, the payment."""
 
     attempt: Digest
     task: WireTask
@@ -98,14 +103,17 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
 class QuestionLoad(BaseModel):
-    """How much work a question is about, by unit."""
+    """How much work is to be priced, by unit."""
 
     expected: dict[str, Count] = {}
     most: dict[str, Count] = {}
 
 
 class Question(BaseModel):
-    """What a node is asked to price: no prompt, no data; what it does not know is not read."""
+    """The body of `POST /offers`: what a node is asked to price, without prompt and data.
+
+    Unknown fields are ignored, so that newer agents can ask older nodes.
+    """
 
     kind: str = Field(max_length=64)
     load: QuestionLoad = QuestionLoad()
@@ -116,7 +124,7 @@ class Question(BaseModel):
 
 
 class WireOffer(Value):
-    """A node's answer to a question: its rates; the asker does the sum.
+    """A node's answer to a question: its rates, from which the agent computes the price.
 
     `eta` is in seconds for one purchase, `lasts` for how many seconds the rates hold; the rest as
     in `market.offer.Offer`.
@@ -135,7 +143,7 @@ class WireOffer(Value):
 
 
 class NodeFacts(Value):
-    """What a node says of itself at `/node`; `rails` are all that it can be paid by."""
+    """A node's answer to `GET /node`; `rails` are all the ways in which it can be paid."""
 
     name: str
     label: str = ""
@@ -153,9 +161,9 @@ class NodeFacts(Value):
 
 
 class Job(Value):
-    """A job at `/jobs/{attempt}`; outputs, usage, price and signature once it is done.
+    """A node's answer about a job; outputs, usage, price and signature once it is done.
 
-    `awaits` are the digests of inputs that its node waits for, to be put to `/artifacts/{digest}`.
+    `awaits` are the digests of the inputs to upload with `PUT /artifacts/{digest}`.
     """
 
     status: JobStatus
@@ -168,35 +176,40 @@ class Job(Value):
 
 
 def question(spec: TaskSpec) -> dict[str, Any]:
-    """Return what a node is told to price a spec: no prompt, no data."""
+    """Return the body that asks a node to price a spec, see `Question`."""
     node = spec.node
-    about_the_kind = bought_kind(node).question(node)
-    return {"kind": node.kind, "load": spec.load.model_dump(), **about_the_kind}
+    fields_of_kind = bought_kind(node).question(node)
+    return {"kind": node.kind, "load": spec.load.model_dump(), **fields_of_kind}
 
 
 MAX_VALUES = 100_000
-"""Values in one body: a few bytes of JSON can become a hundred times as much memory."""
+"""The most values in one body: a value of a few bytes can take a hundred times as much memory."""
 
 M = TypeVar("M", bound=BaseModel)
 
 
-def read(value: type[M], body: bytes, who: str) -> M:
-    """Return a value from the body of a request or an answer; raises ProtocolBroken."""
+def read(value: type[M], body: bytes, sender: str) -> M:
+    """Return a value from the body of a request or an answer.
+
+    Raises ProtocolBroken, which names the sender, for anything else.
+    """
+    name = value.__name__
     try:
+        # Each value needs one of these characters before it, so they are counted before parsing.
         if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_VALUES:
-            raise ProtocolBroken(f"its {value.__name__} holds too many values", provider=who)
+            raise ProtocolBroken(f"its {name} holds too many values", provider=sender)
         strict_json.loads(body)  # which refuses what pydantic would take, such as NaN
         return value.model_validate_json(body)
     except strict_json.BadJson as error:
-        raise ProtocolBroken(f"its {value.__name__} is not JSON: {error}", provider=who) from error
+        raise ProtocolBroken(f"its {name} is not JSON: {error}", provider=sender) from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])[:200]
-        raise ProtocolBroken(f"its {value.__name__} is wrong at {where}", provider=who) from error
+        field = ".".join(str(part) for part in first["loc"])[:200]
+        raise ProtocolBroken(f"its {name} is wrong at {field}", provider=sender) from error
 
 
 def error_of(body: bytes) -> Mapping[str, Any]:
-    """Return the `error` object of a body, empty when there is none."""
+    """Return the `error` object in a body, empty if there is none."""
     try:
         error = from_json(body)["error"]
     except (ValueError, KeyError, TypeError):

@@ -1,7 +1,8 @@
-"""An OpenAI-compatible endpoint that is paid by x402: price, payee and proof come with a 402.
+"""The adapter for OpenAI-compatible endpoints that are paid by x402.
 
-What the endpoint asks for is looked at twice: when it is offered, and right before the payment
-leaves, with the request itself.  A payment that has left is never followed by another one.
+An unpaid request is answered with 402, which names price and payee.  That is read twice: for the
+offer, and right before the payment is sent, with the request itself.  After a payment was sent, no
+other one is made for the same attempt.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -33,25 +35,38 @@ from agentkit.market.x402 import (
 )
 from agentkit.money import Money, Rate
 from agentkit.providers.http import Answer
-from agentkit.providers.openai import ANSWER_SECONDS, Account, OpenAI, Profile, Terms, message_of
+from agentkit.providers.openai import (
+    ANSWER_SECONDS,
+    EndpointSettings,
+    OpenAI,
+    PaymentTerms,
+    Profile,
+    message_of,
+)
 
 X402: Final = Profile("x402", "x402", "with_request")
 
 CHAT = "/v1/chat/completions"
-ANSWERS_KEPT = 64
-"""Answers that are kept for whoever asks for an attempt again."""
+
+MAX_KEPT_ANSWERS = 64
+"""Answers that are kept, so that `find` can return them."""
 
 INSPECT_SECONDS = 20.0
+"""Seconds in which an endpoint has to answer an unpaid request."""
 
 
 class X402Endpoint(OpenAI):
-    """A provider that asks for a payment with each request; `price.request` is its limit."""
+    """A provider that asks for a payment with each request.
 
-    def __init__(self, name: str, url: str, network: Network, account: Account) -> None:
-        super().__init__(name, url, network, X402, account)
+    The setting `price.request` is the most that a request may cost.
+    """
+
+    def __init__(self, name: str, url: str, network: Network, settings: EndpointSettings) -> None:
+        super().__init__(name, url, network, X402, settings)
         self._kept: OrderedDict[str, Result] = OrderedDict()
 
     async def describe(self) -> ProviderInfo:
+        """Return what the endpoint says in answer to an unpaid request."""
         info = await super().describe()
         models = sorted(await self._models())
         if not models:
@@ -62,67 +77,101 @@ class X402Endpoint(OpenAI):
     async def submit(
         self, task: Task, offer: Offer, attempt: Attempt, payment: Payment
     ) -> JobStatus:
+        """Ask the question, and keep the answer also after it was fetched."""
         status = await super().submit(task, offer, attempt, payment)
         self._kept[attempt.id] = self._answers[attempt.id]
-        if len(self._kept) > ANSWERS_KEPT:
+        if len(self._kept) > MAX_KEPT_ANSWERS:
             self._kept.popitem(last=False)
         return status
 
     async def find(self, attempt: Attempt) -> JobStatus | None:
-        """Return an answer that is here; any other is found by handing the attempt over again."""
+        """Return whether the answer is here.
+
+        Any other answer is found by submitting the attempt again: an endpoint that recognises the
+        payment repeats its answer.
+        """
         if attempt.id not in self._kept:
             return None
         self._answers[attempt.id] = self._kept[attempt.id]
         return JobStatus(state="done")
 
-    # -- what this dialect does otherwise ---------------------------------------------------------
+    # -- overrides --------------------------------------------------------------------------------
 
     async def _models(self, *, fresh: bool = False) -> Mapping[str, int]:
         """Return the models that are configured: these endpoints publish no list."""
-        return dict.fromkeys(self._account.models.values(), 0)
+        return dict.fromkeys(self._settings.models.values(), 0)
 
-    async def _terms(self, model: str) -> Terms:
+    async def _terms(self, model: str) -> PaymentTerms:
+        """Return price and payee as the endpoint's 402 names them.
+
+        Raises Refused for a price above the configured limit, and as `_payable_requirement`.
+        """
         challenge = await self._inspect(CHAT, _probe(model))
-        asked = self._asked(challenge)
-        amount, limit = self._amount(asked), self._account.prices.get("request")
-        if limit and amount > (most := limit.bind(self._network.currency).amount):
-            raise Refused(f"it asks {amount} for a request, above {most}", provider=self.name)
+        requirement = self._payable_requirement(challenge)
+        amount = self._amount(requirement)
+        limit = self._settings.prices.get("request")
+        if limit:
+            highest = limit.bind(self._network.currency).amount
+            if amount > highest:
+                raise Refused(
+                    f"it asks {amount} for a request, above {highest}", provider=self.name
+                )
         free = self._network.currency.zero()
-        rates = {unit: Rate(free, 1, unit) for unit in ("input", "output")}
-        rates["request"] = Rate(amount, 1, "request")
-        return Terms(rates, asked.payee, challenge.identifies)
+        rates = {
+            "input": Rate(free, 1, "input"),
+            "output": Rate(free, 1, "output"),
+            "request": Rate(amount, 1, "request"),
+        }
+        return PaymentTerms(rates, requirement.payee, finds=challenge.identifies)
 
     async def _ask(
         self, path: str, body: dict[str, Any], attempt: Attempt, payment: Payment
     ) -> Answer:
+        """Send a request with its payment, if the endpoint still asks for what it offered.
+
+        A payment that may have been sent before (`again`) is presented even if it does not: the
+        endpoint may have taken it, and another payment must not be made.
+        """
         proof = _proof(payment)
         challenge = await self._inspect(path, body)
-        accepted = self._agreed(challenge, attempt)
-        if accepted is None and not payment.body.get("again"):
-            raise self._changed(unknown=False)
-        accepted = accepted or self._as_offered(attempt)
-        presented = Presented.to(challenge, accepted, proof, attempt.id)
-        headers = {SIGNATURE: presented.header()}
+        requirement = self._agreed_requirement(challenge, attempt)
+        if requirement is None and not payment.body.get("again"):
+            raise self._terms_changed(unknown=False)
+        if requirement is None:
+            requirement = self._offered_requirement(attempt)
+
+        presented = Presented.to(challenge, requirement, proof, attempt.id)
         answer = await self._http.send(
-            "POST", path, json=body, headers=headers, seconds=ANSWER_SECONDS
+            "POST",
+            path,
+            json=body,
+            headers={SIGNATURE: presented.header()},
+            seconds=ANSWER_SECONDS,
         )
         self._check_paid(answer, attempt)
         return answer
 
-    def _billed(self, result: Result, answer: Answer, payment: Payment) -> Result:
-        """Return a result with the transaction that is said to have paid for it."""
-        try:
+    def _with_bill(self, result: Result, answer: Answer, payment: Payment) -> Result:
+        """Return a result with the transaction that the endpoint says has paid for it.
+
+        "" where it does not say, or speaks of another payment; the answer was paid all the same.
+        """
+        transaction = ""
+        with suppress(ProtocolBroken):
             settled = header_of(Settled, answer.headers, RESPONSE.lower())
-        except ProtocolBroken:
-            settled = None
-        told = settled is not None and settled.tells_of(_proof(payment), self._network)
-        said = settled.transaction if settled and told else ""
-        return replace(result, evidence=result.evidence.model_copy(update={"reference": said}))
+            if settled and settled.tells_of(_proof(payment), self._network):
+                transaction = settled.transaction
+        evidence = result.evidence.model_copy(update={"reference": transaction})
+        return replace(result, evidence=evidence)
 
     # -- inside ----------------------------------------------------------------------------------
 
     async def _inspect(self, path: str, body: dict[str, Any]) -> Challenge:
-        """Ask without paying, and return what is asked for; nothing is done for that."""
+        """Send a request without paying, and return the 402 that answers it.
+
+        Nothing is bought by that, so no failure leaves anything unknown.  Raises Refused for an
+        endpoint that asks for no payment.
+        """
         try:
             answer = await self._http.send("POST", path, json=body, seconds=INSPECT_SECONDS)
             if answer.status != 402:
@@ -135,6 +184,7 @@ class X402Endpoint(OpenAI):
         return self._challenge(answer)
 
     def _challenge(self, answer: Answer) -> Challenge:
+        """Return what a 402 asks for; raises ProtocolBroken."""
         try:
             challenge = header_of(Challenge, answer.headers, REQUIRED.lower())
         except ProtocolBroken as error:
@@ -143,68 +193,83 @@ class X402Endpoint(OpenAI):
             raise ProtocolBroken("it asks for a payment and does not say which", provider=self.name)
         return challenge
 
-    def _asked(self, challenge: Challenge) -> Requirement:
-        """Return the way to pay that this wallet has; raises Refused without one."""
-        asked = challenge.payable_on(self._network)
-        if asked is None:
+    def _payable_requirement(self, challenge: Challenge) -> Requirement:
+        """Return the way in which this wallet can pay.
+
+        Raises Refused without one, and for another payee than the configured one.
+        """
+        requirement = challenge.payable_on(self._network)
+        if requirement is None:
             raise Refused(
                 f"it takes no {self._network.currency.symbol} on {self._network.name} by 'exact'",
                 provider=self.name,
             )
-        if self._account.payee and self._account.payee.lower() != asked.payee.lower():
+        configured = self._settings.payee
+        if configured and configured.lower() != requirement.payee.lower():
             raise Refused(
-                f"it wants {asked.payee} to be paid, and {self._account.payee} is configured",
+                f"it wants {requirement.payee} to be paid, and {configured} is configured",
                 provider=self.name,
             )
-        return asked
+        return requirement
 
-    def _agreed(self, challenge: Challenge, attempt: Attempt) -> Requirement | None:
-        """Return the way to pay under which the attempt was made, if it is still asked for."""
-        asked = challenge.payable_on(self._network)
-        if asked is None or (asked.payee, self._amount(asked)) != (attempt.payee, attempt.at_most):
+    def _agreed_requirement(self, challenge: Challenge, attempt: Attempt) -> Requirement | None:
+        """Return the requirement that an attempt pays, None if it is not asked for any more."""
+        requirement = challenge.payable_on(self._network)
+        if requirement is None:
             return None
-        return asked
+        if (requirement.payee, self._amount(requirement)) != (attempt.payee, attempt.at_most):
+            return None
+        return requirement
 
-    def _as_offered(self, attempt: Attempt) -> Requirement:
-        units, seconds = attempt.at_most.units, int(ANSWER_SECONDS)
-        return Requirement.on(self._network, attempt.payee, units, timeout=seconds)
+    def _offered_requirement(self, attempt: Attempt) -> Requirement:
+        """Return the requirement that an attempt pays, as it was offered."""
+        return Requirement.on(
+            self._network,
+            attempt.payee,
+            attempt.at_most.units,
+            timeout=int(ANSWER_SECONDS),
+        )
 
-    def _amount(self, asked: Requirement) -> Money:
-        return Money(int(asked.amount), self._network.currency)
+    def _amount(self, requirement: Requirement) -> Money:
+        return Money(int(requirement.amount), self._network.currency)
 
-    def _changed(self, *, unknown: bool) -> OfferExpired:
+    def _terms_changed(self, *, unknown: bool) -> OfferExpired:
         return OfferExpired("it asks for another payment", provider=self.name, unknown=unknown)
 
     def _check_paid(self, answer: Answer, attempt: Attempt) -> None:
-        """Raise what an answer to a paid request means.
+        """Raise the error that an unsuccessful answer to a paid request means.
 
-        The payment has left, so whatever is wrong, whether it was taken is not known.
+        The payment was sent, so after any error it is unknown whether it was taken.
         """
         if answer.status < 300:
             return
         if answer.status != 402:
-            said = message_of(answer.body) or f"it answers {answer.status}"
-            later = answer.status == 429 or answer.status >= 500
-            raise (Unavailable if later else Refused)(said, provider=self.name, unknown=True)
+            message = message_of(answer.body) or f"it answers {answer.status}"
+            if answer.status == 429 or answer.status >= 500:  # which may pass
+                raise Unavailable(message, provider=self.name, unknown=True)
+            raise Refused(message, provider=self.name, unknown=True)
         try:
             challenge = self._challenge(answer)
         except ProtocolBroken as error:
             raise Refused(
                 f"not paid, it says: {error}", provider=self.name, unknown=True
             ) from error
-        if self._agreed(challenge, attempt) is None:
-            raise self._changed(unknown=True)
-        why = f"it asks again for what it was paid ({challenge.error or 'no reason'})"
-        raise Refused(why, provider=self.name, unknown=True)
+        if self._agreed_requirement(challenge, attempt) is None:
+            raise self._terms_changed(unknown=True)
+        reason = challenge.error or "no reason"
+        raise Refused(
+            f"it asks again for what it was paid ({reason})", provider=self.name, unknown=True
+        )
 
 
 def _probe(model: str) -> dict[str, Any]:
-    """Return a request that asks for nothing worth paying for."""
+    """Return the smallest request, to be answered with 402."""
     return {"model": model, "messages": [{"role": "user", "content": ""}], "max_tokens": 1}
 
 
 def _proof(payment: Payment) -> Proof:
+    """Return the proof in a rail's payment; raises ProtocolBroken for another rail's."""
     try:
         return Proof.model_validate_json(json.dumps(payment.body.get("proof")))
     except ValidationError as error:
-        raise ProtocolBroken("the rail's payment is none of x402") from error
+        raise ProtocolBroken("the rail's payment is not one of x402") from error

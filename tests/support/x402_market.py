@@ -40,7 +40,7 @@ from agentkit.payments.x402.rail import X402Rail
 from agentkit.payments.x402.remote import Facilitator
 from agentkit.planner.planner import make_plan
 from agentkit.planner.request import Market, Wish
-from agentkit.providers.openai import Account
+from agentkit.providers.openai import EndpointSettings
 from agentkit.providers.x402 import X402Endpoint
 from agentkit.runtime import run as runs
 from agentkit.runtime.context import Resources
@@ -351,12 +351,12 @@ async def payer_of(
     *,
     limit: str = "",
     payee: str = "",
-    account: Account | None = None,
+    account: EndpointSettings | None = None,
 ) -> AsyncIterator[Payer]:
     """The wallet of a key, with what it remembers in `folder`."""
     signer = KeySigner(key)
     prices = {"request": Rate.parse(limit)} if limit else {}
-    account = account or Account(prices=prices, models={MODEL: SERVED}, payee=payee)
+    account = account or EndpointSettings(prices=prices, models={MODEL: SERVED}, payee=payee)
     provider = X402Endpoint("x402", url, network, account)
     journal = await Journal.open(folder / "payer" / signer.address, signer.address)
     chain = Web3Chain(network)

@@ -45,8 +45,8 @@ from agentkit.payments.billed_elsewhere import ElsewhereRail
 from agentkit.payments.budget import Budget
 from agentkit.planner.planner import make_plan
 from agentkit.planner.request import Market, Wish
-from agentkit.providers.http import MOST_BYTES, Http
-from agentkit.providers.openai import GAIA, HYPERBOLIC, Account, OpenAI, Profile
+from agentkit.providers.http import MAX_BYTES, Http
+from agentkit.providers.openai import GAIA, HYPERBOLIC, EndpointSettings, OpenAI, Profile
 from agentkit.runtime import result_checks
 from agentkit.runtime import run as runs
 from agentkit.runtime.context import Resources
@@ -115,7 +115,7 @@ async def talk_without_end(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse()
     await response.prepare(request)
     with suppress(ConnectionError):
-        for _ in range(2 + MOST_BYTES // 2**20):
+        for _ in range(2 + MAX_BYTES // 2**20):
             await response.write(b" " * 2**20)
     return response
 
@@ -212,7 +212,9 @@ async def opened(profile: Profile, **account: Any) -> AsyncIterator[Bench]:
     server = Misbehaving()
     fields = {"prices": PRICES, "models": {"m": SERVED}, "key": KEY, **account}
     async with TestServer(server.app()) as http:
-        adapter = OpenAI("far", str(http.make_url("/v1")), NETWORK, profile, Account(**fields))
+        adapter = OpenAI(
+            "far", str(http.make_url("/v1")), NETWORK, profile, EndpointSettings(**fields)
+        )
         try:
             yield Bench(adapter, profile, server, http)
         finally:

@@ -19,7 +19,7 @@ from agentkit.payments.chain import Web3Chain
 from agentkit.pool.models import model_file
 from agentkit.pool.pool import Pool
 from agentkit.pool.request import Done
-from agentkit.providers.openai import Account
+from agentkit.providers.openai import EndpointSettings
 from agentkit.serve.app import node_app
 from agentkit.serve.node import Node, NodeSettings
 
@@ -90,7 +90,7 @@ async def test_an_agent_buys_a_chat(world: World, node: tuple[Node, str], tmp_pa
     before = await world.balance(OWNER.address)
     key = bytes(range(32))
     await world.mint(KeySigner(key).address, 10_000)
-    served = Account(prices={}, models={MODEL: MODEL})
+    served = EndpointSettings(prices={}, models={MODEL: MODEL})
     async with payer_of(world.network, tmp_path, url, key, account=served) as wallet:
         result = await wallet.run()
     assert result.receipts[0].standing == "paid"
@@ -160,7 +160,7 @@ async def test_what_would_be_refused_is_not_paid_for(
     key = bytes(range(1, 33))
     await world.mint(KeySigner(key).address, 10_000)
     before = await world.balance(OWNER.address)
-    served = Account(prices={}, models={MODEL: MODEL})
+    served = EndpointSettings(prices={}, models={MODEL: MODEL})
     async with (
         payer_of(world.network, tmp_path, url, key, account=served) as wallet,
         aiohttp.ClientSession() as http,
@@ -203,7 +203,7 @@ async def test_a_facilitator_is_not_made_to_fail_by_what_is_asked(
     _, url = node
     key = bytes(range(2, 34))
     await world.mint(KeySigner(key).address, 10_000)
-    served = Account(prices={}, models={MODEL: MODEL})
+    served = EndpointSettings(prices={}, models={MODEL: MODEL})
     async with payer_of(world.network, tmp_path, url, key, account=served) as wallet:
         header = Presented.read(await presented(wallet, url))
     good = {

@@ -21,7 +21,7 @@ from agentkit.journal.events import AttemptClosed as Closed
 from agentkit.market.attempt import Attempt
 from agentkit.market.task import Task
 from agentkit.money import Rate
-from agentkit.providers.openai import Account, OpenAI, Profile
+from agentkit.providers.openai import EndpointSettings, OpenAI, Profile
 from agentkit.runtime import history
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import NETWORK, ToyRail
@@ -150,7 +150,7 @@ CHATTY_MODEL = "theirs/model"
 def chatty(name: str, url: str) -> OpenAI:
     """Return the real adapter for an endpoint that bills whatever it sends."""
     prices = {unit: Rate.parse("10 USDC per 1M tokens") for unit in ("input", "output")}
-    return OpenAI(name, url, NETWORK, CHATTY, Account(prices, {"m": CHATTY_MODEL}))
+    return OpenAI(name, url, NETWORK, CHATTY, EndpointSettings(prices, {"m": CHATTY_MODEL}))
 
 
 async def listen(folder: Path, url: str) -> None:

@@ -42,7 +42,7 @@ from agentkit.planner.planner import make_plan
 from agentkit.planner.remaining import Rest, rest_of
 from agentkit.planner.request import Wish
 from agentkit.planner.selection import choose
-from agentkit.providers.openai import GAIA, Account, OpenAI
+from agentkit.providers.openai import GAIA, EndpointSettings, OpenAI
 from agentkit.runtime import history
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import NETWORK, USDC, FakeProvider
@@ -682,7 +682,9 @@ async def test_an_adapter_finds_a_model_by_another_of_its_names() -> None:
         async def _models(self, *, fresh: bool = False) -> Mapping[str, int]:
             return {"theirs-8b": 8192}
 
-    account = Account(prices=prices, models={"meta-llama/Llama-3.1-8B-Instruct": "theirs-8b"})
+    account = EndpointSettings(
+        prices=prices, models={"meta-llama/Llama-3.1-8B-Instruct": "theirs-8b"}
+    )
     adapter = Listed("gaia", "http://127.0.0.1:9/v1", NETWORK, GAIA, account)
     for name, served in (("llama-3.1-8b", True), ("llama-3.1-70b", False), ("llama-3.1", False)):
         node = InferNode(name="n", kind="infer", model=name, prompt="p")

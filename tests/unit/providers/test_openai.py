@@ -10,7 +10,12 @@ from agentkit.errors import (
     ConfigError,
 )
 from agentkit.money import Rate
-from agentkit.providers.openai import GAIA, Account, OpenAI, check_prices
+from agentkit.providers.openai import (
+    GAIA,
+    EndpointSettings,
+    OpenAI,
+    check_prices,
+)
 from agentkit.testing.fakes import NETWORK
 
 KEY = "sk-never-to-be-shown"
@@ -22,16 +27,16 @@ PRICES = {
 
 
 def test_the_key_is_in_no_repr_of_the_adapter() -> None:
-    account = Account(PRICES, {"m": SERVED}, key=KEY)
+    account = EndpointSettings(PRICES, {"m": SERVED}, key=KEY)
     adapter = OpenAI("far", "http://127.0.0.1:9/v1", NETWORK, GAIA, account)
     assert KEY not in f"{adapter!r} {adapter!s} {adapter._http!r}"
 
 
 def test_the_key_is_in_no_repr_of_the_account() -> None:
-    assert KEY not in repr(Account(PRICES, {"m": SERVED}, key=KEY))
+    assert KEY not in repr(EndpointSettings(PRICES, {"m": SERVED}, key=KEY))
 
 
 def test_a_price_of_something_else_is_no_price() -> None:
-    wrong = Account({"tokens": Rate.parse("1 USDC per 1M tokens")}, {})
+    wrong = EndpointSettings({"tokens": Rate.parse("1 USDC per 1M tokens")}, {})
     with pytest.raises(ConfigError, match=r"providers.far.price.tokens"):
         check_prices("far", wrong)
