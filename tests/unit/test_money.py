@@ -46,7 +46,7 @@ def test_what_is_no_amount_is_refused_with_a_hint(wrong: object) -> None:
 
 @pytest.mark.parametrize("units", [0.5, True, -1, "1"])
 def test_units_are_whole_numbers_of_at_least_zero(units: object) -> None:
-    with pytest.raises(BadAmount):
+    with pytest.raises(BadAmount, match=r"not a whole number|is negative"):
         Money(units, BOUND)  # type: ignore[arg-type]
 
 
@@ -71,7 +71,7 @@ def test_amounts_of_different_assets_never_mix() -> None:
         lambda: here < elsewhere,
         lambda: here >= elsewhere,
     ):
-        with pytest.raises(BadAmount):
+        with pytest.raises(BadAmount, match="amounts of different assets"):
             mix()
     assert here != elsewhere
 
@@ -95,12 +95,11 @@ def test_an_amount_is_multiplied_by_whole_numbers_only(times: object) -> None:
         Money(1, BOUND) * times  # type: ignore[operator]
 
 
-class Priced(BaseModel):
-    amount: Money
-    rate: Rate
-
-
 def test_values_hold_amounts_as_text_and_read_them_back() -> None:
+    class Priced(BaseModel):
+        amount: Money
+        rate: Rate
+
     priced = Priced(amount=Money(5, BOUND), rate=Rate.parse("1 USDC per 1K rows").bind(BOUND))
     text = priced.model_dump_json()
     assert json.loads(text) == {"amount": priced.amount.encode(), "rate": priced.rate.encode()}
@@ -117,7 +116,7 @@ def test_a_unit_price_is_bound_as_its_amount_is() -> None:
 
 def test_binding_keeps_the_amount_and_refuses_another_asset() -> None:
     assert Money.parse("1 USDC").bind(BOUND).units == 1_000_000
-    with pytest.raises(BadAmount):
+    with pytest.raises(BadAmount, match="is not an amount of USDC"):
         Money.parse("1 ETH").bind(BOUND)
     with pytest.raises(BadAmount):
         Money(1, BOUND).bind(Asset.named("USDC").bind("eip155:1", "erc20:0x00"))
@@ -137,8 +136,12 @@ def test_rates_are_exact_and_rounded_up_once(micro: int, count: int) -> None:
 
 @pytest.mark.parametrize("wrong", ["0.1 USDC", "0.1 per 1M tokens", "0.1 USDC per 2M tokens", 0.1])
 def test_what_is_no_unit_price_is_refused(wrong: object) -> None:
-    with pytest.raises(BadAmount):
+    with pytest.raises(BadAmount) as refused:
         Rate.parse(wrong)
+    assert str(refused.value).startswith(repr(wrong)[:3]) or "is not an amount" in str(
+        refused.value
+    )
+    assert refused.value.hint
 
 
 def test_unit_prices_read_back_to_themselves() -> None:

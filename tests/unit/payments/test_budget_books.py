@@ -295,6 +295,7 @@ async def test_a_shortfall_is_what_is_missing_within_the_hold(tmp_path: Path) ->
     await books.do(lambda tx: tx.append(e.WALLET, funded))
     assert await missing("0.5") == 300_000
     assert await missing("0.2") == 0
+    assert await missing("0.200001") == 1
     assert await missing("0.1") == -100_000
     await books.reserve(attempt(2, "0.5", payee="0xQ"))
     assert await missing("1") == 100_000  # 0.3 of the hold is free, and 0.2 lies there already
