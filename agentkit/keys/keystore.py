@@ -81,6 +81,7 @@ def _decrypt(path: Path, document: dict[str, Any], passphrase: str) -> KeySigner
                 f"no passphrase is set, and {path} needs one", hint="set AGENTKIT_PASSPHRASE"
             ) from None
         raise WrongKey(f"the passphrase does not open {path}") from None
+    # Somebody may have changed the address in the file, to have money sent to another one.
     claimed = str(document.get("address", "")).lower().removeprefix("0x")
     if claimed and claimed != signer.address.lower().removeprefix("0x"):
         raise WrongKey(

@@ -365,6 +365,7 @@ class UnsignedTransaction:
         """Return the transaction in signed bytes of ours (EIP-2718 envelope of type 2)."""
         import rlp
 
+        # The first byte is the type of the envelope.
         chain_id, nonce, max_tip, max_fee, gas, to, value, data, *_ = rlp.decode(raw[1:])
         return cls(
             chain_id=int.from_bytes(chain_id),

@@ -157,6 +157,7 @@ class ProcessSigner:
         """
         request_id = secrets.token_hex(8)
         line = json.dumps({**request, "id": request_id}).encode() + b"\n"
+        # One request at a time: answers come in the order of the requests.
         with self._lock:
             try:
                 answer = json.loads(self._exchange(line))
@@ -213,7 +214,7 @@ def _give_orders(child: subprocess.Popen[str], orders: dict[str, Any]) -> None:
     """Send a process its orders and wait until it serves; raises the error that it reports."""
     assert child.stdin is not None
     assert child.stdout is not None
-    with suppress(BrokenPipeError):
+    with suppress(BrokenPipeError):  # a child that has ended says why on its output
         child.stdin.write(json.dumps(orders) + "\n")
         child.stdin.flush()
     watch = threading.Timer(STARTING_SECONDS, child.kill)

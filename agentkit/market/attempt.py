@@ -82,6 +82,7 @@ class Attempt(Value):
     @property
     def is_of_this_item(self) -> bool:
         """Whether `purchase` is the id of this attempt's run, node and item, whatever replica."""
+        # An attempt does not say which replica it is, so all possible ones are compared.
         return any(
             self.purchase == purchase_id(self.run, self.node, self.item, replica)
             for replica in range(MAX_REPLICAS)

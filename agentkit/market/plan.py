@@ -317,6 +317,7 @@ class Plan(Value):
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise PlanError(f"{path} is not a plan", hint=again) from error
+        # Compared after reading: the digest is over the plan's meaning, not over the file's text.
         if plan.id != document.get("digest"):
             raise PlanError(f"the plan {path} was changed after it was made", hint=again)
         return plan

@@ -132,11 +132,13 @@ class Requirement(Wire):
     def key(self) -> str:
         """The key of `with_key`, "" for none."""
         key = self.extra.get(SETTLEMENT, "")
+        # A peer may send anything here, and the key becomes part of an intent's name.
         is_key = isinstance(key, str) and re.fullmatch("[0-9a-f]{32}", key)
         return key if is_key else ""
 
     def payable_on(self, network: Network) -> bool:
         """Return whether a wallet of a network can pay so: its chain and token, by EIP-3009."""
+        # The signature is over the token's EIP-712 domain, so that has to be the same, too.
         domain = (self.extra.get("name"), self.extra.get("version"))
         return (
             (self.scheme, self.network) == ("exact", network.id)

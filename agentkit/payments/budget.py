@@ -123,7 +123,7 @@ class Budget:
         if amount > attempt.at_most:
             raise NotAllowed(f"{amount} is more than the attempt's at most of {attempt.at_most}")
         if paid_before(tx, attempt.id) is not None:
-            return
+            return  # a restored run settles again what its wallet has settled
         spent = e.Spent(
             attempt=attempt.id,
             provider=attempt.provider,

@@ -38,6 +38,7 @@ async def _close(rail: Rail, message: Message, providers: Mapping[str, Provider]
     except (ProviderError, SettlementFailed) as error:
         return await _close_without_provider(rail, message, error)
     except (PaymentError, StateError, OverBudget) as error:
+        # Our own side failed, so the provider is not to blame and nothing is forced.
         return f"not closed: {error}"
     return "closed"
 

@@ -110,6 +110,7 @@ class PrepaidRail:
         missing, uncredited = await self._journal.commit(look)
         missing -= sum(_units(row.intent) for row in uncredited)
         transactions = [row.transaction for row in uncredited]
+        # Uncredited top-ups are claimed even if no new one is needed.
         if missing > 0:
             transactions += await self._top_up(offer.payee, missing)
         return [self._credit_request(offer, transaction) for transaction in transactions]
@@ -159,6 +160,7 @@ class PrepaidRail:
         transaction = str(answer.body.get("transaction", ""))
 
         def book(tx: Transaction) -> None:
+            # The payee names the transaction; payee and amount are taken from our own books.
             sent = {row.transaction: _payee_and_units(row.intent) for row in _uncredited(tx)}
             payee, units = (sent | self._found_on_chain).get(transaction, ("", 0))
             if payee and tx.get(r.Credited, transaction) is None:

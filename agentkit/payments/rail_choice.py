@@ -84,6 +84,7 @@ class RailPlanner:
 
     def _reason_for_escrow(self, offer: Offer, history: History) -> str:
         """Return why an offer's price is locked for its task, "" where it is not."""
+        # Without an arbiter a submitted result is paid, so a large price is not locked.
         if offer.at_most > self.arbiter_above and not self.arbitrated:
             return ""
         times = self.TRUSTED_TIMES if self._is_proven(offer.label, history) else 1

@@ -210,6 +210,7 @@ def verify(bundle: Bundle) -> list[str]:
 
     Nothing but the bundle is read, and nothing in it is trusted that is not signed.
     """
+    # Ids are unique, so a receipt that stands twice would count twice in every sum.
     by_attempt = {receipt.attempt.id: receipt for receipt in bundle.receipts}
     problems: list[str] = []
     if len(by_attempt) < len(bundle.receipts):
@@ -290,7 +291,7 @@ def _channel_problems(
 
     receipts = [by_attempt[paid.attempt] for paid in proof.paid if paid.attempt in by_attempt]
     missing = len(proof.paid) - len(receipts)
-    if missing:
+    if missing:  # without all of them the root cannot be computed
         return [*problems, f"{name}: {missing} of its receipts are missing"]
     if _root_over(proof, receipts) != proof.root:
         problems.append(f"{name}: its voucher's root is not over these receipts")

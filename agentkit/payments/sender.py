@@ -93,6 +93,7 @@ class Sender:
         same intent goes on from here).
         """
         row = await self._journal.commit(lambda tx: tx.get(r.EvmTransaction, intent))
+        # Once signed, an intent is never signed for another call: the first bytes may be mined.
         if row is None:
             row = await self._signing.sign(intent, to=to, data=data, check=check)
         if row.call != call_digest(to, data):
@@ -123,6 +124,7 @@ class Sender:
         progress = _Progress()
         while True:
             look = await self._look_safely(row, progress)
+            # A first failure may come from a node that lags, or lies; a success is taken at once.
             if look.receipt and look.is_final:
                 progress.final_looks += 1
                 may_fail = progress.final_looks >= LOOKS_TO_FAIL
@@ -132,6 +134,7 @@ class Sender:
                 row = await self._sign_again(row, look)
                 progress = _Progress()
 
+            # The bytes are stored, so whoever calls `send` or `recover` next goes on from here.
             patience = REFUSED_PATIENCE if look.is_refused else PATIENCE
             if time.monotonic() - started > patience:
                 reason = f" ({look.problem})" if look.problem else ""
@@ -221,7 +224,8 @@ class Sender:
         if depth > 1:
             block = max(0, await self._chain.head() - depth + 1)
         used_nonces = await self._chain.nonce_at(self._address, block)
-        # The receipt is read again: our own bytes may have been mined since.
+        # Only a final block counts: a reorg could free the nonce again, and both calls would be
+        # mined.  The receipt is read once more, because our own bytes may have been mined since.
         return used_nonces > row.nonce and await self._receipt(row) is None
 
     async def _is_final(self, receipt: ChainReceipt) -> bool:
@@ -247,6 +251,8 @@ class Sender:
         purpose = row.intent.partition(":")[0]
         book = self.on_final.get(purpose)
         try:
+            # What an intent means for the books is written in the transaction that ends it, so a
+            # crash cannot leave one without the other.
             if not receipt.succeeded:
                 raise SettlementFailed(
                     f"transaction {receipt.transaction} reverted; nothing but its gas was spent"

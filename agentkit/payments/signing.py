@@ -54,10 +54,11 @@ class IntentSigner:
         state file, in which another process may turn out to have been quicker.
         """
         address = self._signer.address
+        # A quarter more than estimated: the state may change until the call is mined.
         gas = await self._chain.estimate(address, to, data) * 5 // 4
         fees = await self._chain.fees()
         pending_nonce = await self._chain.nonce(address)
-        call = self._call(to=to, data=data, gas=gas, fees=fees)
+        call = self._call(to=to, data=data, gas=gas, fees=fees)  # its nonce is set below
         cost = await self._max_cost(call)
         await self._check_gas_money(cost)
 
@@ -180,6 +181,7 @@ class IntentSigner:
             return
         total = tx.get(r.Total, f"gas|{cost.asset.id}")
         used = total.amount if total else cost.asset.zero()
+        # Transactions under way count with their most; an intent's own is about to be replaced.
         for other in tx.every(r.EvmTransaction):
             if not other.final and other.intent != intent:
                 used += other.cost

@@ -168,7 +168,7 @@ class Http:
         parts = []
         size = 0
         async for part in answer.content.iter_chunked(1 << 16):
-            size += len(part)
+            size += len(part)  # counted here: the header Content-Length may be absent or wrong
             if size > self._max_bytes:
                 raise ProtocolBroken(
                     "the answer is too large", provider=self._provider, unknown=True

@@ -44,6 +44,7 @@ class LateProvider:
 
     async def offers(self, spec: TaskSpec) -> Sequence[Offer]:
         with adapter_errors(self._name):
+            # The adapter may be another package's, so its types are checked where we use them.
             offers = list(await self._opened().offers(spec))
             return [_checked(offer, Offer, "offers") for offer in offers]
 

@@ -256,6 +256,7 @@ class Native:
 
     async def _http_of_node(self, name: str) -> Http:
         """Return the connection to a node; raises Unavailable for one that does not answer."""
+        # A node that was just started is not among those that were read before.
         for fresh in (False, True):
             nodes = await self._answering(fresh=fresh)
             if name in nodes:

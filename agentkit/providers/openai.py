@@ -338,6 +338,7 @@ class OpenAI:
             output = Text.of(str(text or "").strip().encode())
         except _UNREADABLE as error:
             raise BadOutput("its answer cannot be read", provider=self.name) from error
+        # Some endpoints answer for an unknown model with another one.
         if model != offer.model:
             raise BadOutput(f"it answered with {model!r}, not {offer.model!r}", provider=self.name)
         return Result(

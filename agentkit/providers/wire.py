@@ -65,6 +65,7 @@ class WireArtifact(Value):
             data = fetched if self.data is None else base64.b64decode(self.data, validate=True)
         except ValueError as error:
             raise ProtocolBroken("an artifact is not in base64") from error
+        # The digest names the content, so nobody on the way can exchange it.
         artifact = kind.of(data or b"", self.media_type)
         if (artifact.digest, artifact.size) != (self.digest, self.size):
             raise ProtocolBroken(f"artifact {self.digest[:12]} does not hash to its own name")

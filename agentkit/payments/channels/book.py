@@ -62,6 +62,7 @@ class VoucherBook:
         """
         terms = self._read_from_payer(body)
         channel = terms.id(self._network)
+        # The voucher comes first: it may pay for what would otherwise exceed the window.
         await self.take(body)
         booked = await self._booked(channel)
         if booked.closing:
@@ -136,7 +137,7 @@ class VoucherBook:
         terms = self._read_from_payer(body)
         booked = await self._booked_or_none(terms.id(self._network))
         if booked is None or not booked.settled:
-            booked = await self.take(body)
+            booked = await self.take(body)  # the payer may bring a newer voucher than we have
 
         data = await self._closing_call(booked)
         intent = f"close:{booked.channel}"

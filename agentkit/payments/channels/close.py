@@ -75,6 +75,7 @@ class ChannelCloser:
         if closes_at != CLOSED:
             await self._send("finishClose", channel)
 
+        # The provider may have closed it first, so the chain says which transaction did.
         closed_by = await self._closing_transaction(channel)
         await self.book_close({"channel": channel_id, "transaction": closed_by})
         return "closed"
@@ -157,6 +158,7 @@ class ChannelCloser:
                 f"the chain does not show that channel {channel_id[:12]} was closed"
             )
 
+        # The contract keeps the claimed total after a close; earlier claims count in it, too.
         _, claimed = await deposit_of(self._chain, self._network, channel_id)
         claim = LoggedClaim.of(claims[-1]) if claims else None
         return _FinalState(

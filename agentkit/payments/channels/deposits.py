@@ -68,6 +68,7 @@ class Deposits:
         await self._check_balance(units)
 
         prefix = f"fund:{channel.channel}:{channel.deposited}:"
+        # An intent that failed is at its end; counting them gives the next try a name of its own.
         earlier = await self._journal.commit(lambda tx: tx.every(r.EvmTransaction, prefix))
         failed = sum(row.final and not row.succeeded for row in earlier)
 

@@ -160,6 +160,7 @@ class VoucherIntake:
         """Check one voucher and store it, in one commit where its channel is stored already."""
         if sent.signature:
             check_voucher(sent.voucher, sent.signature, sent.terms.payer, self._network)
+        # Only a channel's first voucher needs the chain; later ones are checked in the journal.
         booked = await self._journal.commit(lambda tx: self._store(tx, sent))
         if booked is None:
             booked = await self._take_first(sent)

@@ -85,6 +85,7 @@ class ChannelRail:
 
         Nothing is added to a channel in doubt; its payee is asked for our newest voucher first.
         """
+        # A top-up that an earlier process sent counts first, so that it is not sent again.
         await self._sender.recover()
         channel = await self._journal.commit(
             lambda tx: _current(tx, offer.payee) or self._choose_channel(tx, offer)
@@ -135,6 +136,7 @@ class ChannelRail:
             raise InsufficientFunds(
                 f"our newest voucher for {channel.label} is not in the books, as after a restore"
             )
+        # A delivery for nothing needs no voucher, and one that was paid gets no second one.
         if result.price and paid_before(tx, attempt.id) is None:
             channel = self._pay(tx, channel, attempt, result)
         receipt = Receipt.of(attempt, result, at=tx.now)
@@ -159,6 +161,7 @@ class ChannelRail:
 
         Raises SettlementFailed when an attempt is still open on one of them.
         """
+        # After a restore the books may lack deposits, which closing brings back.
         for channel in await self._journal.commit(lambda tx: tx.every(r.Channel)):
             if channel.open and channel.doubtful:
                 await self._deposits.read_deposit(channel)
@@ -302,6 +305,7 @@ class ChannelRail:
             sender = (answer.provider, answer.provider_node)
             if channel is None or (channel.provider, channel.provider_node) != sender:
                 raise ProtocolBroken("it speaks of a channel that is not its own")
+            # Attempts that our books show as paid need not be matched with this voucher later.
             unpaid = tuple(x for x in newest.attempts if paid_before(tx, x) is None)
             found = e.VoucherFound(
                 channel=channel_id,

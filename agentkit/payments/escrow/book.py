@@ -91,6 +91,7 @@ class EscrowBook:
             raise Refused(f"{job.quote.price} units are in escrow and {at_most.units} are needed")
 
         job_id = job.id(self._network)
+        # Only the chain shows that the money is locked; a payer's word for it is not enough.
         state, due = await terms.state_of(self._chain, self._network, job_id)
         now = time.time()
         if state != terms.FUNDED or now > due:

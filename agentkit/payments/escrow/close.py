@@ -60,8 +60,10 @@ class EscrowCloser:
             case terms.FUNDED | terms.DISPUTED:
                 until = time.strftime("%Y-%m-%d %H:%M", time.localtime(due))
                 return f"locked until {until}"
+            # A submitted result that nobody refuses is paid in full when its window is over.
             case terms.SUBMITTED if not is_over and not escrow.accept:
                 return await self._dispute(escrow, job)
+            # Its provider, or anybody after a deadline, has settled it without telling us.
             case terms.PAID | terms.REFUNDED:
                 return await self._book_end_on_chain(escrow, job)
         return ""

@@ -105,12 +105,14 @@ class EscrowRail:
         So it is called twice for an attempt: the first call returns the request for a quote, and
         the second one locks the price.
         """
+        # What an earlier process sent, or a restored journal lacks, is not locked a second time.
         await self._sender.recover()
         attempt = wanted.attempt
         await self._lost.find(attempt)
 
         escrow = await self._stored(attempt.id)
         if escrow and escrow.state == "quoted":
+            # Our opening may have been mined although nobody told us.
             escrow = await self._read_opening(escrow)
         if escrow is None or await self._is_stale(escrow):
             return [self._quotes.request(offer, attempt)]

@@ -164,6 +164,7 @@ class Paywall:
         if paid_request and paid_request.request != taken.request:
             return _refuse(409, "this payment, or its identifier, belongs to another request")
         if paid_request is None:
+            # Everything that can be refused is refused before the payment is settled.
             await self._check(presented, requirement)
             refusal = await self._refusal(request) if self._refusal else None
             if refusal is not None:
@@ -195,6 +196,7 @@ class Paywall:
         Raises _Unpaid when it does not, whatever the facilitator says.
         """
         transfer = ExpectedTransfer.of(presented.payload.authorization)
+        # With this server's own key, so that a second server cannot be shown the same payment.
         keyed = requirement.with_key(paid_request.settlement)
         settled = await self._facilitator.settle(presented, keyed)
         if not await self._is_on_chain(settled, transfer):
