@@ -136,11 +136,8 @@ def test_rates_are_exact_and_rounded_up_once(micro: int, count: int) -> None:
 
 @pytest.mark.parametrize("wrong", ["0.1 USDC", "0.1 per 1M tokens", "0.1 USDC per 2M tokens", 0.1])
 def test_what_is_no_unit_price_is_refused(wrong: object) -> None:
-    with pytest.raises(BadAmount) as refused:
+    with pytest.raises(BadAmount, match=r"is not a unit price|is not an amount") as refused:
         Rate.parse(wrong)
-    assert str(refused.value).startswith(repr(wrong)[:3]) or "is not an amount" in str(
-        refused.value
-    )
     assert refused.value.hint
 
 
