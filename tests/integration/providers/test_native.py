@@ -80,7 +80,7 @@ async def test_whoever_names_no_address_is_not_asked(address: str) -> None:
 async def test_an_address_has_one_spelling(address: str) -> None:
     """In several, one payee would have a channel, and a limit, for each of them."""
     async with node({}, address=address) as native:
-        ((_, facts),) = (await native._known()).values()
+        ((_, facts),) = (await native._answering()).values()
         assert facts.address == ADDRESS
 
 
