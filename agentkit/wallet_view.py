@@ -17,7 +17,7 @@ from agentkit.journal.run_state import RunState
 from agentkit.market.chain import Network
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Provider, ProviderInfo
-from agentkit.memory.backup_status import Standing
+from agentkit.memory.backup_status import BackupStatus
 from agentkit.memory.memory import Memory
 from agentkit.money import Money
 from agentkit.payments.audit import contradictions
@@ -36,7 +36,7 @@ class WalletStatus:
     """All runs of a wallet, newest first, and how safe its memory is."""
 
     runs: list[r.Run]
-    memory: Standing
+    memory: BackupStatus
 
 
 @dataclass(frozen=True)

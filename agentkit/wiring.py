@@ -35,7 +35,7 @@ from agentkit.memory.artifacts.sources import Sources
 from agentkit.memory.artifacts.stores import Remote, Stores
 from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.factory import open_path
-from agentkit.memory.memory import Memory, Pace
+from agentkit.memory.memory import Memory, MemoryPace
 from agentkit.memory.sealing.shred import sealer_of
 from agentkit.memory.uploads.upload_paths import UploadPath
 from agentkit.money import Money
@@ -308,7 +308,7 @@ class Wiring:
             sealer,
             gateways,
             path,
-            pace=Pace(confirm=10.0) if self.found else Pace(),
+            pace=MemoryPace(confirm=10.0) if self.found else MemoryPace(),
             test=self.network.test,
             anchoring=self._anchoring(allowance),
         )

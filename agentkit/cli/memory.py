@@ -25,7 +25,7 @@ from agentkit.market.chain import Network
 from agentkit.memory.anchoring import corroborated
 from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.restore import wallet_restore as restoring
-from agentkit.memory.restore.wallet_restore import Restored
+from agentkit.memory.restore.wallet_restore import RestoredWallet
 from agentkit.memory.sealing import shred, snapshots
 from agentkit.memory.sealing.sealer import Sealer
 from agentkit.payments.anchor import anchored_head
@@ -259,7 +259,7 @@ async def _brought(where: Where, run: str) -> dict[str, Any]:
     return _told(where, found)
 
 
-def _told(where: Where, found: Restored) -> dict[str, Any]:
+def _told(where: Where, found: RestoredWallet) -> dict[str, Any]:
     """Return what was restored as plain JSON."""
     return {
         "address": where.sealer.address,
@@ -274,7 +274,7 @@ def _told(where: Where, found: Restored) -> dict[str, Any]:
 # -- inside --------------------------------------------------------------------------------------
 
 
-async def _fetched(where: Where, runs: Sequence[str]) -> Restored:
+async def _fetched(where: Where, runs: Sequence[str]) -> RestoredWallet:
     """Return all that gateways have, or all of some runs."""
     only = [*runs, WALLET] if runs and where.anchor else runs
     async with where.client() as client:
@@ -282,14 +282,14 @@ async def _fetched(where: Where, runs: Sequence[str]) -> Restored:
     return corroborated(found, await where.anchored(), only)
 
 
-def _must_have(found: Restored, run: str) -> None:
+def _must_have(found: RestoredWallet, run: str) -> None:
     if run not in found.streams:
         raise RunNotFound(
             f"no gateway has any step of {run}", hint="run `agentkit status` for the runs there are"
         )
 
 
-def _warn(found: Restored, *, quiet: bool) -> None:
+def _warn(found: RestoredWallet, *, quiet: bool) -> None:
     for warning in found.warnings:
         output.note(f"warning: {warning}", quiet=quiet)
 

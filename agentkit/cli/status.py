@@ -18,7 +18,7 @@ from agentkit.errors import ConfigError
 from agentkit.journal.run_state import RunState
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import ProviderInfo
-from agentkit.memory.backup_status import Standing
+from agentkit.memory.backup_status import BackupStatus
 from agentkit.payments.receipts import UNPROVEN, Bundle, proof_of, verify
 from agentkit.runtime.stop import pause_of
 
@@ -77,7 +77,7 @@ def _runs_text(rows: list[dict[str, Any]], standing: str) -> str:
     return f"{columns(cells)}\n\n{standing}"
 
 
-def _standing_text(standing: Standing, test: bool) -> str:
+def _standing_text(standing: BackupStatus, test: bool) -> str:
     where = "the embedded Arweave gateway" if test else "Arweave"
     return "\n".join(standing.sentences(where))
 

@@ -32,7 +32,7 @@ from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.journal.transaction import JournalTransaction
 from agentkit.market.anchor import PURPOSE, HeadAnchor
-from agentkit.memory.restore.wallet_restore import Restored
+from agentkit.memory.restore.wallet_restore import RestoredWallet
 from agentkit.memory.sealing.backlog import is_quiet
 from agentkit.memory.sealing.segment_chain import payments
 
@@ -155,7 +155,7 @@ class Anchoring:
         return known is None or not 0 <= tx.now - known.at < self._interval
 
 
-def corroborated(found: Restored, head: str, only: Sequence[str] = ()) -> Restored:
+def corroborated(found: RestoredWallet, head: str, only: Sequence[str] = ()) -> RestoredWallet:
     """Return what was found, and whether it is all that the anchored head stands for.
 
     `only` names the streams that were asked for, the wallet's among them.
@@ -174,7 +174,7 @@ def corroborated(found: Restored, head: str, only: Sequence[str] = ()) -> Restor
     )
 
 
-def _upto(found: Restored, head: str) -> dict[str, tuple[int, str]] | None:
+def _upto(found: RestoredWallet, head: str) -> dict[str, tuple[int, str]] | None:
     """Return how far streams had come when a head was chosen, None if nothing tells of it."""
     upto: dict[str, tuple[int, str]] = {}
     for event in _anchorings(found):
@@ -189,7 +189,7 @@ def _upto(found: Restored, head: str) -> dict[str, tuple[int, str]] | None:
     return {} if head in _earlier(found) else None
 
 
-def _unknown(found: Restored, head: str) -> str:
+def _unknown(found: RestoredWallet, head: str) -> str:
     chosen = [event.head for event in _anchorings(found) if isinstance(event, e.HeadChosen)]
     newest = (*_earlier(found), *chosen[-1:])[-1:]
     theirs = f"the newest they have is {newest[0][:12]}" if newest else "they have none"
@@ -197,7 +197,7 @@ def _unknown(found: Restored, head: str) -> str:
 
 
 def _missing(
-    found: Restored, upto: Mapping[str, tuple[int, str]], only: Sequence[str]
+    found: RestoredWallet, upto: Mapping[str, tuple[int, str]], only: Sequence[str]
 ) -> Iterator[str]:
     """Say which streams are not there up to where an anchored head has them."""
     before = found.snapshot.heads if found.snapshot else {}
@@ -210,7 +210,7 @@ def _missing(
             yield f"{BEHIND}: {name} is anchored up to event {seq}, and they have {last} of it"
 
 
-def _anchorings(found: Restored) -> Iterator[e.HeadChosen | e.Restored]:
+def _anchorings(found: RestoredWallet) -> Iterator[e.HeadChosen | e.Restored]:
     for row in found.rows(e.WALLET):
         if row.kind in (e.HeadChosen.stored_name, e.Restored.stored_name):
             event = row.event()
@@ -218,7 +218,7 @@ def _anchorings(found: Restored) -> Iterator[e.HeadChosen | e.Restored]:
             yield event
 
 
-def _earlier(found: Restored) -> tuple[str, ...]:
+def _earlier(found: RestoredWallet) -> tuple[str, ...]:
     """Return the heads that a snapshot knows, the oldest first."""
     for kind, body in found.snapshot.records if found.snapshot else ():
         if kind == r.Anchor.stored_name:

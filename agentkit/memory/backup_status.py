@@ -14,7 +14,7 @@ SAFE = ("stable", "read back")
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class BackupStatus:
     """What would be lost with this machine, and what keeps it from being safe.
 
     `unsealed`: events that nobody has taken yet; `oldest` is the age of the first of them in
@@ -88,14 +88,14 @@ def age(seconds: float | None) -> str:
     return f"{int(left)} s"
 
 
-def look(tx: JournalTransaction) -> Standing:
+def look(tx: JournalTransaction) -> BackupStatus:
     """Return how the journal stands now."""
     counts = tx.outbox.counts()
     open_ones = backlog(tx)
     untaken = sum(events for state, _, events, *_ in counts if state in WAITING)
     times = [open_ones.oldest, tx.outbox.oldest_event(*WAITING)]
     shaky = [*times, tx.outbox.oldest_event("accepted", "mined")]
-    return Standing(
+    return BackupStatus(
         unsealed=open_ones.events + untaken,
         segments={state: count for state, count, *_ in counts},
         oldest=_age_of(tx, times),

@@ -10,7 +10,7 @@ from agentkit.journal.journal import Journal
 from agentkit.market.uploads import UploadPayer
 from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.arweave.jwk import JwkWallet
-from agentkit.memory.uploads.bundler import AR, Layer1, Limits
+from agentkit.memory.uploads.bundler import AR, Layer1, UploadLimits
 from agentkit.memory.uploads.outbox import Outbox
 from agentkit.memory.uploads.turbo import Turbo, TurboClient
 from agentkit.memory.uploads.upload_paths import Direct, UploadPath
@@ -58,7 +58,7 @@ async def open_path(
     return Direct(outbox, gateways)
 
 
-def _limits(settings: MemorySettings, asset: Asset) -> Limits:
+def _limits(settings: MemorySettings, asset: Asset) -> UploadLimits:
     """Return the limits on uploads; raises ConfigError for one in another asset."""
     for name in ("per_upload", "total"):
         limit: Money | None = getattr(settings, name)
@@ -67,7 +67,7 @@ def _limits(settings: MemorySettings, asset: Asset) -> Limits:
                 f"memory.{name} is {limit}, and these uploads are paid in {asset.symbol}",
                 hint=f"write memory.{name} in {asset.symbol}",
             )
-    return Limits(settings.per_upload, settings.total)
+    return UploadLimits(settings.per_upload, settings.total)
 
 
 def _missing(key: str, what: str, example: str) -> ConfigError:

@@ -18,7 +18,7 @@ from agentkit.market.plan import Fee
 from agentkit.memory.anchoring import Anchoring
 from agentkit.memory.arweave.base64url import name_of
 from agentkit.memory.arweave.gateways import Gateways
-from agentkit.memory.backup_status import Standing, look
+from agentkit.memory.backup_status import BackupStatus, look
 from agentkit.memory.knowledge.knowledge import Knowledge
 from agentkit.memory.restore.forks import check_alone
 from agentkit.memory.sealing.backlog import is_due, seal_all
@@ -36,7 +36,7 @@ ALONE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class MemoryPace:
     """Seconds between looks at what is due and at what was accepted, and for the last upload."""
 
     look: float = 5.0
@@ -59,14 +59,14 @@ class Memory(Knowledge):
         gateways: Gateways | None,
         path: UploadPath | None = None,
         *,
-        pace: Pace | None = None,
+        pace: MemoryPace | None = None,
         patience: Waits | None = None,
         test: bool = False,
         anchoring: Anchoring | None = None,
     ) -> None:
         super().__init__(journal)
         self._signer, self._gateways = signer, gateways
-        self._pace = pace or Pace()
+        self._pace = pace or MemoryPace()
         self._watch: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
         self._closing = self._sealed = False
@@ -126,7 +126,7 @@ class Memory(Knowledge):
 
     # -- the sealed log --------------------------------------------------------------------------
 
-    async def checkpoint(self, *, stable: bool = False) -> Standing:
+    async def checkpoint(self, *, stable: bool = False) -> BackupStatus:
         """Seal everything now and have it taken; with `stable`, wait until it is there for good.
 
         Raises StoreUnavailable when nobody takes it, the signed bytes stay in the outbox; or when
@@ -198,11 +198,11 @@ class Memory(Knowledge):
         if self._forked:
             raise self._forked
 
-    async def standing(self) -> Standing:
+    async def standing(self) -> BackupStatus:
         """Return how much of the journal is on Arweave."""
         return await self._journal.commit(look)
 
-    async def confirm(self) -> Standing:
+    async def confirm(self) -> BackupStatus:
         """Ask how deep the segments lie, and note it; raises StateError."""
         if self._uploader is not None:
             await self._confirmer.look()

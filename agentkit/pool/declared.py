@@ -13,9 +13,9 @@ from agentkit.artifacts import Artifact, Table
 from agentkit.errors import Refused
 from agentkit.market.task import CPU_MS, Units, cpu_ms_needed
 from agentkit.pool import text
-from agentkit.pool.limits import Limits
-from agentkit.pool.meter import Allowance
-from agentkit.pool.request import Infer, Query, Train
+from agentkit.pool.limits import SlotLimits
+from agentkit.pool.meter import TaskAllowance
+from agentkit.pool.request import InferParams, QueryParams, TrainParams
 
 MAX_IN_MEMORY = 32 * 1024 * 1024
 """Bytes of the largest dataset to train on, or trained model: they are worked on in memory."""
@@ -26,7 +26,7 @@ WALL_PER_CPU = 5.0
 
 
 def check_declared(
-    params: Infer | Train | Query, inputs: Mapping[str, Artifact], declared: Units
+    params: InferParams | TrainParams | QueryParams, inputs: Mapping[str, Artifact], declared: Units
 ) -> None:
     """Raise Refused for a task that is no task, or larger than it was declared.
 
@@ -36,7 +36,7 @@ def check_declared(
     negative = next((unit for unit, count in declared.items() if count < 0), None)
     if negative is not None:
         raise Refused(f"the load declares less than nothing of {negative!r}")
-    largest = MAX_IN_MEMORY if isinstance(params, Train | Infer) else None
+    largest = MAX_IN_MEMORY if isinstance(params, TrainParams | InferParams) else None
     for name, artifact in inputs.items():
         if largest is not None and artifact.size > largest:
             raise Refused(
@@ -48,22 +48,24 @@ def check_declared(
                 f"this task comes to {count} of {unit!r}, and its load declares at most"
                 f" {declared.get(unit, 0)}"
             )
-    if isinstance(params, Infer) and params.json_schema is not None:
+    if isinstance(params, InferParams) and params.json_schema is not None:
         text.check_schema(params.json_schema)
 
 
-def _counted(params: Infer | Train | Query, inputs: Mapping[str, Artifact]) -> dict[str, int]:
+def _counted(
+    params: InferParams | TrainParams | QueryParams, inputs: Mapping[str, Artifact]
+) -> dict[str, int]:
     """Return the units of a task that can be counted from its inputs before it is done."""
     match params:
-        case Train():
+        case TrainParams():
             dataset = inputs.get("dataset")
             rows = _rows(dataset) if isinstance(dataset, Table) else 0
             return {"row": rows * params.epochs}
-        case Query():
+        case QueryParams():
             return {"byte": sum(artifact.size for artifact in inputs.values())}
-        case Infer() if params.output == "embedding" or "model" in inputs:
+        case InferParams() if params.output == "embedding" or "model" in inputs:
             return {}
-        case Infer():
+        case InferParams():
             return {"output": params.max_tokens}
 
 
@@ -80,14 +82,14 @@ def _rows(table: Table) -> int:
     return rows
 
 
-def allowance(declared: Units | None, limits: Limits) -> Allowance:
+def allowance(declared: Units | None, limits: SlotLimits) -> TaskAllowance:
     """Return what a task of so many units may use; None: as much as a slot allows anyone."""
     if declared is None:
-        return Allowance(limits.seconds, limits.seconds)
+        return TaskAllowance(limits.seconds, limits.seconds)
     milliseconds = declared.get(CPU_MS) or cpu_ms_needed(declared)
     cpu_seconds = min(milliseconds / 1000, limits.seconds)
     seconds = min(WALL_SECONDS + WALL_PER_CPU * cpu_seconds, limits.seconds)
-    return Allowance(cpu_seconds, seconds)
+    return TaskAllowance(cpu_seconds, seconds)
 
 
 def tokens_may_exceed(prompt: str, declared: Units | None) -> bool:

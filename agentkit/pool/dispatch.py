@@ -20,7 +20,7 @@ from agentkit.pool.extras import require
 from agentkit.pool.llama import Llama
 from agentkit.pool.meter import Meter
 from agentkit.pool.models import CATALOGUE, ModelFile, model_file
-from agentkit.pool.request import Done, Infer, Query, Train
+from agentkit.pool.request import Done, InferParams, QueryParams, TrainParams
 from agentkit.pool.slots import Slots
 from agentkit.tables import decode_columns
 
@@ -45,25 +45,25 @@ class Work:
         self._declared = declared
         self._meter = Meter(allowance(declared, slots.limits))
 
-    async def do(self, params: Infer | Train | Query, inputs: Inputs) -> Done:
+    async def do(self, params: InferParams | TrainParams | QueryParams, inputs: Inputs) -> Done:
         """Return what a call made; raises what `Pool.run` does."""
         return replace(await self._done(params, inputs), cpu_ms=self._meter.cpu_ms)
 
-    async def _done(self, params: Infer | Train | Query, inputs: Inputs) -> Done:
+    async def _done(self, params: InferParams | TrainParams | QueryParams, inputs: Inputs) -> Done:
         """Do a task by its kind, on the sort of slot that the kind needs."""
         match params:
-            case Train():
+            case TrainParams():
                 return await self._train(params, inputs)
-            case Query():
+            case QueryParams():
                 return await self._query(params, inputs)
-            case Infer() if "model" in inputs:
+            case InferParams() if "model" in inputs:
                 return await self._label(params, inputs["model"])
-            case Infer(output="embedding"):
+            case InferParams(output="embedding"):
                 return await self._vector(params)
-            case Infer():
+            case InferParams():
                 return await self._text(params)
 
-    async def _text(self, params: Infer) -> Done:
+    async def _text(self, params: InferParams) -> Done:
         """Answer a prompt with a text model."""
         path, body = await asyncio.to_thread(text.request, params)
         model = _model(params.model, "text")
@@ -75,7 +75,7 @@ class Work:
         made = await asyncio.to_thread(text.artifact, params, answer)
         return Done((made,), text.usage(answer), model.name)
 
-    async def check_fits(self, params: Infer) -> None:
+    async def check_fits(self, params: InferParams) -> None:
         """Refuse a prompt longer than its model reads; see `Pool.check_fits`."""
         model = model_file(params.model)
         line = self._slots.llamas(model)
@@ -102,7 +102,7 @@ class Work:
         if sum(counts) > most:
             raise Refused(f"the prompt has {sum(counts)} tokens, and its load declares {most}")
 
-    async def _vector(self, params: Infer) -> Done:
+    async def _vector(self, params: InferParams) -> Done:
         model = _model(params.model, "embedding")
         vectors, tokens = await self._embed(model, [params.prompt], question=True)
         return Done((Embedding.dump([{"vector": vectors[0]}]),), {"input": tokens}, model.name)
@@ -118,7 +118,7 @@ class Work:
                 await self._check_tokens(llama, *texts)
             return await embed(llama, texts, self._meter)
 
-    async def _label(self, params: Infer, trained: Artifact) -> Done:
+    async def _label(self, params: InferParams, trained: Artifact) -> Done:
         """Classify a prompt with a head that the task brings, on the vector of its base model."""
         require("local", "numpy")
         document = trained.read()
@@ -135,7 +135,7 @@ class Work:
                 )
         return Done((Text.of(label.encode()),), {"input": tokens, "output": 1}, base.name)
 
-    async def _train(self, params: Train, inputs: Inputs) -> Done:
+    async def _train(self, params: TrainParams, inputs: Inputs) -> Done:
         """Train a head on the vectors of the dataset's texts."""
         require("local", "numpy")
         if params.method != "head":
@@ -152,7 +152,7 @@ class Work:
         made = Model.of(document, head.MEDIA_TYPE)
         return Done((made,), {"row": len(texts) * params.epochs}, base.name)
 
-    async def _query(self, params: Query, inputs: Inputs) -> Done:
+    async def _query(self, params: QueryParams, inputs: Inputs) -> Done:
         """Run a query over the input tables in a worker."""
         require("data", "duckdb")
         async with self._slots.workers.take() as worker:
@@ -181,7 +181,7 @@ def _table(name: str, artifact: Artifact) -> Table:
     return artifact
 
 
-def _examples(params: Train, inputs: Inputs) -> tuple[list[str], list[str]]:
+def _examples(params: TrainParams, inputs: Inputs) -> tuple[list[str], list[str]]:
     if "dataset" not in inputs:
         raise Refused("training needs the input 'dataset'", of_task=True)
     try:
@@ -197,7 +197,7 @@ def _write_vectors(path: Path, vectors: list[list[float]]) -> None:
             array.array("f", vector).tofile(file)
 
 
-def _fit(params: Train, labels: list[str], room: Path) -> dict[str, Any]:
+def _fit(params: TrainParams, labels: list[str], room: Path) -> dict[str, Any]:
     """Return what a worker is asked to do for a training."""
     return {
         "task": "fit",
@@ -233,7 +233,7 @@ def _copy(artifact: Artifact, path: Path) -> None:
         raise Refused(f"the input {artifact.digest[:12]} does not hash to its own name")
 
 
-def _statement(params: Query, inputs: Inputs, room: Path, memory_mib: int) -> dict[str, Any]:
+def _statement(params: QueryParams, inputs: Inputs, room: Path, memory_mib: int) -> dict[str, Any]:
     """Return what a worker is asked to do for a query."""
     return {
         "task": "query",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SlotLimits:
     """Bounds of one slot: threads, niceness, and per task seconds and resident memory in MiB."""
 
     threads: int = 1

@@ -13,7 +13,7 @@ import aiohttp
 from agentkit.errors import LeaseLost, Refused, brief
 from agentkit.pool.child import Child
 from agentkit.pool.extras import require
-from agentkit.pool.limits import Limits
+from agentkit.pool.limits import SlotLimits
 from agentkit.pool.meter import Meter
 from agentkit.pool.models import ModelFile, path_of
 
@@ -34,7 +34,7 @@ class Llama:
     """One model in one child, started at first use and again after it died."""
 
     def __init__(
-        self, model: ModelFile, folder: Path, limits: Limits, *, parallel: int = 1
+        self, model: ModelFile, folder: Path, limits: SlotLimits, *, parallel: int = 1
     ) -> None:
         self.model = model
         self.folder = folder

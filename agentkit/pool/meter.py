@@ -17,7 +17,7 @@ LOOK_EVERY = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
+class TaskAllowance:
     """What one task may use: seconds of processor time, and on the clock without the queue."""
 
     cpu_seconds: float
@@ -27,7 +27,7 @@ class Allowance:
 class Meter:
     """Counts what one task uses, in whichever children do parts of it."""
 
-    def __init__(self, allowance: Allowance) -> None:
+    def __init__(self, allowance: TaskAllowance) -> None:
         self._allowance = allowance
         self._cpu_seconds = 0.0
         self._ends_at: float | None = None

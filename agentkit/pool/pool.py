@@ -18,16 +18,16 @@ from agentkit.market.task import Units
 from agentkit.pool.declared import check_declared
 from agentkit.pool.dispatch import Inputs, Work
 from agentkit.pool.extras import installed
-from agentkit.pool.limits import Limits
+from agentkit.pool.limits import SlotLimits
 from agentkit.pool.llama import Core
 from agentkit.pool.models import CATALOGUE, model_file
-from agentkit.pool.request import Done, Infer
+from agentkit.pool.request import Done, InferParams
 from agentkit.pool.services import TASK_KINDS, params_of
 from agentkit.pool.slots import Slots
 
 
 @dataclass(slots=True)
-class _Call:
+class _PoolCall:
     work: asyncio.Task[Done]
     cancelled: bool = False
 
@@ -54,7 +54,7 @@ class Pool:
         memory_mib: int = 2048,
         on_execute: Callable[[str], None] = lambda _key: None,
     ) -> None:
-        limits = Limits(threads, nice, seconds, memory_mib)
+        limits = SlotLimits(threads, nice, seconds, memory_mib)
         self._slots = Slots(
             scratch.absolute(),  # a child's working folder is its own
             limits,
@@ -63,7 +63,7 @@ class Pool:
             max_queue=max_queue,
         )
         self._on_execute = on_execute
-        self._calls: dict[str, _Call] = {}
+        self._calls: dict[str, _PoolCall] = {}
         self._closed = False
 
     async def check(
@@ -78,7 +78,7 @@ class Pool:
         The tokens of a long one are counted by the model, in its turn.
         """
         question = params_of(kind, params)
-        if isinstance(question, Infer) and question.model:
+        if isinstance(question, InferParams) and question.model:
             await Work(self._slots, lambda: None, None).check_fits(question)
 
     async def run(
@@ -101,7 +101,7 @@ class Pool:
         if key in self._calls:
             raise Refused(f"the call {key!r} is running already")
         work = Work(self._slots, partial(self._on_execute, key), declared)
-        call = _Call(asyncio.ensure_future(work.do(params_of(kind, params), inputs)))
+        call = _PoolCall(asyncio.ensure_future(work.do(params_of(kind, params), inputs)))
         self._calls[key] = call
         try:
             return await call.work

@@ -14,7 +14,7 @@ class _Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class Infer(_Params):
+class InferParams(_Params):
     """Ask a model of the catalogue, or a trained head that comes as the input `model`."""
 
     model: str = ""
@@ -27,7 +27,7 @@ class Infer(_Params):
     output: Literal["embedding"] | None = None
 
 
-class Train(_Params):
+class TrainParams(_Params):
     """Train a head on columns of the input `dataset`."""
 
     base: str
@@ -38,7 +38,7 @@ class Train(_Params):
     seed: int = Field(default=0, ge=0)
 
 
-class Query(_Params):
+class QueryParams(_Params):
     """Run one SELECT over the inputs, each a table of its name."""
 
     op: Literal["sql"]

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from agentkit.errors import Refused
 from agentkit.pool.extras import installed
-from agentkit.pool.request import Infer, Query, Train
+from agentkit.pool.request import InferParams, QueryParams, TrainParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class TaskKind:
     for, and whether a trained model comes with the task.
     """
 
-    params: type[Infer | Train | Query]
+    params: type[InferParams | TrainParams | QueryParams]
     packages: tuple[str, ...]
     model_param: str
     service: Callable[[str, bool], Service]
@@ -66,13 +66,13 @@ def _infer_service(output: str, trained: bool) -> Service:
 
 
 TASK_KINDS: Mapping[str, TaskKind] = {
-    "infer": TaskKind(Infer, ("xllamacpp",), "model", _infer_service),
-    "train": TaskKind(Train, ("xllamacpp", "numpy"), "base", lambda output, trained: TRAIN),
-    "data": TaskKind(Query, ("duckdb",), "", lambda output, trained: DATA),
+    "infer": TaskKind(InferParams, ("xllamacpp",), "model", _infer_service),
+    "train": TaskKind(TrainParams, ("xllamacpp", "numpy"), "base", lambda output, trained: TRAIN),
+    "data": TaskKind(QueryParams, ("duckdb",), "", lambda output, trained: DATA),
 }
 
 
-def params_of(kind: str, params: Mapping[str, Any]) -> Infer | Train | Query:
+def params_of(kind: str, params: Mapping[str, Any]) -> InferParams | TrainParams | QueryParams:
     """Return the parameters of a task; raises Refused for what is not offered."""
     if kind not in TASK_KINDS:
         raise Refused(f"there is no kind {kind!r} here, only {', '.join(TASK_KINDS)}")

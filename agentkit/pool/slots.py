@@ -6,7 +6,7 @@ import asyncio
 import shutil
 from pathlib import Path
 
-from agentkit.pool.limits import Limits
+from agentkit.pool.limits import SlotLimits
 from agentkit.pool.llama import Core, Llama
 from agentkit.pool.models import ModelFile
 from agentkit.pool.queue import Door, Line
@@ -19,7 +19,7 @@ class Slots:
     """Lines of server slots, one line per model, and one line of worker slots."""
 
     def __init__(
-        self, scratch: Path, limits: Limits, *, llamas: int, workers: int, max_queue: int
+        self, scratch: Path, limits: SlotLimits, *, llamas: int, workers: int, max_queue: int
     ) -> None:
         self.limits = limits
         self._scratch = scratch

@@ -8,14 +8,14 @@ from agentkit import strict_json
 from agentkit.artifacts import Json, Text
 from agentkit.errors import BadOutput, Refused
 from agentkit.json_schemas import fault_of, mismatch, unsupported_in
-from agentkit.pool.request import Infer
+from agentkit.pool.request import InferParams
 
 # By default a keyword that no grammar can express drops the whole grammar without a word, and a
 # small model may fill its tokens with blanks.
 _GUIDANCE = {"x-guidance": {"lenient": True, "whitespace_flexible": False}}
 
 
-def request(params: Infer) -> tuple[str, dict[str, Any]]:
+def request(params: InferParams) -> tuple[str, dict[str, Any]]:
     """Return the path and the body to post; raises Refused for a schema that is none."""
     body = {
         "model": params.model,
@@ -35,7 +35,7 @@ def request(params: Infer) -> tuple[str, dict[str, Any]]:
     return "/v1/chat/completions", body | {"messages": [message]}
 
 
-def artifact(params: Infer, answer: dict[str, Any]) -> Text | Json:
+def artifact(params: InferParams, answer: dict[str, Any]) -> Text | Json:
     """Return what was generated; raises BadOutput when it breaks the schema.
 
     Blocks while a child checks that, for about a second at most.

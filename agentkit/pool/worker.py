@@ -10,14 +10,14 @@ from typing import Any
 
 from agentkit.errors import LeaseLost, Refused
 from agentkit.pool.child import Child
-from agentkit.pool.limits import Limits
+from agentkit.pool.limits import SlotLimits
 from agentkit.pool.meter import Meter
 
 
 class Worker:
     """A child that trains, predicts and queries, started at first use and again after it died."""
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
+    def __init__(self, folder: Path, limits: SlotLimits) -> None:
         self.folder, self._limits = folder, limits
         self._child: Child | None = None
 

@@ -21,7 +21,7 @@ Get = Callable[[str], Any]
 """From a version to what is stored of it, None or empty for nothing."""
 
 
-class Channel(NamedTuple):
+class ChannelValue(NamedTuple):
     """A channel's value; of a list also digests over its first 0, 1... parts, and all sizes."""
 
     value: Any
@@ -29,7 +29,7 @@ class Channel(NamedTuple):
     sizes: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, value: Any) -> Channel:
+    def of(cls, value: Any) -> ChannelValue:
         """Return what is to be known of a value of plain JSON before it is stored."""
         if not isinstance(value, list):
             return cls(value)

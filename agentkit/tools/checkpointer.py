@@ -17,8 +17,8 @@ from langchain_core.runnables import RunnableConfig
 from agentkit.errors import ConfigError, MissingExtra
 from agentkit.memory.knowledge.kv_store import Entries, Shelf, beginning, joined, parted
 from agentkit.tools.agent_loop import Remembering, memory_of, wait
-from agentkit.tools.channels import Channel, Get, chain, read
-from agentkit.tools.serialization import Kind, Values
+from agentkit.tools.channels import ChannelValue, Get, chain, read
+from agentkit.tools.serialization import ValueKind, Values
 
 try:
     from langgraph.checkpoint.base import (
@@ -62,21 +62,21 @@ def _packed_command(command: Command[Any]) -> list[Any]:
 
 
 KINDS = (
-    Kind("send", Send, _packed_send, lambda v: _send(*v)),
-    Kind(
+    ValueKind("send", Send, _packed_send, lambda v: _send(*v)),
+    ValueKind(
         "interrupt",
         Interrupt,
         _packed_interrupt,
         lambda v: Interrupt(v[0], v[1], response_schema=v[2]),
     ),
-    Kind("overwrite", Overwrite, lambda v: v.value, Overwrite),
-    Kind(
+    ValueKind("overwrite", Overwrite, lambda v: v.value, Overwrite),
+    ValueKind(
         "command",
         Command,
         _packed_command,
         lambda v: Command(graph=v[0], update=v[1], resume=v[2], goto=v[3]),
     ),
-    Kind("snapshot", _DeltaSnapshot, lambda v: v.value, _DeltaSnapshot),
+    ValueKind("snapshot", _DeltaSnapshot, lambda v: v.value, _DeltaSnapshot),
 )
 
 
@@ -162,7 +162,9 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
             **({"parent": parent} if parent else {}),
         }
         held = checkpoint["channel_values"]
-        channels = {n: Channel.of(self._values.encode(held[n])) for n in new_versions if n in held}
+        channels = {
+            n: ChannelValue.of(self._values.encode(held[n])) for n in new_versions if n in held
+        }
 
         def write(entries: Entries) -> None:
             """Store channels as links to what the parent has, and the checkpoint as the newest."""

@@ -33,7 +33,7 @@ Moment = TypeVar("Moment", datetime, time_of_day)
 TAG, VALUE = "~", "v"
 
 
-class Kind(NamedTuple):
+class ValueKind(NamedTuple):
     """A class, its tag, and how its values become simpler ones and come back."""
 
     tag: str
@@ -77,24 +77,24 @@ def _unpacked_moment(cls: type[Moment], packed: Any) -> Moment:
     return moment.replace(tzinfo=ZoneInfo(zone)) if zone else moment
 
 
-MESSAGE = Kind("message", BaseMessage, _packed_message, _message)
+MESSAGE = ValueKind("message", BaseMessage, _packed_message, _message)
 
 KINDS = (
-    Kind("float", float, repr, float),
-    Kind("dict", dict, lambda v: [[name, part] for name, part in v.items()], dict),
-    Kind("tuple", tuple, list, tuple),
-    Kind("set", set, lambda v: sorted(v, key=repr), set),
-    Kind("frozenset", frozenset, lambda v: sorted(v, key=repr), frozenset),
-    Kind("deque", deque, lambda v: [list(v), v.maxlen], lambda v: deque(*v)),
-    Kind("bytes", bytes, lambda v: base64.b64encode(v).decode(), base64.b64decode),
-    Kind("datetime", datetime, _packed_moment, partial(_unpacked_moment, datetime)),
-    Kind("date", date, date.isoformat, date.fromisoformat),
-    Kind("time", time_of_day, _packed_moment, partial(_unpacked_moment, time_of_day)),
-    Kind("timedelta", timedelta, _packed_time, lambda v: timedelta(*v)),
-    Kind("decimal", Decimal, str, Decimal),
-    Kind("uuid", UUID, str, UUID),
-    Kind("path", type(Path()), str, Path),
-    Kind(
+    ValueKind("float", float, repr, float),
+    ValueKind("dict", dict, lambda v: [[name, part] for name, part in v.items()], dict),
+    ValueKind("tuple", tuple, list, tuple),
+    ValueKind("set", set, lambda v: sorted(v, key=repr), set),
+    ValueKind("frozenset", frozenset, lambda v: sorted(v, key=repr), frozenset),
+    ValueKind("deque", deque, lambda v: [list(v), v.maxlen], lambda v: deque(*v)),
+    ValueKind("bytes", bytes, lambda v: base64.b64encode(v).decode(), base64.b64decode),
+    ValueKind("datetime", datetime, _packed_moment, partial(_unpacked_moment, datetime)),
+    ValueKind("date", date, date.isoformat, date.fromisoformat),
+    ValueKind("time", time_of_day, _packed_moment, partial(_unpacked_moment, time_of_day)),
+    ValueKind("timedelta", timedelta, _packed_time, lambda v: timedelta(*v)),
+    ValueKind("decimal", Decimal, str, Decimal),
+    ValueKind("uuid", UUID, str, UUID),
+    ValueKind("path", type(Path()), str, Path),
+    ValueKind(
         "document", Document, lambda v: v.model_dump(exclude_defaults=True), lambda v: Document(**v)
     ),
 )
@@ -103,7 +103,7 @@ KINDS = (
 class Values:
     """A table of classes, and values of them as plain JSON."""
 
-    def __init__(self, kinds: Iterable[Kind] = (), allow: Sequence[type] = ()) -> None:
+    def __init__(self, kinds: Iterable[ValueKind] = (), allow: Sequence[type] = ()) -> None:
         known = (*KINDS, MESSAGE, *kinds, *map(_allowed, allow))
         self._by_class = {kind.cls: kind for kind in known}
         self._by_tag = {kind.tag: kind for kind in known}
@@ -168,16 +168,16 @@ class Values:
         return self.decode(json.loads(text))
 
 
-def _allowed(cls: type) -> Kind:
+def _allowed(cls: type) -> ValueKind:
     """Return how values of a class that a caller names are stored."""
     tag = f"{cls.__module__}:{cls.__qualname__}"
     if issubclass(cls, Enum):
-        return Kind(tag, cls, lambda v: v.value, cls)
+        return ValueKind(tag, cls, lambda v: v.value, cls)
     if issubclass(cls, BaseModel):
-        return Kind(tag, cls, lambda v: v.model_dump(), cls.model_validate)
+        return ValueKind(tag, cls, lambda v: v.model_dump(), cls.model_validate)
     if dataclasses.is_dataclass(cls):
         names = [field.name for field in dataclasses.fields(cls) if field.init]
-        return Kind(tag, cls, lambda v: {n: getattr(v, n) for n in names}, lambda v: cls(**v))
+        return ValueKind(tag, cls, lambda v: {n: getattr(v, n) for n in names}, lambda v: cls(**v))
     raise WrongInput(
         f"{cls.__name__} cannot be stored as plain JSON",
         hint="allow pydantic models, dataclasses and enums",

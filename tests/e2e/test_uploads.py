@@ -20,7 +20,7 @@ from agentkit.graph.builder import JobGraph
 from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
 from agentkit.memory.arweave.unbundling import unbundled
-from agentkit.memory.memory import Pace
+from agentkit.memory.memory import MemoryPace
 
 Open = Callable[..., AbstractAsyncContextManager[Agent]]
 FEE = 212_037_686
@@ -95,7 +95,7 @@ async def test_a_dear_purchase_waits_until_the_log_is_there_for_good(
             await asyncio.sleep(0.05)
 
     async with open_agent(memory={"stable_before_pay": "0.000001 USDC"}) as agent:
-        agent.memory._pace = Pace(look=0.2)
+        agent.memory._pace = MemoryPace(look=0.2)
         mining = asyncio.create_task(mine())
         graph = JobGraph("dear")
         graph.infer("greet", model="smollm2-135m", prompt="Greet the sea.", max_tokens=4)

@@ -82,12 +82,12 @@ async def serving(*weaves: Gateway) -> AsyncIterator[list[str]]:
         yield urls
 
 
-async def fetched(urls: list[str], signer: Any = SIGNER) -> wallet_restore.Restored:
+async def fetched(urls: list[str], signer: Any = SIGNER) -> wallet_restore.RestoredWallet:
     async with Gateways(urls, rounds=1, timeout=5.0) as gateways:
         return await wallet_restore.fetch(signer, gateways)
 
 
-def told(found: wallet_restore.Restored) -> str:
+def told(found: wallet_restore.RestoredWallet) -> str:
     return "\n".join(found.warnings)
 
 

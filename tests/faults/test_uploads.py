@@ -28,7 +28,7 @@ from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
 from agentkit.memory.arweave.layer1 import make_transaction
 from agentkit.memory.arweave.merkle import MAX_CHUNK
 from agentkit.memory.arweave.unbundling import bundle_tags, unbundled
-from agentkit.memory.uploads.bundler import Limits
+from agentkit.memory.uploads.bundler import UploadLimits
 from agentkit.memory.uploads.confirmation import Waits
 from agentkit.money import Money
 
@@ -267,7 +267,7 @@ async def test_a_wallet_without_ar_pauses_uploads_and_nothing_else(
 
 
 async def test_a_price_spike_is_waited_out(tmp_path: Path, weave: Weave, wallet: JwkWallet) -> None:
-    cap = Limits(per_upload=Money.parse("0.001 AR"))
+    cap = UploadLimits(per_upload=Money.parse("0.001 AR"))
     async with minds(tmp_path / "home", weave.url, path=layer1(wallet, cap)) as mind:
         weave.fault(price_times=50)
         await mind.note()
@@ -287,7 +287,7 @@ async def test_a_price_spike_is_waited_out(tmp_path: Path, weave: Weave, wallet:
 async def test_all_uploads_together_stay_below_the_total(
     tmp_path: Path, weave: Weave, wallet: JwkWallet
 ) -> None:
-    cap = Limits(total=Money(FEE, Money.parse("1 AR").asset))
+    cap = UploadLimits(total=Money(FEE, Money.parse("1 AR").asset))
     async with minds(tmp_path / "home", weave.url, path=layer1(wallet, cap)) as mind:
         await mind.note()
         await mind.memory.checkpoint()

@@ -19,7 +19,7 @@ from agentkit.keys.signer import KeySigner
 from agentkit.market.chain import Network
 from agentkit.memory.anchoring import Anchoring, corroborated
 from agentkit.memory.arweave.gateways import Gateways
-from agentkit.memory.memory import Memory, Pace
+from agentkit.memory.memory import Memory, MemoryPace
 from agentkit.memory.restore import wallet_restore
 from agentkit.money import Asset, Money
 from agentkit.payments.anchor import EvmAnchor, anchored_head
@@ -48,7 +48,7 @@ class World:
         finally:
             await eyes.close()
 
-    async def found(self, **how: object) -> wallet_restore.Restored:
+    async def found(self, **how: object) -> wallet_restore.RestoredWallet:
         """What a new machine finds, and what the anchor says to it."""
         async with Gateways([self.url], rounds=1) as gateways:
             read = await wallet_restore.fetch(SIGNER, gateways, **how)  # type: ignore[arg-type]
@@ -106,7 +106,7 @@ async def machine(
     interval: float = 600.0,
     gas: Money | None = None,
     client: Callable[[Network], Web3Chain] = Web3Chain,
-    pace: Pace | None = None,
+    pace: MemoryPace | None = None,
 ) -> AsyncIterator[tuple[Journal, Memory]]:
     """A machine with this wallet; it anchors when it has to, every `interval` and at its end."""
     journal, chain = await Journal.open(home, SIGNER.address), client(network)

@@ -19,8 +19,8 @@ from agentkit.keys.signer import KeySigner
 from agentkit.memory.arweave.base64url import name_of
 from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.arweave.jwk import JwkWallet
-from agentkit.memory.memory import Memory, Pace
-from agentkit.memory.uploads.bundler import Layer1, Limits
+from agentkit.memory.memory import Memory, MemoryPace
+from agentkit.memory.uploads.bundler import Layer1, UploadLimits
 from agentkit.memory.uploads.confirmation import Waits
 from agentkit.memory.uploads.outbox import Outbox
 from agentkit.memory.uploads.upload_paths import UploadPath
@@ -128,7 +128,7 @@ async def minds(
     folder: Path,
     *urls: str,
     path: MakePath | None = None,
-    pace: Pace | None = None,
+    pace: MemoryPace | None = None,
     patience: Waits | None = None,
 ) -> AsyncIterator[Mind]:
     """Open the memory of a folder over some gateways, with nothing running in the background."""
@@ -142,12 +142,12 @@ async def minds(
             SIGNER,
             gateways,
             made,
-            pace=pace or Pace(look=0.02, confirm=0.02, close=5.0),
+            pace=pace or MemoryPace(look=0.02, confirm=0.02, close=5.0),
             patience=patience or Waits(lost=0.0, seed=0.0),
         )
         stack.push_async_callback(memory.close)
         yield Mind(journal, memory, folder, gateways, made)
 
 
-def layer1(wallet: JwkWallet, limits: Limits | None = None, rest: float = 600.0) -> MakePath:
-    return lambda outbox, gateways: Layer1(outbox, gateways, wallet, limits or Limits(), rest)
+def layer1(wallet: JwkWallet, limits: UploadLimits | None = None, rest: float = 600.0) -> MakePath:
+    return lambda outbox, gateways: Layer1(outbox, gateways, wallet, limits or UploadLimits(), rest)

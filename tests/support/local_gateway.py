@@ -37,6 +37,6 @@ async def sealed(journal: Journal, url: str) -> None:
     await memory.close()
 
 
-async def fetched(url: str, **how: object) -> wallet_restore.Restored:
+async def fetched(url: str, **how: object) -> wallet_restore.RestoredWallet:
     async with Gateways([url], rounds=1) as gateways:
         return await wallet_restore.fetch(SIGNER, gateways, **how)  # type: ignore[arg-type]

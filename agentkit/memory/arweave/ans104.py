@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from agentkit.errors import StateCorrupt, StateError
 from agentkit.keys.messages import ItemMessage, address_of, recover
 from agentkit.memory.arweave.base64url import b64url, name_of, unb64url
-from agentkit.memory.arweave.byte_reader import Cursor
+from agentkit.memory.arweave.byte_reader import ByteReader
 from agentkit.memory.arweave.rsa import verify_pss
 from agentkit.memory.arweave.tags import MAX_ENCODED, MAX_TAGS, Tags, decode_tags, encode_tags
 from agentkit.memory.sealing.sealer import Sealer
@@ -75,7 +75,7 @@ def make_item(signer: Sealer, data: bytes, tags: Sequence[tuple[str, str]] = ())
 
 def parse_item(raw: bytes) -> Item:
     """Read an item without judging its signature; raises StateCorrupt."""
-    cursor = Cursor(raw)
+    cursor = ByteReader(raw)
     kind = cursor.number(2)
     if kind not in _LENGTHS:
         raise StateCorrupt(f"signature type {kind} is neither 1 (RSA) nor 3 (Ethereum)")
@@ -143,11 +143,11 @@ def split_bundle(raw: bytes) -> Iterator[tuple[str, bytes]]:
 
     The header is checked whole before the first item is yielded.
     """
-    cursor = Cursor(raw)
+    cursor = ByteReader(raw)
     count = cursor.number(32)
     if count > MAX_BUNDLE_ITEMS:
         raise StateCorrupt(f"a bundle of {count} items is larger than {MAX_BUNDLE_ITEMS}")
-    head = Cursor(cursor.take(64 * count))
+    head = ByteReader(cursor.take(64 * count))
     entries = [(head.number(32), b64url(head.take(32))) for _ in range(count)]
     if sum(size for size, _ in entries) != cursor.left:
         raise StateCorrupt("a bundle is not as long as its header says")
@@ -190,7 +190,7 @@ def _presence(part: bytes) -> bytes:
     return b"\x01" + part if part else b"\x00"
 
 
-def _optional(cursor: Cursor) -> bytes:
+def _optional(cursor: ByteReader) -> bytes:
     flag = cursor.number(1)
     if flag > 1:
         raise StateCorrupt(f"a presence byte is {flag}, neither 0 nor 1")

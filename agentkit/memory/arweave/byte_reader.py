@@ -7,7 +7,7 @@ from agentkit.errors import StateCorrupt
 _VARINT_BYTES = 10
 
 
-class Cursor:
+class ByteReader:
     """Bytes read from front to back; reading past the end raises StateCorrupt."""
 
     def __init__(self, data: bytes) -> None:

@@ -30,7 +30,7 @@ from agentkit.memory.arweave.listing import (
     ids_query,
     read_page,
 )
-from agentkit.memory.arweave.merged_results import Findings, Found, Listing, united
+from agentkit.memory.arweave.merged_results import Listing, MergedItem, MergedResults, united
 from agentkit.memory.arweave.merkle import Chunk
 
 MAX_ITEM_BYTES = 64 * 1024 * 1024
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class ItemStatus:
     """What gateways say of an id: known at all, in which block, how many blocks deep.
 
     `certain` when every one of them answered, so that what none knows is not there.
@@ -141,7 +141,9 @@ class Gateways(Client):
 
     # -- reading ---------------------------------------------------------------------------------
 
-    async def find(self, owner_address: str, tags: Collection[tuple[str, str]] = ()) -> Findings:
+    async def find(
+        self, owner_address: str, tags: Collection[tuple[str, str]] = ()
+    ) -> MergedResults:
         """Return what an owner posted under `tags`, as the union over all gateways.
 
         Tags of one name are alternatives.  No owner is anybody: what is found then is worth what
@@ -156,7 +158,7 @@ class Gateways(Client):
             raise StoreUnavailable(said, hint="check memory.gateways")
         return united(listings)
 
-    async def item(self, found: Found) -> Item:
+    async def item(self, found: MergedItem) -> Item:
         """Fetch a found item and verify its id, owner and signature over data and tags."""
         return await self.accepted(found.id, found.with_data)
 
@@ -251,18 +253,18 @@ class Gateways(Client):
                 return False
             raise
 
-    async def status(self, name: str) -> Status:
+    async def status(self, name: str) -> ItemStatus:
         """Return the best that any gateway says of an id; only `item` proves the data is there."""
         return (await self.statuses([name]))[name]
 
-    async def statuses(self, names: Sequence[str]) -> dict[str, Status]:
+    async def statuses(self, names: Sequence[str]) -> dict[str, ItemStatus]:
         """Return the best that any gateway says of each id."""
         wanted = [_checked(name) for name in dict.fromkeys(names)]
         if not wanted:
             return {}
         told = await self._everyone(partial(self._statuses, wanted))
         certain = len(told) == len(self._endpoints)
-        unknown = Status(known=False)
+        unknown = ItemStatus(known=False)
         return {
             name: replace(
                 max((one.get(name, unknown) for one in told), key=_sureness), certain=certain
@@ -270,7 +272,7 @@ class Gateways(Client):
             for name in wanted
         }
 
-    async def _statuses(self, names: Sequence[str], endpoint: Endpoint) -> dict[str, Status]:
+    async def _statuses(self, names: Sequence[str], endpoint: Endpoint) -> dict[str, ItemStatus]:
         """Return what one gateway says of items: at which height they are, and how deep."""
         pages = [
             await self._page(ids_query(names[place : place + PAGE]), endpoint)
@@ -281,7 +283,7 @@ class Gateways(Client):
         if any(height is not None for height in heights.values()):
             top = await self._height(endpoint)
         return {
-            name: Status(True, height, 0 if height is None else max(0, top - height + 1))
+            name: ItemStatus(True, height, 0 if height is None else max(0, top - height + 1))
             for name, height in heights.items()
         }
 
@@ -383,7 +385,7 @@ class _Info(BaseModel):
     height: int = Field(ge=0)
 
 
-def _sureness(status: Status) -> tuple[bool, int]:
+def _sureness(status: ItemStatus) -> tuple[bool, int]:
     return status.known, status.confirmations
 
 

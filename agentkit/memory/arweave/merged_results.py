@@ -12,7 +12,7 @@ from agentkit.memory.arweave.tags import Tags
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class MergedItem:
     """An item that gateways list; `height` is None until a block holds it.
 
     Its tags are claims until its data is there.  Gateways that tell different tales of one id
@@ -51,10 +51,10 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class MergedResults:
     """The union of what all gateways list, oldest first, and how each of them did."""
 
-    found: tuple[Found, ...]
+    found: tuple[MergedItem, ...]
     reports: tuple[Report, ...]
 
     @property
@@ -87,7 +87,7 @@ class Listing:
                 self.entries.setdefault(entry.id, entry)
 
 
-def united(listings: Sequence[Listing]) -> Findings:
+def united(listings: Sequence[Listing]) -> MergedResults:
     """Return the union of listings by id."""
     told: dict[str, list[Listed]] = {}
     for listing in listings:
@@ -98,17 +98,17 @@ def united(listings: Sequence[Listing]) -> Findings:
         Report(one.url, len(one.entries), len(told) - len(one.entries), one.problem)
         for one in listings
     )
-    return Findings(tuple(found), tuple(reports))
+    return MergedResults(tuple(found), tuple(reports))
 
 
-def _merged(name: str, tales: Sequence[Listed]) -> Found:
+def _merged(name: str, tales: Sequence[Listed]) -> MergedItem:
     heights = [tale.height for tale in tales if tale.height is not None]
     claims = dict.fromkeys(tale.claim for tale in tales)
     bundles = frozenset(tale.bundle for tale in tales if tale.bundle)
-    return Found(name, min(heights, default=None), tuple(claims), bundles)
+    return MergedItem(name, min(heights, default=None), tuple(claims), bundles)
 
 
-def _age(found: Found) -> tuple[bool, int]:
+def _age(found: MergedItem) -> tuple[bool, int]:
     return found.height is None, found.height or 0
 
 

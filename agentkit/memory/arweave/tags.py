@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from agentkit.errors import StateCorrupt, StateError
-from agentkit.memory.arweave.byte_reader import Cursor
+from agentkit.memory.arweave.byte_reader import ByteReader
 
 Tags: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -40,14 +40,14 @@ def decode_tags(encoded: bytes, count: int) -> Tags:
     """Read `count` tags; raises StateCorrupt when the bytes hold anything else."""
     if count > MAX_TAGS or len(encoded) > MAX_ENCODED:
         raise StateCorrupt(f"{count} tags in {len(encoded)} bytes are more than an item may have")
-    cursor = Cursor(encoded)
+    cursor = ByteReader(encoded)
     tags = tuple(_blocks(cursor)) if encoded else ()
     if len(tags) != count or cursor.left:
         raise StateCorrupt(f"{count} tags are announced, {len(tags)} are there")
     return tags
 
 
-def _blocks(cursor: Cursor) -> Iterable[tuple[str, str]]:
+def _blocks(cursor: ByteReader) -> Iterable[tuple[str, str]]:
     while size := cursor.varint():
         if size < 0:
             cursor.varint()  # a negative count is followed by the block's length in bytes
@@ -55,7 +55,7 @@ def _blocks(cursor: Cursor) -> Iterable[tuple[str, str]]:
             yield _read(cursor, MAX_NAME), _read(cursor, MAX_VALUE)
 
 
-def _read(cursor: Cursor, limit: int) -> str:
+def _read(cursor: ByteReader, limit: int) -> str:
     size = cursor.varint()
     if not 0 < size <= limit:
         raise StateCorrupt(f"a tag holds {size} bytes where 1 to {limit} are allowed")

@@ -16,7 +16,7 @@ from agentkit.journal.journal import Journal
 from agentkit.journal.transaction import JournalTransaction
 from agentkit.memory.arweave.base64url import name_of
 from agentkit.memory.arweave.gateways import Gateways
-from agentkit.memory.arweave.merged_results import Found
+from agentkit.memory.arweave.merged_results import MergedItem
 from agentkit.memory.restore.remote_log import piece_of
 from agentkit.memory.sealing.sealer import Sealer
 from agentkit.memory.sealing.segment_chain import payments
@@ -46,7 +46,7 @@ async def check_alone(signer: Sealer, gateways: Gateways, journal: Journal) -> N
                 await _look_at(signer, gateways, journal, found)
 
 
-def _is_mine(found: Found, stream: str, tx: JournalTransaction) -> bool:
+def _is_mine(found: MergedItem, stream: str, tx: JournalTransaction) -> bool:
     """Whether a segment claims to end with an event of ours, whose hash covers all before it."""
     try:
         piece = piece_of(found.id, found.tags, found.height)
@@ -55,7 +55,7 @@ def _is_mine(found: Found, stream: str, tx: JournalTransaction) -> bool:
     return tx.hash_at(stream, piece.last).hex() == piece.head
 
 
-async def _look_at(signer: Sealer, gateways: Gateways, journal: Journal, found: Found) -> None:
+async def _look_at(signer: Sealer, gateways: Gateways, journal: Journal, found: MergedItem) -> None:
     try:
         theirs = unseal(signer, await gateways.item(found))
     except (StateCorrupt, WrongKey):

@@ -16,7 +16,7 @@ from agentkit.errors import StateCorrupt, StateError, StoreUnavailable, WrongKey
 from agentkit.memory.arweave.ans104 import Item
 from agentkit.memory.arweave.base64url import name_of
 from agentkit.memory.arweave.gateways import Gateways
-from agentkit.memory.arweave.merged_results import Findings, Found
+from agentkit.memory.arweave.merged_results import MergedItem, MergedResults
 from agentkit.memory.arweave.tags import Tags
 from agentkit.memory.arweave.unbundling import Carried, unbundled
 from agentkit.memory.sealing.sealer import Sealer
@@ -46,7 +46,7 @@ class Piece:
     prev: str
     head: str
     height: int | None
-    found: Found | None = None
+    found: MergedItem | None = None
     item: Item | None = None
     carrier: str = ""
 
@@ -56,7 +56,11 @@ class Piece:
 
 
 def piece_of(
-    name: str, tags: Tags, height: int | None, found: Found | None = None, item: Item | None = None
+    name: str,
+    tags: Tags,
+    height: int | None,
+    found: MergedItem | None = None,
+    item: Item | None = None,
 ) -> Piece:
     """Return the piece that tags announce; raises StateCorrupt for tags that announce none."""
     told = dict(tags)
@@ -69,7 +73,7 @@ def piece_of(
     return Piece(name, kind, run, first, last, prev, head, height, found, item)
 
 
-def listed_piece(found: Found) -> Piece:
+def listed_piece(found: MergedItem) -> Piece:
     """Return the piece that gateways list; raises StateCorrupt when none of them lists one."""
     tales: list[Piece] = []
     for tags in dict.fromkeys(claim.tags for claim in found.claims):
@@ -166,7 +170,7 @@ class Pieces:
         self.told += [f"refused: {told}" for told in inside.refused]
 
 
-def _about_gateways(findings: Findings, known: int) -> Iterable[str]:
+def _about_gateways(findings: MergedResults, known: int) -> Iterable[str]:
     """Say which gateways failed or lag, in words for people."""
     for report in findings.failed:
         yield f"gateway {report.url} failed: {report.problem}"

@@ -30,7 +30,7 @@ from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.restore.remote_log import Piece, Pieces
 from agentkit.memory.sealing import segments, snapshots
 from agentkit.memory.sealing.sealer import Sealer
-from agentkit.memory.sealing.segment_chain import Chain, Fork, Gap, Place, Sealed, follow
+from agentkit.memory.sealing.segment_chain import Fork, Gap, Place, Sealed, SegmentChain, follow
 from agentkit.memory.sealing.segments import Segment, opaque
 
 NOTHING_OPENS = "gateways list snapshots of this wallet, and no segment that can be read"
@@ -40,7 +40,7 @@ TRIES = 8
 
 
 @dataclass(frozen=True)
-class Restored:
+class RestoredWallet:
     """What was found: the chain of every stream, and everything worth a warning.
 
     `snapshot` with its item stands for the events before the chains, where there is one.
@@ -81,7 +81,7 @@ class Restored:
 
 async def fetch(
     signer: Sealer, gateways: Gateways, *, whole: bool = False, only: Sequence[str] = ()
-) -> Restored:
+) -> RestoredWallet:
     """Find, verify and open what a key has on Arweave: the newest state, or the `whole` past.
 
     `only` names streams, of which everything is read.  Raises RunNotFound when no gateway has
@@ -104,7 +104,7 @@ async def fetch(
 
 
 async def restore(
-    restored: Restored, home: Path, address: str, *, accept_loss: bool = False
+    restored: RestoredWallet, home: Path, address: str, *, accept_loss: bool = False
 ) -> Journal:
     """Write what was fetched into a new state file and return its open journal.
 
@@ -126,7 +126,7 @@ async def restore(
     return journal
 
 
-async def bring(restored: Restored, journal: Journal, streams: Iterable[str]) -> int:
+async def bring(restored: RestoredWallet, journal: Journal, streams: Iterable[str]) -> int:
     """Write the events that a snapshot stands for here, and return how many they were.
 
     Raises RunNotFound for a stream that is not there, StateCorrupt when they are others.
@@ -134,7 +134,7 @@ async def bring(restored: Restored, journal: Journal, streams: Iterable[str]) ->
     return await journal.commit(lambda tx: sum(_bring(tx, restored, s) for s in streams))
 
 
-async def compare(restored: Restored, journal: Journal) -> list[str]:
+async def compare(restored: RestoredWallet, journal: Journal) -> list[str]:
     """Return how a state file differs from what Arweave has of it; empty when they agree.
 
     Events that were never sealed are not a difference.
@@ -156,7 +156,7 @@ class _Reading:
         self._segments = [piece for piece in known if piece.kind != "snapshot"]
         self._snapshots = [piece for piece in known if piece.kind == "snapshot"]
 
-    async def newest(self) -> Restored | None:
+    async def newest(self) -> RestoredWallet | None:
         """Return the newest snapshot and what follows it; None where only the whole is safe."""
         for piece in sorted(self._snapshots, key=lambda piece: -piece.last)[:TRIES]:
             read = await self._pieces.read(piece, _opened)
@@ -164,7 +164,7 @@ class _Reading:
                 return await self._after(read[0], read[1])
         return None
 
-    async def _after(self, item: Item, snapshot: Snapshot) -> Restored | None:
+    async def _after(self, item: Item, snapshot: Snapshot) -> RestoredWallet | None:
         after, before = self._divided(snapshot)
         if _fork(before):
             return None
@@ -173,7 +173,7 @@ class _Reading:
             return None
         return replace(found, snapshot=snapshot, snapshot_item=item)
 
-    async def everything(self) -> Restored:
+    async def everything(self) -> RestoredWallet:
         """Return all there is, every item read and checked, snapshots too."""
         sealed = await self._read(self._segments)
         found = self._restored(sealed, {})
@@ -184,7 +184,7 @@ class _Reading:
             raise next(iter(self._pieces.refused.values()), RunNotFound(NOTHING_OPENS))
         return found
 
-    async def streams(self, names: Sequence[str]) -> Restored:
+    async def streams(self, names: Sequence[str]) -> RestoredWallet:
         """Return all there is of some streams."""
         runs = {opaque(self._signer, name) for name in names}
         found = self._restored(
@@ -211,14 +211,14 @@ class _Reading:
             if got is not None and isinstance(got[1], Segment)
         ]
 
-    def _restored(self, sealed: Sequence[Sealed], starts: Mapping[str, Place]) -> Restored:
+    def _restored(self, sealed: Sequence[Sealed], starts: Mapping[str, Place]) -> RestoredWallet:
         """Return everything that was read, with what is missing, forked or refused."""
         chains = _chains(sealed, starts)
         problems = [self._about(gap) for chain in chains for gap in chain.gaps]
         problems += self._cut_off(chains, starts)
         forks = tuple(fork for chain in chains for fork in chain.forks)
         refused = [f"refused: {wrong}" for wrong in self._pieces.refused.values()]
-        return Restored(
+        return RestoredWallet(
             {chain.stream: chain.parts for chain in chains if chain.parts},
             (*self._pieces.told, *refused, *problems, *map(str, forks)),
             tuple(problems),
@@ -233,7 +233,9 @@ class _Reading:
     def _more(self) -> bool:
         return self._pieces.gateways > 1
 
-    def _cut_off(self, chains: Sequence[Chain], starts: Mapping[str, Place]) -> Iterable[str]:
+    def _cut_off(
+        self, chains: Sequence[SegmentChain], starts: Mapping[str, Place]
+    ) -> Iterable[str]:
         """Say which segments would follow a chain's end, or begin one, if they could be read."""
         ends = {opaque(self._signer, name): (name, *place) for name, place in starts.items()}
         for chain in chains:
@@ -265,7 +267,7 @@ def _fork(pieces: Iterable[Piece]) -> bool:
     return any(heads.setdefault((p.run, p.first, p.prev), p.head) != p.head for p in pieces)
 
 
-def _chains(sealed: Sequence[Sealed], starts: Mapping[str, Place]) -> list[Chain]:
+def _chains(sealed: Sequence[Sealed], starts: Mapping[str, Place]) -> list[SegmentChain]:
     """Return the parts of each stream as chains, from where the snapshot ends."""
     by_stream: dict[str, list[Sealed]] = defaultdict(list)
     for part in sealed:
@@ -280,7 +282,7 @@ def _chains(sealed: Sequence[Sealed], starts: Mapping[str, Place]) -> list[Chain
 # -- writing -------------------------------------------------------------------------------------
 
 
-def _uncollected(tx: JournalTransaction, restored: Restored) -> None:
+def _uncollected(tx: JournalTransaction, restored: RestoredWallet) -> None:
     """Write with the collector of cycles off.
 
     So many new objects at once, none of them in a cycle, have it look through all of them again
@@ -296,7 +298,7 @@ def _uncollected(tx: JournalTransaction, restored: Restored) -> None:
             gc.enable()
 
 
-def _write(tx: JournalTransaction, restored: Restored) -> None:
+def _write(tx: JournalTransaction, restored: RestoredWallet) -> None:
     """Write what was restored into an empty state file, in one transaction."""
     if tx.streams():
         raise StateError(
@@ -344,7 +346,7 @@ def _put_segment(tx: JournalTransaction, stream: str, part: Sealed) -> None:
     )
 
 
-def _bring(tx: JournalTransaction, restored: Restored, stream: str) -> int:
+def _bring(tx: JournalTransaction, restored: RestoredWallet, stream: str) -> int:
     """Bring the events before a snapshot back; returns how many, 0 if they are here."""
     base = tx.base(stream)
     if base is None or not tx.start(stream)[0]:
@@ -364,7 +366,7 @@ def _bring(tx: JournalTransaction, restored: Restored, stream: str) -> int:
     return len(rows)
 
 
-def _compare(tx: JournalTransaction, restored: Restored, stream: str) -> Iterable[str]:
+def _compare(tx: JournalTransaction, restored: RestoredWallet, stream: str) -> Iterable[str]:
     """Yield where a stream here differs from the one on Arweave."""
     there = restored.rows(stream)
     seq, head = tx.start(stream)

@@ -75,7 +75,7 @@ class Gap:
 
 
 @dataclass(frozen=True)
-class Chain:
+class SegmentChain:
     """The segments of a stream that follow one another, and what does not."""
 
     stream: str
@@ -88,7 +88,7 @@ class Chain:
         return [row for part in self.parts for row in part.segment.rows]
 
 
-def follow(stream: str, found: Iterable[Sealed], start: Place) -> Chain:
+def follow(stream: str, found: Iterable[Sealed], start: Place) -> SegmentChain:
     """Return the chain that begins at a place."""
     ways = _by_place(found)
     parts: list[Sealed] = []
@@ -102,7 +102,7 @@ def follow(stream: str, found: Iterable[Sealed], start: Place) -> Chain:
     forks += _inside(stream, parts, ways)
     later = [first for first, _ in ways if first > place[0]]
     gaps = (Gap(stream, place[0], min(later) - 1),) if later else ()
-    return Chain(stream, tuple(parts), gaps, tuple(forks))
+    return SegmentChain(stream, tuple(parts), gaps, tuple(forks))
 
 
 def payments(rows: Iterable[Row]) -> list[str]:

@@ -38,7 +38,7 @@ FEE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class UploadLimits:
     """What may be paid for one upload, and for all of them ever; None is no limit."""
 
     per_upload: Money | None = None
@@ -53,7 +53,7 @@ class Layer1:
         outbox: Outbox,
         gateways: Gateways,
         wallet: JwkWallet,
-        limits: Limits,
+        limits: UploadLimits,
         rest: float = REST,
     ) -> None:
         self.rest = rest

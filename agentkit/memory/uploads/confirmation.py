@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from agentkit.errors import StateError
 from agentkit.journal.outbox_tables import OutgoingSegment
-from agentkit.memory.arweave.gateways import Gateways, Status
+from agentkit.memory.arweave.gateways import Gateways, ItemStatus
 from agentkit.memory.uploads.outbox import Outbox
 from agentkit.memory.uploads.upload_paths import UploadPath
 
@@ -49,7 +49,7 @@ class Confirmer:
         for name, items in together.items():
             await self._move(name, items, statuses[name])
 
-    async def _move(self, name: str, items: Sequence[OutgoingSegment], status: Status) -> None:
+    async def _move(self, name: str, items: Sequence[OutgoingSegment], status: ItemStatus) -> None:
         if not status.known:
             await self._outbox.move([i for i in items if await self._is_lost(i, status)], "lost")
         elif status.height is None:
@@ -57,14 +57,16 @@ class Confirmer:
         else:
             await self._confirm(name, items, status)
 
-    async def _is_lost(self, item: OutgoingSegment, status: Status) -> bool:
+    async def _is_lost(self, item: OutgoingSegment, status: ItemStatus) -> bool:
         if not status.certain or item.state == "stable":
             return False
         if item.state == "mined":
             return True
         return not 0 <= await self._since(item) <= self._patience.lost
 
-    async def _confirm(self, name: str, items: Sequence[OutgoingSegment], status: Status) -> None:
+    async def _confirm(
+        self, name: str, items: Sequence[OutgoingSegment], status: ItemStatus
+    ) -> None:
         """Move items of one upload on, by how deep it is and whether it reads back whole."""
         stable = status.confirmations >= STABLE_DEPTH
         state = "stable" if stable else "mined"

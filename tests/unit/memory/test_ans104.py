@@ -16,7 +16,7 @@ from agentkit.memory.arweave.ans104 import (
     split_bundle,
 )
 from agentkit.memory.arweave.base64url import b64url, name_of, unb64url
-from agentkit.memory.arweave.byte_reader import Cursor
+from agentkit.memory.arweave.byte_reader import ByteReader
 from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
 from agentkit.memory.arweave.tags import decode_tags, encode_tags
 
@@ -254,7 +254,7 @@ def test_more_tags_than_an_item_may_have_are_not_read():
 
 def test_a_cursor_never_goes_back():
     with pytest.raises(StateCorrupt):
-        Cursor(b"abc").take(-1)
+        ByteReader(b"abc").take(-1)
 
 
 # -- from GraphQL --------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
 from agentkit.journal.outbox_tables import OUTBOX_STATES, OutgoingSegment
 from agentkit.memory.arweave.ans104 import parse_item
-from agentkit.memory.backup_status import Standing, age, look
+from agentkit.memory.backup_status import BackupStatus, age, look
 from agentkit.memory.sealing import backlog
 from agentkit.memory.sealing.backlog import MOST_BYTES, MOST_EVENTS, is_due, seal_all
 from agentkit.memory.sealing.segments import unseal
@@ -122,7 +122,7 @@ PAUSED = "Arweave upload paused: needs 0.000212 AR, wallet has 0; state is safe 
 
 
 def test_the_standing_in_words() -> None:
-    behind = Standing(
+    behind = BackupStatus(
         unsealed=12,
         segments={"sealed": 2, "mined": 3},
         oldest=250.0,
@@ -140,6 +140,6 @@ def test_the_standing_in_words() -> None:
     document = behind.document()
     assert document["segments"] == {**dict.fromkeys(OUTBOX_STATES, 0), "sealed": 2, "mined": 3}
     assert (document["not_yet_on_arweave"], document["oldest_s"]) == (12, 250.0)
-    assert Standing(0, {"read back": 4}).sentences("the embedded Arweave gateway") == [
+    assert BackupStatus(0, {"read back": 4}).sentences("the embedded Arweave gateway") == [
         "everything is on the embedded Arweave gateway, in 4 items"
     ]
