@@ -1,4 +1,4 @@
-"""A child process of its own group: numbered messages both ways, and SIGKILL for all of it."""
+"""A child process with its own process group, which answers numbered requests over its pipes."""
 
 from __future__ import annotations
 
@@ -20,18 +20,23 @@ from agentkit.net.environment import child_environment, package_path
 
 
 class Child:
-    """A running child; `start` makes one.  It ends when this process does."""
+    """A running child process, made by `start`.  It ends at the latest when this process does."""
 
     def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
-        self._process, self._log = process, log
+        self._process = process
+        self._log = log
 
     @classmethod
     async def start(cls, module: str, folder: Path, *, threads: int, nice: int) -> Self:
-        """Start `python -m module` in `folder`."""
+        """Start `python -m module` in `folder`, with so many threads and that niceness."""
         log = folder / "stderr.log"
-        with _opened(log) as errors:
+        with _open_log(log) as errors:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", module, str(nice)),
+                sys.executable,
+                "-P",
+                "-m",
+                module,
+                str(nice),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
@@ -43,49 +48,54 @@ class Child:
 
     @property
     def pid(self) -> int:
+        """The process id, which is also that of its group."""
         return self._process.pid
 
     @property
     def alive(self) -> bool:
+        """Whether the process has not ended yet."""
         return self._process.returncode is None
 
     @property
     def resident(self) -> int:
-        """Resident memory in bytes; 0 once the process is gone."""
+        """The resident memory in bytes; 0 once the process is gone."""
         try:
             return int(psutil.Process(self.pid).memory_info().rss)
         except psutil.NoSuchProcess:
             return 0
 
     async def ask(self, request: Mapping[str, Any]) -> Any:
-        """Send one request and return the answer to it, and to no other.
+        """Send one request and return its answer.
 
-        Raises LeaseLost when the child dies, and when it breaks the protocol: then it is killed.
+        Request and answer have the same random id, so that an answer to an earlier request is not
+        taken for this one's.  Raises LeaseLost if the child dies or breaks the protocol; in the
+        second case it is killed, because later answers could not be trusted either.
         """
         assert self._process.stdin
-        identity = framing.new_id()
-        message = framing.encode({**request, "id": identity}, framing.MAX_REQUEST)
-        with suppress(BrokenPipeError, ConnectionResetError):  # the answer will be missing
+        request_id = framing.new_id()
+        message = framing.encode({**request, "id": request_id}, framing.MAX_REQUEST)
+        with suppress(BrokenPipeError, ConnectionResetError):  # reading the answer fails below
             self._process.stdin.write(message)
             await self._process.stdin.drain()
         try:
-            answer = await self._read()
-            framing.check_id(answer, identity)
+            answer = await self._read_answer()
+            framing.check_id(answer, request_id)
         except BrokenProtocol as error:
             await self.kill()
             raise LeaseLost(f"the slot's process broke its protocol: {error}") from error
-        except asyncio.IncompleteReadError as cut:
-            raise LeaseLost(f"the slot's process {await self.end()}") from cut
+        except asyncio.IncompleteReadError as error:
+            raise LeaseLost(f"the slot's process {await self.end()}") from error
         return answer
 
-    async def _read(self) -> dict[str, Any]:
+    async def _read_answer(self) -> dict[str, Any]:
+        """Read one message: a header with its length, then JSON; raises BrokenProtocol."""
         assert self._process.stdout
         header = await self._process.stdout.readexactly(framing.HEADER.size)
         length = framing.body_length(header, framing.MAX_ANSWER)
         return framing.decode(await self._process.stdout.readexactly(length))
 
     def cpu_seconds(self) -> float:
-        """Return the processor time used so far, of all threads; 0 once the process is gone."""
+        """Return the processor time of all its threads so far; 0 once the process is gone."""
         try:
             times = psutil.Process(self.pid).cpu_times()
         except psutil.NoSuchProcess:
@@ -93,7 +103,7 @@ class Child:
         return float(times.user + times.system)
 
     async def end(self) -> str:
-        """Wait for the end, which is due, and say what it was."""
+        """Wait for a child that has closed its pipe to end, and say how it ended."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._process.wait(), timeout=2)
         await self.kill()
@@ -103,7 +113,7 @@ class Child:
         return f"ended with code {code}: {_last_line(self._log)}"
 
     async def kill(self) -> None:
-        """End the whole group at once; returns when it is gone."""
+        """Kill the child and all processes that it started, and wait until it is gone."""
         if self.alive:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -113,10 +123,10 @@ class Child:
 
 
 def _environment(folder: Path, threads: int) -> dict[str, str]:
-    """Return the environment of a slot, whose tasks are strangers'.
+    """Return the environment of a child: no secrets of ours, because its tasks are strangers'.
 
-    Without PASSIVE, threads that wait for one another spin: with a busy neighbour on the cores
-    that is 50 times slower.
+    With OMP_WAIT_POLICY=PASSIVE waiting threads sleep.  By default they spin, which is 50 times
+    slower when another process uses the same cores.
     """
     count = str(threads)
     return child_environment(
@@ -132,11 +142,15 @@ def _environment(folder: Path, threads: int) -> dict[str, str]:
     )
 
 
-def _opened(log: Path) -> IO[bytes]:
+def _open_log(log: Path) -> IO[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
     return log.open("wb")
 
 
 def _last_line(log: Path) -> str:
+    """Return the last line of a log that is not blank: of a traceback, the error itself."""
     lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
-    return brief(next((line for line in reversed(lines) if line.strip()), "it said nothing"))
+    for line in reversed(lines):
+        if line.strip():
+            return brief(line)
+    return "it said nothing"

@@ -1,8 +1,8 @@
-"""A task's declared size against its real one, before anything is done for it.
+"""Checks a task's real size against its declared load, before any work is done for it.
 
-What a payer declares is what it has agreed to pay for.  Tokens, rows and bytes beyond that would
-be work for nothing, and so would processor time: as much is allowed as such a size needs, or as
-much as is declared (`cpu_ms`, which has a price).
+A payer pays at most for what it declares.  Tokens, rows and bytes beyond that would be done for
+nothing, so they are refused.  Processor time is limited too: to the declared `cpu_ms`, which has a
+price, or else to the time that a task of the declared size needs.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from agentkit.pool.meter import TaskAllowance
 from agentkit.pool.request import InferParams, QueryParams, TrainParams
 
 MAX_IN_MEMORY = 32 * 1024 * 1024
-"""Bytes of the largest dataset to train on, or trained model: they are worked on in memory."""
+"""The largest dataset to train on, or trained model, in bytes: it is held in memory."""
 
 WALL_SECONDS = 20.0
 WALL_PER_CPU = 5.0
-"""How much longer than its processor time a task may last: its machine does other things too."""
+"""A task may take WALL_SECONDS plus so many times its processor time: the machine may be busy."""
 
 
 def check_declared(
     params: InferParams | TrainParams | QueryParams, inputs: Mapping[str, Artifact], declared: Units
 ) -> None:
-    """Raise Refused for a task that is no task, or larger than it was declared.
+    """Raise Refused for an invalid task, or one that is larger than its declared load.
 
-    Blocks while a schema is looked through, for a fraction of a second at most.  A prompt's
-    tokens are counted later, where a model is: before it reads them.
+    Blocks while a JSON schema is checked, for a fraction of a second at most.  The tokens of a
+    prompt are counted later, by its model, before the model reads them.
     """
-    negative = next((unit for unit, count in declared.items() if count < 0), None)
-    if negative is not None:
-        raise Refused(f"the load declares less than nothing of {negative!r}")
-    largest = MAX_IN_MEMORY if isinstance(params, TrainParams | InferParams) else None
+    for unit, count in declared.items():
+        if count < 0:
+            raise Refused(f"the load declares less than nothing of {unit!r}")
+    is_held_in_memory = isinstance(params, TrainParams | InferParams)
     for name, artifact in inputs.items():
-        if largest is not None and artifact.size > largest:
+        if is_held_in_memory and artifact.size > MAX_IN_MEMORY:
             raise Refused(
-                f"the input {name!r} has {artifact.size} bytes, and {largest} is the most"
+                f"the input {name!r} has {artifact.size} bytes, and {MAX_IN_MEMORY} is the most"
             )
     for unit, count in _counted(params, inputs).items():
         if count > declared.get(unit, 0):
@@ -55,7 +55,7 @@ def check_declared(
 def _counted(
     params: InferParams | TrainParams | QueryParams, inputs: Mapping[str, Artifact]
 ) -> dict[str, int]:
-    """Return the units of a task that can be counted from its inputs before it is done."""
+    """Return the units of a task that are known from its parameters and inputs alone."""
     match params:
         case TrainParams():
             dataset = inputs.get("dataset")
@@ -70,28 +70,36 @@ def _counted(
 
 
 def _rows(table: Table) -> int:
-    """Count the rows of a table that may be a large file, without having all of it in memory."""
-    if table.content is None:  # it has not arrived; it is counted when it has
+    """Count the rows of a table without reading a large file into memory."""
+    if table.content is None:  # it is still being uploaded, and is checked again when it is here
         return 0
     rows = 0
     with table.open() as file:
-        starts = True
+        is_line_start = True
+        # A long line comes in several parts; only the first of them counts.
         while part := file.readline(1 << 16):
-            rows += starts and bool(part.strip())
-            starts = part.endswith(b"\n")
+            if is_line_start and part.strip():
+                rows += 1
+            is_line_start = part.endswith(b"\n")
     return rows
 
 
 def allowance(declared: Units | None, limits: SlotLimits) -> TaskAllowance:
-    """Return what a task of so many units may use; None: as much as a slot allows anyone."""
+    """Return the time that a task of a declared load may use; None stands for an unpaid task.
+
+    An unpaid task may use as much as the slot allows.
+    """
     if declared is None:
-        return TaskAllowance(limits.seconds, limits.seconds)
+        return TaskAllowance(cpu_seconds=limits.seconds, seconds=limits.seconds)
     milliseconds = declared.get(CPU_MS) or cpu_ms_needed(declared)
     cpu_seconds = min(milliseconds / 1000, limits.seconds)
     seconds = min(WALL_SECONDS + WALL_PER_CPU * cpu_seconds, limits.seconds)
-    return TaskAllowance(cpu_seconds, seconds)
+    return TaskAllowance(cpu_seconds=cpu_seconds, seconds=seconds)
 
 
 def tokens_may_exceed(prompt: str, declared: Units | None) -> bool:
-    """Whether a prompt may have more tokens than were declared: a token is a byte at least."""
+    """Whether a prompt may have more tokens than were declared.
+
+    A token has at least one byte, so a prompt of no more bytes needs no counting.
+    """
     return declared is not None and len(prompt.encode()) > declared.get("input", 0)

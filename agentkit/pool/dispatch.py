@@ -1,4 +1,4 @@
-"""What each kind of call does with the slots."""
+"""Does each kind of call in the pool's slots."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ from agentkit.tables import decode_columns
 Inputs = Mapping[str, Artifact]
 
 _TEMPLATE_BYTES = 64
-"""Tokens that a chat template adds at most."""
+"""The most tokens that a chat template adds."""
 
 _MOST_BYTES_PER_TOKEN = 16
-"""A prompt that is longer than that on average is refused without counting its tokens."""
+"""No text has more bytes per token on average, so a longer prompt is refused without counting."""
 
 
-class Work:
-    """One call at work; it calls `begin` once, right before a child gets the first of it.
+class CallWork:
+    """Does one call.
 
-    `declared` is what it may come to, None where it is not paid for by that.
+    `begin` is called once, right before a child gets the first part of the work.  `declared` is
+    the load that the payer declared, None for a call that is not charged by its load.
     """
 
     def __init__(self, slots: Slots, begin: Callable[[], None], declared: Units | None) -> None:
@@ -46,24 +47,26 @@ class Work:
         self._meter = Meter(allowance(declared, slots.limits))
 
     async def do(self, params: InferParams | TrainParams | QueryParams, inputs: Inputs) -> Done:
-        """Return what a call made; raises what `Pool.run` does."""
-        return replace(await self._done(params, inputs), cpu_ms=self._meter.cpu_ms)
+        """Do the call and return its outputs and usage; raises what `Pool.run` does."""
+        done = await self._do_by_kind(params, inputs)
+        return replace(done, cpu_ms=self._meter.cpu_ms)
 
-    async def _done(self, params: InferParams | TrainParams | QueryParams, inputs: Inputs) -> Done:
-        """Do a task by its kind, on the sort of slot that the kind needs."""
+    async def _do_by_kind(
+        self, params: InferParams | TrainParams | QueryParams, inputs: Inputs
+    ) -> Done:
         match params:
             case TrainParams():
                 return await self._train(params, inputs)
             case QueryParams():
                 return await self._query(params, inputs)
             case InferParams() if "model" in inputs:
-                return await self._label(params, inputs["model"])
+                return await self._classify(params, inputs["model"])
             case InferParams(output="embedding"):
-                return await self._vector(params)
+                return await self._embed_prompt(params)
             case InferParams():
-                return await self._text(params)
+                return await self._generate(params)
 
-    async def _text(self, params: InferParams) -> Done:
+    async def _generate(self, params: InferParams) -> Done:
         """Answer a prompt with a text model."""
         path, body = await asyncio.to_thread(text.request, params)
         model = _model(params.model, "text")
@@ -72,102 +75,117 @@ class Work:
             self._begin()
             await self._check_tokens(llama, params.prompt)
             answer = await llama.ask(path, body, self._meter)
-        made = await asyncio.to_thread(text.artifact, params, answer)
-        return Done((made,), text.usage(answer), model.name)
+        output = await asyncio.to_thread(text.artifact, params, answer)
+        return Done(outputs=(output,), usage=text.usage(answer), model=model.name)
 
     async def check_fits(self, params: InferParams) -> None:
-        """Refuse a prompt longer than its model reads; see `Pool.check_fits`."""
+        """Raise Refused for a prompt longer than its model reads; see `Pool.check_fits`.
+
+        Only a prompt whose bytes leave it open is counted in tokens, because that needs a slot.
+        """
         model = model_file(params.model)
-        line = self._slots.llamas(model)
-        line.check_room()
+        queue = self._slots.llamas(model)
+        queue.check_room()
         size = len(params.prompt.encode())
         if size + _TEMPLATE_BYTES <= model.context:
-            return  # a token is a byte at least
+            return  # a token has at least one byte
         if size > model.context * _MOST_BYTES_PER_TOKEN:
             raise Refused(
                 f"the prompt has {size} bytes, and {model.name} reads {model.context} tokens"
             )
-        async with line.take() as llama:
+        async with queue.take() as llama:
             await llama.core()
             tokens = await llama.count_tokens(params.prompt, self._meter)
         if tokens + _TEMPLATE_BYTES > model.context:
             raise Refused(f"the prompt has {tokens} tokens, and {model.name} reads {model.context}")
 
     async def _check_tokens(self, llama: Llama, *prompts: str) -> None:
-        """Refuse a prompt longer than declared before the model reads it."""
+        """Raise Refused for prompts with more tokens than declared, before the model reads them."""
         if not tokens_may_exceed("".join(prompts), self._declared):
             return
-        counts = [await llama.count_tokens(prompt, self._meter) for prompt in prompts]
-        most = (self._declared or {}).get("input", 0)
-        if sum(counts) > most:
-            raise Refused(f"the prompt has {sum(counts)} tokens, and its load declares {most}")
+        token_counts = [await llama.count_tokens(prompt, self._meter) for prompt in prompts]
+        total = sum(token_counts)
+        declared = (self._declared or {}).get("input", 0)
+        if total > declared:
+            raise Refused(f"the prompt has {total} tokens, and its load declares {declared}")
 
-    async def _vector(self, params: InferParams) -> Done:
+    async def _embed_prompt(self, params: InferParams) -> Done:
+        """Return the embedding of a prompt."""
         model = _model(params.model, "embedding")
-        vectors, tokens = await self._embed(model, [params.prompt], question=True)
-        return Done((Embedding.dump([{"vector": vectors[0]}]),), {"input": tokens}, model.name)
+        vectors, tokens = await self._embed(model, [params.prompt], charged_by_token=True)
+        output = Embedding.dump([{"vector": vectors[0]}])
+        return Done(outputs=(output,), usage={"input": tokens}, model=model.name)
 
     async def _embed(
-        self, model: ModelFile, texts: list[str], *, question: bool, bounded: bool = True
+        self, model: ModelFile, texts: list[str], *, charged_by_token: bool, bounded: bool = True
     ) -> tuple[list[list[float]], int]:
-        """Embed texts; those of a `question` are paid for by the token, others by the row."""
+        """Return the vectors of texts and the tokens read.
+
+        Texts that are not charged by the token are rows of a dataset, whose number was checked.
+        `bounded` is false for a caller that has a slot already; see `SlotQueue.take`.
+        """
         async with self._slots.llamas(model).take(bounded=bounded) as llama:
             await llama.core()
             self._begin()
-            if question:
+            if charged_by_token:
                 await self._check_tokens(llama, *texts)
             return await embed(llama, texts, self._meter)
 
-    async def _label(self, params: InferParams, trained: Artifact) -> Done:
-        """Classify a prompt with a head that the task brings, on the vector of its base model."""
+    async def _classify(self, params: InferParams, trained: Artifact) -> Done:
+        """Classify a prompt with a trained head, which reads the prompt's embedding."""
         require("local", "numpy")
         document = trained.read()
         base = _model(head.base_of(document), "embedding")
         async with self._slots.workers.take() as worker:
             with worker.room() as room:
-                path = room / "head"
-                await asyncio.to_thread(path.write_bytes, document)
-                (vector,), tokens = await self._embed(
-                    base, [params.prompt], question=True, bounded=False
+                head_path = room / "head"
+                await asyncio.to_thread(head_path.write_bytes, document)
+                vectors, tokens = await self._embed(
+                    base, [params.prompt], charged_by_token=True, bounded=False
                 )
                 label = await worker.do(
-                    {"task": "predict", "head": str(path), "vector": vector}, self._meter
+                    {"task": "predict", "head": str(head_path), "vector": vectors[0]}, self._meter
                 )
-        return Done((Text.of(label.encode()),), {"input": tokens, "output": 1}, base.name)
+        output = Text.of(label.encode())
+        return Done(outputs=(output,), usage={"input": tokens, "output": 1}, model=base.name)
 
     async def _train(self, params: TrainParams, inputs: Inputs) -> Done:
-        """Train a head on the vectors of the dataset's texts."""
+        """Train a head on the embeddings of a dataset's texts."""
         require("local", "numpy")
         if params.method != "head":
             raise Refused(f"there is no method {params.method!r} here, only 'head'")
         base = _model(params.base, "embedding")
         async with self._slots.workers.take() as worker:
-            # Within the turn, so that one dataset is in memory at a time.
+            # Read only now that a slot is free, so that one dataset is in memory at a time.
             texts, labels = await asyncio.to_thread(_examples, params, inputs)
             with worker.room() as room:
-                vectors, _ = await self._embed(base, texts, question=False, bounded=False)
+                vectors, _ = await self._embed(base, texts, charged_by_token=False, bounded=False)
                 await asyncio.to_thread(_write_vectors, room / "vectors", vectors)
-                await worker.do(_fit(params, labels, room), self._meter)
+                await worker.do(_fit_request(params, labels, room), self._meter)
                 document = await asyncio.to_thread((room / "head").read_bytes)
-        made = Model.of(document, head.MEDIA_TYPE)
-        return Done((made,), {"row": len(texts) * params.epochs}, base.name)
+        output = Model.of(document, head.MEDIA_TYPE)
+        usage = {"row": len(texts) * params.epochs}
+        return Done(outputs=(output,), usage=usage, model=base.name)
 
     async def _query(self, params: QueryParams, inputs: Inputs) -> Done:
         """Run a query over the input tables in a worker."""
         require("data", "duckdb")
         async with self._slots.workers.take() as worker:
             with worker.room() as room:
-                size = await asyncio.to_thread(_lay_out, room, inputs)
+                size = await asyncio.to_thread(_write_tables, room, inputs)
                 await worker.start()
                 self._begin()
+                # Half of the slot's memory for DuckDB; Python and the result need the rest.
                 memory_mib = self._slots.limits.memory_mib // 2
-                answer = await worker.do(_statement(params, inputs, room, memory_mib), self._meter)
+                request = _query_request(params, inputs, room, memory_mib=memory_mib)
+                answer = await worker.do(request, self._meter)
                 rows = await asyncio.to_thread((room / "rows").read_bytes)
         table = Dataset.of(rows) if rows else Dataset.dump((), answer["columns"])
-        return Done((table,), {"byte": size}, "")
+        return Done(outputs=(table,), usage={"byte": size}, model="")
 
 
 def _model(name: str, makes: str) -> ModelFile:
+    """Return a model of the catalogue; raises Refused for one that makes something else."""
     model = model_file(name)
     if model.makes != makes:
         fitting = [other.name for other in CATALOGUE.values() if other.makes == makes]
@@ -182,6 +200,7 @@ def _table(name: str, artifact: Artifact) -> Table:
 
 
 def _examples(params: TrainParams, inputs: Inputs) -> tuple[list[str], list[str]]:
+    """Return the texts and labels of the input `dataset`; raises Refused."""
     if "dataset" not in inputs:
         raise Refused("training needs the input 'dataset'", of_task=True)
     try:
@@ -192,13 +211,14 @@ def _examples(params: TrainParams, inputs: Inputs) -> tuple[list[str], list[str]
 
 
 def _write_vectors(path: Path, vectors: list[list[float]]) -> None:
+    """Write vectors to a file of float32, one after another, as `head.fit` reads them."""
     with path.open("wb") as file:
         for vector in vectors:
             array.array("f", vector).tofile(file)
 
 
-def _fit(params: TrainParams, labels: list[str], room: Path) -> dict[str, Any]:
-    """Return what a worker is asked to do for a training."""
+def _fit_request(params: TrainParams, labels: list[str], room: Path) -> dict[str, Any]:
+    """Return the request to a worker for a training; see `head.fit`."""
     return {
         "task": "fit",
         "vectors": str(room / "vectors"),
@@ -210,35 +230,40 @@ def _fit(params: TrainParams, labels: list[str], room: Path) -> dict[str, Any]:
     }
 
 
-def _lay_out(room: Path, inputs: Inputs) -> int:
-    """Write each table to a file called after its place, and return the bytes in all."""
-    total = 0
+def _write_tables(room: Path, inputs: Inputs) -> int:
+    """Write the input tables to `0.jsonl`, `1.jsonl` and so on; return their bytes together.
+
+    The files are numbered because an input's name may not be a safe file name.
+    """
+    total_size = 0
     for number, (name, artifact) in enumerate(inputs.items()):
         _copy(_table(name, artifact), room / f"{number}.jsonl")
-        total += artifact.size
-    return total
+        total_size += artifact.size
+    return total_size
 
 
 def _copy(artifact: Artifact, path: Path) -> None:
-    """Write an artifact to a file piece by piece; raises Refused unless it is what its name says.
+    """Copy an artifact to a file part by part; raises Refused if it does not have its digest.
 
-    It is checked again here, because it may have lain on a disk for days.
+    An input may have been on disk for days since it was checked on arrival.
     """
-    total = hashlib.sha256()
+    hasher = hashlib.sha256()
     with artifact.open() as source, path.open("wb") as target:
         while part := source.read(1 << 20):
-            total.update(part)
+            hasher.update(part)
             target.write(part)
-    if total.hexdigest() != artifact.digest:
+    if hasher.hexdigest() != artifact.digest:
         raise Refused(f"the input {artifact.digest[:12]} does not hash to its own name")
 
 
-def _statement(params: QueryParams, inputs: Inputs, room: Path, memory_mib: int) -> dict[str, Any]:
-    """Return what a worker is asked to do for a query."""
+def _query_request(
+    params: QueryParams, inputs: Inputs, room: Path, *, memory_mib: int
+) -> dict[str, Any]:
+    """Return the request to a worker for a query; see `sql.query`."""
     return {
         "task": "query",
         "sql": params.sql,
-        "tables": {name: str(room / f"{n}.jsonl") for n, name in enumerate(inputs)},
+        "tables": {name: str(room / f"{number}.jsonl") for number, name in enumerate(inputs)},
         "empty": {
             name: dict(decode_columns(table.media_type))
             for name, table in inputs.items()

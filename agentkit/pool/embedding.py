@@ -1,4 +1,4 @@
-"""Embeddings of texts, asked of a llama.cpp server in batches."""
+"""Embeds texts with a llama.cpp server, in batches."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _BATCH = 32
 
 
 async def embed(llama: Llama, texts: Sequence[str], meter: Meter) -> tuple[list[list[float]], int]:
-    """Return one vector of unit length per text, in order, and the tokens read.
+    """Return a vector of unit length for each text, in order, and the number of tokens read.
 
-    Raises Refused for a text longer than the model reads, LeaseLost.
+    Raises Refused for a text longer than the model reads, and LeaseLost.
     """
     vectors: list[list[float]] = []
     tokens = 0
     for start in range(0, len(texts), _BATCH):
         body = {"model": llama.model.name, "input": list(texts[start : start + _BATCH])}
         answer = await llama.ask("/v1/embeddings", body, meter)
-        found = sorted(answer["data"], key=lambda one: int(one["index"]))
-        vectors += [one["embedding"] for one in found]
+        in_order = sorted(answer["data"], key=lambda entry: int(entry["index"]))
+        vectors += [entry["embedding"] for entry in in_order]
         tokens += answer["usage"]["prompt_tokens"]
     return vectors, tokens

@@ -1,4 +1,4 @@
-"""What a slot may use."""
+"""The limits of a slot."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SlotLimits:
-    """Bounds of one slot: threads, niceness, and per task seconds and resident memory in MiB."""
+    """A slot's threads and niceness, and the seconds and resident MiB that one task may use."""
 
     threads: int = 1
     nice: int = 0

@@ -1,4 +1,4 @@
-"""A server slot: llama.cpp in a child process, spoken to over loopback HTTP."""
+"""A slot with a llama.cpp server in a child process, asked over HTTP on loopback."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from agentkit.pool.meter import Meter
 from agentkit.pool.models import ModelFile, path_of
 
 _GROWTH_MIB = 1024
-"""What a request may add to a loaded model: a grammar can be far larger than its schema."""
+"""How much memory a request may need beyond the loaded model, for a grammar above all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """A running llama.cpp server: its address, its key, and the name of its one model."""
+    """A running llama.cpp server: its URL, its API key, and the name of its one model."""
 
     url: str
     key: str = field(repr=False)
@@ -31,7 +31,7 @@ class Core:
 
 
 class Llama:
-    """One model in one child, started at first use and again after it died."""
+    """One model in one child process, started at its first use, and again after it died."""
 
     def __init__(
         self, model: ModelFile, folder: Path, limits: SlotLimits, *, parallel: int = 1
@@ -48,10 +48,11 @@ class Llama:
 
     @property
     def loaded(self) -> bool:
+        """Whether the child process runs."""
         return self._child is not None and self._child.alive
 
     async def core(self) -> Core:
-        """Return the running server, started if need be.
+        """Return the running server, and start it if it does not run.
 
         Raises LeaseLost, MissingExtra, and what fetching the model raises.
         """
@@ -86,7 +87,7 @@ class Llama:
         )
 
     def _settings(self, path: Path) -> dict[str, Any]:
-        """Return what the child needs to load the model."""
+        """Return the child's one request; see `llama_child`."""
         return {
             "path": str(path),
             "name": self.model.name,
@@ -97,41 +98,42 @@ class Llama:
         }
 
     async def ask(self, path: str, body: Mapping[str, Any], meter: Meter) -> Any:
-        """Post a request and return the answer; a caller that gives up kills the child.
+        """Post a request and return the answer.  The child is killed if the caller is cancelled.
 
-        llama.cpp reads a long prompt to its end even when nobody waits for it any more.
-        Raises Refused (also over a limit), LeaseLost.
+        Otherwise llama.cpp would read a long prompt to its end although nobody waits for it.
+        Raises Refused, also when the task exceeds a limit, and LeaseLost.
         """
         await self.core()
-        http, child = self._http, self._child
+        http = self._http
+        child = self._child
         assert http
         assert child
         memory_mib = (child.resident >> 20) + _GROWTH_MIB
         return await meter.run(child, self._post(http, child, path, body), memory_mib)
 
     async def count_tokens(self, prompt: str, meter: Meter) -> int:
-        """Return how many tokens a text has, without what a chat template adds."""
+        """Return how many tokens a text has, without those that a chat template adds."""
         answer = await self.ask("/tokenize", {"content": prompt}, meter)
         return len(answer["tokens"])
 
     async def _post(
         self, http: aiohttp.ClientSession, child: Child, path: str, body: Mapping[str, Any]
     ) -> Any:
-        """Post to the child; a cancelled or late one is killed, or it would go on computing."""
+        """Post to the child; kill it after a timeout or cancellation, or it would work on."""
         try:
             async with http.post(path, json=body) as reply:
-                return _checked(reply.status, await reply.json())
+                return _checked_answer(reply.status, await reply.json())
         except asyncio.CancelledError:
             await self._kill()
             raise
-        except TimeoutError as late:
+        except TimeoutError as error:
             await self._kill()
-            raise LeaseLost(f"no answer within {self._limits.seconds:.0f} s") from late
+            raise LeaseLost(f"no answer within {self._limits.seconds:.0f} s") from error
         except aiohttp.ClientError as error:
             raise LeaseLost(f"the slot's process {await child.end()}") from error
 
     async def close(self) -> None:
-        """Kill the child and wait for its end; it is not started again."""
+        """Kill the child and wait until it has ended; it is not started again."""
         self._closed = True
         async with self._starting:
             await self._kill()
@@ -141,20 +143,22 @@ class Llama:
             await self._child.kill()
         if self._http:
             await self._http.close()
-        self._child = self._http = None
+        self._child = None
+        self._http = None
 
 
-def _checked(status: int, answer: Any) -> Any:
-    """Return llama.cpp's answer; raises Refused with its reason in our words."""
+def _checked_answer(status: int, answer: Any) -> Any:
+    """Return llama.cpp's answer if its status is 200; otherwise raise Refused with its reason."""
     if status == 200:
         return answer
     error = answer.get("error", {})
-    said = str(error.get("message", answer))
+    reason = str(error.get("message", answer))
     if error.get("type") == "exceed_context_size_error":
-        said = (
+        reason = (
             f"the prompt has {error['n_prompt_tokens']} tokens and the model reads at most"
             f" {error['n_ctx']}"
         )
-    elif "too large to process" in said:
-        said = "a text is longer than the model reads: " + said.split(". ", 1)[0]
-    raise Refused(brief(said))
+    elif "too large to process" in reason:
+        first_sentence = reason.split(". ", 1)[0]
+        reason = f"a text is longer than the model reads: {first_sentence}"
+    raise Refused(brief(reason))

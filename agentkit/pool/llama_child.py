@@ -1,7 +1,7 @@
-"""A server slot's child: one model behind llama.cpp's own HTTP server on a free loopback port.
+"""The child process of a `Llama` slot: llama.cpp's HTTP server with one model on loopback.
 
-Its one request has `path`, `name`, `makes`, `context`, `parallel` and `threads`.  It answers with
-`url` and `key` once the model is loaded, and ends when its input does.
+It gets one request with `path`, `name`, `makes`, `context`, `parallel` and `threads`.  Once the
+model is loaded it answers with `url` and `key`.  It ends when its standard input ends.
 """
 
 from __future__ import annotations
@@ -10,42 +10,45 @@ import secrets
 import sys
 from typing import Any
 
-from agentkit.pool.parent_watch import tie
+from agentkit.pool.parent_watch import bind_to_parent
 
 
 def main() -> None:
     """Serve until the parent is gone."""
-    requests, answer = tie(int(sys.argv[1]))
+    requests, answer = bind_to_parent(int(sys.argv[1]))
     settings = next(requests)
     key = secrets.token_hex(16)
     server = _serve(settings, key)
     answer({"id": settings["id"], "url": server.listening_address, "key": key})
-    for _ in requests:
+    for _ in requests:  # blocks until the parent has closed the pipe
         pass
 
 
 def _serve(settings: dict[str, Any], key: str) -> Any:
-    """Without flash attention an answer does not depend on what the server was asked before.
-
-    With it the last bits differ by how much of a prompt was still in the cache, and now and then
-    another token wins.
-    """
+    """Start llama.cpp's server and return it; it runs in a thread of its own."""
     import xllamacpp
 
-    asked = xllamacpp.CommonParams()
-    asked.model.path, asked.model_alias = settings["path"], {settings["name"]}
-    asked.hostnames = ["127.0.0.1"]
-    asked.port = 0
-    asked.api_keys = [key]
-    asked.n_parallel, asked.n_ctx = settings["parallel"], settings["parallel"] * settings["context"]
-    asked.cpuparams.n_threads = asked.cpuparams_batch.n_threads = settings["threads"]
-    asked.embedding = settings["makes"] == "embedding"
-    asked.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    asked.fit_params = False  # it would lower the context where memory is short
-    asked.cache_ram_mib = asked.verbosity = 0
-    asked.ui = asked.endpoint_slots = False  # the latter shows other people's prompts
-    asked.cors_origins = "http://127.0.0.1"
-    return xllamacpp.Server(asked)
+    params = xllamacpp.CommonParams()
+    params.model.path = settings["path"]
+    params.model_alias = {settings["name"]}
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0  # any free port
+    params.api_keys = [key]
+    params.n_parallel = settings["parallel"]
+    params.n_ctx = settings["parallel"] * settings["context"]  # shared by the parallel requests
+    params.cpuparams.n_threads = settings["threads"]
+    params.cpuparams_batch.n_threads = settings["threads"]
+    params.embedding = settings["makes"] == "embedding"
+    # With flash attention the last bits depend on how much of a prompt was still in the cache, and
+    # sometimes another token wins.  Answers must not depend on earlier requests.
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    params.fit_params = False  # it would shorten the context if memory is scarce
+    params.cache_ram_mib = 0
+    params.verbosity = 0
+    params.ui = False
+    params.endpoint_slots = False  # this route shows the prompts of other requests
+    params.cors_origins = "http://127.0.0.1"
+    return xllamacpp.Server(params)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2 from safetensors to the GGUF that llama.cpp reads, byte for byte the same."""
+"""Converts all-MiniLM-L6-v2 from safetensors to GGUF for llama.cpp, always to the same bytes."""
 
 from __future__ import annotations
 
@@ -87,7 +87,10 @@ def _add_tokenizer(writer: Any, words: list[str]) -> None:
 
 
 def _token(word: str) -> tuple[str, int]:
-    """llama.cpp marks the start of a word where BERT marks its continuation."""
+    """Return a vocabulary entry as llama.cpp writes it, and its type.
+
+    BERT marks the continuation of a word ("##ing"), llama.cpp marks the start of one (U+2581).
+    """
     import gguf
 
     if word.startswith("[unused"):
@@ -100,9 +103,9 @@ def _token(word: str) -> tuple[str, int]:
 
 
 def _tensors(weights: Path) -> Iterator[tuple[str, NDArray[np.floating[Any]]]]:
-    """Yield each tensor that is used under its GGUF name; the large matrices are halved to f16.
+    """Yield the tensors that llama.cpp uses, by their GGUF names; large matrices become float16.
 
-    The file is an 8-byte length, a JSON header of that length, then the raw tensors.
+    A safetensors file is an 8-byte length, a JSON header of that length, then the raw tensors.
     """
     import numpy as np
 
@@ -115,10 +118,12 @@ def _tensors(weights: Path) -> Iterator[tuple[str, NDArray[np.floating[Any]]]]:
             continue
         start, end = header[name]["data_offsets"]
         tensor = data[start:end].view(np.float32).reshape(header[name]["shape"])
-        yield _name(name), tensor.astype(np.float16 if _halved(name, tensor.ndim) else np.float32)
+        number_type = np.float16 if _is_large_matrix(name, tensor.ndim) else np.float32
+        yield _gguf_name(name), tensor.astype(number_type)
 
 
-def _name(name: str) -> str:
+def _gguf_name(name: str) -> str:
+    """Return the GGUF name of a tensor, like `blk.3.ffn_down.bias`."""
     base, suffix = name.rsplit(".", 1)
     if base in _EMBEDDINGS:
         return f"{_EMBEDDINGS[base]}.{suffix}"
@@ -126,5 +131,5 @@ def _name(name: str) -> str:
     return f"blk.{number}.{_LAYER[part]}.{suffix}"
 
 
-def _halved(name: str, dimensions: int) -> bool:
+def _is_large_matrix(name: str, dimensions: int) -> bool:
     return dimensions == 2 and "token_type" not in name and "position" not in name

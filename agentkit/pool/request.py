@@ -1,4 +1,4 @@
-"""What a call asks for and what it gives back."""
+"""The parameters of each kind of call, and its result."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from agentkit.artifacts import Artifact
 
 
 class _Params(BaseModel):
+    """Parameters of a call; unknown ones are refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
@@ -47,10 +49,10 @@ class QueryParams(_Params):
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a call produced, what it used, and the model that did it ("" without one).
+    """The result of a call: its outputs, its usage, and the model that did it ("" without one).
 
-    `usage` counts what is charged for: `input` and `output` tokens, `row`s, `byte`s.  `cpu_ms` is
-    the processor time that was measured.
+    `usage` counts the units that are charged: `input` and `output` tokens, `row`s, `byte`s.
+    `cpu_ms` is the measured processor time in milliseconds.
     """
 
     outputs: tuple[Artifact, ...]

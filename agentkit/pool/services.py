@@ -1,7 +1,7 @@
-"""What the pool sells, by kind of task: the one table that a new kind of task is added to.
+"""The services that a pool sells, by kind of task: the table to which a new kind is added.
 
-It is the seller's side, and knows tasks as they come over the wire: other agents may be of other
-versions.  What a kind of work is to the agent that buys it stands in `agentkit.kinds`.
+This is the seller's side, which knows tasks as they come over the wire: the buying agent may have
+another version.  The buyer's side of a kind of work is in `agentkit.kinds`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from agentkit.pool.request import InferParams, QueryParams, TrainParams
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Something with a price of its own; `name` is its row of a price list.
+    """Something with its own price; `name` is its row in a price list.
 
-    `needs_model`: one of the pool's models must be named; without, the service is offered as being
-    done on `label`.  `has_context`: its model takes so many tokens and no more.  `methods` are all
-    that it can be asked for, where it can be asked for any.
+    `needs_model`: a task must name one of the pool's models; otherwise offers name `label` in place
+    of a model.  `has_context`: the number of tokens is limited by its model.  `methods` are the
+    methods that a task may name; empty if there is no choice.
     """
 
     name: str
@@ -42,10 +42,10 @@ DATA = Service("data", needs_model=False)
 
 @dataclass(frozen=True, slots=True)
 class TaskKind:
-    """A kind of task: its parameters, the packages that do it, and which service it is.
+    """A kind of task: its parameters, and the packages that it needs.
 
-    `model_param` is the parameter that names its model.  `service` is told what output is asked
-    for, and whether a trained model comes with the task.
+    `model_param` is the parameter that names its model, "" if it needs none.  `service` returns the
+    service of a task, from the output it asks for and whether it brings a trained model.
     """
 
     params: type[InferParams | TrainParams | QueryParams]
@@ -55,11 +55,12 @@ class TaskKind:
 
     @property
     def installed(self) -> bool:
-        """Whether the packages that do it are there."""
+        """Whether the packages that it needs are installed."""
         return all(map(installed, self.packages))
 
 
 def _infer_service(output: str, trained: bool) -> Service:
+    """Return the service of an inference; a task with a trained model is classified by it."""
     if trained:
         return HEAD
     return EMBED if output == "embedding" else INFER
@@ -73,13 +74,13 @@ TASK_KINDS: Mapping[str, TaskKind] = {
 
 
 def params_of(kind: str, params: Mapping[str, Any]) -> InferParams | TrainParams | QueryParams:
-    """Return the parameters of a task; raises Refused for what is not offered."""
+    """Parse and return the parameters of a task; raises Refused for an unknown kind or bad ones."""
     if kind not in TASK_KINDS:
         raise Refused(f"there is no kind {kind!r} here, only {', '.join(TASK_KINDS)}")
     try:
         return TASK_KINDS[kind].params.model_validate(params)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        told = f"parameter {where!r} of {kind}: {first['msg']}"
-        raise Refused(told, of_task=True) from error
+        name = ".".join(map(str, first["loc"]))
+        message = f"parameter {name!r} of {kind}: {first['msg']}"
+        raise Refused(message, of_task=True) from error

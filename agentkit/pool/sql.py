@@ -1,7 +1,8 @@
-"""SQL over JSON Lines tables in DuckDB, shut in: one SELECT, no files, no network, no settings.
+"""Runs one SELECT over JSON Lines tables in DuckDB, without access to files, network or settings.
 
-The tables are loaded first, then the door is locked, and only then is the query looked at.  The
-one folder that DuckDB can still reach is the task's own, where it may spill.
+The query is a stranger's.  So the tables are loaded first, then external access is switched off
+and the settings are locked, and only then is the query parsed.  DuckDB may still write to the
+task's own folder, where it puts what does not fit in memory.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _COLUMN_TYPES: Mapping[str, ColumnType] = {
     "union": "nested",
     "json": "nested",
 }
-"""What DuckDB's types become in JSON; all others become text."""
+"""The JSON type of each DuckDB type; all other types become text."""
 
 
 def query(
@@ -57,17 +58,17 @@ def query(
     out: str,
     empty: dict[str, Columns] | None = None,
 ) -> dict[str, Any]:
-    """Run one SELECT over `tables` (JSON Lines files by name) and write its rows to `out`.
+    """Run one SELECT over `tables` (paths of JSON Lines files by name) and write its rows to `out`.
 
-    `empty` has the columns of tables without rows.  Returns how many rows there are, and the
-    columns of the result.  Dates, times, intervals, UUIDs and blobs become text, decimals numbers,
-    NaN and infinity null.  Raises Refused with the first line of what DuckDB says, and for what
-    would be rounded.
+    `empty` has the columns of tables without rows.  Returns the number of rows and the columns of
+    the result.  Dates, times, intervals, UUIDs and blobs become text, decimals become numbers, NaN
+    and infinity become null.  Raises Refused with the first line of DuckDB's error, and for numbers
+    that JSON would round.
     """
     import duckdb
 
     try:
-        with _opened(folder, memory_mib) as db:
+        with _open_database(folder, memory_mib) as db:
             for name, path in tables.items():
                 _load(db, name, path, (empty or {}).get(name, {}))
             _lock(db)
@@ -75,21 +76,21 @@ def query(
             return {"rows": _write(db, Path(out)), "columns": _columns(db)}
     except duckdb.Error as error:
         of_task = isinstance(error, _task_errors())
-        told = brief(str(error).replace(folder, ""))
-        raise Refused(f"DuckDB: {told}", of_task=of_task) from None
+        message = brief(str(error).replace(folder, ""))  # the payer need not know our paths
+        raise Refused(f"DuckDB: {message}", of_task=of_task) from None
 
 
 def columns_of(
     sql: str, tables: Mapping[str, Mapping[str, str]], memory_mib: int
 ) -> dict[str, ColumnType]:
-    """Return the columns of a SELECT over tables without rows, given by the SQL types of theirs.
+    """Return the columns of a SELECT's result, from the SQL types of its tables' columns.
 
-    Nothing is run.  Raises Refused as `query` does.
+    The query is only checked and not run.  Raises Refused as `query` does.
     """
     import duckdb
 
     try:
-        with _opened("", memory_mib) as db:
+        with _open_database("", memory_mib) as db:
             for name, types in tables.items():
                 _create(db, name, types)
             _lock(db)
@@ -102,13 +103,13 @@ def columns_of(
 
 
 def _create(db: duckdb.DuckDBPyConnection, name: str, types: Mapping[str, str]) -> None:
-    """Make a table without rows."""
+    """Create a table without rows."""
     columns = ", ".join(f"{quoted(column)} {kind}" for column, kind in types.items())
     db.execute(f"create table {quoted(name)} ({columns or 'json JSON'})")  # a table needs a column
 
 
 def _task_errors() -> tuple[type[Exception], ...]:
-    """Return what DuckDB raises for a query or rows that are wrong; not what it lacks here."""
+    """Return DuckDB's errors for a bad query or bad rows, which fail on every machine alike."""
     import duckdb
 
     return (
@@ -119,12 +120,12 @@ def _task_errors() -> tuple[type[Exception], ...]:
     )
 
 
-def _opened(folder: str, memory_mib: int) -> duckdb.DuckDBPyConnection:
-    """One thread: rows that nothing orders then come in the same order every time."""
+def _open_database(folder: str, memory_mib: int) -> duckdb.DuckDBPyConnection:
+    """Open an empty database in memory; `folder` takes what does not fit there."""
     import duckdb
 
     settings: dict[str, Any] = {
-        "threads": 1,
+        "threads": 1,  # so that the rows of a query without ORDER BY always come in one order
         "memory_limit": f"{memory_mib}MiB",
         "temp_directory": folder,
         "max_temp_directory_size": "1GiB",
@@ -132,13 +133,13 @@ def _opened(folder: str, memory_mib: int) -> duckdb.DuckDBPyConnection:
         "autoload_known_extensions": False,
         "allow_community_extensions": False,
         "allow_persistent_secrets": False,
-        "python_enable_replacements": False,  # else a table name could be a Python variable
+        "python_enable_replacements": False,  # else a table's name could be a Python variable's
     }
     return duckdb.connect(config=settings)
 
 
 def _load(db: duckdb.DuckDBPyConnection, name: str, path: str, empty: Columns) -> None:
-    """Make a table of a file.  Text stays text, also where it looks like a date or a UUID."""
+    """Load a file into a table; text stays text even if it looks like a date or a UUID."""
     columns = types_of(name, _rows_of(name, path), empty)
     if columns:
         db.read_json(path, format="newline_delimited", columns=columns).create(quoted(name))
@@ -164,7 +165,7 @@ def _rows_of(name: str, path: str) -> Iterator[dict[str, Any]]:
 
 
 def _lock(db: duckdb.DuckDBPyConnection) -> None:
-    """Settle what would differ from machine to machine, then forbid everything further."""
+    """Fix what could differ between machines, then forbid external access and further settings."""
     db.execute("set TimeZone='UTC'")
     db.execute("select setseed(0)")
     db.execute("set enable_external_access=false")
@@ -172,7 +173,10 @@ def _lock(db: duckdb.DuckDBPyConnection) -> None:
 
 
 def _define(db: duckdb.DuckDBPyConnection, sql: str) -> None:
-    """Refuse everything but one SELECT; as a view it cannot carry a second statement along."""
+    """Create a view of the query; raises Refused for anything but one SELECT.
+
+    A view is also a second safeguard: its definition cannot contain another statement.
+    """
     import duckdb
 
     statements = db.extract_statements(sql)
@@ -186,19 +190,20 @@ def _define(db: duckdb.DuckDBPyConnection, sql: str) -> None:
 
 
 def _write(db: duckdb.DuckDBPyConnection, out: Path) -> int:
-    """Write the result of a query as JSON Lines and return its number of rows; bounded in bytes."""
-    rows = 0
-    found = db.execute('select to_json("the result")::varchar from "the result"')
+    """Write the result as JSON Lines and return its number of rows; raises Refused if too large."""
+    row_count = 0
+    result = db.execute('select to_json("the result")::varchar from "the result"')
     with out.open("wb") as file:
-        while batch := found.fetchmany(_ROWS_AT_ONCE):
-            rows += len(batch)
-            file.write(Dataset.dump(map(_row, batch)).read())
+        while batch := result.fetchmany(_ROWS_AT_ONCE):
+            row_count += len(batch)
+            file.write(Dataset.dump(map(_read_row, batch)).read())
             if file.tell() > _MOST_BYTES:
                 raise Refused(f"the result is larger than {_MOST_BYTES >> 20} MiB")
-    return rows
+    return row_count
 
 
-def _row(fetched: tuple[str]) -> Mapping[str, Any]:
+def _read_row(fetched: tuple[str]) -> Mapping[str, Any]:
+    """Return a row from its JSON; NaN and infinity become null."""
     row: dict[str, Any] = json.loads(
         fetched[0], parse_constant=lambda _: None, parse_float=_exact_number
     )
@@ -206,7 +211,7 @@ def _row(fetched: tuple[str]) -> Mapping[str, Any]:
 
 
 def _exact_number(digits: str) -> float | None:
-    """Return a number with a fraction; raises Refused where a double cannot hold it."""
+    """Return a number with a fraction; raises Refused if a double cannot represent it."""
     number = float(digits)
     if Decimal(repr(number)) != Decimal(digits):
         raise Refused(
@@ -218,6 +223,7 @@ def _exact_number(digits: str) -> float | None:
 
 
 def _columns(db: duckdb.DuckDBPyConnection) -> dict[str, ColumnType]:
+    """Return the columns of the result with their JSON types."""
     result = db.table("the result")
     kinds = ["json" if str(kind) == "JSON" else str(kind.id) for kind in result.types]
     types: list[ColumnType] = [_COLUMN_TYPES.get(kind, "text") for kind in kinds]

@@ -1,4 +1,4 @@
-"""Text out of a model: what is posted to llama.cpp, and what its answer means.  No I/O."""
+"""Requests to llama.cpp for text, and their answers; nothing here does I/O."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from agentkit.errors import BadOutput, Refused
 from agentkit.json_schemas import fault_of, mismatch, unsupported_in
 from agentkit.pool.request import InferParams
 
-# By default a keyword that no grammar can express drops the whole grammar without a word, and a
-# small model may fill its tokens with blanks.
+# By default llama.cpp ignores a schema silently if a grammar cannot express one of its keywords,
+# and a small model may fill all its tokens with blanks.
 _GUIDANCE = {"x-guidance": {"lenient": True, "whitespace_flexible": False}}
 
 
 def request(params: InferParams) -> tuple[str, dict[str, Any]]:
-    """Return the path and the body to post; raises Refused for a schema that is none."""
+    """Return the path and the body to post to llama.cpp; raises Refused for a bad schema."""
     body = {
         "model": params.model,
         "max_tokens": params.max_tokens,
@@ -27,8 +27,9 @@ def request(params: InferParams) -> tuple[str, dict[str, Any]]:
     if schema is not None:
         check_schema(schema)
     if params.style == "complete":
-        shape = {} if schema is None else {"json_schema": schema | _GUIDANCE}
-        return "/v1/completions", body | shape | {"prompt": params.prompt}
+        if schema is not None:
+            body["json_schema"] = schema | _GUIDANCE
+        return "/v1/completions", body | {"prompt": params.prompt}
     if schema is not None:
         body["response_format"] = {"type": "json_schema", "json_schema": {"schema": schema}}
     message = {"role": "user", "content": params.prompt}
@@ -36,37 +37,39 @@ def request(params: InferParams) -> tuple[str, dict[str, Any]]:
 
 
 def artifact(params: InferParams, answer: dict[str, Any]) -> Text | Json:
-    """Return what was generated; raises BadOutput when it breaks the schema.
+    """Return the generated text or JSON; raises BadOutput if it does not fit the schema.
 
-    Blocks while a child checks that, for about a second at most.
+    Blocks while a child process checks that, for about a second at most.
     """
     choice = answer["choices"][0]
-    complete = params.style == "complete"
-    said = str(choice["text"] if complete else choice["message"]["content"] or "")
+    is_completion = params.style == "complete"
+    content = str(choice["text"] if is_completion else choice["message"]["content"] or "")
     if params.json_schema is None:
-        return Text.of((said.strip() if complete else said).encode())
+        return Text.of((content.strip() if is_completion else content).encode())
     try:
-        value = strict_json.loads(said)
-    except strict_json.BadJson as wrong:
+        value = strict_json.loads(content)
+    except strict_json.BadJson as error:
         if choice["finish_reason"] == "length":
-            told = f"max_tokens={params.max_tokens} cut the answer before its JSON ended: raise it"
-            raise BadOutput(f"{told} (it began {said[:80]!r})", of_task=True) from wrong
-        raise BadOutput(f"the model's answer is not JSON: {said[:80]!r}") from wrong
-    made = Json.dump(value)
-    error = mismatch(made.read(), params.json_schema)
-    if error:
-        raise BadOutput(f"the model's answer breaks the schema: {error}")
-    return made
+            reason = (
+                f"max_tokens={params.max_tokens} cut the answer before its JSON ended: raise it"
+            )
+            raise BadOutput(f"{reason} (it began {content[:80]!r})", of_task=True) from error
+        raise BadOutput(f"the model's answer is not JSON: {content[:80]!r}") from error
+    output = Json.dump(value)
+    difference = mismatch(output.read(), params.json_schema)
+    if difference:
+        raise BadOutput(f"the model's answer breaks the schema: {difference}")
+    return output
 
 
 def usage(answer: dict[str, Any]) -> dict[str, int]:
     """Return the tokens that llama.cpp counted."""
-    counted = answer["usage"]
-    return {"input": counted["prompt_tokens"], "output": counted["completion_tokens"]}
+    token_counts = answer["usage"]
+    return {"input": token_counts["prompt_tokens"], "output": token_counts["completion_tokens"]}
 
 
 def check_schema(schema: dict[str, Any]) -> None:
-    """Raise Refused for what is no schema, or cannot be checked in linear time."""
+    """Raise Refused for an invalid schema, or one that cannot be checked in linear time."""
     fault = fault_of(schema)
     if fault:
         raise Refused(f"the schema is not a JSON schema: {fault}", of_task=True)

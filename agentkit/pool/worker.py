@@ -1,4 +1,4 @@
-"""A worker slot: one task at a time in a Python child, watched for its time and its memory."""
+"""A worker slot: a Python child process that does one task at a time within limits."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from agentkit.pool.meter import Meter
 
 
 class Worker:
-    """A child that trains, predicts and queries, started at first use and again after it died."""
+    """A child that trains, predicts and queries, started at its first use, or after it died."""
 
     def __init__(self, folder: Path, limits: SlotLimits) -> None:
-        self.folder, self._limits = folder, limits
+        self.folder = folder
+        self._limits = limits
         self._child: Child | None = None
 
     @property
     def loaded(self) -> bool:
+        """Whether the child process runs."""
         return self._child is not None and self._child.alive
 
     async def start(self) -> Child:
-        """Return the running child, started if need be."""
+        """Return the running child, and start it if it does not run."""
         if self._child is None or not self._child.alive:
             self._child = await Child.start(
                 "agentkit.pool.worker_child",
@@ -38,27 +40,29 @@ class Worker:
 
     @contextmanager
     def room(self) -> Iterator[Path]:
-        """Give a task a folder of its own, empty before and gone after."""
+        """Provide an empty folder for one task, which is removed afterwards."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix="task-") as name:
             yield Path(name)
 
     async def do(self, request: Mapping[str, Any], meter: Meter) -> Any:
-        """Return the answer to a request; a caller that gives up kills the child.
+        """Have the child do a task and return its result; it is killed if the caller is cancelled.
 
-        Raises Refused (also over a limit) and LeaseLost.
+        Raises Refused, also when the task exceeds a limit, and LeaseLost.
         """
         child = await self.start()
-        return _opened(await meter.run(child, child.ask(request), self._limits.memory_mib))
+        answer = await meter.run(child, child.ask(request), self._limits.memory_mib)
+        return _result_of(answer)
 
     async def close(self) -> None:
-        """Kill the child and wait for its end."""
+        """Kill the child and wait until it has ended."""
         if self._child:
             await self._child.kill()
         self._child = None
 
 
-def _opened(answer: Mapping[str, Any]) -> Any:
+def _result_of(answer: Mapping[str, Any]) -> Any:
+    """Return the result in a child's answer; raises the error that it reports."""
     if "refused" in answer:
         raise Refused(answer["refused"], of_task=answer.get("of_task") is True)
     if "failed" in answer:

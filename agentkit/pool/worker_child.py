@@ -1,4 +1,4 @@
-"""A worker slot's child: numbered messages in and out, one task at a time."""
+"""The child process of a `Worker` slot: it reads requests, does one at a time, and answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from agentkit.errors import Refused, brief
 from agentkit.framing import BrokenProtocol
 from agentkit.pool import head, sql
-from agentkit.pool.parent_watch import tie
+from agentkit.pool.parent_watch import bind_to_parent
 
 _TASKS: dict[str, Callable[..., Any]] = {
     "fit": head.fit,
@@ -20,25 +20,26 @@ _TASKS: dict[str, Callable[..., Any]] = {
 
 
 def main() -> None:
-    """Answer requests until the parent is gone."""
-    requests, answer = tie(int(sys.argv[1]))
+    """Answer requests until the parent ends."""
+    requests, answer = bind_to_parent(int(sys.argv[1]))
     for request in requests:
-        identity = request.pop("id")
+        request_id = request.pop("id")
         try:
-            answer({**_answer(request), "id": identity})
-        except BrokenProtocol as long:
-            answer({"refused": f"the answer is too long: {long}", "id": identity})
+            answer({**_do_task(request), "id": request_id})
+        except BrokenProtocol as error:
+            answer({"refused": f"the answer is too long: {error}", "id": request_id})
 
 
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Do one task and return its result, or why there is none."""
+def _do_task(request: dict[str, Any]) -> dict[str, Any]:
+    """Do one task and return its result, or the reason why it was refused or failed."""
     task = _TASKS[request.pop("task")]
     try:
         return {"done": task(**request)}
-    except Refused as no:
-        return {"refused": brief(no), "of_task": no.of_task}
+    except Refused as error:
+        return {"refused": brief(error), "of_task": error.of_task}
     except Exception as error:  # noqa: BLE001  (the boundary of a request)
-        traceback.print_exc()  # to the slot's log: strangers need not know our paths
+        # The traceback goes to the slot's log only: it contains paths of this machine.
+        traceback.print_exc()
         return {"failed": type(error).__name__}
 
 

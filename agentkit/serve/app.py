@@ -1,4 +1,4 @@
-"""The HTTP front of a provider node: our job API, and an OpenAI-compatible one beside it.
+"""The HTTP API of a provider node: agentkit's own job API, and an OpenAI-compatible one.
 
 GET  /node                      POST /offers              POST /carry
 PUT  GET /artifacts/{sha256}    POST /jobs                GET /jobs/{attempt}
@@ -40,7 +40,7 @@ from agentkit.serve.openapi import openapi_document
 from agentkit.serve.uploads import MAX_INPUT
 
 MAX_BODY = 64 * 1024
-"""Bytes of a body that has no limit of its own."""
+"""The largest body, in bytes, of a route that has no limit in MAX_BODIES."""
 
 MAX_BODIES = {
     "/jobs": 8 * 1024 * 1024,
@@ -61,14 +61,18 @@ TOKEN: web.AppKey[str] = web.AppKey("token", str)
 
 
 def node_app(node: Node, *, token: str = "", host_names: Collection[str] = ()) -> web.Application:
-    """Return the application of a node; `token` opens the operator's execution log.
+    """Return the aiohttp application of a node.
 
-    `host_names` are the names under which a proxy publishes the node, besides those of loopback.
+    `token` gives the operator access to the execution log.  `host_names` are the names under which
+    a proxy publishes the node; requests for other hosts than these and loopback are refused.
     """
     bodies = bounded_bodies(MAX_BODY, by_route=MAX_BODIES, streamed=[UPLOAD])
+    # Errors are answered twice: inside of the paywall, so that it sees the status of a refused
+    # request and does not charge for it, and outside, for errors of the paywall and the limits.
     middlewares = [guard(host_names), answer_errors, bodies, *_paywall(node), answer_errors]
     app = web.Application(client_max_size=max(MAX_BODIES.values()), middlewares=middlewares)
-    app[NODE], app[TOKEN] = node, token
+    app[NODE] = node
+    app[TOKEN] = token
     app.add_routes(
         [
             web.get("/node", describe),
@@ -92,7 +96,7 @@ def node_app(node: Node, *, token: str = "", host_names: Collection[str] = ()) -
 
 
 def _paywall(node: Node) -> list[Any]:
-    """Return what sells chats one by one, if the operator has set that up."""
+    """Return the middleware that sells single chats over x402, if a facilitator is set."""
     if node.facilitator is None:
         return []
     price = Money.parse(node.settings.request_price).bind(node.network.currency)
@@ -110,6 +114,7 @@ def _paywall(node: Node) -> list[Any]:
 
 
 async def _chat_refusal(request: web.Request) -> web.Response | None:
+    """Return the error with which the node would answer a chat; None if it would do it."""
     try:
         await openai.check_chat(request)
     except AgentKitError as error:
@@ -119,7 +124,7 @@ async def _chat_refusal(request: web.Request) -> web.Response | None:
 
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handle) -> web.StreamResponse:
-    """Answer our errors as JSON; anything else is a defect, logged and answered as 500."""
+    """Answer errors as JSON; an unexpected exception is logged and answered with status 500."""
     try:
         return await handler(request)
     except web.HTTPException as refusal:
@@ -127,14 +132,15 @@ async def answer_errors(request: web.Request, handler: Handle) -> web.StreamResp
     except AgentKitError as error:
         return error_answer(error)
     except ConnectionError:
-        raise  # whoever asked has gone
+        raise  # the client has disconnected, so there is nobody to answer
     except Exception:
         log.exception("request %s %s failed", request.method, request.path)
         return _error(500, "InternalError", "the node failed; its operator's log says why")
 
 
 def error_answer(error: AgentKitError) -> web.Response:
-    """Return the answer that an error of ours becomes."""
+    """Return the JSON answer for an error of agentkit."""
+    # A buyer must not try another provider for a task that every provider would refuse.
     of_task = isinstance(error, Refused) and error.of_task
     name = wire.TASK_REFUSED if of_task else type(error).__name__
     answer = _error(_status_of(error), name, str(error))
@@ -144,21 +150,21 @@ def error_answer(error: AgentKitError) -> web.Response:
 
 
 def _status_of(error: AgentKitError) -> int:
-    """Return the HTTP status of an error: 503 and 429 say that trying again may help."""
+    """Return the HTTP status of an error: 503 and 429 say that a retry may help."""
     match error:
         case RateLimited():
             return 429
         case ProtocolBroken():
             return 400
-        case StateError() | LeaseLost():  # ours to mend, and worth another try
+        case StateError() | LeaseLost():  # the node's own fault
             return 503
         case _:
             return 422
 
 
 def _refusal_answer(refusal: web.HTTPException) -> web.Response:
-    """Return aiohttp's own refusals in the same form as ours."""
-    if refusal.status < 400:
+    """Return the JSON answer for an HTTP error that aiohttp raised, like 404 or 413."""
+    if refusal.status < 400:  # a redirect, which is raised too
         raise refusal
     answer = _error(refusal.status, refusal.reason.replace(" ", ""), refusal.text or refusal.reason)
     for name in ("Allow", "Retry-After"):
@@ -176,39 +182,39 @@ def _error(status: int, kind: str, message: str) -> web.Response:
 
 
 async def describe(request: web.Request) -> web.Response:
-    """Say what this node is."""
+    """Answer with the node's name, address, models and ways to be paid."""
     return _answer(request.app[NODE].facts())
 
 
 async def openapi(request: web.Request) -> web.Response:
-    """Describe the routes in OpenAPI 3.1, for programs."""
+    """Answer with the description of all routes in OpenAPI 3.1."""
     return web.json_response(openapi_document())
 
 
 async def offers(request: web.Request) -> web.Response:
-    """Answer a question with rates, or refuse it with the reason."""
+    """Answer a question for an offer with the node's rates, or refuse it with the reason."""
     question: wire.Question = wire.read(wire.Question, await request.read(), "this question")
     return _answer(request.app[NODE].offer(question))
 
 
 async def carry(request: web.Request) -> web.Response:
-    """Take a message of one of the rails."""
+    """Take a message of a payment rail, like a voucher, and answer it."""
     message: Message = wire.read(Message, await request.read(), "this message")
-    return _answer(await request.app[NODE].till.take(message))
+    return _answer(await request.app[NODE].payment_books.take(message))
 
 
 # -- artifacts -----------------------------------------------------------------------------------
 
 
 async def put_artifact(request: web.Request) -> web.Response:
-    """Store an input that an admitted job waits for, under its digest."""
+    """Store an uploaded input under its digest; only inputs that a job waits for are taken."""
     digest = _digest(request)
     await request.app[NODE].uploads.receive(digest, chunks(request, MAX_INPUT))
     return web.Response(status=201)
 
 
 async def get_artifact(request: web.Request) -> web.StreamResponse:
-    """Return an output by its digest, which nobody knows who has not the job's answer."""
+    """Answer with an output; only somebody with the job's answer knows its digest."""
     digest = _digest(request)
     try:
         artifact = await request.app[NODE].store.get(Blob(digest, 0, ""))
@@ -219,7 +225,10 @@ async def get_artifact(request: web.Request) -> web.StreamResponse:
 
 
 def _digest(request: web.Request, part: str = "digest") -> str:
-    """Return a part of the URL that names something; it may become a path."""
+    """Return a digest in the URL; raises ProtocolBroken for anything else.
+
+    It may become a file's path, so nothing but 64 hex digits is accepted.
+    """
     digest = request.match_info[part]
     if not DIGEST.fullmatch(digest):
         raise ProtocolBroken(f"the {part} in the address is not 64 hex digits")
@@ -230,49 +239,54 @@ def _digest(request: web.Request, part: str = "digest") -> str:
 
 
 async def submit(request: web.Request) -> web.Response:
-    """Take a job under its attempt's key; the same key again is the same job."""
+    """Take a job and answer with its state; the same attempt's key again is the same job."""
     node = request.app[NODE]
     submission: wire.Submission = wire.read(wire.Submission, await request.read(), "this job")
     task = submission.task
-    charged = node.charged(task.kind, task.params, trained=bool(task.inputs))
-    job = await node.jobs.take(submission, charged)
+    pricing = node.charged(task.kind, task.params, trained=bool(task.inputs))
+    job = await node.jobs.take(submission, pricing)
     return _job_answer(await _wire_job(node, job), status=202)
 
 
 async def find(request: web.Request) -> web.Response:
-    """Say what became of an attempt."""
+    """Answer with the state of an attempt."""
     node = request.app[NODE]
-    return await _found(node, await node.jobs.find(_digest(request, "attempt")))
+    return await _answer_job_or_404(node, await node.jobs.find(_digest(request, "attempt")))
 
 
 async def result(request: web.Request) -> web.Response:
-    """Wait for an attempt's end, as long as `Prefer: wait` asks, and return it."""
+    """Answer once an attempt has ended, or after the time that `Prefer: wait` allows."""
     node = request.app[NODE]
-    job = await node.jobs.wait(_digest(request, "attempt"), _patience(request))
-    return await _found(node, job)
+    job = await node.jobs.wait(_digest(request, "attempt"), _wait_seconds(request))
+    return await _answer_job_or_404(node, job)
 
 
 async def cancel(request: web.Request) -> web.Response:
-    """Stop an attempt and return how it stands."""
-    node, attempt = request.app[NODE], _digest(request, "attempt")
+    """Stop an attempt and answer with its state."""
+    node = request.app[NODE]
+    attempt = _digest(request, "attempt")
     await node.jobs.cancel(attempt)
-    return await _found(node, await node.jobs.find(attempt))
+    return await _answer_job_or_404(node, await node.jobs.find(attempt))
 
 
 async def executions(request: web.Request) -> web.Response:
-    """Return the execution log to the operator."""
+    """Answer the operator with the execution log; others need the token and are refused."""
     require_token(request, request.app[TOKEN])
     return web.json_response(await request.app[NODE].jobs.executions())
 
 
-async def _found(node: Node, job: r.Job | None) -> web.Response:
+async def _answer_job_or_404(node: Node, job: r.Job | None) -> web.Response:
     if job is None:
         return _error(404, "LeaseLost", "there is no such attempt here")
     return _job_answer(await _wire_job(node, job))
 
 
 def _job_answer(job: wire.Job, *, status: int = 200) -> web.Response:
-    """Answer a job; what there is none of is left out, for payers who do not know it."""
+    """Answer with a job.
+
+    The newer fields `awaits` and `fault` are left out while they are empty: older payers do not
+    know them.
+    """
     document = job.model_dump(mode="json")
     if not job.awaits:
         del document["awaits"]
@@ -282,7 +296,7 @@ def _job_answer(job: wire.Job, *, status: int = 200) -> web.Response:
 
 
 async def _wire_job(node: Node, job: r.Job) -> wire.Job:
-    """Return a job as it is told to its payer, with its outputs once it is done."""
+    """Return a job in the form of the API, with its outputs once it is done."""
     outputs = await node.jobs.outputs(job) if job.state == "done" else ()
     return wire.Job(
         awaits=node.jobs.missing(job.attempt),
@@ -295,10 +309,10 @@ async def _wire_job(node: Node, job: r.Job) -> wire.Job:
     )
 
 
-def _patience(request: web.Request) -> float:
-    """Return the seconds a `Prefer: wait=N` header asks for (RFC 7240), within our own limit."""
-    found = re.search(r"wait=(\d{1,4})", request.headers.get("Prefer", ""))
-    return min(float(found[1]), MOST_WAIT) if found else 0.0
+def _wait_seconds(request: web.Request) -> float:
+    """Return the seconds that a header `Prefer: wait=N` asks for (RFC 7240), MOST_WAIT at most."""
+    preference = re.search(r"wait=(\d{1,4})", request.headers.get("Prefer", ""))
+    return min(float(preference[1]), MOST_WAIT) if preference else 0.0
 
 
 def _answer(value: Value, *, status: int = 200) -> web.Response:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +25,18 @@ from agentkit.payments.x402.remote import Facilitator
 from agentkit.pool.pool import Pool
 from agentkit.pool.services import TASK_KINDS, Service
 from agentkit.providers import wire
-from agentkit.serve.jobs import Charged, Jobs
-from agentkit.serve.payment_books import Till
-from agentkit.serve.throughput import Speed
+from agentkit.serve.jobs import Jobs, TaskPricing
+from agentkit.serve.payment_books import PaymentBooks
+from agentkit.serve.throughput import Throughput
 from agentkit.serve.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 60.0
-"""How often a node looks after what it earned and has not been given yet."""
+"""How often a node checks whether it has to claim what it earned."""
 
 MAX_NAME = 200
-"""Characters of the longest name that is looked up, or told in an error."""
+"""The longest name, in characters, that is looked up or quoted in an error."""
 
 PRICES = {
     "infer": {
@@ -52,17 +53,17 @@ PRICES = {
     "train": {"row": "0.02 USDC per 1K rows", "cpu_ms": "0.01 USDC per 1M milliseconds"},
     "data": {"byte": "0.50 USDC per 1M bytes", "cpu_ms": "0.01 USDC per 1M milliseconds"},
 }
-"""Default price list: by sort of work, then by unit; `cpu_ms` is 0.036 USDC an hour of a core."""
+"""Default price list, by service and unit; this rate of `cpu_ms` is 0.036 USDC per core hour."""
 
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """How an operator sets a node up.
+    """How an operator configures a node.
 
-    `home` is the node's own, `percent` scales the price list, `window` is how much is delivered on
-    a channel before the next voucher is wanted.  `gpu` and `vram` (GB) are what it runs on, if it
-    is not this machine's processor.  With the address of an x402 `facilitator`, whoever
-    has neither channel nor key can chat for `request_price` each.
+    `home` is the node's folder.  `percent` scales the price list.  `window` is how much is
+    delivered on a channel before the next voucher is required.  `gpu` and `vram` (GB) describe a
+    graphics card if the node runs on one.  With the URL of an x402 `facilitator`, clients without
+    channel or API key can buy single chats for `request_price`.
     """
 
     name: str
@@ -83,7 +84,10 @@ class NodeSettings:
 
 
 class Node:
-    """A node's parts, wired; `open` it, serve `agentkit.serve.app.node_app(node)`, `close` it."""
+    """The components of a provider node.
+
+    `open` one, serve `agentkit.serve.app.node_app(node)`, and `close` it.
+    """
 
     def __init__(
         self,
@@ -99,7 +103,7 @@ class Node:
         window = Money.parse(settings.window).bind(network.currency)
         self.book = VoucherBook(journal, chain, signer, network, window)
         self.store = LocalStore(settings.home / "artifacts")
-        self.speed = Speed(1 + settings.nice / 10)
+        self.throughput = Throughput(1 + settings.nice / 10)
         self.pool = Pool(
             scratch=settings.home / "scratch",
             llama_slots=settings.slots,
@@ -109,19 +113,20 @@ class Node:
             on_execute=self._started,
         )
         escrow = EscrowBook(journal, chain, signer, network) if network.escrow else None
-        self.till = Till(self.book, escrow)
+        self.payment_books = PaymentBooks(self.book, escrow)
         self.uploads = Uploads(settings.home / "uploads")
         self.jobs = Jobs(
             journal,
             self.pool,
-            self.till,
+            self.payment_books,
             self.store,
             self.uploads,
             signer=signer,
             network=network,
         )
         self.facilitator = Facilitator(settings.facilitator) if settings.facilitator else None
-        self.journal, self.chain = journal, chain
+        self.journal = journal
+        self.chain = chain
         self._rates = _rates(settings, network)
         self._stack = AsyncExitStack()
 
@@ -129,7 +134,10 @@ class Node:
     async def open(
         cls, settings: NodeSettings, signer: Signer, chain: ChainClient, network: Network
     ) -> Node:
-        """Open a node's state and settle what an earlier process left."""
+        """Open a node's state file, and record what an earlier process left unfinished as failed.
+
+        If a step fails, what was opened before is closed again.
+        """
         async with AsyncExitStack() as stack:
             stack.push_async_callback(chain.close)
             journal = await Journal.open(settings.home, signer.address)
@@ -141,17 +149,17 @@ class Node:
             stack.push_async_callback(node.jobs.close)
             await node.jobs.recover()
             stack.push_async_callback(_end, asyncio.create_task(node._watch()))
-            node._stack = stack.pop_all()  # from here on `close` closes them, the last one first
+            node._stack = stack.pop_all()  # nothing failed: `close` closes them, the last first
         return node
 
     async def close(self) -> None:
-        """End all work and every child process."""
+        """Stop all work, end every child process, and close the state file."""
         await self._stack.aclose()
 
     # -- the market ------------------------------------------------------------------------------
 
     def facts(self) -> wire.NodeFacts:
-        """Return what the node says of itself."""
+        """Return the public description of the node."""
         pool = self.pool.facts()
         return wire.NodeFacts(
             name=self.settings.name,
@@ -162,7 +170,7 @@ class Node:
             channels=self.network.channels,
             escrow=self.network.escrow,
             rail="channel",
-            rails=self.till.rails,
+            rails=self.payment_books.rails,
             pays="on_delivery",
             kinds=tuple(pool["kinds"]),
             models=tuple(pool["models"]),
@@ -170,14 +178,14 @@ class Node:
         )
 
     def offer(self, question: wire.Question) -> wire.WireOffer:
-        """Return rates for a question (`wire.question`); raises Refused with the reason."""
+        """Return the node's offer for the task that a question describes; raises Refused."""
         service, model = self._service(question)
         models = self.pool.facts()["models"]
         return wire.WireOffer(
             on=f"{model or 'duckdb'} @ {self.settings.name}",
             model=model,
             rates=self._rates[service.name],
-            eta=self.speed.expected(service.name, question.load.expected),
+            eta=self.throughput.expected(service.name, question.load.expected),
             lanes=self.settings.slots,
             lasts=self.settings.offers_last,
             context=models.get(model, 0) if service.has_context else 0,
@@ -186,8 +194,11 @@ class Node:
             tuning=service.methods,
         )
 
-    def charged(self, kind: str, params: dict[str, Any], *, trained: bool = False) -> Charged:
-        """Return the row of the price list that a submitted task is charged by."""
+    def charged(self, kind: str, params: dict[str, Any], *, trained: bool = False) -> TaskPricing:
+        """Return the rates of a task, from its parameters; `trained`: it brings its own model.
+
+        Raises Refused for a task that this node does not do.
+        """
         model_param = TASK_KINDS[kind].model_param if kind in TASK_KINDS else ""
         question = wire.Question(
             kind=kind,
@@ -196,14 +207,15 @@ class Node:
             output=_text(params, "output"),
             trained=trained,
         )
-        row = self._service(question)[0].name
-        return Charged(self._rates[row], lambda units, s: self.speed.observe(row, units, s))
+        service, _ = self._service(question)
+        observe = partial(self.throughput.observe, service.name)
+        return TaskPricing(rates=self._rates[service.name], observe=observe)
 
     async def _watch(self) -> None:
-        """Look after what was earned, now and then; what fails is tried again."""
+        """Claim what was earned before it expires, every WATCH_SECONDS; a failure is retried."""
         while True:
             try:
-                await self.till.watch()
+                await self.payment_books.watch()
             except AgentKitError as error:
                 log.warning("node %s: %s", self.settings.name, error)
             await asyncio.sleep(WATCH_SECONDS)
@@ -212,9 +224,9 @@ class Node:
         self.jobs.started(attempt)
 
     def _service(self, question: wire.Question) -> tuple[Service, str]:
-        """Return the service that a question is about, and the model by our name for it.
+        """Return the service that does a task, and the pool's name of its model.
 
-        Raises Refused for what is not done here.
+        Raises Refused for a kind, model or method that this node does not have.
         """
         facts = self.pool.facts()
         if question.kind not in facts["kinds"]:
@@ -229,41 +241,42 @@ class Node:
                 f"it has no model {question.model!r}; it has {', '.join(facts['models'])}"
             )
         if service.methods and question.method not in service.methods:
-            only = ", ".join(service.methods)
-            raise Refused(f"it cannot train by {question.method!r}, only by {only}")
+            methods = ", ".join(service.methods)
+            raise Refused(f"it cannot train by {question.method!r}, only by {methods}")
         return service, model
 
 
 async def _end(task: asyncio.Task[None]) -> None:
-    """Cancel a task and wait for its end."""
+    """Cancel a task and wait until it has ended."""
     task.cancel()
     await asyncio.wait([task])
 
 
 def _text(params: dict[str, Any], name: str) -> str:
-    """Return a parameter that is a text; the pool refuses one that should be and is none."""
+    """Return a parameter if it is text, else "": the pool refuses bad parameters later."""
     value = params.get(name)
     return value[:MAX_NAME] if isinstance(value, str) else ""
 
 
 def _rates(settings: NodeSettings, network: Network) -> dict[str, dict[str, Rate]]:
-    """Return the price list in the network's currency, scaled; raises BadAmount with its node."""
+    """Return the price list in the network's currency, scaled; raises BadAmount."""
+    rates: dict[str, dict[str, Rate]] = {}
     try:
-        return {
-            sort: {
-                unit: _scaled(Rate.parse(text).bind(network.currency), settings.percent)
-                for unit, text in units.items()
+        for service, prices in settings.prices.items():
+            rates[service] = {
+                unit: _scaled(Rate.parse(price).bind(network.currency), settings.percent)
+                for unit, price in prices.items()
             }
-            for sort, units in settings.prices.items()
-        }
     except BadAmount as error:
         raise BadAmount(f"the price list of node {settings.name!r}: {error}") from error
+    return rates
 
 
 def _scaled(rate: Rate, percent: int) -> Rate:
+    """Return a rate scaled to `percent`, rounded up."""
     units = -(-rate.amount.units * percent // 100)
     return Rate(Money(units, rate.amount.asset), rate.per, rate.unit)
 
 
 NODE: web.AppKey[Node] = web.AppKey("node", Node)
-"""Where an application keeps its node."""
+"""The key under which an aiohttp application has its node."""

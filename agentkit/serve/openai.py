@@ -1,8 +1,8 @@
-"""The OpenAI-compatible front of a provider node: the same jobs, asked for in another wire.
+"""The OpenAI-compatible API of a provider node: the same tasks in another format.
 
-Paid by the header `Agentkit-Payment` (base64 of {"attempt", "at_most", "payment"}), the answer
-stored under that attempt; or opened by an API key that the operator gave out; chats also one by
-one over x402, where the operator has a facilitator.
+A request is paid in one of three ways.  With the header `Agentkit-Payment` (base64 of the JSON
+{"attempt", "at_most", "payment"}) it becomes a job under that attempt.  With an API key of the
+operator it is free.  A chat can also be bought over x402, if the operator has set a facilitator.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PAYMENT_HEADER = "Agentkit-Payment"
 
 
 async def models(request: web.Request) -> web.Response:
-    """List the node's models."""
+    """Answer with the list of the node's models."""
     node = request.app[NODE]
     listed = [
         {"id": name, "object": "model", "created": 0, "owned_by": node.settings.name}
@@ -50,28 +50,32 @@ async def models(request: web.Request) -> web.Response:
 async def chat(request: web.Request) -> web.Response:
     """Answer a chat of one user message."""
     asked = wire.read(ChatRequest, await request.read(), "this request")
-    output, usage = await _answered(request, asked)
+    output, usage = await _do(request, asked)
     message = {"role": "assistant", "content": output.read().decode()}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     return _completion("chat.completion", "chatcmpl", asked, choice, usage)
 
 
 async def completions(request: web.Request) -> web.Response:
-    """Continue a text."""
+    """Answer with the continuation of a text."""
     asked = wire.read(CompletionRequest, await request.read(), "this request")
-    output, usage = await _answered(request, asked)
+    output, usage = await _do(request, asked)
     choice = {"index": 0, "text": output.read().decode(), "finish_reason": "stop"}
     return _completion("text_completion", "cmpl", asked, choice, usage)
 
 
 async def embeddings(request: web.Request) -> web.Response:
-    """Embed one text."""
+    """Answer with the embedding of one text."""
     asked = wire.read(EmbeddingRequest, await request.read(), "this request")
-    output, usage = await _answered(request, asked)
+    output, usage = await _do(request, asked)
     vector = output.rows()[0]["vector"] if isinstance(output, Table) else []
-    data = [{"object": "embedding", "index": 0, "embedding": vector}]
-    spent = {"prompt_tokens": usage.get("input", 0), "total_tokens": usage.get("input", 0)}
-    answer = {"object": "list", "model": asked.model, "data": data, "usage": spent}
+    input_tokens = usage.get("input", 0)
+    answer = {
+        "object": "list",
+        "model": asked.model,
+        "data": [{"object": "embedding", "index": 0, "embedding": vector}],
+        "usage": {"prompt_tokens": input_tokens, "total_tokens": input_tokens},
+    }
     return web.json_response(answer)
 
 
@@ -94,7 +98,7 @@ async def passes_paywall(request: web.Request) -> bool:
 
 
 async def check_chat(request: web.Request) -> None:
-    """Raise for a chat that this node would not do; costs it some work."""
+    """Raise the error with which the node would refuse a chat; it may have to count tokens."""
     node = request.app[NODE]
     asked = wire.read(ChatRequest, await request.read(), "this request")
     await node.pool.check("infer", asked.params(), {}, _most(asked))
@@ -104,23 +108,35 @@ async def check_chat(request: web.Request) -> None:
 # -- inside --------------------------------------------------------------------------------------
 
 
-async def _answered(request: web.Request, asked: OpenAIRequest) -> tuple[Artifact, dict[str, int]]:
-    """Have the pool do it: as a paid job, or at once for an operator's key or a paid request."""
-    node, params = request.app[NODE], asked.params()
-    if _has_key(request, node) or PAID in request:
-        declared = None if _has_key(request, node) else _most(asked)
+async def _do(request: web.Request, asked: OpenAIRequest) -> tuple[Artifact, dict[str, int]]:
+    """Return the output and the usage of a request.
+
+    With an API key, or bought over x402, it is done at once, else as the job that its payment
+    header describes.  Raises Refused, and HTTPPaymentRequired for a request without payment.
+    """
+    node = request.app[NODE]
+    params = asked.params()
+    has_key = _has_key(request, node)
+    if has_key or PAID in request:
+        declared = None if has_key else _most(asked)
         key = f"open-{secrets.token_hex(8)}"
         done = await node.pool.run(key, "infer", params, {}, declared=declared)
         return done.outputs[0], done.usage
+
     if PAYMENT_HEADER not in request.headers:
-        node.charged("infer", params)  # so that nobody pays for a model that is not here
+        # Refuse a model that is not here first, so that nobody pays for it.
+        node.charged("infer", params)
         raise _payment_required()
+
     submission = _submission(request, asked)
     await node.jobs.take(submission, node.charged("infer", params))
     job = await node.jobs.wait(submission.attempt, WAIT_SECONDS)
-    if job is None or job.state != "done":
-        raise Refused(f"the job {job.state}: {job.reason}" if job else "the job is gone")
-    return (await node.jobs.outputs(job))[0], job.usage
+    if job is None:
+        raise Refused("the job is gone")
+    if job.state != "done":
+        raise Refused(f"the job {job.state}: {job.reason}")
+    outputs = await node.jobs.outputs(job)
+    return outputs[0], job.usage
 
 
 def _has_key(request: web.Request, node: Node) -> bool:
@@ -134,28 +150,38 @@ def _payment_required() -> web.HTTPPaymentRequired:
 
 
 def _submission(request: web.Request, asked: OpenAIRequest) -> wire.Submission:
-    """Return the paid job that a request's payment header makes of it."""
+    """Return a request with its payment header as a job's submission.
+
+    Raises ProtocolBroken for a header that cannot be read.
+    """
     try:
         header = base64.b64decode(request.headers[PAYMENT_HEADER], validate=True)
-        paid = strict_json.loads(header)
+        payment = strict_json.loads(header)
     except (binascii.Error, ValueError) as error:
         raise ProtocolBroken(f"the {PAYMENT_HEADER} header is not base64 of JSON") from error
     most = _most(asked)
     task = wire.WireTask(kind="infer", params=asked.params(), load=Load(expected=most, most=most))
-    document = {**paid, "task": task.model_dump(mode="json")} if isinstance(paid, dict) else {}
+    document: dict[str, Any] = {}  # refused by `wire.read`
+    if isinstance(payment, dict):
+        document = {**payment, "task": task.model_dump(mode="json")}
     return wire.read(wire.Submission, json.dumps(document).encode(), "the payment")
 
 
 def _most(asked: OpenAIRequest) -> dict[str, int]:
-    """Return what a request can come to: a token is a byte of its prompt at least."""
+    """Return the most units that a request can use.
+
+    Every token has at least one byte, so a prompt has no more tokens than bytes.
+    """
     most = {"request": 1, "input": len(asked.text.encode()) + TEMPLATE_TOKENS}
-    return most | ({"output": asked.output_tokens} if asked.output_tokens else {})
+    if asked.output_tokens:
+        most["output"] = asked.output_tokens
+    return most
 
 
 def _completion(
     kind: str, prefix: str, asked: OpenAIRequest, choice: dict[str, Any], usage: dict[str, int]
 ) -> web.Response:
-    """Return an answer in the shape that OpenAI's clients read."""
+    """Answer with a completion in OpenAI's format."""
     tokens = {"prompt_tokens": usage.get("input", 0), "completion_tokens": usage.get("output", 0)}
     answer = {
         "id": f"{prefix}-{secrets.token_hex(12)}",

@@ -1,7 +1,7 @@
-"""Requests as OpenAI's clients send them, as far as this node understands them.
+"""The requests of OpenAI's API that a provider node understands.
 
-Fields that are not named here are not read, as other servers of this wire do it; what is named and
-asks for something that the node does not do is refused.
+Unknown fields are ignored, as other compatible servers do.  A known field that asks for something
+the node cannot do is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Stops = list[str]
 
 
 class OpenAIRequest(BaseModel):
-    """What all requests have in common."""
+    """The fields and methods that all requests have."""
 
     model_config = ConfigDict(frozen=True, strict=True, protected_namespaces=())
 
@@ -27,16 +27,16 @@ class OpenAIRequest(BaseModel):
 
     @property
     def text(self) -> str:
-        """The text that the model reads."""
+        """The prompt."""
         raise NotImplementedError
 
     @property
     def output_tokens(self) -> int:
-        """The most tokens of an answer, 0 where the answer is none."""
+        """The most tokens of a text answer, 0 if the answer is not text."""
         return 0
 
     def params(self) -> dict[str, Any]:
-        """Return the parameters of the task; raises Refused for what this node does not do."""
+        """Return the parameters of the pool's task; raises Refused for unsupported requests."""
         raise NotImplementedError
 
 
@@ -72,12 +72,14 @@ class _Generation(OpenAIRequest):
         return self.max_completion_tokens or self.max_tokens or DEFAULT_OUTPUT
 
     def _params(self, style: str) -> dict[str, Any]:
-        """Return the parameters of the task that the request asks for; raises Refused."""
+        """Return the parameters of the pool's task; raises Refused for a streamed answer."""
         if self.stream:
             raise Refused("this node does not stream")
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        shape = self.response_format
-        wanted = shape.json_schema if shape and shape.type == "json_schema" else None
+        schema: dict[str, Any] | None = None
+        if self.response_format and self.response_format.type == "json_schema":
+            wrapper = self.response_format.json_schema
+            schema = wrapper.json_schema if wrapper else None
         return {
             "model": self.model,
             "prompt": self.text,
@@ -85,7 +87,7 @@ class _Generation(OpenAIRequest):
             "max_tokens": self.output_tokens,
             "temperature": self.temperature or 0.0,
             "stop": [text for text in stop if text],
-            "schema": wanted.json_schema if wanted else None,
+            "schema": schema,
         }
 
 

@@ -1,6 +1,6 @@
-"""What a node serves, described in OpenAPI 3.1 (https://spec.openapis.org/oas/v3.1.0).
+"""The description of a node's API in OpenAPI 3.1 (https://spec.openapis.org/oas/v3.1.0).
 
-Made from the models that requests are read by, so that it says what they say.
+The schemas are made from the pydantic models that parse requests, so they cannot differ from them.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _ROUTES: tuple[tuple[str, str, str, _Body, _Body], ...] = (
     ("post", "/v1/completions", "Continue a text", CompletionRequest, None),
     ("post", "/v1/embeddings", "Embed a text", EmbeddingRequest, None),
 )
-"""Method, path, what it does, the model of its body and of its answer; in the order of the app."""
+"""Method, path, summary, and the models of body and answer, in the order of `node_app`."""
 
 
 class _Generator(GenerateJsonSchema):
-    """JSON schemas in which money and rates, which read and write themselves, are texts."""
+    """Makes JSON schemas; money and rates, which pydantic cannot describe, are strings in them."""
 
     def handle_invalid_for_json_schema(
         self, schema: core_schema.CoreSchema, error_info: str
@@ -51,11 +51,13 @@ class _Generator(GenerateJsonSchema):
 
 @cache
 def openapi_document() -> dict[str, Any]:
-    """Return the description of every route but the operator's."""
-    models = {model for *_, body, answer in _ROUTES for model in (body, answer) if model}
-    named = sorted(models, key=lambda model: model.__name__)
+    """Return the description of every route except the operator's."""
+    models: set[type[BaseModel]] = set()
+    for _, _, _, body, answer in _ROUTES:
+        models |= {model for model in (body, answer) if model}
+    sorted_models = sorted(models, key=lambda model: model.__name__)
     _, schemas = models_json_schema(
-        [(model, "validation") for model in named],
+        [(model, "validation") for model in sorted_models],
         ref_template=_REFS,
         schema_generator=_Generator,
     )
@@ -71,7 +73,7 @@ def openapi_document() -> dict[str, Any]:
 
 
 def _operation(method: str, path: str, summary: str, body: _Body, answer: _Body) -> dict[str, Any]:
-    """Describe one request: what it takes, and what it answers when it succeeds."""
+    """Return the operation object of one route: its parameters, body and answer."""
     operation: dict[str, Any] = {
         "summary": summary,
         "parameters": [_digest(name) for name in ("digest", "attempt") if f"{{{name}}}" in path],

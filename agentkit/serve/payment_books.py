@@ -1,4 +1,4 @@
-"""Where a provider node is paid: one book for each way of paying that it takes."""
+"""The payment books of a provider node: one for channels, one for escrow."""
 
 from __future__ import annotations
 
@@ -12,41 +12,47 @@ from agentkit.payments.escrow.book import EscrowBook
 from agentkit.providers.wire import Submission
 
 
-class Till:
-    """The books of a node; `escrow` is None where its network has no such contract."""
+class PaymentBooks:
+    """The books of a node; `escrow` is None if its network has no escrow contract."""
 
     def __init__(self, channels: VoucherBook, escrow: EscrowBook | None) -> None:
-        self._channels, self._escrow = channels, escrow
+        self._channels = channels
+        self._escrow = escrow
 
     @property
     def rails(self) -> tuple[str, ...]:
-        """What the node can be paid by, what it likes best first."""
+        """The payment rails that the node accepts, the preferred one first."""
         return ("channel", "escrow") if self._escrow else ("channel",)
 
     async def admit(self, submission: Submission) -> str:
-        """Check that a task would be paid, and return the id of its channel or job in escrow.
+        """Check that a task will be paid, and return the id of its channel or escrowed job.
 
         Raises Refused with the reason.
         """
-        payment, most = submission.payment, submission.at_most
+        payment = submission.payment
         if "escrow" not in payment:
-            return await self._channels.admit(payment, most)
-        return await self._book().admit(payment, submission.attempt, submission.task.digest, most)
+            return await self._channels.admit(payment, submission.at_most)
+        return await self._escrow_book().admit(
+            payment, submission.attempt, submission.task.digest, submission.at_most
+        )
 
     def check_window(self, tx: Transaction, payer: str) -> None:
-        """Raise RateLimited while a payer of channels owes, or may come to owe, too much."""
+        """Raise RateLimited while a payer owes too much on channels, work under way included."""
         self._channels.check_window(tx, payer)
 
     async def take(self, message: Message) -> Message:
-        """Take a rail's message and return the answer; raises Refused."""
-        takes = {"channel": self._take_channel, "escrow": self._take_escrow}.get(message.rail)
-        if takes is None:
-            raise Refused(f"this node is not paid by {message.rail!r}")
-        verb, body = await takes(message.verb, message.body)
+        """Take a message of a payment rail and return the answer; raises Refused."""
+        match message.rail:
+            case "channel":
+                verb, body = await self._take_channel(message.verb, message.body)
+            case "escrow":
+                verb, body = await self._take_escrow(message.verb, message.body)
+            case _:
+                raise Refused(f"this node is not paid by {message.rail!r}")
         return message.model_copy(update={"verb": verb, "body": body})
 
     async def watch(self) -> None:
-        """Do what keeps time from taking what was earned; called again and again."""
+        """Claim payments before they expire; the node calls this regularly."""
         await self._channels.watch()
         if self._escrow:
             await self._escrow.watch()
@@ -67,7 +73,7 @@ class Till:
 
     async def _take_escrow(self, verb: str, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """Take a message of the escrow rail; returns the verb and the body of the answer."""
-        book = self._book()
+        book = self._escrow_book()
         match verb:
             case "quote":
                 return "quoted", book.quote(body)
@@ -80,7 +86,7 @@ class Till:
                 return "released", await book.give_back(body)
         raise Refused(f"the escrow rail has no message {verb!r}")
 
-    def _book(self) -> EscrowBook:
+    def _escrow_book(self) -> EscrowBook:
         if self._escrow is None:
             raise Refused("this node is not paid out of escrow")
         return self._escrow

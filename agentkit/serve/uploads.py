@@ -1,8 +1,8 @@
-"""The inputs of admitted jobs, on disk: what a payer may upload, and for how long it stays.
+"""Stores the inputs that payers upload for admitted jobs.
 
-An upload is taken only while an admitted job waits for it: its digest and size were declared, and
-priced, before a byte of it arrives.  So nobody fills the disk who does not pay.  What was uploaded
-stays for later jobs until room is needed; what an open job needs is never removed.
+An upload is taken only while an admitted job waits for it.  Its digest and size were declared and
+paid for before its first byte arrives, so nobody can fill the disk without paying.  An input stays
+on disk for later jobs until room is needed; one that an open job needs is never removed.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from agentkit.errors import ProtocolBroken, RateLimited, Refused
 from agentkit.providers.wire import WireArtifact
 
 MAX_INPUT = 256 * 1024 * 1024
-"""Bytes of the largest input of a job, and of all inputs of one."""
+"""The most bytes of one input, and of all inputs of one job together."""
 
 QUOTA = 2 * 1024 * 1024 * 1024
-"""Bytes that inputs may take on disk in all."""
+"""The most bytes that all inputs may take on disk."""
 
 ARRIVAL_SECONDS = 60.0
 ARRIVAL_BYTES_PER_SECOND = 256 * 1024
-"""How long a job waits for its inputs: so many seconds, and as long as they take at this rate."""
+"""A job waits for its inputs for ARRIVAL_SECONDS, plus the time that they take at this rate."""
 
 MAX_SENDERS = 4
-"""How many may send the same input at once."""
+"""How many requests may send the same input at once."""
 
 
 @dataclass(slots=True)
 class _Expected:
-    """An input that open jobs need."""
+    """An input of a declared size, the open jobs that need it, and how many requests send it."""
 
     size: int
     jobs: set[str] = field(default_factory=set)
@@ -52,29 +52,31 @@ class Uploads:
     """A folder of inputs by digest, of at most `quota` bytes."""
 
     def __init__(self, folder: Path, quota: int = QUOTA) -> None:
-        self._folder, self._quota = folder, quota
+        self._folder = folder
+        self._quota = quota
         self._expected: dict[str, _Expected] = {}
         self._waiting: dict[str, asyncio.Task[None]] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        for draft in folder.glob("draft-*"):  # of an earlier process
+        for draft in folder.glob("draft-*"):  # left by an earlier process
             draft.unlink(missing_ok=True)
 
     def expect(self, job: str, inputs: Iterable[WireArtifact]) -> None:
-        """Keep and wait for the inputs of a job until `release`.
+        """Accept uploads of a job's inputs, and keep them on disk, until `release`.
 
-        Raises RateLimited while open jobs need all the room there is, and Refused for an input
-        that another job declares with another size.
+        Raises RateLimited if the inputs of open jobs leave no room, and Refused for an input that
+        another job declares with another size.
         """
-        wanted = {wire.digest: wire.size for wire in inputs if wire.data is None}
-        for digest, size in wanted.items():
-            known = self._expected.get(digest)
-            if known and known.size != size:
+        sizes = {wire.digest: wire.size for wire in inputs if wire.data is None}
+        for digest, size in sizes.items():
+            expected = self._expected.get(digest)
+            if expected and expected.size != size:
                 raise Refused(f"the input {digest[:12]} is not of {size} bytes")
-        self._make_room(wanted)
-        for digest, size in wanted.items():
+
+        self._make_room(sizes)
+        for digest, size in sizes.items():
             expected = self._expected.setdefault(digest, _Expected(size))
             expected.jobs.add(job)
-            if self._is_here(digest, size):
+            if self._is_stored(digest, size):
                 expected.arrived.set()
 
     def missing(self, job: str) -> tuple[str, ...]:
@@ -86,21 +88,21 @@ class Uploads:
         )
 
     def release(self, job: str) -> None:
-        """Let go of the inputs of a job; they stay on disk while there is room."""
+        """Stop to expect the inputs of a job; they stay on disk while there is room."""
         for digest, expected in list(self._expected.items()):
             expected.jobs.discard(job)
             if not expected.jobs:
                 del self._expected[digest]
 
     async def arrival(self, job: str) -> None:
-        """Return once all inputs of a job are here.
+        """Wait until all inputs of a job have arrived.
 
-        Raises Refused when they do not come, or the job gives up.
+        Raises Refused if they do not come in time, or `give_up` is called for the job.
         """
-        waited = [expected for expected in self._expected.values() if job in expected.jobs]
-        size = sum(expected.size for expected in waited if not expected.arrived.is_set())
-        seconds = ARRIVAL_SECONDS + size / ARRIVAL_BYTES_PER_SECOND
-        arrival = asyncio.create_task(_all_arrived(waited))
+        inputs = [expected for expected in self._expected.values() if job in expected.jobs]
+        missing_bytes = sum(expected.size for expected in inputs if not expected.arrived.is_set())
+        seconds = ARRIVAL_SECONDS + missing_bytes / ARRIVAL_BYTES_PER_SECOND
+        arrival = asyncio.create_task(_all_arrived(inputs))
         self._waiting[job] = arrival
         await asyncio.wait([arrival], timeout=seconds)
         del self._waiting[job]
@@ -111,21 +113,22 @@ class Uploads:
             raise Refused("it was cancelled before its inputs were here")
 
     def give_up(self, job: str) -> None:
-        """Have a job that waits for its inputs wait no longer."""
+        """End the wait of a job for its inputs, if it waits."""
         if job in self._waiting:
             self._waiting[job].cancel()
 
     async def receive(self, digest: str, chunks: AsyncIterator[bytes]) -> None:
-        """Store an input that a job waits for.
+        """Store an input that a job waits for, from the body of a request.
 
-        Raises Refused when none does, RateLimited when others send it, and ProtocolBroken for
-        bytes that are not those of the digest.
+        Raises Refused if no job waits for it, RateLimited if too many requests send it already, and
+        ProtocolBroken if the bytes do not have this digest and the declared size.
         """
         expected = self._expected.get(digest)
         if expected is None:
             raise Refused("no job here waits for this input: submit the job first, then its inputs")
         if expected.arrived.is_set():
-            async for _ in chunks:  # so that the answer is read
+            # Many clients read an answer only after they have sent their whole body.
+            async for _ in chunks:
                 pass
             return
         if expected.senders >= MAX_SENDERS:
@@ -141,40 +144,43 @@ class Uploads:
         expected.arrived.set()
 
     def artifact(self, wire: WireArtifact) -> Artifact:
-        """Return an input: with its bytes if they came inline, else with where they lie.
+        """Return an input with its inline bytes, or with the path of its upload if that is there.
 
-        Raises ProtocolBroken for a kind or bytes that are not what the input says.
+        Raises ProtocolBroken for an unknown kind, and for inline bytes of another digest.
         """
         if wire.data is not None:
             return wire.artifact()
-        kind = KINDS.get(wire.kind)
-        if kind is None:
+        artifact_class = KINDS.get(wire.kind)
+        if artifact_class is None:
             raise ProtocolBroken(f"there is no kind of artifact called {wire.kind!r}")
         path = self._folder / wire.digest
-        content = path if self._is_here(wire.digest, wire.size) else None
-        return kind(wire.digest, wire.size, wire.media_type, (), content)
+        content = path if self._is_stored(wire.digest, wire.size) else None
+        return artifact_class(wire.digest, wire.size, wire.media_type, (), content)
 
     # -- inside ----------------------------------------------------------------------------------
 
     async def _write(
         self, draft: Path, digest: str, expected: _Expected, chunks: AsyncIterator[bytes]
     ) -> None:
-        """Write an input to disk while it arrives; raises for one that is not what was declared."""
-        total, size = hashlib.sha256(), 0
+        """Write an input to disk while it arrives; raises ProtocolBroken, Refused."""
+        hasher = hashlib.sha256()
+        size = 0
         with draft.open("wb") as file:
             async for chunk in chunks:
+                # The size is checked while it grows: the digest can only be checked at the end, and
+                # until then a sender could fill the disk.
                 size += len(chunk)
                 if size > expected.size:
                     raise ProtocolBroken("the input is longer than its job declares")
                 if not expected.jobs:
                     raise Refused("the job that waited for this input has ended")
-                total.update(chunk)
+                hasher.update(chunk)
                 await asyncio.to_thread(file.write, chunk)
-        if total.hexdigest() != digest or size != expected.size:
+        if hasher.hexdigest() != digest or size != expected.size:
             raise ProtocolBroken("the bytes do not hash to the name they were put under")
 
-    def _is_here(self, digest: str, size: int) -> bool:
-        """Whether an input lies here; notes that it was asked for, so that it stays longer."""
+    def _is_stored(self, digest: str, size: int) -> bool:
+        """Whether an input is on disk; marks it as used now, so that it is removed later."""
         path = self._folder / digest
         try:
             if path.stat().st_size != size:
@@ -184,17 +190,21 @@ class Uploads:
             return False
         return True
 
-    def _make_room(self, wanted: dict[str, int]) -> None:
-        """Remove what was not asked for longest until the wanted inputs fit as well."""
+    def _make_room(self, new_sizes: dict[str, int]) -> None:
+        """Remove unused inputs until new ones of these sizes fit; raises RateLimited.
+
+        Those that were not used for the longest time are removed first.
+        """
         files = {path.name: path.stat() for path in self._folder.iterdir()}
-        coming = {name: known.size for name, known in self._expected.items()} | wanted
-        total = sum(coming.values())
-        total += sum(stat.st_size for name, stat in files.items() if name not in coming)
-        idle = [name for name in files if name not in coming]
-        for name in sorted(idle, key=lambda name: files[name].st_mtime):
-            if total <= self._quota:
+        needed_sizes = {digest: expected.size for digest, expected in self._expected.items()}
+        needed_sizes |= new_sizes
+        unused = [name for name in files if name not in needed_sizes]
+        total_size = sum(needed_sizes.values()) + sum(files[name].st_size for name in unused)
+
+        for name in sorted(unused, key=lambda name: files[name].st_mtime):
+            if total_size <= self._quota:
                 return
             (self._folder / name).unlink(missing_ok=True)
-            total -= files[name].st_size
-        if total > self._quota:
+            total_size -= files[name].st_size
+        if total_size > self._quota:
             raise RateLimited("the inputs of other jobs take all the room", retry_after=5.0)

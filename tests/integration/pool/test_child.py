@@ -14,10 +14,10 @@ from agentkit.pool.pool import Pool
 ROGUE = """
 import os, sys
 from agentkit import framing
-from agentkit.pool.parent_watch import tie
+from agentkit.pool.parent_watch import bind_to_parent
 
 pipe = os.dup(1)
-requests, answer = tie()
+requests, answer = bind_to_parent()
 for request in requests:
     {act}
 """

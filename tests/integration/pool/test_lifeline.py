@@ -12,8 +12,8 @@ from agentkit import framing
 
 STRAY = """
 import os
-from agentkit.pool.parent_watch import tie
-requests, answer = tie()
+from agentkit.pool.parent_watch import bind_to_parent
+requests, answer = bind_to_parent()
 print("a library says hello", flush=True)
 os.write(1, b"and so does its C part")
 answer(next(requests))
