@@ -27,7 +27,7 @@ from agentkit.market.seams import Provider, Rail
 from agentkit.memory.anchoring import Anchoring
 from agentkit.memory.artifacts import ipfs as ipfs_store
 from agentkit.memory.artifacts import onchain
-from agentkit.memory.artifacts.encryption import Cover, cover_of
+from agentkit.memory.artifacts.encryption import ArtifactCipher, cipher_of
 from agentkit.memory.artifacts.ipfs import Ipfs
 from agentkit.memory.artifacts.local import LocalStore
 from agentkit.memory.artifacts.onchain import Onchain
@@ -312,7 +312,7 @@ class Wiring:
             test=self.network.test,
             anchoring=self._anchoring(allowance),
         )
-        cover = cover_of(sealer)
+        cover = cipher_of(sealer)
         ipfs = self._ipfs(cover)
         stores = self._stores(artifacts, gateways, path, ipfs, cover)
         return MemoryParts(memory, stores, Sources(gateways, ipfs))
@@ -348,7 +348,7 @@ class Wiring:
         anchor = EvmAnchor(self.chain, self.network, owner, self.sender(allowance))
         return Anchoring(self.journal, anchor, known.anchor_interval)
 
-    def _ipfs(self, cover: Cover) -> Ipfs | None:
+    def _ipfs(self, cover: ArtifactCipher) -> Ipfs | None:
         """Return the Kubo node that is set."""
         if not self.settings.memory.ipfs:
             return None
@@ -362,7 +362,7 @@ class Wiring:
         gateways: Gateways | None,
         path: UploadPath | None,
         ipfs: Ipfs | None,
-        cover: Cover,
+        cover: ArtifactCipher,
     ) -> Stores:
         """Return where artifacts go: into a folder here, and where another machine finds them."""
         remotes, known = [], self.settings.memory
@@ -375,7 +375,7 @@ class Wiring:
                 hint='set memory.ipfs, or memory.upload = "turbo"',
             )
         if gateways is not None and path is not None and most:
-            chain = Onchain(gateways, self.signer, cover, onchain.along(path))
+            chain = Onchain(gateways, self.signer, cover, onchain.item_poster(path))
             remotes.append(Remote(chain, most))
         if ipfs is not None:
             remotes.append(Remote(ipfs, ipfs_store.MOST_BYTES))

@@ -110,8 +110,8 @@ def ls(
     rows = asyncio.run(_listed(where))
     names = ("stream", "events", "not sealed", *OUTBOX_STATES)
     table = [names, *([str(row[name]) for name in names] for row in rows)]
-    data = {"encryption": shred.told(where.sealer), "streams": rows}
-    text = f"{columns(table, right=range(1, len(names)))}\n\n{shred.told(where.sealer)}"
+    data = {"encryption": shred.describe_sealing(where.sealer), "streams": rows}
+    text = f"{columns(table, right=range(1, len(names)))}\n\n{shred.describe_sealing(where.sealer)}"
     output.result(data, text, as_json=as_json)
 
 
@@ -254,7 +254,7 @@ async def _brought(where: Where, run: str) -> dict[str, Any]:
     found = await _fetched(where, [run])
     _must_have(found, run)
     async with where.journal() as journal:
-        await restoring.bring(found, journal, [run])
+        await restoring.bring_earlier_events(found, journal, [run])
         await journal.check()
     return _told(where, found)
 
@@ -310,7 +310,7 @@ def _where(settings: Settings, file: Path | None, gateways: list[str] | None) ->
     home = settings.home.expanduser() / signer.address.lower()
     urls = tuple(gateways or settings.memory.gateways or ([embedded.gateway] if embedded else []))
     shreds = settings.memory.encryption == "shred"
-    sealer = shred.shredding(signer, home, make=False) if shreds else signer
+    sealer = shred.open_shredding(signer, home, make=False) if shreds else signer
     return Where(sealer, home, urls, _anchor(settings, embedded))
 
 

@@ -1,4 +1,4 @@
-"""How much of the journal is safe, in numbers and in the sentences that people see."""
+"""How much of the journal is backed up on Arweave, in numbers and in sentences for people."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ SAFE = ("stable", "read back")
 
 @dataclass(frozen=True, slots=True)
 class BackupStatus:
-    """What would be lost with this machine, and what keeps it from being safe.
+    """What would be lost with this machine, and why it is not backed up yet.
 
-    `unsealed`: events that nobody has taken yet; `oldest` is the age of the first of them in
-    seconds.  `window` is the age of the oldest event that a reorg, or a gateway that forgets,
-    could still take.  `segments` counts by state.  `reposted`: how often one was handed over
-    again; `notes`: what is wrong with some, and with how many.  `trouble`: why uploads stand
-    still, "" when they do not.
+    `unsealed` counts the events that no gateway has taken yet; `oldest` is the age of the oldest of
+    them, in seconds.  `window` is the age of the oldest event that could still be lost, because no
+    gateway has taken it, or because a reorg or a forgetful gateway may undo its upload.
+    `segments` counts segments by state.  `reposted` says how often a segment had to be sent again.
+    `notes` maps a problem to the number of segments that have it.  `trouble` says why uploads have
+    stopped; it is "" while they work.
     """
 
     unsealed: int
@@ -34,16 +35,16 @@ class BackupStatus:
 
     @property
     def items(self) -> int:
-        """How many items of the log a gateway has taken."""
+        """How many segments a gateway has taken."""
         return sum(count for state, count in self.segments.items() if state not in WAITING)
 
     @property
     def pending(self) -> int:
-        """How many items do not lie deep enough to be there for good."""
+        """How many segments a reorg could still undo."""
         return sum(count for state, count in self.segments.items() if state not in SAFE)
 
     def document(self) -> dict[str, object]:
-        """Return what programs read."""
+        """Return the JSON that `agentkit status --json` prints."""
         return {
             "not_yet_on_arweave": self.unsealed,
             "oldest_s": self.oldest,
@@ -55,15 +56,15 @@ class BackupStatus:
         }
 
     def sentences(self, where: str = "Arweave") -> list[str]:
-        """Return what people read, the most important first."""
+        """Return the status in sentences, the most important first; `where` names the storage."""
         return list(self._sentences(where))
 
     def _sentences(self, where: str) -> Iterator[str]:
-        """Yield what a person should know of the backup, the most important first."""
+        """Yield the sentences that apply, the most important first."""
         if self.unsealed:
             steps = "step" if self.unsealed == 1 else "steps"
-            old = f", oldest {age(self.oldest)}" if self.oldest is not None else ""
-            yield f"{self.unsealed} {steps} not yet on {where}{old}; safe on this machine"
+            oldest = f", oldest {age(self.oldest)}" if self.oldest is not None else ""
+            yield f"{self.unsealed} {steps} not yet on {where}{oldest}; safe on this machine"
         else:
             yield f"everything is on {where}, in {self.items} items" + self._depth()
         if self.trouble:
@@ -80,32 +81,40 @@ class BackupStatus:
 
 
 def age(seconds: float | None) -> str:
-    """Return an age as people say it: `12 s`, `4 min`, `3 h`, `2 d`."""
-    left = max(0.0, seconds or 0.0)
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if left >= size:
-            return f"{int(left // size)} {unit}"
-    return f"{int(left)} s"
+    """Return an age in its largest unit, rounded down: `12 s`, `4 min`, `3 h`, `2 d`."""
+    seconds = max(0.0, seconds or 0.0)
+    for unit, unit_seconds in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= unit_seconds:
+            return f"{int(seconds // unit_seconds)} {unit}"
+    return f"{int(seconds)} s"
 
 
-def look(tx: JournalTransaction) -> BackupStatus:
-    """Return how the journal stands now."""
-    counts = tx.outbox.counts()
-    open_ones = backlog(tx)
-    untaken = sum(events for state, _, events, *_ in counts if state in WAITING)
-    times = [open_ones.oldest, tx.outbox.oldest_event(*WAITING)]
-    shaky = [*times, tx.outbox.oldest_event("accepted", "mined")]
+def read_backup_status(tx: JournalTransaction) -> BackupStatus:
+    """Return how much of the journal is backed up now."""
+    unsealed = backlog(tx)
+    segments: dict[str, int] = {}
+    waiting_events = 0
+    reposted = 0
+    for state, segment_count, event_count, repost_count in tx.outbox.counts():
+        segments[state] = segment_count
+        reposted += repost_count
+        if state in WAITING:
+            waiting_events += event_count
+
+    not_taken = [unsealed.oldest, tx.outbox.oldest_event(*WAITING)]
+    undoable = [*not_taken, tx.outbox.oldest_event("accepted", "mined")]
     return BackupStatus(
-        unsealed=open_ones.events + untaken,
-        segments={state: count for state, count, *_ in counts},
-        oldest=_age_of(tx, times),
-        window=_age_of(tx, shaky),
-        reposted=sum(again for *_, again in counts),
+        unsealed=unsealed.events + waiting_events,
+        segments=segments,
+        oldest=_age_of_oldest(tx, not_taken),
+        window=_age_of_oldest(tx, undoable),
+        reposted=reposted,
         notes=dict(tx.outbox.notes()),
         trouble=tx.outbox.trouble(),
     )
 
 
-def _age_of(tx: JournalTransaction, times: list[int | None]) -> float | None:
-    known = [at for at in times if at is not None]
-    return max(0.0, tx.now - min(known) / 1e6) if known else None
+def _age_of_oldest(tx: JournalTransaction, times: list[int | None]) -> float | None:
+    """Return the age in seconds of the earliest time (microseconds); None if there is no time."""
+    present = [at for at in times if at is not None]
+    return max(0.0, tx.now - min(present) / 1e6) if present else None

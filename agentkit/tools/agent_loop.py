@@ -1,4 +1,4 @@
-"""Which loop a tool's call runs on: the agent's own, or for memory any, whoever calls."""
+"""Runs a tool's calls on the event loop of its agent, from synchronous and asynchronous code."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ T = TypeVar("T")
 Work = Callable[[Agent], Coroutine[Any, Any, T]]
 
 
-class Remembering(Protocol):
-    """What stores need of an agent: its memory."""
+class HasMemory(Protocol):
+    """The part of an agent that stores need."""
 
     @property
-    def memory(self) -> Knowledge: ...
+    def memory(self) -> Knowledge:
+        """The agent's memory."""
 
 
-async def memory_of(agent: Remembering | None) -> Knowledge:
-    """Return the memory of an agent, or of the default one; usable from any loop."""
+async def memory_of(agent: HasMemory | None) -> Knowledge:
+    """Return the memory of an agent, or of the default one; callable on any event loop."""
     if agent is not None:
         return agent.memory
     opening = asyncio.run_coroutine_threadsafe(background().agent(), background().loop)
@@ -32,10 +33,10 @@ async def memory_of(agent: Remembering | None) -> Knowledge:
 
 
 def wait(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Wait for what memory does, from any thread, that of a running loop included.
+    """Run a coroutine of the memory to its end, from any thread, and return its result.
 
-    It runs on the background loop and ends in the journal's own thread: only on the background
-    loop itself it would wait for itself, and raises ConfigError.
+    It runs on the background loop.  A caller on that very loop would block the loop that has to do
+    the work, so there it raises ConfigError.  On any other running loop it is safe.
     """
     if background().loop is _running_loop():
         coroutine.close()
@@ -44,9 +45,9 @@ def wait(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def call(agent: Agent | None, work: Work[T]) -> T:
-    """Do a work with an agent, or the default one, from synchronous code.
+    """Call `work` with an agent, or the default one, from synchronous code.
 
-    Raises ConfigError when called on the very loop that the agent lives on.
+    Raises ConfigError if it is called on the agent's own event loop, which it would block.
     """
     if agent is None:
         return block_on(_with_default(work))
@@ -56,6 +57,7 @@ def call(agent: Agent | None, work: Work[T]) -> T:
 
 
 def _waiting_for_itself(who: str) -> ConfigError:
+    """Return the error for a blocking call on the loop that would have to do the work."""
     return ConfigError(
         f"this would wait for itself: {who} lives on the loop that is calling",
         hint="use the async twin, for example ainvoke instead of invoke",
@@ -63,7 +65,7 @@ def _waiting_for_itself(who: str) -> ConfigError:
 
 
 async def acall(agent: Agent | None, work: Work[T]) -> T:
-    """Do a work with an agent, or the default one, from asynchronous code on any loop."""
+    """Call `work` with an agent, or the default one, from asynchronous code on any loop."""
     if agent is not None and agent.loop is asyncio.get_running_loop():
         return await work(agent)
     loop = agent.loop if agent is not None else background().loop

@@ -1,4 +1,4 @@
-"""A LangChain chat model whose every call is a one-node graph: priced, held, paid, receipted."""
+"""A LangChain chat model: each call plans and runs a graph of one node, and has a receipt."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from agentkit.market.plan import Plan
 from agentkit.planner.policy import Choose
 from agentkit.runtime.result import RunResult
 from agentkit.tools.agent_loop import acall, call
-from agentkit.tools.spending_limit import Purse
+from agentkit.tools.spending_limit import SpendingLimit
 
 NODE = "chat"
 
 
 class ChatAgentKit(BaseChatModel):
-    """Ask a model by name, wherever it is cheapest, and pay for each answer.
+    """Asks a model at the cheapest provider that offers it, and pays for each answer.
 
-    `budget` is the limit over the life of this object; each call holds only its own at most.
-    Without `agent` the default agent is used.  The receipt stands in
-    `response_metadata["agentkit"]`.  Raises OverBudget before a call that could exceed the budget,
-    and what planning and running raise.
+    `budget` is the limit for all calls of this object together.  Without `agent` the default agent
+    is used.  The receipt of an answer is in `response_metadata["agentkit"]`.  Raises OverBudget
+    before a call that could exceed the budget, and what planning and running raise.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -40,11 +39,11 @@ class ChatAgentKit(BaseChatModel):
     temperature: float = 0.0
     stop: list[str] | None = None
 
-    _purse: Purse = PrivateAttr()
+    _spending_limit: SpendingLimit = PrivateAttr()
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
-        self._purse = Purse(self.budget)
+        self._spending_limit = SpendingLimit(self.budget)
 
     @property
     def _llm_type(self) -> str:
@@ -61,7 +60,7 @@ class ChatAgentKit(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        """Buy one answer; blocks. `run_manager` and what follows is LangChain's and not used."""
+        """Buy one answer; blocks.  LangChain's `run_manager` and `kwargs` are not used."""
         graph = self._graph(messages, stop)
         return call(self.agent, lambda agent: self._ask(agent, graph))
 
@@ -72,12 +71,15 @@ class ChatAgentKit(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        """Buy one answer, as `_generate` does, on the caller's loop."""
+        """Buy one answer, as `_generate` does, without blocking."""
         graph = self._graph(messages, stop)
         return await acall(self.agent, lambda agent: self._ask(agent, graph))
 
     def _graph(self, messages: list[BaseMessage], stop: list[str] | None) -> JobGraph:
-        """Return the one-node graph of a call; braces in messages are literal."""
+        """Return the graph of one call.
+
+        Braces in messages are doubled, because prompts of a graph are templates.
+        """
         graph = JobGraph("chat")
         prompt = as_prompt(messages).replace("{", "{{").replace("}", "}}")
         graph.infer(
@@ -91,15 +93,16 @@ class ChatAgentKit(BaseChatModel):
         return graph
 
     async def _ask(self, agent: Agent, graph: JobGraph) -> ChatResult:
+        """Plan and run a graph within the budget, and return its answer."""
         plan = await agent.plan(graph, policy=self.policy, balance=False)
-        with self._purse.holding(plan) as spent:
+        with self._spending_limit.holding(plan) as spent:
             result = await agent.run(plan)
             spent.append(result)
         return _chat_result(result, plan)
 
 
 def as_prompt(messages: list[BaseMessage]) -> str:
-    """Return a conversation as one prompt; a single message stays as it is."""
+    """Return a conversation as one prompt, a line for each message; a single one is unchanged."""
     if len(messages) == 1:
         return str(messages[0].text)
     names = {"human": "User", "ai": "Assistant", "system": "System"}
@@ -108,10 +111,10 @@ def as_prompt(messages: list[BaseMessage]) -> str:
 
 
 def _chat_result(result: RunResult, plan: Plan) -> ChatResult:
-    """Return an answer as LangChain has it, with its price and receipt in the metadata."""
+    """Return an answer in LangChain's form, with its price and receipt in the metadata."""
     receipt = result.receipts[-1]
-    usage = receipt.usage
-    tokens_in, tokens_out = usage.get("input", 0), usage.get("output", 0)
+    tokens_in = receipt.usage.get("input", 0)
+    tokens_out = receipt.usage.get("output", 0)
     offer = plan.node(NODE).offer
     message = AIMessage(
         content=result[NODE].read().decode(),

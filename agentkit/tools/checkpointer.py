@@ -1,7 +1,8 @@
-"""A LangGraph checkpointer over an agent's memory.
+"""A LangGraph checkpointer that stores in an agent's memory.
 
-A step writes what is new: the values of channels by version, of a list that grew only what was
-added, each as plain JSON.  It is durable when `put` returns, sealed and restored with the wallet.
+Each step stores only what is new: the changed channels by version, and of a list that grew only
+the added parts, as plain JSON.  It is durable when `put` returns, and is sealed and restored with
+the wallet.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any, NamedTuple
 from langchain_core.runnables import RunnableConfig
 
 from agentkit.errors import ConfigError, MissingExtra
-from agentkit.memory.knowledge.kv_store import Entries, Shelf, beginning, joined, parted
-from agentkit.tools.agent_loop import Remembering, memory_of, wait
+from agentkit.memory.knowledge.kv_store import Entries, Shelf, join_name, name_prefix, split_name
+from agentkit.tools.agent_loop import HasMemory, memory_of, wait
 from agentkit.tools.channels import ChannelValue, Get, chain, read
 from agentkit.tools.serialization import ValueKind, Values
 
@@ -41,7 +42,7 @@ CHECKPOINT = "checkpoint"
 VALUE = "value"
 WRITE = "write"
 NEWEST = "newest"
-"""What entries are, after thread and namespace in their names."""
+"""The kinds of entries; an entry's name is its thread, its namespace, one of these, and an id."""
 
 
 def _packed_send(send: Send) -> list[Any]:
@@ -81,34 +82,42 @@ KINDS = (
 
 
 class _Place(NamedTuple):
-    """A thread and a namespace in it."""
+    """A thread and a namespace in it, which have checkpoints together."""
 
     thread: str
     namespace: str
 
     @classmethod
     def of(cls, config: RunnableConfig) -> _Place:
-        known = config["configurable"]
-        return cls(str(known["thread_id"]), known.get("checkpoint_ns", ""))
+        """Return the place that a config of LangGraph names."""
+        configurable = config["configurable"]
+        return cls(str(configurable["thread_id"]), configurable.get("checkpoint_ns", ""))
 
     def name(self, *parts: str) -> str:
-        return joined(*self, *parts)
+        """Return the name of an entry at this place."""
+        return join_name(*self, *parts)
 
     def begin(self, *parts: str) -> str:
-        return beginning(*self, *parts)
+        """Return the prefix of the names of entries at this place."""
+        return name_prefix(*self, *parts)
 
     def versions(self, entries: Entries, channel: str) -> Get:
-        """Return what gets a version of a channel's value as it is stored."""
+        """Return a function from a version of a channel to its stored entry."""
         return lambda version: entries.get(self.name(VALUE, channel, version))
 
     def config(self, checkpoint: str) -> RunnableConfig:
-        thread, namespace = self
-        where = {"thread_id": thread, "checkpoint_ns": namespace, "checkpoint_id": checkpoint}
-        return {"configurable": where}
+        """Return the config of LangGraph that names a checkpoint at this place."""
+        return {
+            "configurable": {
+                "thread_id": self.thread,
+                "checkpoint_ns": self.namespace,
+                "checkpoint_id": checkpoint,
+            }
+        }
 
 
-class _Read(NamedTuple):
-    """A checkpoint as it is stored, its channels' values and writes with it."""
+class _StoredCheckpoint(NamedTuple):
+    """A checkpoint as it is stored, with its channels' values and its pending writes, encoded."""
 
     place: _Place
     id: str
@@ -118,15 +127,16 @@ class _Read(NamedTuple):
 
 
 class AgentKitSaver(BaseCheckpointSaver[str]):
-    """Checkpoints of LangGraph threads in an agent's memory; raises WrongInput, StateCorrupt.
+    """Stores checkpoints of LangGraph threads in an agent's memory.
 
-    Stored are JSON, what Python's standard library and LangChain's messages add to it, and the
-    pydantic models, dataclasses and enums in `allow`; nothing else is written or revived.  What
-    is deleted is gone here and after a restore; the bytes that were sealed before stay on Arweave.
-    Without `agent` the default agent's memory is used.
+    Values may be JSON, common types of Python's standard library, LangChain's messages, and the
+    pydantic models, dataclasses and enums in `allow`.  No other class is written (WrongInput) or
+    read (StateCorrupt).  A deleted checkpoint is gone on this machine and after a restore, but
+    bytes that were sealed before stay on Arweave.  Without `agent` the default agent's memory is
+    used.
     """
 
-    def __init__(self, *, agent: Remembering | None = None, allow: Sequence[type] = ()) -> None:
+    def __init__(self, *, agent: HasMemory | None = None, allow: Sequence[type] = ()) -> None:
         self._values = Values(KINDS, allow)
         super().__init__(serde=self._values)
         self.agent = agent
@@ -135,11 +145,11 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
         return (await memory_of(self.agent)).shelf("langgraph")
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> AgentKitSaver:
-        """Return this saver: only the classes in `allow` are revived, whatever a graph names."""
+        """Return this saver unchanged: a graph cannot add to the classes in `allow`."""
         return self
 
     def get_next_version(self, current: str | None, channel: None) -> str:
-        """Return a version above `current` that no fork of the thread has, too."""
+        """Return a version above `current`; a random part makes it unique among forks."""
         number = int(str(current).split(".")[0]) + 1 if current is not None else 1
         return f"{number:09d}.{secrets.token_hex(4)}"
 
@@ -152,32 +162,44 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """Store a checkpoint with its new channels; returns the config that names it."""
-        place, id_ = _Place.of(config), checkpoint["id"]
+        """Store a checkpoint with its changed channels; return the config that names it."""
+        place = _Place.of(config)
+        id_ = checkpoint["id"]
         parent = config["configurable"].get("checkpoint_id")
-        rest = {name: part for name, part in checkpoint.items() if name != "channel_values"}
+
+        # Encoded before the transaction, which must be short.  Channel values are separate entries.
+        without_values = {
+            name: part for name, part in checkpoint.items() if name != "channel_values"
+        }
         stored = {
-            "checkpoint": self._values.encode(rest),
+            "checkpoint": self._values.encode(without_values),
             "metadata": self._values.encode(get_checkpoint_metadata(config, metadata)),
             **({"parent": parent} if parent else {}),
         }
-        held = checkpoint["channel_values"]
+        values = checkpoint["channel_values"]
         channels = {
-            n: ChannelValue.of(self._values.encode(held[n])) for n in new_versions if n in held
+            name: ChannelValue.of(self._values.encode(values[name]))
+            for name in new_versions
+            if name in values
         }
 
         def write(entries: Entries) -> None:
-            """Store channels as links to what the parent has, and the checkpoint as the newest."""
-            before = self._versions(entries.get(place.name(CHECKPOINT, parent))) if parent else {}
-            new: dict[str, Any] = {place.name(CHECKPOINT, id_): stored}
-            for name in new_versions:
-                version, older = str(new_versions[name]), str(before.get(name, new_versions[name]))
-                channel, get = channels.get(name), place.versions(entries, name)
-                links = channel.stored(version, older, get) if channel else {version: {}}
-                new |= {place.name(VALUE, name, link): value for link, value in links.items()}
+            parent_versions: Mapping[str, Any] = {}
+            if parent:
+                parent_versions = self._versions(entries.get(place.name(CHECKPOINT, parent)))
+            new_entries: dict[str, Any] = {place.name(CHECKPOINT, id_): stored}
+            for name, new_version in new_versions.items():
+                version = str(new_version)
+                older = str(parent_versions.get(name, new_version))
+                channel = channels.get(name)
+                links: dict[str, Any] = {version: {}}  # of a channel that has become empty
+                if channel:
+                    links = channel.stored(version, older, place.versions(entries, name))
+                for link, value in links.items():
+                    new_entries[place.name(VALUE, name, link)] = value
             if id_ > (entries.get(place.name(NEWEST)) or ""):
-                new[place.name(NEWEST)] = id_
-            entries.put(new)
+                new_entries[place.name(NEWEST)] = id_
+            entries.put(new_entries)
 
         await (await self._shelf()).commit(write)
         return place.config(id_)
@@ -189,35 +211,46 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
         task_id: str,
         task_path: str = "",
     ) -> None:
-        """Store what a task wrote before its checkpoint; the same writes again change nothing."""
-        place, id_ = _Place.of(config), config["configurable"]["checkpoint_id"]
-        new: dict[str, Any] = {}
-        later: set[str] = set()  # what is written again changes nothing, as with other savers
+        """Store the pending writes of a task, those made after its last checkpoint.
+
+        As in other savers, a write that is stored already is not replaced.  Only special channels
+        like errors, which have negative indices, are.
+        """
+        place = _Place.of(config)
+        id_ = config["configurable"]["checkpoint_id"]
+        new_entries: dict[str, Any] = {}
+        write_once: set[str] = set()
         for number, (channel, value) in enumerate(writes):
             index = WRITES_IDX_MAP.get(channel, number)
             name = place.name(WRITE, id_, task_id, str(index))
-            plain = {"channel": channel, "value": self._values.encode(value)}
-            new[name] = plain | ({"path": task_path} if task_path else {})
+            entry = {"channel": channel, "value": self._values.encode(value)}
+            new_entries[name] = entry | ({"path": task_path} if task_path else {})
             if index >= 0:
-                later.add(name)
+                write_once.add(name)
 
         def write(entries: Entries) -> None:
-            entries.put({n: v for n, v in new.items() if n not in later or n not in entries})
+            to_put = {
+                name: entry
+                for name, entry in new_entries.items()
+                if name not in write_once or name not in entries
+            }
+            entries.put(to_put)
 
         await (await self._shelf()).commit(write)
 
     # -- reading ---------------------------------------------------------------------------------
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """Return the checkpoint that a config names, or the newest of its thread; None for none."""
-        place, asked = _Place.of(config), get_checkpoint_id(config)
+        """Return the checkpoint that a config names, else the newest of its thread, else None."""
+        place = _Place.of(config)
+        requested_id = get_checkpoint_id(config)
 
-        def read(entries: Entries) -> _Read | None:
-            id_ = asked or entries.get(place.name(NEWEST))
+        def read_checkpoint(entries: Entries) -> _StoredCheckpoint | None:
+            id_ = requested_id or entries.get(place.name(NEWEST))
             return self._read(entries, place, id_) if id_ else None
 
-        found = await (await self._shelf()).commit(read)
-        return self._tuple(found) if found else None
+        stored = await (await self._shelf()).commit(read_checkpoint)
+        return self._decode(stored) if stored else None
 
     async def alist(
         self,
@@ -227,36 +260,40 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
-        """Yield checkpoints, newest first: of one thread, or of all without a config."""
+        """Yield checkpoints, newest first: those of one thread, or without a config all.
+
+        Each is read only when it is its turn, so that a caller can stop early.
+        """
         shelf = await self._shelf()
-        places = await shelf.commit(lambda entries: _listed(entries, config))
+        checkpoints = await shelf.commit(lambda entries: _list_checkpoints(entries, config))
         end = get_checkpoint_id(before) if before else None
-        for place, id_ in sorted(places, key=lambda found: found[1], reverse=True):
-            if limit is not None and limit <= 0:
+        yielded = 0
+        for place, id_ in sorted(checkpoints, key=lambda checkpoint: checkpoint[1], reverse=True):
+            if limit is not None and yielded >= limit:
                 return
             if end and id_ >= end:
                 continue
-            read = await shelf.commit(partial(self._read, place=place, id_=id_))
-            found = self._tuple(read) if read else None
-            if found and _fits(found.metadata, filter or {}):
-                limit = None if limit is None else limit - 1
-                yield found
+            stored = await shelf.commit(partial(self._read, place=place, id_=id_))
+            decoded = self._decode(stored) if stored else None
+            if decoded and _fits(decoded.metadata, filter or {}):
+                yielded += 1
+                yield decoded
 
     # -- deleting --------------------------------------------------------------------------------
 
     async def adelete_thread(self, thread_id: str) -> None:
-        """Drop a thread: a tombstone, what was sealed before stays sealed on Arweave."""
-        await (await self._shelf()).drop(prefixes=[beginning(str(thread_id))])
+        """Delete a thread; its earlier bytes stay sealed on Arweave."""
+        await (await self._shelf()).drop(prefixes=[name_prefix(str(thread_id))])
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Drop the checkpoints of runs: a tombstone, as in `delete_thread`."""
-        gone = set(run_ids)
+        """Delete the checkpoints of runs; their earlier bytes stay sealed on Arweave."""
+        deleted_runs = set(run_ids)
 
         def drop(entries: Entries) -> None:
             by_place: dict[_Place, set[str]] = {}
-            for place, id_ in _listed(entries, None):
+            for place, id_ in _list_checkpoints(entries, None):
                 stored = entries.get(place.name(CHECKPOINT, id_))
-                if self._values.decode(stored["metadata"]).get("run_id") in gone:
+                if self._values.decode(stored["metadata"]).get("run_id") in deleted_runs:
                     by_place.setdefault(place, set()).add(id_)
             for place, ids in by_place.items():
                 self._drop(entries, place, ids)
@@ -264,10 +301,10 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
         await (await self._shelf()).commit(drop)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """Drop all but each namespace's newest checkpoint, or with "delete" everything.
+        """Delete all but the newest checkpoint of each namespace, or with "delete" everything.
 
-        A tombstone, as in `delete_thread`.  Threads of graphs with delta channels keep all: their
-        values are spread over older checkpoints.
+        Threads of graphs with delta channels keep all checkpoints: the values of such channels are
+        spread over several.  Earlier bytes stay sealed on Arweave.
         """
         if strategy not in ("keep_latest", "delete"):
             raise ConfigError(
@@ -276,31 +313,29 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
             )
 
         def drop(entries: Entries) -> None:
-            """Delete threads, or all but the newest checkpoint of each."""
             for thread in map(str, thread_ids):
                 if strategy == "delete":
-                    entries.drop(prefixes=[beginning(thread)])
-                    continue
-                by_place: dict[_Place, set[str]] = {}
-                for place, id_ in _listed(entries, {"configurable": {"thread_id": thread}}):
-                    by_place.setdefault(place, set()).add(id_)
-                for place, ids in by_place.items():
-                    if not self._has_deltas(entries, place, max(ids)):
-                        self._drop(entries, place, ids - {max(ids)})
+                    entries.drop(prefixes=[name_prefix(thread)])
+                else:
+                    self._drop_older(entries, thread)
 
         await (await self._shelf()).commit(drop)
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Write everything of a thread under the name of another."""
-        source, target = str(source_thread_id), str(target_thread_id)
+        """Copy all checkpoints of a thread to another thread."""
+        source = str(source_thread_id)
+        target = str(target_thread_id)
 
         def copy(entries: Entries) -> None:
-            found = entries.every(beginning(source))
-            entries.put({joined(target, *parted(x.name)[1:]): x.value for x in found})
+            copies: dict[str, Any] = {}
+            for entry in entries.every(name_prefix(source)):
+                _, *after_thread = split_name(entry.name)
+                copies[join_name(target, *after_thread)] = entry.value
+            entries.put(copies)
 
         await (await self._shelf()).commit(copy)
 
-    # -- blocking twins --------------------------------------------------------------------------
+    # -- the same methods for synchronous code ---------------------------------------------------
 
     def put(
         self,
@@ -334,107 +369,133 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
         """Yield checkpoints as `alist` does, for callers without a loop."""
 
         async def every() -> Sequence[CheckpointTuple]:
-            found = self.alist(config, filter=filter, before=before, limit=limit)
-            return [one async for one in found]
+            checkpoints = self.alist(config, filter=filter, before=before, limit=limit)
+            return [checkpoint async for checkpoint in checkpoints]
 
         yield from wait(every())
 
     def delete_thread(self, thread_id: str) -> None:
-        """Drop a thread: a tombstone, what was sealed before stays sealed on Arweave."""
+        """Delete a thread; its earlier bytes stay sealed on Arweave."""
         wait(self.adelete_thread(thread_id))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Drop the checkpoints of runs: a tombstone, as in `delete_thread`."""
+        """Delete the checkpoints of runs; their earlier bytes stay sealed on Arweave."""
         wait(self.adelete_for_runs(run_ids))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """See `aprune`."""
+        """Delete older checkpoints; see `aprune`."""
         wait(self.aprune(thread_ids, strategy=strategy))
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Write everything of a thread under the name of another."""
+        """Copy all checkpoints of a thread to another thread."""
         wait(self.acopy_thread(source_thread_id, target_thread_id))
 
     # -- inside ----------------------------------------------------------------------------------
 
     def _versions(self, stored: dict[str, Any] | None) -> Mapping[str, Any]:
-        """Return the versions of channels at a stored checkpoint."""
+        """Return the version of each channel at a stored checkpoint."""
         if stored is None:
             return {}
         versions: Mapping[str, Any] = self._values.decode(stored["checkpoint"]["channel_versions"])
         return versions
 
-    def _read(self, entries: Entries, place: _Place, id_: str) -> _Read | None:
-        """Read a checkpoint with its channels and pending writes; None where there is none."""
+    def _read(self, entries: Entries, place: _Place, id_: str) -> _StoredCheckpoint | None:
+        """Read a checkpoint with its channels and pending writes; None if there is none."""
         stored = entries.get(place.name(CHECKPOINT, id_))
         if stored is None:
             return None
-        values = {}
+
+        values: dict[str, Any] = {}
         for name, version in self._versions(stored).items():
             get = place.versions(entries, name)
             if get(str(version)):
                 values[name] = read(str(version), get)
-        writes = []
-        for entry in entries.every(place.begin(WRITE, id_)):
-            *_, task, index = parted(entry.name)
-            order = writes_sort_key(entry.value.get("path", ""), task, int(index))
-            writes.append((order, (task, entry.value["channel"], entry.value["value"])))
-        writes.sort(key=lambda write: write[0])
-        return _Read(place, id_, stored, values, [write for _, write in writes])
 
-    def _tuple(self, read: _Read) -> CheckpointTuple:
-        """Return what was read as LangGraph has it."""
+        ordered_writes: list[tuple[Any, tuple[str, str, Any]]] = []
+        for entry in entries.every(place.begin(WRITE, id_)):
+            *_, task, index = split_name(entry.name)
+            order = writes_sort_key(entry.value.get("path", ""), task, int(index))
+            write = (task, entry.value["channel"], entry.value["value"])
+            ordered_writes.append((order, write))
+        ordered_writes.sort(key=lambda ordered: ordered[0])
+        writes = [write for _, write in ordered_writes]
+        return _StoredCheckpoint(place=place, id=id_, stored=stored, values=values, writes=writes)
+
+    def _decode(self, read: _StoredCheckpoint) -> CheckpointTuple:
+        """Return a stored checkpoint in LangGraph's form."""
         decode = self._values.decode
         checkpoint = decode(read.stored["checkpoint"])
-        checkpoint["channel_values"] = {name: decode(v) for name, v in read.values.items()}
+        checkpoint["channel_values"] = {name: decode(value) for name, value in read.values.items()}
         parent = read.stored.get("parent")
         return CheckpointTuple(
             config=read.place.config(read.id),
             checkpoint=checkpoint,
             metadata=decode(read.stored["metadata"]),
             parent_config=read.place.config(parent) if parent else None,
-            pending_writes=[(task, channel, decode(v)) for task, channel, v in read.writes],
+            pending_writes=[(task, channel, decode(value)) for task, channel, value in read.writes],
         )
 
     def _has_deltas(self, entries: Entries, place: _Place, id_: str) -> bool:
+        """Whether a checkpoint's channels need values of older checkpoints."""
         stored = entries.get(place.name(CHECKPOINT, id_))
         return bool(self._values.decode(stored["metadata"]).get("counters_since_delta_snapshot"))
 
+    def _drop_older(self, entries: Entries, thread: str) -> None:
+        """Drop all but the newest checkpoint of each namespace of a thread."""
+        by_place: dict[_Place, set[str]] = {}
+        for place, id_ in _list_checkpoints(entries, {"configurable": {"thread_id": thread}}):
+            by_place.setdefault(place, set()).add(id_)
+        for place, ids in by_place.items():
+            newest = max(ids)
+            if not self._has_deltas(entries, place, newest):
+                self._drop(entries, place, ids - {newest})
+
     def _drop(self, entries: Entries, place: _Place, ids: set[str]) -> None:
         """Drop checkpoints, their writes, and the values that no other checkpoint needs."""
-        names = [place.name(CHECKPOINT, id_) for id_ in ids]
-        begun = [place.begin(WRITE, id_) for id_ in ids]
+        all_ids = {
+            id_ for other, id_ in _list_checkpoints(entries, place.config("")) if other == place
+        }
+        remaining_ids = all_ids - ids
+
+        # A list may be stored in parts under older versions, so those are needed too.
         needed: set[str] = set()
-        left = {id_ for other, id_ in _listed(entries, place.config("")) if other == place} - ids
-        for id_ in left:
+        for id_ in remaining_ids:
             versions = self._versions(entries.get(place.name(CHECKPOINT, id_)))
             for name, version in versions.items():
                 links = chain(str(version), place.versions(entries, name))
                 needed.update(place.name(VALUE, name, link) for link in links)
-        values = [entry.name for entry in entries.every(place.begin(VALUE))]
-        names += [name for name in values if name not in needed]
-        if left:
-            entries.put({place.name(NEWEST): max(left)})
+        value_names = [entry.name for entry in entries.every(place.begin(VALUE))]
+
+        names = [place.name(CHECKPOINT, id_) for id_ in ids]
+        names += [name for name in value_names if name not in needed]
+        if remaining_ids:
+            entries.put({place.name(NEWEST): max(remaining_ids)})
         else:
             names.append(place.name(NEWEST))
-        entries.drop(names, begun)
+        entries.drop(names, [place.begin(WRITE, id_) for id_ in ids])
 
 
-def _listed(entries: Entries, config: RunnableConfig | None) -> list[tuple[_Place, str]]:
-    """Return the places and ids of the checkpoints that a config means."""
-    known = config["configurable"] if config else {}
-    thread, namespace = known.get("thread_id"), known.get("checkpoint_ns")
-    begin = "" if thread is None else beginning(str(thread))
+def _list_checkpoints(entries: Entries, config: RunnableConfig | None) -> list[tuple[_Place, str]]:
+    """Return the places and ids of the checkpoints that a config selects, without one of all.
+
+    A config may name a thread, a namespace in it, and a checkpoint.
+    """
+    configurable = config["configurable"] if config else {}
+    thread = configurable.get("thread_id")
+    namespace = configurable.get("checkpoint_ns")
+    prefix = "" if thread is None else name_prefix(str(thread))
     if thread is not None and namespace is not None:
-        begin = beginning(str(thread), namespace, CHECKPOINT)
-    found = []
-    for entry in entries.every(begin):
-        in_thread, in_namespace, what, *parts = parted(entry.name)
-        if what != CHECKPOINT or (namespace is not None and in_namespace != namespace):
+        prefix = name_prefix(str(thread), namespace, CHECKPOINT)
+
+    checkpoints: list[tuple[_Place, str]] = []
+    for entry in entries.every(prefix):
+        entry_thread, entry_namespace, kind, *rest = split_name(entry.name)
+        if kind != CHECKPOINT or (namespace is not None and entry_namespace != namespace):
             continue
-        if known.get("checkpoint_id") in (None, "", parts[0]):
-            found.append((_Place(in_thread, in_namespace), parts[0]))
-    return found
+        id_ = rest[0]
+        if configurable.get("checkpoint_id") in (None, "", id_):
+            checkpoints.append((_Place(entry_thread, entry_namespace), id_))
+    return checkpoints
 
 
 def _fits(metadata: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:

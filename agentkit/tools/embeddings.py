@@ -1,4 +1,4 @@
-"""Embeddings that are bought like any task: priced, held, paid, each with its receipt."""
+"""LangChain embeddings: texts are embedded by paid tasks, each with a receipt."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from agentkit.artifacts import Embedding
 from agentkit.graph.builder import JobGraph
 from agentkit.planner.policy import Choose
 from agentkit.tools.agent_loop import acall, call
-from agentkit.tools.spending_limit import Purse
+from agentkit.tools.spending_limit import SpendingLimit
 
 MOST_NODES = 30
-"""Texts in one graph: as many nodes as are planned exactly."""
+"""How many texts are embedded in one graph: the planner finds the optimum for so many nodes."""
 
 
 class AgentKitEmbeddings(Embeddings):
-    """Embed texts by a model's name, wherever that is cheapest.
+    """Embeds texts with a model at the cheapest provider that offers it.
 
-    `budget` is the limit over the life of this object.  Without `agent` the default agent is used.
-    Also what `agent.memory.search(..., embed=)` takes.  Raises OverBudget before a call that could
-    exceed the budget, and what planning and running raise.
+    `budget` is the limit for all calls of this object together.  Without `agent` the default agent
+    is used.  It can be passed to `agent.memory.search(..., embed=)` too.  Raises OverBudget before
+    a call that could exceed the budget, and what planning and running raise.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class AgentKitEmbeddings(Embeddings):
         self.model = model
         self.policy = policy
         self.agent = agent
-        self._purse = Purse(budget)
+        self._spending_limit = SpendingLimit(budget)
 
     @property
     def name(self) -> str:
-        """What vectors of this model are kept under."""
+        """The name under which the memory caches vectors of this model."""
         return f"agentkit:{self.model}"
 
     async def __call__(self, texts: Sequence[str]) -> list[list[float]]:
@@ -71,6 +71,7 @@ class AgentKitEmbeddings(Embeddings):
         return vector
 
     def _graph(self, texts: Sequence[str]) -> JobGraph:
+        """Return a graph with a node for each text; braces are doubled, as in `ChatAgentKit`."""
         graph = JobGraph("embed")
         for number, text in enumerate(texts):
             prompt = text.replace("{", "{{").replace("}", "}}")
@@ -78,8 +79,10 @@ class AgentKitEmbeddings(Embeddings):
         return graph
 
     async def _buy(self, agent: Agent, graph: JobGraph) -> list[list[float]]:
+        """Plan and run a graph within the budget, and return its vectors in order."""
         plan = await agent.plan(graph, policy=self.policy, balance=False)
-        with self._purse.holding(plan) as spent:
+        with self._spending_limit.holding(plan) as spent:
             result = await agent.run(plan)
             spent.append(result)
-        return [result[graph.ref(n.name)].rows()[0]["vector"] for n in plan.graph.nodes]
+        outputs = [result[graph.ref(node.name)] for node in plan.graph.nodes]
+        return [output.rows()[0]["vector"] for output in outputs]

@@ -1,7 +1,7 @@
 """LangChain tools that plan and run job graphs.
 
-Planning is free and running takes a plan's id, never a graph: a model cannot buy what was not
-priced and shown.
+Planning is free.  Running takes the id of a plan and never a graph, so a model can only buy what
+was priced and shown before.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Plans:
         self._plans: dict[str, Plan] = {}
 
     def add(self, plan: Plan) -> str:
-        """Keep a plan and return the id it is run by."""
+        """Store a plan and return the id by which it is run."""
         self._plans[plan.id[:12]] = plan
         return plan.id[:12]
 
     def take(self, plan_id: str) -> Plan:
-        """Return a plan and forget it, so that it is run once; raises ToolException."""
+        """Return a plan and forget it, so that it can run only once; raises ToolException."""
         plan = self._plans.pop(plan_id, None)
         if plan is None:
             raise ToolException(f"there is no plan {plan_id!r}; make one with plan_jobs")
@@ -39,7 +39,7 @@ class Plans:
 
 
 class PlanJobsInput(BaseModel):
-    """What `plan_jobs` takes."""
+    """The arguments of `plan_jobs`."""
 
     graph: dict[str, Any] = Field(
         description='A job graph: {"name", "nodes": [{"kind": "infer", "name", "model", "prompt"}]}'
@@ -48,13 +48,13 @@ class PlanJobsInput(BaseModel):
 
 
 class RunPlanInput(BaseModel):
-    """What `run_plan` takes."""
+    """The arguments of `run_plan`."""
 
     plan_id: str = Field(description="The id that plan_jobs returned.")
 
 
 class PlanJobs(BaseTool):
-    """Price a job graph; spends nothing."""
+    """The tool that prices a job graph; it spends nothing."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -72,6 +72,7 @@ class PlanJobs(BaseTool):
         return await acall(self.agent, lambda agent: self._plan(agent, graph, budget))
 
     async def _plan(self, agent: Agent, graph: dict[str, Any], budget: str) -> str:
+        """Plan a graph and return the plan's id and prices; raises ToolException."""
         try:
             plan = await agent.plan(codec.decode(graph), budget=budget, balance=False)
         except (PlanError, GraphError, BadAmount) as error:
@@ -80,9 +81,9 @@ class PlanJobs(BaseTool):
 
 
 class RunPlan(BaseTool):
-    """Run a plan that was priced before; spends up to its at most.
+    """The tool that runs a plan; it spends at most what the plan shows.
 
-    A purchase whose outcome is unknown is not something a model can mend: it raises RunPaused.
+    A purchase with an unknown outcome raises RunPaused: a person has to decide, not the model.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -96,13 +97,16 @@ class RunPlan(BaseTool):
     _plans: Plans = PrivateAttr(default_factory=Plans)
 
     def _run(self, plan_id: str, **_: Any) -> tuple[str, RunResult]:
-        return call(self.agent, lambda agent: self._go(agent, plan_id))
+        return call(self.agent, lambda agent: self._run_plan(agent, plan_id))
 
     async def _arun(self, plan_id: str, **_: Any) -> tuple[str, RunResult]:
-        return await acall(self.agent, lambda agent: self._go(agent, plan_id))
+        return await acall(self.agent, lambda agent: self._run_plan(agent, plan_id))
 
-    async def _go(self, agent: Agent, plan_id: str) -> tuple[str, RunResult]:
-        """Run a plan by its id; returns the text for the model, and the result."""
+    async def _run_plan(self, agent: Agent, plan_id: str) -> tuple[str, RunResult]:
+        """Run a plan; return a text for the model, with the start of each output, and the result.
+
+        Raises ToolException.
+        """
         try:
             result = await agent.run(self._plans.take(plan_id))
         except (PlanError, GraphError, RunFailed) as error:
@@ -116,6 +120,7 @@ class RunPlan(BaseTool):
 
 def toolkit(agent: Agent | None = None) -> list[BaseTool]:
     """Return `plan_jobs` and `run_plan` over one agent, or the default one."""
-    planning, running = PlanJobs(agent=agent), RunPlan(agent=agent)
-    running._plans = planning._plans
-    return [planning, running]
+    plan_jobs = PlanJobs(agent=agent)
+    run_plan = RunPlan(agent=agent)
+    run_plan._plans = plan_jobs._plans
+    return [plan_jobs, run_plan]

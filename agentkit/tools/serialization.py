@@ -1,7 +1,7 @@
-"""Values of LangChain and LangGraph as plain JSON, and back.
+"""Converts values of LangChain and LangGraph to plain JSON and back.
 
-What is read back may come from a public network, so no class is ever found by a name that was
-read: a closed table says which tags there are, and callers add the classes they mean to meet.
+Stored values may come back from a public network, so a class is never imported by a name that was
+read.  Only the tags in a fixed table are accepted, to which callers add the classes they expect.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from agentkit.errors import StateCorrupt, WrongInput
 
 Moment = TypeVar("Moment", datetime, time_of_day)
 
-TAG, VALUE = "~", "v"
+TAG = "~"
+VALUE = "v"
 
 
 class ValueKind(NamedTuple):
-    """A class, its tag, and how its values become simpler ones and come back."""
+    """A class and its tag; `pack` turns its values into simpler ones, `unpack` turns them back."""
 
     tag: str
     cls: type
@@ -58,9 +59,10 @@ def _packed_time(value: timedelta) -> list[int]:
 
 
 def _packed_moment(value: datetime | time_of_day) -> str | list[Any]:
-    """Return ISO 8601, and beside it what that lacks: the zone's key, and which of two equal hours.
+    """Return a time in ISO 8601; if it has a time zone or a fold, in a list together with these.
 
-    An offset alone would be an hour off once a day is added across a change of the clocks.
+    ISO 8601 has only the zone's offset.  With that alone, adding a day across a change of daylight
+    saving time would give another hour.  `fold` tells the two equal hours of that night apart.
     """
     zone = value.tzinfo.key if isinstance(value.tzinfo, ZoneInfo) else None
     if zone is None and not value.fold:
@@ -101,15 +103,15 @@ KINDS = (
 
 
 class Values:
-    """A table of classes, and values of them as plain JSON."""
+    """Encodes and decodes values of a fixed table of classes, and of those in `allow`."""
 
     def __init__(self, kinds: Iterable[ValueKind] = (), allow: Sequence[type] = ()) -> None:
-        known = (*KINDS, MESSAGE, *kinds, *map(_allowed, allow))
-        self._by_class = {kind.cls: kind for kind in known}
-        self._by_tag = {kind.tag: kind for kind in known}
+        all_kinds = (*KINDS, MESSAGE, *kinds, *map(_kind_of_class, allow))
+        self._by_class = {kind.cls: kind for kind in all_kinds}
+        self._by_tag = {kind.tag: kind for kind in all_kinds}
 
     def encode(self, value: Any) -> Any:
-        """Return a value as plain JSON; raises WrongInput for classes that nobody allowed."""
+        """Return a value as plain JSON; raises WrongInput for classes that are not allowed."""
         try:
             return self._encode(value)
         except RecursionError as error:
@@ -119,7 +121,7 @@ class Values:
             ) from error
 
     def _encode(self, value: Any) -> Any:
-        """Return a value as plain JSON; what is not plain carries a tag from the closed table."""
+        """Return a value as plain JSON; values of other classes become `{TAG: ..., VALUE: ...}`."""
         cls = type(value)
         if cls in (str, int, bool, type(None)) or (cls is float and math.isfinite(value)):
             return value
@@ -135,14 +137,15 @@ class Values:
         return {TAG: kind.tag, VALUE: self._encode(kind.pack(value))}
 
     def decode(self, plain: Any) -> Any:
-        """Return what was encoded; raises StateCorrupt for what cannot be read."""
+        """Return the value of what `encode` made; raises StateCorrupt for anything else."""
         if isinstance(plain, list):
             return [self.decode(part) for part in plain]
         if not isinstance(plain, dict):
             return plain
         if TAG not in plain:
             return {name: self.decode(part) for name, part in plain.items()}
-        tag, value = plain[TAG], self.decode(plain.get(VALUE))
+        tag = plain[TAG]
+        value = self.decode(plain.get(VALUE))
         kind = self._by_tag.get(tag) if isinstance(tag, str) else None
         if kind is None:
             raise StateCorrupt(
@@ -168,8 +171,8 @@ class Values:
         return self.decode(json.loads(text))
 
 
-def _allowed(cls: type) -> ValueKind:
-    """Return how values of a class that a caller names are stored."""
+def _kind_of_class(cls: type) -> ValueKind:
+    """Return how values of a pydantic model, dataclass or enum are stored; raises WrongInput."""
     tag = f"{cls.__module__}:{cls.__qualname__}"
     if issubclass(cls, Enum):
         return ValueKind(tag, cls, lambda v: v.value, cls)
@@ -177,7 +180,12 @@ def _allowed(cls: type) -> ValueKind:
         return ValueKind(tag, cls, lambda v: v.model_dump(), cls.model_validate)
     if dataclasses.is_dataclass(cls):
         names = [field.name for field in dataclasses.fields(cls) if field.init]
-        return ValueKind(tag, cls, lambda v: {n: getattr(v, n) for n in names}, lambda v: cls(**v))
+        return ValueKind(
+            tag,
+            cls,
+            pack=lambda value: {name: getattr(value, name) for name in names},
+            unpack=lambda fields: cls(**fields),
+        )
     raise WrongInput(
         f"{cls.__name__} cannot be stored as plain JSON",
         hint="allow pydantic models, dataclasses and enums",

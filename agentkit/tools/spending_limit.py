@@ -1,4 +1,4 @@
-"""The limit over the life of a tool: what its calls may come to together."""
+"""The budget of a tool: the most that all its calls may cost together."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from agentkit.money import Money
 from agentkit.runtime.result import RunResult
 
 
-class Purse:
-    """A budget that calls share, on whatever threads they are."""
+class SpendingLimit:
+    """A budget that calls in any threads share."""
 
     def __init__(self, budget: str) -> None:
         self._budget = budget
@@ -22,22 +22,24 @@ class Purse:
 
     @contextmanager
     def holding(self, plan: Plan) -> Iterator[list[RunResult]]:
-        """Keep a call's at most free under the budget; afterwards what it came to.
+        """Reserve the most that a plan may cost, while it runs; then count what it has cost.
 
-        The call puts its result into the list.  Raises OverBudget before anything is spent.
+        The caller appends the run's result to the list that it gets.  A run without a result keeps
+        its reservation, because it may be resumed and paid later.  Raises OverBudget before
+        anything is spent.
         """
         limit = Money.parse(self._budget).bind(plan.at_most.asset)
         with self._lock:
-            if self._committed + plan.at_most.units > limit.units:
-                needed = Money(self._committed + plan.at_most.units, limit.asset)
-                raise OverBudget("budget", needed, limit)
-            self._committed += plan.at_most.units
-        outcome: list[RunResult] = []
+            committed = self._committed + plan.at_most.units
+            if committed > limit.units:
+                raise OverBudget("budget", Money(committed, limit.asset), limit)
+            self._committed = committed
+
+        results: list[RunResult] = []
         try:
-            yield outcome
+            yield results
         finally:
-            # A run that did not end keeps its at most committed: it may still be resumed.
-            for result in outcome:
-                came_to = sum(receipt.amount.units for receipt in result.receipts)
+            for result in results:
+                spent = sum(receipt.amount.units for receipt in result.receipts)
                 with self._lock:
-                    self._committed += came_to - plan.at_most.units
+                    self._committed += spent - plan.at_most.units

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 from agentkit.errors import MissingExtra, WrongInput
 from agentkit.journal.records import Entry
 from agentkit.memory.knowledge.knowledge import Knowledge
-from agentkit.memory.knowledge.kv_store import Entries, joined
-from agentkit.memory.knowledge.search import Embed, alike, shared_words
-from agentkit.tools.agent_loop import Remembering, memory_of, wait
+from agentkit.memory.knowledge.kv_store import Entries, join_name
+from agentkit.memory.knowledge.search import Embed, bm25_scores, cosine_scores
+from agentkit.tools.agent_loop import HasMemory, memory_of, wait
 from agentkit.tools.serialization import Values
 
 try:
@@ -37,83 +37,97 @@ Namespace: TypeAlias = tuple[str, ...]
 
 
 class AgentKitStore(BaseStore):
-    """Items of plain JSON, durable when a call returns, sealed and restored with the wallet.
+    """LangGraph's store of JSON items; writes are durable when a call returns.
 
-    A query ranks by words, or by the vectors of `embed` where it is given, over an item's whole
-    value.  What is deleted is gone here and after a restore; the bytes that were sealed before
-    stay on Arweave.  Without `agent` the default agent's memory is used.
+    Items are sealed and restored with the wallet.  A query ranks items by the words of their whole
+    value, or with `embed` by its vector.  A deleted item is gone on this machine and after a
+    restore, but bytes that were sealed before stay on Arweave.  Without `agent` the default agent's
+    memory is used.
     """
 
-    def __init__(self, *, agent: Remembering | None = None, embed: Embed | None = None) -> None:
-        self.agent, self.embed = agent, embed
+    def __init__(self, *, agent: HasMemory | None = None, embed: Embed | None = None) -> None:
+        self.agent = agent
+        self.embed = embed
         self._values = Values()
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         return wait(self.abatch(ops))
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
-        """Do what is asked in one transaction: first what reads, then what writes."""
-        asked = list(ops)
-        for op in asked:
+        """Do operations in one transaction: all reads first, then all writes."""
+        operations = list(ops)
+        for op in operations:
             validate_op_namespace(op)
-        puts = [op for op in asked if isinstance(op, PutOp)]
-        new = {_name(op.namespace, op.key): self._stored(op) for op in puts}
+        puts = [op for op in operations if isinstance(op, PutOp)]
+        new_items = {_name(op.namespace, op.key): self._stored(op) for op in puts}
 
-        def do(entries: Entries) -> list[Any]:
-            read = [_read(entries, op) for op in asked]
-            _write(entries, new)
-            return read
+        def work(entries: Entries) -> list[Any]:
+            answers = [_read(entries, op) for op in operations]
+            _write(entries, new_items)
+            return answers
 
         memory = await memory_of(self.agent)
-        found = await memory.shelf("items").commit(do)
-        return [await self._result(memory, op, read) for op, read in zip(asked, found, strict=True)]
+        answers = await memory.shelf("items").commit(work)
+        return [
+            await self._result(memory, op, answer)
+            for op, answer in zip(operations, answers, strict=True)
+        ]
 
     # -- inside ----------------------------------------------------------------------------------
 
     def _stored(self, op: PutOp) -> dict[str, Any] | None:
-        """Return an item as it is stored, None for one that is to be deleted."""
+        """Return an item in the form in which it is stored, None for one to be deleted."""
         if op.value is None:
             return None
         stored = {"item": self._values.encode(dict(op.value))}
         return stored | ({"unsearched": True} if op.index is False else {})
 
-    async def _result(self, memory: Knowledge, op: Op, read: Any) -> Result:
+    async def _result(self, memory: Knowledge, op: Op, answer: Any) -> Result:
+        """Return the result of an operation from what `_read` returned for it."""
         if isinstance(op, GetOp):
-            return Item(**self._fields(read)) if read else None
+            return Item(**self._fields(answer)) if answer else None
         if isinstance(op, SearchOp):
-            return await self._found(memory, op, read)
+            return await self._search(memory, op, answer)
         if isinstance(op, ListNamespacesOp):
-            return _namespaces(read, op)
+            return _namespaces(answer, op)
         return None
 
-    async def _found(
+    async def _search(
         self, memory: Knowledge, op: SearchOp, entries: Sequence[Entry]
     ) -> list[SearchItem]:
         """Return the items that match a search, the best score first; unscored ones come last."""
-        items = [(entry, self._fields(entry)) for entry in entries]
-        items = [(entry, item) for entry, item in items if _fits(item["value"], op.filter or {})]
-        scores: list[float | None] = [None] * len(items)
+        matching: list[tuple[Entry, dict[str, Any]]] = []
+        for entry in entries:
+            fields = self._fields(entry)
+            if _fits(fields["value"], op.filter or {}):
+                matching.append((entry, fields))
+
+        scores: dict[str, float] = {}  # by the entry's name
         if op.query:
-            looked = [n for n, (entry, _) in enumerate(items) if "unsearched" not in entry.value]
-            texts = [json.dumps(items[n][0].value["item"], ensure_ascii=False) for n in looked]
-            for n, score in zip(looked, await self._scores(memory, texts, op.query), strict=True):
-                scores[n] = score
+            searched = [entry for entry, _ in matching if "unsearched" not in entry.value]
+            texts = [json.dumps(entry.value["item"], ensure_ascii=False) for entry in searched]
+            values = await self._scores(memory, texts, op.query)
+            for entry, score in zip(searched, values, strict=True):
+                scores[entry.name] = score
+
+        below_any_score = -2.0  # a cosine is -1 at least, a BM25 score 0
         ranked = sorted(
-            zip(scores, items, strict=True),
-            key=lambda x: -2.0 if x[0] is None else x[0],
+            matching,
+            key=lambda match: scores.get(match[0].name, below_any_score),
             reverse=True,
         )
-        found = [SearchItem(**item, score=score) for score, (_, item) in ranked]
-        return found[op.offset : op.offset + op.limit]
+        results = [SearchItem(**fields, score=scores.get(entry.name)) for entry, fields in ranked]
+        return results[op.offset : op.offset + op.limit]
 
     async def _scores(self, memory: Knowledge, texts: list[str], query: str) -> list[float]:
+        """Return how well each text matches a query, by its words or by its vector."""
         if self.embed is None:
-            return shared_words(texts, query)
-        return await alike(texts, query, self.embed, memory.vectors)
+            return bm25_scores(texts, query)
+        return await cosine_scores(texts, query, embed=self.embed, folder=memory.vectors)
 
     def _fields(self, entry: Entry) -> dict[str, Any]:
         """Return the fields that every item of LangGraph's store has."""
-        namespace, key = _parted(entry.name)
+        namespace, key = _split_name(entry.name)
         return {
             "namespace": namespace,
             "key": key,
@@ -124,64 +138,76 @@ class AgentKitStore(BaseStore):
 
 
 def _read(entries: Entries, op: Op) -> Any:
+    """Return the entries, or the namespaces, that an operation reads; None if it only writes."""
     if isinstance(op, GetOp):
         return entries.entry(_name(op.namespace, op.key))
     if isinstance(op, SearchOp):
-        return entries.every(joined(*op.namespace_prefix)[:-1] if op.namespace_prefix else "")
+        # Without its last bracket, `["a"]` is also a prefix of `["a","b"]`.
+        return entries.every(join_name(*op.namespace_prefix)[:-1] if op.namespace_prefix else "")
     if isinstance(op, ListNamespacesOp):
-        return {_parted(entry.name)[0] for entry in entries.every()}
+        return {_split_name(entry.name)[0] for entry in entries.every()}
     return None
 
 
-def _write(entries: Entries, new: Mapping[str, dict[str, Any] | None]) -> None:
-    """Write items, since when they are there with them, and drop those that are none."""
-    put = {}
-    for name, stored in new.items():
-        before = entries.entry(name)
-        if stored is not None:
-            since = {"since": before.value.get("since", before.at)} if before else {}
-            put[name] = stored | since
-    entries.put(put)
-    entries.drop(name for name, stored in new.items() if stored is None)
+def _write(entries: Entries, new_items: Mapping[str, dict[str, Any] | None]) -> None:
+    """Write items, each with the time of its first version, and drop those that are None."""
+    to_put: dict[str, Any] = {}
+    for name, item in new_items.items():
+        if item is None:
+            continue
+        earlier = entries.entry(name)
+        since = {"since": earlier.value.get("since", earlier.at)} if earlier else {}
+        to_put[name] = item | since
+    entries.put(to_put)
+    entries.drop(name for name, item in new_items.items() if item is None)
 
 
 def _name(namespace: Namespace, key: str) -> str:
-    """Return what an item is called on the shelf; names of one namespace begin alike."""
-    return joined(*namespace) + joined(key)
+    """Return an item's name on the shelf; names of one namespace have the same prefix."""
+    return join_name(*namespace) + join_name(key)
 
 
-def _parted(name: str) -> tuple[Namespace, str]:
+def _split_name(name: str) -> tuple[Namespace, str]:
+    """Return the namespace and the key of an item's name, which is two JSON lists in a row."""
     namespace, end = json.JSONDecoder().raw_decode(name)
     (key,) = json.loads(name[end:])
     return tuple(namespace), key
 
 
-def _namespaces(known: Iterable[Namespace], op: ListNamespacesOp) -> list[Namespace]:
-    fitting = [n for n in known if all(_matches(c, n) for c in op.match_conditions or ())]
-    cut = sorted({namespace[: op.max_depth] for namespace in fitting})
+def _namespaces(namespaces: Iterable[Namespace], op: ListNamespacesOp) -> list[Namespace]:
+    """Return the namespaces that an operation lists, cut to its depth, without repetition."""
+    conditions = op.match_conditions or ()
+    matching = [
+        namespace
+        for namespace in namespaces
+        if all(_matches(condition, namespace) for condition in conditions)
+    ]
+    cut = sorted({namespace[: op.max_depth] for namespace in matching})
     return cut[op.offset : op.offset + op.limit]
 
 
 def _matches(condition: MatchCondition, namespace: Namespace) -> bool:
+    """Whether a namespace begins or ends with a path, in which "*" matches any label."""
     path = condition.path
     if len(namespace) < len(path):
         return False
-    part = namespace[: len(path)] if condition.match_type == "prefix" else namespace[-len(path) :]
-    return all(asked in ("*", label) for asked, label in zip(path, part, strict=False))
+    is_prefix = condition.match_type == "prefix"
+    labels = namespace[: len(path)] if is_prefix else namespace[-len(path) :]
+    return all(expected in ("*", label) for expected, label in zip(path, labels, strict=False))
 
 
-def _fits(value: Any, asked: Any) -> bool:
-    """Whether a value is what a filter asks for: parts of objects, or comparisons like `$gt`."""
-    if isinstance(asked, Mapping):
-        if any(str(name).startswith("$") for name in asked):
-            return all(_compares(value, how, other) for how, other in asked.items())
+def _fits(value: Any, wanted: Any) -> bool:
+    """Whether a value fits a filter: equal values, parts of objects, or comparisons like `$gt`."""
+    if isinstance(wanted, Mapping):
+        if any(str(name).startswith("$") for name in wanted):
+            return all(_compares(value, name, operand) for name, operand in wanted.items())
         return isinstance(value, Mapping) and all(
-            _fits(value.get(name), part) for name, part in asked.items()
+            _fits(value.get(name), part) for name, part in wanted.items()
         )
-    if isinstance(asked, list | tuple):
-        alike_long = isinstance(value, list | tuple) and len(value) == len(asked)
-        return alike_long and all(map(_fits, value, asked))
-    return bool(value == asked)
+    if isinstance(wanted, list | tuple):
+        same_length = isinstance(value, list | tuple) and len(value) == len(wanted)
+        return same_length and all(map(_fits, value, wanted))
+    return bool(value == wanted)
 
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -194,11 +220,13 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def _compares(value: Any, how: str, other: Any) -> bool:
-    if how not in COMPARISONS:
+def _compares(value: Any, name: str, operand: Any) -> bool:
+    """Whether a comparison holds; those of order compare as numbers.  Raises WrongInput."""
+    if name not in COMPARISONS:
         raise WrongInput(
-            f"{how!r} is not a comparison", hint=f"use one of {', '.join(COMPARISONS)} in a filter"
+            f"{name!r} is not a comparison",
+            hint=f"use one of {', '.join(COMPARISONS)} in a filter",
         )
-    if how in ("$eq", "$ne"):
-        return bool(COMPARISONS[how](value, other))
-    return bool(COMPARISONS[how](float(value), float(other)))
+    if name in ("$eq", "$ne"):
+        return bool(COMPARISONS[name](value, operand))
+    return bool(COMPARISONS[name](float(value), float(operand)))

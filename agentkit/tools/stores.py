@@ -1,8 +1,8 @@
 """LangChain's key-value store and chat history in an agent's memory.
 
-Both are durable when they return, sealed and restored with the wallet's stream, and shared by the
-processes of a wallet.  What is deleted is gone here and after a restore; the bytes that were sealed
-before stay on Arweave, which cannot forget.
+A write is durable when its call returns.  Entries are sealed and restored with the wallet, and all
+processes of a wallet share them.  A deleted entry is gone on this machine and after a restore, but
+bytes that were sealed before stay on Arweave, where nothing can be deleted.
 """
 
 from __future__ import annotations
@@ -16,32 +16,37 @@ from langchain_core.messages import BaseMessage
 from langchain_core.stores import ByteStore
 
 from agentkit.errors import WrongInput
-from agentkit.memory.knowledge.kv_store import Entries, Shelf, beginning, joined
-from agentkit.tools.agent_loop import Remembering, memory_of, wait
+from agentkit.memory.knowledge.kv_store import Entries, Shelf, join_name, name_prefix
+from agentkit.tools.agent_loop import HasMemory, memory_of, wait
 from agentkit.tools.serialization import Values
 
 
 class AgentKitByteStore(ByteStore):
-    """Bytes by name, in `namespace`; up to 700 KiB each.
+    """Stores bytes by key in `namespace`, up to 700 KiB for each key.
 
-    Raises WrongInput for what is larger.  Without `agent` the default agent's memory is used.
+    Raises WrongInput for larger values.  Without `agent` the default agent's memory is used.
     """
 
-    def __init__(self, namespace: str = "default", *, agent: Remembering | None = None) -> None:
-        self.namespace, self.agent = namespace, agent
+    def __init__(self, namespace: str = "default", *, agent: HasMemory | None = None) -> None:
+        self.namespace = namespace
+        self.agent = agent
 
     async def _shelf(self) -> Shelf:
         return (await memory_of(self.agent)).shelf(f"bytes:{self.namespace}")
 
     async def amget(self, keys: Sequence[str]) -> list[bytes | None]:
-        found = await (await self._shelf()).commit(lambda known: [known.get(key) for key in keys])
-        return [None if value is None else _bytes(value) for value in found]
+        """Return the bytes of each key, None for a key without a value."""
+        shelf = await self._shelf()
+        values = await shelf.commit(lambda entries: [entries.get(key) for key in keys])
+        return [None if value is None else _to_bytes(value) for value in values]
 
     async def amset(self, key_value_pairs: Sequence[tuple[str, bytes]]) -> None:
-        await (await self._shelf()).put({key: _plain(data) for key, data in key_value_pairs})
+        """Store the bytes of each key, all of them in one transaction."""
+        shelf = await self._shelf()
+        await shelf.put({key: _to_json(data) for key, data in key_value_pairs})
 
     async def amdelete(self, keys: Sequence[str]) -> None:
-        """Drop keys: a tombstone, what was sealed before stays sealed on Arweave."""
+        """Delete keys; their earlier bytes stay sealed on Arweave."""
         await (await self._shelf()).drop(*keys)
 
     async def ayield_keys(self, *, prefix: str | None = None) -> AsyncIterator[str]:
@@ -55,7 +60,7 @@ class AgentKitByteStore(ByteStore):
         wait(self.amset(key_value_pairs))
 
     def mdelete(self, keys: Sequence[str]) -> None:
-        """Drop keys: a tombstone, what was sealed before stays sealed on Arweave."""
+        """Delete keys; their earlier bytes stay sealed on Arweave."""
         wait(self.amdelete(keys))
 
     def yield_keys(self, *, prefix: str | None = None) -> Iterator[str]:
@@ -65,26 +70,26 @@ class AgentKitByteStore(ByteStore):
         yield from wait(names())
 
 
-def _plain(data: bytes) -> dict[str, str]:
-    """Return bytes as JSON: as text where they are text, which compresses better."""
+def _to_json(data: bytes) -> dict[str, str]:
+    """Return bytes as JSON: as text if they are UTF-8, which compresses better, else as base64."""
     try:
         return {"text": data.decode()}
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(data).decode()}
 
 
-def _bytes(value: dict[str, str]) -> bytes:
+def _to_bytes(value: dict[str, str]) -> bytes:
     return value["text"].encode() if "text" in value else base64.b64decode(value["base64"])
 
 
 class AgentKitChatHistory(BaseChatMessageHistory):
-    """The messages of one conversation; `newest` bounds how many of them are kept.
+    """Stores the messages of one conversation, only the last `newest` of them if that is given.
 
     Without `agent` the default agent's memory is used.
     """
 
     def __init__(
-        self, session: str, *, newest: int | None = None, agent: Remembering | None = None
+        self, session: str, *, newest: int | None = None, agent: HasMemory | None = None
     ) -> None:
         if newest is not None and newest < 1:
             raise WrongInput(f"newest={newest} keeps nothing", hint="pass newest=20, or clear()")
@@ -97,17 +102,21 @@ class AgentKitChatHistory(BaseChatMessageHistory):
         return (await memory_of(self.agent)).shelf("chat")
 
     async def aget_messages(self) -> list[BaseMessage]:
-        begin = beginning(self.session, "message")
-        found = await (await self._shelf()).commit(lambda entries: entries.every(begin))
-        return [self._values.decode(entry.value) for entry in found]
+        """Return the messages, oldest first."""
+        prefix = name_prefix(self.session, "message")
+        shelf = await self._shelf()
+        messages = await shelf.commit(lambda entries: entries.every(prefix))
+        return [self._values.decode(entry.value) for entry in messages]
 
     async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
-        plain = [self._values.encode(message) for message in messages]
-        await (await self._shelf()).commit(lambda entries: self._add(entries, plain))
+        """Append messages in one transaction."""
+        encoded = [self._values.encode(message) for message in messages]
+        shelf = await self._shelf()
+        await shelf.commit(lambda entries: self._add(entries, encoded))
 
     async def aclear(self) -> None:
-        """Drop the conversation: a tombstone, what was sealed stays sealed on Arweave."""
-        await (await self._shelf()).drop(prefixes=[beginning(self.session)])
+        """Delete the conversation; its earlier bytes stay sealed on Arweave."""
+        await (await self._shelf()).drop(prefixes=[name_prefix(self.session)])
 
     @property
     def messages(self) -> list[BaseMessage]:  # type: ignore[override]  # a property, as asked for
@@ -118,21 +127,24 @@ class AgentKitChatHistory(BaseChatMessageHistory):
         wait(self.aadd_messages(messages))
 
     def clear(self) -> None:
-        """Drop the conversation: a tombstone, what was sealed stays sealed on Arweave."""
+        """Delete the conversation; its earlier bytes stay sealed on Arweave."""
         wait(self.aclear())
 
-    def _add(self, entries: Entries, plain: Sequence[Any]) -> None:
-        """Append messages, and drop the oldest beyond the number that is kept."""
-        counter = joined(self.session, "count")
+    def _add(self, entries: Entries, encoded: Sequence[Any]) -> None:
+        """Append encoded messages, and drop the oldest ones beyond `newest`.
+
+        Numbers of dropped messages are not used again, so the order of names stays that of time.
+        """
+        counter = join_name(self.session, "count")
         count = entries.get(counter) or 0
-        new = {self._name(number): value for number, value in enumerate(plain, count)}
-        if not new:
+        new_entries = {self._name(number): value for number, value in enumerate(encoded, count)}
+        if not new_entries:
             return
-        entries.put({counter: count + len(plain), **new})
+        entries.put({counter: count + len(encoded), **new_entries})
         if self.newest is not None:
-            begin = beginning(self.session, "message")
-            names = [entry.name for entry in entries.every(begin)]
+            prefix = name_prefix(self.session, "message")
+            names = [entry.name for entry in entries.every(prefix)]
             entries.drop(names[: max(0, len(names) - self.newest)])
 
     def _name(self, number: int) -> str:
-        return joined(self.session, "message", f"{number:09d}")
+        return join_name(self.session, "message", f"{number:09d}")

@@ -30,7 +30,7 @@ from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.errors import StateCorrupt
 from agentkit.keys.signer import KeySigner
 from agentkit.market.seams import ArtifactStore
-from agentkit.memory.artifacts.encryption import Cover
+from agentkit.memory.artifacts.encryption import ArtifactCipher
 from agentkit.memory.artifacts.ipfs import Ipfs
 from agentkit.memory.artifacts.local import LocalStore
 from agentkit.memory.artifacts.onchain import Onchain
@@ -79,7 +79,7 @@ async def _places() -> AsyncIterator[list[Place]]:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         signer = KeySigner(bytes(range(1, 33)))
-        cover = Cover(signer.derive("benchmark"))
+        cover = ArtifactCipher(signer.derive("benchmark"))
         gateway = Gateway.open(folder / "gateway")
         stack.callback(gateway.close)
         served = await stack.enter_async_context(TestServer(gateway_app(gateway)))

@@ -21,7 +21,7 @@ from agentkit.memory.arweave.base64url import b64url, unb64url
 from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
 from agentkit.memory.arweave.layer1 import make_transaction, parse_transaction, verify_transaction
 from agentkit.memory.arweave.merkle import MAX_CHUNK, MIN_CHUNK, chunked
-from agentkit.memory.arweave.unbundling import unbundled
+from agentkit.memory.arweave.unbundling import find_bundled_items
 
 NPM = Path(__file__).parents[1] / "npm"
 INSTALL = "npm install --prefix tests/npm --no-package-lock --no-audit --no-fund"
@@ -227,7 +227,7 @@ async def test_a_second_gateway_takes_and_gives_back_what_we_post(tmp_path, jwk)
         await told(session, "/mine/20")
         await mind.memory.confirm()
         assert await mind.states() == ["read back"]
-        found = await unbundled(mind.gateways, mind.memory.address)
+        found = await find_bundled_items(mind.gateways, mind.memory.address)
         (sent,) = await mind.items()
         assert sent.item in {one.item.id for one in found.items}
 

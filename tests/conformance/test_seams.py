@@ -17,7 +17,7 @@ from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Result
 from agentkit.market.seams import ArtifactStore
 from agentkit.market.task import Load, Task
-from agentkit.memory.artifacts.encryption import Cover
+from agentkit.memory.artifacts.encryption import ArtifactCipher
 from agentkit.memory.artifacts.ipfs import Ipfs
 from agentkit.memory.artifacts.local import LocalStore
 from agentkit.memory.artifacts.onchain import Onchain
@@ -39,7 +39,7 @@ from agentkit.testing.fakes import USDC
 
 MODEL = "smollm2-135m"
 SIGNER = KeySigner(bytes(range(1, 33)))
-COVER = Cover(SIGNER.derive("test"))
+COVER = ArtifactCipher(SIGNER.derive("test"))
 
 
 class Both(ProviderConformance, RailConformance):

@@ -19,7 +19,7 @@ from agentkit.errors import ConfigError, StoreUnavailable
 from agentkit.graph.builder import JobGraph
 from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
-from agentkit.memory.arweave.unbundling import unbundled
+from agentkit.memory.arweave.unbundling import find_bundled_items
 from agentkit.memory.memory import MemoryPace
 
 Open = Callable[..., AbstractAsyncContextManager[Agent]]
@@ -63,7 +63,7 @@ async def test_an_agent_uploads_with_an_ar_wallet(
         assert ask(network, f"/wallet/{wallet.address}/balance") == "0"
         ask(network, "/mine")
         async with Gateways([network.gateway]) as gateways:
-            carried = await unbundled(gateways, agent.memory.address)
+            carried = await find_bundled_items(gateways, agent.memory.address)
             assert {(await gateways.status(one.carrier)).known for one in carried.items} == {True}
         assert (await agent.memory.confirm()).segments == {"mined": 1}
 

@@ -28,7 +28,7 @@ from agentkit.memory.arweave.unbundling import bundle_tags
 from agentkit.memory.restore import wallet_restore
 from agentkit.memory.sealing import segments, shred
 from agentkit.memory.sealing.backlog import seal_all
-from agentkit.memory.sealing.segment_chain import Sealed, follow
+from agentkit.memory.sealing.segment_chain import SealedSegment, build_chain
 from agentkit.memory.sealing.segments import APP, seal, unseal
 
 SIGNER = KeySigner(b"\x66" * 32)
@@ -224,9 +224,9 @@ async def test_a_second_item_of_the_same_events_counts_once(
         found = await fetched(urls)
     assert found.events == 15
     assert found.warnings == ()
-    part = Sealed(log[0], unseal(SIGNER, log[0]), 5)
-    twice = Sealed(copy, part.segment, 3)
-    chain = follow(e.WALLET, [part, twice], part.place)
+    part = SealedSegment(log[0], unseal(SIGNER, log[0]), 5)
+    twice = SealedSegment(copy, part.segment, 3)
+    chain = build_chain(e.WALLET, [part, twice], part.position)
     assert [p.item.id for p in chain.parts] == [copy.id]  # confirmed earlier
     assert chain.forks == ()
 
@@ -336,16 +336,16 @@ async def test_a_bomb_is_not_unpacked(
 def test_a_document_that_no_agent_writes_is_refused(columns: Any, why: str) -> None:
     blobs: dict[str, list[str]] = {"texts": [], "bytes": []}
     document = {"stream": "wallet", "before": "00" * 32, "rows": columns, "blobs": blobs}
-    tags = (*APP, ("Run", segments.opaque(SIGNER, "wallet")))
-    item = segments.close_bytes(SIGNER, json.dumps(document).encode(), tags)
+    tags = (*APP, ("Run", segments.public_stream_name(SIGNER, "wallet")))
+    item = segments.seal_bytes(SIGNER, json.dumps(document).encode(), tags)
     with pytest.raises(StateCorrupt, match=why):
         unseal(SIGNER, item)
 
 
 def test_deep_nesting_is_refused() -> None:
-    item = segments.close_bytes(SIGNER, b"[" * 200_000, (*APP, ("Run", "ab")))
+    item = segments.seal_bytes(SIGNER, b"[" * 200_000, (*APP, ("Run", "ab")))
     with pytest.raises(StateCorrupt, match="cannot be read"):
-        segments.opened(SIGNER, item)
+        segments.open_document(SIGNER, item)
 
 
 # -- time, disk ----------------------------------------------------------------------------------
@@ -393,7 +393,7 @@ async def test_a_folder_that_cannot_be_written_is_said(
 
 async def test_what_is_sealed_with_a_local_key_is_gone_with_it(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    sealer = shred.shredding(SIGNER, home, make=True)
+    sealer = shred.open_shredding(SIGNER, home, make=True)
     path = shred.key_path(home)
     assert path.stat().st_mode & 0o777 == 0o600
     items = await log_of(home, sealer)
@@ -401,7 +401,7 @@ async def test_what_is_sealed_with_a_local_key_is_gone_with_it(tmp_path: Path) -
     for item in items:
         weave.post_item(item.raw)
     async with serving(weave) as urls:
-        assert (await fetched(urls, shred.shredding(SIGNER, home, make=False))).events == 15
+        assert (await fetched(urls, shred.open_shredding(SIGNER, home, make=False))).events == 15
         for stranger in (SIGNER, shred.Shredding(SIGNER, os.urandom(32))):
             with pytest.raises(WrongKey) as raised:  # the wallet's key alone is not enough
                 await fetched(urls, stranger)
@@ -410,7 +410,7 @@ async def test_what_is_sealed_with_a_local_key_is_gone_with_it(tmp_path: Path) -
     weave.close()
     path.unlink()
     with pytest.raises(WrongKey, match=r"shred\.key, which is not here"):
-        shred.shredding(SIGNER, home, make=False)
+        shred.open_shredding(SIGNER, home, make=False)
     journal = await Journal.open(home, SIGNER.address)
     with pytest.raises(WrongKey):  # and no new one is made over state that needs the old
         await shred.sealer_of(SIGNER, "shred", journal)
@@ -421,7 +421,7 @@ async def test_segments_from_before_the_local_key_still_open(tmp_path: Path) -> 
     journal = await Journal.open(tmp_path, SIGNER.address)
     for encryption in ("wallet", "shred"):
         sealer = await shred.sealer_of(SIGNER, encryption, journal)
-        assert ("shred.key" in shred.told(sealer)) == (encryption == "shred")
+        assert ("shred.key" in shred.describe_sealing(sealer)) == (encryption == "shred")
         note = e.NoteAdded(topic="t", text=encryption)
         await journal.commit(lambda tx, note=note: tx.append(e.WALLET, note))
         await journal.commit(lambda tx, sealer=sealer: seal_all(tx, sealer))

@@ -27,7 +27,7 @@ from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
 from agentkit.memory.arweave.layer1 import make_transaction
 from agentkit.memory.arweave.merkle import MAX_CHUNK
-from agentkit.memory.arweave.unbundling import bundle_tags, unbundled
+from agentkit.memory.arweave.unbundling import bundle_tags, find_bundled_items
 from agentkit.memory.uploads.bundler import UploadLimits
 from agentkit.memory.uploads.confirmation import Waits
 from agentkit.money import Money
@@ -643,7 +643,7 @@ async def test_items_are_found_and_unbundled_where_gateways_do_not(
     assert weave.reached("unbundle") == 3
     assert weave.listed() == []
     async with Gateways([weave.url]) as gateways:
-        found = await unbundled(gateways, ME)
+        found = await find_bundled_items(gateways, ME)
     items = await rich.items()
     assert [one.item.id for one in found.items] == [item.item for item in items]
     assert {(one.carrier, one.height) for one in found.items} == {(items[0].carrier, 1)}

@@ -20,7 +20,7 @@ from agentkit.memory.arweave.base64url import name_of
 from agentkit.memory.arweave.unbundling import _owned
 from agentkit.memory.restore.remote_log import piece_of
 from agentkit.memory.sealing import segments, snapshots
-from agentkit.memory.sealing.segments import Segment, opaque, seal, unseal
+from agentkit.memory.sealing.segments import Segment, public_stream_name, seal, unseal
 from agentkit.memory.sealing.shred import Shredding
 
 SIGNER = KeySigner(b"\x21" * 32)
@@ -121,7 +121,9 @@ def test_no_document_breaks_the_reader_of_segments(value: Any, parts: dict[str, 
     good = {"stream": "s", "before": "00" * 32, "rows": [], "blobs": {"texts": [], "bytes": []}}
     for document in (value, {**good, **parts}):
         plain = json.dumps(document).encode()
-        item = segments.close_bytes(SIGNER, plain, (*segments.APP, ("Run", opaque(SIGNER, "s"))))
+        item = segments.seal_bytes(
+            SIGNER, plain, (*segments.APP, ("Run", public_stream_name(SIGNER, "s")))
+        )
         only_ours(unseal, SIGNER, item)
 
 
@@ -129,17 +131,21 @@ def test_no_document_breaks_the_reader_of_segments(value: Any, parts: dict[str, 
 @given(json_values, parts_of("heads", "records", "runs", "blobs"))
 def test_no_document_breaks_the_reader_of_snapshots(value: Any, parts: dict[str, Any]) -> None:
     good = {"heads": {}, "records": [], "runs": {}, "blobs": {"texts": [], "bytes": []}}
-    tags = (*segments.OURS, snapshots.KIND, ("Run", opaque(SIGNER, snapshots.SNAPSHOTS)))
+    tags = (
+        *segments.OURS,
+        snapshots.KIND,
+        ("Run", public_stream_name(SIGNER, snapshots.SNAPSHOTS)),
+    )
     for document in (value, {**good, **parts}):
-        item = segments.close_bytes(SIGNER, json.dumps(document).encode(), tags)
+        item = segments.seal_bytes(SIGNER, json.dumps(document).encode(), tags)
         only_ours(snapshots.unseal, SIGNER, item)
 
 
 @quick
 @given(st.binary(max_size=300))
 def test_no_bytes_break_the_opening(packed: bytes) -> None:
-    item = segments.close_bytes(SIGNER, packed, (*segments.APP, ("Run", "ab")))
-    only_ours(segments.opened, SIGNER, item)
+    item = segments.seal_bytes(SIGNER, packed, (*segments.APP, ("Run", "ab")))
+    only_ours(segments.open_document, SIGNER, item)
 
 
 @quick

@@ -1,4 +1,4 @@
-"""Artifacts as they leave this machine: encrypted, because no public store forgets."""
+"""Encrypts artifacts before they leave this machine, because no public store forgets."""
 
 from __future__ import annotations
 
@@ -10,45 +10,52 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from agentkit.errors import StateCorrupt
 from agentkit.memory.sealing.sealer import Sealer
-from agentkit.memory.sealing.shred import secret
+from agentkit.memory.sealing.shred import newest_key
 
 NONCE_BYTES = 12
 OVERHEAD = 16
-"""Bytes that a covered artifact is longer than a plain one."""
+"""How many bytes an encrypted artifact is longer than the artifact: the tag of GCM."""
 
 
-def cover_of(sealer: Sealer) -> Cover:
-    """Return the cover of a wallet's artifacts: it opens with what opens the wallet's log."""
+def cipher_of(sealer: Sealer) -> ArtifactCipher:
+    """Return the cipher of a wallet's artifacts; it uses the keys that open the wallet's log.
+
+    The wallet's own key stays as an older one: artifacts from before a local key was mixed in
+    (`memory.encryption = "shred"`) were encrypted with it.
+    """
     info = "agentkit/memory/v1/artifacts"
-    return Cover(secret(sealer, info), sealer.derive(info))
+    return ArtifactCipher(newest_key(sealer, info), sealer.derive(info))
 
 
-class Cover:
-    """AES-256-GCM under one key, with the artifact's digest as what it is bound to.
+class ArtifactCipher:
+    """AES-256-GCM under one key, with the artifact's digest as the additional data.
 
-    What `older` keys covered still opens.  The nonce is a function of the digest, so that the same
-    artifact is the same bytes again and is stored once; two artifacts never share one.
+    `older` keys still decrypt.  The nonce is computed from the digest: an artifact that is
+    encrypted again gives the same bytes and is stored once, and two artifacts never share a nonce.
     """
 
     def __init__(self, key: bytes, *older: bytes) -> None:
         self._keys = tuple(dict.fromkeys((key, *older)))
 
-    def covered(self, data: bytes, digest: str) -> bytes:
-        """Return the bytes that go out for the artifact of this digest."""
+    def encrypt(self, data: bytes, digest: str) -> bytes:
+        """Return an artifact's bytes encrypted; `digest` is the sha256 of `data`."""
         key = self._keys[0]
         return AESGCM(key).encrypt(_nonce(key, digest), data, digest.encode())
 
-    def opened(self, stored: bytes, digest: str) -> bytes:
-        """Return the artifact out of what a store gave, covered or plain; raises StateCorrupt."""
+    def decrypt(self, stored: bytes, digest: str) -> bytes:
+        """Return the artifact that a store holds, encrypted or not; raises StateCorrupt.
+
+        The result has the sha256 `digest`, so a store cannot pass off other bytes.
+        """
         if hashlib.sha256(stored).hexdigest() == digest:
-            return stored
-        data = self._decrypted(stored, digest)
+            return stored  # stored without encryption
+        data = self._try_keys(stored, digest)
         if hashlib.sha256(data).hexdigest() != digest:
             raise StateCorrupt(f"artifact {digest[:12]} does not hash to its own name")
         return data
 
-    def _decrypted(self, stored: bytes, digest: str) -> bytes:
-        """Decrypt with each key that there is; raises StateCorrupt when none fits."""
+    def _try_keys(self, stored: bytes, digest: str) -> bytes:
+        """Decrypt with the first key that fits; raises StateCorrupt if none does."""
         for key in self._keys:
             try:
                 return AESGCM(key).decrypt(_nonce(key, digest), stored, digest.encode())

@@ -1,8 +1,8 @@
-"""Artifacts on IPFS, through the RPC of a Kubo node that is ours.
+"""Artifacts on IPFS, through the RPC of a Kubo node that the user runs.
 
 The RPC (https://docs.ipfs.tech/reference/kubo/rpc) takes POST only and has no authentication: it
-must never be reachable from outside.  A CID depends on how a file was cut into blocks, so it is a
-locator and no identity.
+must never be reachable from outside.  A CID depends on how a file was cut into blocks, so it says
+where an artifact is, and not what it is.
 """
 
 from __future__ import annotations
@@ -10,28 +10,29 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from functools import partial
 from urllib.parse import quote
 
 from agentkit.artifacts import Artifact
 from agentkit.errors import StoreUnavailable
-from agentkit.memory.artifacts.encryption import OVERHEAD, Cover
+from agentkit.memory.artifacts.encryption import OVERHEAD, ArtifactCipher
 from agentkit.memory.artifacts.locations import read_from
 from agentkit.memory.arweave.client import Client
 from agentkit.memory.arweave.endpoint import Endpoint
 
 MOST_BYTES = 1024**3
-"""The largest artifact that is taken; it passes through memory."""
+"""The largest artifact that is stored; the whole of it is held in memory meanwhile."""
 
 _ADD = "/api/v0/add?cid-version=1&raw-leaves=true&pin=true&quieter=true"
 
 
 class Ipfs(Client):
-    """A store on a Kubo node, `rpc` the address of its RPC; close it."""
+    """A store on a Kubo node; `rpc` is the URL of its RPC.  Call `close` when done with it."""
 
-    def __init__(self, rpc: str, cover: Cover, *, timeout: float = 30.0, rounds: int = 3) -> None:
+    def __init__(
+        self, rpc: str, cipher: ArtifactCipher, *, timeout: float = 30.0, rounds: int = 3
+    ) -> None:
         super().__init__([rpc], timeout=timeout, rounds=rounds)
-        self._cover = cover
+        self._cipher = cipher
 
     @property
     def scheme(self) -> str:
@@ -41,38 +42,53 @@ class Ipfs(Client):
         if artifact.size > MOST_BYTES:
             raise StoreUnavailable(f"artifact {artifact.digest[:12]} is larger than 1 GiB")
         data = await asyncio.to_thread(artifact.read)
-        covered = await asyncio.to_thread(self._cover.covered, data, artifact.digest)
-        return artifact.located(f"ipfs://{await self.add(covered)}")
+        encrypted = await asyncio.to_thread(self._cipher.encrypt, data, artifact.digest)
+        return artifact.located(f"ipfs://{await self.add(encrypted)}")
 
     async def get(self, artifact: Artifact) -> Artifact:
         async def read(cid: str) -> bytes:
             stored = await self.cat(cid, artifact.size + OVERHEAD)
-            return await asyncio.to_thread(self._cover.opened, stored, artifact.digest)
+            return await asyncio.to_thread(self._cipher.decrypt, stored, artifact.digest)
 
         return await read_from(artifact, self.scheme, read)
 
     async def add(self, data: bytes) -> str:
         """Add and pin bytes as they are, and return their CID; raises StoreUnavailable."""
-        mark = secrets.token_hex(16)
+        # Kubo takes files only as multipart/form-data; the boundary must not occur in the data.
+        boundary = secrets.token_hex(16)
         head = (
-            f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="artifact"\r\n'
+            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="artifact"\r\n'
             "Content-Type: application/octet-stream\r\n\r\n"
         )
-        body = b"".join((head.encode(), data, f"\r\n--{mark}--\r\n".encode()))
-        answer = await self._ask(_ADD, body, f"multipart/form-data; boundary={mark}", 64 * 1024)
-        return _cid(answer)
+        body = b"".join((head.encode(), data, f"\r\n--{boundary}--\r\n".encode()))
+        answer = await self._call(
+            _ADD,
+            body,
+            content_type=f"multipart/form-data; boundary={boundary}",
+            limit=64 * 1024,
+        )
+        return _read_cid(answer)
 
     async def cat(self, path: str, limit: int) -> bytes:
-        """Return what lies under a CID or path, at most `limit` bytes; raises StoreUnavailable."""
-        where = f"/api/v0/cat?arg={quote(path, safe='')}"
-        return await self._ask(where, b"", "application/x-www-form-urlencoded", limit)
+        """Return the file under a CID or path, at most `limit` bytes; raises StoreUnavailable."""
+        return await self._call(
+            f"/api/v0/cat?arg={quote(path, safe='')}",
+            b"",
+            content_type="application/x-www-form-urlencoded",
+            limit=limit,
+        )
 
-    async def _ask(self, path: str, body: bytes, content_type: str, limit: int) -> bytes:
-        """Post to Kubo's RPC and return its answer; raises StoreUnavailable."""
+    async def _call(self, path: str, body: bytes, *, content_type: str, limit: int) -> bytes:
+        """Call Kubo's RPC and return its answer of at most `limit` bytes.
+
+        Raises StoreUnavailable.
+        """
 
         async def post(endpoint: Endpoint) -> bytes:
-            send = partial(endpoint.post, self._session, path, body)
-            return (await send(content_type=content_type, limit=limit))[1]
+            _, answer = await endpoint.post(
+                self._session, path, body, content_type=content_type, limit=limit
+            )
+            return answer
 
         try:
             return await self._first(post)
@@ -80,8 +96,11 @@ class Ipfs(Client):
             raise StoreUnavailable(str(error), hint="start Kubo, or check memory.ipfs") from error
 
 
-def _cid(answer: bytes) -> str:
-    """Return the CID in the answer of `add`: JSON lines, the last of which is the whole."""
+def _read_cid(answer: bytes) -> str:
+    """Return the CID in the answer of `add`; raises StoreUnavailable.
+
+    The answer is lines of JSON, one for each part of the file; the last is for all of it.
+    """
     try:
         cid = json.loads(answer.splitlines()[-1])["Hash"]
     except (ValueError, LookupError, TypeError, RecursionError) as error:

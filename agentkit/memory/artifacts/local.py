@@ -1,4 +1,4 @@
-"""The local artifact store: files named by their sha256, each whole or not there."""
+"""The local artifact store: files named by their sha256, never half written."""
 
 from __future__ import annotations
 
@@ -28,31 +28,36 @@ class LocalStore:
         return "file"
 
     async def put(self, artifact: Artifact) -> Artifact:
+        """Store an artifact, unless its file is there already."""
         path = await asyncio.to_thread(self._write, artifact)
         return artifact.located(f"file:{artifact.digest}", content=path)
 
     async def get(self, artifact: Artifact) -> Artifact:
+        """Return an artifact with its file; raises StoreUnavailable, StateCorrupt."""
         path = self._path(artifact.digest)
-        await asyncio.to_thread(_check, path, artifact.digest)
+        await asyncio.to_thread(_check_file, path, artifact.digest)
         return replace(artifact, content=path)
 
     async def mend(self, artifact: Artifact) -> Artifact:
-        """Store it again, whatever lies under its name now."""
+        """Store an artifact anew, in place of a damaged file."""
         path = self._path(artifact.digest)
         await asyncio.to_thread(path.unlink, missing_ok=True)
         return await self.put(artifact)
 
     def _path(self, digest: str) -> Path:
-        """Return where an artifact lies; only a digest becomes a path, whoever sent it."""
+        """Return the path of an artifact's file; raises StoreUnavailable for a bad digest."""
+        # A digest may come from a provider or a gateway: "../x" must not become a path.
         if not _DIGEST.fullmatch(digest):
             raise StoreUnavailable(f"{digest[:64]!r} is not the sha256 of an artifact")
         return self._folder / digest[:2] / digest
 
     def _write(self, artifact: Artifact) -> Path:
-        """Write an artifact under its digest, whole or not at all; returns its path."""
+        """Write an artifact's file if it is not there, and return its path."""
         path = self._path(artifact.digest)
         if path.exists():
             return path
+
+        # Written under another name and renamed: after a crash the file is complete or absent.
         draft = path.with_name(f"draft-{secrets.token_hex(6)}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,11 +76,12 @@ class LocalStore:
         return path
 
 
-def _check(path: Path, digest: str) -> None:
+def _check_file(path: Path, digest: str) -> None:
+    """Check that a file has the sha256 `digest`; raises StoreUnavailable, StateCorrupt."""
     try:
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            actual_digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise StoreUnavailable(f"artifact {digest[:12]} is not on this machine") from error
-    if found != digest:
+    if actual_digest != digest:
         raise StateCorrupt(f"the file of artifact {digest[:12]} does not hash to its own name")

@@ -1,4 +1,4 @@
-"""One artifact at several places of one store."""
+"""Reads an artifact from the first of its locators that works."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from agentkit.errors import StateCorrupt, StateError, StoreUnavailable
 async def read_from(
     artifact: Artifact, scheme: str, read: Callable[[str], Awaitable[bytes]]
 ) -> Artifact:
-    """Return an artifact with the bytes that `read` finds at the first of its places that is good.
+    """Return an artifact with the bytes of the first of its locators that can be read.
 
-    `read` is given what stands after `scheme://`.  Raises what it raised last, StateCorrupt or
-    StoreUnavailable.
+    Only locators of `scheme` are tried; `read` gets the part after `scheme://`.  Raises the last
+    error of `read`, StateCorrupt or StoreUnavailable.
     """
-    begin = f"{scheme}://"
-    last: StateError = StoreUnavailable(f"artifact {artifact.digest[:12]} has no place at {begin}")
+    prefix = f"{scheme}://"
+    last_error: StateError = StoreUnavailable(
+        f"artifact {artifact.digest[:12]} has no place at {prefix}"
+    )
     for locator in artifact.locators:
-        if not locator.startswith(begin):
+        if not locator.startswith(prefix):
             continue
         try:
-            return replace(artifact, content=await read(locator.removeprefix(begin)))
+            return replace(artifact, content=await read(locator.removeprefix(prefix)))
         except (StoreUnavailable, StateCorrupt) as error:
-            last = error
-    raise last
+            last_error = error
+    raise last_error

@@ -1,4 +1,4 @@
-"""Artifacts on Arweave, each a data item of its own."""
+"""Artifacts on Arweave, each as a data item of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agentkit.artifacts import Artifact
 from agentkit.errors import StoreUnavailable
 from agentkit.journal.outbox_tables import OutgoingSegment
 from agentkit.keys.signer import Signer
-from agentkit.memory.artifacts.encryption import OVERHEAD, Cover
+from agentkit.memory.artifacts.encryption import OVERHEAD, ArtifactCipher
 from agentkit.memory.artifacts.locations import read_from
 from agentkit.memory.arweave.ans104 import make_item, parse_item
 from agentkit.memory.arweave.gateways import Gateways
@@ -17,18 +17,24 @@ from agentkit.memory.uploads.upload_paths import UploadPath
 
 TAGS = (("App-Name", "agentkit"), ("Schema", "1"), ("Kind", "artifact"))
 MOST_BYTES = 60 * 1024 * 1024
-"""The largest artifact that is taken; gateways have limits of about that size."""
+"""The largest artifact that is stored; gateways refuse items much larger than this."""
 
 STREAM = "artifact"
-"""Where the stream of a segment stands; artifacts are in none."""
+"""Stands in an outgoing segment in place of a stream's name; an artifact belongs to no stream."""
 
 
-def along(path: UploadPath) -> Callable[[bytes], Awaitable[str]]:
-    """Return what hands an item over on an upload path, outside of the outbox."""
+def item_poster(path: UploadPath) -> Callable[[bytes], Awaitable[str]]:
+    """Return a function that sends one signed item along an upload path and returns its id.
+
+    The item is not written to the outbox: the artifact is on this machine, and can be sent again.
+    """
 
     async def post(raw: bytes) -> str:
         item = parse_item(raw)
-        await path.send([OutgoingSegment(item.id, STREAM, 0, 0, raw, "sealed", 0)])
+        segment = OutgoingSegment(
+            item=item.id, stream=STREAM, first=0, last=0, raw=raw, state="sealed", at=0
+        )
+        await path.send([segment])
         return item.id
 
     return post
@@ -44,12 +50,12 @@ class Onchain:
         self,
         gateways: Gateways,
         signer: Signer,
-        cover: Cover,
+        cipher: ArtifactCipher,
         post: Callable[[bytes], Awaitable[str]],
     ) -> None:
         self._gateways = gateways
         self._signer = signer
-        self._cover = cover
+        self._cipher = cipher
         self._post = post
 
     @property
@@ -57,18 +63,22 @@ class Onchain:
         return "ar"
 
     async def put(self, artifact: Artifact) -> Artifact:
+        """Encrypt an artifact and post it; raises StoreUnavailable."""
         if artifact.size > MOST_BYTES:
             raise StoreUnavailable(f"artifact {artifact.digest[:12]} is larger than an item can be")
         data = await asyncio.to_thread(artifact.read)
-        covered = await asyncio.to_thread(self._cover.covered, data, artifact.digest)
-        item = await asyncio.to_thread(make_item, self._signer, covered, TAGS)
+        encrypted = await asyncio.to_thread(self._cipher.encrypt, data, artifact.digest)
+        item = await asyncio.to_thread(make_item, self._signer, encrypted, TAGS)
         return artifact.located(f"ar://{await self._post(item.raw)}")
 
     async def get(self, artifact: Artifact) -> Artifact:
-        def opened(stored: bytes) -> bytes:
-            return self._cover.opened(stored, artifact.digest)
+        """Fetch an artifact from the first gateway whose bytes have its digest."""
+
+        def decrypt(stored: bytes) -> bytes:
+            return self._cipher.decrypt(stored, artifact.digest)
 
         async def read(name: str) -> bytes:
-            return await self._gateways.data_as(name, opened, limit=artifact.size + OVERHEAD)
+            limit = artifact.size + OVERHEAD
+            return await self._gateways.read_data(name, decrypt, limit=limit)
 
         return await read_from(artifact, self.scheme, read)

@@ -1,4 +1,4 @@
-"""Where a `source=` with a scheme is read from: https, Arweave, IPFS, and what fsspec knows."""
+"""Reads the URI of a `source=`: over https, from Arweave, from IPFS, or through fsspec."""
 
 from __future__ import annotations
 
@@ -24,27 +24,29 @@ _ID = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 class Sources:
-    """What reads a URI, by its scheme; `gateways` and `ipfs` are None where none is set up."""
+    """Reads URIs by scheme; `gateways` and `ipfs` are None where none is configured."""
 
     def __init__(self, gateways: Gateways | None = None, ipfs: Ipfs | None = None) -> None:
-        self._gateways, self._ipfs = gateways, ipfs
-        self._ways: Mapping[str, Callable[[str], Awaitable[bytes]]] = {
-            "http": _web,
-            "https": _web,
-            "ar": self._arweave,
-            "ipfs": self._of_ipfs,
+        self._gateways = gateways
+        self._ipfs = ipfs
+        self._readers: Mapping[str, Callable[[str], Awaitable[bytes]]] = {
+            "http": _read_web,
+            "https": _read_web,
+            "ar": self._read_arweave,
+            "ipfs": self._read_ipfs,
         }
 
     async def read(self, uri: str) -> bytes:
         """Return the bytes under a URI.
 
-        From Arweave they are verified against the id.  Raises WrongInput, StoreUnavailable,
-        StateCorrupt, and MissingExtra for schemes that only fsspec knows.
+        Bytes from Arweave are verified against the id; other sources are trusted.  Raises
+        WrongInput, StoreUnavailable, StateCorrupt, and MissingExtra for a scheme that needs fsspec.
         """
-        return await self._ways.get(urlsplit(uri).scheme, _by_fsspec)(uri)
+        read = self._readers.get(urlsplit(uri).scheme, _read_by_fsspec)
+        return await read(uri)
 
-    async def _arweave(self, uri: str) -> bytes:
-        """Read an item by its id, checked by its signature."""
+    async def _read_arweave(self, uri: str) -> bytes:
+        """Read an item by its id, and verify its signature."""
         if self._gateways is None:
             raise WrongInput(f"{uri} needs a gateway", hint="set memory.gateways")
         name = uri.removeprefix("ar://")
@@ -55,7 +57,7 @@ class Sources:
         except StateCorrupt as error:
             raise StateCorrupt(f"{uri} cannot be trusted: {error}") from error
 
-    async def _of_ipfs(self, uri: str) -> bytes:
+    async def _read_ipfs(self, uri: str) -> bytes:
         if self._ipfs is None:
             raise WrongInput(
                 f"{uri} needs a Kubo node", hint='set memory.ipfs = "http://127.0.0.1:5001"'
@@ -63,8 +65,8 @@ class Sources:
         return await self._ipfs.cat(uri.removeprefix("ipfs://"), MOST_BYTES)
 
 
-async def _web(uri: str) -> bytes:
-    """Fetch a URL within bounds of size and time; raises StoreUnavailable."""
+async def _read_web(uri: str) -> bytes:
+    """Fetch a URL within bounds of size and time; raises StoreUnavailable, WrongInput."""
     try:
         timeout = aiohttp.ClientTimeout(total=WEB_SECONDS)
         async with (
@@ -72,13 +74,14 @@ async def _web(uri: str) -> bytes:
             session.get(uri, proxy=proxy_for(uri)) as answer,
         ):
             answer.raise_for_status()
-            data = await _bounded(answer.content, uri)
+            data = await _read_bounded(answer.content, uri)
     except (aiohttp.ClientError, TimeoutError) as error:
         raise StoreUnavailable(f"{uri} cannot be fetched: {error}") from error
     return data
 
 
-async def _bounded(content: aiohttp.StreamReader, uri: str) -> bytes:
+async def _read_bounded(content: aiohttp.StreamReader, uri: str) -> bytes:
+    """Read a body; raises WrongInput as soon as it is too large, whatever its length header."""
     data = bytearray()
     async for part in content.iter_any():
         data += part
@@ -86,19 +89,19 @@ async def _bounded(content: aiohttp.StreamReader, uri: str) -> bytes:
     return bytes(data)
 
 
-async def _by_fsspec(uri: str) -> bytes:
+async def _read_by_fsspec(uri: str) -> bytes:
     try:
         import fsspec
     except ImportError as error:
         raise MissingExtra("sources", "fsspec") from error
-    return await asyncio.to_thread(_read, fsspec, uri)
+    return await asyncio.to_thread(_read_opened, fsspec, uri)
 
 
-def _read(fsspec: Any, uri: str) -> bytes:
-    """Read a URI through fsspec; its errors become ours."""
+def _read_opened(fsspec: Any, uri: str) -> bytes:
+    """Read a URI through fsspec, and turn its errors into WrongInput or StoreUnavailable."""
     try:
         with fsspec.open(uri, "rb") as file:
-            data: bytes = file.read(MOST_BYTES + 1)
+            data: bytes = file.read(MOST_BYTES + 1)  # one byte more shows that it is too large
     except ImportError as error:
         raise WrongInput(f"{uri} cannot be read: {error}", hint="install that package") from None
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Several artifact stores as one: this machine's first, then wherever the locators lead."""
+"""Several artifact stores as one: this machine's first, then remote ones by locator."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ log = logging.getLogger("agentkit")
 
 @dataclass(frozen=True)
 class Remote:
-    """A store that other machines can read, and the largest artifact it is given, in bytes."""
+    """A store that other machines can read; `most` is the largest artifact it gets, in bytes."""
 
     store: ArtifactStore
     most: int
 
 
 class Stores:
-    """Artifacts here and in the first of `remotes` that has room; see `market.ArtifactStore`.
+    """Artifacts on this machine and in one remote store; see `market.seams.ArtifactStore`.
 
-    Whatever store gives other bytes than the digest names is passed over, and what had to be
-    fetched lies here again.
+    An artifact goes to the first of `remotes` that takes its size.  A store that returns bytes of
+    another digest is skipped.  What is fetched from a remote store is stored on this machine.
     """
 
     def __init__(self, local: LocalStore, remotes: Sequence[Remote] = ()) -> None:
-        self._local, self._remotes = local, tuple(remotes)
+        self._local = local
+        self._remotes = tuple(remotes)
 
     @property
     def scheme(self) -> str:
@@ -38,29 +39,29 @@ class Stores:
 
     @property
     def most(self) -> int:
-        """The largest artifact, in bytes, that is stored where another machine finds it."""
+        """The largest artifact, in bytes, that a remote store takes; 0 without remote stores."""
         return max((remote.most for remote in self._remotes), default=0)
 
     async def put(self, artifact: Artifact) -> Artifact:
-        """Store it here, and where others can read it.
+        """Store an artifact on this machine, and where other machines can read it.
 
-        Its bytes are safe once they are here: that a remote store does not take them is a warning,
-        and no locator.
+        A remote store that fails is only logged: the bytes are safe on this machine, and the
+        artifact gets no locator for that store.
         """
-        here = await self._local.put(artifact)
+        stored = await self._local.put(artifact)
         remote = next((r.store for r in self._remotes if artifact.size <= r.most), None)
         if remote is None:
-            return here
+            return stored
         try:
-            return await remote.put(here)
+            return await remote.put(stored)
         except StateError as error:
             log.warning("artifact %s is on this machine only: %s", artifact.digest[:12], error)
-            return here
+            return stored
 
     async def get(self, artifact: Artifact) -> Artifact:
-        """Return the artifact from here or from where its locators lead, and keep it here.
+        """Return an artifact from this machine, or fetch it by its locators and store it here.
 
-        Raises the worst of what went wrong: bytes of another digest before an absent store.
+        Raises StateCorrupt if a store returned bytes of another digest, else StoreUnavailable.
         """
         problems: list[StateError] = []
         try:
@@ -68,21 +69,22 @@ class Stores:
         except (StoreUnavailable, StateCorrupt) as error:
             problems.append(error)
         for remote in self._remotes:
-            if not any(at.startswith(f"{remote.store.scheme}://") for at in artifact.locators):
+            prefix = f"{remote.store.scheme}://"
+            if not any(locator.startswith(prefix) for locator in artifact.locators):
                 continue
             try:
-                found = await remote.store.get(artifact)
+                fetched = await remote.store.get(artifact)
             except (StoreUnavailable, StateCorrupt) as error:
                 problems.append(error)
             else:
-                return await self._local.mend(found)
-        raise _worst(artifact, problems)
+                return await self._local.mend(fetched)
+        raise _combined_error(artifact, problems)
 
 
-def _worst(artifact: Artifact, problems: Sequence[StateError]) -> StateError:
-    """Return what to say when no store has the bytes."""
-    said = "; ".join(map(str, problems))
-    damaged = any(isinstance(problem, StateCorrupt) for problem in problems)
-    kind = StateCorrupt if damaged else StoreUnavailable
+def _combined_error(artifact: Artifact, problems: Sequence[StateError]) -> StateError:
+    """Return one error that names what each store answered."""
+    reasons = "; ".join(map(str, problems))
+    is_damaged = any(isinstance(problem, StateCorrupt) for problem in problems)
+    error_class = StateCorrupt if is_damaged else StoreUnavailable
     places = ", ".join(artifact.locators) or "no place is known"
-    return kind(f"artifact {artifact.digest[:12]} cannot be had ({places}): {said}")
+    return error_class(f"artifact {artifact.digest[:12]} cannot be had ({places}): {reasons}")

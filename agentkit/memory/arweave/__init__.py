@@ -1,1 +1,1 @@
-"""Arweave as it is spoken: items, transactions, gateways that nobody has to trust."""
+"""Arweave's formats and protocol: data items, transactions, and a client of untrusted gateways."""

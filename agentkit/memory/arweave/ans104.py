@@ -1,8 +1,8 @@
-"""ANS-104 data items and bundles: the unit of everything agentkit keeps on Arweave.
+"""ANS-104 data items and bundles: the unit of everything that agentkit stores on Arweave.
 
-The layout is the one of ANS-104; what is signed is what implementations sign
-(`agentkit.keys.messages`).  Raw bytes are parsed as if an enemy had written them; a parsed item
-is only a claim until `verify` has passed it.
+The layout follows ANS-104; the signed message follows arbundles (`agentkit.keys.messages`).  Raw
+bytes are untrusted, so every length is checked.  A parsed item is only a claim until `verify` has
+checked its signature.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ _LENGTHS = {RSA: (512, 512), ETHEREUM: (65, 65)}  # bytes of the signature and o
 
 BUNDLE_TAGS: Tags = (("Bundle-Format", "binary"), ("Bundle-Version", "2.0.0"))
 MAX_BUNDLE_ITEMS = 100_000
+_HEADER_ENTRY = 64  # bytes of an item's entry in a bundle's header: its size and its id
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A signed data item: `raw` is its bytes, the rest is what they say."""
+    """A signed data item: `raw` is its bytes, the other fields are parsed from them."""
 
     raw: bytes = field(repr=False)
     signature: bytes = field(repr=False)
@@ -38,21 +39,22 @@ class Item:
 
     @property
     def id(self) -> str:
-        """The name under which Arweave knows it: the hash of its signature."""
+        """The item's id on Arweave: the hash of its signature."""
         return name_of(self.signature)
 
     @property
     def owner(self) -> bytes:
-        """Raw public key of who signed it."""
+        """The raw public key of its signer."""
         return self.message.owner
 
     @property
     def address(self) -> str:
-        """What gateways index as the owner, for keys of every type."""
+        """The owner's address as gateways index it, for keys of every type."""
         return name_of(self.owner)
 
     @property
     def data(self) -> bytes:
+        """The content, without tags and signature."""
         return self.message.data
 
     @property
@@ -62,43 +64,62 @@ class Item:
 
 
 def make_item(signer: Sealer, data: bytes, tags: Sequence[tuple[str, str]] = ()) -> Item:
-    """Sign `data` and its tags; raises StateError for tags that do not fit.
+    """Return a signed item of `data` and its tags; raises StateError for tags that do not fit.
 
-    The item is checked as a reader will check it, so a signer that signs anything else is found
-    before its bytes count as kept: StateCorrupt.
+    The item is verified as a reader would verify it.  So a signer that signs wrongly raises
+    StateCorrupt now, and not when a restore needs the item.
     """
-    message = ItemMessage(signer.public_key, b"", b"", encode_tags(tags), data)
-    item = parse_item(_assembled(message, signer.sign_item(message), len(tags)))
+    message = ItemMessage(
+        owner=signer.public_key, target=b"", anchor=b"", tags=encode_tags(tags), data=data
+    )
+    signature = signer.sign_item(message)
+    item = parse_item(_encode_item(message, signature, tag_count=len(tags)))
     verify(item)
     return item
 
 
 def parse_item(raw: bytes) -> Item:
-    """Read an item without judging its signature; raises StateCorrupt."""
-    cursor = ByteReader(raw)
-    kind = cursor.number(2)
-    if kind not in _LENGTHS:
-        raise StateCorrupt(f"signature type {kind} is neither 1 (RSA) nor 3 (Ethereum)")
-    signature, owner = (cursor.take(length) for length in _LENGTHS[kind])
-    target, anchor = _optional(cursor), _optional(cursor)
-    count, length = cursor.number(8), cursor.number(8)
-    if count > MAX_TAGS or length > MAX_ENCODED:
-        raise StateCorrupt(f"{count} tags in {length} bytes are more than an item may have")
-    encoded = cursor.take(length)
-    message = ItemMessage(owner, target, anchor, encoded, cursor.rest(), kind)
-    return Item(raw, signature, message, decode_tags(encoded, count))
+    """Parse an item without checking its signature; raises StateCorrupt."""
+    reader = ByteReader(raw)
+    signature_type = reader.number(2)
+    if signature_type not in _LENGTHS:
+        raise StateCorrupt(f"signature type {signature_type} is neither 1 (RSA) nor 3 (Ethereum)")
+    signature_size, owner_size = _LENGTHS[signature_type]
+    signature = reader.take(signature_size)
+    owner = reader.take(owner_size)
+    target = _read_optional(reader)
+    anchor = _read_optional(reader)
+
+    tag_count = reader.number(8)
+    tags_size = reader.number(8)
+    if tag_count > MAX_TAGS or tags_size > MAX_ENCODED:
+        raise StateCorrupt(f"{tag_count} tags in {tags_size} bytes are more than an item may have")
+    encoded_tags = reader.take(tags_size)
+
+    message = ItemMessage(
+        owner=owner,
+        target=target,
+        anchor=anchor,
+        tags=encoded_tags,
+        data=reader.rest(),
+        signature_type=signature_type,
+    )
+    tags = decode_tags(encoded_tags, tag_count)
+    return Item(raw=raw, signature=signature, message=message, tags=tags)
 
 
 def verify(item: Item) -> None:
     """Check that the owner signed this data and these tags; raises StateCorrupt.
 
-    Stricter than the npm packages: the recovery byte is bound to the key and `s` is low, so that
-    nobody else can make a second valid item, with another id, out of this one.
+    This is stricter than the npm packages: the recovery byte must fit the key, and `s` must be
+    low.  Otherwise anybody could turn a signature into a second valid one, and so make a copy of
+    the item with another id.
     """
     if item.signature_type == RSA:
         verify_pss(item.owner, item.message.deep_hash(), item.signature)
         return
-    if item.owner[0] != 4:  # the mark of an uncompressed key, which the recovery does not cover
+    # 4 marks an uncompressed key.  The address does not cover this byte, so it is checked here.
+    if item.owner[0] != 4:
         raise StateCorrupt("the owner is not an uncompressed public key")
     if recover(item.message.digest(), item.signature) != address_of(item.owner):
         raise StateCorrupt(f"item {item.id}: the signature does not cover this content")
@@ -113,19 +134,32 @@ def from_fields(
     anchor: str = "",
     target: str = "",
 ) -> Item:
-    """Rebuild an item from what GraphQL says of it and its data, and verify it.
+    """Rebuild an item from its fields in a GraphQL answer and its data, and verify it.
 
-    Texts are base64url.  Raises StateCorrupt.  Its `id` follows from the signature: compare it
-    with the one that was asked for.
+    Text fields are base64url.  Raises StateCorrupt.  The caller has to compare the item's `id`,
+    which follows from its signature, with the id it asked for.
     """
-    key = unb64url(owner)
-    kind = next((kind for kind, (_, size) in _LENGTHS.items() if size == len(key)), 0)
+    owner_key = unb64url(owner)
+    signature_type = 0  # refused by `parse_item`
+    for known_type, (_, owner_size) in _LENGTHS.items():
+        if owner_size == len(owner_key):
+            signature_type = known_type
+            break
     try:
-        encoded = encode_tags(tags)
+        encoded_tags = encode_tags(tags)
     except StateError as error:
         raise StateCorrupt(f"no item has these tags: {error}") from error
-    message = ItemMessage(key, unb64url(target), unb64url(anchor), encoded, data, kind)
-    item = parse_item(_assembled(message, unb64url(signature), len(tags)))
+
+    message = ItemMessage(
+        owner=owner_key,
+        target=unb64url(target),
+        anchor=unb64url(anchor),
+        tags=encoded_tags,
+        data=data,
+        signature_type=signature_type,
+    )
+    item = parse_item(_encode_item(message, unb64url(signature), tag_count=len(tags)))
+    # A field of a wrong length would be parsed as part of its neighbour.
     if item.message != message:
         raise StateCorrupt(f"item {item.id}: a field has the wrong length")
     verify(item)
@@ -133,35 +167,41 @@ def from_fields(
 
 
 def make_bundle(items: Sequence[Item]) -> bytes:
-    """Return a binary bundle, to be posted under `BUNDLE_TAGS`."""
-    heads = (_size(len(item.raw)) + hashlib.sha256(item.signature).digest() for item in items)
-    return b"".join([_size(len(items)), *heads, *(item.raw for item in items)])
+    """Return a binary bundle: the number of items, their sizes and ids, then the items.
+
+    It is posted with the tags `BUNDLE_TAGS`.
+    """
+    header_entries = [
+        _encode_size(len(item.raw)) + hashlib.sha256(item.signature).digest() for item in items
+    ]
+    raw_items = [item.raw for item in items]
+    return b"".join([_encode_size(len(items)), *header_entries, *raw_items])
 
 
 def split_bundle(raw: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield the announced id and the bytes of every item; raises StateCorrupt.
+    """Yield the id in the header and the bytes of every item; raises StateCorrupt.
 
-    The header is checked whole before the first item is yielded.
+    The whole header is checked before the first item is yielded.
     """
-    cursor = ByteReader(raw)
-    count = cursor.number(32)
+    reader = ByteReader(raw)
+    count = reader.number(32)
     if count > MAX_BUNDLE_ITEMS:
         raise StateCorrupt(f"a bundle of {count} items is larger than {MAX_BUNDLE_ITEMS}")
-    head = ByteReader(cursor.take(64 * count))
-    entries = [(head.number(32), b64url(head.take(32))) for _ in range(count)]
-    if sum(size for size, _ in entries) != cursor.left:
+    header = ByteReader(reader.take(_HEADER_ENTRY * count))
+    entries = [(header.number(32), b64url(header.take(32))) for _ in range(count)]
+    if sum(size for size, _ in entries) != reader.left:
         raise StateCorrupt("a bundle is not as long as its header says")
     for size, name in entries:
-        yield name, cursor.take(size)
+        yield name, reader.take(size)
 
 
 def parse_bundle(raw: bytes) -> tuple[Item, ...]:
-    """Read and verify all items of a bundle; raises StateCorrupt at the first bad one."""
+    """Parse and verify all items of a bundle; raises StateCorrupt at the first bad one."""
     return tuple(parse_entry(name, part) for name, part in split_bundle(raw))
 
 
 def parse_entry(name: str, raw: bytes) -> Item:
-    """Read and verify one item announced under an id; raises StateCorrupt."""
+    """Parse and verify one item of a bundle; raises StateCorrupt, also if `name` is not its id."""
     item = parse_item(raw)
     if item.id != name:
         raise StateCorrupt(f"the item announced as {name} is {item.id}")
@@ -169,16 +209,16 @@ def parse_entry(name: str, raw: bytes) -> Item:
     return item
 
 
-def _assembled(message: ItemMessage, signature: bytes, tags: int) -> bytes:
+def _encode_item(message: ItemMessage, signature: bytes, *, tag_count: int) -> bytes:
     """Return a signed item in the byte layout of ANS-104."""
     return b"".join(
         [
             message.signature_type.to_bytes(2, "little"),
             signature,
             message.owner,
-            _presence(message.target),
-            _presence(message.anchor),
-            tags.to_bytes(8, "little"),
+            _encode_optional(message.target),
+            _encode_optional(message.anchor),
+            tag_count.to_bytes(8, "little"),
             len(message.tags).to_bytes(8, "little"),
             message.tags,
             message.data,
@@ -186,16 +226,18 @@ def _assembled(message: ItemMessage, signature: bytes, tags: int) -> bytes:
     )
 
 
-def _presence(part: bytes) -> bytes:
-    return b"\x01" + part if part else b"\x00"
+def _encode_optional(field_bytes: bytes) -> bytes:
+    """Return an optional field: a byte that says whether it is present, then the field."""
+    return b"\x01" + field_bytes if field_bytes else b"\x00"
 
 
-def _optional(cursor: ByteReader) -> bytes:
-    flag = cursor.number(1)
-    if flag > 1:
-        raise StateCorrupt(f"a presence byte is {flag}, neither 0 nor 1")
-    return cursor.take(32) if flag else b""
+def _read_optional(reader: ByteReader) -> bytes:
+    """Read an optional field of 32 bytes; b"" if it is absent."""
+    presence = reader.number(1)
+    if presence > 1:
+        raise StateCorrupt(f"a presence byte is {presence}, neither 0 nor 1")
+    return reader.take(32) if presence else b""
 
 
-def _size(count: int) -> bytes:
-    return count.to_bytes(32, "little")
+def _encode_size(size: int) -> bytes:
+    return size.to_bytes(32, "little")

@@ -19,7 +19,8 @@ def unb64url(text: str) -> bytes:
         data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError as error:
         raise StateCorrupt(f"{text[:24]!r} is not base64url") from error
-    # The decoder skips what it does not know, so only the way back shows the text was clean.
+    # The decoder ignores characters outside the alphabet and spare bits at the end, so that many
+    # texts give the same bytes.  Only the one that `b64url` writes is accepted.
     if b64url(data) != text:
         raise StateCorrupt(f"{text[:24]!r} is not base64url")
     return data

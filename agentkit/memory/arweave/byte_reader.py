@@ -1,4 +1,4 @@
-"""A place in bytes that came from outside."""
+"""Bounds-checked reader for untrusted bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _VARINT_BYTES = 10
 
 
 class ByteReader:
-    """Bytes read from front to back; reading past the end raises StateCorrupt."""
+    """Reads bytes from front to back; reading past the end raises StateCorrupt."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -29,19 +29,23 @@ class ByteReader:
         return self._data[self._at - count : self._at]
 
     def rest(self) -> bytes:
-        """Return all that is left."""
+        """Return all bytes that were not read yet."""
         return self.take(self.left)
 
     def number(self, width: int) -> int:
-        """Return an unsigned little-endian number of `width` bytes."""
+        """Read an unsigned little-endian number of `width` bytes."""
         return int.from_bytes(self.take(width), "little")
 
     def varint(self) -> int:
-        """Return a zig-zag number of Avro (https://avro.apache.org/docs/1.11.1/specification)."""
-        total = 0
-        for place in range(_VARINT_BYTES):
+        """Read a number in Avro's variable-length zig-zag coding.
+
+        Each byte has 7 bits of the number, the lowest first; its top bit says that more follow.
+        Zig-zag maps 0, -1, 1, -2 to 0, 1, 2, 3 (https://avro.apache.org/docs/1.11.1/specification).
+        """
+        encoded = 0
+        for position in range(_VARINT_BYTES):
             byte = self.take(1)[0]
-            total |= (byte & 0x7F) << (7 * place)
+            encoded |= (byte & 0x7F) << (7 * position)
             if byte < 0x80:
-                return (total >> 1) ^ -(total & 1)
+                return (encoded >> 1) ^ -(encoded & 1)
         raise StateCorrupt(f"a number has more than {_VARINT_BYTES} bytes")

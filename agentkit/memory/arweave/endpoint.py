@@ -1,7 +1,7 @@
 """One gateway, or one upload service, over HTTP.
 
-An answer is bounded in size and in time and is never decompressed; a redirect is refused, since
-it would let a gateway choose whom we talk to.
+An answer is limited in size and time and is never decompressed.  Redirects are not followed,
+because a gateway must not choose which host is asked next.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from agentkit.errors import ConfigError
 from agentkit.net.proxies import proxy_for
 
 SLOWEST = 128 * 1024
-"""Bytes a second below which a transfer is given up."""
+"""Bytes per second below which a transfer is given up."""
 LONGEST_REST = 60.0
-"""Seconds a Retry-After may ask for."""
-_WORDS = 160
+"""The longest pause, in seconds, that a Retry-After may ask for."""
+_QUOTED_BYTES = 160  # how much of a refusal is quoted in an error
 
 
 class NoAnswer(Exception):
-    """One gateway did not do what was asked; `passing` when it may do so later."""
+    """One gateway failed or refused a request; `passing` says that a retry may succeed."""
 
     def __init__(self, message: str, *, passing: bool) -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ class NoAnswer(Exception):
 
 
 class Endpoint:
-    """A base URL, and how it behaved so far; `timeout` in seconds."""
+    """The client of one base URL, which counts its failures; `timeout` is in seconds."""
 
     def __init__(self, url: str, timeout: float) -> None:
         parts = urlsplit(url)
@@ -47,7 +47,7 @@ class Endpoint:
 
     @property
     def rest(self) -> float:
-        """Seconds for which it asked to be left alone."""
+        """The seconds that are left of a pause that it asked for with Retry-After."""
         return max(0.0, self._resting_until - time.monotonic())
 
     async def get(self, session: aiohttp.ClientSession, path: str, *, limit: int) -> bytes:
@@ -87,7 +87,10 @@ class Endpoint:
         limit: int,
         good: Collection[int],
     ) -> tuple[int, bytes]:
-        """Send one request and return status and body; a failure counts against the endpoint."""
+        """Send one request and return status and body; raises NoAnswer and counts the failure.
+
+        `limit` is the largest body in bytes.  A status that is not in `good` is a failure.
+        """
         if self.rest:
             raise self._failed(f"asked to be left alone for {self.rest:.0f} s", passing=True)
         request = session.request(
@@ -97,7 +100,7 @@ class Endpoint:
             headers=headers,
             allow_redirects=False,
             proxy=proxy_for(self.url),
-            timeout=self._patience(len(body or b"") + limit),
+            timeout=self._timeout_for(len(body or b"") + limit),
         )
         try:
             async with request as response:
@@ -112,43 +115,50 @@ class Endpoint:
         return response.status, answer
 
     async def _read(self, response: aiohttp.ClientResponse, limit: int) -> bytes:
-        """Read a body within bounds of size and speed."""
-        body, start = bytearray(), time.monotonic()
+        """Read a body of at most `limit` bytes that arrives fast enough; raises NoAnswer."""
+        body = bytearray()
+        start = time.monotonic()
         async for part in response.content.iter_any():
             body += part
             if len(body) > limit:
                 raise self._failed(f"sent more than {limit} bytes", passing=False)
+            # A gateway that sends a byte now and then would pass every timeout between two reads.
             if time.monotonic() - start > self._timeout + len(body) / SLOWEST:
                 raise self._failed("sends too slowly", passing=True)
         return bytes(body)
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> NoAnswer:
-        said = await response.content.read(_WORDS)
-        refusal = self.refused(response.status, said)
+        """Return the failure of an answer with a bad status, and note its Retry-After."""
+        body_start = await response.content.read(_QUOTED_BYTES)
+        refusal = self.refused(response.status, body_start)
         if refusal.passing:
-            self._resting_until = time.monotonic() + _rest(response.headers.get("Retry-After", ""))
+            retry_after = response.headers.get("Retry-After", "")
+            self._resting_until = time.monotonic() + _read_retry_after(retry_after)
         return refusal
 
-    def refused(self, status: int, said: bytes) -> NoAnswer:
-        """Return the failure that an answer is."""
-        words = said[:_WORDS].decode("ascii", "replace").strip()
+    def refused(self, status: int, body: bytes) -> NoAnswer:
+        """Return the failure of an answer with a bad status, and count it."""
+        quoted = body[:_QUOTED_BYTES].decode("ascii", "replace").strip()
+        # Timeout, Too Early, Too Many Requests, and errors of the server: a retry may succeed.
         passing = status in (408, 425, 429) or status >= 500
-        return self._failed(f"answered {status} {words!r}", passing=passing)
+        return self._failed(f"answered {status} {quoted!r}", passing=passing)
 
-    def _patience(self, size: int) -> aiohttp.ClientTimeout:
+    def _timeout_for(self, size: int) -> aiohttp.ClientTimeout:
+        """Return the timeout for a request and answer of `size` bytes together."""
         return aiohttp.ClientTimeout(
             total=self._timeout + size / SLOWEST,
             sock_connect=self._timeout,
             sock_read=self._timeout,
         )
 
-    def _failed(self, what: str, *, passing: bool) -> NoAnswer:
+    def _failed(self, problem: str, *, passing: bool) -> NoAnswer:
+        """Count a failure and return it; `problem` continues the sentence that the URL begins."""
         self.failures += 1
-        return NoAnswer(f"{self.url} {what}", passing=passing)
+        return NoAnswer(f"{self.url} {problem}", passing=passing)
 
 
-def _rest(text: str) -> float:
-    """Read Retry-After in seconds; a date, which some send, counts as a second."""
+def _read_retry_after(text: str) -> float:
+    """Return a Retry-After in seconds; one that is a date counts as a second."""
     if not text:
         return 0.0
     return min(float(text), LONGEST_REST) if text.isdecimal() else 1.0

@@ -1,4 +1,4 @@
-"""From gateway to gateway until one does it, and round again while a failure may pass."""
+"""Failover: asks one gateway after another until one answers, and retries with pauses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How often everybody is asked, and the seconds the first pause lasts at most."""
+    """How often all endpoints are asked, and the longest first pause between rounds in seconds."""
 
     rounds: int
     backoff: float
@@ -25,10 +25,11 @@ class Patience:
 async def first_answer(
     call: Callable[[Endpoint], Awaitable[T]], endpoints: Sequence[Endpoint], patience: Patience
 ) -> T:
-    """Return the first good answer.
+    """Return the first good answer to `call`, asking the endpoints in rounds.
 
-    Raises StateCorrupt when all answered what cannot be, else StoreUnavailable; both say what
-    each of them did.
+    A round is repeated, after a random pause, while some failure may pass.  Raises StateCorrupt if
+    every endpoint answered something that cannot be true, else StoreUnavailable; both name what
+    each endpoint answered.
     """
     jitter = tenacity.wait_random_exponential(multiplier=patience.backoff, max=LONGEST_REST)
 
@@ -49,23 +50,23 @@ async def first_answer(
 
 
 async def _round(call: Callable[[Endpoint], Awaitable[T]], endpoints: Sequence[Endpoint]) -> T:
-    """Ask endpoints one after another, the most reliable first, until one answers.
+    """Ask endpoints one after another, the one with the fewest failures first, until one answers.
 
-    Raises StateCorrupt where all of them lied, else NoAnswer.
+    Raises StateCorrupt if all of them answered something untrue, else NoAnswer.
     """
     problems: list[NoAnswer | StateCorrupt] = []
     for endpoint in sorted(endpoints, key=lambda endpoint: endpoint.failures):
         try:
             return await call(endpoint)
-        except NoAnswer as problem:
-            problems.append(problem)
-        except StateCorrupt as lie:
+        except NoAnswer as error:
+            problems.append(error)
+        except StateCorrupt as error:
             endpoint.failures += 1
-            problems.append(StateCorrupt(f"{endpoint.url}: {lie}"))
-    said = "; ".join(map(str, problems))
+            problems.append(StateCorrupt(f"{endpoint.url}: {error}"))
+    reasons = "; ".join(map(str, problems))
     if all(isinstance(problem, StateCorrupt) for problem in problems):
-        raise StateCorrupt(said)
-    raise NoAnswer(said, passing=any(map(_may_pass, problems)))
+        raise StateCorrupt(reasons)
+    raise NoAnswer(reasons, passing=any(map(_may_pass, problems)))
 
 
 def _may_pass(problem: BaseException) -> bool:

@@ -1,6 +1,6 @@
-"""Arweave through several gateways, none of which is trusted.
+"""A client of several Arweave gateways, none of which is trusted.
 
-Posting is as safe to repeat as reading, because the bytes are signed before: the same bytes are
+Posting may be repeated as safely as reading: the bytes were signed before, and the same bytes are
 the same item.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -30,24 +31,28 @@ from agentkit.memory.arweave.listing import (
     ids_query,
     read_page,
 )
-from agentkit.memory.arweave.merged_results import Listing, MergedItem, MergedResults, united
+from agentkit.memory.arweave.merged_results import (
+    Listing,
+    MergedItem,
+    MergedResults,
+    merge_listings,
+)
 from agentkit.memory.arweave.merkle import Chunk
 
 MAX_ITEM_BYTES = 64 * 1024 * 1024
 MAX_LISTING_BYTES = 64 * 1024 * 1024
-"""Bytes of listing that one gateway may make us read for one `find`."""
+"""How many bytes of listings are read from one gateway in one `find`."""
 _SHORT = 64 * 1024
 _TAKEN = (200, 202, 208)
 
 T = TypeVar("T")
-"""Makes the request for what an owner posted under some tags, after a cursor."""
 
 
 @dataclass(frozen=True, slots=True)
 class ItemStatus:
-    """What gateways say of an id: known at all, in which block, how many blocks deep.
+    """What gateways say of an id: whether they know it, in which block, and how deep that is.
 
-    `certain` when every one of them answered, so that what none knows is not there.
+    `certain` says that every gateway answered, so that an id that none knows is not there.
     """
 
     known: bool
@@ -57,12 +62,12 @@ class ItemStatus:
 
 
 class Gateways(Client):
-    """A client of one or more gateways; use it as an async context, or `close` it.
+    """A client of one or more gateways; use it with `async with`, or call `close`.
 
-    `uploads` are the services that take data items, by default the gateways themselves.
+    `uploads` are the URLs of services that take data items, by default the gateways themselves.
 
-    Every method may raise StoreUnavailable, once all gateways failed, and StateCorrupt, when all
-    of them answered what cannot be.
+    Every method may raise StoreUnavailable, once all gateways failed, and StateCorrupt, if all of
+    them answered something that cannot be true.
     """
 
     def __init__(
@@ -82,7 +87,7 @@ class Gateways(Client):
     # -- writing ---------------------------------------------------------------------------------
 
     async def post_item(self, raw: bytes) -> str:
-        """Hand over a signed item, new or known, and return its id."""
+        """Post a signed item and return its id; posting it again is no error."""
         name = parse_item(raw).id
 
         async def post(endpoint: Endpoint) -> str:
@@ -101,133 +106,155 @@ class Gateways(Client):
         return await self._first(post, self._uploads)
 
     async def post_transaction(self, tx: WeaveTransaction, chunks: Sequence[Chunk]) -> str:
-        """Hand over a layer-1 transaction with all its data, and return its id.
+        """Post a layer-1 transaction with all its data, and return its id.
 
-        A single chunk travels inside the transaction.  A gateway that fails half-way is sent only
-        the chunks it has not taken, if its turn comes again.
+        A single chunk is sent inside the transaction's JSON, more than one chunk by chunk.  If a
+        gateway fails half-way and is asked again, only the chunks that it has not taken are sent.
         """
-        inline, seeds = (chunks[0].data, ()) if len(chunks) == 1 else (b"", chunks)
-        body = json.dumps({**tx.document(), "data": b64url(inline)}).encode()
-        taken: dict[str, int] = {}
+        if len(chunks) == 1:
+            inline_data = chunks[0].data
+            separate_chunks: Sequence[Chunk] = ()
+        else:
+            inline_data = b""
+            separate_chunks = chunks
+        body = json.dumps({**tx.document(), "data": b64url(inline_data)}).encode()
+        taken_counts: dict[str, int] = defaultdict(int)  # by URL
 
         async def post(endpoint: Endpoint) -> str:
             await self._post_header(endpoint, body)
-            for chunk in seeds[taken.get(endpoint.url, 0) :]:
-                await endpoint.post(self._session, "/chunk", _seed(tx, chunk))
-                taken[endpoint.url] = taken.get(endpoint.url, 0) + 1
+            for chunk in separate_chunks[taken_counts[endpoint.url] :]:
+                await endpoint.post(self._session, "/chunk", _chunk_body(tx, chunk))
+                taken_counts[endpoint.url] += 1
             return tx.id
 
         return await self._first(post)
 
     async def seed(self, tx: WeaveTransaction, chunks: Sequence[Chunk]) -> None:
-        """Hand the header and every chunk to all gateways again: what is mined may lack its data.
+        """Send a transaction's header and all its chunks to every gateway again.
 
-        Returns when one of them has taken them all.
+        A block proves only the header: the data of a mined transaction may have got lost.  Returns
+        once every gateway was tried and at least one took everything.
         """
         body = json.dumps(tx.document()).encode()
 
         async def post(endpoint: Endpoint) -> None:
             await self._post_header(endpoint, body)
             for chunk in chunks:
-                await endpoint.post(self._session, "/chunk", _seed(tx, chunk))
+                await endpoint.post(self._session, "/chunk", _chunk_body(tx, chunk))
 
-        await self._everyone(post)
+        await self._ask_all(post)
 
     async def _post_header(self, endpoint: Endpoint, body: bytes) -> None:
-        """Hand over a transaction; nodes that have it already say so in several ways."""
-        status, said = await endpoint.post(self._session, "/tx", body, good=(*_TAKEN, 400))
-        if status == 400 and b"already" not in said.lower():
-            raise endpoint.refused(status, said)
+        """Post a transaction's JSON.
+
+        A node that has it already may answer 208, or 400 with "already" in the text: both count as
+        taken.
+        """
+        status, answer = await endpoint.post(self._session, "/tx", body, good=(*_TAKEN, 400))
+        if status == 400 and b"already" not in answer.lower():
+            raise endpoint.refused(status, answer)
 
     # -- reading ---------------------------------------------------------------------------------
 
     async def find(
         self, owner_address: str, tags: Collection[tuple[str, str]] = ()
     ) -> MergedResults:
-        """Return what an owner posted under `tags`, as the union over all gateways.
+        """Return the items that an owner posted with these tags, merged from all gateways.
 
-        Tags of one name are alternatives.  No owner is anybody: what is found then is worth what
-        the items in its data can prove.  Raises StoreUnavailable when all gateways failed and none
-        listed anything; when some did, the findings say which.
+        Several tags of one name are alternatives.  With the owner "" anybody's items are listed, so
+        that the caller has to check who signed them.  Raises StoreUnavailable if all gateways
+        failed and none listed anything; the results say which ones failed.
         """
         listings = await asyncio.gather(
             *(self._listing(endpoint, owner_address, tags) for endpoint in self._endpoints)
         )
         if all(listing.problem and not listing.entries for listing in listings):
-            said = "; ".join(listing.problem for listing in listings)
-            raise StoreUnavailable(said, hint="check memory.gateways")
-        return united(listings)
+            problems = "; ".join(listing.problem for listing in listings)
+            raise StoreUnavailable(problems, hint="check memory.gateways")
+        return merge_listings(listings)
 
-    async def item(self, found: MergedItem) -> Item:
-        """Fetch a found item and verify its id, owner and signature over data and tags."""
-        return await self.accepted(found.id, found.with_data)
+    async def item(self, listed: MergedItem) -> Item:
+        """Fetch a listed item and verify its id, owner and signature over data and tags."""
+        return await self.fetch_accepted(listed.id, listed.with_data)
 
-    async def accepted(
+    async def fetch_accepted(
         self,
         name: str,
         accept: Callable[[bytes], T],
-        heard: Callable[[str, StateCorrupt], None] = lambda url, lie: None,
+        on_refused: Callable[[str, StateCorrupt], None] | None = None,
     ) -> T:
-        """Return what `accept` makes of the data under an id, once a gateway's is accepted.
+        """Fetch the data under an id and return `accept(data)`.
 
-        `accept` runs in a thread and raises StateCorrupt for data that cannot be; `heard` is told
-        of each gateway that sent such.
+        `accept` runs in a thread.  If it raises StateCorrupt, `on_refused` is called with the
+        gateway's URL and the error, and the next gateway is asked.
         """
 
         async def fetch(endpoint: Endpoint) -> T:
-            data = await self._data(endpoint, name, MAX_ITEM_BYTES)
+            data = await self._fetch_data(endpoint, name, MAX_ITEM_BYTES)
             try:
                 return await asyncio.to_thread(accept, data)
-            except StateCorrupt as lie:
-                heard(endpoint.url, lie)
+            except StateCorrupt as error:
+                if on_refused is not None:
+                    on_refused(endpoint.url, error)
                 raise
 
         return await self._first(fetch)
 
     async def item_data(self, name: str, *, limit: int = MAX_ITEM_BYTES) -> bytes:
-        """Return the data under an id, at most `limit` bytes, as a gateway has it: unverified."""
-        return await self.data_as(name, bytes, limit=limit)
+        """Return the data under an id, at most `limit` bytes, without verifying it."""
+        return await self.read_data(name, bytes, limit=limit)
 
-    async def data_as(
+    async def read_data(
         self, name: str, read: Callable[[bytes], T], *, limit: int = MAX_ITEM_BYTES
     ) -> T:
-        """Return what `read` makes of the data under an id, at most `limit` bytes of it.
+        """Fetch the data under an id, at most `limit` bytes, and return `read(data)`.
 
-        Nothing is verified but by `read`, which runs in a thread; where it raises StateCorrupt the
-        next gateway is asked.
+        `read` runs in a thread and has to verify the data; if it raises StateCorrupt, the next
+        gateway is asked.
         """
-        path = _checked(name)
+        checked_id = _checked_id(name)
 
         async def fetch(endpoint: Endpoint) -> T:
-            return await asyncio.to_thread(read, await self._data(endpoint, path, limit))
+            data = await self._fetch_data(endpoint, checked_id, limit)
+            return await asyncio.to_thread(read, data)
 
         return await self._first(fetch)
 
     async def content(self, name: str, *, limit: int = MAX_ITEM_BYTES) -> bytes:
-        """Return the data under the id of an item or transaction, its signature verified."""
-        path = _checked(name)
+        """Return the data under the id of an item or transaction, after verifying its signature."""
+        checked_id = _checked_id(name)
 
         async def fetch(endpoint: Endpoint) -> bytes:
-            """Fetch from one gateway and prove the bytes, as an item or a transaction's data."""
-            data = await self._data(endpoint, path, limit)
-            page = await self._page(ids_query([path]), endpoint)
-            entries = {entry.id: entry for entry in page.entries if entry.id == path}
-            for found in united([Listing(endpoint.url, entries)]).found:
-                with suppress(StateCorrupt):  # a transaction's signature covers other fields
-                    return (await asyncio.to_thread(found.with_data, data)).data
-            header = await endpoint.get(self._session, f"/tx/{path}", limit=_SHORT)
-            tx, _ = parse_transaction(header)
-            if tx.id != path:
-                raise StateCorrupt(f"it has transaction {tx.id} under the name {path}")
-            await asyncio.to_thread(verify_transaction, tx, data)
+            data = await self._fetch_data(endpoint, checked_id, limit)
+            await self._verify_content(endpoint, checked_id, data)
             return data
 
         return await self._first(fetch)
 
-    async def _data(self, endpoint: Endpoint, name: str, limit: int) -> bytes:
-        """Fetch data as it is; a gateway without `/raw` has it at the root."""
-        path, good = f"/raw/{name}", (200, 404)
-        status, data = await endpoint.look(self._session, path, limit=limit, good=good)
+    async def _verify_content(self, endpoint: Endpoint, name: str, data: bytes) -> None:
+        """Verify data as that of a data item, else as that of a transaction.
+
+        The signatures of the two cover different fields, and an id does not say which it is of.
+        Raises StateCorrupt.
+        """
+        page = await self._fetch_page(ids_query([name]), endpoint)
+        entries = {entry.id: entry for entry in page.entries if entry.id == name}
+        for listed in merge_listings([Listing(endpoint.url, entries)]).found:
+            with suppress(StateCorrupt):
+                await asyncio.to_thread(listed.with_data, data)
+                return
+
+        header = await endpoint.get(self._session, f"/tx/{name}", limit=_SHORT)
+        tx, _ = parse_transaction(header)
+        if tx.id != name:
+            raise StateCorrupt(f"it has transaction {tx.id} under the name {name}")
+        await asyncio.to_thread(verify_transaction, tx, data)
+
+    async def _fetch_data(self, endpoint: Endpoint, name: str, limit: int) -> bytes:
+        """Fetch data from one gateway; one without the path `/raw` has it at the root."""
+        status, data = await endpoint.look(
+            self._session, f"/raw/{name}", limit=limit, good=(200, 404)
+        )
         if status == 404:
             return await endpoint.get(self._session, f"/{name}", limit=limit)
         return data
@@ -235,17 +262,18 @@ class Gateways(Client):
     async def holds(self, name: str, data: bytes) -> bool:
         """Whether some gateway serves exactly `data` under an id.
 
-        Raises StoreUnavailable while one of them may still turn out to.
+        Raises StoreUnavailable if none does and one of them failed in a way that may pass.
         """
-        _checked(name)
+        _checked_id(name)
 
-        async def look(endpoint: Endpoint) -> bool:
-            if await self._data(endpoint, name, max(len(data), _SHORT)) != data:
+        async def compare(endpoint: Endpoint) -> bool:
+            served = await self._fetch_data(endpoint, name, max(len(data), _SHORT))
+            if served != data:
                 raise StateCorrupt("what it serves is not what was posted")
             return True
 
         try:
-            return await self._first(look)
+            return await self._first(compare)
         except StateCorrupt:
             return False
         except StoreUnavailable as error:
@@ -254,58 +282,64 @@ class Gateways(Client):
             raise
 
     async def status(self, name: str) -> ItemStatus:
-        """Return the best that any gateway says of an id; only `item` proves the data is there."""
+        """Return the status of an id; it does not prove that the data is there, `item` does."""
         return (await self.statuses([name]))[name]
 
     async def statuses(self, names: Sequence[str]) -> dict[str, ItemStatus]:
-        """Return the best that any gateway says of each id."""
-        wanted = [_checked(name) for name in dict.fromkeys(names)]
-        if not wanted:
+        """Return the status of each id, from the gateway that says the most of it."""
+        unique_names = [_checked_id(name) for name in dict.fromkeys(names)]
+        if not unique_names:
             return {}
-        told = await self._everyone(partial(self._statuses, wanted))
-        certain = len(told) == len(self._endpoints)
+        answers = await self._ask_all(partial(self._fetch_statuses, unique_names))
+        certain = len(answers) == len(self._endpoints)
         unknown = ItemStatus(known=False)
-        return {
-            name: replace(
-                max((one.get(name, unknown) for one in told), key=_sureness), certain=certain
-            )
-            for name in wanted
-        }
 
-    async def _statuses(self, names: Sequence[str], endpoint: Endpoint) -> dict[str, ItemStatus]:
-        """Return what one gateway says of items: at which height they are, and how deep."""
-        pages = [
-            await self._page(ids_query(names[place : place + PAGE]), endpoint)
-            for place in range(0, len(names), PAGE)
-        ]
-        heights = {entry.id: entry.height for page in pages for entry in page.entries}
-        top = 0
+        best: dict[str, ItemStatus] = {}
+        for name in unique_names:
+            candidates = [answer.get(name, unknown) for answer in answers]
+            status = max(candidates, key=lambda status: (status.known, status.confirmations))
+            best[name] = replace(status, certain=certain)
+        return best
+
+    async def _fetch_statuses(
+        self, names: Sequence[str], endpoint: Endpoint
+    ) -> dict[str, ItemStatus]:
+        """Return the statuses of the ids that one gateway knows."""
+        heights: dict[str, int | None] = {}
+        for start in range(0, len(names), PAGE):
+            page = await self._fetch_page(ids_query(names[start : start + PAGE]), endpoint)
+            heights |= {entry.id: entry.height for entry in page.entries}
+
+        newest = 0
         if any(height is not None for height in heights.values()):
-            top = await self._height(endpoint)
-        return {
-            name: ItemStatus(True, height, 0 if height is None else max(0, top - height + 1))
-            for name, height in heights.items()
-        }
+            newest = await self._fetch_height(endpoint)
+        statuses: dict[str, ItemStatus] = {}
+        for name, height in heights.items():
+            # The newest block itself is one confirmation.
+            confirmations = 0 if height is None else max(0, newest - height + 1)
+            statuses[name] = ItemStatus(known=True, height=height, confirmations=confirmations)
+        return statuses
 
     async def heights(self) -> list[int]:
-        """Return the number of the newest block, as each gateway has it that answers."""
-        return await self._everyone(self._height)
+        """Return the height of the newest block according to each gateway that answers."""
+        return await self._ask_all(self._fetch_height)
 
-    async def _height(self, endpoint: Endpoint) -> int:
+    async def _fetch_height(self, endpoint: Endpoint) -> int:
         info = await endpoint.get(self._session, "/info", limit=_SHORT)
         return read_json(_Info, info).height
 
     async def balance(self, address: str) -> int:
-        """Return the winston that a wallet holds."""
-        return await self._number(f"/wallet/{_checked(address)}/balance")
+        """Return a wallet's balance in winston (10^-12 AR)."""
+        return await self._fetch_number(f"/wallet/{_checked_id(address)}/balance")
 
     async def price(self, size: int, target: str = "") -> int:
-        """Return the fee of a layer-1 transaction with `size` bytes, in winston (10^-12 AR)."""
-        path = f"/price/{size}/{_checked(target)}" if target else f"/price/{size}"
+        """Return the fee of a layer-1 transaction with `size` bytes of data, in winston."""
+        path = f"/price/{size}/{_checked_id(target)}" if target else f"/price/{size}"
+        return await self._fetch_number(path)
 
-        return await self._number(path)
+    async def _fetch_number(self, path: str) -> int:
+        """Return the number that a gateway answers as plain text."""
 
-    async def _number(self, path: str) -> int:
         async def ask(endpoint: Endpoint) -> int:
             answer = await endpoint.get(self._session, path, limit=24)
             if not answer.isdigit():
@@ -315,64 +349,79 @@ class Gateways(Client):
         return await self._first(ask)
 
     async def anchor(self) -> str:
-        """Return a recent block's hash, which a transaction signed now has to name."""
+        """Return a recent block's hash, which a new transaction has to contain."""
 
         async def ask(endpoint: Endpoint) -> str:
             answer = await endpoint.get(self._session, "/tx_anchor", limit=64)
             anchor = answer.decode("ascii", "replace")
-            if len(unb64url(anchor)) not in (32, 48):
+            if len(unb64url(anchor)) not in (32, 48):  # a transaction's id, or a block's hash
                 raise StateCorrupt("its anchor is not a hash")
             return anchor
 
         return await self._first(ask)
 
-    # -- asking around ---------------------------------------------------------------------------
+    # -- asking all gateways ---------------------------------------------------------------------
 
-    async def _everyone(self, call: Callable[[Endpoint], Awaitable[T]]) -> list[T]:
-        """Return the answers of those that have one; raises the first failure if none has."""
+    async def _ask_all(self, call: Callable[[Endpoint], Awaitable[T]]) -> list[T]:
+        """Return the answers of all gateways that answer; raises the first error if none does."""
 
-        async def one(endpoint: Endpoint) -> T | StateError:
+        async def ask(endpoint: Endpoint) -> T | StateError:
             try:
                 return await self._first(call, [endpoint])
-            except StateError as problem:
-                return problem
+            except StateError as error:
+                return error
 
-        told = await asyncio.gather(*map(one, self._endpoints))
-        answers = [answer for answer in told if not isinstance(answer, StateError)]
-        for problem in told if not answers else ():
-            if isinstance(problem, StateError):
-                raise problem
+        outcomes = await asyncio.gather(*map(ask, self._endpoints))
+        answers: list[T] = []
+        errors: list[StateError] = []
+        for outcome in outcomes:
+            if isinstance(outcome, StateError):
+                errors.append(outcome)
+            else:
+                answers.append(outcome)
+        if errors and not answers:
+            raise errors[0]
         return answers
 
     async def _listing(
         self, endpoint: Endpoint, owner: str, tags: Collection[tuple[str, str]]
     ) -> Listing:
-        """Return what one gateway lists, as far as it came."""
+        """Return what one gateway lists, up to its first failure, which is then its problem."""
         listing = Listing(endpoint.url)
         try:
-            await self._read_all(endpoint, listing, owner, tags)
-        except StateError as problem:
-            listing.problem = str(problem)
+            await self._read_pages(endpoint, listing, owner=owner, tags=tags)
+        except StateError as error:
+            listing.problem = str(error)
         return listing
 
-    async def _read_all(
-        self, endpoint: Endpoint, listing: Listing, owner: str, tags: Collection[tuple[str, str]]
+    async def _read_pages(
+        self,
+        endpoint: Endpoint,
+        listing: Listing,
+        *,
+        owner: str,
+        tags: Collection[tuple[str, str]],
     ) -> None:
-        """Read a listing page by page; one that repeats its cursor does not end, and is refused."""
-        left = MAX_LISTING_BYTES
+        """Read a gateway's listing page by page into `listing`; raises StateCorrupt.
+
+        A gateway could send pages for ever.  So the bytes are limited, and a cursor that comes
+        again ends the reading.
+        """
+        remaining_bytes = MAX_LISTING_BYTES
         cursor = ""
-        seen = set[str]()
-        while left > 0 and cursor not in seen:
-            seen.add(cursor)
-            asked = find_query(owner, tags, cursor)
-            page = await self._first(partial(self._page, asked), [endpoint])
+        used_cursors = set[str]()
+        while remaining_bytes > 0 and cursor not in used_cursors:
+            used_cursors.add(cursor)
+            query = find_query(owner, tags, cursor)
+            page = await self._first(partial(self._fetch_page, query), [endpoint])
             listing.add(page, owner, tags)
-            left, cursor = left - page.size, page.cursor
+            remaining_bytes -= page.size
+            cursor = page.cursor
             if not cursor:
                 return
         raise StateCorrupt(f"{endpoint.url}: its listing does not end")
 
-    async def _page(self, query: bytes, endpoint: Endpoint) -> Page:
+    async def _fetch_page(self, query: bytes, endpoint: Endpoint) -> Page:
         _, answer = await endpoint.post(self._session, "/graphql", query, limit=MAX_PAGE_BYTES)
         return read_page(answer)
 
@@ -385,12 +434,8 @@ class _Info(BaseModel):
     height: int = Field(ge=0)
 
 
-def _sureness(status: ItemStatus) -> tuple[bool, int]:
-    return status.known, status.confirmations
-
-
-def _seed(tx: WeaveTransaction, chunk: Chunk) -> bytes:
-    """Return a chunk as nodes take it at `/chunk`."""
+def _chunk_body(tx: WeaveTransaction, chunk: Chunk) -> bytes:
+    """Return the JSON in which nodes accept a chunk at `/chunk`."""
     document = {
         "data_root": b64url(tx.data_root),
         "data_size": str(tx.data_size),
@@ -401,8 +446,8 @@ def _seed(tx: WeaveTransaction, chunk: Chunk) -> bytes:
     return json.dumps(document).encode()
 
 
-def _checked(name: str) -> str:
-    """Return an id that may stand in a path; raises StateCorrupt for anything else."""
+def _checked_id(name: str) -> str:
+    """Return an id that is safe in a URL's path; raises StateCorrupt for anything else."""
     if len(unb64url(name)) != 32:
         raise StateCorrupt(f"{name[:64]!r} is not an id of Arweave")
     return name

@@ -1,7 +1,7 @@
 """The RSA wallet that pays for layer-1 transactions.
 
 `arweave-python-client` reads the key and signs.  Only its `Wallet` is used: its uploader changes
-SIGPIPE for the whole process, and its `send` takes a refusal for success.
+the handling of SIGPIPE for the whole process, and its `send` reports a refusal as success.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_BYTES = 64 * 1024
 
 
 class JwkWallet:
-    """An Arweave wallet; loading one takes a third of a second, so do it once, in a thread."""
+    """An Arweave wallet; loading one takes a third of a second, so load it once, in a thread."""
 
     def __init__(self, jwk: Mapping[str, Any]) -> None:
         from arweave import Wallet
@@ -59,11 +59,14 @@ class JwkWallet:
 
     @property
     def address(self) -> str:
-        """base64url of the hash of the owner key."""
+        """The wallet's address: base64url of the hash of its public key."""
         return str(self._wallet.address)
 
     def sign_tx(self, message: bytes) -> bytes:
-        """Sign the deep hash of a layer-1 transaction: RSA-PSS, salted, never twice the same."""
+        """Sign the deep hash of a layer-1 transaction (RSA-PSS).
+
+        The salt is random, so signing again gives another signature and another id.
+        """
         return bytes(self._wallet.sign(message))
 
 

@@ -1,4 +1,4 @@
-"""Layer-1 transactions of format 2: how a bundle reaches Arweave without an upload service."""
+"""Arweave's own transactions (layer 1, format 2), which need no upload service."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ MAX_TAG_BYTES = 2048
 
 @dataclass(frozen=True, slots=True)
 class WeaveTransaction:
-    """A transaction of format 2; `reward` (the fee) and `quantity` in winston, 10^-12 AR.
+    """A transaction of format 2; `reward` (the fee) and `quantity` are in winston, 10^-12 AR.
 
-    `anchor` ties it to a recent block, so that it can be posted for about 90 minutes.
+    `anchor` is a recent block's hash.  The transaction can be mined only in the 50 blocks after it,
+    which take about 90 minutes.
     """
 
     owner: bytes
@@ -39,16 +40,17 @@ class WeaveTransaction:
 
     @property
     def id(self) -> str:
+        """The transaction's id: the hash of its signature."""
         return name_of(self.signature)
 
     @property
     def address(self) -> str:
-        """The wallet that pays."""
+        """The address of the wallet that pays."""
         return name_of(self.owner)
 
     def signed_part(self) -> bytes:
         """Return the deep hash that the signature covers."""
-        # Any: the tags are a list within the list.
+        # Typed Any because the tags are a list within the list.
         fields: list[Any] = [
             b"2",
             self.owner,
@@ -63,7 +65,7 @@ class WeaveTransaction:
         return deep_hash(fields)
 
     def document(self) -> dict[str, Any]:
-        """Return the JSON that nodes take, without the data."""
+        """Return the transaction's JSON as nodes accept it, without the data."""
         return {
             "format": 2,
             "id": self.id,
@@ -88,31 +90,43 @@ def make_transaction(
     anchor: str,
     reward: int,
 ) -> tuple[WeaveTransaction, tuple[Chunk, ...]]:
-    """Return a signed transaction that carries `data`, and its chunks.
+    """Return a signed transaction with `data`, and the chunks of that data.
 
     `anchor` and `reward` (winston) come from a gateway's `anchor` and `price`.  Raises StateError
-    for tags that do not fit.  Signing again gives another id: keep the result and post it again.
+    for tags that do not fit.  Signing again gives another id, and both transactions could be mined:
+    store the result, and post it again rather than making it again.
     """
-    root, chunks = chunked(data)
-    tx = WeaveTransaction(wallet.owner, unb64url(anchor), _fitting(tags), len(data), root, reward)
-    return replace(tx, signature=wallet.sign_tx(tx.signed_part())), chunks
+    data_root, chunks = chunked(data)
+    unsigned = WeaveTransaction(
+        owner=wallet.owner,
+        anchor=unb64url(anchor),
+        tags=_checked_tags(tags),
+        data_size=len(data),
+        data_root=data_root,
+        reward=reward,
+    )
+    return replace(unsigned, signature=wallet.sign_tx(unsigned.signed_part())), chunks
 
 
 def verify_transaction(tx: WeaveTransaction, data: bytes | None = None) -> None:
-    """Check the signature and, when it is given, that this is the data; raises StateCorrupt."""
+    """Check a transaction's signature, and with `data` that it is the signed data.
+
+    Raises StateCorrupt.
+    """
     verify_pss(tx.owner, tx.signed_part(), tx.signature)
     if data is None:
         return
+    # The size first: it is cheap, and hashing a wrong body would be wasted.
     if len(data) != tx.data_size or chunked(data)[0] != tx.data_root:
         raise StateCorrupt(f"this is not the data of transaction {tx.id}")
 
 
 def parse_transaction(document: bytes) -> tuple[WeaveTransaction, bytes]:
-    """Read a transaction's JSON and the data in it, unverified; raises StateCorrupt."""
+    """Parse a transaction's JSON and the data in it, without verifying; raises StateCorrupt."""
     try:
         wire = _Wire.model_validate_json(document)
-        tags = tuple((_read(tag.name), _read(tag.value)) for tag in wire.tags)
-        tx = _transaction(wire, _fitting(tags))
+        tags = tuple((_decode_text(tag.name), _decode_text(tag.value)) for tag in wire.tags)
+        tx = _transaction(wire, _checked_tags(tags))
     except (ValidationError, StateError) as error:
         raise StateCorrupt("this is not a transaction of format 2") from error
     if tx.id != wire.id:
@@ -146,19 +160,20 @@ class _Wire(BaseModel):
 def _transaction(wire: _Wire, tags: Tags) -> WeaveTransaction:
     """Return a transaction from the fields of its JSON."""
     return WeaveTransaction(
-        unb64url(wire.owner),
-        unb64url(wire.last_tx),
-        tags,
-        int(wire.data_size),
-        unb64url(wire.data_root),
-        int(wire.reward),
-        unb64url(wire.target),
-        int(wire.quantity),
-        unb64url(wire.signature),
+        owner=unb64url(wire.owner),
+        anchor=unb64url(wire.last_tx),
+        tags=tags,
+        data_size=int(wire.data_size),
+        data_root=unb64url(wire.data_root),
+        reward=int(wire.reward),
+        target=unb64url(wire.target),
+        quantity=int(wire.quantity),
+        signature=unb64url(wire.signature),
     )
 
 
-def _fitting(tags: Sequence[tuple[str, str]]) -> Tags:
+def _checked_tags(tags: Sequence[tuple[str, str]]) -> Tags:
+    """Return tags that a transaction may have; raises StateError for too many or too long ones."""
     try:
         size = sum(len(name.encode()) + len(value.encode()) for name, value in tags)
     except UnicodeEncodeError as error:
@@ -172,7 +187,7 @@ def _text(part: str) -> str:
     return b64url(part.encode())
 
 
-def _read(part: str) -> str:
+def _decode_text(part: str) -> str:
     try:
         return unb64url(part).decode()
     except UnicodeDecodeError as error:

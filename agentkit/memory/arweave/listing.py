@@ -1,7 +1,7 @@
-"""What gateways say they hold, page by page: one GraphQL query and its answer.
+"""The GraphQL query by which gateways list items, and its answer, page by page.
 
-Everything here is a claim.  A page is read strictly, and what it says of an item must fit the
-item's own id and owner; only the data shows whether its tags are true.
+What a page says is only a claim.  It is parsed strictly, and an entry must fit its own id and
+owner.  Whether its tags are true shows only when the data is fetched and the signature verified.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _Short = Annotated[str, StringConstraints(max_length=1024)]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What one gateway says of an item; texts are base64url."""
+    """The fields of an item as one gateway lists them; texts are base64url."""
 
     owner: str
     signature: str
@@ -57,9 +57,9 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One entry of a page; `height` is None until a block holds it.
+    """One entry of a page; `height` is None until the item is in a block.
 
-    `bundle` is the id of the bundle that the gateway took it out of, empty for a transaction.
+    `bundle` is the id of the bundle that the gateway found the item in, "" for a transaction.
     """
 
     id: str
@@ -70,7 +70,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of a listing; `cursor` leads to the next and is empty on the last; `size` in bytes."""
+    """A page of a listing of `size` bytes; `cursor` asks for the next page, "" on the last one."""
 
     entries: tuple[Listed, ...]
     cursor: str
@@ -78,64 +78,70 @@ class Page:
 
 
 def find_query(owner: str, tags: Collection[tuple[str, str]], after: str) -> bytes:
-    """Return the request for what `owner` posted under `tags`; of anybody if there is none.
+    """Return the query for items of `owner` with these tags, from the cursor `after` on.
 
-    Tags of one name are alternatives.
+    Several tags of one name are alternatives.  The owner "" stands for anybody.
     """
-    wanted = [{"name": name, "values": values} for name, values in _alternatives(tags).items()]
-    who = {"owners": [owner]} if owner else {}
-    place = {"after": after} if after else {}
-    return _request({**who, "tags": wanted, **place})
+    filters = [{"name": name, "values": values} for name, values in _values_by_name(tags).items()]
+    variables: dict[str, object] = {"tags": filters}
+    if owner:
+        variables["owners"] = [owner]
+    if after:
+        variables["after"] = after
+    return _request(variables)
 
 
 def ids_query(names: Collection[str]) -> bytes:
-    """Return the request for entries by id, a page of them at most."""
+    """Return the query for items by id; at most PAGE ids fit in one."""
     return _request({"ids": list(names)})
 
 
 def read_page(answer: bytes) -> Page:
-    """Read an answer.
+    """Parse a gateway's answer to a query; raises StateCorrupt.
 
-    Raises StateCorrupt, with the gateway's own words if it gives any, and where a listing breaks
-    off, so that other gateways are asked and nobody takes a part of it for the whole.
+    A GraphQL error is quoted.  An empty page that says that more follow is refused too: the rest
+    of the listing cannot be asked for, and a part of it must not be taken for the whole.
     """
     try:
         listing = _Answer.model_validate_json(answer)
-    except ValidationError as wrong:
-        raise StateCorrupt("its listing is not one of Arweave's GraphQL") from wrong
+    except ValidationError as error:
+        raise StateCorrupt("its listing is not one of Arweave's GraphQL") from error
     if listing.data is None:
-        said = "; ".join(error.message for error in listing.errors)
-        raise StateCorrupt(f"its listing is an error: {said[:160]}")
+        messages = "; ".join(error.message for error in listing.errors)
+        raise StateCorrupt(f"its listing is an error: {messages[:160]}")
+
     connection = listing.data.transactions
     entries = tuple(_listed(edge.node) for edge in connection.edges)
-    if not connection.page_info.more:
-        return Page(entries, "", len(answer))
-    if not connection.edges:  # its end is not the end of the list, and nothing leads on from here
-        raise StateCorrupt("its listing breaks off: an empty page says that more follow")
-    return Page(entries, connection.edges[-1].cursor, len(answer))
+    cursor = ""
+    if connection.page_info.more:
+        if not connection.edges:
+            raise StateCorrupt("its listing breaks off: an empty page says that more follow")
+        cursor = connection.edges[-1].cursor
+    return Page(entries=entries, cursor=cursor, size=len(answer))
 
 
-def check(entry: Listed, owner: str, tags: Collection[tuple[str, str]]) -> None:
-    """Check that an entry is what was asked for, as far as can be told without its data.
+def check_entry(entry: Listed, owner: str, tags: Collection[tuple[str, str]]) -> None:
+    """Check that an entry answers the query, as far as that shows without the item's data.
 
-    No `owner` is anybody.  Raises StateCorrupt.
+    The owner "" stands for anybody.  Raises StateCorrupt.
     """
+    # An id is the hash of a signature, so an entry with another signature is false.
     if name_of(unb64url(entry.claim.signature)) != entry.id:
         raise StateCorrupt(f"it lists {entry.id} with the signature of another item")
     if owner and name_of(unb64url(entry.claim.owner)) != owner:
         raise StateCorrupt(f"it lists {entry.id}, which {owner} does not own")
-    has = set(entry.claim.tags)
-    wanted = _alternatives(tags).items()
-    if not all(any((name, value) in has for value in values) for name, values in wanted):
-        raise StateCorrupt(f"it lists {entry.id}, which does not have the tags asked for")
+    entry_tags = set(entry.claim.tags)
+    for name, values in _values_by_name(tags).items():
+        if not any((name, value) in entry_tags for value in values):
+            raise StateCorrupt(f"it lists {entry.id}, which does not have the tags asked for")
 
 
-def _alternatives(tags: Collection[tuple[str, str]]) -> dict[str, list[str]]:
-    """Return the values that each name may have."""
-    wanted: dict[str, list[str]] = {}
+def _values_by_name(tags: Collection[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the alternative values of each tag's name."""
+    values: dict[str, list[str]] = {}
     for name, value in tags:
-        wanted.setdefault(name, []).append(value)
-    return wanted
+        values.setdefault(name, []).append(value)
+    return values
 
 
 class _Tag(BaseModel):
@@ -194,7 +200,7 @@ class _Answer(BaseModel):
 
 
 def _listed(node: _Node) -> Listed:
-    """Return an entry of a page; nothing in it is proven yet."""
+    """Return an entry of a page; nothing in it is verified yet."""
     claim = Claim(
         owner=node.owner.key,
         signature=node.signature or "",
@@ -202,8 +208,12 @@ def _listed(node: _Node) -> Listed:
         anchor=node.anchor or "",
         target=node.recipient or "",
     )
-    height = node.block.height if node.block else None
-    return Listed(node.id, height, claim, node.bundle.id if node.bundle else "")
+    return Listed(
+        id=node.id,
+        height=node.block.height if node.block else None,
+        claim=claim,
+        bundle=node.bundle.id if node.bundle else "",
+    )
 
 
 def _request(variables: dict[str, object]) -> bytes:

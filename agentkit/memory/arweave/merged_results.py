@@ -1,4 +1,4 @@
-"""What several gateways list, put together: items found, and how each gateway did."""
+"""Merges the listings of several gateways: the items, and how each gateway did."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 
 from agentkit.errors import StateCorrupt
 from agentkit.memory.arweave.ans104 import Item, from_fields
-from agentkit.memory.arweave.listing import Claim, Listed, Page, check
+from agentkit.memory.arweave.listing import Claim, Listed, Page, check_entry
 from agentkit.memory.arweave.tags import Tags
 
 
 @dataclass(frozen=True, slots=True)
 class MergedItem:
-    """An item that gateways list; `height` is None until a block holds it.
+    """An item that gateways list; `height` is None until it is in a block.
 
-    Its tags are claims until its data is there.  Gateways that tell different tales of one id
-    each have theirs in `claims`, and in `bundles` where they took it from.
+    If gateways describe one id differently, `claims` has each description.  `bundles` are the
+    bundles in which gateways found the item.  All of it is unverified until `with_data`.
     """
 
     id: str
@@ -26,23 +26,30 @@ class MergedItem:
 
     @property
     def tags(self) -> Tags:
-        """Tags as the first gateway has them."""
+        """The tags of the first description."""
         return self.claims[0].tags
 
     def with_data(self, data: bytes) -> Item:
-        """Return the verified item of this id; raises StateCorrupt when no claim holds."""
-        problem = StateCorrupt(f"nothing is claimed of {self.id}")
+        """Return the verified item of this id with its data.
+
+        Each description is tried.  Raises StateCorrupt if none makes a valid item.
+        """
+        last_error = StateCorrupt(f"nothing is claimed of {self.id}")
         for claim in self.claims:
             try:
-                return _proven(self.id, claim, data)
-            except StateCorrupt as lie:
-                problem = lie
-        raise problem
+                return _verified_item(self.id, claim, data)
+            except StateCorrupt as error:
+                last_error = error
+        raise last_error
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How one gateway did: items it listed, items only others list, what went wrong."""
+    """How one gateway did.
+
+    `listed` counts its items, `missing` those that only other gateways list.  `problem` is what
+    went wrong, "" if nothing did.
+    """
 
     url: str
     listed: int
@@ -52,68 +59,76 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class MergedResults:
-    """The union of what all gateways list, oldest first, and how each of them did."""
+    """All items that any gateway lists, oldest first, and a report on each gateway."""
 
     found: tuple[MergedItem, ...]
     reports: tuple[Report, ...]
 
     @property
     def failed(self) -> tuple[Report, ...]:
-        """Gateways that did not list all they hold, or listed what cannot be."""
+        """The gateways that failed before the end of their listing, or listed false entries."""
         return tuple(report for report in self.reports if report.problem)
 
     @property
     def behind(self) -> tuple[Report, ...]:
-        """Gateways that answered well and lack something another one lists."""
-        return tuple(r for r in self.reports if r.missing and not r.problem)
+        """The gateways without a problem that lack an item that another one lists."""
+        return tuple(report for report in self.reports if report.missing and not report.problem)
 
 
 @dataclass(slots=True)
 class Listing:
-    """What one gateway lists, as it comes in; `problem` is the first thing that went wrong."""
+    """The entries of one gateway while its pages are read; `problem` is the first error."""
 
     url: str
     entries: dict[str, Listed] = field(default_factory=dict)
     problem: str = ""
 
     def add(self, page: Page, owner: str, tags: Collection[tuple[str, str]]) -> None:
-        """Take what can be true of a page, and note what cannot."""
+        """Add the entries of a page that answer the query; the first that does not is a problem."""
         for entry in page.entries:
             try:
-                check(entry, owner, tags)
-            except StateCorrupt as lie:
-                self.problem = self.problem or f"{self.url}: {lie}"
+                check_entry(entry, owner, tags)
+            except StateCorrupt as error:
+                self.problem = self.problem or f"{self.url}: {error}"
             else:
                 self.entries.setdefault(entry.id, entry)
 
 
-def united(listings: Sequence[Listing]) -> MergedResults:
-    """Return the union of listings by id."""
-    told: dict[str, list[Listed]] = {}
+def merge_listings(listings: Sequence[Listing]) -> MergedResults:
+    """Return the union of listings by id, sorted by height, items without a block last."""
+    entries_by_id: dict[str, list[Listed]] = {}
     for listing in listings:
         for name, entry in listing.entries.items():
-            told.setdefault(name, []).append(entry)
-    found = sorted((_merged(name, tales) for name, tales in told.items()), key=_age)
-    reports = (
-        Report(one.url, len(one.entries), len(told) - len(one.entries), one.problem)
-        for one in listings
+            entries_by_id.setdefault(name, []).append(entry)
+    items = [_merge_entries(name, entries) for name, entries in entries_by_id.items()]
+    items.sort(key=lambda item: (item.height is None, item.height or 0))
+
+    reports = tuple(
+        Report(
+            url=listing.url,
+            listed=len(listing.entries),
+            missing=len(entries_by_id) - len(listing.entries),
+            problem=listing.problem,
+        )
+        for listing in listings
     )
-    return MergedResults(tuple(found), tuple(reports))
+    return MergedResults(found=tuple(items), reports=reports)
 
 
-def _merged(name: str, tales: Sequence[Listed]) -> MergedItem:
-    heights = [tale.height for tale in tales if tale.height is not None]
-    claims = dict.fromkeys(tale.claim for tale in tales)
-    bundles = frozenset(tale.bundle for tale in tales if tale.bundle)
-    return MergedItem(name, min(heights, default=None), tuple(claims), bundles)
+def _merge_entries(name: str, entries: Sequence[Listed]) -> MergedItem:
+    """Return what several gateways list of one id."""
+    heights = [entry.height for entry in entries if entry.height is not None]
+    unique_claims = dict.fromkeys(entry.claim for entry in entries)
+    return MergedItem(
+        id=name,
+        height=min(heights, default=None),
+        claims=tuple(unique_claims),
+        bundles=frozenset(entry.bundle for entry in entries if entry.bundle),
+    )
 
 
-def _age(found: MergedItem) -> tuple[bool, int]:
-    return found.height is None, found.height or 0
-
-
-def _proven(name: str, claim: Claim, data: bytes) -> Item:
-    """Return the item that a claim and its data make; raises StateCorrupt for one of another id."""
+def _verified_item(name: str, claim: Claim, data: bytes) -> Item:
+    """Return the item of a claim and its data; raises StateCorrupt if its id is not `name`."""
     item = from_fields(
         owner=claim.owner,
         signature=claim.signature,

@@ -9,9 +9,9 @@ EXPONENT = 65537
 
 
 def verify_pss(owner: bytes, message: bytes, signature: bytes) -> None:
-    """Check a signature of the key whose modulus is `owner`; raises StateCorrupt.
+    """Verify a signature by the key whose modulus is `owner`; raises StateCorrupt.
 
-    Any salt length is taken: arweave-js signs with 32 bytes, other wallets with the longest.
+    Any length of the salt is accepted: arweave-js uses 32 bytes, other wallets the longest salt.
     """
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS

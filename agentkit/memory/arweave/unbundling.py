@@ -1,7 +1,8 @@
-"""Items that travel in layer-1 transactions, found and taken apart here.
+"""Finds items inside of layer-1 transactions and unpacks them here.
 
-Most gateways unbundle nothing, so our transactions say whose items are in them.  Anybody can say
-so: what counts is that an item in the data has our signature.
+Most gateways do not unpack bundles, so our transactions have a tag that says whose items they
+contain.  Anybody can post a transaction with that tag, so only items with the owner's signature
+count.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from agentkit.memory.arweave.tags import Tags
 
 APP_BUNDLE: Tags = (("App-Name", "agentkit"), ("Schema", "1"), ("Kind", "bundle"))
 MOST_BUNDLES = 10_000
-"""Transactions that are looked into: anybody can tag theirs as ours."""
+"""How many transactions are read at most: anybody can post any number with our tags."""
 
 
 def bundle_tags(owner: str) -> Tags:
-    """Return the tags of a transaction around items of `owner` (as gateways index it)."""
+    """Return the tags of a bundle with items of `owner`, an address as gateways index it."""
     return (*BUNDLE_TAGS, *APP_BUNDLE, ("Agent", owner))
 
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """An item, the transaction it came in, and the block that holds that, None for none yet."""
+    """An item, the id of its transaction, and that one's block, None until it is mined."""
 
     item: Item
     carrier: str
@@ -39,7 +40,7 @@ class Carried:
 class Unbundled:
     """Items of an owner in layer-1 transactions, oldest first.
 
-    `refused` says what was wrong with transactions that could not be read.
+    `refused` has a sentence for each transaction that could not be read.
     """
 
     items: tuple[Carried, ...]
@@ -47,44 +48,49 @@ class Unbundled:
     refused: tuple[str, ...]
 
 
-async def unbundled(
-    gateways: Gateways, owner: str, *, but: Collection[str] = (), at_once: int = 8
+async def find_bundled_items(
+    gateways: Gateways, owner: str, *, skip: Collection[str] = (), at_once: int = 8
 ) -> Unbundled:
-    """Return what the transactions say to hold of an owner and do hold, signatures checked.
+    """Find the items of an owner in layer-1 transactions, and verify their signatures.
 
-    Transactions in `but` are not looked into.  Raises StoreUnavailable when no gateway lists
-    anything.
+    Transactions whose ids are in `skip` are not read; `at_once` are read at the same time.  Raises
+    StoreUnavailable if no gateway lists anything.
     """
-    findings = await gateways.find("", bundle_tags(owner))
+    results = await gateways.find("", bundle_tags(owner))
     limit = asyncio.Semaphore(at_once)
     items: dict[str, Carried] = {}
     refused: list[str] = []
 
-    async def one(name: str, height: int | None) -> None:
+    async def read_bundle(name: str, height: int | None) -> None:
         try:
             async with limit:
-                found = await gateways.accepted(name, lambda data: _owned(data, owner))
-            for item in found:
-                items.setdefault(item.id, Carried(item, name, height))
+                owned = await gateways.fetch_accepted(name, lambda data: _owned_items(data, owner))
         except StateError as error:
             refused.append(f"transaction {name}: {error}")
+        else:
+            for item in owned:
+                items.setdefault(item.id, Carried(item=item, carrier=name, height=height))
 
-    found = [one for one in findings.found if one.id not in but][-MOST_BUNDLES:]
-    await asyncio.gather(*(one(f.id, f.height) for f in found))
-    ordered = sorted(items.values(), key=lambda one: (one.height is None, one.height or 0))
-    return Unbundled(tuple(ordered), findings.reports, tuple(refused))
+    to_read = [listed for listed in results.found if listed.id not in skip][-MOST_BUNDLES:]
+    await asyncio.gather(*(read_bundle(listed.id, listed.height) for listed in to_read))
+
+    oldest_first = sorted(
+        items.values(), key=lambda carried: (carried.height is None, carried.height or 0)
+    )
+    return Unbundled(items=tuple(oldest_first), reports=results.reports, refused=tuple(refused))
 
 
-def _owned(data: bytes, owner: str) -> list[Item]:
-    """Return the items of an owner in a bundle; raises StateCorrupt where one of them is forged.
+def _owned_items(data: bytes, owner: str) -> list[Item]:
+    """Return the items of an owner in a bundle; raises StateCorrupt if one of them is not genuine.
 
-    Another gateway may have it whole; one that is left out would be missed by nobody.
+    The whole bundle is refused then, because another gateway may have it intact.  To leave out the
+    one item would lose it silently.
     """
-    return [parse_entry(name, raw) for name, raw in split_bundle(data) if _names(raw, owner)]
+    return [parse_entry(name, raw) for name, raw in split_bundle(data) if _claims_owner(raw, owner)]
 
 
-def _names(raw: bytes, owner: str) -> bool:
-    """Whether an item says that it is an owner's; what is no item at all is nobody's."""
+def _claims_owner(raw: bytes, owner: str) -> bool:
+    """Whether an item names this owner; bytes that are not an item do not."""
     try:
         return parse_item(raw).address == owner
     except StateCorrupt:

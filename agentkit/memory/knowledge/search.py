@@ -1,4 +1,4 @@
-"""Finding notes and facts again: by words, or by vectors from an embedding model."""
+"""Search over notes and facts: by words, or by vectors from an embedding model."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ from pathlib import Path
 from agentkit.journal import records as r
 
 Embed = Callable[[Sequence[str]], Awaitable[Sequence[Sequence[float]]]]
-"""From texts to their vectors, one each, all of one length."""
+"""Returns one vector for each text, all of one length."""
 
-SATURATION, LENGTHS = 1.2, 0.75
-"""BM25's k1 and b: how soon a word more says nothing new, how much long texts are held back."""
+K1 = 1.2
+"""BM25's k1: how soon a further occurrence of a word adds nothing to the score."""
+
+B = 0.75
+"""BM25's b: how much long texts are scored down, from 0 (not at all) to 1."""
 
 WORDS = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A note or fact that a search found; scores compare within one search only."""
+    """A note or fact that a search found; scores of different searches are not comparable."""
 
     score: float
     row: r.Note | r.Fact
 
     @property
     def text(self) -> str:
-        """What was searched: the note, or the fact as `key: value`."""
+        """The text of the note, or the fact as `key: value`."""
         return text_of(self.row)
 
 
@@ -43,27 +46,39 @@ def text_of(row: r.Note | r.Fact) -> str:
     return f"{row.name}: {value}"
 
 
-async def by_words(rows: Sequence[r.Note | r.Fact], text: str, k: int) -> list[Match]:
-    """Return the rows that share words with `text`, best first; the newer of two equals."""
-    scores = await asyncio.to_thread(shared_words, list(map(_searched, rows)), text)
+async def search_words(rows: Sequence[r.Note | r.Fact], text: str, k: int) -> list[Match]:
+    """Return the `k` best rows that share words with `text`, the newer first of equal ones."""
+    texts = [_searched_text(row) for row in rows]
+    scores = await asyncio.to_thread(bm25_scores, texts, text)
     scored = [Match(score, row) for score, row in zip(scores, rows, strict=True) if score > 0]
     return _best(scored, k)
 
 
-def shared_words(texts: Sequence[str], asked: str) -> list[float]:
-    """Return how well each text fits the words that are asked for (BM25); 0 for none of them."""
-    bags = [Counter(_words(text)) for text in texts]
-    sizes = [bag.total() for bag in bags]
-    mean = sum(sizes) / max(1, len(sizes)) or 1.0
-    holding = {word: sum(word in bag for bag in bags) for word in set(_words(asked))}
-    weight = {
-        word: math.log(1 + (len(bags) - n + 0.5) / (n + 0.5)) for word, n in holding.items() if n
-    }
+def bm25_scores(texts: Sequence[str], query: str) -> list[float]:
+    """Return the BM25 score of each text for the words of `query`; 0 if it has none of them.
+
+    The formula is Okapi BM25 with Lucene's weight for rare words
+    (https://en.wikipedia.org/wiki/Okapi_BM25).
+    """
+    word_counts = [Counter(_words(text)) for text in texts]
+    lengths = [counts.total() for counts in word_counts]
+    mean_length = sum(lengths) / max(1, len(lengths)) or 1.0
+
+    rarity: dict[str, float] = {}
+    for word in set(_words(query)):
+        text_count = sum(word in counts for counts in word_counts)
+        if text_count:
+            absent = len(texts) - text_count
+            rarity[word] = math.log(1 + (absent + 0.5) / (text_count + 0.5))
+
     scores = []
-    for bag, size in zip(bags, sizes, strict=True):
-        held = SATURATION * (1 - LENGTHS + LENGTHS * size / mean)
-        terms = (w * bag[x] * (SATURATION + 1) / (bag[x] + held) for x, w in weight.items())
-        scores.append(sum(terms))
+    for counts, length in zip(word_counts, lengths, strict=True):
+        damping = K1 * (1 - B + B * length / mean_length)
+        score = sum(
+            weight * counts[word] * (K1 + 1) / (counts[word] + damping)
+            for word, weight in rarity.items()
+        )
+        scores.append(score)
     return scores
 
 
@@ -71,44 +86,52 @@ def _words(text: str) -> list[str]:
     return WORDS.findall(text.casefold())
 
 
-def _searched(row: r.Note | r.Fact) -> str:
-    """Return what words are looked for in: a note's topic counts too."""
+def _searched_text(row: r.Note | r.Fact) -> str:
+    """Return the text in which words are searched: for a note with its topic."""
     return f"{row.topic} {row.text}" if isinstance(row, r.Note) else text_of(row)
 
 
 def _best(scored: list[Match], k: int) -> list[Match]:
+    """Return the `k` best matches, the newer first of equal ones."""
     return sorted(scored, key=lambda match: (-match.score, -match.row.at))[: max(0, k)]
 
 
-async def by_embedding(
-    rows: Sequence[r.Note | r.Fact], text: str, k: int, embed: Embed, folder: Path
+async def search_vectors(
+    rows: Sequence[r.Note | r.Fact], text: str, k: int, *, embed: Embed, folder: Path
 ) -> list[Match]:
-    """Return the rows whose vectors point most nearly where that of `text` does, best first."""
-    scores = await alike(list(map(text_of, rows)), text, embed, folder)
+    """Return the `k` rows whose vectors are most similar to that of `text`, best first."""
+    texts = [text_of(row) for row in rows]
+    scores = await cosine_scores(texts, text, embed=embed, folder=folder)
     scored = [Match(score, row) for score, row in zip(scores, rows, strict=True)]
     return _best(scored, k)
 
 
-async def alike(texts: Sequence[str], asked: str, embed: Embed, folder: Path) -> list[float]:
-    """Return the cosine of each text's vector and that of `asked`.
+async def cosine_scores(
+    texts: Sequence[str], query: str, *, embed: Embed, folder: Path
+) -> list[float]:
+    """Return the cosine between the vector of each text and that of `query`.
 
-    Only texts that were not embedded before are sent to `embed`, `asked` among them; vectors are
-    kept in `folder`.  Raises what `embed` raises, and ProtocolBroken for vectors that are none.
+    Vectors are cached in `folder`; only the query and texts without a cached vector are sent to
+    `embed`.  Raises what `embed` raises, and ProtocolBroken if its answer is not vectors.
     """
-    from agentkit.memory.knowledge.vectors import (
-        Vectors,  # and numpy, which nothing else here needs
-    )
+    # Imports numpy, which an agent that only searches by words does not need.
+    from agentkit.memory.knowledge.vectors import Vectors
 
     if not texts:
         return []
-    known = await Vectors(folder, name_of(embed)).of([*texts, asked], embed)
-    return [float(score) for score in known[:-1] @ known[-1]]
+    vectors = await Vectors(folder, name_of(embed)).of([*texts, query], embed)
+    text_vectors = vectors[:-1]
+    query_vector = vectors[-1]
+    return [float(score) for score in text_vectors @ query_vector]
 
 
 def name_of(embed: Embed) -> str:
-    """Return what vectors of an embedding are kept under."""
-    given = getattr(embed, "name", None)
-    if isinstance(given, str):
-        return given
-    kind = embed if hasattr(embed, "__qualname__") else type(embed)
-    return f"{kind.__module__}:{kind.__qualname__}"
+    """Return the name under which vectors of an embedding are cached.
+
+    It is `embed.name` if it has one, else the module and name of the function or class.
+    """
+    name = getattr(embed, "name", None)
+    if isinstance(name, str):
+        return name
+    named = embed if hasattr(embed, "__qualname__") else type(embed)
+    return f"{named.__module__}:{named.__qualname__}"

@@ -1,7 +1,7 @@
-"""Vectors of texts that were embedded before: a cache beside the journal, never a second truth.
+"""A cache of the vectors of texts that were embedded before, in files beside the journal.
 
-One file for each embedding: rows of a text's sha256 and its unit vector in float32.  A row that
-was cut off or does not fit is as if it were not there.
+There is one file for each embedding.  A row is the sha256 of a text and its unit vector in
+float32.  A row that is incomplete or damaged is ignored, and its text is embedded again.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Rows = npt.NDArray[Any]
 Matrix = npt.NDArray[np.float32]
 
 MOST_AT_ONCE = 256
-"""Texts in one call of an embedding."""
+"""How many texts are sent in one call of an embedding."""
 
 SPARE_ROWS = 1024
-"""Rows of texts that are not known any more, before the file is written anew without them."""
+"""How many rows of forgotten texts a file may have before it is rewritten without them."""
 
 
 class Vectors:
-    """The vectors of one embedding, kept in a folder."""
+    """The cached vectors of one embedding, in a folder."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder
@@ -40,67 +40,81 @@ class Vectors:
         texts: Sequence[str],
         embed: Callable[[Sequence[str]], Awaitable[Sequence[Sequence[float]]]],
     ) -> Matrix:
-        """Return unit vectors of texts, one row each; the last is not kept (it is a query)."""
+        """Return the unit vectors of texts, one row each; embed those that are not cached.
+
+        The last text is a query: its vector is not stored.  Raises ProtocolBroken.
+        """
         digests = [hashlib.sha256(text.encode()).digest() for text in texts]
-        known = await asyncio.to_thread(self._read)
-        stored = len(known)
-        by_digest = dict(zip(digests, texts, strict=True))
-        missing = [digest for digest in by_digest if digest not in known]
+        text_by_digest = dict(zip(digests, texts, strict=True))
+        vectors = await asyncio.to_thread(self._read)
+        stored_count = len(vectors)
+
+        missing = [digest for digest in text_by_digest if digest not in vectors]
         for start in range(0, len(missing), MOST_AT_ONCE):
-            part = missing[start : start + MOST_AT_ONCE]
-            vectors = _units(await embed([by_digest[d] for d in part]), len(part))
-            known.update(zip(part, vectors, strict=True))
-        if len({len(known[digest]) for digest in by_digest}) > 1:
+            batch = missing[start : start + MOST_AT_ONCE]
+            answer = await embed([text_by_digest[digest] for digest in batch])
+            vectors.update(zip(batch, _unit_vectors(answer, len(batch)), strict=True))
+        # Cached vectors of another length mean that the model behind the name has changed.
+        if len({len(vectors[digest]) for digest in text_by_digest}) > 1:
             raise ProtocolBroken("the embedding gave vectors of several lengths")
-        kept = {digest: known[digest] for digest in digests[:-1]}
-        if missing or stored > len(kept) + SPARE_ROWS:
-            await asyncio.to_thread(self._write, kept)
-        return np.stack([known[digest] for digest in digests])
+
+        to_store = {digest: vectors[digest] for digest in digests[:-1]}
+        if missing or stored_count > len(to_store) + SPARE_ROWS:
+            await asyncio.to_thread(self._write, to_store)
+        return np.stack([vectors[digest] for digest in digests])
 
     def _read(self) -> dict[bytes, Matrix]:
-        """Return the vectors that are whole, by the digest of their text."""
+        """Return the undamaged vectors of the file, by the digest of their text."""
         for path in self._folder.glob(f"{self._stem}-*.vectors"):
             width = path.stem.rpartition("-")[2]
             if not width.isdigit() or not int(width):
                 continue
-            kind = _row(int(width))
+            row_type = _row_type(int(width))
             data = path.read_bytes()
-            rows = np.frombuffer(data[: len(data) // kind.itemsize * kind.itemsize], kind)
-            lengths = _lengths(rows["vector"])[:, 0]
-            whole = np.abs(lengths - 1) < 1e-3  # zeros of a torn write, NaN of a damaged one
-            return {row["digest"].tobytes(): row["vector"] for row in rows[whole]}
+            complete_size = len(data) // row_type.itemsize * row_type.itemsize
+            rows = np.frombuffer(data[:complete_size], row_type)
+            # An interrupted write leaves zeros, a damaged file NaN: neither has length 1.
+            is_unit = np.abs(_lengths(rows["vector"])[:, 0] - 1) < 1e-3
+            return {row["digest"].tobytes(): row["vector"] for row in rows[is_unit]}
         return {}
 
-    def _write(self, kept: dict[bytes, Matrix]) -> None:
-        """Write the file anew; another process that does the same costs a repeated embedding."""
-        if not kept:
+    def _write(self, vectors: dict[bytes, Matrix]) -> None:
+        """Replace the file by one with these vectors.
+
+        If two processes do so at once, one of them embeds some texts again later.
+        """
+        if not vectors:
             return
-        width = len(next(iter(kept.values())))
-        rows = np.zeros(len(kept), _row(width))
-        rows["digest"] = [np.frombuffer(digest, np.uint8) for digest in kept]
-        rows["vector"] = list(kept.values())
+        width = len(next(iter(vectors.values())))
+        rows = np.zeros(len(vectors), _row_type(width))
+        rows["digest"] = [np.frombuffer(digest, np.uint8) for digest in vectors]
+        rows["vector"] = list(vectors.values())
+
         self._folder.mkdir(mode=0o700, exist_ok=True)
         path = self._folder / f"{self._stem}-{width}.vectors"
-        fresh = path.with_suffix(f".{os.getpid()}")
-        fresh.write_bytes(rows.tobytes())
-        fresh.replace(path)
-        for other in self._folder.glob(f"{self._stem}-*.vectors"):
-            if other != path:
-                other.unlink(missing_ok=True)
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.write_bytes(rows.tobytes())
+        draft.replace(path)
+
+        # A file of another width is from an earlier model under the same name.
+        for other_path in self._folder.glob(f"{self._stem}-*.vectors"):
+            if other_path != path:
+                other_path.unlink(missing_ok=True)
 
 
-def _row(width: int) -> np.dtype[Any]:
+def _row_type(width: int) -> np.dtype[Any]:
     return np.dtype([("digest", np.uint8, 32), ("vector", np.float32, width)])
 
 
 def _lengths(rows: Matrix) -> Matrix:
-    with np.errstate(all="ignore"):  # what is no length is found by whoever asks
+    """Return the length of each row; callers check for infinity and NaN."""
+    with np.errstate(all="ignore"):
         lengths: Matrix = np.linalg.norm(rows, axis=1, keepdims=True)
     return lengths
 
 
-def _units(vectors: Sequence[Sequence[float]], count: int) -> Matrix:
-    """Return vectors as rows of length one; raises ProtocolBroken for what are none."""
+def _unit_vectors(vectors: Sequence[Sequence[float]], count: int) -> Matrix:
+    """Return `count` vectors scaled to length one; raises ProtocolBroken if they are not that."""
     try:
         rows = np.asarray(vectors, np.float32)
     except (TypeError, ValueError) as error:

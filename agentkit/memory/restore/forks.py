@@ -1,8 +1,9 @@
-"""Whether another machine goes on with the same state.
+"""Detects that another machine continues the same wallet's state.
 
-Before the first purchase of a life and on each flush gateways are asked for segments of ours that
-follow where we stand and are not what we wrote.  This detects, it cannot prevent: two machines
-may each pay once in between.  Whoever finds another's segment stops.
+Before a process first pays, and before each upload, gateways are asked for segments that were
+signed with this wallet's key, follow one of our segments, and were not written here.  This can
+only detect a fork and not prevent it: two machines may each pay once before one finds the other's
+segment.  The machine that finds one stops.
 """
 
 from __future__ import annotations
@@ -24,72 +25,94 @@ from agentkit.memory.sealing.segments import APP, Segment, unseal
 from agentkit.memory.sealing.snapshots import SNAPSHOTS
 
 MOST_PLACES = 200
-"""Places that are asked about; the newest, where there are more."""
+"""How many hashes gateways are asked about, the newest ones if there are more."""
 
 AT_ONCE = 50
-"""Hashes in one question."""
+"""Hashes in one query."""
 
 
 async def check_alone(signer: Sealer, gateways: Gateways, journal: Journal) -> None:
-    """Raise StateForked when another machine went on from where this one stands.
+    """Raise StateForked if another machine has continued a stream from one of our events.
 
-    Raises StoreUnavailable when no gateway can be asked.
+    Raises StoreUnavailable if no gateway answers.
     """
-    places = await journal.commit(_places)
-    hashes = list(places)
+    stream_by_hash = await journal.commit(_checked_hashes)
+    hashes = list(stream_by_hash)
     for start in range(0, len(hashes), AT_ONCE):
-        tags = [("Prev", place) for place in hashes[start : start + AT_ONCE]]
-        listed = await gateways.find(name_of(signer.public_key), [*APP, *tags])
-        for found in listed.found:
-            stream = places.get(dict(found.tags).get("Prev", ""))
-            if stream and not await journal.commit(partial(_is_mine, found, stream)):
-                await _look_at(signer, gateways, journal, found)
+        previous_tags = [("Prev", digest) for digest in hashes[start : start + AT_ONCE]]
+        results = await gateways.find(name_of(signer.public_key), [*APP, *previous_tags])
+        for item in results.found:
+            stream = stream_by_hash.get(dict(item.tags).get("Prev", ""))
+            if stream is None or await journal.commit(partial(_seems_ours, item, stream)):
+                continue
+            await _read_and_compare(signer, gateways, journal, item)
 
 
-def _is_mine(found: MergedItem, stream: str, tx: JournalTransaction) -> bool:
-    """Whether a segment claims to end with an event of ours, whose hash covers all before it."""
+def _seems_ours(item: MergedItem, stream: str, tx: JournalTransaction) -> bool:
+    """Whether an item's tags say that it ends with an event of this journal.
+
+    The hash of an event covers all events before it, so then the whole segment is ours.
+    """
     try:
-        piece = piece_of(found.id, found.tags, found.height)
+        piece = piece_of(item.id, item.tags, item.height)
     except StateCorrupt:
-        return True  # no segment, whoever made it
+        return True  # not a segment, so it continues nothing
     return tx.hash_at(stream, piece.last).hex() == piece.head
 
 
-async def _look_at(signer: Sealer, gateways: Gateways, journal: Journal, found: MergedItem) -> None:
+async def _read_and_compare(
+    signer: Sealer, gateways: Gateways, journal: Journal, item: MergedItem
+) -> None:
+    """Fetch and open a segment that may be another machine's; raises StateForked if it is.
+
+    Tags are only claims: a segment that cannot be verified and opened is ignored.
+    """
     try:
-        theirs = unseal(signer, await gateways.item(found))
+        segment = unseal(signer, await gateways.item(item))
     except (StateCorrupt, WrongKey):
-        return  # no segment of this wallet, whatever a gateway says
-    await journal.commit(lambda tx: _compare(tx, found.id, theirs, journal.home))
+        return
+    await journal.commit(lambda tx: _compare(tx, item.id, segment, home=journal.home))
 
 
-def _places(tx: JournalTransaction) -> dict[str, str]:
-    """Return the hashes after which another machine may have gone on, each with its stream."""
-    last = (e.WALLET, tx.last_sealed(e.WALLET) + 1)
-    ends = [last, *(place for place in tx.outbox.undoable(MOST_PLACES) if place[0] != SNAPSHOTS)]
-    hashes = {tx.hash_at(stream, first - 1).hex(): stream for stream, first in ends}
+def _checked_hashes(tx: JournalTransaction) -> dict[str, str]:
+    """Return the hashes after which another machine may have gone on, each with its stream.
+
+    These are the end of the wallet's sealed events, and the starts of segments that a reorg could
+    still undo: another machine's segment may be mined in place of one of ours.
+    """
+    wallet_end = (e.WALLET, tx.last_sealed(e.WALLET) + 1)
+    undoable = [
+        (stream, first) for stream, first in tx.outbox.undoable(MOST_PLACES) if stream != SNAPSHOTS
+    ]
+    hashes = {
+        tx.hash_at(stream, first - 1).hex(): stream for stream, first in [wallet_end, *undoable]
+    }
     return {digest: stream for digest, stream in hashes.items() if digest}
 
 
-def _compare(tx: JournalTransaction, item: str, theirs: Segment, home: Path) -> None:
-    """Raise StateForked for a segment that does not end in an event of ours."""
-    if tx.hash_at(theirs.stream, theirs.last) == theirs.head:
+def _compare(tx: JournalTransaction, item: str, foreign: Segment, *, home: Path) -> None:
+    """Raise StateForked for a segment that does not end with an event of this journal."""
+    if tx.hash_at(foreign.stream, foreign.last) == foreign.head:
         return
-    mine = list(tx.rows(theirs.stream, theirs.first - 1))
-    head = mine[-1] if mine else None
-    paid = payments(mine if theirs.stream == e.WALLET else ())
-    told = (
-        f"another machine goes on with {theirs.stream} after event {theirs.first - 1}:"
-        f" item {item} (events {theirs.first} to {theirs.last}, head {theirs.head.hex()[:12]},"
-        f" by {theirs.instance or 'an unnamed one'}), while here by {tx.instance} it is"
-        f" {f'at event {head.seq}, head {head.hash.hex()[:12]}' if head else 'where it was'}"
+    after = foreign.first - 1
+    our_rows = list(tx.rows(foreign.stream, after))
+    our_last = our_rows[-1] if our_rows else None
+    our_state = "where it was"
+    if our_last:
+        our_state = f"at event {our_last.seq}, head {our_last.hash.hex()[:12]}"
+    message = (
+        f"another machine goes on with {foreign.stream} after event {after}:"
+        f" item {item} (events {foreign.first} to {foreign.last},"
+        f" head {foreign.head.hex()[:12]},"
+        f" by {foreign.instance or 'an unnamed one'}), while here by {tx.instance} it is"
+        f" {our_state}"
     )
     raise StateForked(
-        told,
-        stream=theirs.stream,
-        after=theirs.first - 1,
-        ours=(tx.instance, head.hash.hex() if head else ""),
-        theirs=(theirs.instance, theirs.head.hex()),
-        payments=paid,
+        message,
+        stream=foreign.stream,
+        after=after,
+        ours=(tx.instance, our_last.hash.hex() if our_last else ""),
+        theirs=(foreign.instance, foreign.head.hex()),
+        payments=payments(our_rows if foreign.stream == e.WALLET else ()),
         home=home,
     )

@@ -1,7 +1,7 @@
-"""What gateways hold of a wallet's log: pieces found by owner and tags, and read one by one.
+"""Finds and reads what gateways have of a wallet's log.
 
-A piece is a segment or a snapshot.  What its tags say is a claim until it has been read: it may
-decide which pieces are read first, and nothing else.
+A piece is a segment or a snapshot, found by its owner and tags.  Tags are claims until the piece
+has been read: they may decide which pieces are read first, and nothing else.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from agentkit.memory.arweave.base64url import name_of
 from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.arweave.merged_results import MergedItem, MergedResults
 from agentkit.memory.arweave.tags import Tags
-from agentkit.memory.arweave.unbundling import Carried, unbundled
+from agentkit.memory.arweave.unbundling import Carried, find_bundled_items
 from agentkit.memory.sealing.sealer import Sealer
 from agentkit.memory.sealing.segments import OURS
 
 IN_HAND = 16
-"""Pieces that are read side by side: a client has eight of them on the wire, others are opened."""
+"""How many pieces are read at once: eight are being downloaded while others are decrypted."""
 
 KINDS: Tags = (("Kind", "segment"), ("Kind", "snapshot"))
 T = TypeVar("T")
@@ -31,11 +31,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """An item of ours as tags announce it.
+    """A segment or snapshot as its tags describe it.
 
-    `item` is there already if it came in a bundle, from the transaction `carrier`.
-
-    `kind` is empty where gateways tell different tales: such a piece has to be read to be known.
+    `kind` is "segment" or "snapshot", and "" if gateways disagree: then only reading it can tell.
+    `run` is the hashed stream name, `prev` and `head` are the hashes before its first event and
+    after its last one, in hex.  `item` is set if the piece was found in a bundle, which
+    the transaction `carrier` contains; otherwise `found` is the listing by which to fetch it.
     """
 
     id: str
@@ -62,49 +63,62 @@ def piece_of(
     found: MergedItem | None = None,
     item: Item | None = None,
 ) -> Piece:
-    """Return the piece that tags announce; raises StateCorrupt for tags that announce none."""
-    told = dict(tags)
-    numbers = [told.get(tag, "") for tag in ("Seq-First", "Seq-Last")]
+    """Return the piece that an item's tags describe; raises StateCorrupt if they describe none."""
+    values = dict(tags)
+    numbers = [values.get(tag, "") for tag in ("Seq-First", "Seq-Last")]
+    # At most 18 digits, which a 64-bit integer can hold.
     if not all(text.isascii() and text.isdecimal() and len(text) < 19 for text in numbers):
         raise StateCorrupt(f"item {name} has no tags of a segment")
-    first, last = map(int, numbers)
-    parts = (told.get(tag, "") for tag in ("Kind", "Run", "Prev", "Head"))
-    kind, run, prev, head = parts
-    return Piece(name, kind, run, first, last, prev, head, height, found, item)
+    return Piece(
+        id=name,
+        kind=values.get("Kind", ""),
+        run=values.get("Run", ""),
+        first=int(numbers[0]),
+        last=int(numbers[1]),
+        prev=values.get("Prev", ""),
+        head=values.get("Head", ""),
+        height=height,
+        found=found,
+        item=item,
+    )
 
 
 def listed_piece(found: MergedItem) -> Piece:
-    """Return the piece that gateways list; raises StateCorrupt when none of them lists one."""
-    tales: list[Piece] = []
-    for tags in dict.fromkeys(claim.tags for claim in found.claims):
+    """Return the piece that gateways list; raises StateCorrupt if none of them describes one."""
+    pieces: list[Piece] = []
+    all_tags = list(dict.fromkeys(claim.tags for claim in found.claims))
+    for tags in all_tags:
         try:
-            tales.append(piece_of(found.id, tags, found.height, found))
+            pieces.append(piece_of(found.id, tags, found.height, found))
         except StateCorrupt as error:
             problem = error
-    if not tales:
+    if not pieces:
         raise problem
-    disputed = len({claim.tags for claim in found.claims}) > 1
-    return replace(tales[0], kind="") if disputed else tales[0]
+    is_disputed = len(all_tags) > 1
+    return replace(pieces[0], kind="") if is_disputed else pieces[0]
 
 
-def carried_piece(one: Carried) -> Piece:
-    """Return the piece that came in a bundle; raises StateCorrupt when it is none."""
-    item = one.item
-    return replace(piece_of(item.id, item.tags, one.height, item=item), carrier=one.carrier)
+def carried_piece(carried: Carried) -> Piece:
+    """Return the piece that came in a bundle; raises StateCorrupt if it is not one."""
+    item = carried.item
+    piece = piece_of(item.id, item.tags, carried.height, item=item)
+    return replace(piece, carrier=carried.carrier)
 
 
 class Pieces:
-    """All pieces of one wallet on all gateways; what was read is kept, whoever asks again.
+    """All pieces of one wallet that gateways have; each is read only once.
 
-    `told` gathers everything that is worth a warning.
+    `all` maps ids to pieces.  `warnings` are sentences for people.  `refused` maps the ids of
+    pieces that could not be read to the reason.  `gateways` is how many gateways were asked.
     """
 
     def __init__(self, signer: Sealer, gateways: Gateways) -> None:
-        self._signer, self._gateways = signer, gateways
+        self._signer = signer
+        self._gateways = gateways
         self._limit = asyncio.Semaphore(IN_HAND)
         self._read: dict[str, Any] = {}
         self.all: dict[str, Piece] = {}
-        self.told: list[str] = []
+        self.warnings: list[str] = []
         self.refused: dict[str, StateError | WrongKey] = {}
         self.gateways = 0
 
@@ -114,67 +128,79 @@ class Pieces:
         return name_of(self._signer.public_key)
 
     async def find(self) -> None:
-        """Find them, in listings and in bundles that no gateway unpacked."""
-        listed = await self._gateways.find(self.owner, [*OURS, *KINDS])
-        for found in listed.found:
+        """Find all pieces: those that gateways list, and those in bundles that none unpacked."""
+        results = await self._gateways.find(self.owner, [*OURS, *KINDS])
+        for found in results.found:
             self._add(found.id, partial(listed_piece, found))
-        # Where one gateway lacks what another lists, nobody's word counts for what a bundle holds.
-        known = {name for found in listed.found for name in found.bundles}
-        await self._unbundle(set() if listed.behind else known)
-        self.told += _about_gateways(listed, len(self.all))
-        self.gateways = len(listed.reports)
+
+        # A bundle whose items are listed need not be unpacked here.  But a gateway that lacks items
+        # of others may also have listed a bundle in part, so then all bundles are unpacked.
+        unpacked = {bundle for found in results.found for bundle in found.bundles}
+        await self._unbundle(set() if results.behind else unpacked)
+        self.warnings += _gateway_warnings(results, len(self.all))
+        self.gateways = len(results.reports)
 
     async def read(self, piece: Piece, make: Callable[[Sealer, Item], T]) -> T | None:
-        """Return what `make` makes of a piece's verified item, None for one that was refused."""
+        """Return `make` of a piece's verified item; None if the piece could not be read.
+
+        The reason is then in `refused`: anybody can post items with our tags, so one that cannot
+        be read must not stop a restore.
+        """
         if piece.id in self.refused:
             return None
         if piece.id not in self._read:
             try:
                 async with self._limit:
-                    self._read[piece.id] = await self._got(piece, make)
-            except (StateCorrupt, StoreUnavailable, WrongKey) as error:  # anybody can list junk
+                    self._read[piece.id] = await self._fetch(piece, make)
+            except (StateCorrupt, StoreUnavailable, WrongKey) as error:
                 self.refused[piece.id] = error
                 return None
         return self._read[piece.id]  # type: ignore[no-any-return]  # made by the same `make`
 
     # -- inside ----------------------------------------------------------------------------------
 
-    def _add(self, name: str, made: Callable[[], Piece]) -> None:
+    def _add(self, name: str, make_piece: Callable[[], Piece]) -> None:
+        """Add a piece, or a warning if its tags describe none."""
         try:
-            self.all.setdefault(name, made())
+            self.all.setdefault(name, make_piece())
         except StateCorrupt as error:
-            self.told.append(f"refused: {error}")
+            self.warnings.append(f"refused: {error}")
 
-    async def _got(self, piece: Piece, make: Callable[[Sealer, Item], T]) -> T:
-        """Return what one piece holds, from the first gateway whose bytes prove themselves."""
+    async def _fetch(self, piece: Piece, make: Callable[[Sealer, Item], T]) -> T:
+        """Return `make` of a piece's item, from the first gateway whose data can be verified."""
         if piece.item is not None:
             return await asyncio.to_thread(make, self._signer, piece.item)
         found = piece.found
         assert found is not None
-        return await self._gateways.accepted(
+
+        def warn(url: str, error: StateCorrupt) -> None:
+            self.warnings.append(f"{piece.label} from {url} failed: {error}")
+
+        return await self._gateways.fetch_accepted(
             found.id,
             lambda data: make(self._signer, found.with_data(data)),
-            lambda url, lie: self.told.append(f"{piece.label} from {url} failed: {lie}"),
+            on_refused=warn,
         )
 
-    async def _unbundle(self, known: Collection[str]) -> None:
-        """Add pieces that travel in bundles which gateways did not take apart."""
+    async def _unbundle(self, unpacked: Collection[str]) -> None:
+        """Add the pieces in bundles, except in those that gateways have `unpacked`."""
         try:
-            inside = await unbundled(self._gateways, self.owner, but=known)
+            bundled = await find_bundled_items(self._gateways, self.owner, skip=unpacked)
         except StoreUnavailable as error:
-            self.told.append(f"whether bundles hold more is not known: {error}")
+            self.warnings.append(f"whether bundles hold more is not known: {error}")
             return
-        for one in inside.items:
-            if set(OURS) <= set(one.item.tags) and set(KINDS) & set(one.item.tags):
-                self._add(one.item.id, partial(carried_piece, one))
-        self.told += [f"refused: {told}" for told in inside.refused]
+        for carried in bundled.items:
+            tags = set(carried.item.tags)
+            if set(OURS) <= tags and set(KINDS) & tags:
+                self._add(carried.item.id, partial(carried_piece, carried))
+        self.warnings += [f"refused: {reason}" for reason in bundled.refused]
 
 
-def _about_gateways(findings: MergedResults, known: int) -> Iterable[str]:
-    """Say which gateways failed or lag, in words for people."""
-    for report in findings.failed:
+def _gateway_warnings(results: MergedResults, piece_count: int) -> Iterable[str]:
+    """Yield a sentence for each gateway that failed, or that lacks what others list."""
+    for report in results.failed:
         yield f"gateway {report.url} failed: {report.problem}"
-    for report in findings.behind:
-        yield f"gateway {report.url} is behind: {report.listed} of {known} segments"
-    if len(findings.reports) == 1:
+    for report in results.behind:
+        yield f"gateway {report.url} is behind: {report.listed} of {piece_count} segments"
+    if len(results.reports) == 1:
         yield "head not corroborated: only one gateway was asked whether this is the newest state"

@@ -1,9 +1,9 @@
-"""Restoring an agent from Arweave with nothing but its key.
+"""Restores an agent's state from Arweave; only the wallet's key is needed.
 
-Every gateway is asked and the union of their answers taken; every item's id, owner, signature,
-seal and place in its chain is checked.  Nothing is guessed, and nothing starts empty in silence.
-Going on needs the newest snapshot and the segments after it; whoever wants the whole past reads
-everything.
+All gateways are asked, and their answers are merged.  Of every item the id, owner, signature,
+encryption and position in its chain are checked.  If nothing can be found or read, that is an
+error and never an empty state.  By default only the newest snapshot and the segments after it are
+read; the whole history is read on request.
 """
 
 from __future__ import annotations
@@ -30,26 +30,33 @@ from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.restore.remote_log import Piece, Pieces
 from agentkit.memory.sealing import segments, snapshots
 from agentkit.memory.sealing.sealer import Sealer
-from agentkit.memory.sealing.segment_chain import Fork, Gap, Place, Sealed, SegmentChain, follow
-from agentkit.memory.sealing.segments import Segment, opaque
+from agentkit.memory.sealing.segment_chain import (
+    Fork,
+    Gap,
+    Position,
+    SealedSegment,
+    SegmentChain,
+    build_chain,
+)
+from agentkit.memory.sealing.segments import Segment, public_stream_name
 
 NOTHING_OPENS = "gateways list snapshots of this wallet, and no segment that can be read"
 
 TRIES = 8
-"""Snapshots that are tried, newest first, before everything is read."""
+"""How many snapshots are tried, newest first, before all segments are read instead."""
 
 
 @dataclass(frozen=True)
 class RestoredWallet:
-    """What was found: the chain of every stream, and everything worth a warning.
+    """What was read of a wallet: the segments of every stream in order, and what is wrong.
 
-    `snapshot` with its item stands for the events before the chains, where there is one.
-    `problems` are reasons not to go on, each in words: steps that are missing or damaged.
-    `anchored` is the head on the chain where nothing that was found explains it; `corroborated`
-    says that all is there that the anchored head stands for.
+    If a `snapshot` was read, it covers all events before those segments; `snapshot_item` is the
+    item that it came in.  `warnings` and `problems` are sentences; `problems` are reasons not to go
+    on, because steps are missing or damaged.  `anchored` is the head on the chain if what was read
+    does not cover it.  `corroborated` says that everything that the anchored head covers was read.
     """
 
-    streams: Mapping[str, tuple[Sealed, ...]]
+    streams: Mapping[str, tuple[SealedSegment, ...]]
     warnings: tuple[str, ...]
     problems: tuple[str, ...] = ()
     forks: tuple[Fork, ...] = ()
@@ -60,56 +67,59 @@ class RestoredWallet:
 
     @property
     def earlier(self) -> int:
-        """How many events the snapshot stands for."""
+        """How many events the snapshot covers."""
         return self.snapshot.count if self.snapshot else 0
 
     @property
     def events(self) -> int:
-        """How many events were found, those that the snapshot stands for included."""
+        """How many events were restored, those that the snapshot covers included."""
         parts = (part for chain in self.streams.values() for part in chain)
         return self.earlier + sum(len(part.segment.rows) for part in parts)
 
     @property
     def names(self) -> set[str]:
-        """The streams there are."""
+        """The names of all streams, those that only the snapshot has included."""
         return set(self.streams) | set(self.snapshot.heads if self.snapshot else ())
 
     def rows(self, stream: str) -> list[Row]:
-        """Return the rows of one stream, those after the snapshot."""
+        """Return the events of one stream that follow the snapshot, in order."""
         return [row for part in self.streams.get(stream, ()) for row in part.segment.rows]
 
 
 async def fetch(
     signer: Sealer, gateways: Gateways, *, whole: bool = False, only: Sequence[str] = ()
 ) -> RestoredWallet:
-    """Find, verify and open what a key has on Arweave: the newest state, or the `whole` past.
+    """Find, verify and decrypt the state that a wallet's key has on Arweave.
 
-    `only` names streams, of which everything is read.  Raises RunNotFound when no gateway has
-    any, WrongKey, StateCorrupt when nothing that is there can be read, StoreUnavailable.
+    By default the newest state is read, with `whole` the whole history.  `only` names streams; then
+    all of their history is read, and nothing else.  Raises RunNotFound if no gateway has anything,
+    StateCorrupt if nothing can be read, WrongKey, and StoreUnavailable.
     """
     pieces = Pieces(signer, gateways)
     await pieces.find()
     if not pieces.all:
-        if pieces.told and any("refused" in told for told in pieces.told):
-            raise StateCorrupt("; ".join(pieces.told))
+        if any("refused" in warning for warning in pieces.warnings):
+            raise StateCorrupt("; ".join(pieces.warnings))
         raise RunNotFound(
             f"no gateway has any agentkit state for address {pieces.owner} (key of"
             f" {signer.address})",
             hint="check the keystore and memory.gateways; nothing was made or changed",
         )
-    reading = _Reading(signer, pieces)
+
+    reader = _WalletReader(signer, pieces)
     if only:
-        return await reading.streams(only)
-    return (None if whole else await reading.newest()) or await reading.everything()
+        return await reader.read_streams(only)
+    newest = None if whole else await reader.read_newest()
+    return newest or await reader.read_everything()
 
 
 async def restore(
     restored: RestoredWallet, home: Path, address: str, *, accept_loss: bool = False
 ) -> Journal:
-    """Write what was fetched into a new state file and return its open journal.
+    """Write a fetched wallet into a new state file and return its open journal.
 
-    Raises StateCorrupt where steps are missing, unless `accept_loss` gives them up, StateError
-    when the wallet already has a state file with events in it.
+    Raises StateCorrupt if steps are missing, unless `accept_loss` gives them up, and StateError if
+    the wallet already has a state file with events in it.
     """
     if restored.problems and not accept_loss:
         raise StateCorrupt(
@@ -119,187 +129,246 @@ async def restore(
         )
     journal = await Journal.open(home, address)
     try:
-        await journal.commit(lambda tx: _uncollected(tx, restored))
+        await journal.commit(lambda tx: _write_without_gc(tx, restored))
     except BaseException:
         await journal.close()
         raise
     return journal
 
 
-async def bring(restored: RestoredWallet, journal: Journal, streams: Iterable[str]) -> int:
-    """Write the events that a snapshot stands for here, and return how many they were.
+async def bring_earlier_events(
+    restored: RestoredWallet, journal: Journal, streams: Iterable[str]
+) -> int:
+    """Write the events of streams that the local snapshot covers, and return how many.
 
-    Raises RunNotFound for a stream that is not there, StateCorrupt when they are others.
+    After a restore from a snapshot these events are only on Arweave; a stream's history needs
+    them.  Raises RunNotFound for a stream that no gateway has, and StateCorrupt if its events do
+    not lead to the snapshot.
     """
-    return await journal.commit(lambda tx: sum(_bring(tx, restored, s) for s in streams))
+
+    def work(tx: JournalTransaction) -> int:
+        return sum(_write_earlier_events(tx, restored, stream) for stream in streams)
+
+    return await journal.commit(work)
 
 
 async def compare(restored: RestoredWallet, journal: Journal) -> list[str]:
-    """Return how a state file differs from what Arweave has of it; empty when they agree.
+    """Return the differences between a state file and Arweave, in sentences; empty if none.
 
     Events that were never sealed are not a difference.
     """
-    return await journal.commit(
-        lambda tx: [told for stream in restored.streams for told in _compare(tx, restored, stream)]
-    )
+
+    def work(tx: JournalTransaction) -> list[str]:
+        differences: list[str] = []
+        for stream in restored.streams:
+            differences += _differences(tx, restored, stream)
+        return differences
+
+    return await journal.commit(work)
 
 
 # -- reading -------------------------------------------------------------------------------------
 
 
-class _Reading:
-    """Reads pieces in the order that is asked for; nothing twice."""
+class _WalletReader:
+    """Reads the pieces of a wallet that a restore needs, and puts them in order.
+
+    Which pieces are needed is decided by their tags.  Tags are claims, so where the result has
+    gaps, more is read than the tags asked for.
+    """
 
     def __init__(self, signer: Sealer, pieces: Pieces) -> None:
-        self._signer, self._pieces = signer, pieces
-        known = list(pieces.all.values())
-        self._segments = [piece for piece in known if piece.kind != "snapshot"]
-        self._snapshots = [piece for piece in known if piece.kind == "snapshot"]
+        self._signer = signer
+        self._pieces = pieces
+        all_pieces = list(pieces.all.values())
+        self._segments = [piece for piece in all_pieces if piece.kind != "snapshot"]
+        self._snapshots = [piece for piece in all_pieces if piece.kind == "snapshot"]
 
-    async def newest(self) -> RestoredWallet | None:
-        """Return the newest snapshot and what follows it; None where only the whole is safe."""
-        for piece in sorted(self._snapshots, key=lambda piece: -piece.last)[:TRIES]:
-            read = await self._pieces.read(piece, _opened)
-            if read is not None and isinstance(read[1], Snapshot):
-                return await self._after(read[0], read[1])
+    async def read_newest(self) -> RestoredWallet | None:
+        """Return the newest readable snapshot with the segments after it.
+
+        None if there is no snapshot, or if something after or before it is wrong: then only the
+        whole history shows what can be restored.
+        """
+        newest_first = sorted(self._snapshots, key=lambda piece: -piece.last)
+        for piece in newest_first[:TRIES]:
+            opened = await self._pieces.read(piece, _open_piece)
+            if opened is None:
+                continue
+            item, content = opened
+            if isinstance(content, Snapshot):
+                return await self._read_after(item, content)
         return None
 
-    async def _after(self, item: Item, snapshot: Snapshot) -> RestoredWallet | None:
-        after, before = self._divided(snapshot)
-        if _fork(before):
+    async def _read_after(self, item: Item, snapshot: Snapshot) -> RestoredWallet | None:
+        """Return a snapshot with the segments after it; None if there is a gap or a fork."""
+        after, before = self._split_at(snapshot)
+        if _claims_fork(before):
             return None
-        found = self._restored(await self._read(after), snapshot.heads)
-        if found.problems or found.forks:
+        restored = self._assemble(await self._read_segments(after), snapshot.heads)
+        if restored.problems or restored.forks:
             return None
-        return replace(found, snapshot=snapshot, snapshot_item=item)
+        return replace(restored, snapshot=snapshot, snapshot_item=item)
 
-    async def everything(self) -> RestoredWallet:
-        """Return all there is, every item read and checked, snapshots too."""
-        sealed = await self._read(self._segments)
-        found = self._restored(sealed, {})
-        if found.problems or not sealed:  # a tag may have called a segment a snapshot
-            sealed += await self._read(self._snapshots)
-            found = self._restored(sealed, {})
+    async def read_everything(self) -> RestoredWallet:
+        """Return the whole history, from segments alone."""
+        sealed = await self._read_segments(self._segments)
+        restored = self._assemble(sealed, {})
+        if restored.problems or not sealed:
+            # A wrong tag may have listed a segment as a snapshot.
+            sealed += await self._read_segments(self._snapshots)
+            restored = self._assemble(sealed, {})
         if not sealed:
             raise next(iter(self._pieces.refused.values()), RunNotFound(NOTHING_OPENS))
-        return found
+        return restored
 
-    async def streams(self, names: Sequence[str]) -> RestoredWallet:
-        """Return all there is of some streams."""
-        runs = {opaque(self._signer, name) for name in names}
-        found = self._restored(
-            await self._read([p for p in self._segments if p.run in runs or not p.kind]), {}
-        )
-        return await self.everything() if found.problems else found  # a tag may have lied
+    async def read_streams(self, names: Sequence[str]) -> RestoredWallet:
+        """Return the whole history of some streams."""
+        runs = {public_stream_name(self._signer, name) for name in names}
+        wanted = [piece for piece in self._segments if piece.run in runs or not piece.kind]
+        restored = self._assemble(await self._read_segments(wanted), {})
+        if restored.problems:
+            # A wrong tag may have listed a segment under another stream.
+            return await self.read_everything()
+        return restored
 
-    def _divided(self, snapshot: Snapshot) -> tuple[list[Piece], list[Piece]]:
-        """Return the segments after a snapshot, and those that it stands for."""
-        upto = {opaque(self._signer, name): seq for name, (seq, _) in snapshot.heads.items()}
+    def _split_at(self, snapshot: Snapshot) -> tuple[list[Piece], list[Piece]]:
+        """Return the segments after a snapshot, and those that it covers.
+
+        A piece whose kind is disputed counts as one after it, so that it is read.
+        """
+        covered_seqs = {
+            public_stream_name(self._signer, name): seq for name, (seq, _) in snapshot.heads.items()
+        }
         after: list[Piece] = []
         before: list[Piece] = []
         for piece in self._segments:
-            stood_for = piece.kind and piece.last <= upto.get(piece.run, 0)
-            (before if stood_for else after).append(piece)
+            if piece.kind and piece.last <= covered_seqs.get(piece.run, 0):
+                before.append(piece)
+            else:
+                after.append(piece)
         return after, before
 
-    async def _read(self, pieces: Sequence[Piece]) -> list[Sealed]:
-        """Return the segments among what is read; a tag may have called a snapshot one."""
-        read = await asyncio.gather(*(self._pieces.read(piece, _opened) for piece in pieces))
-        return [
-            Sealed(got[0], got[1], piece.height, piece.carrier)
-            for piece, got in zip(pieces, read, strict=True)
-            if got is not None and isinstance(got[1], Segment)
-        ]
+    async def _read_segments(self, pieces: Sequence[Piece]) -> list[SealedSegment]:
+        """Return the pieces that are readable and that are segments, whatever their tags say."""
+        opened_pieces = await asyncio.gather(
+            *(self._pieces.read(piece, _open_piece) for piece in pieces)
+        )
+        sealed: list[SealedSegment] = []
+        for piece, opened in zip(pieces, opened_pieces, strict=True):
+            if opened is None:
+                continue
+            item, content = opened
+            if isinstance(content, Segment):
+                sealed.append(
+                    SealedSegment(
+                        item=item, segment=content, height=piece.height, carrier=piece.carrier
+                    )
+                )
+        return sealed
 
-    def _restored(self, sealed: Sequence[Sealed], starts: Mapping[str, Place]) -> RestoredWallet:
-        """Return everything that was read, with what is missing, forked or refused."""
+    def _assemble(
+        self, sealed: Sequence[SealedSegment], starts: Mapping[str, Position]
+    ) -> RestoredWallet:
+        """Put segments in order, from `starts` on, and say what is missing, forked or refused."""
         chains = _chains(sealed, starts)
-        problems = [self._about(gap) for chain in chains for gap in chain.gaps]
-        problems += self._cut_off(chains, starts)
+        problems = [self._gap_message(gap) for chain in chains for gap in chain.gaps]
+        problems += self._unreadable_steps(chains, starts)
         forks = tuple(fork for chain in chains for fork in chain.forks)
-        refused = [f"refused: {wrong}" for wrong in self._pieces.refused.values()]
+        refused = [f"refused: {error}" for error in self._pieces.refused.values()]
         return RestoredWallet(
-            {chain.stream: chain.parts for chain in chains if chain.parts},
-            (*self._pieces.told, *refused, *problems, *map(str, forks)),
-            tuple(problems),
-            forks,
+            streams={chain.stream: chain.parts for chain in chains if chain.parts},
+            warnings=(*self._pieces.warnings, *refused, *problems, *map(str, forks)),
+            problems=tuple(problems),
+            forks=forks,
         )
 
-    def _about(self, gap: Gap) -> str:
-        everywhere = f"all {self._pieces.gateways} gateways" if self._more else "the only gateway"
-        return f"{gap} on {everywhere}; {_good(gap.first - 1)}"
+    def _gap_message(self, gap: Gap) -> str:
+        count = self._pieces.gateways
+        asked = f"all {count} gateways" if count > 1 else "the only gateway"
+        return f"{gap} on {asked}; {_last_good(gap.first - 1)}"
 
-    @property
-    def _more(self) -> bool:
-        return self._pieces.gateways > 1
-
-    def _cut_off(
-        self, chains: Sequence[SegmentChain], starts: Mapping[str, Place]
+    def _unreadable_steps(
+        self, chains: Sequence[SegmentChain], starts: Mapping[str, Position]
     ) -> Iterable[str]:
-        """Say which segments would follow a chain's end, or begin one, if they could be read."""
-        ends = {opaque(self._signer, name): (name, *place) for name, place in starts.items()}
+        """Say which unreadable segments would continue a chain, or begin one.
+
+        Without this the end of a chain would look like the end of its stream.
+        """
+        # By public name: the stream's name, and the number and hash of its last readable event.
+        ends: dict[str, tuple[str, int, bytes]] = {}
+        for name, (seq, head) in starts.items():
+            ends[public_stream_name(self._signer, name)] = (name, seq, head)
         for chain in chains:
             if chain.parts:
-                last = chain.parts[-1].segment
-                ends[opaque(self._signer, chain.stream)] = (chain.stream, last.last, last.head)
+                segment = chain.parts[-1].segment
+                public_name = public_stream_name(self._signer, chain.stream)
+                ends[public_name] = (chain.stream, segment.last, segment.head)
+
         for piece in self._segments:
-            wrong = self._pieces.refused.get(piece.id)
+            error = self._pieces.refused.get(piece.id)
+            if error is None:
+                continue
             name, seq, head = ends.get(piece.run, (piece.run, 0, b""))
-            follows = piece.first == seq + 1 and (not seq or piece.prev == head.hex())
-            if wrong and follows:
-                yield f"steps {piece.first} to {piece.last} of {name}: {wrong}; {_good(seq)}"
+            is_next = piece.first == seq + 1
+            if is_next and (seq == 0 or piece.prev == head.hex()):
+                yield f"steps {piece.first} to {piece.last} of {name}: {error}; {_last_good(seq)}"
 
 
-def _good(seq: int) -> str:
+def _last_good(seq: int) -> str:
     return f"the last good step is {seq}" if seq else "no step is good"
 
 
-def _opened(signer: Sealer, item: Item) -> tuple[Item, Segment | Snapshot]:
-    """Read a verified item as what its own tags say it is."""
+def _open_piece(signer: Sealer, item: Item) -> tuple[Item, Segment | Snapshot]:
+    """Decrypt a verified item; its own signed tags say whether it is a snapshot."""
     if snapshots.KIND in item.tags:
         return item, snapshots.unseal(signer, item)
     return item, segments.unseal(signer, item)
 
 
-def _fork(pieces: Iterable[Piece]) -> bool:
-    """Whether tags claim two different segments for one place."""
+def _claims_fork(pieces: Iterable[Piece]) -> bool:
+    """Whether tags claim two different segments at one position."""
     heads: dict[tuple[str, int, str], str] = {}
-    return any(heads.setdefault((p.run, p.first, p.prev), p.head) != p.head for p in pieces)
+    for piece in pieces:
+        first_head = heads.setdefault((piece.run, piece.first, piece.prev), piece.head)
+        if first_head != piece.head:
+            return True
+    return False
 
 
-def _chains(sealed: Sequence[Sealed], starts: Mapping[str, Place]) -> list[SegmentChain]:
-    """Return the parts of each stream as chains, from where the snapshot ends."""
-    by_stream: dict[str, list[Sealed]] = defaultdict(list)
+def _chains(sealed: Sequence[SealedSegment], starts: Mapping[str, Position]) -> list[SegmentChain]:
+    """Return the chain of each stream, from the end of the snapshot or from the first event."""
+    by_stream: dict[str, list[SealedSegment]] = defaultdict(list)
     for part in sealed:
         by_stream[part.segment.stream].append(part)
     chains = []
     for stream, parts in by_stream.items():
         seq, head = starts.get(stream, (0, genesis(stream)))
-        chains.append(follow(stream, parts, (seq + 1, head)))
+        chains.append(build_chain(stream, parts, (seq + 1, head)))
     return chains
 
 
 # -- writing -------------------------------------------------------------------------------------
 
 
-def _uncollected(tx: JournalTransaction, restored: RestoredWallet) -> None:
-    """Write with the collector of cycles off.
+def _write_without_gc(tx: JournalTransaction, restored: RestoredWallet) -> None:
+    """Write a restored wallet with Python's garbage collector switched off.
 
-    So many new objects at once, none of them in a cycle, have it look through all of them again
-    and again: a quarter of the time.
+    Writing creates many objects and no reference cycles.  The collector would scan them again and
+    again: without it a restore takes a quarter of the time.
     """
-    on = gc.isenabled()
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         _write(tx, restored)
         tx.flush()
     finally:
-        if on:
+        if was_enabled:
             gc.enable()
 
 
 def _write(tx: JournalTransaction, restored: RestoredWallet) -> None:
-    """Write what was restored into an empty state file, in one transaction."""
+    """Write a restored wallet into an empty state file; raises StateError if it is not empty."""
     if tx.streams():
         raise StateError(
             "this wallet already has state here",
@@ -307,22 +376,41 @@ def _write(tx: JournalTransaction, restored: RestoredWallet) -> None:
         )
     if restored.snapshot and restored.snapshot_item:
         moments.put(tx, restored.snapshot)
-        count, item = restored.earlier, restored.snapshot_item
-        now = int(tx.now * 1e6)
-        name = snapshots.SNAPSHOTS
-        place = (name, count, count)
-        tx.outbox.put(OutgoingSegment(item.id, *place, item.raw, "accepted", now, moved=now))
+        _put_snapshot(tx, restored.snapshot_item, count=restored.earlier)
     for stream, parts in restored.streams.items():
         for part in parts:
             _write_segment(tx, stream, part)
+
+    # Epoch and instance tell the events that follow from those of the state file that was lost.
     last = tx.get(r.Restoration, "newest")
-    epoch = (last.epoch if last else 0) + 1
-    life = {"events": restored.events, "epoch": epoch, "instance": tx.instance}
-    tx.append(e.WALLET, e.Restored(**life, anchor=restored.anchored))
+    event = e.Restored(
+        events=restored.events,
+        epoch=(last.epoch if last else 0) + 1,
+        instance=tx.instance,
+        anchor=restored.anchored,
+    )
+    tx.append(e.WALLET, event)
 
 
-def _write_segment(tx: JournalTransaction, stream: str, part: Sealed) -> None:
-    """Write the rows of a segment, fold them, and note it as sealed."""
+def _put_snapshot(tx: JournalTransaction, item: Item, *, count: int) -> None:
+    """Record in the outbox that a snapshot of `count` events is on Arweave."""
+    now = int(tx.now * 1e6)
+    tx.outbox.put(
+        OutgoingSegment(
+            item=item.id,
+            stream=snapshots.SNAPSHOTS,
+            first=count,
+            last=count,
+            raw=item.raw,
+            state="accepted",
+            at=now,
+            moved=now,
+        )
+    )
+
+
+def _write_segment(tx: JournalTransaction, stream: str, part: SealedSegment) -> None:
+    """Write the events of a segment, fold them, and record that it is on Arweave."""
     segment = part.segment
     tx.put_blobs(segment.blobs)
     tx.insert_all(segment.rows)
@@ -334,26 +422,37 @@ def _write_segment(tx: JournalTransaction, stream: str, part: Sealed) -> None:
     _put_segment(tx, stream, part)
 
 
-def _put_segment(tx: JournalTransaction, stream: str, part: Sealed) -> None:
-    """Note a segment in the outbox as one that lies on Arweave."""
+def _put_segment(tx: JournalTransaction, stream: str, part: SealedSegment) -> None:
+    """Record in the outbox that a segment is on Arweave."""
     segment = part.segment
-    item = part.item
-    at = part.segment.rows[-1].at
-    state = "mined" if part.height is not None else "accepted"
-    place = (stream, segment.first, segment.last)
+    at = segment.rows[-1].at
     tx.outbox.put(
-        OutgoingSegment(item.id, *place, item.raw, state, at, carrier=part.carrier, moved=at)
+        OutgoingSegment(
+            item=part.item.id,
+            stream=stream,
+            first=segment.first,
+            last=segment.last,
+            raw=part.item.raw,
+            state="mined" if part.height is not None else "accepted",
+            at=at,
+            carrier=part.carrier,
+            moved=at,
+        )
     )
 
 
-def _bring(tx: JournalTransaction, restored: RestoredWallet, stream: str) -> int:
-    """Bring the events before a snapshot back; returns how many, 0 if they are here."""
+def _write_earlier_events(tx: JournalTransaction, restored: RestoredWallet, stream: str) -> int:
+    """Write the events of a stream that the local snapshot covers; returns how many.
+
+    Returns 0 if they are here already.  They are not folded: the snapshot contains the result.
+    """
     base = tx.base(stream)
     if base is None or not tx.start(stream)[0]:
-        return 0  # all of it is here
+        return 0
     rows = restored.rows(stream)[: base.seq]
     if not rows:
         raise RunNotFound(f"no gateway has any step of {stream}")
+    # The hash of the last event covers all events before it.
     if len(rows) < base.seq or rows[-1].hash != base.hash:
         raise StateCorrupt(f"the first {base.seq} steps of {stream} are not all on any gateway")
     tx.insert_all(rows)
@@ -366,17 +465,25 @@ def _bring(tx: JournalTransaction, restored: RestoredWallet, stream: str) -> int
     return len(rows)
 
 
-def _compare(tx: JournalTransaction, restored: RestoredWallet, stream: str) -> Iterable[str]:
-    """Yield where a stream here differs from the one on Arweave."""
-    there = restored.rows(stream)
-    seq, head = tx.start(stream)
-    if 0 < seq <= len(there) and there[seq - 1].hash != head:
-        yield f"{there[seq - 1].name} is not the one that the snapshot here stands on"
-    for mine in tx.rows(stream, seq, max(0, len(there) - seq)):
-        theirs = there[mine.seq - 1]
-        if mine != theirs:
-            yield f"{theirs.name} differs"
+def _differences(tx: JournalTransaction, restored: RestoredWallet, stream: str) -> Iterable[str]:
+    """Yield how a stream in the state file differs from the one on Arweave.
+
+    Events are compared from where the local rows start, which is after a snapshot if there is one.
+    """
+    remote_rows = restored.rows(stream)
+    start_seq, start_hash = tx.start(stream)
+    if 0 < start_seq <= len(remote_rows):
+        last_covered = remote_rows[start_seq - 1]
+        if last_covered.hash != start_hash:
+            yield f"{last_covered.name} is not the one that the snapshot here stands on"
+
+    comparable = max(0, len(remote_rows) - start_seq)
+    for local_row in tx.rows(stream, start_seq, comparable):
+        remote_row = remote_rows[local_row.seq - 1]
+        if local_row != remote_row:
+            yield f"{remote_row.name} differs"
             break
-    missing = len(there) - tx.head(stream)[0]
+
+    missing = len(remote_rows) - tx.head(stream)[0]
     if missing > 0:
         yield f"{stream}: {missing} events are missing here"

@@ -1,9 +1,9 @@
-"""Sealing: what of the journal is in no segment yet, when that is due, and the segments of it."""
+"""Puts events that are in no segment yet into signed segments, and says when that is due."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from agentkit.journal.outbox_tables import OutgoingSegment
@@ -16,131 +16,189 @@ from agentkit.memory.sealing.segments import Segment, seal
 
 MOST_EVENTS = 100
 MOST_BYTES = 96 * 1024
-"""Of a sealed item: what upload services take for nothing, as far as they take anything so."""
+"""The largest sealed item, in bytes; upload services take items of about that size for free."""
 MOST_SECONDS = 60.0
-_PACKED, _PACKED_BLOBS = 4, 2
-"""How much smaller events and artifacts become, at a guess: what comes out too large is cut."""
+
+EVENT_COMPRESSION = 4
+"""How many times smaller events become in an item, roughly; a segment too large is cut in two."""
+
+BLOB_COMPRESSION = 2
+"""How many times smaller small artifacts become in an item, roughly."""
 
 QUIET = frozenset(
     {
-        *("UploadSigned", "UploadDropped", "AuthorizationSigned", "AuthorizationEnded"),
-        *("Held", "Reserved", "Unreserved", "Spent", "HoldReleased"),
+        "UploadSigned",
+        "UploadDropped",
+        "AuthorizationSigned",
+        "AuthorizationEnded",
+        "Held",
+        "Reserved",
+        "Unreserved",
+        "Spent",
+        "HoldReleased",
     }
 )
-"""What uploads write down themselves.  Alone it is no reason for another one, or there would be
-no end; with the wallet's other money it is sealed by what that money was for."""
+"""Events that an upload and its payment write.
+
+If they were a reason to seal, every upload would cause the next one, for ever.  So they wait for
+another event and are sealed together with it.
+"""
 
 
 def is_quiet(row: Row) -> bool:
-    """Whether an event is no reason to seal: of uploads, or of the head anchor's transactions."""
-    anchors = row.kind in ("TxSigned", "TxFinal") and f'"intent":"{PURPOSE}:' in row.body
-    return anchors or row.kind in QUIET
+    """Whether an event is no reason to seal: it is from an upload or from anchoring a head."""
+    is_anchoring = row.kind in ("TxSigned", "TxFinal") and f'"intent":"{PURPOSE}:' in row.body
+    return is_anchoring or row.kind in QUIET
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Events that are in no segment: how many, and when the oldest was written (microseconds)."""
+    """How many events are in no segment, and when the oldest was written (microseconds)."""
 
     events: int
     oldest: int | None
 
 
 def backlog(tx: JournalTransaction) -> Backlog:
-    """Return what is to be sealed."""
-    waiting = _waiting(tx)
-    events = sum(tx.head(stream)[0] - after for stream, after in waiting)
-    firsts = [row.at for stream, after in waiting for row in tx.rows(stream, after, 1)]
-    return Backlog(events, min(firsts, default=None))
+    """Return how many events wait to be sealed, and since when."""
+    unsealed = _unsealed_streams(tx)
+    events = sum(tx.head(stream)[0] - sealed_seq for stream, sealed_seq in unsealed)
+    first_times = [
+        row.at for stream, sealed_seq in unsealed for row in tx.rows(stream, sealed_seq, 1)
+    ]
+    return Backlog(events, min(first_times, default=None))
 
 
 def is_due(tx: JournalTransaction) -> bool:
-    """Whether enough has gathered, or the oldest of it is old enough."""
-    for stream, after in _waiting(tx):
-        rows = list(tx.rows(stream, after, MOST_EVENTS))
-        # Written in the future: the clock went back, and would have it wait for as long again.
-        old = not 0 <= tx.now - rows[0].at / 1e6 <= MOST_SECONDS
-        if old or len(rows) == MOST_EVENTS or sum(_weight(tx, row) for row in rows) > MOST_BYTES:
+    """Whether some stream has enough unsealed events, or one that is old enough."""
+    for stream, sealed_seq in _unsealed_streams(tx):
+        rows = list(tx.rows(stream, sealed_seq, MOST_EVENTS))
+        oldest_age = tx.now - rows[0].at / 1e6
+        # An event in the future means that the clock was set back; do not wait for that long.
+        if not 0 <= oldest_age <= MOST_SECONDS:
+            return True
+        if len(rows) == MOST_EVENTS:
+            return True
+        if sum(_estimated_size(tx, row) for row in rows) > MOST_BYTES:
             return True
     return False
 
 
 def seal_all(tx: JournalTransaction, signer: Sealer) -> int:
-    """Put every event into a segment, signed bytes and all; returns how many segments.
+    """Put every unsealed event into a signed segment in the outbox; return how many segments.
 
-    And a snapshot after them, where one is due.
+    A snapshot follows them if one is due.  Segments are signed inside the transaction, so that
+    the bytes that were signed once are the only ones that are ever sent.
     """
-    count = events = 0
-    for stream, after in _waiting(tx):
-        for segment in _segments(tx, stream, after):
-            for outgoing in _sealed(tx, signer, segment):
+    segment_count = 0
+    event_count = 0
+    for stream, sealed_seq in _unsealed_streams(tx):
+        for segment in _segments(tx, stream, sealed_seq):
+            for outgoing in _outgoing(tx, signer, segment):
                 tx.outbox.put(outgoing)
-                count, events = count + 1, events + outgoing.last - outgoing.first + 1
-    if count:
-        snapshots.seal_due(tx, signer, events)
-    return count
+                segment_count += 1
+                event_count += outgoing.events
+    if segment_count:
+        snapshots.seal_due(tx, signer, event_count)
+    return segment_count
 
 
-def _waiting(tx: JournalTransaction) -> list[tuple[str, int]]:
-    """Return the streams to seal and after which event, none when all of it is quiet."""
+def _unsealed_streams(tx: JournalTransaction) -> list[tuple[str, int]]:
+    """Return each stream with unsealed events, and the number of its last sealed event.
+
+    If every unsealed event is quiet, there is nothing to seal.
+    """
     unsealed = tx.outbox.unsealed()
-    rows = (row for stream, after in unsealed for row in tx.rows(stream, after))
-    return unsealed if any(not is_quiet(row) for row in rows) else []
+    for stream, sealed_seq in unsealed:
+        for row in tx.rows(stream, sealed_seq):
+            if not is_quiet(row):
+                return unsealed
+    return []
 
 
-def _segments(tx: JournalTransaction, stream: str, after: int) -> Iterator[Segment]:
-    """Yield the unsealed events of a stream in stretches of bounded size."""
-    before = tx.hash_at(stream, after)
-    gathered: list[Row] = []
+def _segments(tx: JournalTransaction, stream: str, sealed_seq: int) -> Iterator[Segment]:
+    """Yield the events of a stream after `sealed_seq`, cut into segments of bounded size."""
+    before = tx.hash_at(stream, sealed_seq)
+    rows: list[Row] = []
     size = 0
-    for row in list(tx.rows(stream, after)):
-        weight = _weight(tx, row)
-        if gathered and (len(gathered) == MOST_EVENTS or size + weight > MOST_BYTES):
-            yield _segment(tx, stream, gathered, before)
-            before = gathered[-1].hash
-            gathered = []
+    for row in list(tx.rows(stream, sealed_seq)):
+        row_size = _estimated_size(tx, row)
+        if rows and (len(rows) == MOST_EVENTS or size + row_size > MOST_BYTES):
+            yield _make_segment(tx, stream, rows, before=before)
+            before = rows[-1].hash
+            rows = []
             size = 0
-        gathered.append(row)
-        size += weight
-    if gathered:
-        yield _segment(tx, stream, gathered, before)
+        rows.append(row)
+        size += row_size
+    if rows:
+        yield _make_segment(tx, stream, rows, before=before)
 
 
-def _sealed(tx: JournalTransaction, signer: Sealer, segment: Segment) -> Iterator[OutgoingSegment]:
-    """Yield a segment's items: one, or more when it does not pack as well as most."""
+def _outgoing(
+    tx: JournalTransaction, signer: Sealer, segment: Segment
+) -> Iterator[OutgoingSegment]:
+    """Yield the signed items of a segment: one, or several if it compresses badly."""
     item = seal(signer, segment)
     if len(item.raw) > MOST_BYTES and len(segment.rows) > 1:
+        # The size was only estimated.  Two halves are two segments of the chain.
         middle = len(segment.rows) // 2
-        first, second = segment.rows[:middle], segment.rows[middle:]
-        yield from _sealed(tx, signer, _segment(tx, segment.stream, first, segment.before))
-        yield from _sealed(tx, signer, _segment(tx, segment.stream, second, first[-1].hash))
+        stream = segment.stream
+        first_rows = segment.rows[:middle]
+        second_rows = segment.rows[middle:]
+        first = _make_segment(tx, stream, first_rows, before=segment.before)
+        second = _make_segment(tx, stream, second_rows, before=first.head)
+        yield from _outgoing(tx, signer, first)
+        yield from _outgoing(tx, signer, second)
         return
+
     now = int(tx.now * 1e6)
-    place = (segment.stream, segment.first, segment.last)
-    yield OutgoingSegment(item.id, *place, item.raw, "sealed", now, moved=now)
+    yield OutgoingSegment(
+        item=item.id,
+        stream=segment.stream,
+        first=segment.first,
+        last=segment.last,
+        raw=item.raw,
+        state="sealed",
+        at=now,
+        moved=now,
+    )
 
 
-def _segment(
-    tx: JournalTransaction, stream: str, rows: list[Row] | tuple[Row, ...], before: bytes
+def _make_segment(
+    tx: JournalTransaction, stream: str, rows: Sequence[Row], *, before: bytes
 ) -> Segment:
-    return Segment(stream, tuple(rows), before, rows[-1].hash, _blobs(tx, rows), tx.instance)
+    return Segment(
+        stream=stream,
+        rows=tuple(rows),
+        before=before,
+        head=rows[-1].hash,
+        blobs=_blobs(tx, rows),
+        instance=tx.instance,
+    )
 
 
-def _blobs(tx: JournalTransaction, rows: list[Row] | tuple[Row, ...]) -> dict[str, bytes]:
-    found = {digest: tx.get_blob(digest) for row in rows for digest in named_in(row)}
-    return {digest: data for digest, data in found.items() if data is not None}
+def _blobs(tx: JournalTransaction, rows: Sequence[Row]) -> dict[str, bytes]:
+    """Return the small artifacts that events name, by digest, as far as they are stored."""
+    blobs: dict[str, bytes] = {}
+    for row in rows:
+        for digest in artifact_digests_in(row):
+            data = tx.get_blob(digest)
+            if data is not None:
+                blobs[digest] = data
+    return blobs
 
 
-def _weight(tx: JournalTransaction, row: Row) -> int:
-    """Return about how many bytes an event takes up in a sealed item, its artifacts included."""
-    blobs = sum(len(data) for data in _blobs(tx, (row,)).values())
-    return len(row.body) // _PACKED + blobs // _PACKED_BLOBS
+def _estimated_size(tx: JournalTransaction, row: Row) -> int:
+    """Return about how many bytes an event takes in a sealed item, its artifacts included."""
+    blob_size = sum(len(data) for data in _blobs(tx, (row,)).values())
+    return len(row.body) // EVENT_COMPRESSION + blob_size // BLOB_COMPRESSION
 
 
-def named_in(row: Row) -> list[str]:
-    """Return the digests of the artifacts that an event names and does not hold."""
+def artifact_digests_in(row: Row) -> list[str]:
+    """Return the digests of the outputs that an event names without containing their text."""
     if row.kind not in ("NodeDone", "NodesEnded", "ItemDone", "JobEnded"):
         return []
     body = json.loads(row.body)
-    parts = body.get("done", ()) if row.kind == "NodesEnded" else (body,)
-    outputs = [output for part in parts for output in part.get("outputs", ())]
+    ends = body.get("done", ()) if row.kind == "NodesEnded" else (body,)
+    outputs = [output for end in ends for output in end.get("outputs", ())]
     return [str(output["digest"]) for output in outputs if "text" not in output]

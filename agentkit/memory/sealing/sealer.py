@@ -1,4 +1,4 @@
-"""What sealing asks of a wallet's key."""
+"""The part of a wallet's signer that sealing needs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from agentkit.keys.messages import ItemMessage
 
 
 class Sealer(Protocol):
-    """What sealing asks of a wallet's key; every `keys.signer.Signer` has it."""
+    """Signs and derives keys from a wallet's key; every `keys.signer.Signer` is one."""
 
     @property
-    def address(self) -> str: ...
+    def address(self) -> str:
+        """The wallet's EVM address."""
 
     @property
-    def public_key(self) -> bytes: ...
+    def public_key(self) -> bytes:
+        """The uncompressed public key, 65 bytes."""
 
-    def sign_item(self, item: ItemMessage) -> bytes: ...
+    def sign_item(self, item: ItemMessage) -> bytes:
+        """Sign an Arweave data item."""
 
-    def derive(self, info: str) -> bytes: ...
+    def derive(self, info: str) -> bytes:
+        """Return a secret key for the purpose that `info` names, always the same for one wallet."""

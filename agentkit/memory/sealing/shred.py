@@ -1,8 +1,8 @@
-"""Who signs and seals: a wallet's key alone, or with a local key that can be destroyed.
+"""Crypto-shredding: sealing with a local key as well, which can be destroyed.
 
-By default what is sealed opens with the wallet's key alone, so whoever has the key has the whole
-past.  With a local key mixed in (`memory.encryption = "shred"`) deleting one small file makes all
-of it unreadable for ever, and nothing is restored without that file.
+By default sealed segments open with the wallet's key alone, so whoever has that key can read the
+whole past.  With `memory.encryption = "shred"` a second key in a small local file is mixed in.
+Deleting that file makes everything sealed with it unreadable for ever.
 """
 
 from __future__ import annotations
@@ -25,14 +25,18 @@ from agentkit.memory.sealing.sealer import Sealer
 KEY_BYTES = 32
 KEY_FILE = "shred.key"
 LOCAL_KEY = "Sealed-With"
-"""The tag that names the local key which opening takes besides the wallet's."""
+"""The tag that names the local key that is needed to open an item."""
 
 
 class Shredding:
-    """A wallet's key together with a local one; `name` tells local keys apart and says no more."""
+    """A sealer with a wallet's key and a local key.
+
+    `name` is a hash that identifies the local key without revealing it.
+    """
 
     def __init__(self, signer: Sealer, key: bytes) -> None:
-        self._signer, self._key = signer, key
+        self._signer = signer
+        self._key = key
         self.name = hmac.new(key, b"agentkit/memory/v1/name", hashlib.sha256).hexdigest()[:16]
 
     def __repr__(self) -> str:
@@ -50,34 +54,37 @@ class Shredding:
         return self._signer.sign_item(item)
 
     def derive(self, info: str) -> bytes:
-        """Return what the wallet's key alone gives, as before the local key was there."""
+        """Derive a key from the wallet's key alone, for what was sealed without a local key."""
         return self._signer.derive(info)
 
     def derive_mixed(self, info: str) -> bytes:
-        """Return a key that needs both."""
-        both = self._signer.derive(info) + self._key
-        return HKDF(SHA256(), 32, salt=None, info=info.encode()).derive(both)
+        """Derive a key from both keys, for what was sealed with the local key."""
+        both_keys = self._signer.derive(info) + self._key
+        return HKDF(SHA256(), 32, salt=None, info=info.encode()).derive(both_keys)
 
 
-def secret(sealer: Sealer, info: str) -> bytes:
-    """Return the key for `info` that takes all that opening takes from now on."""
-    return (sealer.derive_mixed if isinstance(sealer, Shredding) else sealer.derive)(info)
+def newest_key(sealer: Sealer, info: str) -> bytes:
+    """Return the key with which new data of the purpose `info` is encrypted."""
+    if isinstance(sealer, Shredding):
+        return sealer.derive_mixed(info)
+    return sealer.derive(info)
 
 
 async def sealer_of(signer: Sealer, encryption: str, journal: Journal) -> Sealer:
-    """Return what seals for a wallet by its settings; a local key is made the first time.
+    """Return the sealer that `memory.encryption` chooses; a local key is made the first time.
 
-    Raises WrongKey where the newest segment here was sealed with a local key that is gone.
+    Raises WrongKey if the newest segment was sealed with a local key whose file is gone: a new
+    key would hide that the older segments cannot be opened any more.
     """
     if encryption != "shred":
         return signer
     newest = await journal.commit(lambda tx: tx.outbox.newest_raw())
-    local = newest is not None and LOCAL_KEY in dict(parse_item(newest).tags)
-    return shredding(signer, journal.home, make=not local)
+    had_local_key = newest is not None and LOCAL_KEY in dict(parse_item(newest).tags)
+    return open_shredding(signer, journal.home, make=not had_local_key)
 
 
-def told(sealer: Sealer) -> str:
-    """Say what opens that which is sealed from now on."""
+def describe_sealing(sealer: Sealer) -> str:
+    """Return a sentence that says which keys open what is sealed from now on."""
     if isinstance(sealer, Shredding):
         return (
             f"sealed with the wallet's key and {KEY_FILE}: restoring needs both, and deleting"
@@ -87,38 +94,41 @@ def told(sealer: Sealer) -> str:
 
 
 def key_path(home: Path) -> Path:
-    """Return where a wallet's local key lies."""
+    """Return the path of a wallet's local key; `home` is the wallet's folder."""
     return home / KEY_FILE
 
 
-def shredding(signer: Sealer, home: Path, *, make: bool) -> Shredding:
-    """Return a sealer with the local key of a wallet's folder, made if it may be.
+def open_shredding(signer: Sealer, home: Path, *, make: bool) -> Shredding:
+    """Return a sealer with the local key in a wallet's folder; `make` creates a missing one.
 
-    Raises WrongKey when the file is not there and may not be made, or is none of ours.
+    Raises WrongKey if the file is missing and may not be created, or does not contain a key.
     """
     path = key_path(home)
     try:
         key = path.read_bytes()
     except FileNotFoundError:
-        key = _make(path) if make else b""
+        key = _make_key(path) if make else b""
     except OSError as error:
         raise WrongKey(f"the local key {path} cannot be read: {error.strerror}") from error
     if len(key) != KEY_BYTES:
-        raise missing(str(path))
+        raise local_key_missing(str(path))
     return Shredding(signer, key)
 
 
-def missing(where: str) -> WrongKey:
-    """Return the error for a local key that is not here."""
+def local_key_missing(name: str) -> WrongKey:
+    """Return the error for a local key that is not on this machine; `name` is its path or name."""
     return WrongKey(
-        f'what was sealed with memory.encryption = "shred" needs the local key {where},'
+        f'what was sealed with memory.encryption = "shred" needs the local key {name},'
         " which is not here; the wallet's key alone does not open it",
         hint=f"put {KEY_FILE} back from your copy; if it was destroyed, that state is gone",
     )
 
 
-def _make(path: Path) -> bytes:
-    """Make a local key; what it returns has reached the disk."""
+def _make_key(path: Path) -> bytes:
+    """Create a local key and return it once it is safe on disk; raises StoreUnavailable.
+
+    Nothing may be sealed with a key that a crash could lose.
+    """
     key = secrets.token_bytes(KEY_BYTES)
     draft = path.with_name(f"{path.name}.{secrets.token_hex(6)}")
     try:
@@ -127,7 +137,7 @@ def _make(path: Path) -> bytes:
             file.write(key)
             file.flush()
             os.fsync(file.fileno())
-        os.link(draft, path)  # two processes at once: one key wins
+        os.link(draft, path)  # fails if another process was first: then its key counts
     except FileExistsError:
         return path.read_bytes()
     except OSError as error:

@@ -1,7 +1,8 @@
-"""Snapshots on Arweave: when one is due, how it is sealed, what is read back.
+"""Snapshots on Arweave: the state after all events so far, which makes a restore short.
 
-One is looked at every 1,000 events or 5 MB of segments, and posted if the segments since the last
-one outweigh it four times: a state that is as large as its log is read from the log.
+Every 1,000 events, or every 5 MB of segments, it is checked whether a snapshot is due.  One is
+posted if the segments since the last one are four times as large as it.  Otherwise reading those
+segments costs no more than reading the snapshot would.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from agentkit.memory.sealing.sealer import Sealer
 from agentkit.memory.sealing.segments import (
     OURS,
     UNREADABLE,
-    close,
-    opaque,
-    opened,
+    open_document,
+    public_stream_name,
     read_blobs,
+    seal_document,
     written_blobs,
 )
 
 SNAPSHOTS = "snapshots"
-"""What the outbox calls them, where segments have the name of their stream."""
+"""Stands in the outbox in place of a stream's name."""
 
 KIND = ("Kind", "snapshot")
 EVERY_EVENTS = 1_000
@@ -37,48 +38,58 @@ EVERY_BYTES = 5 * 1024 * 1024
 OUTWEIGHED = 4
 
 FIRST_SCHEMA = 3
-"""The schema of snapshots that do not say theirs: state files had no snapshots before it."""
+"""The schema of snapshots that do not name one: the first schema that had snapshots."""
 
 OLDEST_SCHEMA = 3
-"""The oldest schema whose records mean what they mean today.
+"""The oldest schema whose records still have today's meaning.
 
-An older snapshot is passed over, and the events that it stands for are read and folded instead.
-Whoever changes what a record means raises this with SCHEMA_VERSION.
+An older snapshot is skipped, and the events that it covers are read and folded instead.  A change
+of what a record means has to raise this together with SCHEMA_VERSION.
 """
 
 PACKED = 0.3
-"""What is left of a document once it is packed, about."""
+"""The size of a compressed document as a share of its original size, roughly."""
 
 
 def seal_due(tx: JournalTransaction, signer: Sealer, new: int) -> None:
-    """Put a snapshot into the outbox if one is due; `new` events have just been sealed.
+    """Put a snapshot into the outbox if one is due; `new` events have just been sealed."""
+    last_seqs = {stream: tx.head(stream)[0] for stream in tx.streams()}
+    event_count = sum(last_seqs.values())
+    snapshot_count, snapshot_at = tx.outbox.newest_of(SNAPSHOTS)
+    segment_bytes = tx.outbox.bytes_since(snapshot_at, without=SNAPSHOTS)
 
-    Nothing is done unless every event stands in a segment.
-    """
-    heads = {stream: tx.head(stream)[0] for stream in tx.streams()}
-    count, (last, at) = sum(heads.values()), tx.outbox.newest_of(SNAPSHOTS)
-    since = tx.outbox.bytes_since(at, without=SNAPSHOTS)
-    crossed = (count - last) // EVERY_EVENTS > (count - new - last) // EVERY_EVENTS
-    if not (crossed or since >= EVERY_BYTES):
+    events_since = event_count - snapshot_count
+    crossed = events_since // EVERY_EVENTS > (events_since - new) // EVERY_EVENTS
+    if not crossed and segment_bytes < EVERY_BYTES:
         return
-    if any(tx.last_sealed(name) != seq for name, seq in heads.items()):
+    # A snapshot of an unsealed event could not be checked against the chain of segments.
+    if any(tx.last_sealed(stream) != seq for stream, seq in last_seqs.items()):
         return
-    if since < OUTWEIGHED * PACKED * moments.weight(tx):
+    # A cheap estimate first: to take a snapshot reads the whole state.
+    if segment_bytes < OUTWEIGHED * PACKED * moments.weight(tx):
         return
+
     try:
         item = seal(signer, moments.take(tx))
-    except (RunNotFound, StateCorrupt):  # an open run is not all here, or it is too large
+    except (RunNotFound, StateCorrupt):  # an open run is incomplete here, or it is too large
         return
-    if since >= OUTWEIGHED * len(item.raw):
-        at = int(tx.now * 1e6)
-        raw = item.raw
-        tx.outbox.put(
-            OutgoingSegment(item.id, SNAPSHOTS, count, count, raw, "sealed", at, moved=at)
+    if segment_bytes >= OUTWEIGHED * len(item.raw):
+        now = int(tx.now * 1e6)
+        snapshot = OutgoingSegment(
+            item=item.id,
+            stream=SNAPSHOTS,
+            first=event_count,
+            last=event_count,
+            raw=item.raw,
+            state="sealed",
+            at=now,
+            moved=now,
         )
+        tx.outbox.put(snapshot)
 
 
 def seal(signer: Sealer, snapshot: Snapshot) -> Item:
-    """Return the signed item of a snapshot; raises StateCorrupt when it is too large."""
+    """Return the signed item of a snapshot; raises StateCorrupt if it is too large."""
     heads = {stream: [seq, head.hex()] for stream, (seq, head) in snapshot.heads.items()}
     document = {
         "schema": SCHEMA_VERSION,
@@ -87,12 +98,12 @@ def seal(signer: Sealer, snapshot: Snapshot) -> Item:
         "runs": dict(snapshot.runs),
         "blobs": written_blobs(snapshot.blobs),
     }
-    return close(signer, document, _tags(signer, snapshot))
+    return seal_document(signer, document, _tags(signer, snapshot))
 
 
 def unseal(signer: Sealer, item: Item) -> Snapshot:
     """Return the snapshot of a verified item; raises WrongKey, StateCorrupt."""
-    document = opened(signer, item)
+    document = open_document(signer, item)
     try:
         snapshot = _read(document)
         moments.check(snapshot)
@@ -110,10 +121,13 @@ def _read(document: Mapping[str, Any]) -> Snapshot:
         raise ValueError(f"a newer version of agentkit sealed it, with schema {schema}")
     if schema < OLDEST_SCHEMA:
         raise ValueError(f"its records are of schema {schema}, and are folded from events instead")
-    heads = {str(name): (int(n), bytes.fromhex(h)) for name, (n, h) in document["heads"].items()}
+    heads = {
+        str(stream): (int(seq), bytes.fromhex(digest))
+        for stream, (seq, digest) in document["heads"].items()
+    }
     records = tuple((str(kind), str(body)) for kind, body in document["records"])
-    runs = {str(name): str(state) for name, state in document["runs"].items()}
-    return Snapshot(heads, records, runs, read_blobs(document["blobs"]))
+    runs = {str(run): str(state) for run, state in document["runs"].items()}
+    return Snapshot(heads=heads, records=records, runs=runs, blobs=read_blobs(document["blobs"]))
 
 
 def _tags(signer: Sealer, snapshot: Snapshot) -> Tags:
@@ -122,7 +136,7 @@ def _tags(signer: Sealer, snapshot: Snapshot) -> Tags:
         *OURS,
         KIND,
         ("Content-Type", "application/octet-stream"),
-        ("Run", opaque(signer, SNAPSHOTS)),
+        ("Run", public_stream_name(signer, SNAPSHOTS)),
         ("Seq-First", str(snapshot.count)),
         ("Seq-Last", str(snapshot.count)),
         ("Head", snapshot.head.hex()),

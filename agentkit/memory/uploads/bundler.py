@@ -1,8 +1,8 @@
-"""Layer 1: many items in one transaction, paid in AR by a wallet of its own.
+"""Uploads through layer-1 transactions: a bundle of items each, paid in AR by a separate wallet.
 
-The signed transaction and its fee are on disk before it leaves, and the same bytes are posted
-until its anchor is too old for any block to take it.  Only then are its items wrapped anew, so
-that no bundle is paid for twice while the first may still be mined.
+A signed transaction and its fee are on disk before it is posted.  The same bytes are posted again
+until the anchor in them is so old that no block may take them any more.  Only then are the items
+put into a new transaction: before that the old one may still be mined, and both would be paid for.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from agentkit.memory.arweave.jwk import JwkWallet
 from agentkit.memory.arweave.layer1 import WeaveTransaction, make_transaction, parse_transaction
 from agentkit.memory.arweave.merkle import MAX_CHUNK, chunked
 from agentkit.memory.arweave.unbundling import bundle_tags
-from agentkit.memory.uploads.outbox import Outbox, carry
+from agentkit.memory.uploads.outbox import Outbox, set_carrier
 from agentkit.money import Asset, Money
 
 AR = Asset.named("AR")
 REST = 600.0
-"""Seconds between transactions that nobody asked for: each pays for 256 KiB, however small."""
+"""Seconds for which items gather in the background: every transaction pays for 256 KiB at least."""
 ANCHOR_LASTS = 50
-"""Blocks after which no block takes a transaction any more; its anchor was in some before."""
+"""How many blocks after its anchor a transaction may be mined, by the rules of Arweave."""
 MOST_BUNDLE = 8 * 1024 * 1024
 FEE_SECONDS = 5.0
-"""How long a plan waits to hear what an upload costs."""
+"""How long a plan waits for gateways to name the price of an upload."""
 
 
 @dataclass(frozen=True, slots=True)
 class UploadLimits:
-    """What may be paid for one upload, and for all of them ever; None is no limit."""
+    """The most that one upload may cost, and all uploads ever; None is no limit."""
 
     per_upload: Money | None = None
     total: Money | None = None
 
 
 class Layer1:
-    """Bundles of items in transactions of a JWK wallet."""
+    """The upload path through layer 1: bundles in transactions that an AR wallet pays for."""
 
     def __init__(
         self,
@@ -57,133 +57,171 @@ class Layer1:
         rest: float = REST,
     ) -> None:
         self.rest = rest
-        self._outbox, self._gateways = outbox, gateways
-        self._wallet, self._limits = wallet, limits
+        self._outbox = outbox
+        self._gateways = gateways
+        self._wallet = wallet
+        self._limits = limits
 
     async def send(self, items: Sequence[OutgoingSegment]) -> None:
-        for carrier in await self._carriers(items):
-            await self._settle(carrier)
+        """Post the transactions that were signed before, then put the other items into new ones."""
+        for carrier in await self._carriers_of(items):
+            await self._post_again_or_drop(carrier)
+
+        # Items of a dropped transaction have lost their carrier, so the outbox is read again.
         waiting = await self._outbox.waiting()
-        ours = {carrier.tx for carrier in await self._carriers(waiting)}
-        rest = [item for item in waiting if item.carrier not in ours]
-        for part in _parts(rest):
-            await self._post(await self._wrap(part))
+        carrier_ids = {carrier.tx for carrier in await self._carriers_of(waiting)}
+        unsigned = [item for item in waiting if item.carrier not in carrier_ids]
+        for batch in _batches(unsigned):
+            await self._post(await self._sign_bundle(batch))
 
     def under(self, item: OutgoingSegment) -> str:
+        """Return the id of the transaction that contains an item, else the item's own."""
         return item.carrier or item.item
 
     async def is_whole(self, name: str, items: Sequence[OutgoingSegment]) -> bool:
+        """Whether a gateway serves the bundle of these items, byte for byte."""
         carrier = await self._outbox.commit(lambda tx: tx.outbox.get_carrier(name))
         if carrier is not None:
-            return await self._gateways.holds(name, (await self._bundle(carrier))[1])
-        if name == items[0].item:  # it came here by another path
+            _, data = await self._rebuild(carrier)
+            return await self._gateways.holds(name, data)
+        if name == items[0].item:  # it was uploaded by another path, as an item of its own
             return await self._gateways.holds(name, parse_item(items[0].raw).data)
-        return await self._carries(name, items)
+        return await self._foreign_bundle_contains(name, items)
 
-    async def _carries(self, name: str, items: Sequence[OutgoingSegment]) -> bool:
-        """Whether a transaction that another machine signed has these items in it."""
+    async def _foreign_bundle_contains(self, name: str, items: Sequence[OutgoingSegment]) -> bool:
+        """Whether a transaction that another machine signed contains these items."""
         data = await self._gateways.item_data(name)
         try:
-            inside = {raw for _, raw in split_bundle(data)}
+            contained = {raw for _, raw in split_bundle(data)}
         except StateCorrupt:
             return False
-        return all(item.raw in inside for item in items)
+        return all(item.raw in contained for item in items)
 
     async def seed(self, name: str, items: Sequence[OutgoingSegment]) -> None:
+        """Send a transaction's header and data to all gateways again."""
         carrier = await self._outbox.commit(lambda tx: tx.outbox.get_carrier(name))
-        if carrier is None:  # another machine signed it, and has its header
+        if carrier is None:  # another machine signed it, and only that one has the header
             return
-        weave, data = await self._bundle(carrier)
-        await self._gateways.seed(weave, chunked(data)[1])
+        weave, data = await self._rebuild(carrier)
+        _, chunks = chunked(data)
+        await self._gateways.seed(weave, chunks)
 
     async def fee(self) -> Fee:
-        """Return the price of a transaction, and what is left of `memory.total`.
+        """Return the price of one transaction, and the rest of `memory.total` as the most.
 
-        A gateway that does not say is no reason not to plan: then it is the most that is allowed.
+        If no gateway names a price, the limit per upload stands for it: a plan can be made anyway.
         """
         spent = await self._outbox.commit(_spent)
-        total, cap = self._limits.total, self._limits.per_upload
-        left = Money(max(0, total.units - spent.units), AR) if total is not None else cap
+        total = self._limits.total
+        per_upload = self._limits.per_upload
+        remaining = (
+            Money(max(0, total.units - spent.units), AR) if total is not None else per_upload
+        )
         try:
             async with asyncio.timeout(FEE_SECONDS):
                 price = Money(await self._gateways.price(MAX_CHUNK), AR)
         except (StateError, TimeoutError):
-            price = cap or left or AR.zero()
-        on = "sealed log, one layer-1 transaction"
-        return Fee(name="uploads", on=on, price=price, at_most=max(price, left or price))
+            price = per_upload or remaining or AR.zero()
+        return Fee(
+            name="uploads",
+            on="sealed log, one layer-1 transaction",
+            price=price,
+            at_most=max(price, remaining or price),
+        )
 
     async def close(self) -> None:
-        return
+        """Do nothing: the gateways are closed by their owner."""
 
-    # -- a transaction that was signed before ----------------------------------------------------
+    # -- transactions that were signed before ----------------------------------------------------
 
-    async def _carriers(self, items: Sequence[OutgoingSegment]) -> list[Carrier]:
+    async def _carriers_of(self, items: Sequence[OutgoingSegment]) -> list[Carrier]:
+        """Return the stored transactions that contain these items."""
         names = dict.fromkeys(item.carrier for item in items if item.carrier)
-        found = await self._outbox.commit(
+        carriers = await self._outbox.commit(
             lambda tx: [tx.outbox.get_carrier(name) for name in names]
         )
-        return [carrier for carrier in found if carrier is not None]
+        return [carrier for carrier in carriers if carrier is not None]
 
-    async def _settle(self, carrier: Carrier) -> None:
-        """Post a signed transaction again, or give it up once nothing can come of it."""
+    async def _post_again_or_drop(self, carrier: Carrier) -> None:
+        """Post a signed transaction again, or give it up once no block may take it any more."""
         status = await self._gateways.status(carrier.tx)
         if status.known and carrier.state == "posted":
-            await self._taken(carrier)
-        elif status.known or min(await self._gateways.heights()) <= carrier.height + ANCHOR_LASTS:
-            await self._post(carrier)  # its header may be there without its data
+            await self._note_posted(carrier)
+            return
+
+        if status.known:  # gateways may have its header without its data
+            await self._post(carrier)
+            return
+        lowest_height = min(await self._gateways.heights())
+        if lowest_height <= carrier.height + ANCHOR_LASTS:
+            await self._post(carrier)
         elif status.certain:
             await self._outbox.commit(lambda tx: _drop(tx, carrier))
 
     async def _post(self, carrier: Carrier) -> None:
-        weave, data = await self._bundle(carrier)
-        await self._gateways.post_transaction(weave, chunked(data)[1])
-        await self._taken(carrier)
+        """Post a stored transaction with its data, and note that it was taken."""
+        weave, data = await self._rebuild(carrier)
+        _, chunks = chunked(data)
+        await self._gateways.post_transaction(weave, chunks)
+        await self._note_posted(carrier)
 
-    async def _taken(self, carrier: Carrier) -> None:
-        items = await self._items(carrier)
-        await self._outbox.commit(
-            lambda tx: tx.outbox.put_carrier(carrier._replace(state="posted"))
-        )
+    async def _note_posted(self, carrier: Carrier) -> None:
+        items = await self._items_in(carrier)
+        posted = carrier._replace(state="posted")
+        await self._outbox.commit(lambda tx: tx.outbox.put_carrier(posted))
         await self._outbox.accepted(items)
 
-    async def _items(self, carrier: Carrier) -> list[OutgoingSegment]:
-        names = carrier.items.split()
-        found = await self._outbox.commit(lambda tx: [tx.outbox.get(name) for name in names])
-        return [item for item in found if item is not None]
+    async def _items_in(self, carrier: Carrier) -> list[OutgoingSegment]:
+        return await self._outbox.commit(lambda tx: _items_of(tx, carrier))
 
-    async def _bundle(self, carrier: Carrier) -> tuple[WeaveTransaction, bytes]:
-        """Return a stored transaction and its data, made again from the items in it."""
+    async def _rebuild(self, carrier: Carrier) -> tuple[WeaveTransaction, bytes]:
+        """Return a stored transaction and its data, which is bundled again from its items.
+
+        Raises StateCorrupt if that is not the data that was signed.
+        """
         weave, _ = parse_transaction(carrier.header.encode())
-        data = _bundled(await self._items(carrier))
-        if (await asyncio.to_thread(chunked, data))[0] != weave.data_root:
+        data = _bundle(await self._items_in(carrier))
+        data_root, _ = await asyncio.to_thread(chunked, data)
+        if data_root != weave.data_root:
             raise StateCorrupt(f"the items of transaction {carrier.tx} are not what was signed")
         return weave, data
 
-    # -- a new one -------------------------------------------------------------------------------
+    # -- new transactions ------------------------------------------------------------------------
 
-    async def _wrap(self, items: Sequence[OutgoingSegment]) -> Carrier:
-        """Sign a transaction around items and write it down with its fee."""
-        data = _bundled(items)
+    async def _sign_bundle(self, items: Sequence[OutgoingSegment]) -> Carrier:
+        """Sign a transaction with a bundle of these items, and store it before it is posted.
+
+        Raises StoreUnavailable if it is too expensive or cannot be paid.
+        """
+        data = _bundle(items)
         fee = Money(await self._gateways.price(len(data)), AR)
-        await self._check(fee)
-        heights, anchor = await self._gateways.heights(), await self._gateways.anchor()
+        await self._check_fee(fee)
+
+        # The highest height is stored, and the lowest is compared with it before the transaction
+        # is given up: that is never done while a block could still take it.
+        heights = await self._gateways.heights()
+        anchor = await self._gateways.anchor()
         tags = bundle_tags(parse_item(items[0].raw).address)
         weave, _ = await asyncio.to_thread(
             make_transaction, self._wallet, data, tags, anchor=anchor, reward=fee.units
         )
-        names = "\n".join(item.item for item in items)
-        top = max(heights)
-        return await self._outbox.commit(lambda tx: self._keep(tx, weave, names, items, top))
+        return await self._outbox.commit(
+            lambda tx: self._store_signed(tx, weave, items, height=max(heights))
+        )
 
-    def _keep(
+    def _store_signed(
         self,
         tx: JournalTransaction,
         weave: WeaveTransaction,
-        names: str,
         items: Sequence[OutgoingSegment],
+        *,
         height: int,
     ) -> Carrier:
-        """Store a signed transaction with its items before it leaves, within `memory.total`."""
+        """Store a signed transaction; raises StoreUnavailable if it exceeds `memory.total`.
+
+        The total is checked in the transaction that counts the fee, so that two processes cannot
+        both spend the rest of it.
+        """
         fee = Money(weave.reward, AR)
         spent = _spent(tx)
         total = self._limits.total
@@ -192,56 +230,69 @@ class Layer1:
                 f"needs {fee.rough}, and {spent.rough} of memory.total ({total}) are spent",
                 hint="raise memory.total",
             )
-        header = json.dumps(weave.document())
-        carrier = Carrier(weave.id, header, names, fee.units, height, "signed", int(tx.now * 1e6))
+        carrier = Carrier(
+            tx=weave.id,
+            header=json.dumps(weave.document()),
+            items="\n".join(item.item for item in items),
+            fee=fee.units,
+            height=height,
+            state="signed",
+            at=int(tx.now * 1e6),
+        )
         tx.outbox.put_carrier(carrier)
-        carry(tx, items, weave.id)
+        set_carrier(tx, items, weave.id)
         tx.append(e.WALLET, e.UploadSigned(tx=weave.id, fee=fee))
         return carrier
 
-    async def _check(self, fee: Money) -> None:
-        """Refuse what is too dear or cannot be paid; raises StoreUnavailable."""
-        cap = self._limits.per_upload
-        if cap is not None and fee > cap:
+    async def _check_fee(self, fee: Money) -> None:
+        """Raise StoreUnavailable for a fee above the limit or above the wallet's balance."""
+        per_upload = self._limits.per_upload
+        if per_upload is not None and fee > per_upload:
             raise StoreUnavailable(
-                f"needs {fee.rough}, above memory.per_upload ({cap})",
+                f"needs {fee.rough}, above memory.per_upload ({per_upload})",
                 hint="raise memory.per_upload, or wait for a lower price",
             )
-        held = Money(await self._gateways.balance(self._wallet.address), AR)
-        if held < fee:
+        balance = Money(await self._gateways.balance(self._wallet.address), AR)
+        if balance < fee:
             raise StoreUnavailable(
-                f"needs {fee.rough}, wallet has {held.rough if held else 0}",
+                f"needs {fee.rough}, wallet has {balance.rough if balance else 0}",
                 hint=f"send AR to {self._wallet.address}",
             )
 
 
 def _spent(tx: JournalTransaction) -> Money:
-    row = tx.get(r.Total, f"uploads|{AR.id}")
-    return row.amount if row else AR.zero()
+    """Return the fees of all transactions that were signed and not given up."""
+    total = tx.get(r.Total, f"uploads|{AR.id}")
+    return total.amount if total else AR.zero()
 
 
 def _drop(tx: JournalTransaction, carrier: Carrier) -> None:
-    """Give a transaction up: no block can take it any more, so its fee was never paid."""
+    """Give up a transaction that no block may take any more; its fee was never paid."""
     tx.outbox.put_carrier(carrier._replace(state="dropped"))
-    names = carrier.items.split()
-    items = [item for name in names if (item := tx.outbox.get(name)) is not None]
-    carry(tx, items, "")
+    set_carrier(tx, _items_of(tx, carrier), "")
     tx.append(e.WALLET, e.UploadDropped(tx=carrier.tx, fee=Money(carrier.fee, AR)))
 
 
-def _bundled(items: Sequence[OutgoingSegment]) -> bytes:
+def _items_of(tx: JournalTransaction, carrier: Carrier) -> list[OutgoingSegment]:
+    """Return the items in a transaction, in the order in which they were bundled."""
+    items = (tx.outbox.get(name) for name in carrier.items.split())
+    return [item for item in items if item is not None]
+
+
+def _bundle(items: Sequence[OutgoingSegment]) -> bytes:
     return make_bundle([parse_item(item.raw) for item in items])
 
 
-def _parts(items: Sequence[OutgoingSegment]) -> Iterator[list[OutgoingSegment]]:
-    """Yield items in bundles of bounded size."""
-    part: list[OutgoingSegment] = []
-    size = 0
+def _batches(items: Sequence[OutgoingSegment]) -> Iterator[list[OutgoingSegment]]:
+    """Yield items in batches of at most MOST_BUNDLE bytes, a single larger item alone."""
+    batch: list[OutgoingSegment] = []
+    batch_size = 0
     for item in items:
-        if part and size + len(item.raw) > MOST_BUNDLE:
-            yield part
-            part, size = [], 0
-        part.append(item)
-        size += len(item.raw)
-    if part:
-        yield part
+        if batch and batch_size + len(item.raw) > MOST_BUNDLE:
+            yield batch
+            batch = []
+            batch_size = 0
+        batch.append(item)
+        batch_size += len(item.raw)
+    if batch:
+        yield batch

@@ -1,4 +1,4 @@
-"""The outbox: signed segments on their way to Arweave, each step of it on disk before the next."""
+"""The outbox: signed segments on their way to Arweave; each state is on disk before the next."""
 
 from __future__ import annotations
 
@@ -17,57 +17,62 @@ T = TypeVar("T")
 
 
 class Outbox:
-    """The segments of one wallet's journal, by how far they have come."""
+    """The signed segments of one wallet's journal, by state."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
 
     async def commit(self, work: Callable[[JournalTransaction], T]) -> T:
+        """Call `work` inside one transaction of the journal, and return its result."""
         return await self._journal.commit(work)
 
     async def waiting(self) -> list[OutgoingSegment]:
-        """Return what has to be handed over, oldest first.
+        """Return the segments that have to be sent, oldest first.
 
-        The wallet goes before its runs: whoever restores must not know less of the money than of
-        what was bought with it.
+        Of segments that were sealed together the wallet's comes first.  A restore that finds only
+        some of them must not know a purchase without the payment for it.
         """
-        found = await self.commit(lambda tx: tx.outbox.in_states(*WAITING))
-        return sorted(found, key=lambda s: (s.at, s.stream != e.WALLET))
+        waiting = await self.commit(lambda tx: tx.outbox.in_states(*WAITING))
+        return sorted(waiting, key=lambda segment: (segment.at, segment.stream != e.WALLET))
 
     async def under_way(self) -> list[OutgoingSegment]:
-        """Return what was handed over and not yet found whole for good."""
+        """Return the segments that a gateway took and that were not yet read back for good."""
         return await self.commit(lambda tx: tx.outbox.in_states(*UNDER_WAY))
 
     async def accepted(self, items: Iterable[OutgoingSegment]) -> None:
-        """Note that somebody took these."""
+        """Record that a gateway or an upload service took these segments."""
 
         def work(tx: JournalTransaction) -> None:
-            for item in _fresh(tx, items):
+            for item in _current(tx, items):
                 _move(tx, item, state="accepted", posts=item.posts + 1, note="")
 
         await self.commit(work)
 
     async def move(self, items: Sequence[OutgoingSegment], state: str, note: str = "") -> None:
-        """Note how far these have come; `note` says what is not right with them."""
+        """Record the state of segments; `note` names a problem with them."""
 
         def work(tx: JournalTransaction) -> None:
-            for item in _fresh(tx, items):
+            for item in _current(tx, items):
                 if (item.state, item.note) != (state, note):
                     _move(tx, item, state=state, note=note)
 
         await self.commit(work)
 
 
-def carry(tx: JournalTransaction, items: Iterable[OutgoingSegment], carrier: str) -> None:
-    """Note in which layer-1 transaction items travel, "" for none."""
-    for item in _fresh(tx, items):
+def set_carrier(tx: JournalTransaction, items: Iterable[OutgoingSegment], carrier: str) -> None:
+    """Record which layer-1 transaction contains these items; "" stands for none."""
+    for item in _current(tx, items):
         tx.outbox.put(item._replace(carrier=carrier))
 
 
-def _fresh(tx: JournalTransaction, items: Iterable[OutgoingSegment]) -> Iterable[OutgoingSegment]:
-    """Yield items as they are now: another process of this wallet may have moved them."""
-    return (now for item in items if (now := tx.outbox.get(item.item)) is not None)
+def _current(tx: JournalTransaction, items: Iterable[OutgoingSegment]) -> Iterable[OutgoingSegment]:
+    """Yield items as they are stored now: another process of this wallet may have moved them."""
+    for item in items:
+        current = tx.outbox.get(item.item)
+        if current is not None:
+            yield current
 
 
 def _move(tx: JournalTransaction, item: OutgoingSegment, **changes: object) -> None:
+    """Store an item with these changes and the time of the change."""
     tx.outbox.put(item._replace(**changes, moved=int(tx.now * 1e6)))  # type: ignore[arg-type]

@@ -1,9 +1,11 @@
-"""Uploads through Turbo: items posted one by one, paid by credits or in USDC over x402.
+"""Uploads through Turbo: items one by one, paid with credits or in USDC over x402.
 
 Follows the OpenAPI document of ardriveapp/turbo-upload-service: `POST /v1/tx`,
-`POST /v1/x402/data-item/signed` (x402 version 1), `GET /v1/tx/{id}/status`.  A payment may settle
-and its upload fail; so it is on disk before it leaves, the id is looked up before anything else
-is done, and no second payment is made for an item while the first may have been drawn.
+`POST /v1/x402/data-item/signed` (x402 version 1), `GET /v1/tx/{id}/status`.
+
+A payment may succeed while its upload fails.  So a payment is on disk before it is sent.  After an
+unknown outcome the service is first asked for the item.  No second payment is made for an item
+while the first may have been drawn.
 """
 
 from __future__ import annotations
@@ -41,38 +43,42 @@ OCTETS = "application/octet-stream"
 PAID_PATH = "/v1/x402/data-item/signed"
 SHORT = 64 * 1024
 NETWORKS = {"base": "eip155:8453", "base-sepolia": "eip155:84532"}
-"""What x402 version 1 calls networks, and their CAIP-2 ids."""
+"""The names of networks in x402 version 1, with their CAIP-2 ids."""
 
 
 class TurboClient(Client):
-    """Turbo's documented API at one address."""
+    """A client of Turbo's documented API at one URL."""
 
     def __init__(self, url: str, **settings: Any) -> None:
         super().__init__([url], **settings)
         self.url = self._endpoints[0].url
 
     async def post(self, raw: bytes) -> bool:
-        """Hand over a signed item against credits; False when there are not enough of them."""
-        return (await self._first(lambda endpoint: self._post(endpoint, "/v1/tx", raw)))[0]
+        """Post a signed item, paid with credits; returns False if there are not enough of them."""
+        taken, _ = await self._first(lambda endpoint: self._post(endpoint, "/v1/tx", raw))
+        return taken
 
     async def terms(self, raw: bytes) -> bytes | None:
-        """Ask for the price of an item over x402; None when it was taken for nothing."""
+        """Return the payment terms (answer 402) for an item; None if it was taken for nothing."""
         taken, answer = await self._first(lambda endpoint: self._post(endpoint, PAID_PATH, raw))
         return None if taken else answer
 
     async def buy(self, raw: bytes, header: str) -> bool:
-        """Hand over an item with its payment, once; False when the payment is not taken.
+        """Post an item with its payment; returns False if the payment was refused.
 
-        Raises StoreUnavailable: what became of payment and item is unknown.
+        It is posted once and never repeated.  After StoreUnavailable it is unknown whether the
+        payment was drawn and whether the item was taken.
         """
 
-        async def once(endpoint: Endpoint) -> tuple[bool, bytes]:
+        async def post_once(endpoint: Endpoint) -> tuple[bool, bytes]:
             return await self._post(endpoint, PAID_PATH, raw, {"X-PAYMENT": header})
 
-        return (await first_answer(once, self._endpoints, Patience(1, 0.0)))[0]
+        no_repeats = Patience(rounds=1, backoff=0.0)
+        taken, _ = await first_answer(post_once, self._endpoints, no_repeats)
+        return taken
 
     async def has(self, name: str) -> bool:
-        """Whether it has taken an item; raises StoreUnavailable when it does not say."""
+        """Whether Turbo has taken an item; raises StoreUnavailable if it does not say."""
 
         async def ask(endpoint: Endpoint) -> bool:
             path = f"/v1/tx/{name}/status"
@@ -82,11 +88,16 @@ class TurboClient(Client):
         return await self._first(ask)
 
     async def _post(
-        self, endpoint: Endpoint, path: str, raw: bytes, more: dict[str, str] | None = None
+        self, endpoint: Endpoint, path: str, raw: bytes, headers: dict[str, str] | None = None
     ) -> tuple[bool, bytes]:
         """Post an item; returns whether it was taken, and the answer (payment terms if not)."""
         status, answer = await endpoint.post(
-            self._session, path, raw, content_type=OCTETS, good=(200, 202, 402), headers=more
+            self._session,
+            path,
+            raw,
+            content_type=OCTETS,
+            good=(200, 202, 402),
+            headers=headers,
         )
         if status == 200 and read_json(_Receipt, answer).id != parse_item(raw).id:
             raise StateCorrupt("its receipt is one for another item")
@@ -94,9 +105,10 @@ class TurboClient(Client):
 
 
 class Turbo(Direct):
-    """Items through Turbo; without a payer, credits are all that pays for them.
+    """The upload path through Turbo.
 
-    `per_upload` is the most one item may cost.
+    Without a `payer` uploads are paid with credits only.  `per_upload` is the most that one item
+    may cost over x402.  `owner` is the wallet's address, for errors.
     """
 
     def __init__(
@@ -116,52 +128,68 @@ class Turbo(Direct):
         self._per_upload = per_upload
 
     async def send(self, items: Sequence[OutgoingSegment]) -> None:
-        """Send items one by one; one whose payment is unconfirmed waits, the others go on."""
-        unconfirmed = []
+        """Send items one by one; an item whose payment is unconfirmed does not stop the others.
+
+        Raises Unconfirmed for the first such item after all were tried, and StoreUnavailable at
+        once for any other failure.
+        """
+        unconfirmed: list[Unconfirmed] = []
         for item in items:
             try:
-                await self._hand_over(item)
-            except Unconfirmed as problem:  # the others need not wait for it
-                await self._outbox.move([item], item.state, str(problem))
-                unconfirmed.append(problem)
+                await self._send_item(item)
+            except Unconfirmed as error:
+                await self._outbox.move([item], item.state, str(error))
+                unconfirmed.append(error)
             else:
                 await self._outbox.accepted([item])
         if unconfirmed:
             raise unconfirmed[0]
 
     async def seed(self, name: str, items: Sequence[OutgoingSegment]) -> None:
+        """Post the items to Turbo again."""
         for item in items:
             await self._client.post(item.raw)
 
     async def fee(self) -> Fee:
+        """Return the most that an upload over x402 may cost; no fee where credits pay."""
         if self._payer is None or self._per_upload is None:
             return FREE
-        cap = self._per_upload
-        return Fee(name="uploads", on="sealed log, each over x402", price=cap, at_most=cap)
+        return Fee(
+            name="uploads",
+            on="sealed log, each over x402",
+            price=self._per_upload,
+            at_most=self._per_upload,
+        )
 
     async def close(self) -> None:
+        """Close the connections to Turbo."""
         await self._client.close()
 
     # -- one item --------------------------------------------------------------------------------
 
-    async def _hand_over(self, item: OutgoingSegment) -> None:
-        """Have an item taken; raises StoreUnavailable for what the wallet or its limits say."""
+    async def _send_item(self, item: OutgoingSegment) -> None:
+        """Send one item; raises StoreUnavailable, also for limits and errors of the wallet."""
         try:
-            await self._take(item)
+            await self._post_or_buy(item)
         except IntentMismatch as error:
             raise StoreUnavailable(f"{error}, and now other terms are asked for") from error
         except (PaymentError, PlanError, ProtocolBroken) as error:
             raise StoreUnavailable(str(error), hint=error.hint) from error
 
-    async def _take(self, item: OutgoingSegment) -> None:
-        """Have an item taken, by credits or for a payment; what may be paid is asked for first."""
-        known = await self._payer.paid(item.item) if self._payer else None
-        if known and known.fate != "unpaid":
+    async def _post_or_buy(self, item: OutgoingSegment) -> None:
+        """Post one item with credits, or pay for it over x402 where credits do not suffice.
+
+        If an earlier payment for it may have been drawn, the service is asked for the item first.
+        """
+        earlier = await self._payer.paid(item.item) if self._payer else None
+        if earlier and earlier.fate != "unpaid":
             if await self._client.has(item.item):
-                await self._settled(item)
+                await self._settle(item)
                 return
-            if known.fate == "paid":
-                raise Unconfirmed(known)
+            if earlier.fate == "paid":
+                raise Unconfirmed(earlier)
+
+        # Credits first: an upload that is free or prepaid needs no payment.
         if await self._client.post(item.raw):
             return
         if self._payer is None:
@@ -172,60 +200,65 @@ class Turbo(Direct):
         await self._buy(self._payer, item)
 
     async def _buy(self, payer: UploadPayer, item: OutgoingSegment) -> None:
-        """Pay for an item over x402; an unknown outcome is looked up, never paid again."""
+        """Pay for an item over x402 and post it; after an unknown outcome it is not paid again."""
         terms = await self._client.terms(item.raw)
         if terms is None:
-            return
-        way = self._affordable(payer, terms)
-        payment = await payer.pay(item.item, way.required)
+            return  # taken for nothing
+        option = self._cheapest_option(payer, terms)
+        payment = await payer.pay(item.item, option.required)
         try:
-            taken = await self._client.buy(item.raw, way.header(payment))
-        except StoreUnavailable as unknown:
-            await self._look_up(payer, item, unknown)
+            taken = await self._client.buy(item.raw, option.header(payment))
+        except StoreUnavailable as error:
+            await self._check_arrived(payer, item, error)
             taken = True
         if not taken:
             raise StoreUnavailable(f"{self._client.url} does not take payment {payment.name}")
-        await self._settled(item)
+        await self._settle(item)
 
-    async def _look_up(
-        self, payer: UploadPayer, item: OutgoingSegment, unknown: StoreUnavailable
+    async def _check_arrived(
+        self, payer: UploadPayer, item: OutgoingSegment, error: StoreUnavailable
     ) -> None:
-        """Return when an item arrived after all; raises Unconfirmed."""
+        """Check whether an item arrived although the answer to its payment was lost.
+
+        Raises Unconfirmed if the payment may have been drawn, else `error`.
+        """
         if await self._client.has(item.item):
             return
-        known = await payer.paid(item.item)
-        if known is None or known.fate == "unpaid":
-            raise unknown
-        raise Unconfirmed(known) from unknown
+        payment = await payer.paid(item.item)
+        if payment is None or payment.fate == "unpaid":
+            raise error
+        raise Unconfirmed(payment) from error
 
-    async def _settled(self, item: OutgoingSegment) -> None:
+    async def _settle(self, item: OutgoingSegment) -> None:
+        """Record the payment for an item that has arrived as spent."""
         if self._payer:
             await self._payer.settle(item.item)
 
-    def _affordable(self, payer: UploadPayer, terms: bytes) -> _Way:
-        """Return the cheapest way to pay that is within the cap; raises StoreUnavailable."""
-        ours = [way for way in _ways(terms) if payer.takes(way.required)]
-        if not ours:
+    def _cheapest_option(self, payer: UploadPayer, terms: bytes) -> _PaymentOption:
+        """Return the cheapest option that this wallet can pay; raises StoreUnavailable."""
+        payable = [option for option in _payment_options(terms) if payer.takes(option.required)]
+        if not payable:
             raise StoreUnavailable(
                 f"{self._client.url} cannot be paid from this wallet", hint="set memory.upload"
             )
-        cheapest = min(ours, key=lambda way: int(way.required.amount))
-        cap, needed = self._per_upload, int(cheapest.required.amount)
-        if cap is not None and needed > cap.units:
+        cheapest = min(payable, key=lambda option: int(option.required.amount))
+        limit = self._per_upload
+        price = int(cheapest.required.amount)
+        if limit is not None and price > limit.units:
             raise StoreUnavailable(
-                f"needs {Money(needed, cap.asset)}, above memory.per_upload ({cap})",
+                f"needs {Money(price, limit.asset)}, above memory.per_upload ({limit})",
                 hint="raise memory.per_upload, or wait for a lower price",
             )
         return cheapest
 
 
 class Unconfirmed(StoreUnavailable):
-    """A payment left, and nobody says that its item arrived."""
+    """A payment was sent, and the service does not confirm that it has the item."""
 
     def __init__(self, payment: UploadPayment) -> None:
-        done = "settled" if payment.fate == "paid" else "sent"
+        progress = "settled" if payment.fate == "paid" else "sent"
         super().__init__(
-            f"payment {payment.name}… {done}, upload unconfirmed",
+            f"payment {payment.name}… {progress}, upload unconfirmed",
             hint='ask the service for it, or set memory.upload = "l1": nothing is paid twice',
         )
 
@@ -235,13 +268,13 @@ class _Receipt(BaseModel):
 
 
 class _Terms(BaseModel):
-    """Answer 402 of x402 version 1."""
+    """The body of answer 402 in x402 version 1."""
 
     accepts: list[dict[str, Any]] = Field(max_length=32)
 
 
 class _Wire(BaseModel):
-    """One way to pay, as version 1 has it."""
+    """One payment option as x402 version 1 writes it."""
 
     scheme: str
     network: str
@@ -253,14 +286,14 @@ class _Wire(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
-    """One way to pay: as version 2 has it, and what version 1 calls its network."""
+class _PaymentOption:
+    """One payment option in the form of version 2, with the network's name in version 1."""
 
     required: Requirement
     network: str
 
     def header(self, payment: UploadPayment) -> str:
-        """Return X-PAYMENT of version 1."""
+        """Return the value of the header X-PAYMENT in version 1."""
         document = {
             "x402Version": 1,
             "scheme": self.required.scheme,
@@ -270,16 +303,18 @@ class _Way:
         return base64.b64encode(json.dumps(document).encode()).decode()
 
 
-def _ways(answer: bytes) -> list[_Way]:
+def _payment_options(answer: bytes) -> list[_PaymentOption]:
+    """Return the readable payment options of an answer 402; raises StateCorrupt."""
     try:
         entries = _Terms.model_validate_json(answer).accepts
     except ValidationError as error:
         raise StateCorrupt("it asks for money in no way that x402 knows") from error
-    return [way for entry in entries if (way := _way(entry))]
+    options = (_payment_option(entry) for entry in entries)
+    return [option for option in options if option is not None]
 
 
-def _way(entry: dict[str, Any]) -> _Way | None:
-    """Return a way to pay; None for one that cannot be read."""
+def _payment_option(entry: dict[str, Any]) -> _PaymentOption | None:
+    """Return a payment option; None for one that cannot be read, which is skipped."""
     try:
         wire = _Wire.model_validate(entry)
         required = Requirement(
@@ -293,4 +328,4 @@ def _way(entry: dict[str, Any]) -> _Way | None:
         )
     except ValidationError:
         return None
-    return _Way(required, wire.network)
+    return _PaymentOption(required, wire.network)

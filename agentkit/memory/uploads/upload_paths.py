@@ -1,4 +1,4 @@
-"""Ways to Arweave: what each of them can do for the items of the outbox."""
+"""The interface of an upload path to Arweave, and the simplest one: items through gateways."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from agentkit.money import Asset
 
 
 class UploadPath(Protocol):
-    """One way to Arweave; every method may raise StateError, StoreUnavailable above all.
-
-    `rest` is the seconds for which items gather before they are sent unasked.
-    """
+    """How items reach Arweave; every method may raise StateError, most often StoreUnavailable."""
 
     @property
-    def rest(self) -> float: ...
+    def rest(self) -> float:
+        """How many seconds items gather in the background before they are sent."""
 
     async def send(self, items: Sequence[OutgoingSegment]) -> None:
-        """Hand items over and note what was taken; the same items again are no second upload.
+        """Send items, and record each one that was taken.
 
-        Its error says in words for people what is missing; what was taken before stays taken.
+        To send an item again is safe and never paid twice.  An error is a sentence for people that
+        says what is missing; items that were taken before it stay recorded.
         """
 
     def under(self, item: OutgoingSegment) -> str:
-        """Return the id under which an item is looked for."""
+        """Return the id under which gateways know an item: its own, or its transaction's."""
 
     async def is_whole(self, name: str, items: Sequence[OutgoingSegment]) -> bool:
-        """Whether the data of these items can be read back, byte for byte."""
+        """Whether a gateway serves the data of these items, byte for byte."""
 
     async def seed(self, name: str, items: Sequence[OutgoingSegment]) -> None:
-        """Hand over the data again of what is mined and cannot be read."""
+        """Send the data of items again that are mined and cannot be read."""
 
     async def fee(self) -> Fee:
-        """Return what an upload costs now, and what uploads can still come to."""
+        """Return what an upload costs now, and the most that uploads can still cost."""
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Close its connections."""
 
 
 FREE = Fee(
@@ -49,34 +49,40 @@ FREE = Fee(
     price=Asset.named("AR").zero(),
     at_most=Asset.named("AR").zero(),
 )
-"""What is posted to gateways that take it for nothing, or against credits bought before."""
+"""The fee of uploads that cost nothing, or that are paid with credits bought before."""
 
 
 class Direct:
-    """Items posted one by one, and looked for by their own ids: to gateways that take them."""
+    """Items one by one through gateways that take them for nothing; each keeps its own id."""
 
     rest = 0.0
 
     def __init__(self, outbox: Outbox, gateways: Gateways) -> None:
-        self._outbox, self._gateways = outbox, gateways
+        self._outbox = outbox
+        self._gateways = gateways
 
     async def send(self, items: Sequence[OutgoingSegment]) -> None:
+        """Post items one by one, and record each as soon as it was taken."""
         for item in items:
             await self._gateways.post_item(item.raw)
             await self._outbox.accepted([item])
 
     def under(self, item: OutgoingSegment) -> str:
+        """Return the item's own id."""
         return item.item
 
     async def is_whole(self, name: str, items: Sequence[OutgoingSegment]) -> bool:
+        """Whether a gateway serves the data of the item; `items` contains just this one."""
         return await self._gateways.holds(name, parse_item(items[0].raw).data)
 
     async def seed(self, name: str, items: Sequence[OutgoingSegment]) -> None:
+        """Post the items again."""
         for item in items:
             await self._gateways.post_item(item.raw)
 
     async def fee(self) -> Fee:
+        """Return no fee."""
         return FREE
 
     async def close(self) -> None:
-        return
+        """Do nothing: the gateways are closed by their owner."""

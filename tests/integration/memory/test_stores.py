@@ -17,7 +17,7 @@ from agentkit.artifacts import Artifact, Blob
 from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.errors import StateCorrupt, StoreUnavailable
 from agentkit.keys.signer import KeySigner
-from agentkit.memory.artifacts.encryption import Cover
+from agentkit.memory.artifacts.encryption import ArtifactCipher
 from agentkit.memory.artifacts.ipfs import Ipfs
 from agentkit.memory.artifacts.local import LocalStore
 from agentkit.memory.artifacts.onchain import Onchain
@@ -25,7 +25,7 @@ from agentkit.memory.artifacts.stores import Remote, Stores
 from agentkit.memory.arweave.gateways import Gateways
 
 SIGNER = KeySigner(bytes(range(1, 33)))
-COVER = Cover(SIGNER.derive("test"))
+COVER = ArtifactCipher(SIGNER.derive("test"))
 SECRET = b"a result that is nobody's business " * 30
 
 
@@ -153,10 +153,10 @@ async def test_a_remote_store_that_is_down_costs_nothing_but_the_place(
 
 async def test_another_key_opens_nothing(three: Three) -> None:
     put = await three.ipfs.put(Blob.of(SECRET))
-    other = Cover(bytes(32))
+    other = ArtifactCipher(bytes(32))
     stored = await three.ipfs.cat(put.locators[0].removeprefix("ipfs://"), 10_000)
     with pytest.raises(StateCorrupt, match="not for this key"):
-        other.opened(stored, put.digest)
+        other.decrypt(stored, put.digest)
 
 
 async def test_a_plain_artifact_is_taken_for_what_it_hashes_to(three: Three) -> None:

@@ -12,7 +12,7 @@ from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
 from agentkit.journal.outbox_tables import OUTBOX_STATES, OutgoingSegment
 from agentkit.memory.arweave.ans104 import parse_item
-from agentkit.memory.backup_status import BackupStatus, age, look
+from agentkit.memory.backup_status import BackupStatus, age, read_backup_status
 from agentkit.memory.sealing import backlog
 from agentkit.memory.sealing.backlog import MOST_BYTES, MOST_EVENTS, is_due, seal_all
 from agentkit.memory.sealing.segments import unseal
@@ -72,7 +72,7 @@ async def test_what_uploads_write_down_is_never_due_alone(
         await journal.commit(lambda tx: tx.append(e.WALLET, signed))
     assert not await journal.commit(is_due)
     assert await sealed(journal) == []
-    assert (await journal.commit(look)).unsealed == 0
+    assert (await journal.commit(read_backup_status)).unsealed == 0
     await write(journal, "x")
     assert await journal.commit(is_due)
     assert sum(item.events for item in await sealed(journal)) == 2 * MOST_EVENTS + 1
@@ -99,7 +99,7 @@ async def test_artifacts_count_towards_a_segment(
 ) -> None:
     blobs = [os.urandom(60_000) for _ in range(3)]
     named = [await journal.commit(lambda tx, b=b: tx.put_blob(b)) for b in blobs]
-    monkeypatch.setattr(backlog, "named_in", lambda row: [named[row.seq - 1]])
+    monkeypatch.setattr(backlog, "artifact_digests_in", lambda row: [named[row.seq - 1]])
     await write(journal, "a", "b", "c")
     items = await sealed(journal)
     assert [item.events for item in items] == [1, 1, 1]
