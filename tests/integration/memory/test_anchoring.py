@@ -18,7 +18,7 @@ from agentkit.errors import StateCorrupt, StateForked, StoreUnavailable
 from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
 from agentkit.memory.anchoring import BEHIND, UNSURE
-from agentkit.memory.memory import Pace
+from agentkit.memory.memory import MemoryPace
 from agentkit.memory.restore import wallet_restore
 from agentkit.money import Money
 from agentkit.payments.chain import Web3Chain
@@ -88,7 +88,7 @@ async def test_it_moves_no_more_often_than_it_may_and_at_the_end(
 async def test_what_was_sealed_too_early_is_anchored_when_it_is_time(
     here: World, tmp_path: Path
 ) -> None:
-    pace, home = Pace(look=0.05), tmp_path / "one"
+    pace, home = MemoryPace(look=0.05), tmp_path / "one"
     async with machine(here.network, here.url, home, interval=1, pace=pace) as (journal, memory):
         for text in ("one", "two"):
             await memory.note("t", text)

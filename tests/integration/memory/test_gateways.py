@@ -19,7 +19,7 @@ from agentkit.keys.signer import KeySigner
 from agentkit.memory.arweave import gateways as gateways_module
 from agentkit.memory.arweave.ans104 import make_item
 from agentkit.memory.arweave.base64url import b64url, name_of
-from agentkit.memory.arweave.gateways import Gateways, Status
+from agentkit.memory.arweave.gateways import Gateways, ItemStatus
 from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
 from agentkit.memory.arweave.layer1 import make_transaction
 from agentkit.memory.arweave.merkle import MAX_CHUNK
@@ -178,12 +178,12 @@ async def test_posting_again_is_no_error_and_stores_nothing(url):
 async def test_the_status_of_an_item_grows_with_the_blocks(tmp_path, clock):
     gateway = Gateway.open(tmp_path / "slow", block_seconds=120, clock=clock)
     async with TestServer(gateway_app(gateway)) as server, client(str(server.make_url(""))) as c:
-        assert await c.status(ITEM.id) == Status(known=False)
+        assert await c.status(ITEM.id) == ItemStatus(known=False)
         await c.post_item(ITEM.raw)
-        assert await c.status(ITEM.id) == Status(known=True)
+        assert await c.status(ITEM.id) == ItemStatus(known=True)
         assert (await c.find(ME)).found[0].height is None
         clock.now += 18 * 120
-        assert await c.status(ITEM.id) == Status(True, 1, 18)
+        assert await c.status(ITEM.id) == ItemStatus(True, 1, 18)
     gateway.close()
 
 

@@ -59,7 +59,7 @@ async def remembering(
         await journal.close()
 
 
-async def fetched(url: str, signer: KeySigner = SIGNER) -> wallet_restore.Restored:
+async def fetched(url: str, signer: KeySigner = SIGNER) -> wallet_restore.RestoredWallet:
     async with Gateways([url], rounds=1) as gateways:
         return await wallet_restore.fetch(signer, gateways)
 

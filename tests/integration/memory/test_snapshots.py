@@ -89,9 +89,9 @@ async def test_a_run_goes_on_from_a_snapshot_and_its_past_comes_back_when_asked_
                 assert whole.rows(stream)[: len(rows)] == rows
             only = await fetched(url, only=[ended.run_id])
             assert set(only.streams) == {ended.run_id}
-            assert await wallet_restore.bring(only, market.journal, [ended.run_id]) == len(
-                everything[ended.run_id]
-            )
+            assert await wallet_restore.bring_earlier_events(
+                only, market.journal, [ended.run_id]
+            ) == len(everything[ended.run_id])
             state = await history.read(market.journal, ended.run_id)
             assert state.outcome == "done"
             await market.journal.check()
@@ -117,13 +117,13 @@ async def test_a_restore_reads_no_more_than_the_newest_snapshot_and_its_tail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    real = remote_log.Pieces._got
+    real = remote_log.Pieces._fetch
 
     async def watched(self: remote_log.Pieces, piece: remote_log.Piece, make: object) -> object:
         read.append(f"{piece.kind} {piece.first}")
         return await real(self, piece, make)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(remote_log.Pieces, "_got", watched)
+    monkeypatch.setattr(remote_log.Pieces, "_fetch", watched)
     async with weaving(tmp_path) as (_, url):
         await notes(tmp_path / "home", [f"note {n}" for n in range(12)], url)
         found = await fetched(url)

@@ -15,7 +15,7 @@ from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.errors import StateError, StoreUnavailable, WrongInput
 from agentkit.keys.signer import KeySigner
 from agentkit.memory.artifacts import sources as sources_module
-from agentkit.memory.artifacts.encryption import Cover
+from agentkit.memory.artifacts.encryption import ArtifactCipher
 from agentkit.memory.artifacts.ipfs import Ipfs
 from agentkit.memory.artifacts.sources import Sources
 from agentkit.memory.arweave.ans104 import make_item
@@ -72,7 +72,7 @@ async def test_what_a_gateway_made_up_is_refused(gateways: Gateways) -> None:
 
 
 async def test_ipfs_is_read_from_the_node(kubo_rpc: str) -> None:
-    ipfs = Ipfs(kubo_rpc, Cover(bytes(32)))
+    ipfs = Ipfs(kubo_rpc, ArtifactCipher(bytes(32)))
     cid = await ipfs.add(ROWS)
     assert await Sources(None, ipfs).read(f"ipfs://{cid}") == ROWS
     await ipfs.close()

@@ -11,8 +11,8 @@ import pytest
 from agentkit.artifacts import Dataset, Embedding, Model, Table, Text
 from agentkit.errors import Refused
 from agentkit.pool.embedding import embed
-from agentkit.pool.limits import Limits
-from agentkit.pool.meter import Allowance, Meter
+from agentkit.pool.limits import SlotLimits
+from agentkit.pool.meter import Meter, TaskAllowance
 from agentkit.pool.models import model_file
 from agentkit.pool.pool import Pool
 from agentkit.pool.request import Done
@@ -67,9 +67,9 @@ async def test_vectors_have_unit_length_and_near_texts_lie_near(pool: Pool) -> N
 
 
 async def test_company_does_not_change_a_bit_of_a_vector(tmp_path: Path) -> None:
-    slots = Slots(tmp_path, Limits(), llamas=1, workers=1, max_queue=1)
+    slots = Slots(tmp_path, SlotLimits(), llamas=1, workers=1, max_queue=1)
     async with slots.llamas(model_file("all-minilm-l6-v2")).take() as llama:
-        meter = Meter(Allowance(60, 60))
+        meter = Meter(TaskAllowance(60, 60))
         together, _ = await embed(llama, ANIMALS * 8, meter)  # more than one batch
         alone = [(await embed(llama, [text], meter))[0][0] for text in ANIMALS]
     assert together == alone * 8

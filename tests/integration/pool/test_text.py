@@ -9,8 +9,8 @@ import pytest
 
 from agentkit.artifacts import Json, Text
 from agentkit.errors import BadOutput, Refused
-from agentkit.pool.limits import Limits
-from agentkit.pool.meter import Allowance, Meter
+from agentkit.pool.limits import SlotLimits
+from agentkit.pool.meter import Meter, TaskAllowance
 from agentkit.pool.models import model_file
 from agentkit.pool.pool import Pool
 from agentkit.pool.request import Done
@@ -58,11 +58,11 @@ async def test_the_same_prompt_gives_the_same_text(pool: Pool) -> None:
 
 
 async def test_what_was_asked_before_does_not_change_a_bit(tmp_path: Path) -> None:
-    slots = Slots(tmp_path, Limits(), llamas=1, workers=1, max_queue=1)
+    slots = Slots(tmp_path, SlotLimits(), llamas=1, workers=1, max_queue=1)
     same = "The quick brown fox jumps over the lazy dog. " * 8
     async with slots.llamas(model_file("smollm2-135m")).take() as llama:
         answers = []
-        meter = Meter(Allowance(60, 60))
+        meter = Meter(TaskAllowance(60, 60))
         for end in ("Then it", "And so", "Then it"):
             body = {"prompt": same + end, "max_tokens": 4, "temperature": 0, "logprobs": 1}
             answers.append(await llama.ask("/v1/completions", body, meter))

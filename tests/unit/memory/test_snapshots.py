@@ -12,7 +12,7 @@ from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.memory.arweave.listing import Claim
-from agentkit.memory.arweave.merged_results import Found
+from agentkit.memory.arweave.merged_results import MergedItem
 from agentkit.memory.restore import remote_log
 from agentkit.memory.sealing import snapshots
 from agentkit.memory.sealing.backlog import seal_all
@@ -66,8 +66,8 @@ def test_what_gateways_dispute_is_read_whatever_it_is_called() -> None:
     tags = (("Kind", "segment"), ("Seq-First", "1"), ("Seq-Last", "2"), ("Run", "ab"))
     forged = (("Kind", "snapshot"), *tags[1:])
     claims = [Claim("owner", "signature", told, "", "") for told in (forged, tags)]
-    assert remote_log.listed_piece(Found("id", None, tuple(claims))).kind == ""
-    assert remote_log.listed_piece(Found("id", None, (claims[0],))).kind == "snapshot"
+    assert remote_log.listed_piece(MergedItem("id", None, tuple(claims))).kind == ""
+    assert remote_log.listed_piece(MergedItem("id", None, (claims[0],))).kind == "snapshot"
 
 
 def test_every_record_can_be_in_a_snapshot() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentkit.tools.channels import Channel, read
+from agentkit.tools.channels import ChannelValue, read
 
 lists = st.lists(st.integers(0, 2) | st.sampled_from(["", "xy"]), max_size=5)
 values = lists | st.integers(0, 2) | st.just({"a": [1]})
@@ -18,6 +18,6 @@ def test_every_version_of_a_tree_of_versions_reads_back(history: list[tuple[Any,
     stored: dict[str, Any] = {}
     for number, (value, back) in enumerate(history):
         older = str(max(0, number - 1 - back % 3))  # forks too
-        stored |= Channel.of(value).stored(str(number), older, stored.get)
+        stored |= ChannelValue.of(value).stored(str(number), older, stored.get)
     for number, (value, _) in enumerate(history):
         assert read(str(number), stored.get) == value
