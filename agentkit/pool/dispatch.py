@@ -54,6 +54,7 @@ class CallWork:
     async def _do_by_kind(
         self, params: InferParams | TrainParams | QueryParams, inputs: Inputs
     ) -> Done:
+        """Do the call on the kind of slot that it needs."""
         match params:
             case TrainParams():
                 return await self._train(params, inputs)

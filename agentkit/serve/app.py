@@ -67,8 +67,8 @@ def node_app(node: Node, *, token: str = "", host_names: Collection[str] = ()) -
     a proxy publishes the node; requests for other hosts than these and loopback are refused.
     """
     bodies = bounded_bodies(MAX_BODY, by_route=MAX_BODIES, streamed=[UPLOAD])
-    # Errors are answered twice: inside of the paywall, so that it sees the status of a refused
-    # request and does not charge for it, and outside, for errors of the paywall and the limits.
+    # Errors are answered twice.  Inside of the paywall, because it decides by an answer's status
+    # whether a paid request may be tried again.  Outside, for errors of the paywall and the limits.
     middlewares = [guard(host_names), answer_errors, bodies, *_paywall(node), answer_errors]
     app = web.Application(client_max_size=max(MAX_BODIES.values()), middlewares=middlewares)
     app[NODE] = node

@@ -301,6 +301,7 @@ class Jobs:
             await start
 
         def work(tx: Transaction) -> None:
+            """Store small outputs together with the event that names them."""
             ended = e.JobEnded(
                 attempt=attempt,
                 state=state,

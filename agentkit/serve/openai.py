@@ -49,30 +49,30 @@ async def models(request: web.Request) -> web.Response:
 
 async def chat(request: web.Request) -> web.Response:
     """Answer a chat of one user message."""
-    asked = wire.read(ChatRequest, await request.read(), "this request")
-    output, usage = await _do(request, asked)
+    openai_request = wire.read(ChatRequest, await request.read(), "this request")
+    output, usage = await _do(request, openai_request)
     message = {"role": "assistant", "content": output.read().decode()}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    return _completion("chat.completion", "chatcmpl", asked, choice, usage)
+    return _completion("chat.completion", "chatcmpl", openai_request, choice, usage)
 
 
 async def completions(request: web.Request) -> web.Response:
     """Answer with the continuation of a text."""
-    asked = wire.read(CompletionRequest, await request.read(), "this request")
-    output, usage = await _do(request, asked)
+    openai_request = wire.read(CompletionRequest, await request.read(), "this request")
+    output, usage = await _do(request, openai_request)
     choice = {"index": 0, "text": output.read().decode(), "finish_reason": "stop"}
-    return _completion("text_completion", "cmpl", asked, choice, usage)
+    return _completion("text_completion", "cmpl", openai_request, choice, usage)
 
 
 async def embeddings(request: web.Request) -> web.Response:
     """Answer with the embedding of one text."""
-    asked = wire.read(EmbeddingRequest, await request.read(), "this request")
-    output, usage = await _do(request, asked)
+    openai_request = wire.read(EmbeddingRequest, await request.read(), "this request")
+    output, usage = await _do(request, openai_request)
     vector = output.rows()[0]["vector"] if isinstance(output, Table) else []
     input_tokens = usage.get("input", 0)
     answer = {
         "object": "list",
-        "model": asked.model,
+        "model": openai_request.model,
         "data": [{"object": "embedding", "index": 0, "embedding": vector}],
         "usage": {"prompt_tokens": input_tokens, "total_tokens": input_tokens},
     }
@@ -84,14 +84,14 @@ async def passes_paywall(request: web.Request) -> bool:
 
     It does if it carries a channel payment or an operator's API key.  It also does if it can be
     told at no cost that the node would refuse it: the client must see that refusal, and not be
-    asked to pay for it.
+    openai_request to pay for it.
     """
     node = request.app[NODE]
     if PAYMENT_HEADER in request.headers or _has_key(request, node):
         return True
     try:
-        asked = wire.read(ChatRequest, await request.read(), "this request")
-        node.charged("infer", asked.params())
+        openai_request = wire.read(ChatRequest, await request.read(), "this request")
+        node.charged("infer", openai_request.params())
     except AgentKitError:
         return True
     return False
@@ -100,25 +100,27 @@ async def passes_paywall(request: web.Request) -> bool:
 async def check_chat(request: web.Request) -> None:
     """Raise the error with which the node would refuse a chat; it may have to count tokens."""
     node = request.app[NODE]
-    asked = wire.read(ChatRequest, await request.read(), "this request")
-    await node.pool.check("infer", asked.params(), {}, _most(asked))
-    await node.pool.check_fits("infer", asked.params())
+    openai_request = wire.read(ChatRequest, await request.read(), "this request")
+    await node.pool.check("infer", openai_request.params(), {}, _most(openai_request))
+    await node.pool.check_fits("infer", openai_request.params())
 
 
 # -- inside --------------------------------------------------------------------------------------
 
 
-async def _do(request: web.Request, asked: OpenAIRequest) -> tuple[Artifact, dict[str, int]]:
+async def _do(
+    request: web.Request, openai_request: OpenAIRequest
+) -> tuple[Artifact, dict[str, int]]:
     """Return the output and the usage of a request.
 
     With an API key, or bought over x402, it is done at once, else as the job that its payment
     header describes.  Raises Refused, and HTTPPaymentRequired for a request without payment.
     """
     node = request.app[NODE]
-    params = asked.params()
+    params = openai_request.params()
     has_key = _has_key(request, node)
     if has_key or PAID in request:
-        declared = None if has_key else _most(asked)
+        declared = None if has_key else _most(openai_request)
         key = f"open-{secrets.token_hex(8)}"
         done = await node.pool.run(key, "infer", params, {}, declared=declared)
         return done.outputs[0], done.usage
@@ -128,7 +130,7 @@ async def _do(request: web.Request, asked: OpenAIRequest) -> tuple[Artifact, dic
         node.charged("infer", params)
         raise _payment_required()
 
-    submission = _submission(request, asked)
+    submission = _submission(request, openai_request)
     await node.jobs.take(submission, node.charged("infer", params))
     job = await node.jobs.wait(submission.attempt, WAIT_SECONDS)
     if job is None:
@@ -149,7 +151,7 @@ def _payment_required() -> web.HTTPPaymentRequired:
     )
 
 
-def _submission(request: web.Request, asked: OpenAIRequest) -> wire.Submission:
+def _submission(request: web.Request, openai_request: OpenAIRequest) -> wire.Submission:
     """Return a request with its payment header as a job's submission.
 
     Raises ProtocolBroken for a header that cannot be read.
@@ -159,27 +161,33 @@ def _submission(request: web.Request, asked: OpenAIRequest) -> wire.Submission:
         payment = strict_json.loads(header)
     except (binascii.Error, ValueError) as error:
         raise ProtocolBroken(f"the {PAYMENT_HEADER} header is not base64 of JSON") from error
-    most = _most(asked)
-    task = wire.WireTask(kind="infer", params=asked.params(), load=Load(expected=most, most=most))
+    most = _most(openai_request)
+    task = wire.WireTask(
+        kind="infer", params=openai_request.params(), load=Load(expected=most, most=most)
+    )
     document: dict[str, Any] = {}  # refused by `wire.read`
     if isinstance(payment, dict):
         document = {**payment, "task": task.model_dump(mode="json")}
     return wire.read(wire.Submission, json.dumps(document).encode(), "the payment")
 
 
-def _most(asked: OpenAIRequest) -> dict[str, int]:
+def _most(openai_request: OpenAIRequest) -> dict[str, int]:
     """Return the most units that a request can use.
 
     Every token has at least one byte, so a prompt has no more tokens than bytes.
     """
-    most = {"request": 1, "input": len(asked.text.encode()) + TEMPLATE_TOKENS}
-    if asked.output_tokens:
-        most["output"] = asked.output_tokens
+    most = {"request": 1, "input": len(openai_request.text.encode()) + TEMPLATE_TOKENS}
+    if openai_request.output_tokens:
+        most["output"] = openai_request.output_tokens
     return most
 
 
 def _completion(
-    kind: str, prefix: str, asked: OpenAIRequest, choice: dict[str, Any], usage: dict[str, int]
+    kind: str,
+    prefix: str,
+    openai_request: OpenAIRequest,
+    choice: dict[str, Any],
+    usage: dict[str, int],
 ) -> web.Response:
     """Answer with a completion in OpenAI's format."""
     tokens = {"prompt_tokens": usage.get("input", 0), "completion_tokens": usage.get("output", 0)}
@@ -187,7 +195,7 @@ def _completion(
         "id": f"{prefix}-{secrets.token_hex(12)}",
         "object": kind,
         "created": int(time.time()),
-        "model": asked.model,
+        "model": openai_request.model,
         "choices": [choice],
         "usage": {**tokens, "total_tokens": sum(tokens.values())},
     }

@@ -184,6 +184,7 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
         }
 
         def write(entries: Entries) -> None:
+            """Store the checkpoint, and its channels as additions to those of its parent."""
             parent_versions: Mapping[str, Any] = {}
             if parent:
                 parent_versions = self._versions(entries.get(place.name(CHECKPOINT, parent)))

@@ -189,7 +189,7 @@ def split_bundle(raw: bytes) -> Iterator[tuple[str, bytes]]:
         raise StateCorrupt(f"a bundle of {count} items is larger than {MAX_BUNDLE_ITEMS}")
     header = ByteReader(reader.take(_HEADER_ENTRY * count))
     entries = [(header.number(32), b64url(header.take(32))) for _ in range(count)]
-    if sum(size for size, _ in entries) != reader.left:
+    if sum(size for size, _ in entries) != reader.remaining:
         raise StateCorrupt("a bundle is not as long as its header says")
     for size, name in entries:
         yield name, reader.take(size)

@@ -15,22 +15,22 @@ class ByteReader:
         self._at = 0
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Bytes not read yet."""
         return len(self._data) - self._at
 
     def take(self, count: int) -> bytes:
         """Return the next `count` bytes."""
-        if not 0 <= count <= self.left:
+        if not 0 <= count <= self.remaining:
             raise StateCorrupt(
-                f"{count} bytes are announced at byte {self._at}, {self.left} are there"
+                f"{count} bytes are announced at byte {self._at}, {self.remaining} are there"
             )
         self._at += count
         return self._data[self._at - count : self._at]
 
     def rest(self) -> bytes:
         """Return all bytes that were not read yet."""
-        return self.take(self.left)
+        return self.take(self.remaining)
 
     def number(self, width: int) -> int:
         """Read an unsigned little-endian number of `width` bytes."""

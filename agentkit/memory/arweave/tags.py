@@ -43,7 +43,7 @@ def decode_tags(encoded: bytes, count: int) -> Tags:
         raise StateCorrupt(f"{count} tags in {len(encoded)} bytes are more than an item may have")
     reader = ByteReader(encoded)
     tags = tuple(_read_blocks(reader)) if encoded else ()
-    if len(tags) != count or reader.left:
+    if len(tags) != count or reader.remaining:
         raise StateCorrupt(f"{count} tags are announced, {len(tags)} are there")
     return tags
 

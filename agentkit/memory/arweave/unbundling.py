@@ -62,6 +62,7 @@ async def find_bundled_items(
     refused: list[str] = []
 
     async def read_bundle(name: str, height: int | None) -> None:
+        """Add the owner's items in one transaction, or the reason why it was refused."""
         try:
             async with limit:
                 owned = await gateways.fetch_accepted(name, lambda data: _owned_items(data, owner))

@@ -83,13 +83,13 @@ def piece_of(
     )
 
 
-def listed_piece(found: MergedItem) -> Piece:
+def listed_piece(listed: MergedItem) -> Piece:
     """Return the piece that gateways list; raises StateCorrupt if none of them describes one."""
     pieces: list[Piece] = []
-    all_tags = list(dict.fromkeys(claim.tags for claim in found.claims))
+    all_tags = list(dict.fromkeys(claim.tags for claim in listed.claims))
     for tags in all_tags:
         try:
-            pieces.append(piece_of(found.id, tags, found.height, found))
+            pieces.append(piece_of(listed.id, tags, listed.height, listed))
         except StateCorrupt as error:
             problem = error
     if not pieces:
@@ -130,12 +130,12 @@ class Pieces:
     async def find(self) -> None:
         """Find all pieces: those that gateways list, and those in bundles that none unpacked."""
         results = await self._gateways.find(self.owner, [*OURS, *KINDS])
-        for found in results.found:
-            self._add(found.id, partial(listed_piece, found))
+        for listed in results.found:
+            self._add(listed.id, partial(listed_piece, listed))
 
         # A bundle whose items are listed need not be unpacked here.  But a gateway that lacks items
         # of others may also have listed a bundle in part, so then all bundles are unpacked.
-        unpacked = {bundle for found in results.found for bundle in found.bundles}
+        unpacked = {bundle for listed in results.found for bundle in listed.bundles}
         await self._unbundle(set() if results.behind else unpacked)
         self.warnings += _gateway_warnings(results, len(self.all))
         self.gateways = len(results.reports)
@@ -170,15 +170,15 @@ class Pieces:
         """Return `make` of a piece's item, from the first gateway whose data can be verified."""
         if piece.item is not None:
             return await asyncio.to_thread(make, self._signer, piece.item)
-        found = piece.found
-        assert found is not None
+        listed = piece.found
+        assert listed is not None
 
         def warn(url: str, error: StateCorrupt) -> None:
             self.warnings.append(f"{piece.label} from {url} failed: {error}")
 
         return await self._gateways.fetch_accepted(
-            found.id,
-            lambda data: make(self._signer, found.with_data(data)),
+            listed.id,
+            lambda data: make(self._signer, listed.with_data(data)),
             on_refused=warn,
         )
 

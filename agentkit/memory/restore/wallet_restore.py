@@ -225,8 +225,8 @@ class _WalletReader:
     async def read_streams(self, names: Sequence[str]) -> RestoredWallet:
         """Return the whole history of some streams."""
         runs = {public_stream_name(self._signer, name) for name in names}
-        wanted = [piece for piece in self._segments if piece.run in runs or not piece.kind]
-        restored = self._assemble(await self._read_segments(wanted), {})
+        relevant = [piece for piece in self._segments if piece.run in runs or not piece.kind]
+        restored = self._assemble(await self._read_segments(relevant), {})
         if restored.problems:
             # A wrong tag may have listed a segment under another stream.
             return await self.read_everything()

@@ -167,6 +167,7 @@ def _outgoing(
 def _make_segment(
     tx: JournalTransaction, stream: str, rows: Sequence[Row], *, before: bytes
 ) -> Segment:
+    """Return a segment of consecutive events; `before` is the hash before the first of them."""
     return Segment(
         stream=stream,
         rows=tuple(rows),
