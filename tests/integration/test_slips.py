@@ -9,6 +9,7 @@ import pytest
 import agentkit as ak
 
 GRAPH = ak.JobGraph("slips")
+ANSWER = GRAPH.infer("answer", model="smollm2-135m", prompt="hi", max_tokens=4)
 
 
 async def test_an_agent_refuses_what_it_would_have_to_ignore(own_folder: Path) -> None:

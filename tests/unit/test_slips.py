@@ -12,6 +12,7 @@ from agentkit.keys import keystore
 from agentkit.runtime.failures import with_place
 
 GRAPH = ak.JobGraph("slips")
+ANSWER = GRAPH.infer("answer", model="smollm2-135m", prompt="hi", max_tokens=4)
 
 
 async def first_tick(period: Any) -> None:

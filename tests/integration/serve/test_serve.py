@@ -216,7 +216,7 @@ async def test_a_lower_voucher_changes_nothing(bench: Bench) -> None:
     lower = {"rail": "channel", "provider": "native", "verb": "voucher"}
     lower["body"] = voucher_body(bench, channel, 1, signature)
     assert (await bench.post("/carry", lower))[0] == 200
-    ask = bench.agent._parts.resources.rails["channel"]._about(channel, "best")  # type: ignore[attr-defined]
+    ask = bench.agent._parts.resources.rails["channel"]._messages.request(channel, "best")  # type: ignore[attr-defined]
     _, best = await bench.post("/carry", ask.model_dump())
     assert best["body"]["cumulative"] == channel.cumulative > 1
     assert best["body"]["attempts"] == [bench.attempt.id]
@@ -303,7 +303,7 @@ async def test_only_its_payer_asks_for_a_channels_voucher_or_its_end(
 ) -> None:
     """A channel's terms are on the chain for everybody to read."""
     channel = await channel_of(bench)
-    message = bench.agent._parts.resources.rails["channel"]._about(channel, verb)  # type: ignore[attr-defined]
+    message = bench.agent._parts.resources.rails["channel"]._messages.request(channel, verb)  # type: ignore[attr-defined]
     stranger = KeySigner(b"\x07" * 32)
     nothing = Voucher(bytes.fromhex(channel.channel), 0, 0)
     forged = stranger.sign_voucher(bench.agent.network.channels_domain, nothing).hex()
