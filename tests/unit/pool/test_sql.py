@@ -172,7 +172,7 @@ def test_the_secret_can_be_read_where_nothing_is_locked(room: Path) -> None:
 def test_a_table_name_is_never_a_python_variable(room: Path) -> None:
     hidden = np.array([42])
     assert duckdb.connect().execute("select * from hidden").fetchall() == [(42,)]
-    with sql._opened(str(room), 100) as db, pytest.raises(duckdb.CatalogException):
+    with sql._open_database(str(room), 100) as db, pytest.raises(duckdb.CatalogException):
         db.execute("select * from hidden")
     assert hidden
 
