@@ -17,7 +17,7 @@ from agentkit.journal.snapshot import Snapshot
 from agentkit.keys.signer import KeySigner
 from agentkit.memory.arweave.ans104 import make_bundle, parse_item, verify
 from agentkit.memory.arweave.base64url import name_of
-from agentkit.memory.arweave.unbundling import _owned
+from agentkit.memory.arweave.unbundling import _owned_items
 from agentkit.memory.restore.remote_log import piece_of
 from agentkit.memory.sealing import segments, snapshots
 from agentkit.memory.sealing.segments import Segment, public_stream_name, seal, unseal
@@ -160,10 +160,10 @@ def test_no_tags_break_the_planning(tags: list[tuple[str, str]]) -> None:
 def test_no_bytes_break_the_unpacking_of_bundles(segment: Segment, junk: bytes, data: Any) -> None:
     item = seal(SIGNER, segment)
     raw = make_bundle([item])
-    assert [i.id for i in _owned(raw, ME)] == [item.id]
+    assert [i.id for i in _owned_items(raw, ME)] == [item.id]
     place = data.draw(st.integers(0, len(raw)))
     for damaged in (raw[:place] + junk + raw[place:], raw[:place] + junk, junk):
-        only_ours(_owned, damaged, ME)
+        only_ours(_owned_items, damaged, ME)
 
 
 def test_the_local_key_is_part_of_every_key_that_it_is_mixed_into() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from agentkit.errors import StateCorrupt
 from agentkit.market.uploads import UploadPayment
 from agentkit.market.x402 import Authorization, Proof
-from agentkit.memory.uploads.turbo import _ways
+from agentkit.memory.uploads.turbo import _payment_options
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -33,7 +33,7 @@ GOOD = {
 @example(json.dumps({"accepts": [GOOD] * 33}).encode())
 def test_any_answer_is_terms_or_is_refused(answer: bytes) -> None:
     try:
-        ways = _ways(answer)
+        ways = _payment_options(answer)
     except StateCorrupt:
         return
     assert len(ways) <= 32
@@ -42,7 +42,7 @@ def test_any_answer_is_terms_or_is_refused(answer: bytes) -> None:
 @settings(max_examples=40)
 @given(st.lists(WAY | st.just(GOOD), max_size=8))
 def test_ways_that_cannot_be_read_are_left_out(entries: list[dict[str, object]]) -> None:
-    ways = _ways(json.dumps({"x402Version": 1, "accepts": entries}).encode())
+    ways = _payment_options(json.dumps({"x402Version": 1, "accepts": entries}).encode())
     assert len(ways) >= entries.count(GOOD)
     for way in ways:
         assert int(way.required.amount) >= 0
@@ -50,7 +50,7 @@ def test_ways_that_cannot_be_read_are_left_out(entries: list[dict[str, object]])
 
 @given(st.binary(min_size=32, max_size=32), st.binary(min_size=65, max_size=65))
 def test_a_payment_travels_as_version_1_has_it(nonce: bytes, signature: bytes) -> None:
-    (way,) = _ways(json.dumps({"accepts": [GOOD]}).encode())
+    (way,) = _payment_options(json.dumps({"accepts": [GOOD]}).encode())
     assert way.required.network == "eip155:8453"
     signed = Authorization(
         sender="0x" + "3" * 40,
