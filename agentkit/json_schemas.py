@@ -120,6 +120,7 @@ def _written(schema: object) -> bytes:
 
 @lru_cache(maxsize=256)
 def _fault(text: bytes) -> str:
+    """Say why a text is not a JSON schema that can be used, "" if it is one."""
     from jsonschema import Draft202012Validator, FormatChecker, SchemaError
 
     schema = strict_json.loads(text)

@@ -104,6 +104,7 @@ class FakeProvider:
         return ProviderInfo(name=self.name, adapter="fake", finds=self.finds, label="a fake")
 
     async def offers(self, spec: TaskSpec) -> Sequence[Offer]:
+        """Offer to do anything, at the fake's rates, for as long as `lasts` says."""
         price, at_most = priced(USDC, self.rates, spec.load)
         offer = Offer(
             provider=self.name,
@@ -124,6 +125,7 @@ class FakeProvider:
     async def submit(
         self, task: Task, offer: Offer, attempt: Attempt, payment: Payment
     ) -> JobStatus:
+        """Do the task at once, or after `delay`; `before` and `after` may raise instead."""
         self._raise(self.before(task, attempt))
         if self._read(attempt) is None:
             await asyncio.sleep(self.delay)
@@ -165,6 +167,7 @@ class FakeProvider:
         return self._folder / f"{attempt.id}.json"
 
     def _execute(self, task: Task, attempt: Attempt) -> None:
+        """Do the task, log that it was done, and keep the result in a file of its own."""
         with (self._folder / "executions.log").open("a") as log:
             log.write(attempt.id + "\n")
         output = self.answer(task)
