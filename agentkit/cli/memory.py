@@ -25,7 +25,7 @@ from agentkit.market.chain import Network
 from agentkit.memory.anchoring import corroborated
 from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.restore import wallet_restore as restoring
-from agentkit.memory.restore.wallet_restore import RestoredWallet
+from agentkit.memory.restore.restored_wallet import RestoredWallet
 from agentkit.memory.sealing import shred, snapshots
 from agentkit.memory.sealing.sealer import Sealer
 from agentkit.payments.anchor import anchored_head

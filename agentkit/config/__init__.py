@@ -1,5 +1,6 @@
 """Settings, where each came from, and which of a folder's settings need a person's consent."""
 
+from agentkit.config.secrets import SecretIn, SecretInFile, SecretInKeyring
 from agentkit.config.settings import (
     LOCAL_FILE,
     USER_FILE,
@@ -8,9 +9,6 @@ from agentkit.config.settings import (
     MemorySettings,
     PaymentSettings,
     ProviderSettings,
-    SecretIn,
-    SecretInFile,
-    SecretInKeyring,
     Settings,
     WalletSettings,
 )

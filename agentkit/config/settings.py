@@ -15,13 +15,10 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import (
     AliasChoices,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     SecretStr,
@@ -40,41 +37,18 @@ from pydantic_settings import (
 from agentkit.config import trust
 from agentkit.config.consent import Setting, settings_needing_consent
 from agentkit.config.reading import (
-    MAX_SECRET_BYTES,
     SettingsFile,
     parse_settings,
     read_settings_file,
 )
-from agentkit.errors import ConfigError, MissingExtra, Untrusted
-from agentkit.file_io import read_once
+from agentkit.config.secrets import SecretIn, SecretInFile, SecretInKeyring, Section, SettingsPath
+from agentkit.errors import ConfigError, Untrusted
 from agentkit.market.allowance import Allowance
 from agentkit.money import Money, Rate
 
 LOCAL_FILE = Path("agentkit.toml")
 NEVER_SENT = "AGENTKIT_PASSPHRASE"
 USER_FILE = trust.USER_FOLDER / "config.toml"
-
-
-def _usable_path(given: object) -> object:
-    """Return a path as it was given; raises ValueError for one that no file can have.
-
-    An empty one would be the working directory.
-    """
-    if isinstance(given, str):
-        if not given or "\0" in given:
-            raise ValueError("this is not a path")
-        try:
-            Path(given).expanduser()
-        except RuntimeError as error:
-            raise ValueError(f"{given!r} names a user who is not known") from error
-    return given
-
-
-SettingsPath = Annotated[Path, BeforeValidator(_usable_path)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 def _addresses(given: str | tuple[str, ...]) -> str | tuple[str, ...]:
@@ -85,69 +59,7 @@ def _addresses(given: str | tuple[str, ...]) -> str | tuple[str, ...]:
     return given
 
 
-class SecretIn(_Section):
-    """The name of the environment variable that holds a secret."""
-
-    env: str
-
-    def read(self) -> str:
-        """Return the secret; raises ConfigError when the variable is not set."""
-        value = os.environ.get(self.env, "")
-        if not value:
-            raise ConfigError(
-                f"the environment variable {self.env} is not set", hint=f"export {self.env}=..."
-            )
-        return value
-
-
-class SecretInFile(_Section):
-    """A file that holds a secret, and that nobody else may read."""
-
-    file: SettingsPath
-
-    def read(self) -> str:
-        """Return the secret, without a byte order mark and the end of its line.
-
-        Raises ConfigError.
-        """
-        path = self.file.expanduser()
-        try:
-            raw, info = read_once(path, MAX_SECRET_BYTES)
-            secret = raw.decode("utf-8-sig").rstrip("\r\n")
-        except (OSError, ValueError):
-            # Not `from` theirs: a UnicodeDecodeError holds the secret.
-            raise ConfigError(f"{path} cannot be read", hint="check wallet.unlock.file") from None
-        if info.st_mode & 0o077:
-            raise ConfigError(f"others can read the secret in {path}", hint=f"run chmod 600 {path}")
-        return secret
-
-
-class SecretInKeyring(_Section):
-    """A secret in the system's keyring, under a service and this user's name."""
-
-    keyring: str
-    user: str = "agentkit"
-
-    def read(self) -> str:
-        """Return the secret; raises ConfigError, MissingExtra."""
-        try:
-            import keyring
-            from keyring.errors import KeyringError
-        except ImportError as error:
-            raise MissingExtra("keyring", "keyring") from error
-        try:
-            found = keyring.get_password(self.keyring, self.user)
-        except KeyringError as error:
-            raise ConfigError(f"the keyring cannot be read: {error}", hint="unlock it") from error
-        if not found:
-            raise ConfigError(
-                f"the keyring has no secret of {self.keyring!r} for {self.user!r}",
-                hint=f"store it with: keyring set {self.keyring} {self.user}",
-            )
-        return found
-
-
-class WalletSettings(_Section):
+class WalletSettings(Section):
     """Where the wallet's keystore lies, what opens it, and which process has its key.
 
     `unlock`: `{ env = "NAME" }`, `{ file = "path" }` or `{ keyring = "service" }`; without it,
@@ -160,7 +72,7 @@ class WalletSettings(_Section):
     signer: str = "here"
 
 
-class ChainSettings(_Section):
+class ChainSettings(Section):
     """How a real network's chain is reached, and where our contracts stand on it.
 
     `token_name` and `finality` (blocks after which a receipt counts) replace what is known of the
@@ -175,7 +87,7 @@ class ChainSettings(_Section):
     finality: int | None = Field(default=None, ge=1)
 
 
-class ProviderSettings(_Section):
+class ProviderSettings(Section):
     """A provider: its adapter (its own name by default), addresses, key, configured prices."""
 
     adapter: str = ""
@@ -205,7 +117,7 @@ class ProviderSettings(_Section):
         return self.api_key.get_secret_value() if self.api_key else ""
 
 
-class PaymentSettings(_Section):
+class PaymentSettings(Section):
     """Which tasks are paid out of escrow, who decides there, and when channels are closed.
 
     `escrow_from`: at most of a task from which its price is locked for it alone; `escrow_after`:
@@ -228,7 +140,7 @@ class PaymentSettings(_Section):
         return given
 
 
-class MemorySettings(_Section):
+class MemorySettings(Section):
     """Which gateways keep the sealed log, and how it gets there.
 
     `upload`: `embedded` (items posted to the gateways themselves; the default without `network`),
@@ -276,7 +188,7 @@ class MemorySettings(_Section):
         return _addresses(given)
 
 
-class ApprovalSettings(_Section):
+class ApprovalSettings(Section):
     """Who is asked before a node is bought that can come to more than `above`, or is marked.
 
     `ask`: `console`, or the address of a webhook; `token` goes along as a bearer token.

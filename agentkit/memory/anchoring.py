@@ -33,7 +33,7 @@ from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.journal.transaction import JournalTransaction
 from agentkit.market.anchor import PURPOSE, HeadAnchor
-from agentkit.memory.restore.wallet_restore import RestoredWallet
+from agentkit.memory.restore.restored_wallet import RestoredWallet
 from agentkit.memory.sealing.backlog import is_quiet
 from agentkit.memory.sealing.segment_chain import payments
 

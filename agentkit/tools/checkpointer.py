@@ -7,7 +7,6 @@ the wallet.
 
 from __future__ import annotations
 
-import dataclasses
 import secrets
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from functools import partial
@@ -18,8 +17,9 @@ from langchain_core.runnables import RunnableConfig
 from agentkit.errors import ConfigError, MissingExtra
 from agentkit.memory.knowledge.kv_store import Entries, Shelf, join_name, name_prefix, split_name
 from agentkit.tools.agent_loop import HasMemory, memory_of, wait
-from agentkit.tools.channels import ChannelValue, Get, chain, read
-from agentkit.tools.serialization import ValueKind, Values
+from agentkit.tools.channels import ChannelValue, chain, read
+from agentkit.tools.checkpoint_place import CHECKPOINT, NEWEST, VALUE, WRITE, CheckpointPlace
+from agentkit.tools.serialization import Values
 
 try:
     from langgraph.checkpoint.base import (
@@ -33,93 +33,16 @@ try:
         get_checkpoint_metadata,
         writes_sort_key,
     )
-    from langgraph.checkpoint.serde.types import _DeltaSnapshot
-    from langgraph.types import Command, Interrupt, Overwrite, Send, TimeoutPolicy
 except ImportError as error:
     raise MissingExtra("langgraph", "langgraph") from error
 
-CHECKPOINT = "checkpoint"
-VALUE = "value"
-WRITE = "write"
-NEWEST = "newest"
-"""The kinds of entries; an entry's name is its thread, its namespace, one of these, and an id."""
-
-
-def _packed_send(send: Send) -> list[Any]:
-    return [send.node, send.arg, send.timeout and dataclasses.asdict(send.timeout)]
-
-
-def _send(node: str, arg: Any, timeout: dict[str, Any] | None) -> Send:
-    return Send(node, arg, timeout=TimeoutPolicy(**timeout) if timeout else None)
-
-
-def _packed_interrupt(interrupt: Interrupt) -> list[Any]:
-    schema = interrupt.response_schema
-    return [interrupt.value, interrupt.id, schema if isinstance(schema, dict) else None]
-
-
-def _packed_command(command: Command[Any]) -> list[Any]:
-    return [command.graph, command.update, command.resume, command.goto]
-
-
-KINDS = (
-    ValueKind("send", Send, _packed_send, lambda v: _send(*v)),
-    ValueKind(
-        "interrupt",
-        Interrupt,
-        _packed_interrupt,
-        lambda v: Interrupt(v[0], v[1], response_schema=v[2]),
-    ),
-    ValueKind("overwrite", Overwrite, lambda v: v.value, Overwrite),
-    ValueKind(
-        "command",
-        Command,
-        _packed_command,
-        lambda v: Command(graph=v[0], update=v[1], resume=v[2], goto=v[3]),
-    ),
-    ValueKind("snapshot", _DeltaSnapshot, lambda v: v.value, _DeltaSnapshot),
-)
-
-
-class _Place(NamedTuple):
-    """A thread and a namespace in it, which have checkpoints together."""
-
-    thread: str
-    namespace: str
-
-    @classmethod
-    def of(cls, config: RunnableConfig) -> _Place:
-        """Return the place that a config of LangGraph names."""
-        configurable = config["configurable"]
-        return cls(str(configurable["thread_id"]), configurable.get("checkpoint_ns", ""))
-
-    def name(self, *parts: str) -> str:
-        """Return the name of an entry at this place."""
-        return join_name(*self, *parts)
-
-    def begin(self, *parts: str) -> str:
-        """Return the prefix of the names of entries at this place."""
-        return name_prefix(*self, *parts)
-
-    def versions(self, entries: Entries, channel: str) -> Get:
-        """Return a function from a version of a channel to its stored entry."""
-        return lambda version: entries.get(self.name(VALUE, channel, version))
-
-    def config(self, checkpoint: str) -> RunnableConfig:
-        """Return the config of LangGraph that names a checkpoint at this place."""
-        return {
-            "configurable": {
-                "thread_id": self.thread,
-                "checkpoint_ns": self.namespace,
-                "checkpoint_id": checkpoint,
-            }
-        }
+from agentkit.tools.langgraph_values import KINDS
 
 
 class _StoredCheckpoint(NamedTuple):
     """A checkpoint as it is stored, with its channels' values and its pending writes, encoded."""
 
-    place: _Place
+    place: CheckpointPlace
     id: str
     stored: dict[str, Any]
     values: dict[str, Any]
@@ -163,7 +86,7 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Store a checkpoint with its changed channels; return the config that names it."""
-        place = _Place.of(config)
+        place = CheckpointPlace.of(config)
         id_ = checkpoint["id"]
         parent = config["configurable"].get("checkpoint_id")
 
@@ -217,7 +140,7 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
         As in other savers, a write that is stored already is not replaced.  Only special channels
         like errors, which have negative indices, are.
         """
-        place = _Place.of(config)
+        place = CheckpointPlace.of(config)
         id_ = config["configurable"]["checkpoint_id"]
         new_entries: dict[str, Any] = {}
         write_once: set[str] = set()
@@ -243,7 +166,7 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return the checkpoint that a config names, else the newest of its thread, else None."""
-        place = _Place.of(config)
+        place = CheckpointPlace.of(config)
         requested_id = get_checkpoint_id(config)
 
         def read_checkpoint(entries: Entries) -> _StoredCheckpoint | None:
@@ -291,7 +214,7 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
         deleted_runs = set(run_ids)
 
         def drop(entries: Entries) -> None:
-            by_place: dict[_Place, set[str]] = {}
+            by_place: dict[CheckpointPlace, set[str]] = {}
             for place, id_ in _list_checkpoints(entries, None):
                 stored = entries.get(place.name(CHECKPOINT, id_))
                 if self._values.decode(stored["metadata"]).get("run_id") in deleted_runs:
@@ -400,7 +323,7 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
         versions: Mapping[str, Any] = self._values.decode(stored["checkpoint"]["channel_versions"])
         return versions
 
-    def _read(self, entries: Entries, place: _Place, id_: str) -> _StoredCheckpoint | None:
+    def _read(self, entries: Entries, place: CheckpointPlace, id_: str) -> _StoredCheckpoint | None:
         """Read a checkpoint with its channels and pending writes; None if there is none."""
         stored = entries.get(place.name(CHECKPOINT, id_))
         if stored is None:
@@ -436,14 +359,14 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
             pending_writes=[(task, channel, decode(value)) for task, channel, value in read.writes],
         )
 
-    def _has_deltas(self, entries: Entries, place: _Place, id_: str) -> bool:
+    def _has_deltas(self, entries: Entries, place: CheckpointPlace, id_: str) -> bool:
         """Whether a checkpoint's channels need values of older checkpoints."""
         stored = entries.get(place.name(CHECKPOINT, id_))
         return bool(self._values.decode(stored["metadata"]).get("counters_since_delta_snapshot"))
 
     def _drop_older(self, entries: Entries, thread: str) -> None:
         """Drop all but the newest checkpoint of each namespace of a thread."""
-        by_place: dict[_Place, set[str]] = {}
+        by_place: dict[CheckpointPlace, set[str]] = {}
         for place, id_ in _list_checkpoints(entries, {"configurable": {"thread_id": thread}}):
             by_place.setdefault(place, set()).add(id_)
         for place, ids in by_place.items():
@@ -451,7 +374,7 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
             if not self._has_deltas(entries, place, newest):
                 self._drop(entries, place, ids - {newest})
 
-    def _drop(self, entries: Entries, place: _Place, ids: set[str]) -> None:
+    def _drop(self, entries: Entries, place: CheckpointPlace, ids: set[str]) -> None:
         """Drop checkpoints, their writes, and the values that no other checkpoint needs."""
         all_ids = {
             id_ for other, id_ in _list_checkpoints(entries, place.config("")) if other == place
@@ -476,7 +399,9 @@ class AgentKitSaver(BaseCheckpointSaver[str]):
         entries.drop(names, [place.begin(WRITE, id_) for id_ in ids])
 
 
-def _list_checkpoints(entries: Entries, config: RunnableConfig | None) -> list[tuple[_Place, str]]:
+def _list_checkpoints(
+    entries: Entries, config: RunnableConfig | None
+) -> list[tuple[CheckpointPlace, str]]:
     """Return the places and ids of the checkpoints that a config selects, without one of all.
 
     A config may name a thread, a namespace in it, and a checkpoint.
@@ -488,14 +413,14 @@ def _list_checkpoints(entries: Entries, config: RunnableConfig | None) -> list[t
     if thread is not None and namespace is not None:
         prefix = name_prefix(str(thread), namespace, CHECKPOINT)
 
-    checkpoints: list[tuple[_Place, str]] = []
+    checkpoints: list[tuple[CheckpointPlace, str]] = []
     for entry in entries.every(prefix):
         entry_thread, entry_namespace, kind, *rest = split_name(entry.name)
         if kind != CHECKPOINT or (namespace is not None and entry_namespace != namespace):
             continue
         id_ = rest[0]
         if configurable.get("checkpoint_id") in (None, "", id_):
-            checkpoints.append((_Place(entry_thread, entry_namespace), id_))
+            checkpoints.append((CheckpointPlace(entry_thread, entry_namespace), id_))
     return checkpoints
 
 

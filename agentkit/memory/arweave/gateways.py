@@ -22,7 +22,12 @@ from agentkit.memory.arweave.ans104 import Item, parse_item
 from agentkit.memory.arweave.base64url import b64url, unb64url
 from agentkit.memory.arweave.client import Client, read_json
 from agentkit.memory.arweave.endpoint import Endpoint, NoAnswer
-from agentkit.memory.arweave.layer1 import WeaveTransaction, parse_transaction, verify_transaction
+from agentkit.memory.arweave.layer1 import (
+    WeaveTransaction,
+    chunk_body,
+    parse_transaction,
+    verify_transaction,
+)
 from agentkit.memory.arweave.listing import (
     MAX_PAGE_BYTES,
     PAGE,
@@ -123,7 +128,7 @@ class Gateways(Client):
         async def post(endpoint: Endpoint) -> str:
             await self._post_header(endpoint, body)
             for chunk in separate_chunks[taken_counts[endpoint.url] :]:
-                await endpoint.post(self._session, "/chunk", _chunk_body(tx, chunk))
+                await endpoint.post(self._session, "/chunk", chunk_body(tx, chunk))
                 taken_counts[endpoint.url] += 1
             return tx.id
 
@@ -140,7 +145,7 @@ class Gateways(Client):
         async def post(endpoint: Endpoint) -> None:
             await self._post_header(endpoint, body)
             for chunk in chunks:
-                await endpoint.post(self._session, "/chunk", _chunk_body(tx, chunk))
+                await endpoint.post(self._session, "/chunk", chunk_body(tx, chunk))
 
         await self._ask_all(post)
 
@@ -432,18 +437,6 @@ class _Receipt(BaseModel):
 
 class _Info(BaseModel):
     height: int = Field(ge=0)
-
-
-def _chunk_body(tx: WeaveTransaction, chunk: Chunk) -> bytes:
-    """Return the JSON in which nodes accept a chunk at `/chunk`."""
-    document = {
-        "data_root": b64url(tx.data_root),
-        "data_size": str(tx.data_size),
-        "data_path": b64url(chunk.path),
-        "offset": str(chunk.offset),
-        "chunk": b64url(chunk.data),
-    }
-    return json.dumps(document).encode()
 
 
 def _checked_id(name: str) -> str:

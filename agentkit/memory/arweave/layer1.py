@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -192,3 +193,15 @@ def _decode_text(part: str) -> str:
         return unb64url(part).decode()
     except UnicodeDecodeError as error:
         raise StateCorrupt("a tag is not UTF-8") from error
+
+
+def chunk_body(tx: WeaveTransaction, chunk: Chunk) -> bytes:
+    """Return the JSON in which nodes accept a chunk at `/chunk`."""
+    document = {
+        "data_root": b64url(tx.data_root),
+        "data_size": str(tx.data_size),
+        "data_path": b64url(chunk.path),
+        "offset": str(chunk.offset),
+        "chunk": b64url(chunk.data),
+    }
+    return json.dumps(document).encode()

@@ -9,29 +9,28 @@ read; the whole history is read on request.
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from agentkit.errors import RunNotFound, StateCorrupt, StateError
-from agentkit.journal import events as e
-from agentkit.journal import records as r
-from agentkit.journal import snapshot as moments
-from agentkit.journal.fold import fold
+from agentkit.errors import RunNotFound, StateCorrupt
 from agentkit.journal.journal import Journal
-from agentkit.journal.outbox_tables import OutgoingSegment
-from agentkit.journal.rows import Row, genesis
+from agentkit.journal.rows import genesis
 from agentkit.journal.snapshot import Snapshot
 from agentkit.journal.transaction import JournalTransaction
 from agentkit.memory.arweave.ans104 import Item
 from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.restore.remote_log import Piece, Pieces
+from agentkit.memory.restore.restored_wallet import RestoredWallet
+from agentkit.memory.restore.state_writer import (
+    differences_in,
+    write_earlier_events,
+    write_without_gc,
+)
 from agentkit.memory.sealing import segments, snapshots
 from agentkit.memory.sealing.sealer import Sealer
 from agentkit.memory.sealing.segment_chain import (
-    Fork,
     Gap,
     Position,
     SealedSegment,
@@ -44,46 +43,6 @@ NOTHING_OPENS = "gateways list snapshots of this wallet, and no segment that can
 
 TRIES = 8
 """How many snapshots are tried, newest first, before all segments are read instead."""
-
-
-@dataclass(frozen=True)
-class RestoredWallet:
-    """What was read of a wallet: the segments of every stream in order, and what is wrong.
-
-    If a `snapshot` was read, it covers all events before those segments; `snapshot_item` is the
-    item that it came in.  `warnings` and `problems` are sentences; `problems` are reasons not to go
-    on, because steps are missing or damaged.  `anchored` is the head on the chain if what was read
-    does not cover it.  `corroborated` says that everything that the anchored head covers was read.
-    """
-
-    streams: Mapping[str, tuple[SealedSegment, ...]]
-    warnings: tuple[str, ...]
-    problems: tuple[str, ...] = ()
-    forks: tuple[Fork, ...] = ()
-    snapshot: Snapshot | None = None
-    snapshot_item: Item | None = None
-    anchored: str = ""
-    corroborated: bool = False
-
-    @property
-    def earlier(self) -> int:
-        """How many events the snapshot covers."""
-        return self.snapshot.count if self.snapshot else 0
-
-    @property
-    def events(self) -> int:
-        """How many events were restored, those that the snapshot covers included."""
-        parts = (part for chain in self.streams.values() for part in chain)
-        return self.earlier + sum(len(part.segment.rows) for part in parts)
-
-    @property
-    def names(self) -> set[str]:
-        """The names of all streams, those that only the snapshot has included."""
-        return set(self.streams) | set(self.snapshot.heads if self.snapshot else ())
-
-    def rows(self, stream: str) -> list[Row]:
-        """Return the events of one stream that follow the snapshot, in order."""
-        return [row for part in self.streams.get(stream, ()) for row in part.segment.rows]
 
 
 async def fetch(
@@ -129,7 +88,7 @@ async def restore(
         )
     journal = await Journal.open(home, address)
     try:
-        await journal.commit(lambda tx: _write_without_gc(tx, restored))
+        await journal.commit(lambda tx: write_without_gc(tx, restored))
     except BaseException:
         await journal.close()
         raise
@@ -147,7 +106,7 @@ async def bring_earlier_events(
     """
 
     def work(tx: JournalTransaction) -> int:
-        return sum(_write_earlier_events(tx, restored, stream) for stream in streams)
+        return sum(write_earlier_events(tx, restored, stream) for stream in streams)
 
     return await journal.commit(work)
 
@@ -161,7 +120,7 @@ async def compare(restored: RestoredWallet, journal: Journal) -> list[str]:
     def work(tx: JournalTransaction) -> list[str]:
         differences: list[str] = []
         for stream in restored.streams:
-            differences += _differences(tx, restored, stream)
+            differences += differences_in(tx, restored, stream)
         return differences
 
     return await journal.commit(work)
@@ -346,144 +305,3 @@ def _chains(sealed: Sequence[SealedSegment], starts: Mapping[str, Position]) -> 
         seq, head = starts.get(stream, (0, genesis(stream)))
         chains.append(build_chain(stream, parts, (seq + 1, head)))
     return chains
-
-
-# -- writing -------------------------------------------------------------------------------------
-
-
-def _write_without_gc(tx: JournalTransaction, restored: RestoredWallet) -> None:
-    """Write a restored wallet with Python's garbage collector switched off.
-
-    Writing creates many objects and no reference cycles.  The collector would scan them again and
-    again: without it a restore takes a quarter of the time.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        _write(tx, restored)
-        tx.flush()
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def _write(tx: JournalTransaction, restored: RestoredWallet) -> None:
-    """Write a restored wallet into an empty state file; raises StateError if it is not empty."""
-    if tx.streams():
-        raise StateError(
-            "this wallet already has state here",
-            hint="move its folder away, or set AGENTKIT_HOME to an empty one",
-        )
-    if restored.snapshot and restored.snapshot_item:
-        moments.put(tx, restored.snapshot)
-        _put_snapshot(tx, restored.snapshot_item, count=restored.earlier)
-    for stream, parts in restored.streams.items():
-        for part in parts:
-            _write_segment(tx, stream, part)
-
-    # Epoch and instance tell the events that follow from those of the state file that was lost.
-    last = tx.get(r.Restoration, "newest")
-    event = e.Restored(
-        events=restored.events,
-        epoch=(last.epoch if last else 0) + 1,
-        instance=tx.instance,
-        anchor=restored.anchored,
-    )
-    tx.append(e.WALLET, event)
-
-
-def _put_snapshot(tx: JournalTransaction, item: Item, *, count: int) -> None:
-    """Record in the outbox that a snapshot of `count` events is on Arweave."""
-    now = int(tx.now * 1e6)
-    tx.outbox.put(
-        OutgoingSegment(
-            item=item.id,
-            stream=snapshots.SNAPSHOTS,
-            first=count,
-            last=count,
-            raw=item.raw,
-            state="accepted",
-            at=now,
-            moved=now,
-        )
-    )
-
-
-def _write_segment(tx: JournalTransaction, stream: str, part: SealedSegment) -> None:
-    """Write the events of a segment, fold them, and record that it is on Arweave."""
-    segment = part.segment
-    tx.put_blobs(segment.blobs)
-    tx.insert_all(segment.rows)
-    for row in segment.rows:
-        try:
-            fold(row.event(), stream, row.at / 1e6, tx)
-        except ValueError as error:
-            raise StateCorrupt(f"{row.name} cannot be read: {error}") from error
-    _put_segment(tx, stream, part)
-
-
-def _put_segment(tx: JournalTransaction, stream: str, part: SealedSegment) -> None:
-    """Record in the outbox that a segment is on Arweave."""
-    segment = part.segment
-    at = segment.rows[-1].at
-    tx.outbox.put(
-        OutgoingSegment(
-            item=part.item.id,
-            stream=stream,
-            first=segment.first,
-            last=segment.last,
-            raw=part.item.raw,
-            state="mined" if part.height is not None else "accepted",
-            at=at,
-            carrier=part.carrier,
-            moved=at,
-        )
-    )
-
-
-def _write_earlier_events(tx: JournalTransaction, restored: RestoredWallet, stream: str) -> int:
-    """Write the events of a stream that the local snapshot covers; returns how many.
-
-    Returns 0 if they are here already.  They are not folded: the snapshot contains the result.
-    """
-    base = tx.base(stream)
-    if base is None or not tx.start(stream)[0]:
-        return 0
-    rows = restored.rows(stream)[: base.seq]
-    if not rows:
-        raise RunNotFound(f"no gateway has any step of {stream}")
-    # The hash of the last event covers all events before it.
-    if len(rows) < base.seq or rows[-1].hash != base.hash:
-        raise StateCorrupt(f"the first {base.seq} steps of {stream} are not all on any gateway")
-    tx.insert_all(rows)
-    tx.flush()
-    tx.forget()
-    for part in restored.streams[stream]:
-        tx.put_blobs(part.segment.blobs)
-        if part.segment.last <= base.seq:
-            _put_segment(tx, stream, part)
-    return len(rows)
-
-
-def _differences(tx: JournalTransaction, restored: RestoredWallet, stream: str) -> Iterable[str]:
-    """Yield how a stream in the state file differs from the one on Arweave.
-
-    Events are compared from where the local rows start, which is after a snapshot if there is one.
-    """
-    remote_rows = restored.rows(stream)
-    start_seq, start_hash = tx.start(stream)
-    if 0 < start_seq <= len(remote_rows):
-        last_covered = remote_rows[start_seq - 1]
-        if last_covered.hash != start_hash:
-            yield f"{last_covered.name} is not the one that the snapshot here stands on"
-
-    comparable = max(0, len(remote_rows) - start_seq)
-    for local_row in tx.rows(stream, start_seq, comparable):
-        remote_row = remote_rows[local_row.seq - 1]
-        if local_row != remote_row:
-            yield f"{remote_row.name} differs"
-            break
-
-    missing = len(remote_rows) - tx.head(stream)[0]
-    if missing > 0:
-        yield f"{stream}: {missing} events are missing here"
