@@ -26,6 +26,7 @@ from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
 from agentkit.memory.arweave.layer1 import make_transaction
 from agentkit.memory.arweave.unbundling import bundle_tags
 from agentkit.memory.restore import wallet_restore
+from agentkit.memory.restore.restored_wallet import RestoredWallet
 from agentkit.memory.sealing import segments, shred
 from agentkit.memory.sealing.backlog import seal_all
 from agentkit.memory.sealing.segment_chain import SealedSegment, build_chain
@@ -82,12 +83,12 @@ async def serving(*weaves: Gateway) -> AsyncIterator[list[str]]:
         yield urls
 
 
-async def fetched(urls: list[str], signer: Any = SIGNER) -> wallet_restore.RestoredWallet:
+async def fetched(urls: list[str], signer: Any = SIGNER) -> RestoredWallet:
     async with Gateways(urls, rounds=1, timeout=5.0) as gateways:
         return await wallet_restore.fetch(signer, gateways)
 
 
-def told(found: wallet_restore.RestoredWallet) -> str:
+def told(found: RestoredWallet) -> str:
     return "\n".join(found.warnings)
 
 

@@ -21,6 +21,7 @@ from agentkit.memory.anchoring import Anchoring, corroborated
 from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.memory import Memory, MemoryPace
 from agentkit.memory.restore import wallet_restore
+from agentkit.memory.restore.restored_wallet import RestoredWallet
 from agentkit.money import Asset, Money
 from agentkit.payments.anchor import EvmAnchor, anchored_head
 from agentkit.payments.chain import Web3Chain
@@ -48,7 +49,7 @@ class World:
         finally:
             await eyes.close()
 
-    async def found(self, **how: object) -> wallet_restore.RestoredWallet:
+    async def found(self, **how: object) -> RestoredWallet:
         """What a new machine finds, and what the anchor says to it."""
         async with Gateways([self.url], rounds=1) as gateways:
             read = await wallet_restore.fetch(SIGNER, gateways, **how)  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from agentkit.keys.signer import KeySigner
 from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.memory import Memory
 from agentkit.memory.restore import wallet_restore
+from agentkit.memory.restore.restored_wallet import RestoredWallet
 
 SIGNER = KeySigner(b"\x55" * 32)
 
@@ -37,6 +38,6 @@ async def sealed(journal: Journal, url: str) -> None:
     await memory.close()
 
 
-async def fetched(url: str, **how: object) -> wallet_restore.RestoredWallet:
+async def fetched(url: str, **how: object) -> RestoredWallet:
     async with Gateways([url], rounds=1) as gateways:
         return await wallet_restore.fetch(SIGNER, gateways, **how)  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ from agentkit.memory.arweave.ans104 import make_item, parse_item
 from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.memory import Memory
 from agentkit.memory.restore import wallet_restore
+from agentkit.memory.restore.restored_wallet import RestoredWallet
 from agentkit.memory.sealing.backlog import seal_all
 from agentkit.memory.sealing.segments import APP, Segment, seal
 
@@ -59,7 +60,7 @@ async def remembering(
         await journal.close()
 
 
-async def fetched(url: str, signer: KeySigner = SIGNER) -> wallet_restore.RestoredWallet:
+async def fetched(url: str, signer: KeySigner = SIGNER) -> RestoredWallet:
     async with Gateways([url], rounds=1) as gateways:
         return await wallet_restore.fetch(signer, gateways)
 
