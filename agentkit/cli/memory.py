@@ -26,8 +26,8 @@ from agentkit.memory.anchoring import corroborated
 from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.restore import wallet_restore as restoring
 from agentkit.memory.restore.restored_wallet import RestoredWallet
+from agentkit.memory.sealer import Sealer
 from agentkit.memory.sealing import shred, snapshots
-from agentkit.memory.sealing.sealer import Sealer
 from agentkit.payments.anchor import anchored_head
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.networks import real_network

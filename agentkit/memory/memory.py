@@ -21,8 +21,8 @@ from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.backup_status import BackupStatus, read_backup_status
 from agentkit.memory.knowledge.knowledge import Knowledge
 from agentkit.memory.restore.forks import check_alone
+from agentkit.memory.sealer import Sealer
 from agentkit.memory.sealing.backlog import is_due, seal_all
-from agentkit.memory.sealing.sealer import Sealer
 from agentkit.memory.sealing.shred import describe_sealing
 from agentkit.memory.uploads.confirmation import Confirmer, Waits
 from agentkit.memory.uploads.outbox import Outbox

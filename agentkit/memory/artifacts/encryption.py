@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from agentkit.errors import StateCorrupt
-from agentkit.memory.sealing.sealer import Sealer
+from agentkit.memory.sealer import Sealer
 from agentkit.memory.sealing.shred import newest_key
 
 NONCE_BYTES = 12

@@ -17,7 +17,7 @@ from agentkit.memory.arweave.base64url import b64url, name_of, unb64url
 from agentkit.memory.arweave.byte_reader import ByteReader
 from agentkit.memory.arweave.rsa import verify_pss
 from agentkit.memory.arweave.tags import MAX_ENCODED, MAX_TAGS, Tags, decode_tags, encode_tags
-from agentkit.memory.sealing.sealer import Sealer
+from agentkit.memory.sealer import Sealer
 
 RSA = 1
 ETHEREUM = 3

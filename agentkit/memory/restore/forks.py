@@ -19,7 +19,7 @@ from agentkit.memory.arweave.base64url import name_of
 from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.arweave.merged_results import MergedItem
 from agentkit.memory.restore.remote_log import piece_of
-from agentkit.memory.sealing.sealer import Sealer
+from agentkit.memory.sealer import Sealer
 from agentkit.memory.sealing.segment_chain import payments
 from agentkit.memory.sealing.segments import APP, Segment, unseal
 from agentkit.memory.sealing.snapshots import SNAPSHOTS

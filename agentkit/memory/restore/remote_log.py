@@ -19,7 +19,7 @@ from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.arweave.merged_results import MergedItem, MergedResults
 from agentkit.memory.arweave.tags import Tags
 from agentkit.memory.arweave.unbundling import Carried, find_bundled_items
-from agentkit.memory.sealing.sealer import Sealer
+from agentkit.memory.sealer import Sealer
 from agentkit.memory.sealing.segments import OURS
 
 IN_HAND = 16

@@ -28,8 +28,8 @@ from agentkit.memory.restore.state_writer import (
     write_earlier_events,
     write_without_gc,
 )
+from agentkit.memory.sealer import Sealer
 from agentkit.memory.sealing import segments, snapshots
-from agentkit.memory.sealing.sealer import Sealer
 from agentkit.memory.sealing.segment_chain import (
     Gap,
     Position,

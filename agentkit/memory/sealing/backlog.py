@@ -10,8 +10,8 @@ from agentkit.journal.outbox_tables import OutgoingSegment
 from agentkit.journal.rows import Row
 from agentkit.journal.transaction import JournalTransaction
 from agentkit.market.anchor import PURPOSE
+from agentkit.memory.sealer import Sealer
 from agentkit.memory.sealing import snapshots
-from agentkit.memory.sealing.sealer import Sealer
 from agentkit.memory.sealing.segments import Segment, seal
 
 MOST_EVENTS = 100

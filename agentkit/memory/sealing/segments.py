@@ -25,7 +25,7 @@ from agentkit.errors import StateCorrupt, WrongKey
 from agentkit.journal.rows import Row, linked
 from agentkit.memory.arweave.ans104 import Item, make_item
 from agentkit.memory.arweave.tags import Tags
-from agentkit.memory.sealing.sealer import Sealer
+from agentkit.memory.sealer import Sealer
 from agentkit.memory.sealing.shred import LOCAL_KEY, Shredding, local_key_missing
 
 OURS: Tags = (("App-Name", "agentkit"), ("Schema", "1"))

@@ -20,7 +20,7 @@ from agentkit.errors import StoreUnavailable, WrongKey
 from agentkit.journal.journal import Journal
 from agentkit.keys.messages import ItemMessage
 from agentkit.memory.arweave.ans104 import parse_item
-from agentkit.memory.sealing.sealer import Sealer
+from agentkit.memory.sealer import Sealer
 
 KEY_BYTES = 32
 KEY_FILE = "shred.key"

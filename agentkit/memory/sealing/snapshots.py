@@ -18,7 +18,7 @@ from agentkit.journal.store import SCHEMA_VERSION
 from agentkit.journal.transaction import JournalTransaction
 from agentkit.memory.arweave.ans104 import Item
 from agentkit.memory.arweave.tags import Tags
-from agentkit.memory.sealing.sealer import Sealer
+from agentkit.memory.sealer import Sealer
 from agentkit.memory.sealing.segments import (
     OURS,
     UNREADABLE,
