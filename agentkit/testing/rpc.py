@@ -75,6 +75,7 @@ class FaultyRpc:
         return due
 
     async def _faulty(self, request: web.Request, body: bytes, method: str) -> web.StreamResponse:
+        """Answer as the fault that is set has it; what was lost may have been done all the same."""
         if self._fault == "429":
             return web.Response(status=429, headers={"Retry-After": "1"})
         if self._fault == "eat":
