@@ -175,7 +175,7 @@ async def test_what_would_be_refused_is_not_paid_for(
         for why, (body, status) in REFUSED.items():
             assert (why, await asked(body)) == (why, status)
             assert await world.balance(OWNER.address) == before
-        made.pool._slots._door.most = 0
+        made.pool._slots._queue_limit.most = 0
         async with made.pool._slots.llamas(model_file(MODEL)).take():
             assert await asked(chat()) == 429  # a full queue
         assert await world.balance(OWNER.address) == before
