@@ -29,14 +29,14 @@ with atheris.instrument_imports(include=["agentkit"]):
     from agentkit.keys.signer import KeySigner
     from agentkit.market.plan import Plan
     from agentkit.memory.arweave import ans104
-    from agentkit.payments.channels.book import VoucherBook
+    from agentkit.payments.channels.body import read_body
     from agentkit.payments.receipts import Bundle, verify
     from agentkit.strict_json import BadJson, loads
     from agentkit.tables import read_table
     from agentkit.testing.fakes import NETWORK
 
 FOLDER = Path(tempfile.mkdtemp(prefix="agentkit-fuzz-"))
-BOOK: Any = VoucherBook(None, None, KeySigner(b"\1" * 32), NETWORK, None)  # type: ignore[arg-type]
+PAYEE = KeySigner(b"\1" * 32).address
 
 
 def written(name: str, data: bytes) -> Path:
@@ -78,7 +78,7 @@ def voucher(data: bytes) -> None:
     except BadJson:
         return
     if isinstance(body, dict):
-        BOOK._read(body)
+        read_body(body, PAYEE, NETWORK)
 
 
 def item(data: bytes) -> None:
