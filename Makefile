@@ -56,7 +56,10 @@ test-slow: install-dev ## what takes minutes: notebooks, the wheel in empty envi
 
 coverage: install-dev ## the lines and branches that `make test-unit` reaches; fails below today's share
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group coverage
-	PATH="$(abspath $(BIN)):$$PATH" pytest -m "not slow" tests/unit tests/property --cov --cov-fail-under=$(COVERAGE_FLOOR) $(ARGS)
+	# The tracer makes code several times slower, so the tests' limits on processor time grow with it.
+	AGENTKIT_TEST_SLOWNESS=4 PATH="$(abspath $(BIN)):$$PATH" pytest -n 2 --dist loadfile \
+		-m "not slow and not lengthy and not alone" --hypothesis-profile=quick \
+		tests/unit tests/property --cov --cov-fail-under=$(COVERAGE_FLOOR) $(ARGS)
 
 mutants: install-dev ## change money.py and budget.py in one place at a time: do unit tests notice? (ten minutes)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group mutants
