@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentkit.errors import InsufficientFunds, ProtocolBroken, SettlementFailed
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import Voucher, recover, typed_digest
+from agentkit.keys.messages import Domain, Voucher, recover, typed_digest
 from agentkit.keys.signer import Signer
 from agentkit.market import tree
 from agentkit.market.attempt import Attempt, Message, Payment, Result
@@ -20,8 +21,10 @@ from agentkit.market.offer import Offer, Pays
 from agentkit.market.plan import Fee
 from agentkit.market.receipt import Receipt, delivery_of
 from agentkit.market.seams import Transaction, Wanted
+from agentkit.market.value import Digest
 from agentkit.money import Money
 from agentkit.payments.budget import Exposure, paid_before, shortfall
+from agentkit.payments.channels.body import MAX_AMOUNT, MAX_TASKS, Root, Signature
 from agentkit.payments.channels.close import ChannelCloser, waiting_until
 from agentkit.payments.channels.deposits import Deposits
 from agentkit.payments.channels.messages import ChannelMessages
@@ -293,25 +296,23 @@ class ChannelRail:
         a channel with another provider node.
         """
         newest = _NewestVoucher.of(answer.body)
-        signer = self._signer_of(newest)
-        if newest.voucher.cumulative and signer != self._signer.address:
+        if newest.cumulative and newest.signer(self._domain) != self._signer.address:
             raise ProtocolBroken("the payee's newest voucher is not signed by this wallet")
-        channel_id = newest.voucher.channel.hex()
         currency = self._network.currency
 
         def book(tx: Transaction) -> None:
             """Write down what the payee showed, if the channel is its own."""
-            channel = tx.get(r.Channel, channel_id)
+            channel = tx.get(r.Channel, newest.channel)
             sender = (answer.provider, answer.provider_node)
             if channel is None or (channel.provider, channel.provider_node) != sender:
                 raise ProtocolBroken("it speaks of a channel that is not its own")
             # Attempts that our books show as paid need not be matched with this voucher later.
             unpaid = tuple(x for x in newest.attempts if paid_before(tx, x) is None)
             found = e.VoucherFound(
-                channel=channel_id,
-                cumulative=Money(newest.voucher.cumulative, currency),
-                tasks=newest.voucher.tasks,
-                signature=newest.signature.hex(),
+                channel=newest.channel,
+                cumulative=Money(newest.cumulative, currency),
+                tasks=newest.tasks,
+                signature=newest.signature,
                 root=newest.voucher.receipts_root.hex(),
                 delivered=Money(newest.delivered, currency),
                 attempts=unpaid,
@@ -320,43 +321,46 @@ class ChannelRail:
 
         await self._journal.commit(book)
 
-    def _signer_of(self, newest: _NewestVoucher) -> str:
-        """Return the address that signed a shown voucher, "" for an unsigned one."""
-        if not newest.signature:
-            return ""
-        return recover(typed_digest(self._domain, newest.voucher), newest.signature)
 
-
-@dataclass(frozen=True, slots=True)
-class _NewestVoucher:
+class _NewestVoucher(BaseModel):
     """A payee's answer to `best`: the newest voucher it has, and what it says it delivered.
 
-    `delivered` in units; `attempts` are the ids of its deliveries.
+    `delivered` in units; `attempts` are the ids of its deliveries.  Widths as in `ChannelBody`.
     """
 
-    voucher: Voucher
-    signature: bytes
-    delivered: int
-    attempts: tuple[str, ...]
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    channel: Digest
+    cumulative: int = Field(ge=0, le=MAX_AMOUNT)
+    tasks: int = Field(ge=0, le=MAX_TASKS)
+    root: Root = ""
+    signature: Signature = Field(alias="voucher")
+    delivered: int = Field(ge=0, le=MAX_AMOUNT)
+    attempts: list[str]
 
     @classmethod
-    def of(cls, body: Mapping[str, Any]) -> _NewestVoucher:
+    def of(cls, body: Mapping[str, Any]) -> Self:
         """Read an answer; raises ProtocolBroken for anything else."""
         try:
-            voucher = Voucher(
-                channel=bytes.fromhex(str(body["channel"])),
-                cumulative=int(body["cumulative"]),
-                tasks=int(body["tasks"]),
-                receipts_root=bytes.fromhex(str(body.get("root", ""))) or tree.EMPTY,
-            )
-            return cls(
-                voucher=voucher,
-                signature=bytes.fromhex(str(body["voucher"])),
-                delivered=max(0, int(body["delivered"])),
-                attempts=tuple(map(str, body["attempts"])),
-            )
-        except (KeyError, TypeError, ValueError) as error:
+            return cls.model_validate(body)
+        except ValidationError as error:
             raise ProtocolBroken("the payee's newest voucher cannot be read") from error
+
+    @property
+    def voucher(self) -> Voucher:
+        """The voucher itself, as it is signed."""
+        return Voucher(
+            channel=bytes.fromhex(self.channel),
+            cumulative=self.cumulative,
+            tasks=self.tasks,
+            receipts_root=bytes.fromhex(self.root) or tree.EMPTY,
+        )
+
+    def signer(self, domain: Domain) -> str:
+        """Return the address that signed the voucher, "" for an unsigned one."""
+        if not self.signature:
+            return ""
+        return recover(typed_digest(domain, self.voucher), bytes.fromhex(self.signature))
 
 
 def _current(tx: Transaction, payee: str) -> r.Channel | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from agentkit.errors import ProtocolBroken
 from agentkit.journal import records as r
 from agentkit.keys.messages import address_word, keccak, word
 from agentkit.market.chain import ChainClient, ChainReceipt, Network
@@ -84,8 +85,11 @@ class LoggedClaim:
 
     @classmethod
     def of(cls, data: bytes) -> LoggedClaim:
-        """Read the data of a `Claimed` log: four words."""
-        amount, cumulative, tasks, root = abi.numbers(data)
+        """Read the data of a `Claimed` log; raises ProtocolBroken unless it is four words."""
+        words = abi.numbers(data)
+        if len(words) != 4:
+            raise ProtocolBroken("the chain shows a claim that cannot be read")
+        amount, cumulative, tasks, root = words
         return cls(amount=amount, cumulative=cumulative, tasks=tasks, root=word(root))
 
 
@@ -118,11 +122,13 @@ def logged(receipt: ChainReceipt, network: Network, topic: bytes, channel: str) 
     """Return the data of the contract's logs of one event about one channel, in their order.
 
     Any contract can write a log with the same topics, so only those of our contract count.
+    `channel` may come from a stranger: it is compared as text, and need not be hex.
     """
     contract = network.channels.lower()
-    topics = (topic, bytes.fromhex(channel))
     return [
         log.data
         for log in receipt.logs
-        if log.address.lower() == contract and log.topics[:2] == topics
+        if log.address.lower() == contract
+        and log.topics[:1] == (topic,)
+        and [t.hex() for t in log.topics[1:2]] == [channel]
     ]

@@ -179,6 +179,45 @@ async def test_a_shop_that_closes_meanwhile_is_found_on_the_chain(pair: Pair) ->
     assert await pair.balances() == (MINTED - 700, 700, 0)
 
 
+@pytest.mark.parametrize("channel", ["zz", "", "ab" * 32])
+async def test_a_shop_that_names_no_channel_of_ours_has_closed_nothing(
+    pair: Pair, channel: str
+) -> None:
+    told = await pair.pay(await pair.fund(), 700)
+    await pair.book.take(told.body)
+    (message,) = await pair.rail.close()
+    rows = await pair.payer.commit(lambda tx: tx.every(r.EvmTransaction))
+    body = {"channel": channel, "transaction": rows[-1].transaction}
+    lie = message.model_copy(update={"verb": "closed", "body": body})
+    with pytest.raises(ProtocolBroken, match="does not show that channel"):
+        await pair.rail.finish(lie)
+    assert (await pair.channel()).open
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"cumulative": 1 << 300},
+        {"cumulative": -1},
+        {"tasks": 1 << 300},
+        {"channel": "ab" * 40},
+        {"root": "ab" * 40},
+        {"delivered": 1 << 300, "cumulative": 0, "voucher": ""},
+    ],
+)
+async def test_a_shop_that_shows_impossible_numbers_is_refused(
+    pair: Pair, lie: dict[str, object]
+) -> None:
+    told = await pair.pay(await pair.fund(), 700)
+    body = {**told.body, "delivered": 700, "attempts": []}
+    best = told.model_copy(update={"verb": "best", "body": body})
+    await pair.rail.finish(best)
+    before = await pair.channel()
+    with pytest.raises(ProtocolBroken, match="cannot be read"):
+        await pair.rail.finish(best.model_copy(update={"body": {**body, **lie}}))
+    assert await pair.channel() == before
+
+
 async def test_a_shop_takes_no_work_on_a_channel_that_is_being_closed(pair: Pair) -> None:
     told = await pair.pay(await pair.fund(), 700)
     await pair.book.take(told.body)
