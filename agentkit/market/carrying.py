@@ -21,17 +21,23 @@ def provider_of(providers: Mapping[str, Provider], name: str) -> Provider:
     return provider
 
 
-async def carry(providers: Mapping[str, Provider], rail: Rail, message: Message) -> None:
+async def carry(
+    providers: Mapping[str, Provider],
+    rail: Rail,
+    message: Message,
+    *,
+    seconds: float = CARRY_SECONDS,
+) -> None:
     """Carry a message of a rail to its provider, and let the rail finish with the answer.
 
-    Raises what provider and rail raise, and Unavailable for a provider that takes too long.
+    Raises what provider and rail raise, and Unavailable where no answer came in `seconds`.
     """
     provider = provider_of(providers, message.provider)
     try:
-        async with asyncio.timeout(CARRY_SECONDS) as limit:
+        async with asyncio.timeout(seconds) as limit:
             answer = await provider.carry(message)
     except TimeoutError as error:
         if not limit.expired():  # another limit's, such as the caller's
             raise
-        raise Unavailable(f"took no message in {CARRY_SECONDS:g} s") from error
+        raise Unavailable(f"took no message in {seconds:g} s") from error
     await rail.finish(answer)

@@ -190,9 +190,9 @@ class Plan(Value):
 
     def sooner_by(self, amount: Money) -> float:
         """Return about how many seconds sooner the plan would end for `amount` more money."""
+        units = self.price.same(amount)
         if not self.second:
             return 0.0
-        units = self.price.same(amount)
         return min(self.eta, units / self.second)
 
     def __repr__(self) -> str:

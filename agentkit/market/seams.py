@@ -176,7 +176,7 @@ class Provider(Protocol):
         """Bring a rail's message to the provider node and return its answer; raises Refused."""
 
     async def close(self) -> None:
-        """Close connections; the provider may be used again afterwards."""
+        """Close connections."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ class Rail(Protocol):
         """When this rail parts with money."""
 
     async def quote(self, offers: Sequence[Offer], amounts: Sequence[Money]) -> Sequence[Fee]:
-        """Return the fees, such as gas, of paying `amounts` under `offers`, one for each offer."""
+        """Return the fees, such as gas, of paying `amounts`, which are one for each of `offers`."""
 
     async def fund(self, offer: Offer, need: Money, wanted: Wanted) -> Sequence[Message]:
         """Put money in place, on chain if need be, so that `need` can be reserved with a payee.

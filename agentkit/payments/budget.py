@@ -15,6 +15,7 @@ from agentkit.market.attempt import Attempt
 from agentkit.market.receipt import Standing
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
+from agentkit.payments.escrow.jobs import opening_intent
 
 SETTLED = ("paid", "billed elsewhere")
 """The standings of a reservation whose attempt was delivered."""
@@ -208,7 +209,7 @@ class Exposure:
 
 def _is_opening(tx: Transaction, row: r.Escrow, payee: str) -> bool:
     """Return whether an escrow is being opened: its money may lie with the payee already."""
-    transaction = tx.get(r.EvmTransaction, f"escrow:{row.attempt}:{row.id}")
+    transaction = tx.get(r.EvmTransaction, opening_intent(row))
     is_quoted = row.payee == payee and row.state == "quoted"
     return is_quoted and transaction is not None and not transaction.final
 

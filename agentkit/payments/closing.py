@@ -15,6 +15,10 @@ from agentkit.market.attempt import Message
 from agentkit.market.carrying import carry
 from agentkit.market.seams import Provider, Rail
 
+CLOSE_SECONDS = 300.0
+"""Seconds in which a provider has to answer a close: it waits for the chain, as a node does for
+up to `payments.sender.PATIENCE` seconds, and what it does not answer costs us gas."""
+
 
 async def close_all(
     rails: Mapping[str, Rail], providers: Mapping[str, Provider], idle: float
@@ -34,7 +38,7 @@ async def close_all(
 async def _close(rail: Rail, message: Message, providers: Mapping[str, Provider]) -> str:
     """Close one channel or escrow: by its provider, or without it where it does not answer."""
     try:
-        await carry(providers, rail, message)
+        await carry(providers, rail, message, seconds=CLOSE_SECONDS)
     except (ProviderError, SettlementFailed) as error:
         return await _close_without_provider(rail, message, error)
     except (PaymentError, StateError, OverBudget) as error:

@@ -27,7 +27,8 @@ Check = Callable[[Transaction], None]
 class IntentSigner:
     """Signs the transactions of one wallet; `gas_limit` is what it may spend on gas ever.
 
-    Every method that signs may raise InsufficientFunds (no gas money) and OverBudget (gas).
+    `sign` and `renew` may raise InsufficientFunds (no gas money) and OverBudget (gas); `replace`
+    keeps what is signed instead.
     """
 
     def __init__(

@@ -90,6 +90,7 @@ def _limit(above: str | Money | None) -> Money | None:
 
 
 async def _ask_on_console(question: Question) -> bool:
+    """Print the question and read a line; only yes agrees, and no terminal is a no."""
     if not sys.stdin.isatty():
         return False
     async with _one_at_a_time:
@@ -142,7 +143,7 @@ def webhook(url: str, token: str = "", above: str | Money | None = None) -> Appr
         )
 
     async def ask(question: Question) -> bool:
-        """Print the question and read a line; only yes agrees, and no terminal is a no."""
+        """POST the question; whatever is not a plain yes, an error included, is a no."""
         import aiohttp
 
         headers = {"Authorization": f"Bearer {token}"} if token else {}

@@ -64,7 +64,7 @@ class Hopeless(ProviderError):
 class CheckedResult:
     """A result that was checked and is not paid yet.
 
-    `seconds` passed from the opening of its attempt to its result; 0 for one that was taken up
+    `seconds` passed from the submission of its attempt to its result; 0 for one that was taken up
     again after a restart.
     """
 

@@ -84,7 +84,7 @@ async def passes_paywall(request: web.Request) -> bool:
 
     It does if it carries a channel payment or an operator's API key.  It also does if it can be
     told at no cost that the node would refuse it: the client must see that refusal, and not be
-    openai_request to pay for it.
+    asked to pay for it.
     """
     node = request.app[NODE]
     if PAYMENT_HEADER in request.headers or _has_key(request, node):

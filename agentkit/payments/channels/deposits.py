@@ -61,7 +61,8 @@ class Deposits:
         """Deposit `units` more.
 
         Does nothing if the books turn out to be older than the chain; the caller looks at the
-        channel again.  Raises as `Sender.send`, and InsufficientFunds when the wallet holds less.
+        channel again.  Raises as `Sender.send`, except IntentMismatch, as then another process tops
+        up; and InsufficientFunds when the wallet holds less.
         """
         if await self._is_older_than_chain(channel):
             return

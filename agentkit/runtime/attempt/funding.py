@@ -67,8 +67,8 @@ class Funding:
     def _still_planned(self, offer: Offer) -> Money:
         """Return the worst case of what this run may still open with a payee.
 
-        Nodes for which the payee is only an alternate count where the alternate has stepped in, so
-        that the sum over all payees never exceeds the run's hold.
+        A node counts for its chosen payee, and for an alternate where that has stepped in.  So the
+        sum over all payees may exceed the run's hold; the rail bounds each by the hold.
         """
         state = self._context.state
         units = 0

@@ -54,7 +54,7 @@ async def cancel_at_provider(context: RunContext, attempt: Attempt, offer: Offer
 class Errands:
     """Work that nothing waits for, such as telling a provider that it was paid.
 
-    An errand that fails is not repeated: the provider sees the same voucher with the next payment,
+    A message that fails is not repeated: the provider sees the same voucher with the next payment,
     or when the channel is closed.
     """
 

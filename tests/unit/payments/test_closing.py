@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,3 +65,24 @@ async def test_what_fails_for_one_keeps_nothing_from_the_next(
     outcomes = await close_all({"toy": Closing(wrong, alone)}, providers, 0.0)
     assert said in outcomes["one/"]
     assert outcomes["two/"] == "closed"
+
+
+class Mute(FakeProvider):
+    """Takes a message and never answers."""
+
+    async def carry(self, message: Message) -> Message:
+        await asyncio.Event().wait()
+        return message
+
+
+async def test_a_provider_that_never_answers_is_left_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentkit.payments.closing.CLOSE_SECONDS", 0.01)
+    providers: dict[str, Provider] = {
+        "one": Mute("one", tmp_path / "one"),
+        "two": FakeProvider("two", tmp_path / "two"),
+    }
+    rail = Closing(SettlementFailed("never reached"), "asked for on chain")
+    outcomes = await close_all({"toy": rail}, providers, 0.0)
+    assert outcomes == {"one/": "asked for on chain", "two/": "closed"}
