@@ -15,7 +15,7 @@ from agentkit.market.attempt import Attempt
 from agentkit.market.receipt import Standing
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
-from agentkit.payments.escrow.jobs import opening_intent
+from agentkit.payments.intents import opening_intent
 
 SETTLED = ("paid", "billed elsewhere")
 """The standings of a reservation whose attempt was delivered."""

@@ -9,11 +9,7 @@ from agentkit.market.chain import ChainReceipt, Network
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
 from agentkit.payments.escrow.terms import EscrowJob, settled_in
-
-
-def opening_intent(escrow: r.Escrow) -> str:
-    """Return the intent under which a quoted job is opened; another quote has another intent."""
-    return f"escrow:{escrow.attempt}:{escrow.id}"
+from agentkit.payments.intents import opening_intent
 
 
 def book_open(tx: Transaction, attempt: str, job: str) -> None:

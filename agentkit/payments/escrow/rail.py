@@ -32,13 +32,13 @@ from agentkit.payments.escrow.jobs import (
     holding_money,
     is_abandoned,
     may_be_accepted,
-    opening_intent,
     opening_unknown,
 )
 from agentkit.payments.escrow.quotes import QuoteRequests
 from agentkit.payments.escrow.restore import LostEscrows
 from agentkit.payments.escrow.terms import NOBODY, EscrowJob
 from agentkit.payments.gas import gas_fee
+from agentkit.payments.intents import opening_intent
 from agentkit.payments.sender import Sender
 
 OPEN_GAS = 160_000
