@@ -64,5 +64,8 @@ def _bare(value: Any, *, code: bool) -> Any:
     if not isinstance(value, dict):
         return value
     if {"module", "qualname"} <= value.keys() <= _FUNCTION_KEYS:
-        return CallableSpec(**value).bare(code=code).model_dump(exclude_defaults=True)
+        try:
+            return CallableSpec(**value).bare(code=code).model_dump(exclude_defaults=True)
+        except ValidationError:
+            pass  # something of the kind's own that is spelled alike
     return {key: _bare(inner, code=code) for key, inner in value.items()}

@@ -66,13 +66,11 @@ async def follow(journal: Journal, run: str, followed: Followed) -> AsyncIterato
     """Yield the events of a run from its first, some hundreds at a time, until it has ended."""
     position = 0
     while True:
-        ended = await followed.has_ended()
-        events = await journal.events(run, position, EVENTS_AT_ONCE)
-        for position, event in events:  # noqa: B007  # it is where to go on from
-            for part in event.parts():
-                yield part
-        if events:
-            continue
+        ended = await followed.has_ended()  # asked once for all pages: it may read the whole run
+        while events := await journal.events(run, position, EVENTS_AT_ONCE):
+            for position, event in events:  # noqa: B007  # it is where to go on from
+                for part in event.parts():
+                    yield part
         if ended:
             return
         await followed.wait()

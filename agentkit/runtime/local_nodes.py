@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 
 from agentkit.artifacts import Artifact
 from agentkit.errors import AgentKitError, ExecuteTimedOut, StoreUnavailable, TimedOut
+from agentkit.graph.callables import guarding
 from agentkit.graph.frozen import FrozenGraph, Functions
 from agentkit.graph.registry import Node
 from agentkit.journal.blobs import INLINE_BYTES
+from agentkit.kinds.kind import Inputs
 from agentkit.kinds.registry import local_kind
 from agentkit.runtime.context import Resources, RunContext
 from agentkit.runtime.deadline import within
@@ -129,15 +131,20 @@ class LocalNodes:
         """Make a node's outputs; after a failure that may pass, as often as its retries allow."""
         inputs = await self._inputs.of(node)
         try:
-            return await self._in_time(node, local_kind(node).run(node, inputs, self._machine))
+            return await self._in_time(node, self._run(node, inputs))
         except Exception as error:  # users' functions may raise anything
             if not node.retries or not _may_pass(error):
                 raise
         await self._context.stop.sleep(FIRST_WAIT)
         async for one in again(node.retries - 1, _may_pass, self._context.stop.sleep):
             with one:
-                return await self._in_time(node, local_kind(node).run(node, inputs, self._machine))
+                return await self._in_time(node, self._run(node, inputs))
         raise AssertionError(node.name)
+
+    async def _run(self, node: Node, inputs: Inputs) -> tuple[Artifact, ...]:
+        """Let the node's kind, which may be another package's, make its outputs once."""
+        with guarding():
+            return await local_kind(node).run(node, inputs, self._machine)
 
     def _in_time(
         self, node: Node, making: Awaitable[tuple[Artifact, ...]]

@@ -9,6 +9,7 @@ from typing import Any
 
 from agentkit.artifacts import Artifact
 from agentkit.errors import RunPaused, StoreUnavailable, WrongInput
+from agentkit.graph.callables import guarding
 from agentkit.graph.nodes import PaidNode
 from agentkit.journal import events as e
 from agentkit.journal import records as r
@@ -43,6 +44,10 @@ class PaidNodes:
         None is a node of one purchase: its outputs were recorded together with their payment.
         Raises RunPaused, Hopeless, and WrongInput for rows that cannot be asked about.
         """
+        with guarding():  # kinds may be other packages'
+            return await self._do(node)
+
+    async def _do(self, node: PaidNode) -> NodeEnd | None:
         failed = await self._inputs.failed_condition(node)
         if failed is not None:
             return NodeEnd.skipped(node.name, f"{failed} did not hold")
@@ -118,9 +123,10 @@ class PaidNodes:
             """Buy one item after another until none is left."""
             for number in numbers:
                 try:
-                    answer = await self._item_or_skip(
-                        node, inputs, items[number], number, verifiers
-                    )
+                    with guarding():
+                        answer = await self._item_or_skip(
+                            node, inputs, items[number], number, verifiers
+                        )
                 except BaseException:
                     deque(numbers, maxlen=0)  # use the rest up: other lanes finish only their own
                     raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from agentkit.errors import BadAmount, BadOutput
+from agentkit.graph.callables import guarding
 from agentkit.graph.nodes import PaidNode
 from agentkit.kinds.registry import bought_kind
 from agentkit.market.attempt import Attempt, Result
@@ -21,10 +22,11 @@ async def check_aside(
 ) -> None:
     """Raise BadOutput as `check` does, in a thread where that takes longer than a moment."""
     size = sum(output.size for output in result.outputs)
-    if bought_kind(node).is_quick_to_check(node, size):
-        check(node, task, offer, attempt, result)
-    else:
-        await asyncio.to_thread(check, node, task, offer, attempt, result)
+    with guarding():  # a kind may be another package's
+        if bought_kind(node).is_quick_to_check(node, size):
+            check(node, task, offer, attempt, result)
+        else:
+            await asyncio.to_thread(check, node, task, offer, attempt, result)
 
 
 def check(

@@ -294,6 +294,13 @@ def test_an_unknown_node_keeps_its_document_its_digest_and_every_byte(packages: 
         kept.adopt(None, needed={"weather"})
 
 
+def test_what_only_looks_like_a_function_is_kept_as_it_is() -> None:
+    document = {"kind": "unheard", "name": "a", "params": {"module": 1, "qualname": "f"}}
+    graph = FrozenGraph.model_validate({"name": "g", "nodes": [document]})
+    assert graph.nodes[0].identity() == document
+    assert graph.digest
+
+
 def test_what_any_kind_writes_would_be_kept_by_a_version_that_does_not_know_it() -> None:
     golden = json.loads((HOMES / "documents" / "documents.json").read_text())["graph"]
     document = json.loads(golden["json"])

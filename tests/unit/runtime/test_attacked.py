@@ -1,6 +1,7 @@
 """Ways in which a run could lose money, fail or hang, each of which it once did."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,12 +26,14 @@ from agentkit.graph.builder import JobGraph
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.in_memory import MemoryJournal
+from agentkit.kinds.infer import Infer
+from agentkit.kinds.source import Source
 from agentkit.market.attempt import Attempt, JobStatus, Message, Payment, Result
 from agentkit.market.offer import Offer
 from agentkit.market.seams import Transaction, Wanted
 from agentkit.market.task import Task
 from agentkit.money import Money, Rate
-from agentkit.runtime import history
+from agentkit.runtime import event_stream, history
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import RATES, USDC, FakeProvider, ToyRail
 
@@ -312,6 +315,50 @@ async def test_whatever_a_function_raises_ends_its_node(
         async with asyncio.timeout(limit(5)):
             with pytest.raises(RunPaused, match="raises: RuntimeError"):
                 await market.run(graph)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [(Infer, "task"), (Infer, "items"), (Infer, "gather"), (Infer, "fault_in"), (Source, "run")],
+)
+async def test_a_kind_that_ends_the_process_ends_its_node_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type, method: str
+) -> None:
+    """Kinds may be other packages'; a SystemExit in a task would end the event loop."""
+    reached = []
+
+    def leave(*_: object) -> None:
+        reached.append(method)
+        sys.exit(3)
+
+    monkeypatch.setattr(kind, method, leave)
+    async with toy(tmp_path) as market:
+        with pytest.raises((RunPaused, RunFailed), match="SystemExit"):
+            await market.run(mapped(tmp_path, 2))
+    assert reached
+
+
+async def test_following_a_run_looks_for_its_end_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a run of another process has ended is read from all of its events."""
+    monkeypatch.setattr(event_stream, "EVENTS_AT_ONCE", 2)
+    looked = []
+
+    class Ended:
+        async def has_ended(self) -> bool:
+            looked.append(1)
+            return True
+
+        async def wait(self) -> None:
+            raise AssertionError("it has ended")
+
+    async with toy(tmp_path) as market:
+        result = await market.run(asking())
+        run = result.receipts[0].attempt.run
+        events = [event async for event in event_stream.follow(market.journal, run, Ended())]
+    assert len(events) >= 4
+    assert len(looked) == 1
 
 
 async def test_a_timeout_counts_the_function_and_not_the_wait_for_a_thread(tmp_path: Path) -> None:
