@@ -13,48 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.command_line import HELLO, failed
 from support.timing import limit
-from typer.testing import CliRunner, Result
 
-from agentkit.cli.main import app
 from agentkit.embedded import discovery
 from agentkit.keys import keystore
 from agentkit.market.plan import Plan
-
-HELLO = """
-name = "hello"
-[[nodes]]
-name = "greet"
-kind = "infer"
-model = "smollm2-135m"
-prompt = "Greet the sea in one line."
-max_tokens = 12
-"""
-
-
-@pytest.fixture
-def cli(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a function that runs a verb in a folder of the test's own."""
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "200")
-    (own_folder / "graph.toml").write_text(HELLO)
-
-    def run(*arguments: str) -> Result:
-        return CliRunner().invoke(app, list(arguments))
-
-    return run
-
-
-def failed(result: Result, code: int, *words: str) -> None:
-    """A failure has its exit code, one sentence with the words, and a hint."""
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    error, hint = re.fullmatch(
-        r"(?:embedded network[^\n]*\n)?error: ([^\n]+)\nhint: ([^\n]+)\n", result.stderr
-    ).groups()  # type: ignore[union-attr]
-    for word in words:
-        assert word in error, error
-    assert hint
 
 
 def test_plan_shows_prices_and_spends_nothing(cli: Any, tmp_path: Path) -> None:

@@ -8,45 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 from support.timing import accepts_connections, limit, wait_until
-from typer.testing import CliRunner, Result
+from support.wallet_verbs import PASSPHRASE, address, cli
 
-from agentkit.cli.main import app
 from agentkit.keys import keystore
 from agentkit.keys.messages import Domain, Voucher
 from agentkit.keys.process_signer import ProcessSigner
 
-PASSPHRASE = "correct horse"
-REAL = """
-network = "base-sepolia"
-[chain]
-rpc = "http://127.0.0.1:1"
-channels = "0x1111111111111111111111111111111111111111"
-[wallet]
-keystore = "wallet.json"
-"""
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("AGENTKIT_PASSPHRASE", PASSPHRASE)
-    monkeypatch.setenv("AGENTKIT_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("AGENTKIT_TRUST", str(tmp_path))
-    (tmp_path / "agentkit.toml").write_text(REAL)
-
-    def run(*arguments: str) -> Result:
-        return CliRunner().invoke(app, list(arguments))
-
-    return run
-
-
-@pytest.fixture
-def address(tmp_path: Path) -> str:
-    return keystore.create(tmp_path / "wallet.json", PASSPHRASE).address
+__all__ = ["address", "cli"]
 
 
 def test_a_wallet_is_made_once_whatever_dies(tmp_path: Path) -> None:

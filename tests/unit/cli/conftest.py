@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.command_line import cli
+
+__all__ = ["cli", "own_folder"]
 
 
 @pytest.fixture

@@ -7,42 +7,11 @@ import stat
 from pathlib import Path
 from typing import Any
 
-import pytest
-from typer.testing import CliRunner, Result
+from support.wallet_verbs import PASSPHRASE, address, cli
 
-from agentkit.cli.main import app
 from agentkit.keys import keystore
 
-PASSPHRASE = "correct horse"
-REAL = """
-network = "base-sepolia"
-[chain]
-rpc = "http://127.0.0.1:1"
-channels = "0x1111111111111111111111111111111111111111"
-[wallet]
-keystore = "wallet.json"
-"""
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("AGENTKIT_PASSPHRASE", PASSPHRASE)
-    monkeypatch.setenv("AGENTKIT_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("AGENTKIT_TRUST", str(tmp_path))
-    (tmp_path / "agentkit.toml").write_text(REAL)
-
-    def run(*arguments: str) -> Result:
-        return CliRunner().invoke(app, list(arguments))
-
-    return run
-
-
-@pytest.fixture
-def address(tmp_path: Path) -> str:
-    return keystore.create(tmp_path / "wallet.json", PASSPHRASE).address
+__all__ = ["address", "cli"]
 
 
 def test_fund_says_what_to_send_where_and_asks_nobody(cli: Any, address: str) -> None:
