@@ -5,46 +5,21 @@ import itertools
 import os
 import signal
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from support import chain_processes
-from support.chain_processes import KEYS, WEALTH, Node
+from support.chain_processes import Node
+from support.embedded_chain import ANNE, BOB, CARL, NEXT_TIME, transfer
 
 from agentkit.embedded.chain.chain import Chain
 from agentkit.embedded.chain.rpc import RpcFront, rpc_app
 from agentkit.embedded.chain.store import Store
 from agentkit.embedded.chain.vm import CHAIN_ID
-from agentkit.keys.messages import UnsignedTransaction, keccak
+from agentkit.keys.messages import keccak
 from agentkit.keys.signer import KeySigner
-
-ANNE, BOB, CARL, *_ = map(KeySigner, KEYS)
-RICH = {KeySigner(key).address: WEALTH for key in KEYS}
-NEXT_TIME = "0x425f5260205ff3"
-"""Creation code that answers the timestamp of its block."""
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "chain.db"
-
-
-@pytest.fixture
-def chain(path: Path) -> Iterator[Chain]:
-    opened = Chain.open(path, rich=RICH)
-    yield opened
-    opened.close()
-
-
-def transfer(nonce: int, who: KeySigner = ANNE, **changed: Any) -> bytes:
-    fields = {"to": BOB.address, "data": b"", "gas": 21_000, "value": 1, "max_tip": 1}
-    fields |= {"chain_id": CHAIN_ID, "nonce": nonce, "max_fee": 10**10, **changed}
-    return who.sign_tx(UnsignedTransaction(**fields))[1]
-
 
 # -- over HTTP -----------------------------------------------------------------------------------
 

@@ -5,26 +5,13 @@ import json
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from support.bare_gateway import SIGNER, listed, names
 
-from agentkit.embedded.gateway import Failure, Faults, Gateway, gateway_app
-from agentkit.keys.signer import KeySigner
+from agentkit.embedded.gateway import Failure, Faults, gateway_app
 from agentkit.memory.arweave.ans104 import BUNDLE_TAGS, make_bundle, make_item
 from agentkit.memory.arweave.base64url import b64url
 from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
 from agentkit.memory.arweave.layer1 import make_transaction
-
-SIGNER = KeySigner(bytes(range(1, 33)))
-LIST = (
-    "query($i: [ID!]) { transactions(ids: $i, first: 100, sort: HEIGHT_ASC) {"
-    " edges { node { id tags { name value } block { height } } } } }"
-)
-
-
-class Clock:
-    now = 1_000_000.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture(scope="module")
@@ -33,39 +20,10 @@ def wallet():
 
 
 @pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def weave(tmp_path, clock):
-    gateway = Gateway.open(tmp_path, clock=clock)
-    yield gateway
-    gateway.close()
-
-
-@pytest.fixture
 async def client(weave):
     server = TestServer(gateway_app(weave, token="t"))
     async with TestClient(server, headers={"Authorization": "Bearer t"}) as client:
         yield client
-
-
-@pytest.fixture
-def items(weave):
-    made = [make_item(SIGNER, b"item %d" % n, [("N", str(n))]) for n in range(4)]
-    for item in made:
-        weave.post_item(item.raw)
-    return made
-
-
-def listed(weave, *names):
-    answer = weave.query(LIST, {"i": list(names) or None})
-    return [edge["node"] for edge in answer["data"]["transactions"]["edges"]]
-
-
-def names(weave):
-    return [node["id"] for node in listed(weave)]
 
 
 def bundled(weave, wallet, items):

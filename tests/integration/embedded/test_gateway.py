@@ -8,6 +8,7 @@ import threading
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from support.bare_gateway import FIND, SIGNER
 
 from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.embedded.gateway.wallets import MOST, fee
@@ -25,31 +26,10 @@ from agentkit.memory.arweave.layer1 import (
 from agentkit.memory.arweave.merkle import MAX_CHUNK
 from agentkit.memory.arweave.tags import encode_tags
 
-SIGNER = KeySigner(bytes(range(1, 33)))
 OTHER = KeySigner(bytes([7] * 32))
 ME = name_of(SIGNER.public_key)
 OCTETS = {"Content-Type": "application/octet-stream"}
 RICH = 10**16
-FIND = """query (
-  $tags: [TagFilter!], $owners: [String!], $first: Int, $after: String, $sort: SortOrder,
-  $bundledIn: [ID!], $block: BlockFilter, $ids: [ID!], $recipients: [String!]
-) {
-  transactions(tags: $tags, owners: $owners, first: $first, after: $after, sort: $sort,
-               bundledIn: $bundledIn, block: $block, ids: $ids, recipients: $recipients) {
-    pageInfo { hasNextPage }
-    edges { cursor node {
-      id anchor signature recipient owner { address key } fee { winston ar } quantity { winston }
-      data { size type } tags { name value } block { id timestamp height previous } bundledIn { id }
-    } }
-  }
-}"""
-
-
-class Clock:
-    now = 1_000_000.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture(scope="module")
@@ -59,18 +39,6 @@ def wallet():
 
 TOKEN = "test"  # of a gateway that holds nothing but test data
 TESTER = {"Authorization": f"Bearer {TOKEN}"}
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def gateway(tmp_path, clock):
-    gateway = Gateway.open(tmp_path, clock=clock)
-    yield gateway
-    gateway.close()
 
 
 @pytest.fixture

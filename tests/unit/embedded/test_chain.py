@@ -3,13 +3,13 @@
 import itertools
 import sqlite3
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.chain_processes import KEYS, WEALTH
+from support.embedded_chain import ANNE, BOB, CARL, NEXT_TIME, RICH, transfer
 from support.timing import limit
 
 from agentkit.embedded.chain.chain import Chain
@@ -17,34 +17,11 @@ from agentkit.embedded.chain.genesis import Deployed, deploy
 from agentkit.embedded.chain.mempool_rules import InvalidTransaction, decoded
 from agentkit.embedded.chain.rpc import RpcFront
 from agentkit.embedded.chain.store import Store
-from agentkit.embedded.chain.vm import CHAIN_ID, GENESIS_TIME
+from agentkit.embedded.chain.vm import GENESIS_TIME
 from agentkit.errors import StoreUnavailable
-from agentkit.keys.messages import UnsignedTransaction, keccak
+from agentkit.keys.messages import keccak
 from agentkit.keys.signer import KeySigner
 from agentkit.payments.contracts import load
-
-ANNE, BOB, CARL, *_ = map(KeySigner, KEYS)
-RICH = {KeySigner(key).address: WEALTH for key in KEYS}
-NEXT_TIME = "0x425f5260205ff3"
-"""Creation code that answers the timestamp of its block."""
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "chain.db"
-
-
-@pytest.fixture
-def chain(path: Path) -> Iterator[Chain]:
-    opened = Chain.open(path, rich=RICH)
-    yield opened
-    opened.close()
-
-
-def transfer(nonce: int, who: KeySigner = ANNE, **changed: Any) -> bytes:
-    fields = {"to": BOB.address, "data": b"", "gas": 21_000, "value": 1, "max_tip": 1}
-    fields |= {"chain_id": CHAIN_ID, "nonce": nonce, "max_fee": 10**10, **changed}
-    return who.sign_tx(UnsignedTransaction(**fields))[1]
 
 
 def ask(chain: Chain, method: str, *params: object) -> Any:

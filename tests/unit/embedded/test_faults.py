@@ -1,53 +1,9 @@
 """The switches of the test bench: each does what it says, and is counted."""
 
-import pytest
+from support.bare_gateway import SIGNER, listed, names
 
 from agentkit.embedded.gateway import Faults, Gateway
-from agentkit.keys.signer import KeySigner
 from agentkit.memory.arweave.ans104 import make_item
-
-SIGNER = KeySigner(bytes(range(1, 33)))
-LIST = (
-    "query($i: [ID!]) { transactions(ids: $i, first: 100, sort: HEIGHT_ASC) {"
-    " edges { node { id tags { name value } block { height } } } } }"
-)
-
-
-class Clock:
-    now = 1_000_000.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def weave(tmp_path, clock):
-    gateway = Gateway.open(tmp_path, clock=clock)
-    yield gateway
-    gateway.close()
-
-
-@pytest.fixture
-def items(weave):
-    made = [make_item(SIGNER, b"item %d" % n, [("N", str(n))]) for n in range(4)]
-    for item in made:
-        weave.post_item(item.raw)
-    return made
-
-
-def listed(weave, *names):
-    answer = weave.query(LIST, {"i": list(names) or None})
-    return [edge["node"] for edge in answer["data"]["transactions"]["edges"]]
-
-
-def names(weave):
-    return [node["id"] for node in listed(weave)]
-
 
 # -- lies ----------------------------------------------------------------------------------------
 

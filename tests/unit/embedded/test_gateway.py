@@ -1,44 +1,9 @@
 import pytest
+from support.bare_gateway import FIND, SIGNER
 
 from agentkit.embedded.gateway import Gateway
-from agentkit.keys.signer import KeySigner
 from agentkit.memory.arweave.ans104 import make_item
 from agentkit.memory.arweave.base64url import name_of, unb64url
-
-SIGNER = KeySigner(bytes(range(1, 33)))
-FIND = """query (
-  $tags: [TagFilter!], $owners: [String!], $first: Int, $after: String, $sort: SortOrder,
-  $bundledIn: [ID!], $block: BlockFilter, $ids: [ID!], $recipients: [String!]
-) {
-  transactions(tags: $tags, owners: $owners, first: $first, after: $after, sort: $sort,
-               bundledIn: $bundledIn, block: $block, ids: $ids, recipients: $recipients) {
-    pageInfo { hasNextPage }
-    edges { cursor node {
-      id anchor signature recipient owner { address key } fee { winston ar } quantity { winston }
-      data { size type } tags { name value } block { id timestamp height previous } bundledIn { id }
-    } }
-  }
-}"""
-
-
-class Clock:
-    now = 1_000_000.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def gateway(tmp_path, clock):
-    gateway = Gateway.open(tmp_path, clock=clock)
-    yield gateway
-    gateway.close()
-
 
 # -- blocks --------------------------------------------------------------------------------------
 
