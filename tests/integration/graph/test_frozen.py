@@ -7,12 +7,6 @@ from pathlib import Path
 
 from support.timing import limit
 
-from agentkit.artifacts import Json
-
-
-def one() -> Json:
-    return Json.dump(1)
-
 
 def test_the_digest_of_a_file_is_the_same_in_every_process(tmp_path: Path) -> None:
     """A plan made in one process must be that of the run in the next."""

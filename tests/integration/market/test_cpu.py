@@ -9,9 +9,6 @@ from pathlib import Path
 from agentkit.agent import Agent
 from agentkit.graph.builder import JobGraph
 from agentkit.market.task import CPU_MS
-from agentkit.money import Asset
-
-USDC = Asset("USDC", 6)
 
 
 async def test_a_query_is_charged_for_what_was_measured(
