@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
 import zstandard
 
 HOMES = Path(__file__).parents[1] / "homes"
+DOCUMENTS = HOMES / "documents"
 
 SCHEMAS = {"schema-1": 1, "schema-2": 2, "schema-3-early": 3, "schema-3": 3, "schema-4": 4}
 """The schema of the state files in each folder."""
@@ -19,6 +23,9 @@ FILES = [
     (path.parent.name, path.name.removesuffix(".db.zst")) for path in sorted(HOMES.glob("*/*.zst"))
 ]
 """Folder and name of every golden state file."""
+
+NEW_SCOPES = ("held|", "open:", "signed|", "uploads|")
+"""What the books of schema 1 and 2 did not count yet."""
 
 
 def made_by() -> ModuleType:
@@ -36,6 +43,12 @@ def figures(folder: str, name: str) -> dict[str, Any]:
     return json.loads((HOMES / folder / "figures.json").read_text())[name]  # type: ignore[no-any-return]
 
 
+@pytest.fixture(scope="module")
+def golden() -> dict[str, Any]:
+    """What an earlier version wrote down, by name."""
+    return json.loads((DOCUMENTS / "documents.json").read_text())  # type: ignore[no-any-return]
+
+
 def unpacked(folder: str, name: str, home: Path) -> Path:
     """Lay a golden state file into a new home; returns its path."""
     home.mkdir(parents=True)
@@ -43,3 +56,19 @@ def unpacked(folder: str, name: str, home: Path) -> Path:
     path = home / "state.db"
     path.write_bytes(zstandard.ZstdDecompressor().decompress(packed))
     return path
+
+
+def all_rows(path: Path, table: str, columns: str = "*") -> list[Any]:
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute(f"select {columns} from {table} order by 1, 2").fetchall()
+
+
+def assert_same_money(now: dict[str, Any], then: dict[str, Any]) -> None:
+    """Assert that figures are those of the version that wrote the file, and nothing is new."""
+    new = {scope for scope in now["totals"] if scope not in then["totals"]}
+    assert all(scope.startswith(NEW_SCOPES) for scope in new), new
+    old = {k: units for k, units in now["totals"].items() if k not in new}
+    assert old == then["totals"], (old, then["totals"])
+    for name, value in now.items():
+        if name != "totals":
+            assert value == then[name], (name, value, then[name])

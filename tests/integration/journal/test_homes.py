@@ -1,14 +1,12 @@
 """State files of every earlier version open, mean the same money, and can be gone on with."""
 
-import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp import web
-from support.golden_files import SCHEMAS, figures, made_by, unpacked
+from support.golden_files import SCHEMAS, all_rows, assert_same_money, figures, made_by, unpacked
 
 from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.keys.signer import KeySigner
@@ -17,25 +15,6 @@ from agentkit.memory.restore import wallet_restore
 
 MAKE = made_by()
 SIGNER = KeySigner(MAKE.KEY)
-
-
-def all_rows(path: Path, table: str, columns: str = "*") -> list[Any]:
-    with closing(sqlite3.connect(path)) as db:
-        return db.execute(f"select {columns} from {table} order by 1, 2").fetchall()
-
-
-NEW_SCOPES = ("held|", "open:", "signed|", "uploads|")
-"""What the books of schema 1 and 2 did not count yet."""
-
-
-def assert_same_money(now: dict[str, Any], then: dict[str, Any]) -> None:
-    """Assert that figures are those of the version that wrote the file, and nothing is new."""
-    new = {scope for scope in now["totals"] if scope not in then["totals"]}
-    assert all(scope.startswith(NEW_SCOPES) for scope in new), new
-    assert {k: units for k, units in now["totals"].items() if k not in new} == then["totals"]
-    for name, value in now.items():
-        if name != "totals":
-            assert value == then[name], name
 
 
 # -- what was sealed -----------------------------------------------------------------------------

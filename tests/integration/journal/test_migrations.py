@@ -1,9 +1,7 @@
 """Opening a state file of another schema: what is written, by whom, and what is left alone."""
 
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -29,17 +27,6 @@ HAS_IT_OPEN = (
     "db.execute('pragma journal_mode=wal'); db.execute('select * from meta').fetchall()\n"
     "print('open', flush=True); sys.stdin.readline()\n"
 )
-
-
-def layout(path: Path) -> set[tuple[str, str]]:
-    """Return the tables with their columns, and the indexes, of a file."""
-    with closing(sqlite3.connect(path)) as db:
-        names = db.execute("select type, name from sqlite_master where name not like 'sqlite_%'")
-        return {
-            (name, ", ".join(f"{column[1]} {column[2]}" for column in columns))
-            for _, name in names.fetchall()
-            for columns in [db.execute(f"pragma table_info('{name}')").fetchall()]
-        }
 
 
 async def test_processes_that_open_an_old_file_at_once_migrate_it_once(tmp_path: Path) -> None:
