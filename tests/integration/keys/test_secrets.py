@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
 import logging
 import pickle
@@ -12,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eth_keyfile.keyfile import create_keyfile_json
 from support.chain_clock import PAYER, SHOP, Clock, clocked
+from support.secret_forms import found_in, unlocked
 
 from agentkit.artifacts import Text
 from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
-from agentkit.keys import keystore
 from agentkit.keys.messages import UnsignedTransaction as Call
 from agentkit.keys.signer import KeySigner
 from agentkit.market.allowance import Allowance
@@ -35,28 +32,6 @@ from agentkit.payments.channels.rail import ChannelRail
 from agentkit.payments.prepaid import PrepaidRail
 from agentkit.payments.sender import Sender
 from agentkit.payments.x402.rail import X402Rail
-
-KEY = hashlib.sha256(b"a key of its own: those of other tests are small numbers").digest()
-PASSPHRASE = "correct horse battery staple"
-
-
-def forms() -> list[bytes]:
-    """Return the key and the passphrase in every form that somebody might write them."""
-    number = int.from_bytes(KEY, "big")
-    texts = [KEY.hex(), KEY.hex().upper(), str(number), hex(number), PASSPHRASE, repr(KEY)[2:-1]]
-    texts += [base64.b64encode(KEY).decode(), base64.urlsafe_b64encode(KEY).decode().rstrip("=")]
-    return [KEY, *(text.encode() for text in texts)]
-
-
-def found_in(data: bytes) -> list[bytes]:
-    return [form for form in forms() if form in data]
-
-
-def unlocked(file: Path) -> KeySigner:
-    """Return the signer of a new keystore of our key."""
-    document = create_keyfile_json(KEY, PASSPHRASE.encode(), kdf="pbkdf2", iterations=1000)
-    keystore.write_new(file, document)
-    return keystore.unlock(file, PASSPHRASE, real=True)
 
 
 async def endow(folder: Path, network: Network, address: str) -> None:

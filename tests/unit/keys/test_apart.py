@@ -7,43 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pytest
+from support.signer_messages import CALL, DOMAIN, MESSAGES
 
-from agentkit.keys import keystore
-from agentkit.keys.messages import (
-    Accept,
-    Delivery,
-    Domain,
-    Quote,
-    ReceiveAuthorization,
-    Release,
-    TransferAuthorization,
-    UnsignedTransaction,
-    Voucher,
-)
+from agentkit.keys.messages import UnsignedTransaction
 from agentkit.keys.signer import KeySigner
-
-PASSPHRASE = "correct horse"
-DOMAIN = Domain("AgentChannels", "1", 8453, "0x" + "11" * 20)
-A, B = "0x" + "22" * 20, "0x" + "33" * 20
-W = b"\x07" * 32
-MESSAGES: dict[str, Any] = {
-    "sign_voucher": Voucher(W, 2**100, 2**40, b"\x01" * 32),
-    "sign_release": Release(W, 5),
-    "sign_quote": Quote(A, B, A, B, 5, 6, 7, 8, 9, 10, W, W),
-    "sign_accept": Accept(W, 5, W),
-    "sign_authorization": ReceiveAuthorization(A, B, 5, 2**40, W),
-    "sign_transfer": TransferAuthorization(A, B, 5, 2**40, W),
-    "sign_delivery": Delivery(W, W, 5, W),
-}
-CALL = UnsignedTransaction(8453, 3, A, b"\x01\x02", 21_000, 10**9, 10**8, 5)
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, KeySigner]:
-    """A keystore, and the signer that has its key in this process."""
-    path = tmp_path_factory.mktemp("keys") / "wallet.json"
-    return path, keystore.create(path, PASSPHRASE)
 
 
 class Seen:

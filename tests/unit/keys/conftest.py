@@ -1,0 +1,3 @@
+from support.signer_messages import here
+
+__all__ = ["here"]
