@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 
 from agentkit.embedded.gateway import Gateway, gateway_app
@@ -15,8 +16,16 @@ from agentkit.memory.arweave.gateways import Gateways
 from agentkit.memory.memory import Memory
 from agentkit.memory.restore import wallet_restore
 from agentkit.memory.restore.restored_wallet import RestoredWallet
+from agentkit.memory.sealing import snapshots
 
 SIGNER = KeySigner(b"\x55" * 32)
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a snapshot made every few events, in the tests of a file that imports this."""
+    monkeypatch.setattr(snapshots, "EVERY_EVENTS", 5)
+    monkeypatch.setattr(snapshots, "OUTWEIGHED", 0)
 
 
 @asynccontextmanager

@@ -31,13 +31,6 @@ TAGS = (("App-Name", "agentkit"), ("Größe", "☕"))
 ITEM = make_item(SIGNER, b"hello permaweb", TAGS)
 
 
-class Clock:
-    now = 1_000_000.0
-
-    def __call__(self):
-        return self.now
-
-
 class Front:
     """A gateway before the real one: `answer` may take a request over, `change` an answer."""
 
@@ -99,18 +92,6 @@ def body(text: bytes, path: str):
 @pytest.fixture(scope="module")
 def wallet():
     return JwkWallet(make_jwk())
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def gateway(tmp_path, clock):
-    gateway = Gateway.open(tmp_path, clock=clock)
-    yield gateway
-    gateway.close()
 
 
 @pytest.fixture

@@ -2,38 +2,11 @@ import json
 import subprocess
 import sys
 
-import pytest
+from support.layer1_transactions import filled
 from support.timing import limit
 
-from agentkit.memory.arweave.base64url import b64url
-from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
-from agentkit.memory.arweave.layer1 import make_transaction, parse_transaction, verify_transaction
+from agentkit.memory.arweave.layer1 import parse_transaction, verify_transaction
 from agentkit.memory.arweave.merkle import MAX_CHUNK
-
-ANCHOR = b64url(bytes(range(48)))
-
-
-def filled(size: int) -> bytes:
-    pattern = bytes((i * 31 + 7) & 255 for i in range(256))
-    return (pattern * (size // 256 + 1))[:size]
-
-
-@pytest.fixture(scope="module")
-def jwk():
-    return make_jwk()
-
-
-@pytest.fixture(scope="module")
-def wallet(jwk):
-    return JwkWallet(jwk)
-
-
-@pytest.fixture(scope="module")
-def signed(wallet):
-    return make_transaction(
-        wallet, filled(600_000), [("Größe", "☕"), ("n", "")], anchor=ANCHOR, reward=7
-    )
-
 
 # -- transactions --------------------------------------------------------------------------------
 

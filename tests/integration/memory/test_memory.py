@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from support.memory_fixtures import SIGNER
 from support.toy_market import toy
 
 from agentkit.embedded.gateway import Gateway, gateway_app
@@ -25,8 +26,6 @@ from agentkit.memory.restore import wallet_restore
 from agentkit.memory.restore.restored_wallet import RestoredWallet
 from agentkit.memory.sealing.backlog import seal_all
 from agentkit.memory.sealing.segments import APP, Segment, seal
-
-SIGNER = KeySigner(b"\x11" * 32)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.local_gateway import SIGNER, fetched, sealed, weaving
+from support.local_gateway import SIGNER, fetched, often, sealed, weaving
 from support.timing import until
 from support.toy_market import WALLET, Toy, toy
 
@@ -26,11 +26,7 @@ from agentkit.runtime import history
 from agentkit.runtime import run as runs
 from agentkit.testing.fakes import FakeProvider
 
-
-@pytest.fixture(autouse=True)
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshots, "EVERY_EVENTS", 5)
-    monkeypatch.setattr(snapshots, "OUTWEIGHED", 0)
+__all__ = ["often"]
 
 
 def row(name: str, length: int) -> JobGraph:

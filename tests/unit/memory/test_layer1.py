@@ -7,15 +7,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
+from support.layer1_transactions import ANCHOR, filled
 
 from agentkit.errors import StateCorrupt, StateError, WrongKey
 from agentkit.memory.arweave.base64url import b64url, unb64url
-from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
+from agentkit.memory.arweave.jwk import JwkWallet
 from agentkit.memory.arweave.layer1 import make_transaction, parse_transaction, verify_transaction
 from agentkit.memory.arweave.merkle import MAX_CHUNK, MIN_CHUNK, chunk_ranges, chunked, proven_range
 from agentkit.memory.arweave.rsa import verify_pss
 
-ANCHOR = b64url(bytes(range(48)))
 # What npm arweave 1.15.7 computes for `filled`.
 ROOTS = {
     1: "JIK3SDDlKjjt_JzGUajGEVDAYS2klcOz3BwUxUeqql4",
@@ -27,28 +27,6 @@ ROOTS = {
     2 * MAX_CHUNK: "Jp4EJ4ivkK4uaFAyO7jdOl9l5CBJ5WjljFzziUgIaCw",
     12_000_000: "YeUXP-d05g_-U9yObK7IDKnFylXcQ5IorBb7XluA2o8",
 }
-
-
-def filled(size: int) -> bytes:
-    pattern = bytes((i * 31 + 7) & 255 for i in range(256))
-    return (pattern * (size // 256 + 1))[:size]
-
-
-@pytest.fixture(scope="module")
-def jwk():
-    return make_jwk()
-
-
-@pytest.fixture(scope="module")
-def wallet(jwk):
-    return JwkWallet(jwk)
-
-
-@pytest.fixture(scope="module")
-def signed(wallet):
-    return make_transaction(
-        wallet, filled(600_000), [("Größe", "☕"), ("n", "")], anchor=ANCHOR, reward=7
-    )
 
 
 # -- chunks --------------------------------------------------------------------------------------

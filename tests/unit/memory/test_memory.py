@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from support.memory_fixtures import SIGNER
 
 from agentkit.errors import StateCorrupt, WrongKey
 from agentkit.journal import events as e
@@ -11,8 +12,6 @@ from agentkit.keys.signer import KeySigner
 from agentkit.memory.arweave.ans104 import parse_item
 from agentkit.memory.sealing.backlog import seal_all
 from agentkit.memory.sealing.segments import seal, unseal
-
-SIGNER = KeySigner(b"\x11" * 32)
 
 
 async def test_a_segment_sealed_by_another_key_does_not_open(tmp_path: Path) -> None:

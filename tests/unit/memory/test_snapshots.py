@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
-from support.local_gateway import SIGNER, sealed
+from support.local_gateway import SIGNER, often
 
 from agentkit.journal import events as e
 from agentkit.journal import records as r
@@ -17,20 +17,7 @@ from agentkit.memory.restore import remote_log
 from agentkit.memory.sealing import snapshots
 from agentkit.memory.sealing.backlog import seal_all
 
-
-@pytest.fixture(autouse=True)
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshots, "EVERY_EVENTS", 5)
-    monkeypatch.setattr(snapshots, "OUTWEIGHED", 0)
-
-
-async def notes(home: Path, texts: list[str], url: str) -> None:
-    journal = await Journal.open(home, SIGNER.address)
-    for text in texts:
-        event = e.NoteAdded(topic="t", text=text)
-        await journal.commit(lambda tx, event=event: tx.append(e.WALLET, event))
-        await sealed(journal, url)
-    await journal.close()
+__all__ = ["often"]
 
 
 async def test_snapshots_never_outweigh_the_log(

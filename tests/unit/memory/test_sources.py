@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from aiohttp.test_utils import TestServer
 
-from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.errors import MissingExtra, StateError, StoreUnavailable, WrongInput
 from agentkit.memory.artifacts.sources import Sources
-from agentkit.memory.arweave.gateways import Gateways
 
 ROWS = b'{"text": "a"}\n{"text": "b"}\n'
-
-
-@pytest.fixture
-async def gateways(tmp_path: Path) -> AsyncIterator[Gateways]:
-    real = Gateway.open(tmp_path / "gateway")
-    async with (
-        TestServer(gateway_app(real, token="t")) as server,
-        Gateways([str(server.make_url(""))], rounds=1, timeout=5.0) as client,
-    ):
-        yield client
-    real.close()
 
 
 async def test_other_schemes_are_read_by_fsspec(tmp_path: Path) -> None:

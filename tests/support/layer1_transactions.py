@@ -1,0 +1,34 @@
+"""A wallet of Arweave's, and a transaction of three chunks that it signed."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentkit.memory.arweave.base64url import b64url
+from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
+from agentkit.memory.arweave.layer1 import WeaveTransaction, make_transaction
+from agentkit.memory.arweave.merkle import Chunk
+
+ANCHOR = b64url(bytes(range(48)))
+
+
+def filled(size: int) -> bytes:
+    pattern = bytes((i * 31 + 7) & 255 for i in range(256))
+    return (pattern * (size // 256 + 1))[:size]
+
+
+@pytest.fixture(scope="module")
+def jwk() -> dict[str, str]:
+    return make_jwk()
+
+
+@pytest.fixture(scope="module")
+def wallet(jwk: dict[str, str]) -> JwkWallet:
+    return JwkWallet(jwk)
+
+
+@pytest.fixture(scope="module")
+def signed(wallet: JwkWallet) -> tuple[WeaveTransaction, tuple[Chunk, ...]]:
+    return make_transaction(
+        wallet, filled(600_000), [("Größe", "☕"), ("n", "")], anchor=ANCHOR, reward=7
+    )
