@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.secrets_in_environment import CANARY, canary
 from support.timing import limit
 
 from agentkit.embedded import discovery
@@ -13,23 +14,10 @@ from agentkit.keys import keystore
 from agentkit.keys.process_signer import ProcessSigner
 from agentkit.pool.child import Child
 
-CANARY = "canary-7b1e"
-SECRETS = (
-    "AGENTKIT_PASSPHRASE",
-    "AGENTKIT_PROVIDERS__HYPERBOLIC__API_KEY",
-    "HYPERBOLIC_API_KEY",
-    "AWS_SECRET_ACCESS_KEY",
-    "OPENAI_API_KEY",
-    "SOMETHING_NOBODY_KNOWS",
-)
+__all__ = ["canary"]
+
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
-
-
-@pytest.fixture(autouse=True)
-def canary(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in SECRETS:
-        monkeypatch.setenv(name, CANARY)
 
 
 def environment_of(pid: int) -> str:

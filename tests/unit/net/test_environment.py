@@ -6,26 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from support.secrets_in_environment import CANARY, canary
 
 from agentkit.net.environment import child_environment
 
-CANARY = "canary-7b1e"
-SECRETS = (
-    "AGENTKIT_PASSPHRASE",
-    "AGENTKIT_PROVIDERS__HYPERBOLIC__API_KEY",
-    "HYPERBOLIC_API_KEY",
-    "AWS_SECRET_ACCESS_KEY",
-    "OPENAI_API_KEY",
-    "SOMETHING_NOBODY_KNOWS",
-)
+__all__ = ["canary"]
+
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
-
-
-@pytest.fixture(autouse=True)
-def canary(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in SECRETS:
-        monkeypatch.setenv(name, CANARY)
 
 
 def test_only_who_downloads_gets_the_proxies(monkeypatch: pytest.MonkeyPatch) -> None:

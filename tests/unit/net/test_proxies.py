@@ -2,40 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
-from aiohttp import web
 
 from agentkit.errors import ConfigError
 from agentkit.net.proxies import proxy_for
-
-
-class Proxy:
-    """A real proxy for plain HTTP that answers itself, and remembers what it was asked for."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-    async def answer(self, request: web.BaseRequest) -> web.Response:
-        self.asked.append(str(request.url))
-        return web.json_response({"jsonrpc": "2.0", "id": 0, "result": "0x1"})
-
-
-@pytest.fixture
-async def proxy(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Proxy]:
-    made = Proxy()
-    runner = web.ServerRunner(web.Server(made.answer))
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
-        monkeypatch.setenv(name, url)
-    for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    yield made
-    await runner.cleanup()
 
 
 @pytest.mark.parametrize(
