@@ -12,6 +12,9 @@ import pytest
 from agentkit.pool.pool import Pool
 from support.timing import limit
 
+Find = Callable[[str], list[psutil.Process]]
+"""What `children` gives."""
+
 
 @pytest.fixture
 def begun() -> list[str]:
@@ -27,7 +30,7 @@ async def pool(tmp_path: Path, begun: list[str]) -> AsyncIterator[Pool]:
 
 
 @pytest.fixture
-def children() -> Callable[[str], list[psutil.Process]]:
+def children() -> Find:
     """Find our own living children whose command line holds a word, not those of the network."""
 
     def find(word: str) -> list[psutil.Process]:

@@ -6,13 +6,11 @@ import time
 from typing import Any
 
 import pytest
+from support.pool_tasks import CHAT, LADDER
 
 from agentkit.errors import BadOutput, Refused
 from agentkit.pool.pool import Pool
 
-CHAT = {"model": "smollm2-135m", "prompt": "Hi"}
-DOUBLING = {f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)}
-LADDER = {"$defs": DOUBLING | {"d40": {"type": "string"}}, "$ref": "#/$defs/d0"}
 CROSS = "select sum(a.range * b.range) from range(1000000) a, range(1000000) b"
 ENDLESS = {"op": "sql", "sql": CROSS}
 SLEEPING = {"op": "sql", "sql": "select sleep_ms(60000)"}

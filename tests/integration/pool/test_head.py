@@ -4,33 +4,18 @@ import asyncio
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.pool_tasks import ANIMALS, ROWS, train
 
-from agentkit.artifacts import Dataset, Embedding, Model, Table, Text
+from agentkit.artifacts import Dataset, Embedding, Model, Text
 from agentkit.errors import Refused
 from agentkit.pool.embedding import embed
 from agentkit.pool.limits import SlotLimits
 from agentkit.pool.meter import Meter, TaskAllowance
 from agentkit.pool.models import model_file
 from agentkit.pool.pool import Pool
-from agentkit.pool.request import Done
 from agentkit.pool.slots import Slots
-
-ANIMALS = ["a sleepy cat", "a wild dog", "the horse ran", "birds that sing", "a small fish"]
-MACHINES = ["a fast car", "a loud engine", "the old tractor", "a jet aircraft", "a steel crane"]
-ROWS = [{"says": text, "is": "animal"} for text in ANIMALS] + [
-    {"says": text, "is": "machine"} for text in MACHINES
-]
-DATASET = Dataset.dump(ROWS)
-
-
-async def train(pool: Pool, key: str = "train", table: Table = DATASET, **params: Any) -> Done:
-    asked = {"base": "all-minilm-l6-v2", "method": "head", "text": "says", "label": "is"}
-    return await pool.run(
-        key, "train", asked | {"epochs": 20, "seed": 0} | params, {"dataset": table}
-    )
 
 
 async def vector(pool: Pool, text: str) -> list[float]:

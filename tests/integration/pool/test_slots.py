@@ -14,13 +14,13 @@ from typing import Any
 import aiohttp
 import psutil
 import pytest
+from support.pool_fixtures import Find
 from support.timing import limit
 
 from agentkit.errors import LeaseLost, RateLimited, Refused
 from agentkit.pool.pool import Pool
 from agentkit.pool.request import Done
 
-Find = Callable[[str], list[psutil.Process]]
 Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 SLEEP = {"op": "sql", "sql": "select sleep_ms(60000)"}

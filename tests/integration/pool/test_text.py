@@ -3,9 +3,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.pool_tasks import ask
 
 from agentkit.artifacts import Json, Text
 from agentkit.errors import BadOutput, Refused
@@ -13,15 +13,9 @@ from agentkit.pool.limits import SlotLimits
 from agentkit.pool.meter import Meter, TaskAllowance
 from agentkit.pool.models import model_file
 from agentkit.pool.pool import Pool
-from agentkit.pool.request import Done
 from agentkit.pool.slots import Slots
 
 SENTIMENT = {"type": "string", "enum": ["positive", "negative"]}
-
-
-async def ask(pool: Pool, prompt: str, **params: Any) -> Done:
-    params = {"model": "smollm2-135m", "prompt": prompt, "max_tokens": 16} | params
-    return await pool.run("call", "infer", params, {})
 
 
 async def test_text_and_values_come_out_of_the_model(pool: Pool, begun: list[str]) -> None:

@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from support.pool_tasks import CHAT, LADDER
 
 from agentkit.artifacts import Artifact, Dataset
 from agentkit.errors import Refused
 from agentkit.pool.pool import Pool
 
 ROWS = Dataset.dump([{"text": "good", "label": "a"}, {"text": "bad", "label": "b"}] * 5)
-CHAT = {"model": "smollm2-135m", "prompt": "Hi"}
-DOUBLING = {f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)}
-LADDER = {"$defs": DOUBLING | {"d40": {"type": "string"}}, "$ref": "#/$defs/d0"}
 
 
 @pytest.mark.parametrize(

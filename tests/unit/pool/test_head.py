@@ -3,26 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.pool_tasks import train
 
-from agentkit.artifacts import Blob, Dataset, Table
+from agentkit.artifacts import Blob, Dataset
 from agentkit.errors import Refused
 from agentkit.pool.head import examples
 from agentkit.pool.pool import Pool
-from agentkit.pool.request import Done
-
-ANIMALS = ["a sleepy cat", "a wild dog", "the horse ran", "birds that sing", "a small fish"]
-MACHINES = ["a fast car", "a loud engine", "the old tractor", "a jet aircraft", "a steel crane"]
-ROWS = [{"says": text, "is": "animal"} for text in ANIMALS] + [
-    {"says": text, "is": "machine"} for text in MACHINES
-]
-DATASET = Dataset.dump(ROWS)
-
-
-async def train(pool: Pool, key: str = "train", table: Table = DATASET, **params: Any) -> Done:
-    asked = {"base": "all-minilm-l6-v2", "method": "head", "text": "says", "label": "is"}
-    return await pool.run(
-        key, "train", asked | {"epochs": 20, "seed": 0} | params, {"dataset": table}
-    )
 
 
 @pytest.mark.parametrize(

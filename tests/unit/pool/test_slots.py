@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-import psutil
+from support.pool_fixtures import Find
 
 from agentkit.pool.pool import Pool
-
-Find = Callable[[str], list[psutil.Process]]
 
 
 def test_the_facts_are_at_hand_without_a_child(tmp_path: Path, children: Find) -> None:

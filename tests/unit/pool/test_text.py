@@ -3,15 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.pool_tasks import ask
 
 from agentkit.errors import Refused
 from agentkit.pool.pool import Pool
-from agentkit.pool.request import Done
-
-
-async def ask(pool: Pool, prompt: str, **params: Any) -> Done:
-    params = {"model": "smollm2-135m", "prompt": prompt, "max_tokens": 16} | params
-    return await pool.run("call", "infer", params, {})
 
 
 @pytest.mark.parametrize(
