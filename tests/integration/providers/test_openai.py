@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import BaseTestServer, TestServer
+from support.openai_endpoint import KEY, PRICES, SERVED
 from support.toy_market import WALLET, usdc
 
 from agentkit.artifacts import Text
@@ -52,13 +53,6 @@ from agentkit.runtime import run as runs
 from agentkit.runtime.context import Resources
 from agentkit.runtime.result import RunResult
 from agentkit.testing.fakes import NETWORK, USDC, ToyRail
-
-KEY = "sk-never-to-be-shown"
-SERVED = "theirs/model-1"
-PRICES = {
-    "input": Rate.parse("10 USDC per 1M tokens"),
-    "output": Rate.parse("20 USDC per 1M tokens"),
-}
 
 Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

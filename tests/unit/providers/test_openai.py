@@ -5,25 +5,12 @@ model, gives a good answer until a test tells it which fault to show, and counts
 """
 
 import pytest
+from support.openai_endpoint import KEY, PRICES, SERVED
 
-from agentkit.errors import (
-    ConfigError,
-)
+from agentkit.errors import ConfigError
 from agentkit.money import Rate
-from agentkit.providers.openai import (
-    GAIA,
-    EndpointSettings,
-    OpenAI,
-    check_prices,
-)
+from agentkit.providers.openai import GAIA, EndpointSettings, OpenAI, check_prices
 from agentkit.testing.fakes import NETWORK
-
-KEY = "sk-never-to-be-shown"
-SERVED = "theirs/model-1"
-PRICES = {
-    "input": Rate.parse("10 USDC per 1M tokens"),
-    "output": Rate.parse("20 USDC per 1M tokens"),
-}
 
 
 def test_the_key_is_in_no_repr_of_the_adapter() -> None:
