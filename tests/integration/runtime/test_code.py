@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.agreed_code import NAME, digest, file_in, forget, graph_of
 
 import agentkit as ak
 from agentkit.errors import UntrustedCode
 from agentkit.graph.builder import JobGraph
 from agentkit.graph.callables import load_file
-
-NAME = "code_of_a_run"
-SOURCE = "def shout(text):\n    return str(text.read().decode()).upper()\n"
-
-
-def file_in(folder: Path) -> Path:
-    path = folder / f"{NAME}.py"
-    path.write_text(SOURCE)
-    return path
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def graph_of(path: Path) -> JobGraph:
-    graph = JobGraph("g")
-    asked = graph.infer("ask", model="m", prompt="hello", approve=True)
-    graph.local("after", load_file(path, NAME).shout, asked)
-    return graph
-
-
-def forget() -> None:
-    """Have this process know as little as a new one."""
-    sys.modules.pop(NAME, None)
 
 
 async def test_consent_may_be_given_to_an_agent(open_agent: Any, tmp_path: Path) -> None:

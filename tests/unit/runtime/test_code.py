@@ -2,52 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.agreed_code import SOURCE, digest, file_in, forget, graph_of
 from support.toy_market import Toy, toy
 
 from agentkit.errors import RunPaused, UntrustedCode
 from agentkit.graph import codec
-from agentkit.graph.builder import JobGraph
-from agentkit.graph.callables import load_file
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.runtime import run as runs
 
-NAME = "code_of_a_run"
-SOURCE = "def shout(text):\n    return str(text.read().decode()).upper()\n"
-
-
-def file_in(folder: Path) -> Path:
-    path = folder / f"{NAME}.py"
-    path.write_text(SOURCE)
-    return path
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def graph_of(path: Path) -> JobGraph:
-    graph = JobGraph("g")
-    asked = graph.infer("ask", model="m", prompt="hello", approve=True)
-    graph.local("after", load_file(path, NAME).shout, asked)
-    return graph
-
 
 def document_of(path: Path) -> FrozenGraph:
     """Return the graph as another process reads it."""
     return codec.decode(codec.encode(graph_of(path).freeze()))
-
-
-def forget() -> None:
-    """Have this process know as little as a new one."""
-    sys.modules.pop(NAME, None)
 
 
 async def paused(market: Toy, graph: Any, **more: Any) -> str:
