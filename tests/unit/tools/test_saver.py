@@ -16,29 +16,11 @@ from langgraph.graph.message import add_messages
 from langgraph.types import Command, Send, interrupt
 from pydantic import BaseModel
 from support.memory_fixtures import mind
+from support.saved_threads import thread, writing
 
 from agentkit.errors import ConfigError, MissingExtra, StateCorrupt, WrongInput
 from agentkit.journal import events as e
 from agentkit.tools import AgentKitSaver
-
-
-class Lines(TypedDict):
-    lines: Annotated[list[str], operator.add]
-    left: int
-    constant: str
-
-
-def writing(saver: AgentKitSaver) -> Any:
-    """Return a graph that writes a line of 1 KB a step, until none is left."""
-    graph = StateGraph(Lines)
-    graph.add_node("write", lambda s: {"lines": [f"{s['left']:04d} " * 200], "left": s["left"] - 1})
-    graph.add_edge(START, "write")
-    graph.add_conditional_edges("write", lambda s: "write" if s["left"] else END)
-    return graph.compile(checkpointer=saver)
-
-
-def thread(name: str, **more: Any) -> Any:
-    return {"configurable": {"thread_id": name, **more}, "recursion_limit": 1000}
 
 
 async def test_a_fork_keeps_its_own_lists(tmp_path: Path) -> None:
