@@ -6,9 +6,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support.golden_files import HOMES
+from support.golden_files import HOMES, golden
 
-DOCUMENTS = HOMES / "documents"
+__all__ = ["golden"]
 
 
 def maker() -> ModuleType:
@@ -19,11 +19,6 @@ def maker() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="module")
-def golden() -> dict[str, Any]:
-    return json.loads((DOCUMENTS / "documents.json").read_text())  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("part", ["graph", "specs", "wire", "mapped", "receipts"])

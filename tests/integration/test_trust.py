@@ -14,46 +14,13 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from typer.testing import CliRunner, Result
+from support.strangers_folder import GAIA, cli, home, strangers_folder, trusted, write
 
-from agentkit.cli.main import app
-from agentkit.config import (
-    trust,
-)
+from agentkit.config import trust
 from agentkit.keys import keystore
 from agentkit.keys.process_signer import ProcessSigner
 
-GAIA = "[providers.gaia]\n"
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user of the test's own, whose settings and consents are empty."""
-    home = tmp_path / "user"
-    home.mkdir()
-    monkeypatch.setenv("HOME", str(home))
-    return home
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that somebody else made, and that is now the working directory."""
-    folder = tmp_path / "a folder"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
-
-
-def write(folder: Path, text: str) -> None:
-    (folder / "agentkit.toml").write_text(text)
-
-
-def cli(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments))
-
-
-def trusted(folder: Path) -> None:
-    assert cli("trust", str(folder)).exit_code == 0
+__all__ = ["home", "strangers_folder"]
 
 
 # -- secrets -------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.golden_files import HOMES, unpacked
+from support.golden_files import DOCUMENTS, golden, unpacked
 
 from agentkit.graph import codec
 from agentkit.journal.upgrades import read_event
@@ -17,12 +17,7 @@ from agentkit.market.task import TaskSpec
 from agentkit.providers.wire import WireTask
 from agentkit.runtime.event_stream import line_of
 
-DOCUMENTS = HOMES / "documents"
-
-
-@pytest.fixture(scope="module")
-def golden() -> dict[str, Any]:
-    return json.loads((DOCUMENTS / "documents.json").read_text())  # type: ignore[no-any-return]
+__all__ = ["golden"]
 
 
 def test_a_graph_that_was_written_is_read_and_has_its_digest(

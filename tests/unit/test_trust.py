@@ -12,11 +12,10 @@ from typing import get_args, get_origin
 
 import pytest
 from pydantic import BaseModel, SecretStr
-from typer.testing import CliRunner, Result
+from support.strangers_folder import GAIA, cli, home, strangers_folder, trusted, write
 
 import agentkit
 from agentkit.agent import Agent
-from agentkit.cli.main import app
 from agentkit.cli.setup import FIRST_GRAPH
 from agentkit.config import (
     ApprovalSettings,
@@ -32,44 +31,15 @@ from agentkit.errors import ConfigError, Untrusted
 from agentkit.graph.builder import JobGraph
 from agentkit.keys import keystore
 
+__all__ = ["home", "strangers_folder"]
+
 ADDRESS = "0x" + "11" * 20
-GAIA = "[providers.gaia]\n"
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user of the test's own, whose settings and consents are empty."""
-    home = tmp_path / "user"
-    home.mkdir()
-    monkeypatch.setenv("HOME", str(home))
-    return home
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that somebody else made, and that is now the working directory."""
-    folder = tmp_path / "a folder"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
-
-
-def write(folder: Path, text: str) -> None:
-    (folder / "agentkit.toml").write_text(text)
 
 
 def write_own(home: Path, text: str) -> None:
     file = home / ".config/agentkit/config.toml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
-
-
-def cli(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments))
-
-
-def trusted(folder: Path) -> None:
-    assert cli("trust", str(folder)).exit_code == 0
 
 
 def asked() -> Untrusted:
