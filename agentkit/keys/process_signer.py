@@ -18,6 +18,7 @@ from typing import Any
 from agentkit import errors
 from agentkit.errors import ConfigError, ProtocolBroken, StoreUnavailable
 from agentkit.keys import keystore, signer_protocol
+from agentkit.keys.channel_messages import ChannelVoucher, ClaimBatch, Order, Refund
 from agentkit.keys.messages import (
     Accept,
     Delivery,
@@ -127,6 +128,18 @@ class ProcessSigner:
 
     def sign_delivery(self, domain: Domain, delivery: Delivery) -> bytes:
         return self._typed("sign_delivery", domain, delivery)
+
+    def sign_channel_voucher(self, domain: Domain, voucher: ChannelVoucher) -> bytes:
+        return self._typed("sign_channel_voucher", domain, voucher)
+
+    def sign_refund(self, domain: Domain, refund: Refund) -> bytes:
+        return self._typed("sign_refund", domain, refund)
+
+    def sign_claims(self, domain: Domain, claims: ClaimBatch) -> bytes:
+        return self._typed("sign_claims", domain, claims)
+
+    def sign_order(self, domain: Domain, order: Order) -> bytes:
+        return self._typed("sign_order", domain, order)
 
     def sign_tx(self, transaction: UnsignedTransaction) -> tuple[str, bytes]:
         signed = self._ask(do="sign_tx", message=signer_protocol.written(transaction))

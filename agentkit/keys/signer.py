@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from agentkit.errors import WrongKey
+from agentkit.keys.channel_messages import ChannelVoucher, ClaimBatch, Order, Refund
 from agentkit.keys.messages import (
     Accept,
     Delivery,
@@ -60,6 +61,18 @@ class Signer(Protocol):
 
     def sign_transfer(self, domain: Domain, transfer: TransferAuthorization) -> bytes:
         """Sign, as the owner of tokens, that anybody may move them to a payee (EIP-3009)."""
+
+    def sign_channel_voucher(self, domain: Domain, voucher: ChannelVoucher) -> bytes:
+        """Sign, as the payer of a channel, up to how much its receiver may claim (x402)."""
+
+    def sign_refund(self, domain: Domain, refund: Refund) -> bytes:
+        """Sign, as the receiver of a channel, what goes back to its payer (x402)."""
+
+    def sign_claims(self, domain: Domain, claims: ClaimBatch) -> bytes:
+        """Sign, as the receiver of channels, what is claimed on them (x402)."""
+
+    def sign_order(self, domain: Domain, order: Order) -> bytes:
+        """Sign, as the payer of a channel, what is ordered on it."""
 
     def sign_tx(self, transaction: UnsignedTransaction) -> tuple[str, bytes]:
         """Return (hash as 0x hex, raw bytes) of the signed transaction."""
@@ -115,6 +128,18 @@ class KeySigner:
 
     def sign_transfer(self, domain: Domain, transfer: TransferAuthorization) -> bytes:
         return self._sign(typed_digest(domain, transfer))
+
+    def sign_channel_voucher(self, domain: Domain, voucher: ChannelVoucher) -> bytes:
+        return self._sign(typed_digest(domain, voucher))
+
+    def sign_refund(self, domain: Domain, refund: Refund) -> bytes:
+        return self._sign(typed_digest(domain, refund))
+
+    def sign_claims(self, domain: Domain, claims: ClaimBatch) -> bytes:
+        return self._sign(typed_digest(domain, claims))
+
+    def sign_order(self, domain: Domain, order: Order) -> bytes:
+        return self._sign(typed_digest(domain, order))
 
     def sign_tx(self, transaction: UnsignedTransaction) -> tuple[str, bytes]:
         raw = transaction.signed(self._sign(keccak(transaction.unsigned())))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from agentkit.keys.channel_messages import ChannelVoucher, ClaimBatch, Order, Refund
 from agentkit.keys.messages import (
     Accept,
     Delivery,
@@ -29,6 +30,10 @@ TYPED: Mapping[str, type[Any]] = {
     "sign_authorization": ReceiveAuthorization,
     "sign_transfer": TransferAuthorization,
     "sign_delivery": Delivery,
+    "sign_channel_voucher": ChannelVoucher,
+    "sign_refund": Refund,
+    "sign_claims": ClaimBatch,
+    "sign_order": Order,
 }
 """The operations on a typed message in a domain (EIP-712); none of them signs a bare hash."""
 

@@ -13,6 +13,10 @@ if TYPE_CHECKING:  # planning and local runs sign nothing, and its libraries are
     from agentkit.keys.messages import Domain
 
 
+SETTLEMENT = "0x4020074e9dF2ce1deE5A9C1b5c3f541D02a10003"
+"""The contract of x402 `batch-settlement`, which has one address on all chains."""
+
+
 class Network(Value):
     """A chain and the contracts on it that money moves through.
 
@@ -47,6 +51,13 @@ class Network(Value):
         from agentkit.keys.messages import Domain
 
         return Domain("AgentChannels", "1", self.chain_id, self.channels)
+
+    @property
+    def settlement_domain(self) -> Domain:
+        """The EIP-712 domain of channels by x402 `batch-settlement`."""
+        from agentkit.keys.messages import Domain
+
+        return Domain("x402 Batch Settlement", "1", self.chain_id, SETTLEMENT)
 
     @property
     def escrow_domain(self) -> Domain:

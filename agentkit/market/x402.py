@@ -87,7 +87,7 @@ class Wire(BaseModel):
         try:
             return cls.model_validate_json(base64.b64decode(header, validate=True))
         except (binascii.Error, ValueError, ValidationError) as error:
-            raise ProtocolBroken(_problem(error)) from error
+            raise ProtocolBroken(problem_of(error)) from error
 
 
 class Requirement(Wire):
@@ -213,18 +213,22 @@ class Proof(Wire):
     authorization: Authorization
 
 
-class Presented(Wire):
-    """The header PAYMENT-SIGNATURE: a payment, sent with the request that it pays for."""
+class Payment402(Wire):
+    """The header PAYMENT-SIGNATURE: a payment, sent with the request that it pays for.
+
+    Each scheme has a subclass that adds its `payload`.
+    """
 
     x402_version: Literal[2] = Field(alias="x402Version")
     resource: dict[str, Any] | None = None
     accepted: Requirement
-    payload: Proof
     extensions: dict[str, Any] | None = None
 
     @classmethod
-    def to(cls, challenge: Challenge, accepted: Requirement, proof: Proof, identifier: str) -> Self:
-        """Return the payment that answers a challenge.
+    def to(
+        cls, challenge: Challenge, accepted: Requirement, payload: Wire, identifier: str
+    ) -> Self:
+        """Return the payment that answers a challenge; `payload` is of this class's scheme.
 
         `identifier` is sent where the server has announced the extension for it.
         """
@@ -233,12 +237,14 @@ class Presented(Wire):
             announced = extensions[IDENTIFIER]
             info = {**announced["info"], "id": identifier}
             extensions[IDENTIFIER] = {**announced, "info": info}
-        return cls(
-            x402_version=VERSION,
-            resource=challenge.resource,
-            accepted=accepted,
-            payload=proof,
-            extensions=extensions or None,
+        return cls.model_validate(
+            {
+                "x402_version": VERSION,
+                "resource": challenge.resource,
+                "accepted": accepted,
+                "payload": payload,
+                "extensions": extensions or None,
+            }
         )
 
     @property
@@ -254,6 +260,12 @@ class Presented(Wire):
         return identifier
 
 
+class Presented(Payment402):
+    """A payment by the scheme `exact`."""
+
+    payload: Proof
+
+
 class Settled(Wire):
     """The header PAYMENT-RESPONSE, or a facilitator's answer: what it says became of a payment.
 
@@ -266,6 +278,7 @@ class Settled(Wire):
     payer: str | None = Field(default=None, max_length=128)
     amount: str | None = Field(default=None, max_length=78)
     error_reason: str | None = Field(default=None, max_length=1000)
+    extra: dict[str, Any] | None = None
 
     def tells_of(self, proof: Proof, network: Network) -> bool:
         """Return whether this reports the success of a certain payment; left out fields match."""
@@ -286,6 +299,7 @@ class Verified(Wire):
 
     is_valid: bool
     invalid_reason: str | None = Field(default=None, max_length=1000)
+    extra: dict[str, Any] | None = None
 
 
 W = TypeVar("W", bound=Wire)
@@ -308,7 +322,7 @@ def _requirement(entry: dict[str, Any]) -> Requirement | None:
         return None
 
 
-def _problem(error: Exception) -> str:
+def problem_of(error: Exception) -> str:
     """Return in words why a header cannot be read."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agentkit.keys import keystore
+from agentkit.keys.channel_messages import ChannelVoucher, ClaimBatch, Claimed, Order, Refund
 from agentkit.keys.messages import (
     Accept,
     Delivery,
@@ -33,6 +34,10 @@ MESSAGES: dict[str, Any] = {
     "sign_authorization": ReceiveAuthorization(A, B, 5, 2**40, W),
     "sign_transfer": TransferAuthorization(A, B, 5, 2**40, W),
     "sign_delivery": Delivery(W, W, 5, W),
+    "sign_channel_voucher": ChannelVoucher(W, 2**127),
+    "sign_refund": Refund(W, 2**200, 5),
+    "sign_claims": ClaimBatch.of([Claimed(W, 9, 5), Claimed(W, 2**127, 2**126)]),
+    "sign_order": Order(W, W, 5, W),
 }
 CALL = UnsignedTransaction(8453, 3, A, b"\x01\x02", 21_000, 10**9, 10**8, 5)
 

@@ -1,0 +1,311 @@
+"""The messages of the x402 scheme `batch-settlement`: payments over channels, bounded and checked.
+
+Follows specs/schemes/batch-settlement/scheme_batch_settlement_evm.md of
+https://github.com/x402-foundation/x402.  Each number has the width of the contract's type that
+finally takes it, so what is read here is never refused there for its form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, TypeAdapter, ValidationError
+
+from agentkit.errors import ProtocolBroken
+from agentkit.market.chain import Network
+from agentkit.market.x402 import Address, Payment402, Requirement, Wire, problem_of
+
+if TYPE_CHECKING:  # planning reads no payment, and its libraries are slow to import
+    from agentkit.keys.channel_messages import ChannelConfig
+
+SCHEME = "batch-settlement"
+
+ERC3009_COLLECTOR = "0x4020806089470a89826cB9fB1f4059150b550004"
+PERMIT2_COLLECTOR = "0x4020425FAf3B746C082C2f942b4E5159887B0005"
+"""The contracts that draw a deposit by the payer's signature; one address on all chains."""
+
+MIN_DELAY = 15 * 60
+MAX_DELAY = 30 * 24 * 60 * 60
+"""The contract's bounds for a withdraw delay, in seconds."""
+
+MAX_UNITS = 2**128 - 1
+"""The contract's amounts are uint128."""
+
+MAX_SIGNATURE = 1024
+"""The most bytes of a signature that are read: one of a contract wallet (EIP-1271) may be long."""
+
+MAX_ROWS = 100
+"""The most claims in one call of the contract."""
+
+
+def _fits_uint128(digits: str) -> str:
+    if int(digits) > MAX_UNITS:
+        raise ValueError("this is more than a uint128 holds")
+    return digits
+
+
+Units = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,38})$"), AfterValidator(_fits_uint128)]
+"""An amount in base units, as decimal digits in one spelling."""
+
+Time = Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]
+Bytes32 = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{64}$")]
+Salt = Annotated[str, Field(pattern=r"^(0x[0-9a-fA-F]{1,64}|[0-9]{1,77})$")]
+Signature = Annotated[
+    str, Field(pattern=r"^0x([0-9a-fA-F]{2})*$", max_length=2 + 2 * MAX_SIGNATURE)
+]
+
+
+class Config(Wire):
+    """The terms of a channel as they travel."""
+
+    payer: Address
+    payer_authorizer: Address
+    receiver: Address
+    receiver_authorizer: Address
+    token: Address
+    withdraw_delay: int = Field(ge=MIN_DELAY, le=MAX_DELAY)
+    salt: Bytes32
+
+    @classmethod
+    def of(cls, config: ChannelConfig) -> Config:
+        """Return a channel's terms as they travel."""
+        return cls(
+            payer=config.payer,
+            payer_authorizer=config.payer_authorizer,
+            receiver=config.receiver,
+            receiver_authorizer=config.receiver_authorizer,
+            token=config.token,
+            withdraw_delay=config.withdraw_delay,
+            salt="0x" + config.salt.hex(),
+        )
+
+    def terms(self) -> ChannelConfig:
+        """Return the terms as they are hashed."""
+        from agentkit.keys.channel_messages import ChannelConfig
+
+        return ChannelConfig(
+            payer=self.payer,
+            payer_authorizer=self.payer_authorizer,
+            receiver=self.receiver,
+            receiver_authorizer=self.receiver_authorizer,
+            token=self.token,
+            withdraw_delay=self.withdraw_delay,
+            salt=bytes.fromhex(self.salt[2:]),
+        )
+
+
+class SignedVoucher(Wire):
+    """A voucher: up to how much the receiver may claim in all.
+
+    A voucher over 0 without signature asks for the channel's state; it promises nothing.
+    """
+
+    channel_id: Bytes32
+    max_claimable_amount: Units
+    signature: Signature | Literal[""]
+
+    @property
+    def ceiling(self) -> int:
+        """Up to how many base units may be claimed in all."""
+        return int(self.max_claimable_amount)
+
+
+# -- deposits ------------------------------------------------------------------------------------
+
+
+class Erc3009(Wire):
+    """A deposit drawn by EIP-3009; its nonce follows from the channel and `salt`."""
+
+    valid_after: Time
+    valid_before: Time
+    salt: Salt
+    signature: Signature
+
+
+class Permit2Tokens(Wire):
+    """Which tokens a Permit2 signature lets be drawn, and how many."""
+
+    token: Address
+    amount: Units
+
+
+class Permit2Witness(Wire):
+    """For which channel a Permit2 signature was made."""
+
+    channel_id: Bytes32
+
+
+class Permit2(Wire):
+    """A deposit drawn through Permit2, for tokens without EIP-3009."""
+
+    owner: Address = Field(alias="from")
+    permitted: Permit2Tokens
+    spender: Address
+    nonce: Annotated[str, Field(pattern=r"^[0-9]{1,78}$")]
+    deadline: Time
+    witness: Permit2Witness
+    signature: Signature
+
+
+class Drawing(Wire):
+    """How a deposit is drawn: exactly one of the two."""
+
+    erc3009_authorization: Erc3009 | None = None
+    permit2_authorization: Permit2 | None = None
+
+
+class DepositFields(Wire):
+    """A deposit: how much, and the payer's signature that lets it be drawn."""
+
+    amount: Units
+    authorization: Drawing
+
+
+# -- payloads ------------------------------------------------------------------------------------
+
+
+class VoucherPayload(Wire):
+    """Pays for a request out of a channel."""
+
+    type: Literal["voucher"] = "voucher"
+    channel_config: Config
+    voucher: SignedVoucher
+
+
+class DepositPayload(Wire):
+    """Opens a channel, or adds to it, and pays for a request out of it."""
+
+    type: Literal["deposit"] = "deposit"
+    channel_config: Config
+    voucher: SignedVoucher
+    deposit: DepositFields
+
+
+class RefundPayload(Wire):
+    """Asks for what a channel has left, or for `amount` of it; its voucher promises no more."""
+
+    type: Literal["refund"] = "refund"
+    channel_config: Config
+    voucher: SignedVoucher
+    amount: Units | None = None
+
+
+class ClaimVoucher(Wire):
+    """The voucher of a claim, with its channel's terms."""
+
+    channel: Config
+    max_claimable_amount: Units
+
+
+class ClaimRow(Wire):
+    """One claim: a voucher, its signature, and how much is claimed under it in all."""
+
+    voucher: ClaimVoucher
+    signature: Signature
+    total_claimed: Units
+
+
+class ClaimPayload(Wire):
+    """Claims of a receiver; nothing moves yet."""
+
+    type: Literal["claim"] = "claim"
+    claims: list[ClaimRow] = Field(min_length=1, max_length=MAX_ROWS)
+    claim_authorizer_signature: Signature | None = None
+
+
+class SettlePayload(Wire):
+    """Moves to a receiver what was claimed for it."""
+
+    type: Literal["settle"] = "settle"
+    receiver: Address
+    token: Address
+
+
+class RefundOrder(RefundPayload):
+    """A refund as the receiver completes it: with its claims, nonce and signatures."""
+
+    amount: Units
+    refund_nonce: Annotated[str, Field(pattern=r"^[0-9]{1,39}$")]
+    claims: list[ClaimRow] = Field(default=[], max_length=MAX_ROWS)
+    refund_authorizer_signature: Signature | None = None
+    claim_authorizer_signature: Signature | None = None
+
+
+Payload = Annotated[VoucherPayload | DepositPayload | RefundPayload, Discriminator("type")]
+"""What a client sends with a request."""
+
+
+class ChannelPayment(Payment402):
+    """The header PAYMENT-SIGNATURE with a payment over a channel."""
+
+    payload: Payload
+
+
+class ChannelState(Wire):
+    """A channel as the seller or a facilitator knows it."""
+
+    channel_id: Bytes32
+    balance: Units
+    total_claimed: Units
+    withdraw_requested_at: int = Field(default=0, ge=0, lt=2**40)
+    refund_nonce: Annotated[str, Field(pattern=r"^[0-9]{1,39}$")] = "0"
+    charged_cumulative_amount: Units | None = None
+
+
+class VoucherState(Wire):
+    """The newest voucher that a seller has, as it shows it to its payer."""
+
+    signed_max_claimable: Units
+    signature: Signature
+
+
+def requirement(
+    network: Network,
+    payee: str,
+    units: int,
+    *,
+    authorizer: str,
+    delay: int,
+    timeout: int,
+    min_deposit: int,
+) -> Requirement:
+    """Return how a request of at most `units` is paid over a channel with `payee`.
+
+    `authorizer` signs claims and refunds, `delay` is the withdraw delay in seconds, `timeout` the
+    seconds in which to pay, `min_deposit` the least first deposit, in base units.
+    """
+    return Requirement(
+        scheme=SCHEME,
+        network=network.id,
+        asset=network.token,
+        amount=str(units),
+        pay_to=payee,
+        max_timeout_seconds=timeout,
+        extra={
+            "receiverAuthorizer": authorizer,
+            "withdrawDelay": delay,
+            "name": network.token_name,
+            "version": network.token_version,
+            "minDeposit": str(max(units, min_deposit)),
+        },
+    )
+
+
+_SETTLE_PAYLOADS: TypeAdapter[DepositPayload | ClaimPayload | SettlePayload | RefundOrder] = (
+    TypeAdapter(
+        Annotated[
+            DepositPayload | ClaimPayload | SettlePayload | RefundOrder, Discriminator("type")
+        ]
+    )
+)
+
+
+def settle_payload(
+    document: Mapping[str, Any],
+) -> DepositPayload | ClaimPayload | SettlePayload | RefundOrder:
+    """Read what a facilitator is asked to put on the chain; raises ProtocolBroken."""
+    try:
+        return _SETTLE_PAYLOADS.validate_python(document)
+    except ValidationError as error:
+        raise ProtocolBroken(problem_of(error)) from error

@@ -1,0 +1,209 @@
+"""The contract of x402 `batch-settlement`: its calls, what it answers, and what it logs.
+
+The ABI is the one in the x402 SDK (`x402.mechanisms.evm.batch_settlement.abi`); events are as the
+scheme's notes for implementers name them.  The contract has one address on all chains.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agentkit.errors import ProtocolBroken
+from agentkit.keys.channel_messages import ChannelConfig, Claimed
+from agentkit.keys.messages import keccak, word
+from agentkit.market.batch_settlement import MAX_UNITS, ClaimRow, ClaimVoucher, Config
+from agentkit.market.chain import SETTLEMENT, ChainClient, ChainReceipt
+from agentkit.payments import abi
+
+CONFIG = "(address,address,address,address,address,uint40,bytes32)"
+"""The contract's struct `ChannelConfig`, in the notation of function signatures."""
+
+CLAIM_ROWS = f"(({CONFIG},uint128),bytes,uint128)[]"
+"""The contract's array of `VoucherClaim`."""
+
+DEPOSITED = abi.topic("Deposited(bytes32,address,uint128,uint128)")
+CLAIMED = abi.topic("Claimed(bytes32,address,uint128,uint128)")
+SETTLED = abi.topic("Settled(address,address,address,uint128)")
+REFUNDED = abi.topic("Refunded(bytes32,address,uint128)")
+WITHDRAW_INITIATED = abi.topic("WithdrawInitiated(bytes32,address,uint128,uint40)")
+WITHDRAW_FINALIZED = abi.topic("WithdrawFinalized(bytes32,address,uint128)")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A claim of `total` units on a channel, in all, under a voucher over `ceiling`."""
+
+    config: ChannelConfig
+    channel: bytes
+    ceiling: int
+    signature: bytes
+    total: int
+
+    @property
+    def row(self) -> Claimed:
+        """The row of this claim in what the receiver's authorizer signs."""
+        return Claimed(self.channel, self.ceiling, self.total)
+
+    def wire(self) -> ClaimRow:
+        """Return the claim as a facilitator takes it."""
+        return ClaimRow(
+            voucher=ClaimVoucher(
+                channel=Config.of(self.config), max_claimable_amount=str(self.ceiling)
+            ),
+            signature="0x" + self.signature.hex(),
+            total_claimed=str(self.total),
+        )
+
+
+# -- calls ---------------------------------------------------------------------------------------
+
+
+def deposit_call(config: ChannelConfig, units: int, collector: str, data: bytes) -> bytes:
+    """Return the call by which `collector` draws a deposit; `data` is the payer's signature."""
+    types = (CONFIG, "uint128", "address", "bytes")
+    return _call("deposit", types, _struct(config), units, collector, data)
+
+
+def claim_call(claims: Sequence[Claim], signature: bytes) -> bytes:
+    """Return the call that claims with the authorizer's `signature`; anybody may send it."""
+    return _call("claimWithSignature", (CLAIM_ROWS, "bytes"), _rows(claims), signature)
+
+
+def settle_call(receiver: str, token: str) -> bytes:
+    """Return the call that moves to a receiver all that was claimed for it."""
+    return abi.encode("settle(address,address)", receiver, token)
+
+
+def refund_call(config: ChannelConfig, units: int, nonce: int, signature: bytes) -> bytes:
+    """Return the call that gives a channel's rest back with the authorizer's `signature`."""
+    types = (CONFIG, "uint128", "uint256", "bytes")
+    return _call("refundWithSignature", types, _struct(config), units, nonce, signature)
+
+
+def withdraw_call(config: ChannelConfig, units: int) -> bytes:
+    """Return the call by which a payer asks for `units` back without the receiver."""
+    return abi.encode(f"initiateWithdraw({CONFIG},uint128)", *config.words(), units)
+
+
+def finish_withdraw_call(config: ChannelConfig) -> bytes:
+    """Return the call that ends a withdrawal once its delay has passed."""
+    return abi.encode(f"finalizeWithdraw({CONFIG})", *config.words())
+
+
+def all_calls(calls: Sequence[bytes]) -> bytes:
+    """Return one call that does several, in order, all or none."""
+    return calls[0] if len(calls) == 1 else _call("multicall", ("bytes[]",), list(calls))
+
+
+def erc3009_nonce(channel: bytes, salt: int) -> bytes:
+    """Return the EIP-3009 nonce of a deposit: it binds the signature to the channel."""
+    return keccak(channel + word(salt))
+
+
+def erc3009_data(valid_after: int, valid_before: int, salt: int, signature: bytes) -> bytes:
+    """Return what the ERC-3009 collector draws a deposit with."""
+    types = ("uint256", "uint256", "uint256", "bytes")
+    return _encode(types, valid_after, valid_before, salt, signature)
+
+
+def permit2_data(nonce: int, deadline: int, signature: bytes) -> bytes:
+    """Return what the Permit2 collector draws a deposit with, without an EIP-2612 permit."""
+    return _encode(("uint256", "uint256", "bytes", "bytes"), nonce, deadline, signature, b"")
+
+
+def _struct(config: ChannelConfig) -> tuple[str | int | bytes, ...]:
+    return (
+        config.payer,
+        config.payer_authorizer,
+        config.receiver,
+        config.receiver_authorizer,
+        config.token,
+        config.withdraw_delay,
+        config.salt,
+    )
+
+
+def _rows(claims: Sequence[Claim]) -> list[object]:
+    return [((_struct(c.config), c.ceiling), c.signature, c.total) for c in claims]
+
+
+def _call(function: str, types: Sequence[str], *values: object) -> bytes:
+    return abi.selector(f"{function}({','.join(types)})") + _encode(types, *values)
+
+
+def _encode(types: Sequence[str], *values: object) -> bytes:
+    from eth_abi.abi import encode  # slow to import, and only claims and deposits need it
+
+    return bytes(encode(list(types), list(values)))
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class OnChain:
+    """A channel as the contract has it, in base units.
+
+    `withdrawing` is what its payer has asked back, at `withdraw_requested_at` in unix seconds.
+    """
+
+    balance: int
+    total_claimed: int
+    withdrawing: int
+    withdraw_requested_at: int
+    refund_nonce: int
+
+    @property
+    def unclaimed(self) -> int:
+        """What may still be claimed, refunded or withdrawn."""
+        return self.balance - self.total_claimed
+
+
+async def channel_on(chain: ChainClient, channel: bytes) -> OnChain:
+    """Return a channel as the contract has it now, all zero for one that it does not know.
+
+    Raises StoreUnavailable, and ProtocolBroken for an answer with other words.
+    """
+    totals, pending, nonce = await asyncio.gather(
+        _read(chain, "channels(bytes32)", channel, words=2),
+        _read(chain, "pendingWithdrawals(bytes32)", channel, words=2),
+        _read(chain, "refundNonce(bytes32)", channel, words=1),
+    )
+    balance, claimed = totals
+    if not claimed <= balance <= MAX_UNITS:
+        raise ProtocolBroken("the chain shows a channel that cannot be")
+    withdrawing, requested_at = pending
+    return OnChain(balance, claimed, withdrawing, requested_at, nonce[0])
+
+
+async def unsettled_on(chain: ChainClient, receiver: str, token: str) -> tuple[int, int]:
+    """Return (claimed, settled) of a receiver in a token, in base units."""
+    data = abi.encode("receivers(address,address)", receiver, token)
+    words = abi.numbers(await chain.call(SETTLEMENT, data))
+    if len(words) != 2:
+        raise ProtocolBroken("the chain answers with something else than the receiver's totals")
+    return words[0], words[1]
+
+
+async def _read(chain: ChainClient, function: str, channel: bytes, *, words: int) -> list[int]:
+    answer = abi.numbers(await chain.call(SETTLEMENT, abi.encode(function, channel)))
+    if len(answer) != words:
+        raise ProtocolBroken(f"the chain's answer to {function} has {len(answer)} words")
+    return answer
+
+
+def logged(receipt: ChainReceipt, topic: bytes, subject: bytes) -> list[list[int]]:
+    """Return the numbers in the contract's logs of one event about one subject, in order.
+
+    `subject` is the event's first indexed field: a channel's id, or a receiver as a word.  Any
+    contract can write a log with the same topics, so only those of ours count.
+    """
+    if not receipt.succeeded:
+        return []
+    return [
+        abi.numbers(log.data)
+        for log in receipt.logs
+        if log.address.lower() == SETTLEMENT.lower() and log.topics[:2] == (topic, subject)
+    ]
