@@ -51,6 +51,8 @@ Units = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,38})$"), AfterValidator(
 Time = Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]
 Bytes32 = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{64}$")]
 Salt = Annotated[str, Field(pattern=r"^(0x[0-9a-fA-F]{1,64}|[0-9]{1,77})$")]
+"""A uint256, in hex or decimal: clients write both."""
+
 Signature = Annotated[
     str, Field(pattern=r"^0x([0-9a-fA-F]{2})*$", max_length=2 + 2 * MAX_SIGNATURE)
 ]
@@ -103,7 +105,9 @@ class SignedVoucher(Wire):
 
     channel_id: Bytes32
     max_claimable_amount: Units
-    signature: Signature | Literal[""]
+    signature: Annotated[
+        str, Field(pattern=r"^(0x([0-9a-fA-F]{2})*)?$", max_length=2 + 2 * MAX_SIGNATURE)
+    ]
 
     @property
     def ceiling(self) -> int:
@@ -121,6 +125,11 @@ class Erc3009(Wire):
     valid_before: Time
     salt: Salt
     signature: Signature
+
+    @property
+    def salt_number(self) -> int:
+        """The salt as the collector takes it, a uint256."""
+        return int(self.salt, 16 if self.salt.startswith("0x") else 10)
 
 
 class Permit2Tokens(Wire):

@@ -24,9 +24,9 @@ from agentkit.market.seams import Transaction, Wanted
 from agentkit.money import Money
 from agentkit.payments import abi
 from agentkit.payments.budget import Exposure, shortfall
-from agentkit.payments.channels.terms import token_balance
 from agentkit.payments.gas import gas_fee
 from agentkit.payments.sender import Sender
+from agentkit.payments.token import token_balance
 from agentkit.payments.x402.proof import USED, ExpectedTransfer, has_moved, is_used
 
 TRANSFER_GAS = 100_000

@@ -14,8 +14,9 @@ from agentkit.keys.messages import UnsignedTransaction
 from agentkit.keys.signer import KeySigner
 from agentkit.payments import abi
 from agentkit.payments.chain import Web3Chain
-from agentkit.payments.channels.terms import token_balance
-from agentkit.payments.x402.facilitator import FacilitatorService, facilitator_app
+from agentkit.payments.facilitator.app import facilitator_app
+from agentkit.payments.facilitator.service import FacilitatorService
+from agentkit.payments.token import token_balance
 from agentkit.planner import policy
 from agentkit.serve.app import node_app
 from agentkit.serve.node import Node, NodeSettings

@@ -32,8 +32,8 @@ from agentkit.market.seams import Transaction
 from agentkit.money import Asset
 from agentkit.payments import abi, chain, sender
 from agentkit.payments.chain import Web3Chain
-from agentkit.payments.channels.terms import token_balance
 from agentkit.payments.contracts import load
+from agentkit.payments.token import token_balance
 from agentkit.testing.rpc import FaultyRpc, RpcFault
 from support import chain_processes
 from support.chain_processes import CHAIN_ID, KEYS, Node

@@ -32,9 +32,10 @@ from agentkit.money import Asset, Money, Rate
 from agentkit.payments import abi
 from agentkit.payments.budget import Budget
 from agentkit.payments.chain import Web3Chain
-from agentkit.payments.channels.terms import token_balance
 from agentkit.payments.contracts import load
-from agentkit.payments.x402.facilitator import FacilitatorService, facilitator_app
+from agentkit.payments.facilitator.app import facilitator_app
+from agentkit.payments.facilitator.service import FacilitatorService
+from agentkit.payments.token import token_balance
 from agentkit.payments.x402.middleware import Paywall
 from agentkit.payments.x402.rail import X402Rail
 from agentkit.payments.x402.remote import Facilitator

@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from agentkit.errors import ProtocolBroken
 from agentkit.keys.channel_messages import ChannelConfig, Claimed
 from agentkit.keys.messages import keccak, word
-from agentkit.market.batch_settlement import MAX_UNITS, ClaimRow, ClaimVoucher, Config
+from agentkit.market.batch_settlement import (
+    MAX_UNITS,
+    ChannelState,
+    ClaimRow,
+    ClaimVoucher,
+    Config,
+)
 from agentkit.market.chain import SETTLEMENT, ChainClient, ChainReceipt
 from agentkit.payments import abi
 
@@ -159,6 +165,17 @@ class OnChain:
     def unclaimed(self) -> int:
         """What may still be claimed, refunded or withdrawn."""
         return self.balance - self.total_claimed
+
+    def wire(self, channel: bytes, charged: int | None = None) -> ChannelState:
+        """Return the channel as it travels; `charged` is what its seller has charged in all."""
+        return ChannelState(
+            channel_id="0x" + channel.hex(),
+            balance=str(self.balance),
+            total_claimed=str(self.total_claimed),
+            withdraw_requested_at=self.withdraw_requested_at,
+            refund_nonce=str(self.refund_nonce),
+            charged_cumulative_amount=None if charged is None else str(charged),
+        )
 
 
 async def channel_on(chain: ChainClient, channel: bytes) -> OnChain:

@@ -21,9 +21,9 @@ from agentkit.payments.channels.terms import (
     ChannelTerms,
     deposit_of,
     logged,
-    token_balance,
 )
 from agentkit.payments.sender import Sender
+from agentkit.payments.token import token_balance
 
 AUTHORIZATION_LASTS = 3600
 """Seconds within which a top-up has to reach the chain."""

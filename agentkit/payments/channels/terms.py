@@ -112,12 +112,6 @@ async def closing_at(chain: ChainClient, network: Network, channel: str) -> int:
     return abi.numbers(await chain.call(network.channels, data))[0]
 
 
-async def token_balance(chain: ChainClient, network: Network, address: str) -> int:
-    """Return how many units of the network's currency an address holds (ERC-20)."""
-    data = abi.encode("balanceOf(address)", address)
-    return abi.numbers(await chain.call(network.token, data))[0]
-
-
 def logged(receipt: ChainReceipt, network: Network, topic: bytes, channel: str) -> list[bytes]:
     """Return the data of the contract's logs of one event about one channel, in their order.
 

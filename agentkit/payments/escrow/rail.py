@@ -24,7 +24,6 @@ from agentkit.market.seams import Transaction, Wanted
 from agentkit.money import Money
 from agentkit.payments import abi
 from agentkit.payments.budget import Exposure, paid_before
-from agentkit.payments.channels.terms import token_balance
 from agentkit.payments.escrow import terms
 from agentkit.payments.escrow.close import NO_RESULT, EscrowCloser
 from agentkit.payments.escrow.jobs import (
@@ -40,6 +39,7 @@ from agentkit.payments.escrow.terms import NOBODY, EscrowJob
 from agentkit.payments.gas import gas_fee
 from agentkit.payments.intents import opening_intent
 from agentkit.payments.sender import Sender
+from agentkit.payments.token import token_balance
 
 OPEN_GAS = 160_000
 """What opening a job costs at most, for the gas row of a plan."""

@@ -12,7 +12,7 @@ import aiohttp
 from pydantic import ValidationError
 
 from agentkit.errors import ProtocolBroken, StoreUnavailable
-from agentkit.market.x402 import VERSION, Presented, Requirement, Settled, Verified, Wire
+from agentkit.market.x402 import VERSION, Payment402, Requirement, Settled, Verified, Wire
 from agentkit.net.proxies import proxy_for
 
 SECONDS = 90.0
@@ -34,13 +34,13 @@ class Facilitator:
         self._url = url.rstrip("/")
         self._session: aiohttp.ClientSession | None = None
 
-    async def verify(self, presented: Presented, requirement: Requirement) -> Verified:
+    async def verify(self, payment: Payment402, requirement: Requirement) -> Verified:
         """Ask whether a payment would settle."""
-        return await self._ask("/verify", presented, requirement, Verified)
+        return await self._ask("/verify", payment, requirement, Verified)
 
-    async def settle(self, presented: Presented, requirement: Requirement) -> Settled:
+    async def settle(self, payment: Payment402, requirement: Requirement) -> Settled:
         """Have a payment put on the chain; the same one again is the same settlement or none."""
-        return await self._ask("/settle", presented, requirement, Settled)
+        return await self._ask("/settle", payment, requirement, Settled)
 
     async def close(self) -> None:
         """Close the connections; the next question opens new ones."""
@@ -49,7 +49,7 @@ class Facilitator:
             self._session = None
 
     async def _ask(
-        self, path: str, presented: Presented, requirement: Requirement, answer: type[W]
+        self, path: str, payment: Payment402, requirement: Requirement, answer: type[W]
     ) -> W:
         """Post a payment and what it has to pay, and return the answer of type `answer`.
 
@@ -57,7 +57,7 @@ class Facilitator:
         """
         body = {
             "x402Version": VERSION,
-            "paymentPayload": presented.document(),
+            "paymentPayload": payment.document(),
             "paymentRequirements": requirement.document(),
         }
         status, content = await self._post(path, body)

@@ -29,8 +29,8 @@ from agentkit.payments.channels.terms import (
     CONFIG,
     ChannelTerms,
     deposit_of,
-    token_balance,
 )
+from agentkit.payments.token import token_balance
 
 DEPLOYER, PAYER, PROVIDER, *_ = map(KeySigner, KEYS)
 MINTED = 5000

@@ -30,12 +30,12 @@ from agentkit.money import Money
 from agentkit.payments import abi
 from agentkit.payments.budget import Budget
 from agentkit.payments.chain import Web3Chain
-from agentkit.payments.channels.terms import token_balance
 from agentkit.payments.escrow import terms
 from agentkit.payments.escrow.book import EscrowBook
 from agentkit.payments.escrow.rail import EscrowRail
 from agentkit.payments.escrow.terms import EscrowJob
 from agentkit.payments.sender import Sender
+from agentkit.payments.token import token_balance
 from agentkit.serve.jobs import _take as take
 
 PRICE = 1000

@@ -11,7 +11,7 @@ before = sys.getrecursionlimit()
 from agentkit.payments.chain import _connect
 _connect("http://127.0.0.1:9")
 assert "py_ecc" in sys.modules, "the package that raises the limit was not loaded"
-from agentkit.payments.x402.facilitator import _scheme
+from agentkit.payments.facilitator.sdk import exact_scheme
 assert sys.getrecursionlimit() == before
 try:
     json.loads("[" * 200_000)

@@ -31,9 +31,9 @@ from agentkit.money import Money
 from agentkit.payments import abi
 from agentkit.payments.budget import Budget, Exposure
 from agentkit.payments.chain import Web3Chain
-from agentkit.payments.channels.terms import token_balance
 from agentkit.payments.prepaid import PrepaidRail
 from agentkit.payments.sender import Sender
+from agentkit.payments.token import token_balance
 
 PRICE = 1000
 

@@ -31,8 +31,8 @@ from agentkit.market.chain import ChainReceipt, Network
 from agentkit.money import Asset, Money
 from agentkit.payments import abi, sender
 from agentkit.payments.chain import Web3Chain
-from agentkit.payments.channels.terms import token_balance
 from agentkit.payments.sender import Sender
+from agentkit.payments.token import token_balance
 
 DEPLOYER, PAYER, SHOP, OTHER, POOR = map(KeySigner, KEYS)
 MINTED = 1000

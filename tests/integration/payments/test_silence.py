@@ -38,8 +38,9 @@ from agentkit.payments.budget import Budget, Exposure
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.channels.book import VoucherBook
 from agentkit.payments.channels.rail import ChannelRail
-from agentkit.payments.channels.terms import CONFIG, ChannelTerms, token_balance
+from agentkit.payments.channels.terms import CONFIG, ChannelTerms
 from agentkit.payments.sender import Sender
+from agentkit.payments.token import token_balance
 
 PRICE, HELD = 1000, 3000
 DELAY = 3600

@@ -65,7 +65,7 @@ def test_the_addresses_are_the_ones_of_the_sdk() -> None:
     assert wire.ERC3009_COLLECTOR == constants.ERC3009_DEPOSIT_COLLECTOR_ADDRESS
     assert wire.PERMIT2_COLLECTOR == constants.PERMIT2_DEPOSIT_COLLECTOR_ADDRESS
     delays = (constants.MIN_WITHDRAW_DELAY, constants.MAX_WITHDRAW_DELAY)
-    assert (wire.MIN_DELAY, wire.MAX_DELAY) == delays
+    assert delays == (wire.MIN_DELAY, wire.MAX_DELAY)
 
 
 @given(configs)
@@ -220,7 +220,7 @@ def test_a_payment_is_read_as_the_sdk_writes_it() -> None:
     ],
 )
 def test_a_payment_that_the_contract_would_not_take_is_not_read(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="1 validation error"):
+    with pytest.raises(ValueError, match="ChannelPayment\npayload"):
         wire.ChannelPayment.model_validate(payment_document(**changes))
 
 

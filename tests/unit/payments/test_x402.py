@@ -10,7 +10,7 @@ from agentkit.errors import MissingExtra
 from agentkit.journal.journal import Journal
 from agentkit.keys.signer import KeySigner
 from agentkit.payments.chain import Web3Chain
-from agentkit.payments.x402.facilitator import FacilitatorService
+from agentkit.payments.facilitator.service import FacilitatorService
 
 
 async def test_a_facilitator_says_what_to_install(
