@@ -24,6 +24,11 @@ from agentkit.journal.subjects.chain import (
     TxFinal,
     TxSigned,
 )
+from agentkit.journal.subjects.channel_sales import (
+    ChannelMirrored,
+    ChannelRefundOrdered,
+    RequestCharged,
+)
 from agentkit.journal.subjects.channels import (
     ChannelClosed,
     ChannelCloseRequested,
@@ -93,12 +98,13 @@ from agentkit.journal.subjects.x402 import (
 )
 from agentkit.market.seams import Event
 
-VERSION = 2
+VERSION = 3
 """Version of the set, written with every event; a newer one is refused at read.
 
 It rises whenever an event, a field or a default of the set changes (CONTRIBUTING.md), and
 `journal.upgrades` says how what earlier versions wrote is read.  Version 1: everything up to and
-including the head anchor, while the set still grew.
+including the head anchor, while the set still grew.  Version 2: until channels by x402
+`batch-settlement`.
 """
 
 WALLET = "wallet"
@@ -169,6 +175,9 @@ EVENTS: dict[str, type[Event]] = {
         PaymentTaken,
         PaymentSettled,
         PaymentAnswered,
+        ChannelMirrored,
+        RequestCharged,
+        ChannelRefundOrdered,
     )
 }
 """Every event that is ever written, by the name under which it is stored.

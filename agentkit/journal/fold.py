@@ -10,6 +10,7 @@ from agentkit.journal.folding import FOLDS, Records, folds
 from agentkit.journal.subjects import (  # noqa: F401
     budget,
     chain,
+    channel_sales,
     channels,
     escrow,
     knowledge,

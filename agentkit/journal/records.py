@@ -17,6 +17,11 @@ from agentkit.journal.subjects.chain import (
     Nonce,
     Restoration,
 )
+from agentkit.journal.subjects.channel_sales import (
+    ChannelAnswer,
+    ChannelAnswerName,
+    SoldChannel,
+)
 from agentkit.journal.subjects.channels import (
     Channel,
     CurrentChannel,
@@ -87,6 +92,9 @@ RECORDS: dict[str, type[Record]] = {
         Outstanding,
         PaidRequest,
         PaymentName,
+        SoldChannel,
+        ChannelAnswer,
+        ChannelAnswerName,
     )
 }
 """Every kind of record, by the name under which it is stored.

@@ -16,7 +16,7 @@ from agentkit.journal.fork_safety import Connection
 from agentkit.journal.outbox_tables import OutboxTables
 from agentkit.journal.rows import Base, Head, RecordRow, Row
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Layout of the file and meaning of its rows; what raises it stands in CONTRIBUTING.md."""
 
 SCHEMA = """

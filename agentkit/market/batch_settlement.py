@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Discriminator, Field, TypeAdapter, Validati
 
 from agentkit.errors import ProtocolBroken
 from agentkit.market.chain import Network
-from agentkit.market.x402 import Address, Payment402, Requirement, Wire, problem_of
+from agentkit.market.x402 import VERSION, Address, Payment402, Requirement, Wire, problem_of
 
 if TYPE_CHECKING:  # planning reads no payment, and its libraries are slow to import
     from agentkit.keys.channel_messages import ChannelConfig
@@ -34,6 +34,9 @@ MAX_UNITS = 2**128 - 1
 
 MAX_SIGNATURE = 1024
 """The most bytes of a signature that are read: one of a contract wallet (EIP-1271) may be long."""
+
+USUAL_DEPOSIT = 10
+"""For how many requests of the same price a client is told to deposit."""
 
 MAX_ROWS = 100
 """The most claims in one call of the contract."""
@@ -251,6 +254,19 @@ class ChannelPayment(Payment402):
     payload: Payload
 
 
+class FacilitatorOrder(Payment402):
+    """What a seller itself asks of a facilitator, in the form of a payment."""
+
+    payload: ClaimPayload | SettlePayload | RefundOrder
+
+    @classmethod
+    def of(
+        cls, required: Requirement, payload: ClaimPayload | SettlePayload | RefundOrder
+    ) -> FacilitatorOrder:
+        """Return the order to carry `payload` out."""
+        return cls(x402_version=VERSION, accepted=required, payload=payload)
+
+
 class ChannelState(Wire):
     """A channel as the seller or a facilitator knows it."""
 
@@ -282,7 +298,8 @@ def requirement(
     """Return how a request of at most `units` is paid over a channel with `payee`.
 
     `authorizer` signs claims and refunds, `delay` is the withdraw delay in seconds, `timeout` the
-    seconds in which to pay, `min_deposit` the least first deposit, in base units.
+    seconds in which to pay, `min_deposit` the least deposit that is taken, in base units.  Clients
+    are told to deposit more than that: gas for many requests, as the SDK's servers do.
     """
     return Requirement(
         scheme=SCHEME,
@@ -296,7 +313,7 @@ def requirement(
             "withdrawDelay": delay,
             "name": network.token_name,
             "version": network.token_version,
-            "minDeposit": str(max(units, min_deposit)),
+            "minDeposit": str(max(units * USUAL_DEPOSIT, min_deposit)),
         },
     )
 

@@ -29,10 +29,9 @@ from agentkit.errors import (
 from agentkit.journal import records as r
 from agentkit.market.attempt import Evidence, JobStatus, Message
 from agentkit.market.value import Value
-from agentkit.money import Money
 from agentkit.net.bodies import bounded_bodies, chunks
 from agentkit.net.guard import guard, require_token
-from agentkit.payments.x402.middleware import Paywall
+from agentkit.payments.x402.paywall import Paywall
 from agentkit.providers import wire
 from agentkit.serve import openai
 from agentkit.serve.node import NODE, Node
@@ -97,16 +96,11 @@ def node_app(node: Node, *, token: str = "", host_names: Collection[str] = ()) -
 
 def _paywall(node: Node) -> list[Any]:
     """Return the middleware that sells single chats over x402, if a facilitator is set."""
-    if node.facilitator is None:
+    if node.x402 is None:
         return []
-    price = Money.parse(node.settings.request_price).bind(node.network.currency)
     paywall = Paywall(
-        node.journal,
-        node.chain,
-        node.network,
-        node.facilitator,
-        payee=node.signer.address,
-        prices={"POST /v1/chat/completions": price},
+        node.x402.schemes,
+        prices={"POST /v1/chat/completions": openai.price_of_chat},
         free=openai.passes_paywall,
         refusal=_chat_refusal,
     )

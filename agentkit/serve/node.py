@@ -21,7 +21,6 @@ from agentkit.memory.artifacts.local import LocalStore
 from agentkit.money import Money, Rate
 from agentkit.payments.channels.book import VoucherBook
 from agentkit.payments.escrow.book import EscrowBook
-from agentkit.payments.x402.remote import Facilitator
 from agentkit.pool.pool import Pool
 from agentkit.pool.services import TASK_KINDS, Service
 from agentkit.providers import wire
@@ -29,6 +28,7 @@ from agentkit.serve.jobs import Jobs, TaskPricing
 from agentkit.serve.payment_books import PaymentBooks
 from agentkit.serve.throughput import Throughput
 from agentkit.serve.uploads import Uploads
+from agentkit.serve.x402_sales import X402Sales
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,11 @@ class Node:
             signer=signer,
             network=network,
         )
-        self.facilitator = Facilitator(settings.facilitator) if settings.facilitator else None
+        self.x402 = (
+            X402Sales(journal, chain, network, signer, settings.facilitator)
+            if settings.facilitator
+            else None
+        )
         self.journal = journal
         self.chain = chain
         self._rates = _rates(settings, network)
@@ -143,8 +147,8 @@ class Node:
             journal = await Journal.open(settings.home, signer.address)
             stack.push_async_callback(journal.close)
             node = cls(settings, journal, signer, chain, network)
-            if node.facilitator:
-                stack.push_async_callback(node.facilitator.close)
+            if node.x402:
+                stack.push_async_callback(node.x402.close)
             stack.push_async_callback(node.pool.close)
             stack.push_async_callback(node.jobs.close)
             await node.jobs.recover()
@@ -214,10 +218,12 @@ class Node:
     async def _watch(self) -> None:
         """Claim what was earned before it expires, every WATCH_SECONDS; a failure is retried."""
         while True:
-            try:
-                await self.payment_books.watch()
-            except AgentKitError as error:
-                log.warning("node %s: %s", self.settings.name, error)
+            for watch in (self.payment_books.watch, self.x402.watch if self.x402 else None):
+                try:
+                    if watch:
+                        await watch()
+                except AgentKitError as error:
+                    log.warning("node %s: %s", self.settings.name, error)
             await asyncio.sleep(WATCH_SECONDS)
 
     def _started(self, attempt: str) -> None:

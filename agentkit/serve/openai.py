@@ -20,9 +20,11 @@ from agentkit import strict_json
 from agentkit.artifacts import Artifact, Table
 from agentkit.errors import AgentKitError, ProtocolBroken, Refused
 from agentkit.kinds.sizes import TEMPLATE_TOKENS
+from agentkit.market.offer import charge
 from agentkit.market.task import Load
+from agentkit.money import Money
 from agentkit.net.guard import has_token
-from agentkit.payments.x402.middleware import PAID
+from agentkit.payments.x402.paywall import CHARGE, PAID, Price
 from agentkit.providers import wire
 from agentkit.serve.node import NODE, Node
 from agentkit.serve.openai_wire import (
@@ -97,6 +99,22 @@ async def passes_paywall(request: web.Request) -> bool:
     return False
 
 
+async def price_of_chat(request: web.Request) -> Price:
+    """Return what a chat costs: a flat price in advance, or metered, up to its declared most.
+
+    Raises Refused for one that this node does not do.  A GET, which buys nothing, is shown the
+    flat price.
+    """
+    node = request.app[NODE]
+    currency = node.network.currency
+    flat = Money.parse(node.settings.request_price).bind(currency)
+    if request.method != "POST":
+        return Price.of(flat)
+    openai_request = wire.read(ChatRequest, await request.read(), "this request")
+    rates = node.charged("infer", openai_request.params()).rates
+    return Price(flat=flat, at_most=charge(currency, dict(rates), _most(openai_request)))
+
+
 async def check_chat(request: web.Request) -> None:
     """Raise the error with which the node would refuse a chat; it may have to count tokens."""
     node = request.app[NODE]
@@ -123,6 +141,8 @@ async def _do(
         declared = None if has_key else _most(openai_request)
         key = f"open-{secrets.token_hex(8)}"
         done = await node.pool.run(key, "infer", params, {}, declared=declared)
+        rates = node.charged("infer", params).rates
+        request[CHARGE] = charge(node.network.currency, dict(rates), done.usage)
         return done.outputs[0], done.usage
 
     if PAYMENT_HEADER not in request.headers:

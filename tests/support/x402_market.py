@@ -36,7 +36,8 @@ from agentkit.payments.contracts import load
 from agentkit.payments.facilitator.app import facilitator_app
 from agentkit.payments.facilitator.service import FacilitatorService
 from agentkit.payments.token import token_balance
-from agentkit.payments.x402.middleware import Paywall
+from agentkit.payments.x402.exact_seller import ExactSeller
+from agentkit.payments.x402.paywall import Paywall
 from agentkit.payments.x402.rail import X402Rail
 from agentkit.payments.x402.remote import Facilitator
 from agentkit.planner.planner import make_plan
@@ -108,6 +109,36 @@ class World:
                 await asyncio.sleep(0.005)
         assert receipt.succeeded
         return "0x" + made.hex()
+
+    async def fund(self, to: str) -> None:
+        """Give an address gas money."""
+        await self._send(KEYS[1], to, b"", gas=21_000, value=10**18)
+
+    async def send_as(self, key: bytes, to: str, data: bytes) -> None:
+        """Call a contract with another key, which has gas money."""
+        await self._send(key, to, data, gas=1_000_000)
+
+    async def _send(self, key: bytes, to: str, data: bytes, *, gas: int, value: int = 0) -> None:
+        from eth_account import Account as Key
+
+        fees = await self.eyes.fees()
+        call = {
+            "type": 2,
+            "chainId": CHAIN_ID,
+            "nonce": await self.eyes.nonce(KeySigner(key).address),
+            "data": data,
+            "gas": gas,
+            "maxFeePerGas": fees.max_fee,
+            "maxPriorityFeePerGas": fees.max_tip,
+            "value": value,
+            "to": to,
+        }
+        signed = Key.sign_transaction(call, key)
+        await self.eyes.send(bytes(signed.raw_transaction))
+        async with asyncio.timeout(limit(10)):
+            while not (receipt := await self.eyes.receipt("0x" + bytes(signed.hash).hex())):
+                await asyncio.sleep(0.005)
+        assert receipt.succeeded
 
     def later(self, seconds: int) -> None:
         """Have the chain's clock go on."""
@@ -217,12 +248,9 @@ async def shop(
     journal = await Journal.open(folder / name, SHOP.address)
     chain, remote = Web3Chain(world.network), Facilitator(url)
     currency = world.network.currency
+    exact = ExactSeller(journal, chain, world.network, remote, payee=world.payee)
     paywall = Paywall(
-        journal,
-        chain,
-        world.network,
-        remote,
-        payee=world.payee,
+        [exact],
         prices={f"POST {p}": Money(n, currency) for p, n in (prices or {PATH: PRICE}).items()},
     )
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agentkit.errors import ProtocolBroken
+from agentkit.errors import ProtocolBroken, SettlementFailed
 from agentkit.keys.channel_messages import ChannelConfig, Claimed
 from agentkit.keys.messages import keccak, word
 from agentkit.market.batch_settlement import (
@@ -224,3 +224,19 @@ def logged(receipt: ChainReceipt, topic: bytes, subject: bytes) -> list[list[int
         for log in receipt.logs
         if log.address.lower() == SETTLEMENT.lower() and log.topics[:2] == (topic, subject)
     ]
+
+
+VALID_SIGNATURE = bytes.fromhex("1626ba7e")
+"""What a contract answers that takes a signature as its own (EIP-1271)."""
+
+
+async def is_signed_by_contract(
+    chain: ChainClient, wallet: str, digest: bytes, signature: bytes
+) -> bool:
+    """Return whether a wallet that is a contract takes a signature as its own (EIP-1271)."""
+    call = _call("isValidSignature", ("bytes32", "bytes"), digest, signature)
+    try:
+        answer = await chain.call(wallet, call)
+    except SettlementFailed:
+        return False  # it reverts, or there is no contract
+    return answer[:4] == VALID_SIGNATURE and len(answer) == abi.WORD

@@ -6,7 +6,7 @@ Nothing it says is proof; see `payments.x402.proof`.
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import aiohttp
 from pydantic import ValidationError
@@ -22,6 +22,19 @@ MAX_ANSWER = 64 * 1024
 """The most bytes of an answer that are read."""
 
 W = TypeVar("W", bound=Wire)
+
+
+class Facilitation(Protocol):
+    """Whoever puts signed payments on the chain: a facilitator elsewhere, or one in this process.
+
+    Both verbs raise StoreUnavailable (no answer: it may be under way) and ProtocolBroken.
+    """
+
+    async def verify(self, payment: Payment402, requirement: Requirement) -> Verified:
+        """Return whether a payment would settle."""
+
+    async def settle(self, payment: Payment402, requirement: Requirement) -> Settled:
+        """Put a payment on the chain; the same one again is the same settlement or none."""
 
 
 class Facilitator:

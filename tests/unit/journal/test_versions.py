@@ -15,10 +15,10 @@ from agentkit.journal.records import RECORDS
 from agentkit.journal.store import SCHEMA, SCHEMA_VERSION
 from agentkit.journal.upgrades import ADDED_FIELDS, NewerVersion, read_event
 
-EVENT_SETS = {2: "8b8b0210c497a67abf14f6e25aeb083947c3a06003e3e7e4e312da66fff85cc5"}
+EVENT_SETS = {3: "053d5361fd9349d9276537f443c86dba9bba60c0f92f1261269b0c66eb032e57"}
 """By VERSION: the digest of the event set, of every field in it and of every default."""
 
-LAYOUTS = {4: "bf74ed3aa2fea3d672575554aa0e1baeefa22dc35fdab079a7f298eeab666e62"}
+LAYOUTS = {5: "9962a56be27e6eb0963e4906f60dec2595de34054922aceec6d1ecada465f884"}
 """By SCHEMA_VERSION: the digest of the tables and of what records hold."""
 
 

@@ -1,4 +1,4 @@
-"""The server's paywall: a priced request is answered when it is paid, and once for each payment.
+"""Sells by the scheme `exact`: a payment is settled before the work, and answered once.
 
 402 -> payment presented -> taken (durable) -> settled (the chain shows it) -> done -> answered
 
@@ -12,66 +12,44 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from typing import Any
 from weakref import WeakValueDictionary
 
 from aiohttp import web
 
-from agentkit.errors import ProtocolBroken, ProviderError, StateError
+from agentkit.errors import ProviderError, StateError
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.market.chain import ChainClient, Network
 from agentkit.market.seams import Transaction
-from agentkit.market.x402 import (
-    IDENTIFIER,
-    IDENTIFIER_SCHEMA,
-    REQUIRED,
-    RESPONSE,
-    SIGNATURE,
-    VERSION,
-    Challenge,
-    Presented,
-    Requirement,
-    Settled,
+from agentkit.market.x402 import RESPONSE, Presented, Requirement, Settled
+from agentkit.payments.x402.paywall import (
+    PAID,
+    PAY_WITHIN,
+    PRIVATE,
+    Handler,
+    Price,
+    Sale,
+    answered_by,
+    refuse,
+    request_digest,
 )
-from agentkit.money import Money
 from agentkit.payments.x402.proof import ExpectedTransfer, has_moved
 from agentkit.payments.x402.remote import Facilitator
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Free = Callable[[web.Request], Awaitable[bool]]
-Refusal = Callable[[web.Request], Awaitable[web.Response | None]]
-
-PAY_WITHIN = 120
-"""Seconds that a payer is given to pay in."""
 
 MIN_VALIDITY = 6
 MAX_VALIDITY = 86_400
 """Seconds from now between which an authorization has to end: time to settle, and no longer."""
 
-PAID: web.RequestKey[str] = web.RequestKey("paid", str)
-"""The key of a paid request under which its payment stands."""
-
-PRIVATE = {"Cache-Control": "private, no-store"}
-"""An answer belongs to one payer, so no cache may give it to another."""
-
 log = logging.getLogger(__name__)
 
 
-class Paywall:
-    """Puts a price on routes of an aiohttp application: `middlewares=[paywall.middleware]`.
-
-    `prices` by method and path, such as `POST /task`; `payee` is who is paid; `free` says which
-    requests are let through without payment.  `refusal` returns the answer to a request that would
-    be refused whoever pays for it.  It is called when a payment would settle and has not yet: so
-    nobody pays for a refusal, and only somebody who can pay causes the work of finding out.
+class ExactSeller:
+    """Sells requests by `exact`; see `payments.x402.paywall.SellerScheme`.
 
     What was taken and answered is stored in `journal`, in the stream of a provider node.
     """
@@ -84,46 +62,29 @@ class Paywall:
         facilitator: Facilitator,
         *,
         payee: str,
-        prices: Mapping[str, Money],
-        free: Free | None = None,
-        refusal: Refusal | None = None,
     ) -> None:
-        """Sell at `prices`, have payments settled by `facilitator` and look for them on `chain`."""
+        """Have payments to `payee` settled by `facilitator`, and look for them on `chain`."""
         self._journal = journal
         self._chain = chain
         self._network = network
         self._facilitator = facilitator
         self._payee = payee
-        self._prices = prices
-        self._free = free
-        self._refusal = refusal
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
-    def middleware(self) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
-        """The middleware of an aiohttp application."""
+    def name(self) -> str:
+        return "exact"
 
-        @web.middleware
-        async def require_payment(request: web.Request, handler: Handler) -> web.StreamResponse:
-            price = self._prices.get(f"{request.method} {request.path}")
-            if price is None or (self._free and await self._free(request)):
-                return await handler(request)
-            return await self._sell(request, handler, price)
+    def requirement(self, price: Price) -> Requirement:
+        """Return the requirement of a request's flat price."""
+        return Requirement.on(
+            self._network, self._payee, price.flat.units, timeout=PAY_WITHIN, flow="upfront"
+        )
 
-        return require_payment
-
-    async def _sell(
-        self, request: web.Request, handler: Handler, price: Money
-    ) -> web.StreamResponse:
-        """Answer a priced request: with 402 until it is paid, then with what it paid for."""
-        requirement = self._requirement(price)
-        try:
-            presented = _presented(request)
-            if presented is None:
-                return self._ask_to_pay(request, requirement, "this request has to be paid for")
-            taken = _taken(presented, await _request_digest(request, presented))
-        except ProtocolBroken as error:
-            return _refuse(400, str(error))
+    async def sell(self, sale: Sale) -> web.StreamResponse:
+        """Answer a request that came with a payment."""
+        presented = Presented.read(sale.header)
+        taken = _taken(presented, await request_digest(sale.request, presented))
 
         # The same payment may be presented many times at once; one of them does the work, and the
         # others wait for its answer.  Locks are taken in one order, so they cannot deadlock.
@@ -131,29 +92,17 @@ class Paywall:
             for name in filter(None, (presented.identifier, taken.payment)):
                 await stack.enter_async_context(self._locks.setdefault(name, asyncio.Lock()))
             try:
-                return await self._sell_once(
-                    request,
-                    handler,
-                    presented=presented,
-                    requirement=requirement,
-                    taken=taken,
-                )
+                return await self._sell_once(sale, presented, taken)
             except _Unpaid as unpaid:
-                return self._ask_to_pay(request, requirement, str(unpaid))
+                return sale.unpaid(str(unpaid))
             except (StateError, ProviderError) as error:
                 log.warning("payment %s: %s", taken.payment, error)
-                return _refuse(
+                return refuse(
                     503, "whether it is paid cannot be told now; present the same payment again"
                 )
 
     async def _sell_once(
-        self,
-        request: web.Request,
-        handler: Handler,
-        *,
-        presented: Presented,
-        requirement: Requirement,
-        taken: e.PaymentTaken,
+        self, sale: Sale, presented: Presented, taken: e.PaymentTaken
     ) -> web.StreamResponse:
         """Take a payment through the steps that it has not been through yet, and answer.
 
@@ -162,19 +111,19 @@ class Paywall:
         """
         paid_request = await self._journal.commit(lambda tx: _stored_request(tx, taken))
         if paid_request and paid_request.request != taken.request:
-            return _refuse(409, "this payment, or its identifier, belongs to another request")
+            return refuse(409, "this payment, or its identifier, belongs to another request")
         if paid_request is None:
             # Everything that can be refused is refused before the payment is settled.
-            await self._check(presented, requirement)
-            refusal = await self._refusal(request) if self._refusal else None
+            await self._check(presented, sale.requirement)
+            refusal = await sale.refusal()
             if refusal is not None:
                 return refusal
             await self._journal.commit(lambda tx: tx.append(e.NODE, taken))
             paid_request = r.PaidRequest(**taken.model_dump())
         if not paid_request.transaction:
-            paid_request = await self._settle(presented, requirement, paid_request)
+            paid_request = await self._settle(presented, sale.requirement, paid_request)
         if not paid_request.status:
-            return await self._do_work(request, handler, paid_request, presented)
+            return await self._do_work(sale.request, sale.handler, paid_request, presented)
         return await self._repeat_answer(paid_request, presented)
 
     # -- payments --------------------------------------------------------------------------------
@@ -229,12 +178,7 @@ class Paywall:
         the same payment may ask again.
         """
         request[PAID] = paid_request.payment
-        try:
-            response = await handler(request)
-        except web.HTTPException as raised:
-            response = raised
-        if not isinstance(response, web.Response) or not isinstance(response.body, bytes | None):
-            raise TypeError("what is paid for is answered as one body, which can be kept")
+        response = await answered_by(handler, request)
         if response.status < 500 and response.status != 429:
             await self._keep_answer(paid_request, response)
         response.headers.update(self._payment_headers(paid_request, presented))
@@ -279,45 +223,9 @@ class Paywall:
         )
         return {RESPONSE: settled.header(), **PRIVATE}
 
-    def _ask_to_pay(
-        self, request: web.Request, requirement: Requirement, reason: str
-    ) -> web.Response:
-        """Return the 402 that says how to pay (x402 v2: PAYMENT-REQUIRED)."""
-        challenge = Challenge(
-            x402_version=VERSION,
-            error=reason,
-            resource={"url": str(request.url)},
-            accepts=[requirement.document()],
-            extensions={IDENTIFIER: {"info": {"required": False}, "schema": IDENTIFIER_SCHEMA}},
-        )
-        answer = _refuse(402, reason)
-        answer.headers[REQUIRED] = challenge.header()
-        return answer
-
-    def _requirement(self, price: Money) -> Requirement:
-        return Requirement.on(
-            self._network, self._payee, price.units, timeout=PAY_WITHIN, flow="upfront"
-        )
-
 
 class _Unpaid(Exception):
     """A payment that did not arrive, and why; it is answered with the 402."""
-
-
-def _presented(request: web.Request) -> Presented | None:
-    """Return the payment of a request, None without one; raises ProtocolBroken."""
-    headers = request.headers.getall(SIGNATURE, [])
-    if len(headers) > 1:
-        raise ProtocolBroken(f"one {SIGNATURE} header is enough")
-    return Presented.read(headers[0]) if headers else None
-
-
-async def _request_digest(request: web.Request, presented: Presented) -> str:
-    """Return the digest of what a payment is for, with the payer's own name for the payment."""
-    body = await request.read()
-    parts = [request.method, request.path_qs, presented.identifier]
-    head = json.dumps(parts).encode()
-    return hashlib.sha256(head + b"\n" + hashlib.sha256(body).digest()).hexdigest()
 
 
 def _taken(presented: Presented, request: str) -> e.PaymentTaken:
@@ -361,14 +269,3 @@ def _mismatch(presented: Presented, required: Requirement) -> str:
     if int(authorization.valid_after) > now:
         return "the payment is not valid yet"
     return ""
-
-
-def _refuse(status: int, reason: str) -> web.Response:
-    """Return an answer that is not what was asked for, as a JSON error."""
-    error: dict[str, Any] = {
-        "error": {"type": "PaymentRequired", "message": reason, "code": status}
-    }
-    answer = web.json_response(error, status=status, headers=PRIVATE)
-    if status == 503:
-        answer.headers["Retry-After"] = "1"
-    return answer
