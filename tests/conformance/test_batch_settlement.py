@@ -218,30 +218,44 @@ async def test_vouchers_that_promise_less_or_more_or_nothing_are_refused(
     assert (await send(store.url, good)).status_code == 200
 
 
-async def test_money_that_is_on_its_way_back_buys_nothing_and_what_is_owed_is_claimed_first(
-    world: World, store: ChannelShop, buyer: StockClient
-) -> None:
-    for _ in range(3):
-        await buyer.buy(store.url)
-    (channel,) = await store.sold()
-    await store.claiming.watch()
-    assert await world.balance(store.signer.address) == 0, "nothing is due yet"
+@pytest.fixture
+async def later(tmp_path: Path) -> AsyncIterator[World]:
+    """A world of its own, whose clock a test may put forward."""
+    with chain_of("embedded", tmp_path) as alone:
+        async with world_on(alone) as made:
+            yield made
 
-    config = contract.Config.model_validate(channel.config).terms()
-    await world.fund(buyer.address)
-    await world.send_as(
-        buyer.key,
-        contract.SETTLEMENT,
-        contract.withdraw_call(config, channel.balance),
-    )
-    await store.claiming.watch()
-    assert await world.balance(store.signer.address) == 3 * PRICE
-    answer = await buyer.buy(store.url)
-    assert answer.status_code == 402, "what is left may be gone before it is claimed"
-    assert store.work.done == 3
-    world.later(DELAY + 1)
-    await world.send_as(buyer.key, contract.SETTLEMENT, contract.finish_withdraw_call(config))
-    assert await world.balance(buyer.address) == 997 * PRICE
+
+async def test_money_on_its_way_back_buys_nothing_and_what_is_owed_is_claimed_first(
+    later: World, tmp_path: Path
+) -> None:
+    key, seller = secrets.token_bytes(32), secrets.token_bytes(32)
+    payer = KeySigner(key).address
+    await later.mint(payer, 1000 * PRICE)
+    async with (
+        facilitator(later, tmp_path) as url,
+        channel_shop(later, tmp_path, url, key=seller) as shop,
+        stock_client(later, key) as buyer,
+    ):
+        for _ in range(3):
+            await buyer.buy(shop.url)
+        (channel,) = await shop.sold()
+        await shop.claiming.watch()
+        assert await later.balance(shop.signer.address) == 0, "nothing is due yet"
+
+        config = contract.Config.model_validate(channel.config).terms()
+        await later.fund(payer)
+        withdraw = contract.withdraw_call(config, channel.balance)
+        await later.send_as(key, contract.SETTLEMENT, withdraw)
+        await shop.claiming.watch()
+        assert await later.balance(shop.signer.address) == 3 * PRICE
+        answer = await buyer.buy(shop.url)
+        assert answer.status_code == 402, "what is left may be gone before it is claimed"
+        assert shop.work.done == 3
+
+        later.later(DELAY + 1)
+        await later.send_as(key, contract.SETTLEMENT, contract.finish_withdraw_call(config))
+        assert await later.balance(payer) == 997 * PRICE
 
 
 async def test_a_seller_that_was_killed_goes_on_with_its_books(
