@@ -24,6 +24,18 @@ from agentkit.journal.subjects.chain import (
     TxFinal,
     TxSigned,
 )
+from agentkit.journal.subjects.channel_payments import (
+    DepositEnded,
+    DepositSigned,
+    LaneCharged,
+    LaneClosed,
+    LaneClosing,
+    LaneFreed,
+    LaneOpened,
+    LanePromised,
+    LaneStated,
+    LaneWithdrawn,
+)
 from agentkit.journal.subjects.channel_sales import (
     ChannelMirrored,
     ChannelRefundOrdered,
@@ -178,6 +190,16 @@ EVENTS: dict[str, type[Event]] = {
         ChannelMirrored,
         RequestCharged,
         ChannelRefundOrdered,
+        LaneOpened,
+        DepositSigned,
+        DepositEnded,
+        LanePromised,
+        LaneStated,
+        LaneCharged,
+        LaneFreed,
+        LaneClosing,
+        LaneClosed,
+        LaneWithdrawn,
     )
 }
 """Every event that is ever written, by the name under which it is stored.

@@ -10,6 +10,7 @@ from agentkit.journal.folding import FOLDS, Records, folds
 from agentkit.journal.subjects import (  # noqa: F401
     budget,
     chain,
+    channel_payments,
     channel_sales,
     channels,
     escrow,
@@ -34,9 +35,10 @@ def fold(event: Event, stream: str, at: float, records: Records) -> None:
 
 @folds(chain.Restored)
 def _fold_restored(event: chain.Restored, stream: str, at: float, records: Records) -> None:
-    """Fold the one event that concerns two subjects.
+    """Fold the one event that concerns several subjects.
 
     After a restore the payee of a channel may hold a newer voucher than this state file knows.
     """
     chain.fold_restored(event, at, records)
     channels.doubt_open_channels(records)
+    channel_payments.doubt_open_lanes(records)

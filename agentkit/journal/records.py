@@ -17,6 +17,7 @@ from agentkit.journal.subjects.chain import (
     Nonce,
     Restoration,
 )
+from agentkit.journal.subjects.channel_payments import Lane, LaneOfAttempt
 from agentkit.journal.subjects.channel_sales import (
     ChannelAnswer,
     ChannelAnswerName,
@@ -95,6 +96,8 @@ RECORDS: dict[str, type[Record]] = {
         SoldChannel,
         ChannelAnswer,
         ChannelAnswerName,
+        Lane,
+        LaneOfAttempt,
     )
 }
 """Every kind of record, by the name under which it is stored.

@@ -19,7 +19,7 @@ from agentkit.journal.produced import Produced
 from agentkit.market.attempt import Attempt
 from agentkit.market.offer import Offer
 from agentkit.market.plan import Plan, PlannedNode
-from agentkit.market.receipt import Receipt
+from agentkit.market.receipt import RECEIVED, Receipt
 from agentkit.market.seams import Event
 from agentkit.money import Money
 
@@ -82,7 +82,7 @@ class RunState:
     @property
     def unresolved(self) -> set[str]:
         """The purchases with an attempt of unknown outcome that were not bought again since."""
-        settled = {x.attempt.purchase for x in self.receipts if x.standing != "uncertain"}
+        settled = {x.attempt.purchase for x in self.receipts if x.standing in RECEIVED}
         uncertain = {name for name, made in self.purchases.items() if made.uncertain}
         return uncertain - settled
 

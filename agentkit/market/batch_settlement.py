@@ -7,6 +7,7 @@ finally takes it, so what is read here is never refused there for its form.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +15,16 @@ from pydantic import AfterValidator, Discriminator, Field, TypeAdapter, Validati
 
 from agentkit.errors import ProtocolBroken
 from agentkit.market.chain import Network
-from agentkit.market.x402 import VERSION, Address, Payment402, Requirement, Wire, problem_of
+from agentkit.market.x402 import (
+    VERSION,
+    Address,
+    Challenge,
+    Payment402,
+    Requirement,
+    Wire,
+    is_address,
+    problem_of,
+)
 
 if TYPE_CHECKING:  # planning reads no payment, and its libraries are slow to import
     from agentkit.keys.channel_messages import ChannelConfig
@@ -316,6 +326,45 @@ def requirement(
             "minDeposit": str(max(units * USUAL_DEPOSIT, min_deposit)),
         },
     )
+
+
+def payable_on(challenge: Challenge, network: Network) -> Requirement | None:
+    """Return the cheapest way in which a challenge may be paid over a channel, None without one.
+
+    On the wallet's chain, in its token by EIP-3009, on terms that the contract takes.
+    """
+    ways = [way for way in challenge.requirements if _is_payable(way, network)]
+    return min(ways, key=lambda way: int(way.amount), default=None)
+
+
+def _is_payable(way: Requirement, network: Network) -> bool:
+    extra = way.extra
+    domain = (extra.get("name"), extra.get("version"))
+    delay = extra.get("withdrawDelay")
+    min_deposit = extra.get("minDeposit", "0")
+    return (
+        (way.scheme, way.network) == (SCHEME, network.id)
+        and way.asset.lower() == network.token.lower()
+        and domain == (network.token_name, network.token_version)
+        and extra.get("assetTransferMethod", "eip3009") == "eip3009"
+        and 0 < int(way.amount) <= MAX_UNITS
+        and way.is_to_an_address
+        and is_address(extra.get("receiverAuthorizer"))
+        and type(delay) is int
+        and MIN_DELAY <= delay <= MAX_DELAY
+        and isinstance(min_deposit, str)
+        and bool(re.fullmatch("[0-9]{1,38}", min_deposit))
+    )
+
+
+def terms_of(way: Requirement) -> dict[str, str | int]:
+    """Return what an offer says of the channel that pays it."""
+    extra = way.extra
+    return {
+        "receiverAuthorizer": str(extra["receiverAuthorizer"]),
+        "withdrawDelay": int(extra["withdrawDelay"]),
+        "minDeposit": str(extra.get("minDeposit", "0")),
+    }
 
 
 _SETTLE_PAYLOADS: TypeAdapter[DepositPayload | ClaimPayload | SettlePayload | RefundOrder] = (

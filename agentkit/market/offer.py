@@ -29,7 +29,8 @@ class Offer(Value):
     `egress` is the price of a byte that goes on to another provider node, `bandwidth` how many
     bytes do in a second (0: at once).  `context`: the most tokens, of question and answer
     together, that the model takes; `gpu` and `vram` (GB): what it runs on; `tuning`: the methods
-    it trains by.  A field that is left out says nothing.
+    it trains by.  `channel` are the terms of a channel with the payee (x402 `batch-settlement`).  A
+    field that is left out says nothing.
     """
 
     provider: str
@@ -57,11 +58,14 @@ class Offer(Value):
     gpu: str = ""
     vram: int = 0
     tuning: tuple[str, ...] = ()
+    channel: dict[str, str | int] = {}
 
     @property
     def terms(self) -> str:
         """Digest of what is agreed: provider, model, rates, and who is paid how."""
         fields = {"provider", "provider_node", "model", "rail", "pays", "payee", "rates"}
+        if self.channel:
+            fields.add("channel")
         return hashlib.sha256(canonical(self.model_dump(mode="json", include=fields))).hexdigest()
 
     @property

@@ -14,13 +14,18 @@ from agentkit.money import Money
 if TYPE_CHECKING:  # planning and local runs sign nothing, and its libraries are slow to import
     from agentkit.keys.messages import Delivery
 
-Standing = Literal["paid", "billed elsewhere", "uncertain"]
+Standing = Literal["paid", "billed elsewhere", "uncertain", "charged, not received"]
+
+RECEIVED: tuple[Standing, ...] = ("paid", "billed elsewhere")
+"""The standings of attempts that delivered."""
 
 
 class Receipt(Value):
     """The outcome of one attempt that cost something; `at` is in seconds since 1970.
 
     `uncertain`: the outcome is unknown, and `amount` (the attempt's at most) counts as spent.
+    `charged, not received`: the provider's books say that it charged `amount`, and its answer is
+    lost.
     """
 
     attempt: Attempt

@@ -58,6 +58,10 @@ class Transaction(Protocol):
     def now(self) -> float:
         """The time, in unix seconds, that events of this transaction carry."""
 
+    @property
+    def instance(self) -> str:
+        """The name of this state file, by which two files of one wallet are told apart."""
+
     def append(self, stream: str, event: Event) -> int:
         """Write an event, fold it into the records, and return its number in the stream."""
 
@@ -272,8 +276,17 @@ Fate = Literal["paid", "unpaid", "open"]
 class AskableRail(Protocol):
     """A rail that can look up later what became of an attempt's payment."""
 
+    async def questions(self, attempt: Attempt) -> Sequence[Message]:
+        """Return the messages that ask the provider about it; their answers go to `finish`."""
+
     async def lookup(self, attempt: Attempt) -> Fate:
-        """Ask the chain about an attempt's payment; raises StoreUnavailable and ProtocolBroken."""
+        """Return what the chain, or the provider's answers, say about an attempt's payment.
+
+        Raises StoreUnavailable and ProtocolBroken.
+        """
+
+    def charged(self, tx: Transaction, attempt: Attempt) -> Money | None:
+        """Return what was charged for an attempt that brought nothing, None if not known."""
 
 
 class Verdict(Value):

@@ -146,8 +146,13 @@ class Requirement(Wire):
             and domain == (network.token_name, network.token_version)
             and self.extra.get("assetTransferMethod", "eip3009") == "eip3009"
             and int(self.amount) > 0
-            and bool(self._address())
+            and self.is_to_an_address
         )
+
+    @property
+    def is_to_an_address(self) -> bool:
+        """Whether the payee is an address that money can go to."""
+        return bool(self._address())
 
     @property
     def payee(self) -> str:
@@ -159,9 +164,7 @@ class Requirement(Wire):
 
     def _address(self) -> str:
         """Return the address to pay, checksummed, "" where it is not valid."""
-        from agentkit.keys.messages import payable
-
-        return payable(self.pay_to)
+        return _payable(self.pay_to)
 
 
 class Challenge(Wire):
@@ -175,12 +178,14 @@ class Challenge(Wire):
 
     def payable_on(self, network: Network) -> Requirement | None:
         """Return the cheapest way that a wallet of a network can pay, None without one."""
-        payable = []
-        for entry in self.accepts:
-            requirement = _requirement(entry)
-            if requirement and requirement.payable_on(network):
-                payable.append(requirement)
+        payable = [way for way in self.requirements if way.payable_on(network)]
         return min(payable, key=lambda requirement: int(requirement.amount), default=None)
+
+    @property
+    def requirements(self) -> list[Requirement]:
+        """The ways to pay that have the form of one: other schemes have other fields."""
+        found = (_requirement(entry) for entry in self.accepts)
+        return [requirement for requirement in found if requirement]
 
     @property
     def identifies(self) -> bool:
@@ -303,6 +308,17 @@ class Verified(Wire):
 
 
 W = TypeVar("W", bound=Wire)
+
+
+def is_address(text: object) -> bool:
+    """Return whether a text is an address that money can go to, and not the address zero."""
+    return isinstance(text, str) and bool(_payable(text))
+
+
+def _payable(text: str) -> str:
+    from agentkit.keys.messages import payable
+
+    return payable(text)
 
 
 def header_of(value: type[W], headers: Mapping[str, str], name: str) -> W | None:

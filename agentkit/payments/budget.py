@@ -12,13 +12,10 @@ from agentkit.journal import records as r
 from agentkit.journal.subjects.budget import day_of
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt
-from agentkit.market.receipt import Standing
+from agentkit.market.receipt import RECEIVED, Standing
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
 from agentkit.payments.intents import opening_intent
-
-SETTLED = ("paid", "billed elsewhere")
-"""The standings of a reservation whose attempt was delivered."""
 
 
 class Budget:
@@ -51,7 +48,7 @@ class Budget:
         """
         self._check_attempt(attempt)
         earlier = tx.get(r.Reservation, attempt.id)
-        if earlier and earlier.standing in ("open", *SETTLED):
+        if earlier and earlier.standing in ("open", *RECEIVED):
             return  # a restored run asks again for what its wallet remembers
         self._check_provider(tx, attempt)
         self._check_pace(tx)
@@ -214,7 +211,7 @@ def _is_opening(tx: Transaction, row: r.Escrow, payee: str) -> bool:
     return is_quoted and transaction is not None and not transaction.final
 
 
-RAILS_HOLDING_FUNDS = ("channel", "prepaid", "escrow")
+RAILS_HOLDING_FUNDS = ("channel", "prepaid", "escrow", "batch-settlement")
 """The rails on which money lies with a payee before it is spent."""
 
 
@@ -244,7 +241,7 @@ def paid_before(tx: Transaction, attempt: str) -> Money | None:
     After a restore the wallet's books may know of a payment that the run's journal lacks.
     """
     reservation = tx.get(r.Reservation, attempt)
-    if reservation is None or reservation.standing not in SETTLED:
+    if reservation is None or reservation.standing not in RECEIVED:
         return None
     return reservation.spent
 

@@ -25,7 +25,7 @@ from agentkit.journal import events as e
 from agentkit.keys.messages import Domain, Voucher, recover, typed_digest
 from agentkit.market import tree
 from agentkit.market.chain import ChainClient, Network
-from agentkit.market.receipt import Receipt
+from agentkit.market.receipt import RECEIVED, Receipt
 from agentkit.market.seams import Event
 from agentkit.market.value import Value
 from agentkit.money import Asset
@@ -255,7 +255,7 @@ def _receipt_problems(receipt: Receipt, bundle: Bundle) -> list[str]:
 
     is_billed = receipt.standing == "billed elsewhere"
     is_elsewhere = receipt.attempt.rail == "elsewhere"
-    if receipt.standing != "uncertain" and is_billed != is_elsewhere:
+    if receipt.standing in RECEIVED and is_billed != is_elsewhere:
         return [f"{name} cannot be {receipt.standing} over {receipt.attempt.rail}"]
     if not _needs_signature(receipt):
         return []
@@ -358,7 +358,7 @@ def wrong_with_credit(
     problems: list[str] = []
     uncertain_units = 0
     for receipt in receipts:
-        if receipt.standing == "uncertain":
+        if receipt.standing not in RECEIVED:
             uncertain_units += receipt.amount.units
             continue
         units = receipt.amount.units

@@ -97,11 +97,14 @@ class EndpointSettings:
 
 @dataclass(frozen=True)
 class PaymentTerms:
-    """What an endpoint asks for an answer; `finds` as in `market.offer.Offer`."""
+    """What an endpoint asks for an answer; the last four as in `market.offer.Offer`."""
 
     rates: dict[str, Rate]
     payee: str
     finds: bool = False
+    rail: str = ""
+    rails: Mapping[str, Pays] = field(default_factory=dict)
+    channel: Mapping[str, str | int] = field(default_factory=dict)
 
 
 class OpenAI:
@@ -160,9 +163,11 @@ class OpenAI:
                 eta=SETUP_SECONDS + SECONDS_PER_TOKEN * spec.load.expected.get("output", 0),
                 lanes=2,
                 expires=time.time() + OFFERS_LAST,
-                rail=self._profile.rail,
+                rail=terms.rail or self._profile.rail,
+                rails=dict(terms.rails),
                 pays=self._profile.pays,
                 payee=terms.payee,
+                channel=dict(terms.channel),
                 rates=terms.rates,
                 finds=terms.finds,
                 context=served[model],

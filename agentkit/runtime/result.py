@@ -65,8 +65,8 @@ class RunResult:
 
     @property
     def uncertain(self) -> Money:
-        """What counts as spent although nobody can say whether it bought anything."""
-        return self.total("uncertain")
+        """What counts as spent and brought nothing, or nobody can say whether it did."""
+        return self.total("uncertain") + self.total("charged, not received")
 
     @property
     def billed_elsewhere(self) -> Money:

@@ -23,6 +23,7 @@ from agentkit.payments.channels.terms import (
     closing_at,
     deposit_of,
     logged,
+    waiting_until,
 )
 from agentkit.payments.sender import Sender
 
@@ -167,9 +168,3 @@ class ChannelCloser:
             tasks=claim.tasks if claim else 0,
             root=claim.root if claim else tree.EMPTY,
         )
-
-
-def waiting_until(closes_at: int) -> str:
-    """Return in words from when on the rest of a channel can be taken; `closes_at` as unix time."""
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(closes_at))
-    return f"asked for on chain, comes back by `agentkit wallet close` from {when} on"

@@ -25,10 +25,10 @@ from agentkit.market.value import Digest
 from agentkit.money import Money
 from agentkit.payments.budget import Exposure, paid_before, shortfall
 from agentkit.payments.channels.body import MAX_AMOUNT, MAX_TASKS, Root, Signature
-from agentkit.payments.channels.close import ChannelCloser, waiting_until
+from agentkit.payments.channels.close import ChannelCloser
 from agentkit.payments.channels.deposits import Deposits
 from agentkit.payments.channels.messages import ChannelMessages
-from agentkit.payments.channels.terms import CLOSE_DELAY, ChannelTerms
+from agentkit.payments.channels.terms import CLOSE_DELAY, ChannelTerms, waiting_until
 from agentkit.payments.gas import gas_fee
 from agentkit.payments.sender import Sender
 

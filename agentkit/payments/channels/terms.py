@@ -5,6 +5,7 @@ The contract is `contracts/AgentChannels.vy`.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -126,3 +127,9 @@ def logged(receipt: ChainReceipt, network: Network, topic: bytes, channel: str) 
         and log.topics[:1] == (topic,)
         and [t.hex() for t in log.topics[1:2]] == [channel]
     ]
+
+
+def waiting_until(closes_at: int) -> str:
+    """Return in words from when on the rest of a channel can be taken; `closes_at` as unix time."""
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(closes_at))
+    return f"asked for on chain, comes back by `agentkit wallet close` from {when} on"

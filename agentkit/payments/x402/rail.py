@@ -124,6 +124,14 @@ class X402Rail:
         """Return False: what was signed counts against the balance until it has an outcome."""
         return False
 
+    async def questions(self, attempt: Attempt) -> Sequence[Message]:
+        """Return nothing to ask: the chain shows what was drawn."""
+        return []
+
+    def charged(self, tx: Transaction, attempt: Attempt) -> Money | None:
+        """Return None: what was drawn is the whole at most."""
+        return None
+
     async def lookup(self, attempt: Attempt) -> Fate:
         """Return what the chain says became of an attempt's payment; raises as `reconcile`."""
         await self.reconcile()

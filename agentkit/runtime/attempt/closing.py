@@ -9,8 +9,8 @@ from agentkit.errors import PaymentError
 from agentkit.journal.events import AttemptClosed
 from agentkit.market.attempt import Attempt, Evidence, Result
 from agentkit.market.offer import Offer
-from agentkit.market.receipt import Receipt
-from agentkit.market.seams import Event, Transaction
+from agentkit.market.receipt import Receipt, Standing
+from agentkit.market.seams import AskableRail, Event, Transaction
 from agentkit.runtime.attempt.shared import cancel_at_provider
 from agentkit.runtime.context import RunContext
 from agentkit.runtime.purchase import CheckedResult
@@ -72,11 +72,16 @@ class Closing:
     def _release(self, tx: Transaction, attempt: Attempt, outcome: Outcome) -> Receipt | None:
         """Undo the reservation; returns the receipt of an attempt that counts as spent."""
         ledger = self._context.ledger
+        rail = self._context.rail(attempt.rail)
         uncertain = outcome == "uncertain"
-        may_be_drawn = self._context.rail(attempt.rail).release(tx, attempt, uncertain=uncertain)
+        charged = rail.charged(tx, attempt) if isinstance(rail, AskableRail) else None
+        may_be_drawn = rail.release(tx, attempt, uncertain=uncertain)
         if uncertain:
-            ledger.spend(tx, attempt, attempt.at_most, "uncertain")
-            return Receipt(attempt=attempt, standing="uncertain", amount=attempt.at_most, at=tx.now)
+            # Where the provider's books can be asked, what it charged is known, only not received.
+            standing: Standing = "uncertain" if charged is None else "charged, not received"
+            amount = attempt.at_most if charged is None else charged
+            ledger.spend(tx, attempt, amount, standing)
+            return Receipt(attempt=attempt, standing=standing, amount=amount, at=tx.now)
         # What the payee can still draw stays set aside until the rail knows what became of it.
         if not may_be_drawn:
             ledger.unreserve(tx, attempt)

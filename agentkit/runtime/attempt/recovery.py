@@ -11,6 +11,7 @@ from agentkit.errors import (
     Unavailable,
 )
 from agentkit.market.attempt import Attempt, JobStatus, Payment
+from agentkit.market.carrying import carry
 from agentkit.market.offer import Offer
 from agentkit.market.seams import AskableRail, Fate
 from agentkit.runtime.attempt.closing import Closing
@@ -130,6 +131,8 @@ class Recovery:
         if not isinstance(rail, AskableRail):
             return "open"
         try:
+            for question in await rail.questions(attempt):
+                await carry(self._context.resources.providers, rail, question)
             return await rail.lookup(attempt)
         except (StateError, ProviderError):
             return "open"

@@ -15,10 +15,10 @@ from agentkit.journal.records import RECORDS
 from agentkit.journal.store import SCHEMA, SCHEMA_VERSION
 from agentkit.journal.upgrades import ADDED_FIELDS, NewerVersion, read_event
 
-EVENT_SETS = {3: "053d5361fd9349d9276537f443c86dba9bba60c0f92f1261269b0c66eb032e57"}
+EVENT_SETS = {3: "8ee135e19765cd5ee30004b186f3f8fce3ae15a12139c9d5fd75a845c9510b6e"}
 """By VERSION: the digest of the event set, of every field in it and of every default."""
 
-LAYOUTS = {5: "9962a56be27e6eb0963e4906f60dec2595de34054922aceec6d1ecada465f884"}
+LAYOUTS = {5: "74eeb7aacb46f6b428b6fdac5f83ef286bc6f1de64ae22ed569f6b1167f00893"}
 """By SCHEMA_VERSION: the digest of the tables and of what records hold."""
 
 

@@ -1,0 +1,83 @@
+"""The end of a lane: booked from the chain, or forced where the server is silent."""
+
+from __future__ import annotations
+
+import time
+
+from agentkit.errors import ProtocolBroken
+from agentkit.journal import events as e
+from agentkit.journal import records as r
+from agentkit.journal.journal import Journal
+from agentkit.market.batch_settlement import Config
+from agentkit.market.chain import SETTLEMENT, ChainClient, Network
+from agentkit.market.seams import Transaction
+from agentkit.money import Money
+from agentkit.payments.channels import contract
+from agentkit.payments.channels.terms import waiting_until
+from agentkit.payments.sender import Sender
+
+
+class LaneEnds:
+    """Ends the lanes of one wallet and books what came back."""
+
+    def __init__(
+        self, journal: Journal, chain: ChainClient, network: Network, sender: Sender
+    ) -> None:
+        """Withdraw through `sender`, which needs gas money of the wallet's own."""
+        self._journal = journal
+        self._chain = chain
+        self._network = network
+        self._sender = sender
+
+    async def book_end(self, channel: str) -> None:
+        """Book that nothing is left in a lane, as the chain shows it; raises ProtocolBroken."""
+        lane = await self._journal.commit(lambda tx: tx.get(r.Lane, channel))
+        if lane is None:
+            raise ProtocolBroken("it speaks of a channel that this wallet does not have")
+        state = await contract.channel_on(self._chain, bytes.fromhex(channel))
+        if state.unclaimed:
+            raise ProtocolBroken(
+                f"the chain does not show that channel {channel[:12]} was given back"
+            )
+        currency = self._network.currency
+        closed = e.LaneClosed(
+            channel=channel,
+            claimed=Money(state.total_claimed, currency),
+            refunded=Money(max(0, lane.balance - state.total_claimed), currency),
+        )
+
+        def book(tx: Transaction) -> None:
+            stored = tx.get(r.Lane, channel)
+            if stored and stored.open:
+                tx.append(e.WALLET, closed)
+
+        await self._journal.commit(book)
+
+    async def withdraw(self, channel: str) -> str:
+        """Take the rest of a lane back although its server does not answer.
+
+        The contract protects the server: the payer first asks, and takes only after a delay in
+        which the server may still claim.  So this is called at least twice.  Returns "closed", in
+        words from when on the rest can be taken, or "" where there is no such open lane.
+        """
+        lane = await self._journal.commit(lambda tx: tx.get(r.Lane, channel))
+        if lane is None or not lane.open:
+            return ""
+        config = Config.model_validate(lane.config).terms()
+        state = await contract.channel_on(self._chain, bytes.fromhex(channel))
+        if state.unclaimed and not state.withdrawing:
+            call = contract.withdraw_call(config, state.unclaimed)
+            intent = f"withdraw:{channel}:{state.total_claimed}:{state.refund_nonce}"
+            await self._sender.send(intent, SETTLEMENT, call)
+            state = await contract.channel_on(self._chain, bytes.fromhex(channel))
+        if state.withdrawing:
+            until = state.withdraw_requested_at + config.withdraw_delay
+            if until > time.time():
+                withdrawn = e.LaneWithdrawn(channel=channel, until=until)
+                await self._journal.commit(lambda tx: tx.append(e.WALLET, withdrawn))
+                return waiting_until(until)
+            call = contract.finish_withdraw_call(config)
+            intent = f"withdrawn:{channel}:{state.withdraw_requested_at}"
+            await self._sender.send(intent, SETTLEMENT, call)
+        await self.book_end(channel)
+        return "closed"
