@@ -66,7 +66,8 @@ class Http:
 
     `reuse=False` makes a new connection for each request: if answers do not name their requests,
     a late one on a reused connection could be taken for the answer to the next.  `max_bytes`
-    bounds an answer, because reading JSON may take thirty times its size in memory.
+    bounds an answer where a request sets no bound of its own, because reading JSON may take
+    thirty times its size in memory.
     """
 
     def __init__(
@@ -95,11 +96,12 @@ class Http:
         data: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         seconds: float = 60.0,
+        max_bytes: int | None = None,
     ) -> Answer:
         """Send a request once, and return its complete answer, whatever the status.
 
         Raises Unavailable, with `unknown` unless no connection was made, and ProtocolBroken for
-        an answer that is too large.
+        an answer of more than `max_bytes`; None stands for the bound of this object.
         """
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
         try:
@@ -112,7 +114,7 @@ class Http:
                 timeout=timeout,
                 proxy=proxy_for(self.url),
             ) as answer:
-                body = await self._body(answer)
+                body = await self._body(answer, max_bytes or self._max_bytes)
                 return Answer(answer.status, _joined(answer.headers), body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             failure = self._failure(error)
@@ -163,13 +165,13 @@ class Http:
             )
         return self._session
 
-    async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
+    async def _body(self, answer: aiohttp.ClientResponse, max_bytes: int) -> bytes:
         """Read an answer's body; raises ProtocolBroken, with `unknown`, if it is too large."""
         parts = []
         size = 0
         async for part in answer.content.iter_chunked(1 << 16):
             size += len(part)  # counted here: the header Content-Length may be absent or wrong
-            if size > self._max_bytes:
+            if size > max_bytes:
                 raise ProtocolBroken(
                     "the answer is too large", provider=self._provider, unknown=True
                 )

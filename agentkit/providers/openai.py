@@ -31,7 +31,7 @@ from agentkit.market.offer import Offer, Pays, charge, priced
 from agentkit.market.seams import ProviderInfo
 from agentkit.market.task import Task, TaskSpec
 from agentkit.money import Money, Rate
-from agentkit.providers.http import Answer, Http
+from agentkit.providers.http import MAX_BYTES, Answer, Http
 
 USER_AGENT = "agentkit/0.1"
 
@@ -247,7 +247,8 @@ class OpenAI:
         Both in units; debits by its id of the answer.
         """
         path = f"{self._profile.billing}/balance"
-        answer = await self._http.read(path, seconds=BALANCE_SECONDS)
+        # It lists every answer since the account was opened, so it outgrows any single answer.
+        answer = await self._http.read(path, seconds=BALANCE_SECONDS, max_bytes=MAX_BYTES)
         self._check_status(answer)
         try:
             document = json.loads(answer.body)

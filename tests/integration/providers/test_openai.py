@@ -47,7 +47,14 @@ from agentkit.payments.budget import Budget
 from agentkit.planner.planner import make_plan
 from agentkit.planner.request import Market, Wish
 from agentkit.providers.http import MAX_BYTES, Http
-from agentkit.providers.openai import GAIA, HYPERBOLIC, EndpointSettings, OpenAI, Profile
+from agentkit.providers.openai import (
+    GAIA,
+    HYPERBOLIC,
+    MAX_ANSWER,
+    EndpointSettings,
+    OpenAI,
+    Profile,
+)
 from agentkit.runtime import result_checks
 from agentkit.runtime import run as runs
 from agentkit.runtime.context import Resources
@@ -120,6 +127,7 @@ class Misbehaving:
 
     reply: Reply = field(default_factory=lambda: says(answer()))
     models: Reply = field(default_factory=lambda: says({"data": [{"id": SERVED}]}))
+    statement: Reply = field(default_factory=lambda: says({"topped_up": "0", "debits": []}))
     requests: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
     listed: int = 0
     released: asyncio.Event = field(default_factory=asyncio.Event)
@@ -137,6 +145,9 @@ class Misbehaving:
         self.listed += 1
         return await self.models(request)
 
+    async def state(self, request: web.Request) -> web.StreamResponse:
+        return await self.statement(request)
+
     async def hang(self, request: web.Request) -> web.StreamResponse:
         await self.released.wait()
         return web.Response()
@@ -144,6 +155,7 @@ class Misbehaving:
     def app(self) -> web.Application:
         app = web.Application()
         app.router.add_get("/v1/models", self.list_models)
+        app.router.add_get("/billing/balance", self.state)
         app.router.add_post("/{path:.*}", self.work)
         return app
 
@@ -601,6 +613,28 @@ async def test_a_top_up_that_is_not_acknowledged_is_no_credit(
         await bench.adapter.carry(topup)
     paths = [path for path, _, _ in bench.server.requests]
     assert paths == ([] if bench.profile is GAIA else ["/billing/topup"])
+
+
+STATEMENT = Message(rail="prepaid", provider="far", verb="statement")
+
+
+async def test_a_long_statement_is_read_whole() -> None:
+    """An account of some ten thousand answers could not be compared with our books any more."""
+    debits = [{"answer": f"chatcmpl-{n}{'0' * 90}", "units": "130"} for n in range(40_000)]
+    document = json.dumps({"topped_up": "9000000", "debits": debits}).encode()
+    assert MAX_ANSWER < len(document) < MAX_BYTES
+    async with opened(HYPERBOLIC) as bench:
+        bench.server.statement = says(document)
+        stated = await bench.adapter.carry(STATEMENT)
+        assert len(stated.body["debits"]) == len(debits)
+        assert stated.body["topped_up"] == 9_000_000
+
+
+async def test_a_statement_without_end_is_not_read_to_its_end() -> None:
+    async with opened(HYPERBOLIC) as bench:
+        bench.server.statement = talk_without_end
+        with pytest.raises(ProtocolBroken, match="too large"):
+            await bench.adapter.carry(STATEMENT)
 
 
 # -- a run ---------------------------------------------------------------------------------------
