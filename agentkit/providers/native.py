@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agentkit import tables
 from agentkit.errors import (
     BadAmount,
     LeaseLost,
@@ -49,6 +50,9 @@ FACTS_LAST = 30.0
 
 MAX_LANES = 64
 """The most concurrent requests that a node may ask for."""
+
+MAX_OUTPUT = tables.MAX_BYTES
+"""The largest output that is fetched: nodes take inputs, and write tables, of so many bytes."""
 
 RAILS: dict[str, Pays] = {"channel": "on_delivery", "escrow": "on_delivery"}
 """The rails that a node may take, and when each parts with money."""
@@ -324,7 +328,17 @@ class Native:
         )
 
     async def _fetch(self, http: Http, output: wire.WireArtifact) -> bytes:
-        return _ok(await http.read(f"/artifacts/{output.digest}", seconds=120.0), self.name)
+        """Return the bytes of an output that did not travel inline.
+
+        The node has said how many there are; more than that are not read.  Raises ProtocolBroken
+        where it says more than MAX_OUTPUT.
+        """
+        if output.size > MAX_OUTPUT:
+            raise ProtocolBroken(f"an output of {output.size} bytes is too large")
+        # An error's text may be longer than a small output.
+        max_bytes = max(output.size, wire.INLINE_BYTES)
+        answer = await http.read(f"/artifacts/{output.digest}", seconds=120.0, max_bytes=max_bytes)
+        return _ok(answer, self.name)
 
     def _check_signature(self, attempt: Attempt, job: wire.Job, price: Money) -> None:
         """Raise ProtocolBroken unless the attempt's payee signed what the job delivers.
