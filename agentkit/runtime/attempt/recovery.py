@@ -5,6 +5,7 @@ from __future__ import annotations
 from agentkit.errors import (
     BadOutput,
     PaymentError,
+    ProtocolBroken,
     ProviderError,
     StateError,
     SubmitTimedOut,
@@ -150,8 +151,8 @@ class Recovery:
             return None
         try:
             return await self._results.check(purchase, CheckedResult(attempt, offer, result))
-        except BadOutput:
-            return None
+        except (BadOutput, ProtocolBroken):
+            return None  # it is refused and closed
 
 
 def _no_answer(offer: Offer) -> Unavailable:

@@ -295,6 +295,26 @@ async def test_an_answer_that_is_no_result_is_the_providers_fault(tmp_path: Path
             await market.run(asking(retries=0))
 
 
+async def test_an_answer_that_is_no_result_after_a_restart_is_bought_elsewhere(
+    tmp_path: Path,
+) -> None:
+    """A provider that was asked again after a crash could fail the run by it."""
+
+    class Odd(Queueing):
+        async def result(self, attempt: Attempt) -> Result:
+            found = await super().result(attempt)
+            return Result(None, {"input": 0.5}, found.price)  # type: ignore[arg-type, dict-item]
+
+    odd, two = Odd("odd", tmp_path / "odd"), FakeProvider("two", tmp_path / "two", factor=2)
+    async with toy(tmp_path, odd=odd, two=two) as market:
+        run = await left_behind(market, asking(retries=0), 1)
+        odd.hang = False
+        odd.before = lambda task, attempt: Refused("not again", provider="odd")
+        result = await (await runs.resume(market.means, run)).result()
+        assert odd.executions
+        assert [receipt.attempt.provider for receipt in result.receipts] == ["two"]
+
+
 # -- runs that must come to an end ---------------------------------------------------------------
 
 
