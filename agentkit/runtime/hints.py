@@ -61,3 +61,12 @@ def mend(run: str, node: Node) -> str:
         f" which names the --trust-code to add, or with {in_python}; what was bought is not bought"
         " again"
     )
+
+
+def mend_kind(run: str, node: Node) -> str:
+    """Return what to do about a node whose kind has a defect."""
+    package = type(kind_of(node)).__module__.partition(".")[0]
+    return (
+        f"mend or upgrade the package {package!r}, which brings the kind {node.kind!r}, then go on"
+        f" with `{command_for(run)}`"
+    )

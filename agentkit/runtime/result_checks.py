@@ -13,35 +13,25 @@ from agentkit.market.offer import Offer, charge
 from agentkit.market.task import Task
 
 
-async def check_aside(
-    node: PaidNode,
-    task: Task,
-    offer: Offer,
-    attempt: Attempt,
-    result: Result,
-) -> None:
-    """Raise BadOutput as `check` does, in a thread where that takes longer than a moment."""
+def check_bill(task: Task, offer: Offer, attempt: Attempt, result: Result) -> None:
+    """Raise BadOutput, saying why, for a price or for counts beyond what was agreed."""
+    wrong = _wrong_price(offer, attempt, result) or _wrong_counts(task, result)
+    if wrong:
+        raise BadOutput(wrong, provider=offer.label)
+
+
+async def check_outputs(node: PaidNode, offer: Offer, result: Result) -> None:
+    """Raise BadOutput, saying why, for outputs that are not what the node asked for.
+
+    Runs in a thread where that takes longer than a moment.  The node's kind may be another
+    package's, so anything else that is raised here is a defect of the kind.
+    """
     size = sum(output.size for output in result.outputs)
-    with guarding():  # a kind may be another package's
+    with guarding():
         if bought_kind(node).is_quick_to_check(node, size):
-            check(node, task, offer, attempt, result)
+            wrong = _wrong_outputs(node, result)
         else:
-            await asyncio.to_thread(check, node, task, offer, attempt, result)
-
-
-def check(
-    node: PaidNode,
-    task: Task,
-    offer: Offer,
-    attempt: Attempt,
-    result: Result,
-) -> None:
-    """Raise BadOutput, saying why, unless the result keeps to the node, the task and the offer."""
-    wrong = (
-        _wrong_price(offer, attempt, result)
-        or _wrong_counts(task, result)
-        or _wrong_outputs(node, result)
-    )
+            wrong = await asyncio.to_thread(_wrong_outputs, node, result)
     if wrong:
         raise BadOutput(wrong, provider=offer.label)
 
@@ -75,7 +65,7 @@ def _wrong_price(offer: Offer, attempt: Attempt, result: Result) -> str:
 def _wrong_outputs(node: PaidNode, result: Result) -> str:
     """Say why a result's outputs are not what the node asked for, "" if they are."""
     kind = bought_kind(node)
-    wanted = kind.outputs(node)
+    wanted = tuple(kind.outputs(node))
     given = tuple(type(output) for output in result.outputs)
     if given != wanted:
         return f"delivered {[g.__name__ for g in given]} instead of {[w.__name__ for w in wanted]}"

@@ -77,10 +77,11 @@ class StopSignal:
         """Return the pause of this run; the caller raises or records it.
 
         `uncertain`: nobody knows whether a purchase was made.  `flag` is added to the command that
-        resumes the run.  `mend` is the node whose function or file a person has to mend first.
+        resumes the run.  `mend` is the node whose function or file a person has to mend first;
+        the hint says how, if none is given.
         """
         command = " ".join(filter(None, [hints.command_for(self._run, uncertain=uncertain), flag]))
-        if mend is not None:
+        if mend is not None and not hint:
             hint = hints.mend(self._run, mend)
         name = mend.name if mend is not None else ""
         return _pause(self._run, why, command, uncertain=uncertain, hint=hint, mend=name)

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from agentkit.errors import BadOutput, ExecuteTimedOut, ProtocolBroken, RunPaused
+from agentkit.errors import (
+    BadOutput,
+    ExecuteTimedOut,
+    ProtocolBroken,
+    RunPaused,
+    StateError,
+)
 from agentkit.market.attempt import Attempt, Result
 from agentkit.market.offer import Offer
 from agentkit.runtime import hints, result_checks
@@ -13,6 +19,7 @@ from agentkit.runtime.attempt.closing import Closing
 from agentkit.runtime.attempt.shared import adapter_errors, cancel_at_provider
 from agentkit.runtime.context import RunContext
 from agentkit.runtime.deadline import within
+from agentkit.runtime.failures import reason_of
 from agentkit.runtime.purchase import CheckedResult, Purchase
 from agentkit.runtime.verifiers import judge
 
@@ -56,7 +63,7 @@ class Results:
         """Return a delivery that may be paid.
 
         Raises BadOutput or ProtocolBroken once its attempt is refused and closed, and RunPaused
-        when the user's own verifier failed.
+        when the user's own verifier, or the node's kind, failed.
         """
         await self._check_result(purchase, delivery)
 
@@ -64,7 +71,8 @@ class Results:
         finds = delivery.offer.finds
         verdict = await (self._context.stop.or_stop(judging) if finds else judging)
         if verdict.mend:
-            raise await self._verifier_failed(purchase, delivery, verdict.reason)
+            why = f"what verifies it failed: {verdict.reason}"
+            raise await self._pause_unjudged(purchase, delivery, why)
         if verdict.outcome != "pass":
             error = BadOutput(
                 f"its output did not verify: {verdict.reason}", provider=delivery.offer.label
@@ -81,26 +89,50 @@ class Results:
         result = delivery.result
         try:
             with adapter_errors(offer):
-                result.digest  # noqa: B018  # a result without a digest is no result
-                await result_checks.check_aside(
-                    purchase.node, purchase.task, offer, attempt, result
-                )
-        except BadOutput as error:
-            await self._closing.refuse(delivery, str(error))
-            raise
+                _check_form(result)
+                result_checks.check_bill(purchase.task, offer, attempt, result)
         except ProtocolBroken as error:
             await self._closing.close_without_result(attempt, offer, str(error))
             raise
+        except BadOutput as error:
+            await self._closing.refuse(delivery, str(error))
+            raise
+        await self._check_outputs(purchase, delivery)
 
-    async def _verifier_failed(
-        self, purchase: Purchase, delivery: CheckedResult, reason: str
+    async def _check_outputs(self, purchase: Purchase, delivery: CheckedResult) -> None:
+        """Check outputs as the node's kind says.
+
+        What else the kind raises is a defect of its own: the provider is not blamed for it.
+        """
+        node = purchase.node
+        try:
+            await result_checks.check_outputs(node, delivery.offer, delivery.result)
+        except BadOutput as error:
+            await self._closing.refuse(delivery, str(error))
+            raise
+        except (RunPaused, StateError):
+            raise
+        except Exception as error:
+            why = f"the kind {node.kind!r} failed to check the result: {reason_of(error)}"
+            hint = hints.mend_kind(self._context.run, node)
+            raise await self._pause_unjudged(purchase, delivery, why, hint) from error
+
+    async def _pause_unjudged(
+        self, purchase: Purchase, delivery: CheckedResult, why: str, hint: str = ""
     ) -> RunPaused:
-        """Return the pause for a delivery whose verifier, a function of the user's, failed.
+        """Return the pause for a delivery that could not be judged: a verifier or a kind failed.
 
-        The attempt stays open where it can be found again, so that the mended function judges the
+        The attempt stays open where it can be found again, so that the mended code judges the
         same delivery and nothing is bought twice.
         """
-        why = f"{purchase.node.name}: what verifies it failed: {reason}"
+        why = f"{purchase.node.name}: {why}"
         if not delivery.offer.finds:
             await self._closing.refuse(delivery, why, blame=False)
-        return self._context.stop.paused(why, mend=purchase.node)
+        return self._context.stop.paused(why, mend=purchase.node, hint=hint)
+
+
+def _check_form(result: Result) -> None:
+    """Raise what reading a result raises that is none: one without a digest, or without bytes."""
+    result.digest  # noqa: B018
+    for output in result.outputs:
+        output.open().close()

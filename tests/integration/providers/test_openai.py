@@ -182,7 +182,8 @@ class Bench:
         task, attempt = Infer().task(node, {}), attempt_at(offer, node)
         await self.adapter.submit(task, offer, attempt, Payment(rail=offer.rail))
         result = await self.adapter.result(attempt)
-        result_checks.check(node, task, offer, attempt, result)
+        result_checks.check_bill(task, offer, attempt, result)
+        await result_checks.check_outputs(node, offer, result)
         return result
 
     async def fails(self, error: type[ProviderError], reply: Reply) -> ProviderError:

@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 from support.toy_market import Toy, toy, usdc
 
+import agentkit as ak
 from agentkit.artifacts import Text
-from agentkit.errors import RunPaused, UntrustedCode, WrongInput
+from agentkit.errors import ProtocolBroken, RunPaused, UntrustedCode, WrongInput
 from agentkit.graph import codec
 from agentkit.graph.builder import JobGraph
 from agentkit.graph.callables import load_file
 from agentkit.journal import events as e
 from agentkit.journal import records as r
+from agentkit.kinds.infer import Infer
 from agentkit.money import Money
 from agentkit.runtime import history
 from agentkit.runtime import run as runs
@@ -199,6 +201,75 @@ async def test_what_failed_to_verify_is_found_again_and_paid_once(tmp_path: Path
         result = await run.result()
         assert len(market.executions) == 1
         assert [receipt.standing for receipt in result.receipts] == ["paid"]
+
+
+# -- a kind with a defect: kinds may be other packages' ------------------------------------------
+
+CHECKS = ["outputs", "is_quick_to_check", "fault_in"]
+
+
+def break_kind(monkeypatch: pytest.MonkeyPatch, method: str, error: BaseException) -> None:
+    def breaks(*_: object) -> Any:
+        raise error
+
+    monkeypatch.setattr(Infer, method, breaks)
+
+
+async def blamed(market: Toy, run: str) -> list[e.AttemptClosed]:
+    """Return the attempts of a run that count against their provider."""
+    events = await market.journal.history(run)
+    return [event for event in events if isinstance(event, e.AttemptClosed) and event.refused]
+
+
+@pytest.mark.parametrize("method", CHECKS)
+@pytest.mark.parametrize("error", [KeyError("language"), ProtocolBroken("odd"), SystemExit(3)])
+async def test_a_kind_that_cannot_check_a_result_pauses_and_blames_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, error: BaseException
+) -> None:
+    async with toy(tmp_path) as market:
+        graph = JobGraph("asking")
+        graph.infer("ask", model="m", prompt="hello")
+        with monkeypatch.context() as patch:
+            break_kind(patch, method, error)
+            why = await paused(market, graph)
+        assert why.mend == "ask"
+        assert why.why.startswith("ask: the kind 'infer' failed to check the result: ")
+        assert why.hint.startswith("mend or upgrade the package 'agentkit'")
+        assert f"`agentkit resume {why.run_id}`" in why.hint
+        assert not await blamed(market, why.run_id)
+
+        result = await (await runs.resume(market.means, why.run_id)).result()
+        assert len(market.executions) == 1, "the same delivery is judged again"
+        assert [receipt.standing for receipt in result.receipts] == ["paid"]
+
+
+@pytest.mark.parametrize("method", CHECKS)
+async def test_a_provider_that_cannot_be_asked_again_is_not_blamed_for_a_kind_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    blind = FakeProvider("blind", tmp_path / "blind", finds=False)
+    two = FakeProvider("two", tmp_path / "two", factor=2)
+    async with toy(tmp_path, blind=blind, two=two) as market:
+        graph = JobGraph("asking")
+        graph.infer("ask", model="m", prompt="hello")
+        break_kind(monkeypatch, method, KeyError("language"))
+        why = await paused(market, graph)
+        events = await market.journal.history(why.run_id)
+        closed = [event for event in events if isinstance(event, e.AttemptClosed)]
+        assert [(event.outcome, event.refused) for event in closed] == [("unpaid", False)]
+        assert len(market.executions) == 1, "no other provider would do better"
+
+
+async def test_a_kind_with_a_defect_is_no_disagreement_of_replicas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with toy(tmp_path) as market:
+        graph = JobGraph("asking")
+        graph.infer("ask", model="m", prompt="hello", verify=ak.verify.redundant(2, of=2))
+        break_kind(monkeypatch, "fault_in", KeyError("language"))
+        why = await paused(market, graph)
+        assert why.mend == "ask"
+        assert not await blamed(market, why.run_id)
 
 
 async def test_a_condition_that_raises_pauses_and_can_be_mended(tmp_path: Path) -> None:
