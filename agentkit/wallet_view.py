@@ -21,8 +21,8 @@ from agentkit.memory.backup_status import BackupStatus
 from agentkit.memory.memory import Memory
 from agentkit.money import Money
 from agentkit.payments.audit import contradictions
+from agentkit.payments.balance import token_balance
 from agentkit.payments.receipts import Bundle, bundle_of
-from agentkit.payments.token import token_balance
 from agentkit.runtime.event_stream import event_lines
 from agentkit.runtime.history import read as read_run
 from agentkit.wiring import Parts

@@ -23,10 +23,10 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Transaction, Wanted
 from agentkit.money import Money
 from agentkit.payments import abi
+from agentkit.payments.balance import check_balance
 from agentkit.payments.budget import Exposure, shortfall
 from agentkit.payments.gas import gas_fee
 from agentkit.payments.sender import Sender
-from agentkit.payments.token import token_balance
 from agentkit.payments.x402.proof import USED, ExpectedTransfer, has_moved, is_used
 
 TRANSFER_GAS = 100_000
@@ -197,7 +197,9 @@ class PrepaidRail:
         self, payee: str, *, number: int, units: int, earlier: Sequence[r.EvmTransaction]
     ) -> list[str]:
         """Make top-up `number`, which is unused; returns as `_top_up`."""
-        await self._check_balance(units)
+        await check_balance(
+            self._chain, self._network, self._signer.address, units, purpose="a top-up"
+        )
         failed = sum(_number(row.intent) == number for row in earlier)
         intent = f"topup:{payee}:{number}:{failed}:{units}"
 
@@ -277,16 +279,6 @@ class PrepaidRail:
             raise ProtocolBroken(f"the chain does not show top-up {number} of {payee}")
         self._found_on_chain[receipt.transaction] = (payee, moved[0])
         return receipt.transaction
-
-    async def _check_balance(self, units: int) -> None:
-        """Raise InsufficientFunds when the wallet holds less than a top-up of `units`."""
-        currency = self._network.currency
-        balance = await token_balance(self._chain, self._network, self._signer.address)
-        if units > balance:
-            raise InsufficientFunds(
-                f"a top-up of {Money(units, currency)} is needed,"
-                f" and the wallet holds {Money(balance, currency)}"
-            )
 
     def _check_transfer(self, tx: Transaction, intent: str, receipt: ChainReceipt) -> None:
         """Raise SettlementFailed for a top-up that moved nothing, so that it is not booked.

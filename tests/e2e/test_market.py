@@ -26,8 +26,8 @@ from agentkit.journal import records as r
 from agentkit.market.allowance import Allowance
 from agentkit.money import Money
 from agentkit.payments import abi
+from agentkit.payments.balance import token_balance
 from agentkit.payments.receipts import verify_on_chain
-from agentkit.payments.token import token_balance
 from agentkit.planner import policy
 from agentkit.runtime.run import Run
 

@@ -13,10 +13,10 @@ from agentkit.journal.journal import Journal
 from agentkit.keys.messages import UnsignedTransaction
 from agentkit.keys.signer import KeySigner
 from agentkit.payments import abi
+from agentkit.payments.balance import token_balance
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.facilitator.app import facilitator_app
 from agentkit.payments.facilitator.service import FacilitatorService
-from agentkit.payments.token import token_balance
 from agentkit.planner import policy
 from agentkit.serve.app import node_app
 from agentkit.serve.node import Node, NodeSettings

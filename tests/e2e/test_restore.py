@@ -16,7 +16,7 @@ from support.timing import limit
 from agentkit.agent import Agent
 from agentkit.embedded import discovery
 from agentkit.graph.builder import JobGraph
-from agentkit.payments.token import token_balance
+from agentkit.payments.balance import token_balance
 from agentkit.planner import policy
 
 NATIVE = policy.allow("native/thrifty", "native")

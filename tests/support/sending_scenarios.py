@@ -31,6 +31,7 @@ from agentkit.market.chain import ChainReceipt, Network
 from agentkit.market.seams import Transaction
 from agentkit.money import Asset
 from agentkit.payments import abi, chain, sender
+from agentkit.payments.balance import token_balance
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.contracts import load
 from agentkit.payments.token import token_balance

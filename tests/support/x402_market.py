@@ -30,6 +30,7 @@ from agentkit.market.task import Task
 from agentkit.memory.artifacts.local import LocalStore
 from agentkit.money import Asset, Money, Rate
 from agentkit.payments import abi
+from agentkit.payments.balance import token_balance
 from agentkit.payments.budget import Budget
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.contracts import load

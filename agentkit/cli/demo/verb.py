@@ -34,7 +34,7 @@ from agentkit.market.plan import Plan
 from agentkit.market.receipt import Receipt
 from agentkit.money import Money
 from agentkit.net.environment import child_environment
-from agentkit.payments.token import token_balance
+from agentkit.payments.balance import token_balance
 from agentkit.runtime.result import RunResult
 
 BUDGET = "0.50 USDC"

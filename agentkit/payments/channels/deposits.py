@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 
-from agentkit.errors import InsufficientFunds, IntentMismatch, SettlementFailed
+from agentkit.errors import IntentMismatch, SettlementFailed
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
@@ -15,6 +15,7 @@ from agentkit.market.chain import ChainClient, ChainReceipt, Network
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
 from agentkit.payments import abi
+from agentkit.payments.balance import check_balance
 from agentkit.payments.budget import Exposure
 from agentkit.payments.channels.terms import (
     CONFIG,
@@ -23,7 +24,6 @@ from agentkit.payments.channels.terms import (
     logged,
 )
 from agentkit.payments.sender import Sender
-from agentkit.payments.token import token_balance
 
 AUTHORIZATION_LASTS = 3600
 """Seconds within which a top-up has to reach the chain."""
@@ -66,7 +66,9 @@ class Deposits:
         """
         if await self._is_older_than_chain(channel):
             return
-        await self._check_balance(units)
+        await check_balance(
+            self._chain, self._network, self._signer.address, units, purpose="a deposit"
+        )
 
         prefix = f"fund:{channel.channel}:{channel.deposited}:"
         # An intent that failed is at its end; counting them gives the next try a name of its own.
@@ -118,16 +120,6 @@ class Deposits:
             return True
 
         return await self._journal.commit(doubt_if_older)
-
-    async def _check_balance(self, units: int) -> None:
-        """Raise InsufficientFunds when the wallet holds less than a deposit of `units`."""
-        currency = self._network.currency
-        balance = await token_balance(self._chain, self._network, self._signer.address)
-        if units > balance:
-            raise InsufficientFunds(
-                f"a deposit of {Money(units, currency)} is needed,"
-                f" and the wallet holds {Money(balance, currency)}"
-            )
 
     def _check_exposure(self, tx: Transaction, payee: str, units: int) -> None:
         """Raise OverBudget when `units` more would be too much to leave with one payee."""

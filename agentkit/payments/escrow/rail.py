@@ -23,6 +23,7 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Transaction, Wanted
 from agentkit.money import Money
 from agentkit.payments import abi
+from agentkit.payments.balance import check_balance
 from agentkit.payments.budget import Exposure, paid_before
 from agentkit.payments.escrow import terms
 from agentkit.payments.escrow.close import NO_RESULT, EscrowCloser
@@ -39,7 +40,6 @@ from agentkit.payments.escrow.terms import NOBODY, EscrowJob
 from agentkit.payments.gas import gas_fee
 from agentkit.payments.intents import opening_intent
 from agentkit.payments.sender import Sender
-from agentkit.payments.token import token_balance
 
 OPEN_GAS = 160_000
 """What opening a job costs at most, for the gas row of a plan."""
@@ -242,8 +242,10 @@ class EscrowRail:
 
         Raises InsufficientFunds when the wallet holds less, and as `Sender.send`.
         """
-        await self._check_balance(escrow.price)
         units = escrow.price.units
+        await check_balance(
+            self._chain, self._network, self._signer.address, units, purpose="an escrow"
+        )
 
         # Once it is open, the payee can be paid without our acceptance.  So the price is reserved
         # in the transaction that signs.
@@ -259,15 +261,6 @@ class EscrowRail:
             # Anybody may bring our signed opening to the chain; then our own call reverts.
             if (await self._read_opening(escrow)).state == "quoted":
                 raise
-
-    async def _check_balance(self, price: Money) -> None:
-        """Raise InsufficientFunds when the wallet holds less than a price."""
-        balance = await token_balance(self._chain, self._network, self._signer.address)
-        if price.units > balance:
-            raise InsufficientFunds(
-                f"{price} are to be locked, and the wallet holds"
-                f" {Money(balance, self._network.currency)}"
-            )
 
     def _opening_call(self, job: EscrowJob) -> bytes:
         """Return the signed contract call that opens a job.

@@ -26,7 +26,7 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Fate, Transaction, Wanted
 from agentkit.market.x402 import Authorization, Proof
 from agentkit.money import Money
-from agentkit.payments.token import token_balance
+from agentkit.payments.balance import token_balance
 from agentkit.payments.x402.proof import is_used
 
 AUTHORIZATION_LASTS = 900

@@ -22,6 +22,7 @@ from agentkit.market.chain import Network
 from agentkit.market.seams import Transaction
 from agentkit.money import Asset, Money
 from agentkit.payments import abi
+from agentkit.payments.balance import token_balance
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.channels.book import VoucherBook
 from agentkit.payments.channels.terms import (

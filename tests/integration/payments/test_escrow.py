@@ -28,6 +28,7 @@ from agentkit.market.offer import Offer
 from agentkit.market.seams import Transaction, Wanted
 from agentkit.money import Money
 from agentkit.payments import abi
+from agentkit.payments.balance import token_balance
 from agentkit.payments.budget import Budget
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.escrow import terms
@@ -338,7 +339,7 @@ async def test_more_than_the_wallet_holds_is_not_locked(pair: Pair) -> None:
     await pair.rail.finish(await pair.ask(attempt))
     drain = abi.encode("transfer(address,uint256)", ARBITER.address, MINTED)
     await pair.rail._sender.send("drain:all", pair.network.token, drain)
-    with pytest.raises(InsufficientFunds, match=r"are to be locked, and the wallet holds 0\.00"):
+    with pytest.raises(InsufficientFunds, match=r"is needed, and the wallet holds 0\.00"):
         await pair.rail.fund(pair.offer(), attempt.at_most, pair.wanted(attempt))
     assert await pair.opened() == 0
 

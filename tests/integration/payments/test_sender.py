@@ -30,6 +30,7 @@ from agentkit.keys.signer import KeySigner
 from agentkit.market.chain import ChainReceipt, Network
 from agentkit.money import Asset, Money
 from agentkit.payments import abi, sender
+from agentkit.payments.balance import token_balance
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.sender import Sender
 from agentkit.payments.token import token_balance

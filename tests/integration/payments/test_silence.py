@@ -34,6 +34,7 @@ from agentkit.market.offer import Offer
 from agentkit.market.seams import Transaction, Wanted
 from agentkit.money import Money
 from agentkit.payments import abi
+from agentkit.payments.balance import token_balance
 from agentkit.payments.budget import Budget, Exposure
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.channels.book import VoucherBook
