@@ -15,7 +15,8 @@ class Candidate:
 
     `costs` are what each offer comes to in base units as the solver weighs it, `seconds` how long
     it takes.  A node with no offers runs on this machine and takes `eta` seconds.  `sizes` are
-    the bytes that come from each parent.
+    the bytes that come from each parent.  `ordered`: a policy has ordered the offers, and that
+    order has to hold as far as the deadline allows.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Candidate:
     costs: tuple[float, ...] = ()
     seconds: tuple[float, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
+    ordered: bool = False
 
     def lasts(self, offer: Offer | None) -> float:
         """Return how long the node takes with an offer of its own, None for this machine."""

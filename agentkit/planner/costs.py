@@ -40,13 +40,7 @@ def candidate(
         return Candidate(name, (), tuple(parents), eta=here, sizes=read)
     costs = [_cost(offered, offer) for offer in offered.offers]
     seconds = [_seconds(offered, offer, wish.risk) for offer in offered.offers]
-    if offered.offers != offered.plain:
-        # The policy's order has to hold for what the plan is made by: make it so in that figure.
-        if wish.weight == 1:
-            seconds = _in_order(seconds)
-        else:
-            costs = _in_order(costs)
-    return Candidate(
+    node = Candidate(
         name=name,
         offers=offered.offers,
         parents=tuple(parents),
@@ -54,7 +48,9 @@ def candidate(
         costs=tuple(costs),
         seconds=tuple(seconds),
         sizes=read,
+        ordered=offered.ordered,
     )
+    return in_order_of_cost(node)
 
 
 def _cost(offered: Offered, offer: Offer) -> float:
@@ -81,12 +77,34 @@ def _replicas(offered: Offered, offer: Offer) -> list[Offer]:
     return list(others.values())[:wanted]
 
 
-def _in_order(weights: Sequence[float]) -> list[float]:
-    """Return weights that rise in the order given, so that a policy's order is kept."""
-    risen: list[float] = []
-    for weight in weights:
-        risen.append(max(weight, risen[-1] * (1 + AHEAD) + AHEAD) if risen else weight)
-    return risen
+def in_order_of_cost(node: Candidate, rate: float = 0.0) -> Candidate:
+    """Return a node whose costs rise in the order that a policy gave its offers, if one did.
+
+    They rise so that no offer weighs less than one before it at any price of a second up to
+    `rate`: an offer that is faster costs as much more as its seconds are worth.
+    """
+    if not node.ordered:
+        return node
+    costs = [node.costs[0]]
+    for place in range(1, len(node.costs)):
+        saved = max(0.0, node.seconds[place - 1] - node.seconds[place])
+        costs.append(max(node.costs[place], _ahead_of(costs[-1] + rate * saved)))
+    return replace(node, costs=tuple(costs))
+
+
+def in_order_of_time(node: Candidate) -> Candidate:
+    """Return a node whose seconds rise in the order that a policy gave its offers, if one did."""
+    if not node.ordered:
+        return node
+    seconds = [node.seconds[0]]
+    for lasts in node.seconds[1:]:
+        seconds.append(max(lasts, _ahead_of(seconds[-1])))
+    return replace(node, seconds=tuple(seconds))
+
+
+def _ahead_of(weight: float) -> float:
+    """Return the least that weighs more than a weight, so that ties do not undo an order."""
+    return weight * (1 + AHEAD) + AHEAD
 
 
 def ranked(node: Candidate, offer: Offer, second: float) -> list[Offer]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from agentkit.errors import NoOffer, OverBudget, PastDeadline
@@ -87,6 +88,19 @@ def limit_of(wish: Wish, market: Market, rest: Rest | None) -> Limit | None:
 def decide(case: PlanningCase) -> tuple[Chosen, tuple[PlannedNode, ...]]:
     """Return the choice by the wish's objective, and what it makes of the nodes.
 
+    Where time alone counts, the order that a policy gave offers has to hold for their seconds too;
+    as everywhere, the deadline comes before it.
+    """
+    if case.wish.weight == 1 and any(node.ordered for node in case.candidates):
+        in_order = [costs.in_order_of_time(node) for node in case.candidates]
+        with suppress(PastDeadline):
+            return _decide(replace(case, candidates=in_order))
+    return _decide(case)
+
+
+def _decide(case: PlanningCase) -> tuple[Chosen, tuple[PlannedNode, ...]]:
+    """Return the choice by the objective, and what it makes of the nodes.
+
     Where its worst case is above the limit, the choice of the least worst case is taken.
     """
     chosen = _by_objective(case)
@@ -121,7 +135,8 @@ def _by_objective(case: PlanningCase) -> Chosen:
     if saved <= 0:
         return _choose(case, wish.deadline)
     rate = wish.weight / (1 - wish.weight) * max(0.0, soonest.cost - cheap.cost) / saved
-    return _choose(case, wish.deadline, rate)
+    in_order = [costs.in_order_of_cost(node, rate) for node in case.candidates]
+    return _choose(replace(case, candidates=in_order), wish.deadline, rate)
 
 
 def _choose(case: PlanningCase, deadline: float | None, rate: float = 0.0) -> Chosen:

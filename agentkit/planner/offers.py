@@ -15,7 +15,7 @@ from agentkit.market.seams import Provider
 from agentkit.market.task import TaskSpec
 from agentkit.money import Money
 from agentkit.planner import policy as policies
-from agentkit.planner.policy import name_of, stages_of
+from agentkit.planner.policy import Choose, name_of, stages_of
 from agentkit.planner.request import Market, Wish
 
 OFFERS_TIMEOUT = 20.0
@@ -28,15 +28,16 @@ ABSURD = 10**12
 
 @dataclass(frozen=True)
 class Offered:
-    """A node's offers as the policy has them, best first; `plain` is their order without one.
+    """A node's offers as the policy has them, best first.
 
-    `done`: how many of its purchases a run has made already.
+    `ordered`: the policy orders offers, and does not only narrow them.  `done`: how many of the
+    node's purchases a run has made already.
     """
 
     spec: TaskSpec
     offers: tuple[Offer, ...] = ()
     rejected: tuple[Rejection, ...] = ()
-    plain: tuple[Offer, ...] = ()
+    ordered: bool = False
     done: int = 0
 
     @property
@@ -105,17 +106,29 @@ def _offered(
         else:
             offers.append(_as_believed(offer, spec, market))
     base = policies.fastest if wish.weight == 1 else policies.cheapest
-    plain = base(offers)
-    kept = list(plain)
+    kept = base(offers)
     for stage in stages_of(wish.policy) if wish.policy else ():
         before, kept = kept, stage(list(kept))
         there = set(map(id, kept))
         gone = [offer for offer in before if id(offer) not in there]
         rejected += [Rejection(label=o.label, reason=f"policy {name_of(stage)}") for o in gone]
-    left = set(map(id, kept))
     if not kept:
         raise NoOffer(spec.node.name, [(r.label, r.reason) for r in rejected])
-    return Offered(spec, tuple(kept), tuple(rejected), tuple(o for o in plain if id(o) in left))
+    ordered = wish.policy is not None and _gives_order(wish.policy, kept)
+    return Offered(spec, tuple(kept), tuple(rejected), ordered)
+
+
+def _gives_order(policy: Choose, offers: Sequence[Offer]) -> bool:
+    """Return whether a policy orders offers: one that only narrows them leaves any order alone.
+
+    Two orders are tried, since `cheapest` leaves offers as they are that are ordered by price.
+    """
+    for base in (policies.cheapest, policies.fastest):
+        before = base(list(offers))
+        after = [id(offer) for offer in policy(list(before))]
+        if after != [id(offer) for offer in before if id(offer) in after]:
+            return True
+    return False
 
 
 def _as_believed(offer: Offer, spec: TaskSpec, market: Market) -> Offer:

@@ -76,6 +76,8 @@ def is_objective(value: object) -> bool:
     """Return whether a value names an objective, or is a weight between cost (0) and time (1)."""
     if isinstance(value, str):
         return value in _NAMED_WEIGHTS
+    if isinstance(value, bool):  # which Python counts among the integers
+        return False
     return isinstance(value, int | float) and 0 <= value <= 1
 
 

@@ -40,7 +40,7 @@ from agentkit.planner.costs import ranked
 from agentkit.planner.estimate import Measured, measured_in, sizes_of, spec_of
 from agentkit.planner.planner import make_plan
 from agentkit.planner.remaining import Rest, rest_of
-from agentkit.planner.request import Wish
+from agentkit.planner.request import Wish, is_objective
 from agentkit.planner.selection import choose
 from agentkit.providers.openai import GAIA, EndpointSettings, OpenAI
 from agentkit.runtime import history
@@ -140,6 +140,92 @@ async def test_a_weight_lies_between_cost_and_time(tmp_path: Path) -> None:
         assert [p.eta for p in plans] == sorted((p.eta for p in plans), reverse=True)
         assert [p.price for p in plans] == sorted(p.price for p in plans)
         assert plans[0].eta > plans[2].eta > plans[4].eta
+
+
+def fork() -> FrozenGraph:
+    """Return a line of four nodes, and one beside it that nothing waits for."""
+    graph = JobGraph.thaw(line(4))
+    graph.infer("side", model="m", prompt="start")
+    return graph.freeze()
+
+
+def placed(plan: Plan) -> list[str]:
+    return [node.offer.provider for node in plan.nodes if node.offer]
+
+
+@pytest.mark.parametrize(
+    ("objective", "weight"),
+    [("cost", 0.0), (0, 0.0), (0.0, 0.0), (0.25, 0.25), (1, 1.0), (1.0, 1.0), ("time", 1.0)],
+)
+def test_an_objective_is_a_weight_between_cost_and_time(
+    objective: str | float, weight: float
+) -> None:
+    assert is_objective(objective)
+    assert Wish(objective=objective).weight == weight
+
+
+@pytest.mark.parametrize(
+    "objective", [-0.01, 1.01, 2, math.nan, math.inf, "speed", "0.5", "", None, True, False]
+)
+def test_anything_else_is_no_objective(objective: object) -> None:
+    """True is 1 to Python, and whoever passes it did not mean the least time."""
+    assert not is_objective(objective)
+
+
+async def test_the_numbers_0_and_1_plan_as_cost_and_time_do(tmp_path: Path) -> None:
+    async with toy(tmp_path, **ladder(tmp_path)) as market:
+        for number, name in ((0, "cost"), (1, "time")):
+            for chosen in (None, policy.fastest, policy.prefer("p1", within="900%")):
+                by_number = await plan_of(market, Wish(objective=number, policy=chosen), fork())
+                by_name = await plan_of(market, Wish(objective=name, policy=chosen), fork())
+                assert placed(by_number) == placed(by_name)
+                assert by_number.eta == by_name.eta
+
+
+@pytest.mark.parametrize("weight", [0, 0.01, 0.3, 0.5, 0.8, 0.99, 1])
+@pytest.mark.parametrize(
+    ("first", "chosen"),
+    [
+        ("p0", policy.cheapest),
+        ("p3", policy.fastest),
+        ("p0", policy.prefer("p0", within="900%")),
+        ("p1", policy.prefer("p1", within="900%")),
+        ("p2", policy.deny("p0") >> policy.prefer("p2", within="900%")),
+    ],
+    ids=str,
+)
+async def test_what_a_policy_prefers_is_taken_at_every_weight(
+    tmp_path: Path, weight: float, first: str, chosen: policy.Policy
+) -> None:
+    """Between 0 and 1 a faster offer was taken; at 1 a cheaper one, off the longest path."""
+    async with toy(tmp_path, **ladder(tmp_path)) as market:
+        plan = await plan_of(market, Wish(objective=weight, policy=chosen), fork())
+        assert placed(plan) == [first] * 5
+
+
+@pytest.mark.parametrize("weight", [0, 0.5, 1])
+async def test_a_deadline_comes_before_what_a_policy_prefers(tmp_path: Path, weight: float) -> None:
+    preferred = policy.prefer("p1", within="900%")
+    async with toy(tmp_path, **ladder(tmp_path)) as market:
+        wish = Wish(objective=weight, policy=preferred, deadline=11.0)
+        plan = await plan_of(market, wish, fork())
+        assert plan.eta <= 11
+        with pytest.raises(PastDeadline) as raised:
+            await plan_of(market, replace(wish, deadline=9.0), fork())
+        assert raised.value.earliest == pytest.approx(10), "the fastest offers need 2.5 s each"
+
+
+@pytest.mark.parametrize("weight", [0.3, 1])
+async def test_a_policy_that_only_narrows_leaves_the_weight_to_choose(
+    tmp_path: Path, weight: float
+) -> None:
+    async with toy(tmp_path, **ladder(tmp_path)) as market:
+        narrowed = await plan_of(
+            market, Wish(objective=weight, policy=policy.deny("none*")), fork()
+        )
+        plain = await plan_of(market, Wish(objective=weight), fork())
+        assert placed(narrowed) == placed(plain)
+        assert len(set(placed(plain))) > 1
 
 
 async def test_a_quantile_leaves_room_for_slow_answers(tmp_path: Path) -> None:
