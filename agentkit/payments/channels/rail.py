@@ -36,6 +36,13 @@ FUND_GAS = 130_000
 """What a top-up costs at most, for the gas row of a plan."""
 
 
+MAX_DELIVERIES = 100_000
+"""The most deliveries that a payee may list: all that it ever made on the channel."""
+
+MAX_MISSING_DELIVERIES = 10_000
+"""The most of them that our books may lack: they are stored, and read with every voucher."""
+
+
 class ChannelRail:
     """Pays providers on delivery, by vouchers on one channel each; see `market.seams.Rail`."""
 
@@ -308,6 +315,11 @@ class ChannelRail:
                 raise ProtocolBroken("it speaks of a channel that is not its own")
             # Attempts that our books show as paid need not be matched with this voucher later.
             unpaid = tuple(x for x in newest.attempts if paid_before(tx, x) is None)
+            if len(unpaid) > MAX_MISSING_DELIVERIES:
+                raise ProtocolBroken(
+                    f"it lists {len(unpaid)} deliveries that this wallet does not know, and at"
+                    f" most {MAX_MISSING_DELIVERIES} are believed"
+                )
             found = e.VoucherFound(
                 channel=newest.channel,
                 cumulative=Money(newest.cumulative, currency),
@@ -325,7 +337,8 @@ class ChannelRail:
 class _NewestVoucher(BaseModel):
     """A payee's answer to `best`: the newest voucher it has, and what it says it delivered.
 
-    `delivered` in units; `attempts` are the ids of its deliveries.  Widths as in `ChannelBody`.
+    `delivered` in units; `attempts` are the ids of all its deliveries on the channel.  Widths as
+    in `ChannelBody`.
     """
 
     model_config = ConfigDict(frozen=True, strict=True)
@@ -336,7 +349,7 @@ class _NewestVoucher(BaseModel):
     root: Root = ""
     signature: Signature = Field(alias="voucher")
     delivered: int = Field(ge=0, le=MAX_AMOUNT)
-    attempts: list[str]
+    attempts: list[Digest] = Field(max_length=MAX_DELIVERIES)
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> Self:

@@ -7,14 +7,19 @@ from typing import Any
 import pytest
 
 from agentkit.artifacts import Text
+from agentkit.errors import ProtocolBroken
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.keys.signer import KeySigner
-from agentkit.market.attempt import Attempt, Result
+from agentkit.market.attempt import Attempt, Message, Result
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
-from agentkit.payments.channels.rail import ChannelRail
+from agentkit.payments.channels.rail import (
+    MAX_DELIVERIES,
+    MAX_MISSING_DELIVERIES,
+    ChannelRail,
+)
 from agentkit.payments.sender import Sender
 from agentkit.testing.fakes import NETWORK, USDC
 
@@ -69,6 +74,48 @@ async def test_in_whatever_order_old_attempts_settle_their_sum_is_promised(
         assert (channel.unexplained, channel.owed, channel.old) == (0, 0, ())
         await journal.check()
         await journal.close()
+
+
+def best(attempts: list[str]) -> Message:
+    """Return what a payee answers that was promised nothing and has made these deliveries."""
+    body = {"channel": CHANNEL, "cumulative": 0, "tasks": 0, "voucher": "", "delivered": 0}
+    return Message(
+        rail="channel",
+        provider="p",
+        provider_node="n",
+        verb="best",
+        body={**body, "attempts": attempts},
+    )
+
+
+@pytest.mark.parametrize(
+    ("attempts", "why"),
+    [
+        ([f"{n:064x}" for n in range(MAX_DELIVERIES + 1)], "cannot be read"),
+        ([f"{n:064x}" for n in range(MAX_MISSING_DELIVERIES + 1)], "does not know"),
+        (["a" * 1_000_000], "cannot be read"),
+    ],
+    ids=["too many", "too many unknown", "too long"],
+)
+async def test_a_payee_cannot_fill_the_books_with_deliveries(
+    tmp_path: Path, attempts: list[str], why: str
+) -> None:
+    """What it lists is stored, read with every voucher, sealed, and paid for on Arweave."""
+    journal = await Journal.open(tmp_path, SIGNER.address)
+    chain: Any = None
+    rail = ChannelRail(journal, chain, SIGNER, NETWORK, Sender(journal, chain, SIGNER, NETWORK))
+    for event in opened():
+        await journal.commit(lambda tx, event=event: tx.append(e.WALLET, event))
+    before = await journal.commit(lambda tx: tx.get(r.Channel, CHANNEL))
+    with pytest.raises(ProtocolBroken, match=why):
+        await rail.finish(best(attempts))
+    assert await journal.commit(lambda tx: tx.get(r.Channel, CHANNEL)) == before
+
+    await rail.finish(best(attempts[:MAX_MISSING_DELIVERIES] if len(attempts) > 1 else []))
+    after = await journal.commit(lambda tx: tx.get(r.Channel, CHANNEL))
+    assert after
+    assert len(after.old) == (MAX_MISSING_DELIVERIES if len(attempts) > 1 else 0)
+    await journal.close()
 
 
 async def test_a_top_up_that_lands_while_a_channel_closes_is_not_free_money(tmp_path: Path) -> None:
