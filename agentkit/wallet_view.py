@@ -121,7 +121,7 @@ class WalletView:
         Raises RunNotFound.
         """
         if run_id is None:
-            return WalletStatus(await self.runs(), await self.memory.standing())
+            return WalletStatus(await self.runs(), await self.memory.backup_status())
         check_id(run_id)
         return await read_run(self._journal, run_id)
 

@@ -406,9 +406,9 @@ async def _provider_checks(agent: Agent) -> list[Check]:
 
 
 async def _memory_checks(agent: Agent) -> list[Check]:
-    standing = await agent.memory.standing()
+    backup = await agent.memory.backup_status()
     return [
-        ("memory", not standing.trouble, "; ".join(standing.sentences())),
+        ("memory", not backup.trouble, "; ".join(backup.sentences())),
         ("encryption", True, agent.memory.sealed_with),
         await _fork_check(agent),
     ]

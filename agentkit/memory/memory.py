@@ -132,7 +132,7 @@ class Memory(Knowledge):
                 if self._has_sealed:
                     await self._send()
         except (StateError, TimeoutError):  # the reason is on disk, for `agentkit status`
-            log.warning("%s", (await self.standing()).sentences()[0])
+            log.warning("%s", (await self.backup_status()).sentences()[0])
         await self._path.close()
         await self._gateways.close()
 
@@ -145,13 +145,13 @@ class Memory(Knowledge):
         signed bytes then stay in the outbox and are sent later.
         """
         if self._uploader is None:
-            return await self.standing()
+            return await self.backup_status()
         await self._seal()
         await self._send()
         while stable and (await self.confirm()).pending:
             await asyncio.sleep(self._pace.look)
             await self._send()
-        return await self.standing()
+        return await self.backup_status()
 
     async def fee(self) -> Fee | None:
         """Return what uploads cost, None for a memory that is local only."""
@@ -184,7 +184,7 @@ class Memory(Knowledge):
             await self._anchoring.check()
         return self._fork_checked
 
-    async def standing(self) -> BackupStatus:
+    async def backup_status(self) -> BackupStatus:
         """Return how much of the journal is on Arweave."""
         return await self._journal.commit(read_backup_status)
 
@@ -192,7 +192,7 @@ class Memory(Knowledge):
         """Ask gateways how deep the uploaded segments lie, and record it; raises StateError."""
         if self._uploader is not None:
             await self._confirmer.look()
-        return await self.standing()
+        return await self.backup_status()
 
     # -- forks -----------------------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ async def test_what_was_paid_beyond_the_last_seal_is_not_paid_again(
         assert run.status.outcome == "paused"
     async with opened(tmp_path, "old", memory={"gateways": ["http://127.0.0.1:1"]}) as agent:
         lost = await (await agent.resume(run.id)).result()
-        assert (await agent.memory.standing()).unsealed > 0
+        assert (await agent.memory.backup_status()).unsealed > 0
     (tmp_path / "old").rename(tmp_path / "gone")
 
     assert restore(tmp_path, own, "new")["runs"] == 2

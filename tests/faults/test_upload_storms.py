@@ -84,7 +84,7 @@ async def test_after_a_storm_all_is_there_and_paid_once(
         items = await mind.items()
         assert Counter(item.state for item in items) == {"read back": len(items)}
         assert sorted(weave.listed()) == sorted(item.item for item in items)
-        assert (await mind.memory.standing()).unsealed == 0
+        assert (await mind.memory.backup_status()).unsealed == 0
         assert weave.gateway.bench.reached.total() > 5
         carriers = weave.listed(wallet.address)
         inside = Counter(

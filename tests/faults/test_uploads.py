@@ -118,7 +118,7 @@ async def test_a_gateway_that_will_not_is_worked_around(
         assert len(other.listed()) == 2
         other.mine()
         assert (await two.said())[0].startswith("everything is on Arweave, in 2 items")
-        assert (await two.memory.standing()).trouble == ""
+        assert (await two.memory.backup_status()).trouble == ""
 
 
 async def test_the_answer_is_lost_and_the_item_is_there_once(weave: Weave, mind: Mind) -> None:
@@ -325,7 +325,7 @@ async def test_who_only_looks_pays_for_no_upload(
     async with minds(tmp_path / "home", weave.url, path=layer1(wallet)) as writer:
         await writer.note()
         async with minds(tmp_path / "home", weave.url, path=layer1(wallet)) as looker:
-            assert (await looker.memory.standing()).unsealed == 1
+            assert (await looker.memory.backup_status()).unsealed == 1
         assert await writer.states() == []
     weave.mine()
     assert await paid(weave, wallet) == FEE
@@ -359,7 +359,7 @@ async def test_the_way_of_an_item_from_sealed_to_read_back(
     path = layer1(wallet) if kind == "layer 1" else None
     async with minds(tmp_path / "home", weave.url, path=path) as mind:
         await mind.note(3)
-        assert (await mind.memory.standing()).segments == {}
+        assert (await mind.memory.backup_status()).segments == {}
         await mind.memory.checkpoint()
         seen = await mind.states()
         for blocks in (1, 16, 1, 1):
@@ -377,7 +377,7 @@ async def test_what_does_not_lie_deep_is_said(weave: Weave, mind: Mind) -> None:
     await mind.memory.confirm()
     (said,) = await mind.said()
     assert re.fullmatch(DEEP, said)
-    standing = (await mind.memory.standing()).document()
+    standing = (await mind.memory.backup_status()).document()
     assert standing["segments"] == {
         **dict.fromkeys(("sealed", "lost", "accepted", "stable", "read back"), 0),
         "mined": 1,

@@ -120,7 +120,7 @@ class Mind:
                 await asyncio.sleep(0.01)
 
     async def said(self) -> list[str]:
-        return (await self.memory.standing()).sentences()
+        return (await self.memory.backup_status()).sentences()
 
 
 @asynccontextmanager

@@ -244,7 +244,7 @@ class Gateways(Client):
         """
         page = await self._fetch_page(ids_query([name]), endpoint)
         entries = {entry.id: entry for entry in page.entries if entry.id == name}
-        for listed in merge_listings([Listing(endpoint.url, entries)]).found:
+        for listed in merge_listings([Listing(endpoint.url, entries)]).items:
             with suppress(StateCorrupt):
                 await asyncio.to_thread(listed.with_data, data)
                 return

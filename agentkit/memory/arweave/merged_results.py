@@ -61,7 +61,7 @@ class Report:
 class MergedResults:
     """All items that any gateway lists, oldest first, and a report on each gateway."""
 
-    found: tuple[MergedItem, ...]
+    items: tuple[MergedItem, ...]
     reports: tuple[Report, ...]
 
     @property
@@ -112,7 +112,7 @@ def merge_listings(listings: Sequence[Listing]) -> MergedResults:
         )
         for listing in listings
     )
-    return MergedResults(found=tuple(items), reports=reports)
+    return MergedResults(items=tuple(items), reports=reports)
 
 
 def _merge_entries(name: str, entries: Sequence[Listed]) -> MergedItem:

@@ -72,7 +72,7 @@ async def find_bundled_items(
             for item in owned:
                 items.setdefault(item.id, Carried(item=item, carrier=name, height=height))
 
-    to_read = [listed for listed in results.found if listed.id not in skip][-MOST_BUNDLES:]
+    to_read = [listed for listed in results.items if listed.id not in skip][-MOST_BUNDLES:]
     await asyncio.gather(*(read_bundle(listed.id, listed.height) for listed in to_read))
 
     oldest_first = sorted(

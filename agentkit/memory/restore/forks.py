@@ -41,7 +41,7 @@ async def check_alone(signer: Sealer, gateways: Gateways, journal: Journal) -> N
     for start in range(0, len(hashes), AT_ONCE):
         previous_tags = [("Prev", digest) for digest in hashes[start : start + AT_ONCE]]
         results = await gateways.find(name_of(signer.public_key), [*APP, *previous_tags])
-        for item in results.found:
+        for item in results.items:
             stream = stream_by_hash.get(dict(item.tags).get("Prev", ""))
             if stream is None or await journal.commit(partial(_seems_ours, item, stream)):
                 continue

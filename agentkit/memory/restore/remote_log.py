@@ -36,7 +36,7 @@ class Piece:
     `kind` is "segment" or "snapshot", and "" if gateways disagree: then only reading it can tell.
     `run` is the hashed stream name, `prev` and `head` are the hashes before its first event and
     after its last one, in hex.  `item` is set if the piece was found in a bundle, which
-    the transaction `carrier` contains; otherwise `found` is the listing by which to fetch it.
+    the transaction `carrier` contains; otherwise `listed` is the listing by which to fetch it.
     """
 
     id: str
@@ -47,7 +47,7 @@ class Piece:
     prev: str
     head: str
     height: int | None
-    found: MergedItem | None = None
+    listed: MergedItem | None = None
     item: Item | None = None
     carrier: str = ""
 
@@ -60,7 +60,7 @@ def piece_of(
     name: str,
     tags: Tags,
     height: int | None,
-    found: MergedItem | None = None,
+    listed: MergedItem | None = None,
     item: Item | None = None,
 ) -> Piece:
     """Return the piece that an item's tags describe; raises StateCorrupt if they describe none."""
@@ -78,7 +78,7 @@ def piece_of(
         prev=values.get("Prev", ""),
         head=values.get("Head", ""),
         height=height,
-        found=found,
+        listed=listed,
         item=item,
     )
 
@@ -130,12 +130,12 @@ class Pieces:
     async def find(self) -> None:
         """Find all pieces: those that gateways list, and those in bundles that none unpacked."""
         results = await self._gateways.find(self.owner, [*OURS, *KINDS])
-        for listed in results.found:
+        for listed in results.items:
             self._add(listed.id, partial(listed_piece, listed))
 
         # A bundle whose items are listed need not be unpacked here.  But a gateway that lacks items
         # of others may also have listed a bundle in part, so then all bundles are unpacked.
-        unpacked = {bundle for listed in results.found for bundle in listed.bundles}
+        unpacked = {bundle for listed in results.items for bundle in listed.bundles}
         await self._unbundle(set() if results.behind else unpacked)
         self.warnings += _gateway_warnings(results, len(self.all))
         self.gateways = len(results.reports)
@@ -170,7 +170,7 @@ class Pieces:
         """Return `make` of a piece's item, from the first gateway whose data can be verified."""
         if piece.item is not None:
             return await asyncio.to_thread(make, self._signer, piece.item)
-        listed = piece.found
+        listed = piece.listed
         assert listed is not None
 
         def warn(url: str, error: StateCorrupt) -> None:

@@ -81,7 +81,7 @@ async def test_it_moves_no_more_often_than_it_may_and_at_the_end(
     assert await here.head() not in ("", first)
     head = await here.head()
     async with machine(here.network, here.url, tmp_path / "one") as (_, memory):
-        await memory.standing()
+        await memory.backup_status()
     assert await here.head() == head  # whoever only looked pays nothing
 
 
@@ -110,7 +110,7 @@ async def test_gas_has_its_limit_and_what_is_sealed_goes_up_all_the_same(
         with pytest.raises(StoreUnavailable, match=r"cannot be anchored.*limit gas") as raised:
             await memory.check_alone()
         assert "gas" in raised.value.hint
-        assert (await memory.standing()).unsealed == 0
+        assert (await memory.backup_status()).unsealed == 0
     assert await here.head() == ""
 
 
@@ -121,7 +121,7 @@ async def test_where_no_chain_answers_uploads_go_on_and_purchases_wait(
         await memory.note("t", "one")
         with pytest.raises(StoreUnavailable, match="does not answer"):
             await memory.checkpoint()
-        assert (await memory.standing()).unsealed == 0
+        assert (await memory.backup_status()).unsealed == 0
         with pytest.raises(StoreUnavailable, match="does not answer"):
             await memory.check_alone()
     assert (await here.found()).rows(e.WALLET)
@@ -213,7 +213,7 @@ async def test_of_two_machines_that_see_no_common_gateway_one_buys(
                 assert "agentkit memory restore" in raised.value.hint
                 with pytest.raises(StateForked):
                     await other.checkpoint()
-                assert (await other.standing()).unsealed > 0
+                assert (await other.backup_status()).unsealed > 0
             await memory.check_alone()  # the one that was first goes on
             await memory.note("t", "and on")
         assert await here.head() != head

@@ -72,7 +72,7 @@ async def test_a_machine_that_was_thought_dead_stops_before_it_pays(tmp_path: Pa
             assert "agentkit memory restore" in raised.value.hint
             with pytest.raises(StateForked):  # and from then on, whoever asks
                 await memory.check_alone()
-            standing = await memory.standing()
+            standing = await memory.backup_status()
             assert standing.unsealed == 4  # nothing of the losing side was posted
         assert (await fetched(url)).forks == ()
 
@@ -109,7 +109,7 @@ async def test_junk_at_our_place_is_no_fork(tmp_path: Path) -> None:
         await memory.note("t", "after")
         await memory.checkpoint()
         assert weave.bench.reached["forge"]
-        assert (await memory.standing()).unsealed == 0
+        assert (await memory.backup_status()).unsealed == 0
 
 
 async def test_lives_are_counted(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ async def test_an_item_goes_up_is_found_and_comes_back(url, size):
     async with client(url) as gateways:
         assert await gateways.post_item(item.raw) == item.id
         findings = await gateways.find(ME, TAGS)
-        (found,) = findings.found
+        (found,) = findings.items
         assert (found.id, found.tags, found.height) == (item.id, TAGS, 1)
         assert await gateways.item(found) == item
         assert await gateways.item_data(item.id) == item.data
@@ -137,23 +137,23 @@ async def test_only_what_the_owner_posted_under_all_tags_is_found(url):
     async with client(url) as gateways:
         for item in (wanted, *others):
             await gateways.post_item(item.raw)
-        found = (await gateways.find(ME, [("App-Name", "agentkit"), ("Run", "1")])).found
+        found = (await gateways.find(ME, [("App-Name", "agentkit"), ("Run", "1")])).items
         assert [one.id for one in found] == [wanted.id]
-        assert len((await gateways.find(ME)).found) == 2
-        assert (await gateways.find(name_of(b"nobody"))).found == ()
+        assert len((await gateways.find(ME)).items) == 2
+        assert (await gateways.find(name_of(b"nobody"))).items == ()
 
 
 async def test_all_pages_are_read_oldest_first(url, gateway):
     names = [gateway.post_item(make_item(SIGNER, b"%d" % n).raw)[0].id for n in range(250)]
     async with client(url) as gateways:
-        assert [found.id for found in (await gateways.find(ME)).found] == names
+        assert [found.id for found in (await gateways.find(ME)).items] == names
 
 
 async def test_posting_again_is_no_error_and_stores_nothing(url):
     async with client(url) as gateways:
         for _ in range(3):
             assert await gateways.post_item(ITEM.raw) == ITEM.id
-        assert len((await gateways.find(ME)).found) == 1
+        assert len((await gateways.find(ME)).items) == 1
 
 
 async def test_the_status_of_an_item_grows_with_the_blocks(tmp_path, clock):
@@ -162,7 +162,7 @@ async def test_the_status_of_an_item_grows_with_the_blocks(tmp_path, clock):
         assert await c.status(ITEM.id) == ItemStatus(known=False)
         await c.post_item(ITEM.raw)
         assert await c.status(ITEM.id) == ItemStatus(known=True)
-        assert (await c.find(ME)).found[0].height is None
+        assert (await c.find(ME)).items[0].height is None
         clock.now += 18 * 120
         assert await c.status(ITEM.id) == ItemStatus(True, 1, 18)
     gateway.close()
@@ -179,7 +179,7 @@ async def test_a_layer_1_transaction_goes_up_and_comes_back(url, gateway, wallet
             assert await gateways.post_transaction(tx, chunks) == tx.id
         assert await gateways.item_data(tx.id) == data
         assert gateway.balance(wallet.address) == 10**15 - reward
-        assert (await gateways.find(wallet.address, TAGS)).found[0].id == tx.id
+        assert (await gateways.find(wallet.address, TAGS)).items[0].id == tx.id
         assert (await gateways.status(tx.id)).known
 
 
@@ -207,7 +207,7 @@ async def test_the_next_gateway_does_what_the_first_will_not(front, url, code):
     front.answer = status(code)
     async with client(front.url, url, rounds=1) as gateways:
         assert await gateways.post_item(ITEM.raw) == ITEM.id
-        (found,) = (await gateways.find(ME)).found
+        (found,) = (await gateways.find(ME)).items
         assert await gateways.item(found) == ITEM
         assert await gateways.price(1) > 0
 
@@ -380,11 +380,11 @@ async def test_a_lie_is_found_out_and_the_honest_gateway_is_used(front, url, gat
     gateway.post_item(ITEM.raw)
     LIES[lie](front)
     async with client(front.url) as alone:
-        (found,) = (await alone.find(ME, TAGS)).found
+        (found,) = (await alone.find(ME, TAGS)).items
         with pytest.raises(StateCorrupt, match=front.url):
             await alone.item(found)
     async with client(front.url, url) as gateways:
-        (found,) = (await gateways.find(ME, TAGS)).found
+        (found,) = (await gateways.find(ME, TAGS)).items
         assert await gateways.item(found) == ITEM
 
 
@@ -411,11 +411,11 @@ async def test_an_entry_that_cannot_be_true_is_not_found(front, url, gateway, li
     front.relist(FALSE_NODES[lie])
     async with client(front.url, url) as gateways:
         findings = await gateways.find(ME, TAGS)
-        assert [found.id for found in findings.found] == [ITEM.id]
+        assert [found.id for found in findings.items] == [ITEM.id]
         (report,) = findings.failed
         assert (report.url, report.listed, report.missing) == (front.url, 0, 1)
         assert "it lists" in report.problem or "base64url" in report.problem
-        assert await gateways.item(findings.found[0]) == ITEM
+        assert await gateways.item(findings.items[0]) == ITEM
     async with client(front.url) as alone:
         with pytest.raises(StoreUnavailable):
             await alone.find(ME, TAGS)
@@ -444,7 +444,7 @@ async def test_an_answer_that_is_not_a_listing_is_a_problem_of_its_gateway(
     async with client(front.url, url) as gateways:
         findings = await gateways.find(ME)
         assert [report.url for report in findings.failed] == [front.url]
-        assert len(findings.found) == 1
+        assert len(findings.items) == 1
         assert (await gateways.status(ITEM.id)).known
 
 
@@ -467,14 +467,14 @@ async def test_a_listing_without_end_is_given_up(front, monkeypatch, repeated):
     async with client(front.url) as gateways:
         findings = await gateways.find(ME)
     assert "does not end" in findings.failed[0].problem
-    assert [found.id for found in findings.found] == [ITEM.id]
+    assert [found.id for found in findings.items] == [ITEM.id]
     assert len(front.asked) == 2 if repeated else 20 < len(front.asked) < 60
 
 
 async def test_a_true_item_under_another_id_is_not_what_was_found(url, gateway):
     gateway.post_item(ITEM.raw)
     async with client(url) as gateways:
-        (found,) = (await gateways.find(ME)).found
+        (found,) = (await gateways.find(ME)).items
     assert found.with_data(ITEM.data) == ITEM
     with pytest.raises(StateCorrupt, match=ITEM.id):
         dataclasses.replace(found, id=name_of(b"x")).with_data(ITEM.data)
@@ -493,7 +493,7 @@ async def test_a_gateway_that_hides_the_newest_is_behind(front, url, gateway):
     front.change = hide
     async with client(front.url, url) as gateways:
         findings = await gateways.find(ME)
-        assert [found.id for found in findings.found] == [item.id for item in items]
+        assert [found.id for found in findings.items] == [item.id for item in items]
         assert findings.failed == ()
         (report,) = findings.behind
         assert (report.url, report.listed, report.missing) == (front.url, 3, 2)
@@ -504,7 +504,7 @@ async def test_one_gateway_down_is_reported_beside_what_the_other_has(front, url
     front.answer = status(502)
     async with client(front.url, url, rounds=2) as gateways:
         findings = await gateways.find(ME)
-        assert [found.id for found in findings.found] == [ITEM.id]
+        assert [found.id for found in findings.items] == [ITEM.id]
         assert "answered 502" in findings.failed[0].problem
         assert findings.behind == ()
 
@@ -512,7 +512,7 @@ async def test_one_gateway_down_is_reported_beside_what_the_other_has(front, url
 async def test_nothing_found_is_not_a_failure(url):
     async with client(url) as gateways:
         findings = await gateways.find(ME)
-        assert (findings.found, findings.failed) == ((), ())
+        assert (findings.items, findings.failed) == ((), ())
 
 
 async def test_a_receipt_for_another_item_is_no_receipt(front, url):
@@ -552,7 +552,7 @@ async def test_compressed_data_is_not_unpacked(front, gateway):
         else None
     )
     async with client(front.url) as gateways:
-        (found,) = (await gateways.find(ME)).found
+        (found,) = (await gateways.find(ME)).items
         assert len(await gateways.item_data(ITEM.id, limit=20_000)) < 20_000
         with pytest.raises(StateCorrupt):
             await gateways.item(found)

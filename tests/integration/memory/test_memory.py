@@ -87,7 +87,7 @@ async def test_a_process_that_only_reads_seals_and_writes_nothing(
         async with remembering(home, url) as (_, memory):
             memory.start()
             assert await memory.latest("t") == "x"
-            assert (await memory.standing()).unsealed == 1
+            assert (await memory.backup_status()).unsealed == 1
         assert (home / "state.db").read_bytes() == before
         async with remembering(home, url) as (_, memory):
             await memory.note("t", "y")
@@ -117,7 +117,7 @@ async def test_a_run_comes_back_with_its_artifacts_from_the_key_alone(
     assert [row.state for row in await journal.commit(lambda tx: tx.every(r.Run))] == ["done"]
     assert await wallet_restore.compare(found, journal) == []
     again = Memory(journal, signer, None)
-    assert (await again.standing()).unsealed == 1  # that it was restored is the one new event
+    assert (await again.backup_status()).unsealed == 1  # that it was restored is the one new event
     await journal.close()
 
 
@@ -141,7 +141,7 @@ async def test_the_window_of_loss_is_visible_while_the_gateway_is_down(
         await memory.note("t", "safe here")
         with pytest.raises(StateError):
             await memory.checkpoint()
-        standing = await memory.standing()
+        standing = await memory.backup_status()
         assert standing.segments == {"sealed": 1}
         assert standing.items == 0
         raw = (await journal.commit(lambda tx: tx.outbox.in_states("sealed")))[0].raw

@@ -91,7 +91,7 @@ async def test_a_run_goes_on_from_a_snapshot_and_its_past_comes_back_when_asked_
             state = await history.read(market.journal, ended.run_id)
             assert state.outcome == "done"
             await market.journal.check()
-            assert (await Memory(market.journal, SIGNER, None).standing()).unsealed == 0
+            assert (await Memory(market.journal, SIGNER, None).backup_status()).unsealed == 0
             digest = ended["n1"].digest
             assert await market.journal.commit(lambda tx: tx.get_blob(digest)) == ended["n1"].read()
 
