@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -39,18 +40,30 @@ from agentkit.market.seams import Event
 from agentkit.money import Asset, Money
 from agentkit.planner import policy
 
-try:
-    from agentkit.embedded import discovery
-except ImportError:  # the versions that made these homes
-    from agentkit.embedded import finder as discovery  # type: ignore[attr-defined,no-redef]
 
-try:
-    from agentkit.journal.run_state import RunState
-except ImportError:  # the module's earlier names
-    try:
-        from agentkit.journal.runstate import RunState  # type: ignore[import-not-found,no-redef]
-    except ImportError:
-        from agentkit.runtime.state import RunState  # type: ignore[import-not-found,no-redef]
+def first_of(*places: str) -> Any:
+    """Return the first of these modules, or names in modules (`module:name`), that there is.
+
+    This script runs on checkouts of earlier versions too (README.md), and what it needs of them has
+    been renamed and moved since.  Places stand from the newest to the oldest.
+    """
+    for place in places:
+        module, _, name = place.partition(":")
+        try:
+            found = importlib.import_module(module)
+            return getattr(found, name) if name else found
+        except (ImportError, AttributeError):
+            continue
+    raise ImportError(f"this version has none of {', '.join(places)}")
+
+
+discovery = first_of("agentkit.embedded.discovery", "agentkit.embedded.finder")
+
+RunState = first_of(
+    "agentkit.journal.run_state:RunState",
+    "agentkit.journal.runstate:RunState",
+    "agentkit.runtime.state:RunState",
+)
 
 Tx = Any  # the class of a transaction has had several names and places
 
@@ -199,19 +212,13 @@ def escrowed() -> dict[str, Any]:
 async def seal_snapshot(agent: Any) -> None:
     """Put a snapshot into the outbox, where this version has them."""
     try:
-        from agentkit.journal import snapshot
+        snapshot = first_of("agentkit.journal.snapshot")
     except ImportError:
         return
-    try:
-        from agentkit.journal.outbox_tables import OutgoingSegment
-    except ImportError:  # its earlier name and place
-        from agentkit.journal.store import (  # type: ignore[attr-defined,no-redef]
-            Outgoing as OutgoingSegment,
-        )
-    try:
-        from agentkit.memory.sealing import snapshots
-    except ImportError:  # the versions that made these homes
-        from agentkit.memory import snapshots  # type: ignore[attr-defined,no-redef]
+    snapshots = first_of("agentkit.memory.sealing.snapshots", "agentkit.memory.snapshots")
+    segment_type = first_of(
+        "agentkit.journal.outbox_tables:OutgoingSegment", "agentkit.journal.store:Outgoing"
+    )
 
     def seal(tx: Tx) -> None:
         taken = snapshot.take(tx)
@@ -219,7 +226,7 @@ async def seal_snapshot(agent: Any) -> None:
         item = snapshots.seal(signer, taken)
         place = (snapshots.SNAPSHOTS, taken.count, taken.count)
         at = int(tx.now * 1e6)
-        segment = OutgoingSegment(item.id, *place, item.raw, "accepted", at, moved=at)
+        segment = segment_type(item.id, *place, item.raw, "accepted", at, moved=at)
         put = tx.outbox.put if hasattr(tx, "outbox") else tx.put_outgoing
         put(segment)
 
