@@ -6,12 +6,15 @@ for the last unit exactly one gets it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from agentkit.errors import NotAllowed, OverBudget
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.subjects.budget import day_of
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt
+from agentkit.market.offer import Offer
 from agentkit.market.receipt import RECEIVED, Standing
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
@@ -233,6 +236,22 @@ def shortfall(
         return missing
     missing_for_attempt = max(0, attempt.at_most.units - free)
     return exposure.within(tx, payee, missing, least=missing_for_attempt)
+
+
+def count_short_payees(
+    tx: Transaction, rail: str, offers: Sequence[Offer], amounts: Sequence[Money]
+) -> int:
+    """Return how many payees have less free on a rail than what is planned with them.
+
+    `amounts` are what each of the `offers` is planned to be paid.
+    """
+    planned: dict[str, int] = {}
+    for offer, amount in zip(offers, amounts, strict=True):
+        planned[offer.payee] = planned.get(offer.payee, 0) + amount.units
+
+    accounts = tx.every(r.Account, f"{rail}|")
+    free = {account.account: account.free for account in accounts}
+    return sum(units > free.get(payee, 0) for payee, units in planned.items())
 
 
 def paid_before(tx: Transaction, attempt: str) -> Money | None:

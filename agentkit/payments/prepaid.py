@@ -24,7 +24,7 @@ from agentkit.market.seams import Transaction, Wanted
 from agentkit.money import Money
 from agentkit.payments import abi
 from agentkit.payments.balance import check_balance
-from agentkit.payments.budget import Exposure, shortfall
+from agentkit.payments.budget import Exposure, count_short_payees, shortfall
 from agentkit.payments.gas import gas_fee
 from agentkit.payments.sender import Sender
 from agentkit.payments.x402.proof import USED, ExpectedTransfer, has_moved, is_used
@@ -74,13 +74,9 @@ class PrepaidRail:
 
     async def quote(self, offers: Sequence[Offer], amounts: Sequence[Money]) -> Sequence[Fee]:
         """Return the gas of the top-ups that paying `amounts` needs: one for each short payee."""
-        planned: dict[str, int] = {}
-        for offer, amount in zip(offers, amounts, strict=True):
-            planned[offer.payee] = planned.get(offer.payee, 0) + amount.units
-
-        accounts = await self._journal.commit(lambda tx: tx.every(r.Account, "prepaid|"))
-        free = {account.account: account.free for account in accounts}
-        top_ups = sum(units > free.get(payee, 0) for payee, units in planned.items())
+        top_ups = await self._journal.commit(
+            lambda tx: count_short_payees(tx, self.name, offers, amounts)
+        )
         if not top_ups:
             return []
         gas = top_ups * TRANSFER_GAS

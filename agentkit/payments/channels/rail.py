@@ -23,7 +23,7 @@ from agentkit.market.receipt import Receipt, delivery_of
 from agentkit.market.seams import Transaction, Wanted
 from agentkit.market.value import Digest
 from agentkit.money import Money
-from agentkit.payments.budget import Exposure, paid_before, shortfall
+from agentkit.payments.budget import Exposure, count_short_payees, paid_before, shortfall
 from agentkit.payments.channels.body import MAX_AMOUNT, MAX_TASKS, Root, Signature
 from agentkit.payments.channels.close import ChannelCloser
 from agentkit.payments.channels.deposits import Deposits
@@ -78,13 +78,9 @@ class ChannelRail:
 
     async def quote(self, offers: Sequence[Offer], amounts: Sequence[Money]) -> Sequence[Fee]:
         """Return the gas of the top-ups that paying `amounts` needs: one for each short payee."""
-        planned: dict[str, int] = {}
-        for offer, amount in zip(offers, amounts, strict=True):
-            planned[offer.payee] = planned.get(offer.payee, 0) + amount.units
-
-        accounts = await self._journal.commit(lambda tx: tx.every(r.Account, "channel|"))
-        free = {account.account: account.free for account in accounts}
-        top_ups = sum(units > free.get(payee, 0) for payee, units in planned.items())
+        top_ups = await self._journal.commit(
+            lambda tx: count_short_payees(tx, self.name, offers, amounts)
+        )
         if not top_ups:
             return []
         gas = top_ups * FUND_GAS
