@@ -34,7 +34,6 @@ from agentkit.payments import abi, chain, sender
 from agentkit.payments.balance import token_balance
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.contracts import load
-from agentkit.payments.token import token_balance
 from agentkit.testing.rpc import FaultyRpc, RpcFault
 from support import chain_processes
 from support.chain_processes import CHAIN_ID, KEYS, Node

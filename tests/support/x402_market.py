@@ -36,7 +36,6 @@ from agentkit.payments.chain import Web3Chain
 from agentkit.payments.contracts import load
 from agentkit.payments.facilitator.app import facilitator_app
 from agentkit.payments.facilitator.service import FacilitatorService
-from agentkit.payments.token import token_balance
 from agentkit.payments.x402.exact_seller import ExactSeller
 from agentkit.payments.x402.paywall import Paywall
 from agentkit.payments.x402.rail import X402Rail

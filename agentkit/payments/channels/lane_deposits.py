@@ -28,9 +28,9 @@ from agentkit.market.chain import ChainClient, Network
 from agentkit.market.offer import Offer
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
+from agentkit.payments.balance import token_balance
 from agentkit.payments.budget import Exposure
 from agentkit.payments.channels import contract
-from agentkit.payments.token import token_balance
 from agentkit.payments.x402.proof import is_used
 
 DEPOSIT_LASTS = 900

@@ -31,7 +31,6 @@ from agentkit.payments.channels.terms import (
     ChannelTerms,
     deposit_of,
 )
-from agentkit.payments.token import token_balance
 
 DEPLOYER, PAYER, PROVIDER, *_ = map(KeySigner, KEYS)
 MINTED = 5000

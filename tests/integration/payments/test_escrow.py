@@ -36,7 +36,6 @@ from agentkit.payments.escrow.book import EscrowBook
 from agentkit.payments.escrow.rail import EscrowRail
 from agentkit.payments.escrow.terms import EscrowJob
 from agentkit.payments.sender import Sender
-from agentkit.payments.token import token_balance
 from agentkit.serve.jobs import _take as take
 
 PRICE = 1000

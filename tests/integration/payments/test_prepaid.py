@@ -34,7 +34,6 @@ from agentkit.payments.budget import Budget, Exposure
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.prepaid import PrepaidRail
 from agentkit.payments.sender import Sender
-from agentkit.payments.token import token_balance
 
 PRICE = 1000
 

@@ -33,7 +33,6 @@ from agentkit.payments import abi, sender
 from agentkit.payments.balance import token_balance
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.sender import Sender
-from agentkit.payments.token import token_balance
 
 DEPLOYER, PAYER, SHOP, OTHER, POOR = map(KeySigner, KEYS)
 MINTED = 1000

@@ -41,7 +41,6 @@ from agentkit.payments.channels.book import VoucherBook
 from agentkit.payments.channels.rail import ChannelRail
 from agentkit.payments.channels.terms import CONFIG, ChannelTerms
 from agentkit.payments.sender import Sender
-from agentkit.payments.token import token_balance
 
 PRICE, HELD = 1000, 3000
 DELAY = 3600
