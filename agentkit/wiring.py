@@ -43,6 +43,7 @@ from agentkit.payments.anchor import EvmAnchor
 from agentkit.payments.billed_elsewhere import ElsewhereRail
 from agentkit.payments.budget import Budget, Exposure
 from agentkit.payments.chain import Web3Chain
+from agentkit.payments.channels.lanes import LaneRail
 from agentkit.payments.channels.rail import ChannelRail
 from agentkit.payments.escrow.rail import EscrowRail
 from agentkit.payments.escrow.terms import NOBODY
@@ -222,6 +223,7 @@ class Wiring:
         exposure = Exposure(allowance.exposure)
         rails: list[Rail] = [
             ChannelRail(*parts, exposure=exposure),
+            LaneRail(*parts, exposure=exposure),
             PrepaidRail(*parts, exposure=exposure),
             self.x402,
             ElsewhereRail(),

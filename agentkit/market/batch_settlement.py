@@ -21,6 +21,7 @@ from agentkit.market.x402 import (
     Challenge,
     Payment402,
     Requirement,
+    Settled,
     Wire,
     is_address,
     problem_of,
@@ -365,6 +366,62 @@ def terms_of(way: Requirement) -> dict[str, str | int]:
         "withdrawDelay": int(extra["withdrawDelay"]),
         "minDeposit": str(extra.get("minDeposit", "0")),
     }
+
+
+_PAYLOADS: TypeAdapter[VoucherPayload | DepositPayload | RefundPayload] = TypeAdapter(Payload)
+
+
+def payload_in(body: Mapping[str, Any]) -> VoucherPayload | DepositPayload | RefundPayload:
+    """Return the payload in a rail's payment or message; raises ProtocolBroken."""
+    try:
+        return _PAYLOADS.validate_python(body.get("payload"))
+    except ValidationError as error:
+        raise ProtocolBroken("the rail's payment is not one over a channel") from error
+
+
+def agreed_in(
+    body: Mapping[str, Any], network: Network, units: int, *, timeout: int
+) -> Requirement:
+    """Return the requirement that a payment was made for, from the channel's own terms.
+
+    `timeout` as in `requirement`.  Raises ProtocolBroken.
+    """
+    config = payload_in(body).channel_config
+    return requirement(
+        network,
+        config.receiver,
+        units,
+        authorizer=config.receiver_authorizer,
+        delay=config.withdraw_delay,
+        timeout=timeout,
+        min_deposit=0,
+    )
+
+
+def charge_in(settled: Settled | None, body: Mapping[str, Any], at_most: int) -> int | None:
+    """Return what a seller says it charged for a payment of `at_most`, in base units.
+
+    None where it says nothing, or what does not fit the voucher that it was sent.
+    """
+    extra = settled.extra if settled and settled.success else None
+    if not extra:
+        return None
+    voucher = payload_in(body).voucher
+    try:
+        state = ChannelState.model_validate(extra.get("channelState"))
+        charge = int(_UNITS.validate_python(extra.get("chargedAmount")))
+    except ValidationError:
+        return None
+    before = voucher.ceiling - at_most
+    fits = (
+        0 <= charge <= at_most
+        and state.channel_id.lower() == voucher.channel_id.lower()
+        and int(state.charged_cumulative_amount or -1) == before + charge
+    )
+    return charge if fits else None
+
+
+_UNITS: TypeAdapter[str] = TypeAdapter(Units)
 
 
 _SETTLE_PAYLOADS: TypeAdapter[DepositPayload | ClaimPayload | SettlePayload | RefundOrder] = (

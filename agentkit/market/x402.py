@@ -235,10 +235,10 @@ class Payment402(Wire):
     ) -> Self:
         """Return the payment that answers a challenge; `payload` is of this class's scheme.
 
-        `identifier` is sent where the server has announced the extension for it.
+        `identifier`, unless it is "", is sent where the server has announced the extension for it.
         """
         extensions = dict(challenge.extensions or {})
-        if challenge.identifies:
+        if challenge.identifies and identifier:
             announced = extensions[IDENTIFIER]
             info = {**announced["info"], "id": identifier}
             extensions[IDENTIFIER] = {**announced, "info": info}

@@ -2,7 +2,8 @@
 
 An unpaid request is answered with 402, which names price and payee.  That is read twice: for the
 offer, and right before the payment is sent, with the request itself.  After a payment was sent, no
-other one is made for the same attempt.
+other one is made for the same attempt.  A payment is by `exact` (rail `x402`) or charged to a
+channel (rail `batch-settlement`), whichever the endpoint takes for less.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from agentkit.errors import OfferExpired, ProtocolBroken, Refused, Unavailable
-from agentkit.market.attempt import Attempt, JobStatus, Payment, Result
+from agentkit.market import batch_settlement
+from agentkit.market.attempt import Attempt, JobStatus, Message, Payment, Result
 from agentkit.market.chain import Network
 from agentkit.market.offer import Offer
 from agentkit.market.seams import ProviderInfo
@@ -27,6 +29,7 @@ from agentkit.market.x402 import (
     RESPONSE,
     SIGNATURE,
     Challenge,
+    Payment402,
     Presented,
     Proof,
     Requirement,
@@ -45,6 +48,9 @@ from agentkit.providers.openai import (
 )
 
 X402: Final = Profile("x402", "x402", "with_request")
+
+RAILS = {"exact": "x402", batch_settlement.SCHEME: batch_settlement.SCHEME}
+"""The rail by which each scheme is paid."""
 
 CHAT = "/v1/chat/completions"
 
@@ -108,6 +114,7 @@ class X402Endpoint(OpenAI):
         """
         challenge = await self._inspect(CHAT, _probe(model))
         requirement = self._payable_requirement(challenge)
+        is_channel = requirement.scheme == batch_settlement.SCHEME
         amount = self._amount(requirement)
         limit = self._settings.prices.get("request")
         if limit:
@@ -122,7 +129,14 @@ class X402Endpoint(OpenAI):
             "output": Rate(free, 1, "output"),
             "request": Rate(amount, 1, "request"),
         }
-        return PaymentTerms(rates, requirement.payee, finds=challenge.identifies)
+        return PaymentTerms(
+            rates,
+            requirement.payee,
+            # The books of a channel can always be asked what was charged.
+            finds=challenge.identifies or is_channel,
+            rail=RAILS[requirement.scheme],
+            channel=batch_settlement.terms_of(requirement) if is_channel else {},
+        )
 
     async def _ask(
         self, path: str, body: dict[str, Any], attempt: Attempt, payment: Payment
@@ -132,15 +146,14 @@ class X402Endpoint(OpenAI):
         A payment that may have been sent before (`again`) is presented even if it does not: the
         endpoint may have taken it, and another payment must not be made.
         """
-        proof = _proof(payment)
         challenge = await self._inspect(path, body)
         requirement = self._agreed_requirement(challenge, attempt)
         if requirement is None and not payment.body.get("again"):
             raise self._terms_changed(unknown=False)
         if requirement is None:
-            requirement = self._offered_requirement(attempt)
+            requirement = self._offered_requirement(attempt, payment)
 
-        presented = Presented.to(challenge, requirement, proof, attempt.id)
+        presented = _presented(challenge, requirement, payment, attempt.id)
         answer = await self._http.send(
             "POST",
             path,
@@ -151,11 +164,36 @@ class X402Endpoint(OpenAI):
         self._check_paid(answer, attempt)
         return answer
 
+    async def carry(self, message: Message) -> Message:
+        """Ask what a channel is charged, or for what it has left; raises Refused."""
+        if message.rail != batch_settlement.SCHEME or message.verb not in ("state", "refund"):
+            return await super().carry(message)
+        models = sorted(await self._models())
+        probe = _probe(models[0] if models else "")
+        challenge = await self._inspect(CHAT, probe)
+        requirement = batch_settlement.payable_on(challenge, self._network)
+        if requirement is None:
+            raise Refused("it takes no payments over channels any more", provider=self.name)
+        payment = Payment(rail=message.rail, body=message.body)
+        presented = _presented(challenge, requirement, payment, "")
+        answer = await self._http.send(
+            "POST",
+            CHAT,
+            json=probe,
+            headers={SIGNATURE: presented.header()},
+            seconds=ANSWER_SECONDS,
+        )
+        if message.verb == "refund":
+            return self._refunded(message, answer)
+        return self._stated(message, answer)
+
     def _with_bill(self, result: Result, answer: Answer, payment: Payment) -> Result:
         """Return a result with the transaction that the endpoint says has paid for it.
 
         "" where it does not say, or speaks of another payment; the answer was paid all the same.
         """
+        if payment.rail == batch_settlement.SCHEME:
+            return self._with_charge(result, answer, payment)
         transaction = ""
         with suppress(ProtocolBroken):
             settled = header_of(Settled, answer.headers, RESPONSE.lower())
@@ -163,6 +201,45 @@ class X402Endpoint(OpenAI):
                 transaction = settled.transaction
         evidence = result.evidence.model_copy(update={"reference": transaction})
         return replace(result, evidence=evidence)
+
+    # -- channels --------------------------------------------------------------------------------
+
+    def _with_charge(self, result: Result, answer: Answer, payment: Payment) -> Result:
+        """Return a result at the price that the endpoint says it charged.
+
+        What it says has to fit the voucher that it was sent.  Where it says nothing, or something
+        else, the whole at most counts, which the voucher lets it claim.
+        """
+        charge = None
+        with suppress(ProtocolBroken):
+            settled = header_of(Settled, answer.headers, RESPONSE.lower())
+            charge = batch_settlement.charge_in(settled, payment.body, result.price.units)
+        if charge is None:
+            return result
+        return replace(result, price=Money(charge, result.price.asset))
+
+    def _stated(self, message: Message, answer: Answer) -> Message:
+        """Return what a 402 says of a channel: its state, and our newest voucher."""
+        if answer.status != 402:
+            raise ProtocolBroken("it does not say what the channel is charged", provider=self.name)
+        challenge = self._challenge(answer)
+        way = batch_settlement.payable_on(challenge, self._network)
+        extra = way.extra if way else {}
+        body = {
+            "channel": message.body["channel"],
+            "channelState": extra.get("channelState"),
+            "voucherState": extra.get("voucherState"),
+        }
+        return message.model_copy(update={"verb": "state", "body": body})
+
+    def _refunded(self, message: Message, answer: Answer) -> Message:
+        """Return that a channel's rest is on its way back; the chain is asked about it."""
+        if answer.status == 402:
+            reason = self._challenge(answer).error or "no reason"
+            raise Refused(f"it does not give the rest back ({reason})", provider=self.name)
+        self._check_status(answer)
+        body = {"channel": message.body["channel"]}
+        return message.model_copy(update={"verb": "refunded", "body": body})
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -198,10 +275,16 @@ class X402Endpoint(OpenAI):
 
         Raises Refused without one, and for another payee than the configured one.
         """
-        requirement = challenge.payable_on(self._network)
+        ways = (
+            batch_settlement.payable_on(challenge, self._network),
+            challenge.payable_on(self._network),
+        )
+        # At the same price over a channel: it is charged what the request really comes to.
+        requirement = min(filter(None, ways), key=lambda way: int(way.amount), default=None)
         if requirement is None:
             raise Refused(
-                f"it takes no {self._network.currency.symbol} on {self._network.name} by 'exact'",
+                f"it takes no {self._network.currency.symbol} on {self._network.name} by"
+                " 'batch-settlement' or 'exact'",
                 provider=self.name,
             )
         configured = self._settings.payee
@@ -214,15 +297,21 @@ class X402Endpoint(OpenAI):
 
     def _agreed_requirement(self, challenge: Challenge, attempt: Attempt) -> Requirement | None:
         """Return the requirement that an attempt pays, None if it is not asked for any more."""
-        requirement = challenge.payable_on(self._network)
+        is_channel = attempt.rail == batch_settlement.SCHEME
+        payable = batch_settlement.payable_on if is_channel else Challenge.payable_on
+        requirement = payable(challenge, self._network)
         if requirement is None:
             return None
         if (requirement.payee, self._amount(requirement)) != (attempt.payee, attempt.at_most):
             return None
         return requirement
 
-    def _offered_requirement(self, attempt: Attempt) -> Requirement:
+    def _offered_requirement(self, attempt: Attempt, payment: Payment) -> Requirement:
         """Return the requirement that an attempt pays, as it was offered."""
+        if attempt.rail == batch_settlement.SCHEME:
+            return batch_settlement.agreed_in(
+                payment.body, self._network, attempt.at_most.units, timeout=int(ANSWER_SECONDS)
+            )
         return Requirement.on(
             self._network,
             attempt.payee,
@@ -265,6 +354,16 @@ class X402Endpoint(OpenAI):
 def _probe(model: str) -> dict[str, Any]:
     """Return the smallest request, to be answered with 402."""
     return {"model": model, "messages": [{"role": "user", "content": ""}], "max_tokens": 1}
+
+
+def _presented(
+    challenge: Challenge, requirement: Requirement, payment: Payment, identifier: str
+) -> Payment402:
+    """Return a rail's payment as the answer to a challenge; raises ProtocolBroken."""
+    if payment.rail == batch_settlement.SCHEME:
+        payload = batch_settlement.payload_in(payment.body)
+        return batch_settlement.ChannelPayment.to(challenge, requirement, payload, identifier)
+    return Presented.to(challenge, requirement, _proof(payment), identifier)
 
 
 def _proof(payment: Payment) -> Proof:
