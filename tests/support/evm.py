@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import vyper
 from eth.db.atomic import AtomicDB
 from eth.exceptions import Revert
 from eth.vm.spoof import SpoofTransaction
 from eth_abi.abi import decode, encode
 
-from agentkit.embedded.chain import vm
+from agentkit.embedded.chain import canonical, vm
 from agentkit.keys.messages import HALF_ORDER, Domain, address_word, checksummed, keccak, word
 from agentkit.keys.signer import KeySigner
-from agentkit.payments.contracts import load
+from agentkit.payments.contracts import CANONICAL, load
 
 GAS = 15_000_000
 ORDER = 2 * HALF_ORDER + 1
+ERROR_STRING = keccak(b"Error(string)")[:4]
 
 
 class Reverted(Exception):
@@ -35,7 +36,7 @@ class Evm:
 
     def __init__(self, chain_id: int = vm.CHAIN_ID) -> None:
         rules = type("Rules", (vm.EmbeddedEvm,), {"chain_id": chain_id})
-        vm.start(db := AtomicDB(), {})
+        vm.start(db := AtomicDB(), {}, canonical.codes())
         evm = rules(db)
         self.chain_id = chain_id
         self.gas = 0
@@ -71,8 +72,7 @@ class Evm:
         self._state.lock_changes()  # as after a transaction: what was warm is cold again
         self._state.clear_transient_storage()
         if done.is_error and isinstance(done.error, Revert):
-            (reason,) = decode(["string"], done.output[4:]) if done.output else ("",)
-            raise Reverted(reason)
+            raise Reverted(_reason(bytes(done.output)))
         done.raise_if_error()
         self.gas = GAS - done.get_gas_remaining()
         self.logs = done.get_log_entries()
@@ -92,6 +92,11 @@ class Deployed:
         """Deploy one of the package's contracts."""
         built = load(name)
         return cls(evm, evm.create(who, built.bytecode), built.abi)
+
+    @classmethod
+    def canonical(cls, evm: Evm, name: str) -> Deployed:
+        """Return a contract that lies at its canonical address."""
+        return cls(evm, CANONICAL[name], load(name).abi)
 
     def do(self, who: KeySigner, name: str, *arguments: Any) -> Any:
         """Call a function and return its answer, a tuple if there are several; raises Reverted."""
@@ -133,6 +138,26 @@ class Deployed:
         return next(e for e in self.abi if e.get("name") == name and e["type"] == sort)
 
 
+def _reason(data: bytes) -> str:
+    """Return the reason in what a call reverted with: a text, or the name of an error."""
+    if not data:
+        return ""
+    selector, arguments = data[:4], data[4:]
+    if selector == ERROR_STRING:
+        return str(decode(["string"], arguments)[0])
+    return _error_names().get(selector, selector.hex())
+
+
+@cache
+def _error_names() -> dict[bytes, str]:
+    """Return the names of all errors of the canonical contracts by their selectors."""
+    errors = [e for name in CANONICAL for e in load(name).abi if e["type"] == "error"]
+    return {
+        keccak(f"{e['name']}({','.join(kinds(e['inputs']))})".encode())[:4]: e["name"]
+        for e in errors
+    }
+
+
 def holds(token: Deployed, address: str) -> int:
     """Return a balance of TestUSD from its storage: in no time, unlike a call."""
     return token.evm.stored(token.address, keccak(word(1) + address_word(address)))
@@ -172,12 +197,35 @@ ODD |= {"calls first": 5, "calls last": 6}
 
 def odd_token(evm: Evm, way: str, who: KeySigner) -> Deployed:
     """Deploy the token of `tokens/Odd.vy` that does one of the things in `ODD`."""
-    abi, code = _odd()
+    abi, code = _test_contract("Odd")
     return Deployed(evm, evm.create(who, code + word(ODD[way])), abi)
 
 
+WALLET_WAYS = ("is honest", "refuses", "reverts", "answers short", "answers dirty", "is silent")
+
+
+def contract_wallet(evm: Evm, owner: KeySigner) -> Deployed:
+    """Deploy the wallet of `tokens/Wallet.vy`, for which the key of `owner` signs (EIP-1271)."""
+    abi, code = _test_contract("Wallet")
+    return Deployed(evm, evm.create(owner, code + address_word(owner.address)), abi)
+
+
+TOKENS = Path(__file__).parents[1] / "tokens"
+"""Contracts for tests: sources, and beside them what `python -m support.evm` compiles them to."""
+
+
 @cache
-def _odd() -> tuple[Any, bytes]:
-    source = Path(__file__).parents[1].joinpath("tokens", "Odd.vy").read_text("utf-8")
-    built = vyper.compile_code(source, output_formats=["abi", "bytecode"])
+def _test_contract(name: str) -> tuple[Any, bytes]:
+    built = json.loads((TOKENS / f"{name}.json").read_text("utf-8"))
     return built["abi"], bytes.fromhex(built["bytecode"][2:])
+
+
+def _build() -> None:
+    from agentkit.payments.contracts.build import compiled
+
+    for source in TOKENS.glob("*.vy"):
+        source.with_suffix(".json").write_text(compiled(source.stem, TOKENS), "utf-8")
+
+
+if __name__ == "__main__":
+    _build()

@@ -6,14 +6,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from eth.abc import BlockHeaderAPI, ReceiptAPI, SignedTransactionAPI, StateAPI
+from eth.abc import (
+    BlockHeaderAPI,
+    ReceiptAPI,
+    SignedTransactionAPI,
+    StateAPI,
+    VirtualMachineAPI,
+)
 from eth.constants import ZERO_ADDRESS
 from eth.db.atomic import AtomicDB
 from eth.exceptions import CanonicalHeadNotFound, HeaderNotFound
-from eth_typing import BlockNumber, Hash32
+from eth_typing import Address, BlockNumber, Hash32
 from eth_utils.exceptions import ValidationError
 
-from agentkit.embedded.chain import vm
+from agentkit.embedded.chain import canonical, vm
 from agentkit.embedded.chain.mempool_rules import InvalidTransaction, admit, decoded
 from agentkit.embedded.chain.store import LogEntry, Store, Wanted
 from agentkit.keys.messages import keccak, word
@@ -39,15 +45,30 @@ class Chain:
         """Open the chain in the file `path` at its head, or start one there.
 
         `rich` (address to wei) is what block 0 gives to whom; only a new chain heeds it.
+        A chain that an earlier version began first gets the contracts that it lacks.
         Raises StoreUnavailable when another process has the file.
         """
         store = Store(path)
         try:
-            return cls(store, clock)
+            return cls._begin_or_go_on(store, rich, clock)
+        except BaseException:
+            store.close()
+            raise
+
+    @classmethod
+    def _begin_or_go_on(
+        cls, store: Store, rich: Mapping[str, int], clock: Callable[[], float]
+    ) -> Chain:
+        try:
+            chain = cls(store, clock)
         except CanonicalHeadNotFound:
             with store.block():
-                vm.start(AtomicDB(store), rich)
+                vm.start(AtomicDB(store), rich, canonical.codes())
             return cls(store, clock)
+        codes, facts = canonical.missing(chain.state(), chain.fact)
+        if codes:
+            chain.set_codes(codes, facts)
+        return chain
 
     def close(self) -> None:
         self._store.close()
@@ -98,6 +119,29 @@ class Chain:
             sealed = self._extend(header, transactions)
         self._head = sealed
 
+    def set_codes(self, codes: Mapping[Address, bytes], facts: Mapping[str, str]) -> None:
+        """Put code at addresses by an irregular block, and keep `facts` with it.
+
+        No transaction leads from the state before such a block to the one behind it, so a fact
+        says which block it is: whoever executes the chain again has to set the codes there.
+        Balances and storage of the addresses stay.  It is all written in one go, or nothing is.
+        """
+        header = self.next_header()
+        machine = self._evm.get_vm(header)
+        for place, code in codes.items():
+            machine.state.set_code(place, code)
+            if machine.state.get_nonce(place) == 0:
+                machine.state.set_nonce(place, 1)
+        with self._store.block():
+            machine.state.persist()
+            header = header.copy(state_root=machine.state.state_root)
+            sealed = self._persist(machine, header, [], [])
+            for name, value in facts.items():
+                self._store.set_fact(name, value)
+            places = " ".join(sorted("0x" + place.hex() for place in codes))
+            self._store.set_fact(f"irregular block {sealed.block_number}", f"code of {places}")
+        self._head = sealed
+
     def advance(self, seconds: int) -> int:
         """Set the chain's clock ahead; returns by how many seconds it now is in all."""
         ahead = self._ahead + seconds
@@ -115,16 +159,27 @@ class Chain:
             header, receipts, _ = machine.apply_all_transactions(transactions, header)
         except ValidationError as error:
             raise InvalidTransaction(str(error)) from error
+        sealed = self._persist(machine, header, transactions, receipts)
+        for position, transaction in enumerate(transactions):
+            raw = transaction.encode()
+            self._store.add_transaction(sealed.block_number, position, transaction.hash, raw)
+        for entry in _entries(sealed, transactions, receipts):
+            self._store.add_log(entry)
+        return sealed
+
+    def _persist(
+        self,
+        machine: VirtualMachineAPI,
+        header: BlockHeaderAPI,
+        transactions: Sequence[SignedTransactionAPI],
+        receipts: Sequence[ReceiptAPI],
+    ) -> BlockHeaderAPI:
+        """Write a block of what was executed under `header`; returns the header it then has."""
         filled = machine.set_block_transactions_and_withdrawals(
             machine.get_block(), header, transactions, receipts
         )
         block = machine.mine_block(filled).block
         self._evm.chaindb.persist_block(block)
-        for position, transaction in enumerate(transactions):
-            raw = transaction.encode()
-            self._store.add_transaction(block.number, position, transaction.hash, raw)
-        for entry in _entries(block.header, transactions, receipts):
-            self._store.add_log(entry)
         return block.header
 
     # -- reading ---------------------------------------------------------------------------------

@@ -52,8 +52,11 @@ class EmbeddedEvm(Chain):
     vm_configuration = ((BlockNumber(0), SameSecondVM),)
 
 
-def start(db: AtomicDatabaseAPI, rich: Mapping[str, int]) -> None:
-    """Write block 0, in which the addresses of `rich` have so many wei."""
+def start(db: AtomicDatabaseAPI, rich: Mapping[str, int], codes: Mapping[Address, bytes]) -> None:
+    """Write block 0, in which the addresses of `rich` have so many wei, and contracts their code.
+
+    A contract there has nonce 1, like every contract that was created by a transaction (EIP-161).
+    """
     header: dict[str, Any] = {
         "coinbase": ZERO_ADDRESS,
         "difficulty": POST_MERGE_DIFFICULTY,
@@ -66,6 +69,7 @@ def start(db: AtomicDatabaseAPI, rich: Mapping[str, int]) -> None:
         "transaction_root": BLANK_ROOT_HASH,
     }
     accounts = {Address(bytes.fromhex(a[2:])): _account(wei) for a, wei in rich.items()}
+    accounts |= {place: _account(0, code) for place, code in codes.items()}
     EmbeddedEvm.from_genesis(db, header, accounts)
 
 
@@ -96,5 +100,5 @@ def contract_address(creator: bytes, nonce: int) -> bytes:
     return keccak(encode([creator, nonce]))[-20:]
 
 
-def _account(wei: int) -> Any:
-    return {"balance": wei, "nonce": 0, "code": b"", "storage": {}}
+def _account(wei: int, code: bytes = b"") -> Any:
+    return {"balance": wei, "nonce": 1 if code else 0, "code": code, "storage": {}}

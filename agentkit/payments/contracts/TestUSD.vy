@@ -3,14 +3,27 @@
 """
 @title A test token with the shape of USDC
 @license Apache-2.0
-@notice Six decimals, permit (EIP-2612), transfers by signature with random nonces (EIP-3009).
+@notice Six decimals, permit (EIP-2612), transfers by signature with random nonces (EIP-3009), of
+    plain keys and of contracts (EIP-1271), as v, r, s or as bytes, like USDC 2.2.
     Only its deployer mints.  For test networks: there is nothing behind it.
+@dev Embedded chains get later versions of this code at the token's place: the variables and the
+    immutables below keep their order and types, and new ones go after them.
 """
 from ethereum.ercs import IERC20
 from ethereum.ercs import IERC20Detailed
 
+import signatures
+
 implements: IERC20
 implements: IERC20Detailed
+
+struct Authorization:
+    payer: address
+    payee: address
+    amount: uint256
+    validAfter: uint256
+    validBefore: uint256
+    nonce: bytes32
 
 event AuthorizationUsed:
     authorizer: indexed(address)
@@ -20,9 +33,9 @@ event AuthorizationCanceled:
     authorizer: indexed(address)
     nonce: indexed(bytes32)
 
-HALF_ORDER: constant(uint256) = (
-    57896044618658097711785492504343953926418782139537452191302581570759080747168
-)
+SIGNATURE_BYTES: constant(uint256) = 1024
+SIGNATURE_WORDS: constant(uint256) = 30  # as an array these are encoded in SIGNATURE_BYTES
+ARGUMENTS: constant(uint256) = 4  # where they begin in a call, after the function's selector
 DOMAIN_TYPE: constant(bytes32) = keccak256(
     "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
 )
@@ -99,7 +112,7 @@ def permit(
     nonce: uint256 = self.nonces[owner]
     self.nonces[owner] = nonce + 1
     message: bytes32 = keccak256(abi_encode(PERMIT_TYPE, owner, spender, amount, nonce, deadline))
-    self._check_signature(owner, message, v, r, s)
+    self._check_signature(owner, message, self._packed(v, r, s))
     self._approve(owner, spender, amount)
 
 
@@ -108,14 +121,12 @@ def transferWithAuthorization(
     payer: address, payee: address, amount: uint256, validAfter: uint256, validBefore: uint256,
     nonce: bytes32, v: uint8, r: bytes32, s: bytes32
 ):
-    message: bytes32 = keccak256(
-        abi_encode(TRANSFER_TYPE, payer, payee, amount, validAfter, validBefore, nonce)
+    signature: Bytes[65] = self._packed(v, r, s)
+    given: Authorization = Authorization(
+        payer=payer, payee=payee, amount=amount, validAfter=validAfter, validBefore=validBefore,
+        nonce=nonce
     )
-    self._check_time(validAfter, validBefore)
-    self._check_signature(payer, message, v, r, s)
-    self._use(payer, nonce)
-    log AuthorizationUsed(authorizer=payer, nonce=nonce)
-    self._move(payer, payee, amount)
+    self._draw(TRANSFER_TYPE, given, signature)
 
 
 @external
@@ -123,23 +134,69 @@ def receiveWithAuthorization(
     payer: address, payee: address, amount: uint256, validAfter: uint256, validBefore: uint256,
     nonce: bytes32, v: uint8, r: bytes32, s: bytes32
 ):
-    assert msg.sender == payee, "caller must be the payee"
-    message: bytes32 = keccak256(
-        abi_encode(RECEIVE_TYPE, payer, payee, amount, validAfter, validBefore, nonce)
+    signature: Bytes[65] = self._packed(v, r, s)
+    given: Authorization = Authorization(
+        payer=payer, payee=payee, amount=amount, validAfter=validAfter, validBefore=validBefore,
+        nonce=nonce
     )
-    self._check_time(validAfter, validBefore)
-    self._check_signature(payer, message, v, r, s)
-    self._use(payer, nonce)
-    log AuthorizationUsed(authorizer=payer, nonce=nonce)
-    self._move(payer, payee, amount)
+    self._draw(RECEIVE_TYPE, given, signature)
 
 
 @external
 def cancelAuthorization(authorizer: address, nonce: bytes32, v: uint8, r: bytes32, s: bytes32):
     message: bytes32 = keccak256(abi_encode(CANCEL_TYPE, authorizer, nonce))
-    self._check_signature(authorizer, message, v, r, s)
+    self._check_signature(authorizer, message, self._packed(v, r, s))
     self._use(authorizer, nonce)
     log AuthorizationCanceled(authorizer=authorizer, nonce=nonce)
+
+
+@external
+def __default__():
+    """
+    @notice The forms of the two transfers that take the signature as bytes
+    @dev Vyper knows no two functions of one name, so these two are recognised here.
+    """
+    called: Bytes[4] = slice(msg.data, 0, 4)
+    kind: bytes32 = TRANSFER_TYPE
+    if called == method_id(
+        "receiveWithAuthorization(address,address,uint256,uint256,uint256,bytes32,bytes)",
+        output_type=Bytes[4],
+    ):
+        kind = RECEIVE_TYPE
+    else:
+        assert called == method_id(
+            "transferWithAuthorization(address,address,uint256,uint256,uint256,bytes32,bytes)",
+            output_type=Bytes[4],
+        ), "no such function"
+    given: Authorization = abi_decode(slice(msg.data, ARGUMENTS, 6 * 32), Authorization)
+    self._draw(kind, given, self._signature_argument())
+
+
+@view
+@internal
+def _signature_argument() -> Bytes[SIGNATURE_BYTES]:
+    """
+    @notice The seventh argument of the call: bytes, at the offset that stands in its place
+    @dev Only pieces of a constant length can be cut out of a call, so it is read by words.
+    """
+    offset: uint256 = convert(slice(msg.data, ARGUMENTS + 6 * 32, 32), uint256)
+    length: uint256 = convert(slice(msg.data, ARGUMENTS + offset, 32), uint256)
+    assert length <= 32 * SIGNATURE_WORDS, "signature is too long"
+    words: DynArray[bytes32, SIGNATURE_WORDS] = []
+    for i: uint256 in range((length + 31) // 32, bound=SIGNATURE_WORDS):
+        words.append(convert(slice(msg.data, ARGUMENTS + offset + 32 * (i + 1), 32), bytes32))
+    return slice(abi_encode(words), 64, length)
+
+
+@internal
+def _draw(kind: bytes32, given: Authorization, signature: Bytes[SIGNATURE_BYTES]):
+    assert kind != RECEIVE_TYPE or msg.sender == given.payee, "caller must be the payee"
+    assert block.timestamp > given.validAfter, "authorization is not yet valid"
+    assert block.timestamp < given.validBefore, "authorization is expired"
+    self._check_signature(given.payer, keccak256(abi_encode(kind, given)), signature)
+    self._use(given.payer, given.nonce)
+    log AuthorizationUsed(authorizer=given.payer, nonce=given.nonce)
+    self._move(given.payer, given.payee, given.amount)
 
 
 @internal
@@ -165,15 +222,12 @@ def _use(authorizer: address, nonce: bytes32):
 
 @view
 @internal
-def _check_time(validAfter: uint256, validBefore: uint256):
-    assert block.timestamp > validAfter, "authorization is not yet valid"
-    assert block.timestamp < validBefore, "authorization is expired"
-
-
-@view
-@internal
-def _check_signature(signer: address, message: bytes32, v: uint8, r: bytes32, s: bytes32):
-    assert convert(s, uint256) <= HALF_ORDER, "invalid signature"
+def _check_signature(signer: address, message: bytes32, signature: Bytes[SIGNATURE_BYTES]):
     digest: bytes32 = keccak256(concat(x"1901", DOMAIN_SEPARATOR, message))
-    recovered: address = ecrecover(digest, v, r, s)
-    assert recovered != empty(address) and recovered == signer, "invalid signature"
+    assert signatures._is_signed(signer, digest, signature), "invalid signature"
+
+
+@pure
+@internal
+def _packed(v: uint8, r: bytes32, s: bytes32) -> Bytes[65]:
+    return concat(r, s, convert(v, bytes1))

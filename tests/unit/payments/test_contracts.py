@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import vyper
+from support.evm import TOKENS
+from vyper.compiler.input_bundle import FilesystemInputBundle
 
-from agentkit.payments.contracts import build, load
+from agentkit.payments.contracts import CANONICAL, build, load
 
 CONFIG = "(address,address,address,address,uint40,bytes32)"
 VOUCHER = "(uint128,uint64,bytes32)"
@@ -76,6 +78,8 @@ TOKEN = {
     f"permit(address,address,uint256,uint256,{SIGNATURE})",
     f"transferWithAuthorization(address,address,uint256,uint256,uint256,bytes32,{SIGNATURE})",
     f"receiveWithAuthorization(address,address,uint256,uint256,uint256,bytes32,{SIGNATURE})",
+    "transferWithAuthorization(address,address,uint256,uint256,uint256,bytes32,bytes)",
+    "receiveWithAuthorization(address,address,uint256,uint256,uint256,bytes32,bytes)",
     f"cancelAuthorization(address,bytes32,{SIGNATURE})",
     "authorizationState(address,bytes32)",
     "Transfer(address,address,uint256)",
@@ -92,7 +96,7 @@ def compile_once() -> Iterator[None]:
     known: dict[str, Any] = {}
 
     def remembered(source: str, **options: Any) -> Any:
-        key = repr((source, options))
+        key = repr((source, options["output_formats"]))
         if key not in known:
             known[key] = compile_code(source, **options)
         return known[key]
@@ -106,19 +110,56 @@ def compile_once() -> Iterator[None]:
 def test_the_stored_bytes_are_what_the_sources_compile_to() -> None:
     for name in build.NAMES:
         assert (build.HERE / f"{name}.json").read_text("utf-8") == build.compiled(name)
+    for source in TOKENS.glob("*.vy"):
+        stored = source.with_suffix(".json").read_text("utf-8")
+        assert stored == build.compiled(source.stem, TOKENS)
+
+
+@pytest.mark.lengthy
+def test_variables_of_the_token_stay_where_they_are() -> None:
+    """Chains of earlier versions get today's code at their token's place (chain.canonical)."""
+    source = (build.HERE / "TestUSD.vy").read_text("utf-8")
+    bundle = FilesystemInputBundle([build.HERE])
+    layout = vyper.compile_code(source, output_formats=["layout"], input_bundle=bundle)["layout"]
+    slots = {name: given["slot"] for name, given in layout["storage_layout"].items()}
+    assert list(slots.items())[:5] == [
+        ("totalSupply", 0),
+        ("balanceOf", 1),
+        ("allowance", 2),
+        ("nonces", 3),
+        ("authorizationState", 4),
+    ]
+    places = {name: given["offset"] for name, given in layout["code_layout"].items()}
+    assert places == {"DOMAIN_SEPARATOR": 0, "minter": 32}
+
+
+def test_errors_stand_in_the_abi() -> None:
+    """Vyper declares none, so they are read from the source."""
+    errors = {name: [e for e in load(name).abi if e["type"] == "error"] for name in CANONICAL}
+    assert {e["name"] for e in errors["Permit2"]} == {
+        *("InvalidAmount", "InvalidContractSignature", "InvalidNonce", "InvalidSigner"),
+        *("InvalidSignatureLength", "SignatureExpired"),
+    }
+    assert [e["inputs"] for e in errors["Permit2"] if e["name"] == "InvalidAmount"] == [
+        [{"name": "", "type": "uint256"}]
+    ]
+    for name in CANONICAL:
+        source = (build.HERE / f"{name}.vy").read_text("utf-8")
+        raised = source.count("raw_revert(")
+        assert raised >= len(errors[name]) >= (1 if raised else 0)
 
 
 def test_check_says_what_to_build_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "TestUSD.vy").write_text((build.HERE / "TestUSD.vy").read_text("utf-8"))
+    (tmp_path / "HeadAnchor.vy").write_text((build.HERE / "HeadAnchor.vy").read_text("utf-8"))
     monkeypatch.setattr(build, "HERE", tmp_path)
-    monkeypatch.setattr(build, "NAMES", ("TestUSD",))
+    monkeypatch.setattr(build, "NAMES", ("HeadAnchor",))
     monkeypatch.setattr(sys, "argv", ["build"])
     build.main()
     monkeypatch.setattr(sys, "argv", ["build", "--check"])
     build.main()
-    stored = json.loads((tmp_path / "TestUSD.json").read_text())
-    (tmp_path / "TestUSD.json").write_text(json.dumps(stored | {"bytecode": "0x00"}))
-    with pytest.raises(SystemExit, match="TestUSD"):
+    stored = json.loads((tmp_path / "HeadAnchor.json").read_text())
+    (tmp_path / "HeadAnchor.json").write_text(json.dumps(stored | {"bytecode": "0x00"}))
+    with pytest.raises(SystemExit, match="HeadAnchor"):
         build.main()
 
 
