@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,9 +21,17 @@ from eth_typing import Address, BlockNumber, Hash32
 from eth_utils.exceptions import ValidationError
 
 from agentkit.embedded.chain import canonical, vm
-from agentkit.embedded.chain.mempool_rules import InvalidTransaction, admit, decoded
+from agentkit.embedded.chain.mempool_rules import (
+    InvalidTransaction,
+    admit,
+    check_waiting,
+    decoded,
+)
 from agentkit.embedded.chain.store import LogEntry, Store, Wanted
+from agentkit.embedded.chain.txpool import TxPool
 from agentkit.keys.messages import keccak, word
+
+_log = logging.getLogger(__name__)
 
 
 class Chain:
@@ -37,6 +46,9 @@ class Chain:
         self._evm = vm.EmbeddedEvm(AtomicDB(store))
         self._head = self._evm.get_canonical_head()
         self._ahead = int(store.fact("ahead") or 0)
+        self._pool = TxPool(store)
+        for sender in self._pool.senders():  # a kill may have come between a block and the next
+            self._execute_waiting(sender)
 
     @classmethod
     def open(
@@ -96,14 +108,40 @@ class Chain:
     def send(self, raw: bytes) -> bytes:
         """Put a signed transaction into a block of its own and return its hash.
 
-        Bytes the chain has already are answered with the same hash.  Raises InvalidTransaction.
+        One whose nonce is not next waits for those before it.  Bytes that a block has already are
+        answered with the same hash.  Raises InvalidTransaction.
         """
         digest = keccak(raw)
-        if self.find(digest) is None:
-            transaction = decoded(raw)
-            admit(transaction, self.state())
+        if self.find(digest) is not None:
+            return digest
+        if self._pool.find(digest):
+            raise InvalidTransaction("already known")
+        transaction = decoded(raw)
+        if admit(transaction, self.state()):
+            check_waiting(transaction, self.next_header())
+            self._pool.check(transaction, len(raw))
+            self._pool.add(transaction, raw)
+        else:
             self.seal([transaction])
+            self._execute_waiting(transaction.sender)
         return digest
+
+    def _execute_waiting(self, sender: Address) -> None:
+        """Execute what a sender has waiting, as far as its nonces follow one another.
+
+        What cannot be executed when its turn comes (the money is gone) is dropped, as geth does.
+        """
+        nonce = self.state().get_nonce(sender)
+        for used in self._pool.before(sender, nonce):
+            self._pool.drop(used)
+        while transaction := self._pool.at(sender, nonce):
+            try:
+                admit(transaction, self.state())
+                self.seal([transaction])
+            except InvalidTransaction as error:
+                _log.warning("0x%s is dropped: %s", transaction.hash.hex(), error)
+                self._pool.drop(transaction)
+            nonce = self.state().get_nonce(sender)
 
     def seal(
         self, transactions: Sequence[SignedTransactionAPI], facts: Mapping[str, str] | None = None
@@ -118,6 +156,8 @@ class Chain:
                 self._store.set_fact(name, value)
             sealed = self._extend(header, transactions)
         self._head = sealed
+        for transaction in transactions:
+            self._pool.forget(transaction)
 
     def set_codes(self, codes: Mapping[Address, bytes], facts: Mapping[str, str]) -> None:
         """Put code at addresses by an irregular block, and keep `facts` with it.
@@ -163,6 +203,7 @@ class Chain:
         for position, transaction in enumerate(transactions):
             raw = transaction.encode()
             self._store.add_transaction(sealed.block_number, position, transaction.hash, raw)
+            self._store.remove_waiting(transaction.hash)
         for entry in _entries(sealed, transactions, receipts):
             self._store.add_log(entry)
         return sealed
@@ -216,6 +257,14 @@ class Chain:
     def find(self, transaction: bytes) -> tuple[int, int] | None:
         """Return in which block a transaction is, and in which position there."""
         return self._store.find(transaction)
+
+    def waiting(self, transaction: bytes) -> SignedTransactionAPI | None:
+        """Return the transaction with this hash that waits for an earlier nonce."""
+        return self._pool.find(transaction)
+
+    def next_nonce(self, sender: Address) -> int:
+        """Return the nonce that a sender's next transaction needs, past those that wait."""
+        return self._pool.next_nonce(sender, self.state().get_nonce(sender))
 
     def raw_transactions(self, number: int) -> list[tuple[bytes, bytes]]:
         """Return hash and raw bytes of the transactions in a block."""

@@ -68,6 +68,8 @@ def _get_balance(chain: Chain, address: object, tag: object = None) -> str:
 
 @_answers("eth_getTransactionCount")
 def _get_transaction_count(chain: Chain, address: object, tag: object = None) -> str:
+    if tag == "pending":
+        return hex(chain.next_nonce(params.address(address)))
     state = chain.state(params.header(chain, tag))
     return hex(state.get_nonce(params.address(address)))
 
@@ -175,9 +177,11 @@ def _block(chain: Chain, header: BlockHeaderAPI, full: bool) -> Shape:
 
 @_answers("eth_getTransactionByHash")
 def _get_transaction_by_hash(chain: Chain, digest: object) -> Shape | None:
+    """Answer `eth_getTransactionByHash`; one that waits has a block of null."""
     place = chain.find(params.data(digest, 32))
     if place is None:
-        return None
+        waiting = chain.waiting(params.data(digest, 32))
+        return None if waiting is None else serializers.waiting_transaction(waiting)
     number, position = place
     header = params.header(chain, hex(number))
     return serializers.transaction(header, position, chain.transactions(number)[position])

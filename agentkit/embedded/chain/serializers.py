@@ -60,15 +60,27 @@ def block(header: BlockHeaderAPI, size: int, transactions: list[str] | list[Shap
 
 def transaction(header: BlockHeaderAPI, position: int, sent: SignedTransactionAPI) -> Shape:
     """Return a transaction that is in the block of `header`."""
+    return _block_place(header, position) | _transaction(sent, _price(header, sent))
+
+
+def waiting_transaction(sent: SignedTransactionAPI) -> Shape:
+    """Return a transaction that no block has yet; its price is the most that it offers."""
+    place = {"blockHash": None, "blockNumber": None, "transactionIndex": None}
+    return place | _transaction(sent, sent.max_fee_per_gas)
+
+
+def _transaction(sent: SignedTransactionAPI, price: int) -> Shape:
+    """Return a transaction without the block that it is in."""
     kind = sent.type_id or 0
     shape: Shape = {
-        **_place(header, position, sent),
+        "from": address(sent.sender),
+        "to": address(sent.to),
         "hash": data(sent.hash),
         "type": hex(kind),
         "chainId": hex(CHAIN_ID),
         "nonce": hex(sent.nonce),
         "gas": hex(sent.gas),
-        "gasPrice": hex(_price(header, sent)),
+        "gasPrice": hex(price),
         "value": hex(sent.value),
         "input": data(sent.data),
         "v": hex(sent.y_parity if kind else sent.y_parity + 2 * CHAIN_ID + 35),
@@ -95,7 +107,9 @@ def receipt(
     before = receipts[position - 1].gas_used if position else 0
     created = None if sent.to else address(contract_address(sent.sender, sent.nonce))
     return {
-        **_place(header, position, sent),
+        **_block_place(header, position),
+        "from": address(sent.sender),
+        "to": address(sent.to),
         "transactionHash": data(sent.hash),
         "type": hex(sent.type_id or 0),
         "status": hex(own.state_root == b"\x01"),
@@ -123,13 +137,11 @@ def log(entry: LogEntry) -> Shape:
     }
 
 
-def _place(header: BlockHeaderAPI, position: int, sent: SignedTransactionAPI) -> Shape:
+def _block_place(header: BlockHeaderAPI, position: int) -> Shape:
     return {
         "blockHash": data(header.hash),
         "blockNumber": hex(header.block_number),
         "transactionIndex": hex(position),
-        "from": address(sent.sender),
-        "to": address(sent.to),
     }
 
 

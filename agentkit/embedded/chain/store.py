@@ -33,6 +33,9 @@ create table if not exists logs (
   primary key (block, position)
 ) strict, without rowid;
 create index if not exists logs_of_address on logs (address, block);
+create table if not exists waiting (
+  hash blob primary key, raw blob not null
+) strict, without rowid;
 create table if not exists facts (name text primary key, value text not null) strict;
 """
 
@@ -129,6 +132,18 @@ class Store(BaseDB):
         """Return hash and raw bytes of a block's transactions in order."""
         sought = "select hash, raw from transactions where block = ? order by position"
         return self._db.execute(sought, (block,)).fetchall()
+
+    # -- transactions that wait for an earlier nonce ---------------------------------------------
+
+    def add_waiting(self, digest: bytes, raw: bytes) -> None:
+        self._db.execute("insert into waiting values (?, ?)", (digest, raw))
+
+    def remove_waiting(self, digest: bytes) -> None:
+        self._db.execute("delete from waiting where hash = ?", (digest,))
+
+    def waiting(self) -> list[bytes]:
+        """Return the raw bytes of all transactions that wait."""
+        return [bytes(raw) for (raw,) in self._db.execute("select raw from waiting")]
 
     # -- logs ------------------------------------------------------------------------------------
 

@@ -334,15 +334,41 @@ async def test_a_success_that_moved_nothing_ends_its_intent(world: World) -> Non
 async def test_a_nonce_that_comes_too_early_waits_for_the_one_before(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sender, "REFUSED_PATIENCE", 0.2)
+    """The node keeps it, and executes it once the one before it has come."""
+    monkeypatch.setattr(sender, "PATIENCE", 0.2)
     async with world.process() as first:
         early = await first.loses("pay:a", 5)
-        with pytest.raises(StoreUnavailable, match=r"not mined yet \(.*nonce too high") as waiting:
+        with pytest.raises(StoreUnavailable, match="not mined yet") as waiting:
             await first.pay("pay:b", 7)
         assert "same command again" in waiting.value.hint
         late = await first.row("pay:b")
         assert (early.nonce, late.nonce, late.final) == (0, 1, False)
     assert await world.paid() == 0
+    async with world.process() as second:
+        await second.sender.recover()
+        assert second.line.sent == [early.raw]
+    assert (await world.paid(), await world.used()) == (5 + 7, 2)
+
+
+async def test_a_node_that_keeps_no_early_nonce_is_sent_it_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "REFUSED_PATIENCE", 0.2)
+    refused = 0
+
+    async def refuse(raw: bytes) -> None:
+        nonlocal refused
+        refused += 1
+        raise SettlementFailed("the chain refuses: nonce too high")
+
+    async with world.process() as first:
+        early = await first.loses("pay:a", 5)
+        monkeypatch.setattr(first.line, "send", refuse)
+        with pytest.raises(StoreUnavailable, match=r"not mined yet \(.*nonce too high"):
+            await first.pay("pay:b", 7)
+        late = await first.row("pay:b")
+        assert (early.nonce, late.nonce, late.final) == (0, 1, False)
+    assert (refused > 0, await world.paid()) == (True, 0)
     async with world.process() as second:
         await second.sender.recover()
         assert second.line.sent == [early.raw, late.raw]

@@ -197,7 +197,6 @@ def rows(path: Path) -> list[str]:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"nonce": 3},
         {"nonce": 0, "value": 2},
         {"chain_id": 1},
         {"value": 2 * WEALTH},
