@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from agentkit.keys.signer import KeySigner
+from agentkit.payments.contracts import CANONICAL, load
 from support.timing import limit
 
 ROOT = Path(__file__).parents[2]
@@ -87,6 +88,8 @@ def anvil(*more: str) -> Iterator[Node]:
         node = Node("anvil", f"http://{_listening(process)}", process)
         for key in KEYS:
             node.rpc("anvil_setBalance", KeySigner(key).address, hex(WEALTH))
+        for name, place in CANONICAL.items():
+            node.rpc("anvil_setCode", place, "0x" + load(name).runtime.hex())
         yield node
 
 
