@@ -78,12 +78,15 @@ class X402Endpoint(OpenAI):
         if not models:
             return info
         challenge = await self._inspect(CHAT, _probe(models[0]))
-        return info.model_copy(update={"finds": challenge.identifies})
+        is_channel = batch_settlement.payable_on(challenge, self._network) is not None
+        return info.model_copy(update={"finds": challenge.identifies or is_channel})
 
     async def submit(
         self, task: Task, offer: Offer, attempt: Attempt, payment: Payment
     ) -> JobStatus:
         """Ask the question, and keep the answer also after it was fetched."""
+        if await self.find(attempt):  # the same attempt again is the same answer
+            return JobStatus(state="done")
         status = await super().submit(task, offer, attempt, payment)
         self._kept[attempt.id] = self._answers[attempt.id]
         if len(self._kept) > MAX_KEPT_ANSWERS:

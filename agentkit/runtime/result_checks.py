@@ -55,7 +55,9 @@ def _wrong_price(offer: Offer, attempt: Attempt, result: Result) -> str:
         owed = charge(attempt.at_most.asset, offer.rates, result.usage)
     except BadAmount as error:
         return str(error)
-    if result.price != owed:
+    # Over a channel a server charges what a request came to by its own meter, up to its price.
+    is_metered_below = bool(offer.channel) and result.price < owed
+    if result.price != owed and not is_metered_below:
         return f"asks {result.price} where its rates and usage come to {owed}"
     if result.price > attempt.at_most:
         return f"asks {result.price}, above the at most of {attempt.at_most}"

@@ -52,6 +52,7 @@ class Work:
     gate: asyncio.Event | None = None
     started: asyncio.Event = field(default_factory=asyncio.Event)
     lose_answers: int = 0
+    chat: Callable[[int], Any] = lambda number: {"n": number}
 
     async def handle(self, request: web.Request) -> web.Response:
         self.done += 1
@@ -61,7 +62,7 @@ class Work:
             await self.gate.wait()
         if self.charge is not None:
             request[CHARGE] = Money(self.charge, request.app[CURRENCY])
-        return web.json_response({"n": number}, status=self.status)
+        return web.json_response(self.chat(number), status=self.status)
 
 
 CURRENCY: web.AppKey[Any] = web.AppKey("currency", object)
@@ -92,6 +93,7 @@ async def channel_shop(
     work: Work | None = None,
     policy: ClaimPolicy | None = None,
     terms: dict[str, Any] | None = None,
+    path: str = PATH,
 ) -> AsyncIterator[ChannelShop]:
     """A shop that is paid over channels, and settles at a facilitator's address."""
     work = work or Work()
@@ -113,7 +115,7 @@ async def channel_shop(
         policy=policy or ClaimPolicy(),
     )
     price = Money(PRICE, world.network.currency)
-    paywall = Paywall([seller], prices={f"POST {PATH}": price})
+    paywall = Paywall([seller], prices={f"POST {path}": price})
 
     @web.middleware
     async def lossy(
@@ -128,9 +130,9 @@ async def channel_shop(
 
     app = web.Application(middlewares=[lossy, paywall.middleware])  # type: ignore[list-item]
     app[CURRENCY] = world.network.currency
-    app.router.add_post(PATH, work.handle)
+    app.router.add_post(path, work.handle)
     async with TestServer(app) as server:
-        url = str(server.make_url(PATH))
+        url = str(server.make_url(path))
         yield ChannelShop(world, url, signer, work, journal, claiming)
     await remote.close()
     await chain.close()

@@ -33,9 +33,11 @@ from agentkit.payments import abi
 from agentkit.payments.balance import token_balance
 from agentkit.payments.budget import Budget
 from agentkit.payments.chain import Web3Chain
+from agentkit.payments.channels.lanes import LaneRail
 from agentkit.payments.contracts import load
 from agentkit.payments.facilitator.app import facilitator_app
 from agentkit.payments.facilitator.service import FacilitatorService
+from agentkit.payments.sender import Sender
 from agentkit.payments.x402.exact_seller import ExactSeller
 from agentkit.payments.x402.paywall import Paywall
 from agentkit.payments.x402.rail import X402Rail
@@ -294,7 +296,7 @@ class Payer:
 
     signer: KeySigner
     journal: Journal
-    rail: X402Rail
+    rail: X402Rail | LaneRail
     provider: X402Endpoint
     desk: Buying
     network: Network
@@ -327,13 +329,26 @@ class Payer:
 
     async def plan(self, **changes: object) -> Plan:
         graph = JobGraph("hello")
-        graph.infer("greet", model=MODEL, prompt="hello", max_tokens=8, **changes)
+        graph.infer("greet", **{"model": MODEL, "prompt": "hello", "max_tokens": 8} | changes)
         providers, rails = dict(self.means.providers), dict(self.means.rails)
         market = Market(
             self.network, providers, rails, self.allowance, self.signer.address, self.journal.home
         )
         budget = Money.parse("1 USDC").bind(self.network.currency)
         return await make_plan(graph.freeze(), market, Wish(budget=budget))
+
+    async def run_many(self, count: int) -> RunResult:
+        """Buy several answers by one run, as many at once as the provider takes."""
+        graph = JobGraph("many")
+        for number in range(count):
+            graph.infer(f"ask{number}", model=MODEL, prompt=f"hello {number}", max_tokens=8)
+        providers, rails = dict(self.means.providers), dict(self.means.rails)
+        market = Market(
+            self.network, providers, rails, self.allowance, self.signer.address, self.journal.home
+        )
+        budget = Money.parse("1 USDC").bind(self.network.currency)
+        plan = await make_plan(graph.freeze(), market, Wish(budget=budget))
+        return await (await runs.start(self.means, plan)).result()
 
     async def run(self, **changes: object) -> RunResult:
         """Buy one answer by a run of its own."""
@@ -362,12 +377,15 @@ async def payer(
     units: int = 100 * PRICE,
     limit: str = "",
     payee: str = "",
+    lanes: bool = False,
 ) -> AsyncIterator[Payer]:
     """A new wallet that owns `units`."""
     key = secrets.token_bytes(32)
     if units:
         await world.mint(KeySigner(key).address, units)
-    async with payer_of(world.network, folder, url, key, limit=limit, payee=payee) as one:
+    async with payer_of(
+        world.network, folder, url, key, limit=limit, payee=payee, lanes=lanes
+    ) as one:
         yield one
 
 
@@ -381,15 +399,20 @@ async def payer_of(
     limit: str = "",
     payee: str = "",
     account: EndpointSettings | None = None,
+    lanes: bool = False,
 ) -> AsyncIterator[Payer]:
-    """The wallet of a key, with what it remembers in `folder`."""
+    """The wallet of a key, with what it remembers in `folder`; it pays by `exact`, or in lanes."""
     signer = KeySigner(key)
     prices = {"request": Rate.parse(limit)} if limit else {}
     account = account or EndpointSettings(prices=prices, models={MODEL: SERVED}, payee=payee)
     provider = X402Endpoint("x402", url, network, account)
     journal = await Journal.open(folder / "payer" / signer.address, signer.address)
     chain = Web3Chain(network)
-    rail = X402Rail(journal, chain, signer, network)
+    rail: X402Rail | LaneRail = (
+        LaneRail(journal, chain, signer, network, Sender(journal, chain, signer, network))
+        if lanes
+        else X402Rail(journal, chain, signer, network)
+    )
     desk = Buying(provider, rail, journal, Budget(Allowance()), MODEL)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(journal.close)

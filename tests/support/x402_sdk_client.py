@@ -25,6 +25,12 @@ from x402.http.types import HTTPRequestContext, PaymentOption, RouteConfig
 from x402.http.x402_http_client import x402HTTPClient
 from x402.http.x402_http_server import x402HTTPResourceServer
 from x402.mechanisms.evm import FacilitatorWeb3Signer
+from x402.mechanisms.evm.batch_settlement.authorizer_signer import LocalAuthorizerSigner
+from x402.mechanisms.evm.batch_settlement.facilitator.scheme import BatchSettlementEvmFacilitator
+from x402.mechanisms.evm.batch_settlement.server.scheme import (
+    BatchSettlementEvmScheme as BatchSettlementServerScheme,
+)
+from x402.mechanisms.evm.batch_settlement.server.scheme import BatchSettlementEvmSchemeServerConfig
 from x402.mechanisms.evm.exact import (
     register_exact_evm_client,
     register_exact_evm_facilitator,
@@ -35,14 +41,18 @@ from support.x402_market import PATH, PRICE, World
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+CHARGE_HEADER = "X-Test-Charge"
+"""The header in which the work of a shop says what it came to, if not to the whole price."""
+
 
 class InThreads:
     """The SDK's facilitator, which blocks, off the event loop."""
 
     def __init__(self, world: World, key: bytes) -> None:
-        signer = FacilitatorWeb3Signer("0x" + key.hex(), world.network.rpc)
+        signer = FacilitatorWeb3Signer("0x" + key.hex(), world.network.rpc, gas_limit=500_000)
         self.inner = x402FacilitatorSync()
         register_exact_evm_facilitator(self.inner, signer, world.network.id)
+        self.inner.register([world.network.id], BatchSettlementEvmFacilitator(signer))
 
     async def verify(self, payload: Any, requirements: Any, *_: Any) -> Any:
         return await asyncio.to_thread(self.inner.verify, payload, requirements)
@@ -90,18 +100,34 @@ class _Request:
 
 @asynccontextmanager
 async def stock_shop(
-    world: World, facilitator: InThreads, work: Handler, *, identifies: bool = False
+    world: World,
+    facilitator: InThreads,
+    work: Handler,
+    *,
+    identifies: bool = False,
+    channels: bytes = b"",
+    loses: Callable[[], bool] = lambda: False,
 ) -> AsyncIterator[str]:
-    """A shop as the SDK has it: verify, work, settle; and its address."""
+    """A shop as the SDK has it: verify, work, settle; and its address.
+
+    With `channels`, the key of its claims, it is paid over channels instead of by `exact`.  An
+    answer that it `loses` is charged, and never reaches the client.
+    """
     server = x402ResourceServer(facilitator)
-    register_exact_evm_server(server, world.network.id)
+    if channels:
+        authorizer = LocalAuthorizerSigner(Account.from_key(channels))
+        config = BatchSettlementEvmSchemeServerConfig(receiver_authorizer_signer=authorizer)
+        scheme = BatchSettlementServerScheme(world.payee, config)
+        server.register(world.network.id, scheme)
+    else:
+        register_exact_evm_server(server, world.network.id)
     price = AssetAmount(
         amount=str(PRICE),
         asset=world.network.token,
         extra={"name": "USD Coin", "version": "1"},
     )
     option = PaymentOption(
-        scheme="exact",
+        scheme="batch-settlement" if channels else "exact",
         pay_to=world.payee,
         price=price,
         network=world.network.id,
@@ -131,11 +157,18 @@ async def stock_shop(
         response = await handler(request)
         assert found.payment_payload
         assert found.payment_requirements
+        charge = response.headers.get(CHARGE_HEADER)
         settled = await http.process_settlement(
-            found.payment_payload, found.payment_requirements, context=context
+            found.payment_payload,
+            found.payment_requirements,
+            context=context,
+            settlement_overrides={"amount": charge} if charge else None,
         )
         if not settled.success:
             return said(settled.response)
+        if loses():
+            assert request.transport is not None
+            request.transport.close()
         response.headers.update(settled.headers)
         return response
 

@@ -130,7 +130,8 @@ class Lane(Record):
     first, as after a restore.
 
     `deposit` units were signed and not seen on the chain yet, with `salt`, `valid_before` and
-    `authorization`.  `deposits` counts them, so that each has a salt of its own.
+    `authorization`; `taken`: the server has answered a request that came with it.  `deposits`
+    counts them, so that each has a salt of its own.
     """
 
     stored_name: ClassVar[str] = "Lane"
@@ -152,6 +153,7 @@ class Lane(Record):
     salt: str = ""
     valid_before: int = 0
     authorization: str = ""
+    taken: bool = False
     deposits: int = 0
     closing: bool = False
     until: int = 0
@@ -202,6 +204,7 @@ def _fold_deposit_signed(event: DepositSigned, stream: str, at: float, records: 
         "salt": event.salt,
         "valid_before": event.valid_before,
         "authorization": event.signature,
+        "taken": False,
         "deposits": lane.deposits + 1,
     }
     records.put(lane.model_copy(update=changes))
@@ -224,6 +227,7 @@ def _fold_deposit_ended(event: DepositEnded, stream: str, at: float, records: Re
         "salt": "",
         "valid_before": 0,
         "authorization": "",
+        "taken": False,
     }
     records.put(lane.model_copy(update=changes))
 
@@ -259,7 +263,11 @@ def _fold_lane_charged(event: LaneCharged, stream: str, at: float, records: Reco
     lane = existing(records, Lane, event.channel)
     if lane.attempt != event.attempt:
         return
-    changes = _unused() | {"charged": lane.charged + event.charge.units, "used": at}
+    changes = _unused() | {
+        "charged": lane.charged + event.charge.units,
+        "taken": bool(lane.deposit),
+        "used": at,
+    }
     records.put(lane.model_copy(update=changes))
 
 

@@ -207,14 +207,17 @@ class LaneDeposits:
 
 
 def payload_of(lane: r.Lane) -> VoucherPayload | DepositPayload:
-    """Return a lane's newest voucher as it is sent, with the deposit that the chain lacks."""
+    """Return a lane's newest voucher as it is sent, with the deposit that the server lacks.
+
+    One that answered a request which came with it has the deposit, or it worked for nothing.
+    """
     config = Config.model_validate(lane.config)
     voucher = SignedVoucher(
         channel_id="0x" + lane.channel,
         max_claimable_amount=str(lane.promised),
         signature=lane.signature,
     )
-    if not lane.deposit:
+    if not lane.deposit or lane.taken:
         return VoucherPayload(channel_config=config, voucher=voucher)
     drawing = Erc3009(
         valid_after="0",

@@ -152,7 +152,11 @@ class LaneRail:
         return [self._question(lane)] if lane else []
 
     async def lookup(self, attempt: Attempt) -> Fate:
-        """Return whether an attempt was charged, by what the server stated last."""
+        """Return whether an attempt was charged, by what the server stated last.
+
+        What became of deposits is read from the chain first.
+        """
+        await self._deposits.reconcile()
         lane = await self._journal.commit(lambda tx: lane_of(tx, attempt))
         if lane is None:
             return "unpaid"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from agentkit.errors import (
     BadOutput,
     PaymentError,
@@ -91,6 +93,10 @@ class Recovery:
         the same payment.
         """
         rail = self._context.rail(attempt.rail)
+        if isinstance(rail, AskableRail):
+            # Part of what was sent may have been drawn, which must not be sent again.
+            with suppress(StateError, ProviderError):
+                await rail.lookup(attempt)
         try:
             payment = await self._context.resources.journal.commit(
                 lambda tx: rail.reserve(tx, attempt)
