@@ -34,6 +34,7 @@ from support.x402_market import (
     world_on,
 )
 from support.x402_sdk_client import InThreads, StockPayer, stock_shop
+from vyper.compiler.input_bundle import FilesystemInputBundle
 
 from agentkit.errors import (
     InsufficientFunds,
@@ -494,14 +495,17 @@ async def test_a_token_that_lets_a_used_nonce_pass_pays_nobody_twice(
 ) -> None:
     """Its transaction succeeds and moves nothing; a second facilitator does not know better."""
     source = (HERE / "TestUSD.vy").read_text()
+    use = "    self._use(given.payer, given.nonce)\n"
+    log = "log AuthorizationUsed(authorizer=given.payer, nonce=given.nonce)\n"
     quiet = source.replace(
-        "    self._use(payer, nonce)\n    log AuthorizationUsed(authorizer=payer, nonce=nonce)\n",
-        "    if self.authorizationState[payer][nonce]:\n"
-        "        log AuthorizationUsed(authorizer=payer, nonce=nonce)\n        return\n"
-        "    self._use(payer, nonce)\n    log AuthorizationUsed(authorizer=payer, nonce=nonce)\n",
+        use,
+        "    if self.authorizationState[given.payer][given.nonce]:\n"
+        f"        {log}        return\n{use}",
     )
-    assert quiet.count("        return\n") == 2
-    code = vyper.compile_code(quiet, output_formats=["bytecode"])["bytecode"]
+    assert quiet.count(f"        {log}        return\n") == 1
+    bundle = FilesystemInputBundle([HERE])
+    compiled = vyper.compile_code(quiet, output_formats=["bytecode"], input_bundle=bundle)
+    code = compiled["bytecode"]
     async with (
         world_on(node, bytes.fromhex(code[2:])) as world,
         facilitator(world, tmp_path / "one") as first,
