@@ -97,8 +97,11 @@ class Http:
         headers: Mapping[str, str] | None = None,
         seconds: float = 60.0,
         max_bytes: int | None = None,
+        redirects: bool = True,
     ) -> Answer:
         """Send a request once, and return its complete answer, whatever the status.
+
+        Without `redirects` one that points elsewhere is the answer.
 
         Raises Unavailable, with `unknown` unless no connection was made, and ProtocolBroken for
         an answer of more than `max_bytes`; None stands for the bound of this object.
@@ -113,6 +116,7 @@ class Http:
                 headers=headers,
                 timeout=timeout,
                 proxy=proxy_for(self.url),
+                allow_redirects=redirects,
             ) as answer:
                 body = await self._body(answer, max_bytes or self._max_bytes)
                 return Answer(answer.status, _joined(answer.headers), body)

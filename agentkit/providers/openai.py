@@ -97,13 +97,12 @@ class EndpointSettings:
 
 @dataclass(frozen=True)
 class PaymentTerms:
-    """What an endpoint asks for an answer; the last four as in `market.offer.Offer`."""
+    """What an endpoint asks for an answer; the last three as in `market.offer.Offer`."""
 
     rates: dict[str, Rate]
     payee: str
     finds: bool = False
     rail: str = ""
-    rails: Mapping[str, Pays] = field(default_factory=dict)
     channel: Mapping[str, str | int] = field(default_factory=dict)
 
 
@@ -145,34 +144,40 @@ class OpenAI:
         )
 
     async def offers(self, spec: TaskSpec) -> Sequence[Offer]:
-        """Return one offer, for the model that is configured and served now; raises Refused."""
+        """Return an offer for each way to pay, for the model that is configured and served now.
+
+        Raises Refused.
+        """
         model = self._model(spec)
         served = await self._models()
         if model not in served:
             raise Refused(f"it does not serve {model!r} now", provider=self.name)
-        terms = await self._terms(model)
-        price, at_most = self._priced(terms, spec)
+        context = served[model]
         return [
-            Offer(
-                provider=self.name,
-                node=spec.node.name,
-                on=model,
-                model=model,
-                price=price,
-                at_most=at_most,
-                eta=SETUP_SECONDS + SECONDS_PER_TOKEN * spec.load.expected.get("output", 0),
-                lanes=2,
-                expires=time.time() + OFFERS_LAST,
-                rail=terms.rail or self._profile.rail,
-                rails=dict(terms.rails),
-                pays=self._profile.pays,
-                payee=terms.payee,
-                channel=dict(terms.channel),
-                rates=terms.rates,
-                finds=terms.finds,
-                context=served[model],
-            )
+            self._offer(spec, model, terms, context=context) for terms in await self._terms(model)
         ]
+
+    def _offer(self, spec: TaskSpec, model: str, terms: PaymentTerms, *, context: int) -> Offer:
+        """Return the offer to answer a spec on these terms."""
+        price, at_most = self._priced(terms, spec)
+        return Offer(
+            provider=self.name,
+            node=spec.node.name,
+            on=model,
+            model=model,
+            price=price,
+            at_most=at_most,
+            eta=SETUP_SECONDS + SECONDS_PER_TOKEN * spec.load.expected.get("output", 0),
+            lanes=2,
+            expires=time.time() + OFFERS_LAST,
+            rail=terms.rail or self._profile.rail,
+            pays=self._profile.pays,
+            payee=terms.payee,
+            channel=dict(terms.channel),
+            rates=terms.rates,
+            finds=terms.finds,
+            context=context,
+        )
 
     async def submit(
         self, task: Task, offer: Offer, attempt: Attempt, payment: Payment
@@ -223,9 +228,9 @@ class OpenAI:
 
     # -- what a dialect may override --------------------------------------------------------------
 
-    async def _terms(self, model: str) -> PaymentTerms:
-        """Return at which rates the endpoint answers, and who is paid."""
-        return PaymentTerms(self._rates(), self._settings.payee)
+    async def _terms(self, model: str) -> Sequence[PaymentTerms]:
+        """Return at which rates the endpoint answers, and who is paid, for each way to pay."""
+        return [PaymentTerms(self._rates(), self._settings.payee)]
 
     async def _ask(
         self, path: str, body: dict[str, Any], attempt: Attempt, payment: Payment

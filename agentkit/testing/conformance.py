@@ -74,10 +74,12 @@ class Desk:
         return graph.freeze().by_name["ask"]
 
     async def offer(self, node: NodeBase) -> Offer:
-        """Return the provider's first offer for a question, to be paid by the desk's rail."""
+        """Return the provider's first offer for a question that the desk's rail can pay."""
         spec = bought_kind(node).spec(node, {})
-        offer = (await self.provider.offers(spec))[0]
-        return offer.paid_by(self.rail.name) if self.rail.name in offer.rails else offer
+        offers = await self.provider.offers(spec)
+        name = self.rail.name
+        offer = next((o for o in offers if name == o.rail or name in o.rails), offers[0])
+        return offer.paid_by(name) if name in offer.rails else offer
 
     async def open(
         self, node: NodeBase, offer: Offer, n: int = 0, purchase: str = ""

@@ -113,8 +113,9 @@ async def test_only_what_the_node_would_do_is_sold(node: tuple[Node, str]) -> No
         assert await asked(chat(stream=True)) == (422, False)
         assert await asked([]) == (400, False)
         async with http.post(url + PATH, json=chat()) as said:
-            (entry,) = Challenge.read(said.headers[REQUIRED]).accepts
-    assert (entry["payTo"], entry["amount"]) == (OWNER.address, "2000")
+            metered, flat = Challenge.read(said.headers[REQUIRED]).accepts
+    assert (flat["scheme"], flat["payTo"], flat["amount"]) == ("exact", OWNER.address, "2000")
+    assert (metered["scheme"], metered["payTo"]) == ("batch-settlement", OWNER.address)
     assert made.pool.asked == 1  # type: ignore[attr-defined]
 
 

@@ -1,0 +1,315 @@
+"""Requests that are paid by x402: what is asked for them, the payment, and what it came to.
+
+An unpaid request is answered with 402, which names price and payee.  That is read twice: for the
+offer, and right before the payment is sent, with the request itself.  After a payment was sent, no
+other one is made for the same attempt.  A payment is by `exact` (rail `x402`) or charged to a
+channel (rail `batch-settlement`), whichever the endpoint takes for less.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+
+from agentkit.errors import OfferExpired, ProtocolBroken, Refused, Unavailable
+from agentkit.market import batch_settlement
+from agentkit.market.attempt import Attempt, Message, Payment, Result
+from agentkit.market.chain import Network
+from agentkit.market.x402 import (
+    REQUIRED,
+    RESPONSE,
+    SIGNATURE,
+    Challenge,
+    Payment402,
+    Presented,
+    Proof,
+    Requirement,
+    Settled,
+    header_of,
+)
+from agentkit.money import Money
+from agentkit.providers.http import Answer, Http
+from agentkit.providers.openai import message_of
+
+RAILS = {"exact": "x402", batch_settlement.SCHEME: batch_settlement.SCHEME}
+"""The rail by which each scheme is paid."""
+
+INSPECT_SECONDS = 20.0
+"""Seconds in which an endpoint has to answer an unpaid request."""
+
+ANSWER_SECONDS = 300.0
+"""Seconds in which it has to answer a paid one."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaidRequest:
+    """A request as it is sent: unpaid at first, then the same with its payment."""
+
+    method: str
+    path: str
+    json: Any = None
+    data: bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class X402Client:
+    """Makes paid requests for the provider `name`.
+
+    `check_status` raises the error that an answer other than 402 means, None for success.
+    """
+
+    def __init__(
+        self, name: str, network: Network, http: Http, check_status: Callable[[Answer], None]
+    ) -> None:
+        self._name = name
+        self._network = network
+        self._http = http
+        self._check_status = check_status
+
+    # -- before a payment ------------------------------------------------------------------------
+
+    async def ask(self, request: PaidRequest) -> Answer:
+        """Send a request without paying; nothing is bought, so no failure leaves an unknown."""
+        try:
+            return await self._send(request, {}, INSPECT_SECONDS)
+        except Unavailable as error:
+            error.unknown = False
+            raise
+
+    async def inspect(self, request: PaidRequest) -> Challenge:
+        """Send a request without paying, and return the 402 that answers it.
+
+        Raises Refused for an endpoint that asks for no payment.
+        """
+        answer = await self.ask(request)
+        try:
+            if answer.status != 402:
+                self._check_status(answer)
+        except Unavailable as error:
+            error.unknown = False
+            raise
+        if answer.status != 402:
+            raise Refused("it asks for no payment", provider=self._name)
+        return self.challenge(answer)
+
+    def challenge(self, answer: Answer) -> Challenge:
+        """Return what a 402 asks for; raises ProtocolBroken."""
+        try:
+            challenge = header_of(Challenge, answer.headers, REQUIRED.lower())
+        except ProtocolBroken as error:
+            raise ProtocolBroken(str(error), provider=self._name) from error
+        if challenge is None:
+            raise ProtocolBroken(
+                "it asks for a payment and does not say which", provider=self._name
+            )
+        return challenge
+
+    def ways(self, challenge: Challenge) -> list[Requirement]:
+        """Return how this wallet can pay, the cheapest way first; raises Refused if it cannot.
+
+        At the same price over a channel: it is charged what the request really comes to.
+        """
+        ways = (
+            batch_settlement.payable_on(challenge, self._network),
+            challenge.payable_on(self._network),
+        )
+        found = sorted(filter(None, ways), key=lambda way: int(way.amount))
+        if not found:
+            raise Refused(
+                f"it takes no {self._network.currency.symbol} on {self._network.name} by"
+                " 'batch-settlement' or 'exact'",
+                provider=self._name,
+            )
+        return found
+
+    def amount(self, requirement: Requirement) -> Money:
+        """Return the price that a requirement names."""
+        return Money(int(requirement.amount), self._network.currency)
+
+    # -- a payment -------------------------------------------------------------------------------
+
+    async def pay(self, request: PaidRequest, attempt: Attempt, payment: Payment) -> Answer:
+        """Send a request with its payment, if the endpoint still asks for what it offered.
+
+        A payment that may have been sent before (`again`) is presented even if it does not: the
+        endpoint may have taken it, and another payment must not be made.
+        """
+        check_payment(payment)
+        challenge = await self.inspect(request)
+        requirement = self._agreed(challenge, attempt)
+        if requirement is None and not payment.body.get("again"):
+            raise self._terms_changed(unknown=False)
+        if requirement is None:
+            requirement = self._offered(attempt, payment)
+        presented = _presented(challenge, requirement, payment, attempt.id)
+        answer = await self._send(request, {SIGNATURE: presented.header()}, ANSWER_SECONDS)
+        self._check_paid(answer, attempt)
+        return answer
+
+    def with_bill(self, result: Result, answer: Answer, payment: Payment) -> Result:
+        """Return a result with what the endpoint says it was paid."""
+        if payment.rail == batch_settlement.SCHEME:
+            return self._with_charge(result, answer, payment)
+        return self._with_transaction(result, answer, payment)
+
+    # -- messages of the rail --------------------------------------------------------------------
+
+    async def carry(self, message: Message, request: PaidRequest) -> Message:
+        """Ask what a channel is charged, or for what it has left, at a request that it pays for.
+
+        Raises Refused.
+        """
+        challenge = await self.inspect(request)
+        requirement = batch_settlement.payable_on(challenge, self._network)
+        if requirement is None:
+            raise Refused("it takes no payments over channels any more", provider=self._name)
+        payment = Payment(rail=message.rail, body=message.body)
+        presented = _presented(challenge, requirement, payment, "")
+        answer = await self._send(request, {SIGNATURE: presented.header()}, ANSWER_SECONDS)
+        if message.verb == "refund":
+            return self._refunded(message, answer)
+        return self._stated(message, answer)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    async def _send(self, request: PaidRequest, headers: dict[str, str], seconds: float) -> Answer:
+        """Send a request; a payment never follows a redirect to somebody else."""
+        return await self._http.send(
+            request.method,
+            request.path,
+            json=request.json,
+            data=request.data,
+            headers={**request.headers, **headers},
+            seconds=seconds,
+            redirects=False,
+        )
+
+    def _agreed(self, challenge: Challenge, attempt: Attempt) -> Requirement | None:
+        """Return the requirement that an attempt pays, None if it is not asked for any more."""
+        is_channel = attempt.rail == batch_settlement.SCHEME
+        payable = batch_settlement.payable_on if is_channel else Challenge.payable_on
+        requirement = payable(challenge, self._network)
+        if requirement is None:
+            return None
+        if (requirement.payee, self.amount(requirement)) != (attempt.payee, attempt.at_most):
+            return None
+        return requirement
+
+    def _offered(self, attempt: Attempt, payment: Payment) -> Requirement:
+        """Return the requirement that an attempt pays, as it was offered."""
+        units, timeout = attempt.at_most.units, int(ANSWER_SECONDS)
+        if attempt.rail == batch_settlement.SCHEME:
+            return batch_settlement.agreed_in(payment.body, self._network, units, timeout=timeout)
+        return Requirement.on(self._network, attempt.payee, units, timeout=timeout)
+
+    def _terms_changed(self, *, unknown: bool) -> OfferExpired:
+        return OfferExpired("it asks for another payment", provider=self._name, unknown=unknown)
+
+    def _check_paid(self, answer: Answer, attempt: Attempt) -> None:
+        """Raise the error that an unsuccessful answer to a paid request means.
+
+        The payment was sent, so after any error it is unknown whether it was taken.
+        """
+        if answer.status < 300:
+            return
+        if answer.status != 402:
+            self._check_other(answer)
+        try:
+            challenge = self.challenge(answer)
+        except ProtocolBroken as error:
+            raise Refused(
+                f"not paid, it says: {error}", provider=self._name, unknown=True
+            ) from error
+        if self._agreed(challenge, attempt) is None:
+            raise self._terms_changed(unknown=True)
+        reason = challenge.error or "no reason"
+        raise Refused(
+            f"it asks again for what it was paid ({reason})", provider=self._name, unknown=True
+        )
+
+    def _check_other(self, answer: Answer) -> NoReturn:
+        """Raise Unavailable or Refused, unknown, for an error other than 402."""
+        message = message_of(answer.body) or f"it answers {answer.status}"
+        if answer.status == 429 or answer.status >= 500:  # which may pass
+            raise Unavailable(message, provider=self._name, unknown=True)
+        raise Refused(message, provider=self._name, unknown=True)
+
+    def _with_transaction(self, result: Result, answer: Answer, payment: Payment) -> Result:
+        """Return a result with the transaction that the endpoint says has paid for it.
+
+        "" where it does not say, or speaks of another payment; the answer was paid all the same.
+        """
+        transaction = ""
+        with suppress(ProtocolBroken):
+            settled = header_of(Settled, answer.headers, RESPONSE.lower())
+            if settled and settled.tells_of(_proof(payment), self._network):
+                transaction = settled.transaction
+        evidence = result.evidence.model_copy(update={"reference": transaction})
+        return replace(result, evidence=evidence)
+
+    def _with_charge(self, result: Result, answer: Answer, payment: Payment) -> Result:
+        """Return a result at the price that the endpoint says it charged.
+
+        What it says has to fit the voucher that it was sent.  Where it says nothing, or something
+        else, the whole at most counts, which the voucher lets it claim.
+        """
+        charge = None
+        with suppress(ProtocolBroken):
+            settled = header_of(Settled, answer.headers, RESPONSE.lower())
+            charge = batch_settlement.charge_in(settled, payment.body, result.price.units)
+        if charge is None:
+            return result
+        return replace(result, price=Money(charge, result.price.asset))
+
+    def _stated(self, message: Message, answer: Answer) -> Message:
+        """Return what a 402 says of a channel: its state, and our newest voucher."""
+        if answer.status != 402:
+            raise ProtocolBroken("it does not say what the channel is charged", provider=self._name)
+        way = batch_settlement.payable_on(self.challenge(answer), self._network)
+        extra = way.extra if way else {}
+        body = {
+            "channel": message.body["channel"],
+            "channelState": extra.get("channelState"),
+            "voucherState": extra.get("voucherState"),
+        }
+        return message.model_copy(update={"verb": "state", "body": body})
+
+    def _refunded(self, message: Message, answer: Answer) -> Message:
+        """Return that a channel's rest is on its way back; the chain is asked about it."""
+        if answer.status == 402:
+            reason = self.challenge(answer).error or "no reason"
+            raise Refused(f"it does not give the rest back ({reason})", provider=self._name)
+        self._check_status(answer)
+        body = {"channel": message.body["channel"]}
+        return message.model_copy(update={"verb": "refunded", "body": body})
+
+
+def check_payment(payment: Payment) -> None:
+    """Raise ProtocolBroken for a payment of a rail that x402 does not know."""
+    if payment.rail == batch_settlement.SCHEME:
+        batch_settlement.payload_in(payment.body)
+    else:
+        _proof(payment)
+
+
+def _presented(
+    challenge: Challenge, requirement: Requirement, payment: Payment, identifier: str
+) -> Payment402:
+    """Return a rail's payment as the answer to a challenge; raises ProtocolBroken."""
+    if payment.rail == batch_settlement.SCHEME:
+        payload = batch_settlement.payload_in(payment.body)
+        return batch_settlement.ChannelPayment.to(challenge, requirement, payload, identifier)
+    return Presented.to(challenge, requirement, _proof(payment), identifier)
+
+
+def _proof(payment: Payment) -> Proof:
+    """Return the proof in a rail's payment; raises ProtocolBroken for another rail's."""
+    try:
+        return Proof.model_validate_json(json.dumps(payment.body.get("proof")))
+    except ValidationError as error:
+        raise ProtocolBroken("the rail's payment is not one of x402") from error
