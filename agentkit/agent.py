@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, Self, Unpack, overload
 
 from agentkit.config import Settings
 from agentkit.errors import (
@@ -21,10 +21,12 @@ from agentkit.errors import (
     RunPaused,
     WrongInput,
 )
+from agentkit.fetching import Fetched, RequestFields, free_answer, graph_of
 from agentkit.graph.builder import JobGraph
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.journal import events as e
 from agentkit.journal import records as r
+from agentkit.left_runs import outcome_of, same_graph, tell_end
 from agentkit.market.allowance import Allowance
 from agentkit.market.plan import Plan
 from agentkit.money import Money
@@ -221,6 +223,26 @@ class Agent(WalletView):
         run = await self.start(what, approve=approve, trust_code=trust_code)
         return await run.result()
 
+    async def fetch(
+        self,
+        url: str,
+        *,
+        budget: str | Money,
+        approve: Approval | None = None,
+        **request: Unpack[RequestFields],
+    ) -> Fetched:
+        """Return what an address answers; where it asks for a payment by x402, up to `budget`.
+
+        Takes `method`, `body` (JSON, or text) and `headers`.  A paid request is a run: under the
+        same allowance, journal, receipts and approval, and `resume` goes on with it.  Raises what
+        `run` raises, and ProviderError for an address that cannot be reached.
+        """
+        graph = graph_of(url, request)
+        answer = await free_answer(self._parts.market.providers, graph)
+        if answer is not None:
+            return answer
+        return Fetched.of(await self.run(graph, budget=budget, approve=approve))
+
     async def resume(
         self,
         run_id: str,
@@ -282,7 +304,7 @@ class Agent(WalletView):
         self._do_beside(self._close_idle())
         if not wait:
             return resumed
-        return {name: await _outcome(run) for name, run in resumed.items()}
+        return {name: await outcome_of(run) for name, run in resumed.items()}
 
     async def _take_up(self, row: r.Run, supplied: Sequence[FrozenGraph]) -> Run | AgentKitError:
         """Go on with a run that was left, and say so; returns why not where that cannot be."""
@@ -290,13 +312,13 @@ class Agent(WalletView):
             state = await read_run(self._journal, row.run)
             if state.mend:
                 raise pause_of(state)
-            graph = _like(state.planned.graph, supplied)
+            graph = same_graph(state.planned.graph, supplied)
             run = await self.resume(row.run, graph=graph)
         except AgentKitError as error:
             log.warning("run %s (%s) cannot go on: %s; %s", row.run, row.graph, error, error.hint)
             return error
         log.warning("run %s (%s) was left %s: going on with it", row.run, row.graph, row.state)
-        run.on_end(_tell_end)
+        run.on_end(tell_end)
         return run
 
     def _do_beside(self, chore: Coroutine[Any, Any, None]) -> None:
@@ -422,26 +444,3 @@ def _frozen(graph: Graph) -> FrozenGraph:
             f"{graph!r} is not a job graph", hint='read one with ak.JobGraph.load("graph.toml")'
         )
     return graph.freeze()
-
-
-def _like(graph: FrozenGraph, supplied: Sequence[FrozenGraph]) -> FrozenGraph | None:
-    """Return the supplied graph that is this one, or this one with other code in its functions."""
-    equal = next((other for other in supplied if other.digest == graph.digest), None)
-    return equal or next((other for other in supplied if other.shape == graph.shape), None)
-
-
-async def _outcome(run: Run | AgentKitError) -> RunResult | AgentKitError:
-    if isinstance(run, AgentKitError):
-        return run
-    try:
-        return await run.result()
-    except AgentKitError as error:
-        return error
-
-
-def _tell_end(run: Run) -> None:
-    """Say how a run that was taken up again came out."""
-    state = run.status
-    told = f": {state.why}" if state.why else ""
-    level = logging.INFO if state.outcome == "done" else logging.WARNING
-    log.log(level, "run %s is %s%s", run.id, state.outcome, told)

@@ -55,7 +55,7 @@ from agentkit.payments.x402.rail import X402Rail
 from agentkit.payments.x402.uploads import X402Uploads
 from agentkit.planner.request import Market
 from agentkit.pool import models
-from agentkit.providers import registry
+from agentkit.providers import registry, web
 from agentkit.providers.lazy import LateProvider
 from agentkit.runtime import approve as approvals
 from agentkit.runtime.approve import Approval
@@ -286,6 +286,7 @@ class Wiring:
                 registry.check(name, known)
                 make = partial(registry.provider, name, known, self.network)
                 providers[name] = LateProvider(name, make)
+        providers.setdefault(web.NAME, web.Web(web.NAME, self.network))
         for provider in providers.values():
             self.stack.push_async_callback(provider.close)
         return providers

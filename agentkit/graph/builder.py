@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from pydantic import ValidationError
 
@@ -26,6 +26,7 @@ from agentkit.graph.nodes import (
     LocalNode,
     Needs,
     NodeBase,
+    RequestNode,
     SourceNode,
     SplitNode,
     SqlNode,
@@ -274,6 +275,32 @@ class JobGraph:
             fn=spec,
             args=args,
             returns=returned_by(fn),
+            **more,
+        )[0]
+
+    def request(
+        self,
+        name: str,
+        *,
+        url: str,
+        method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "GET",
+        body: Mapping[str, Any] | Sequence[Any] | str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> Ref[Json]:
+        """Send an HTTP request to an address that asks for a payment by x402.
+
+        The answer is an object with `status`, `media_type`, and its body as `json`, `text` or
+        `base64`.
+        """
+        return self._add(
+            RequestNode,
+            name,
+            kind="request",
+            url=url,
+            method=method,
+            body=body,
+            headers=dict(headers or {}),
             **more,
         )[0]
 

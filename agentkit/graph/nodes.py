@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias, get_args
@@ -260,6 +261,42 @@ class TrainNode(PaidNode):
     @property
     def outputs(self) -> tuple[type[Artifact], ...]:
         return (Model,)
+
+
+HTTP_METHODS = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie")
+"""Headers that hold secrets: a graph is written down, sealed and shown."""
+
+
+class RequestNode(PaidNode):
+    """Send an HTTP request to an address that asks for a payment (x402), and keep its answer.
+
+    `body` is sent as JSON, or as it is where it is text.
+    """
+
+    kind: Literal["request"]
+    url: str = Field(pattern=r"^https?://[^\s@/?#]+([/?][^\s#]*)?$", max_length=2000)
+    method: HTTP_METHODS = "GET"
+    body: dict[str, Any] | list[Any] | str | None = None
+    headers: dict[str, str] = {}
+
+    @field_validator("headers")
+    @classmethod
+    def _without_secrets(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, value in headers.items():
+            if name.lower() in SECRET_HEADERS or name.lower().startswith("payment-"):
+                raise ValueError(f"the header {name} is not for a graph, which everybody may read")
+            if not _HEADER.fullmatch(name) or "\n" in value or "\r" in value:
+                raise ValueError(f"{name[:40]!r} is not a valid header")
+        return headers
+
+    @property
+    def outputs(self) -> tuple[type[Artifact], ...]:
+        return (Json,)
+
+
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 
 
 class SourceNode(NodeBase):

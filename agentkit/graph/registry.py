@@ -18,6 +18,7 @@ from agentkit.graph.nodes import (
     InferNode,
     LocalNode,
     NodeBase,
+    RequestNode,
     SourceNode,
     SplitNode,
     SqlNode,
@@ -27,10 +28,21 @@ from agentkit.graph.nodes import (
 from agentkit.graph.unknown import UnknownNode
 
 _DataNode = Annotated[SourceNode | SqlNode | SplitNode, Field(discriminator="op")]
-_OurNode = Annotated[InferNode | TrainNode | _DataNode | LocalNode, Field(discriminator="kind")]
+_OurNode = Annotated[
+    InferNode | TrainNode | _DataNode | LocalNode | RequestNode, Field(discriminator="kind")
+]
 
 OUR_MODELS: Mapping[Tag, type[NodeBase]] = {
-    model.tag: model for model in (InferNode, TrainNode, SourceNode, SqlNode, SplitNode, LocalNode)
+    model.tag: model
+    for model in (
+        InferNode,
+        TrainNode,
+        SourceNode,
+        SqlNode,
+        SplitNode,
+        LocalNode,
+        RequestNode,
+    )
 }
 """The models of this package, by kind and operation."""
 

@@ -11,13 +11,15 @@ from agentkit.graph.registry import outside_kind
 from agentkit.kinds.infer import Infer
 from agentkit.kinds.kind import BoughtKind, Kind, LocalKind
 from agentkit.kinds.local import Local
+from agentkit.kinds.request import Request
 from agentkit.kinds.source import Source
 from agentkit.kinds.split import Split
 from agentkit.kinds.sql import Sql
 from agentkit.kinds.train import Train
 
 _OURS: Mapping[Tag, Kind[Any]] = {
-    kind.node_type.tag: kind for kind in (Infer(), Train(), Sql(), Source(), Split(), Local())
+    kind.node_type.tag: kind
+    for kind in (Infer(), Train(), Sql(), Source(), Split(), Local(), Request())
 }
 
 

@@ -27,6 +27,7 @@ class LaneOpened(Event):
     stored_name: ClassVar[str] = "LaneOpened"
     channel: str
     provider: str
+    provider_node: str
     payee: str
     lane: int
     config: dict[str, str | int]
@@ -137,6 +138,7 @@ class Lane(Record):
     stored_name: ClassVar[str] = "Lane"
     channel: str
     provider: str
+    provider_node: str
     payee: str
     lane: int
     config: dict[str, str | int]
@@ -163,6 +165,11 @@ class Lane(Record):
     @property
     def key(self) -> str:
         return self.channel
+
+    @property
+    def label(self) -> str:
+        """How people tell this lane's provider node from the others."""
+        return f"{self.provider}/{self.provider_node}" if self.provider_node else self.provider
 
     @property
     def is_free(self) -> bool:

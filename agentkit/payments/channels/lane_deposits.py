@@ -139,6 +139,7 @@ class LaneDeposits:
         opened = e.LaneOpened(
             channel=channel,
             provider=offer.provider,
+            provider_node=offer.provider_node,
             payee=offer.payee,
             lane=number,
             config=Config.of(config).document(),

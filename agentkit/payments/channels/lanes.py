@@ -246,7 +246,7 @@ class LaneRail:
         """Stop buying over a lane, and return the message that asks for what it has left."""
         if lane.attempt:
             raise SettlementFailed(
-                f"a channel with {lane.provider} still has an open attempt",
+                f"a channel with {lane.label} still has an open attempt",
                 hint="resume or cancel the runs that `agentkit status` lists first",
             )
         if not lane.closing:
@@ -266,6 +266,7 @@ class LaneRail:
         return Message(
             rail=self.name,
             provider=lane.provider,
+            provider_node=lane.provider_node,
             verb=verb,
             body={"channel": lane.channel, "payload": payload},
         )
@@ -277,7 +278,8 @@ class LaneRail:
         """
         channel = str(answer.body.get("channel", ""))
         lane = await self._journal.commit(lambda tx: tx.get(r.Lane, channel))
-        if lane is None or lane.provider != answer.provider:
+        sender = (answer.provider, answer.provider_node)
+        if lane is None or (lane.provider, lane.provider_node) != sender:
             raise ProtocolBroken("it speaks of a channel that is not its own")
         charged = await stated_by(
             answer.body, lane, self._chain, domain=self._domain, payer=self._signer.address
@@ -309,5 +311,5 @@ def lane_of(tx: Transaction, attempt: Attempt) -> r.Lane | None:
 
 def _label(lane: r.Lane) -> str:
     """Return how people tell a lane, with when its rest can be taken if that was asked for."""
-    label = f"{lane.provider}, lane {lane.lane}"
+    label = f"{lane.label}, lane {lane.lane}"
     return f"{label}, {waiting_until(lane.until)}" if lane.until else label
