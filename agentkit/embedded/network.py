@@ -22,12 +22,13 @@ from aiohttp import web
 
 from agentkit.embedded import discovery
 from agentkit.embedded.chain.chain import Chain
-from agentkit.embedded.chain.genesis import deploy
+from agentkit.embedded.chain.genesis import deploy, endow
 from agentkit.embedded.chain.rpc import RpcFront, rpc_app
 from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.embedded.stand_ins import gaia, hyperbolic
 from agentkit.embedded.stand_ins.core import Behind
-from agentkit.errors import StoreUnavailable
+from agentkit.errors import MissingExtra, StoreUnavailable
+from agentkit.journal.journal import Journal
 from agentkit.keys import keystore
 from agentkit.keys.signer import KeySigner
 from agentkit.market.chain import Network
@@ -36,6 +37,8 @@ from agentkit.net.bodies import bounded_bodies
 from agentkit.net.guard import guard, require_token
 from agentkit.net.server import start_server
 from agentkit.payments.chain import Web3Chain
+from agentkit.payments.facilitator.app import facilitator_app
+from agentkit.payments.facilitator.service import FacilitatorService
 from agentkit.pool.pool import Pool
 from agentkit.serve.app import node_app
 from agentkit.serve.node import Node, NodeSettings
@@ -47,6 +50,9 @@ BLOCK_SECONDS = 1.0
 ETHER = 10**18
 AGENT_ETHER, NODE_ETHER = 10 * ETHER, 1 * ETHER
 AGENT_UNITS = 100 * 10**6
+
+FACILITATOR_PORT = 7
+"""The facilitator's port after the control's: behind those of chain, gateway, nodes, stand-ins."""
 
 NODES = (
     {"name": "fast", "percent": 100, "threads": 2, "nice": 0},
@@ -88,8 +94,8 @@ class Activity:
 class EmbeddedNetwork:
     """All parts of the network, opened in order and closed in reverse.
 
-    `port` is the control's; chain, gateway, nodes and stand-ins have the ports after it, in that
-    order.  With 0 the kernel picks them all.
+    `port` is the control's; chain, gateway, nodes, stand-ins and facilitator have the ports after
+    it, in that order.  With 0 the kernel picks them all.
     """
 
     def __init__(self, folder: Path, *, idle: float = IDLE_SECONDS, port: int = 0) -> None:
@@ -136,14 +142,18 @@ class EmbeddedNetwork:
 
     async def _open(self, began: float) -> discovery.NetworkFile:
         """Open chain, gateway, nodes and stand-ins, each on a port, and describe where they are."""
-        keys = {name: self._key(name) for name in ("deployer", "agent", "hyperbolic")}
+        keys = {
+            name: self._key(name) for name in ("deployer", "agent", "hyperbolic", "facilitator")
+        }
         keys |= {str(node["name"]): self._key(str(node["name"])) for node in NODES}
         network = await self._open_chain(keys)
         gateway = await self._serve(self._gateway())
+        facilitator = await self._open_facilitator(keys["facilitator"][0], network)
         nodes = {}
         for settings in NODES:
             name = str(settings["name"])
-            nodes[name] = await self._open_node(settings, keys[name][0], network)
+            about = {**settings, "facilitator": facilitator}
+            nodes[name] = await self._open_node(about, keys[name][0], network)
         providers = {
             "native": {"urls": list(nodes.values())},
             "gaia": await self._open_gaia(),
@@ -178,6 +188,8 @@ class EmbeddedNetwork:
         chain = Chain.open(self._folder / "chain.db", rich=rich)
         self._stack.callback(chain.close)
         deployed = deploy(chain, secret, mint)
+        # A chain that an earlier version began knows no facilitator.
+        endow(chain, secret, keys["facilitator"][0].address, NODE_ETHER // 2)
         rpc = await self._serve(rpc_app(RpcFront(chain), token=self._token))
         network = f"eip155:{CHAIN_ID}"
         return Network(
@@ -199,6 +211,19 @@ class EmbeddedNetwork:
         gateway = Gateway.open(self._folder / "arweave", block_seconds=BLOCK_SECONDS)
         self._stack.callback(gateway.close)
         return gateway_app(gateway, token=self._token)
+
+    async def _open_facilitator(self, signer: KeySigner, network: Network) -> str:
+        """Open the x402 facilitator; returns its address, "" where its SDK is not installed."""
+        journal = await Journal.open(self._folder / "facilitator", signer.address)
+        self._stack.push_async_callback(journal.close)
+        chain = Web3Chain(network)
+        self._stack.push_async_callback(chain.close)
+        try:
+            service = FacilitatorService(journal, chain, signer, network)
+        except MissingExtra:
+            return ""
+        port = self._port and self._port + FACILITATOR_PORT
+        return await self._serve_at(facilitator_app(service), port)
 
     async def _open_node(self, about: dict[str, Any], signer: KeySigner, network: Network) -> str:
         """Open one native node behind HTTP; returns its address."""
@@ -264,7 +289,7 @@ class EmbeddedNetwork:
         except OSError as taken:
             raise StoreUnavailable(
                 f"port {port} of this machine cannot be had: {taken.strerror}",
-                hint="choose another --port; the seven from it on are used",
+                hint="choose another --port; the eight from it on are used",
             ) from taken
         self._stack.push_async_callback(runner.cleanup)
         address = runner.addresses[0]

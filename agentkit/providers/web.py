@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from agentkit import strict_json
 from agentkit.artifacts import Json
-from agentkit.errors import LeaseLost, Refused, Unavailable
+from agentkit.errors import LeaseLost, ProtocolBroken, Refused, Unavailable
 from agentkit.graph.nodes import RequestNode
 from agentkit.market import batch_settlement
 from agentkit.market.attempt import Attempt, JobStatus, Message, Payment, Result
@@ -125,6 +125,15 @@ class Web:
         if message.rail != batch_settlement.SCHEME or message.verb not in ("state", "refund"):
             raise Refused(f"it takes no message {message.verb!r}", provider=self.name)
         method, _, url = message.provider_node.partition(" ")
+        try:
+            return await self._carry(message, "GET", url)
+        except (Refused, ProtocolBroken):
+            if method == "GET":
+                raise
+        # A seller may answer only the method that it sells, and that without a body.
+        return await self._carry(message, method, url)
+
+    async def _carry(self, message: Message, method: str, url: str) -> Message:
         client, request = await self._client({"url": url, "method": method})
         return await client.carry(message, request)
 

@@ -18,6 +18,7 @@ from agentkit.payments.contracts import load
 
 _CREATE_GAS = 4_000_000
 _MINT_GAS = 120_000
+_GIFT_GAS = 21_000
 _MINT = keccak(b"mint(address,uint256)")[:4]
 _CONTRACTS = {
     "token": "TestUSD",
@@ -66,6 +67,15 @@ def deploy(chain: Chain, deployer_key: bytes, mint: Mapping[str, int]) -> Deploy
     return Deployed(**known)
 
 
+def endow(chain: Chain, key: bytes, receiver: str, wei: int) -> None:
+    """Give an address so much of the coin, from the account of `key`, if it has none."""
+    if chain.state().get_balance(Address(bytes.fromhex(receiver[2:]))):
+        return
+    sealed = _Sender(chain, PrivateKey(key))
+    sealed.give(receiver, wei)
+    chain.seal(sealed.transactions)
+
+
 def _code_fact(name: str) -> tuple[str, str]:
     """Return under which name a chain notes which code a contract has, and what that is now."""
     return f"code of {name}", hashlib.sha256(load(_CONTRACTS[name]).bytecode).hexdigest()
@@ -90,7 +100,12 @@ class _Sender:
     def call(self, contract: str, data: bytes) -> None:
         self._add(bytes.fromhex(contract[2:]), data, _MINT_GAS)
 
-    def _add(self, to: bytes, data: bytes, gas: int) -> None:
-        bare = unsigned(nonce=self._nonce, to=to, data=data, gas=gas, max_fee=self._price)
+    def give(self, receiver: str, wei: int) -> None:
+        self._add(bytes.fromhex(receiver[2:]), b"", _GIFT_GAS, value=wei)
+
+    def _add(self, to: bytes, data: bytes, gas: int, *, value: int = 0) -> None:
+        bare = unsigned(
+            nonce=self._nonce, to=to, data=data, gas=gas, max_fee=self._price, value=value
+        )
         self.transactions.append(bare.as_signed_transaction(self._key))
         self._nonce += 1

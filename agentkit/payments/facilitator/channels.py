@@ -33,7 +33,7 @@ from agentkit.market.chain import SETTLEMENT, ChainClient, ChainReceipt, Network
 from agentkit.market.x402 import Requirement, Settled, Verified
 from agentkit.money import Money
 from agentkit.payments.channels import contract
-from agentkit.payments.facilitator.sdk import channel_scheme, verified_by
+from agentkit.payments.facilitator.sdk import LateScheme, channel_scheme, verified_by
 from agentkit.payments.sender import Sender
 
 ERROR = "invalid_batch_settlement_evm_"
@@ -69,7 +69,7 @@ class ChannelSettling:
         self._sender = sender
         self._network = network
         self._least = least.bind(network.currency).units if least else 1
-        self._sdk = channel_scheme(network, address)
+        self._sdk = LateScheme(lambda: channel_scheme(network, address))
 
     @property
     def scheme(self) -> str:

@@ -20,7 +20,7 @@ from agentkit.market.chain import Network
 from agentkit.market.seams import Transaction
 from agentkit.market.x402 import Presented, Requirement, Settled, Verified
 from agentkit.payments import abi
-from agentkit.payments.facilitator.sdk import exact_scheme, verified_by
+from agentkit.payments.facilitator.sdk import LateScheme, exact_scheme, verified_by
 from agentkit.payments.sender import Sender
 from agentkit.payments.x402.proof import ExpectedTransfer, has_moved
 
@@ -35,7 +35,7 @@ class ExactSettling:
         self._journal = journal
         self._network = network
         self._sender = sender
-        self._sdk = exact_scheme(network, address)
+        self._sdk = LateScheme(lambda: exact_scheme(network, address))
 
     @property
     def scheme(self) -> str:

@@ -8,8 +8,9 @@ failure its next transaction is not mined.  Ours takes the nonce together with t
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast
 
 from agentkit.errors import MissingExtra, brief
@@ -25,6 +26,25 @@ class SdkScheme(Protocol):
 
     def verify(self, payload: Any, requirements: Any) -> Any:
         """Return whether a payment would settle; it blocks."""
+
+
+class LateScheme:
+    """A scheme of the SDK that is loaded when it is first used: that takes a second.
+
+    Raises MissingExtra when it is made without the SDK.
+    """
+
+    def __init__(self, load: Callable[[], SdkScheme]) -> None:
+        if importlib.util.find_spec("x402") is None:
+            raise MissingExtra("x402", "x402")
+        self._load = load
+        self._loaded: SdkScheme | None = None
+
+    def verify(self, payload: Any, requirements: Any) -> Any:
+        """Return whether a payment would settle; it blocks."""
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded.verify(payload, requirements)
 
 
 def exact_scheme(network: Network, address: str) -> SdkScheme:

@@ -15,10 +15,10 @@ from agentkit.journal.records import RECORDS
 from agentkit.journal.store import SCHEMA, SCHEMA_VERSION
 from agentkit.journal.upgrades import ADDED_FIELDS, NewerVersion, read_event
 
-EVENT_SETS = {3: "8ee135e19765cd5ee30004b186f3f8fce3ae15a12139c9d5fd75a845c9510b6e"}
+EVENT_SETS = {3: "309c9c59a5e4bc7bf96e8655ad67b11ca1ef20bbb02f9136234e7c5cdf23e270"}
 """By VERSION: the digest of the event set, of every field in it and of every default."""
 
-LAYOUTS = {5: "74eeb7aacb46f6b428b6fdac5f83ef286bc6f1de64ae22ed569f6b1167f00893"}
+LAYOUTS = {5: "f81845c7c79d86b70edff9391f8ab8a3dde0a13bac6b9860ed597a5adc18cca1"}
 """By SCHEMA_VERSION: the digest of the tables and of what records hold."""
 
 

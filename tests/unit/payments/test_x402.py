@@ -16,7 +16,7 @@ from agentkit.payments.facilitator.service import FacilitatorService
 async def test_a_facilitator_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "x402.mechanisms.evm.exact.facilitator", None)
+    monkeypatch.setitem(sys.modules, "x402", None)
     signer = KeySigner(bytes(31) + b"\x01")
     journal = await Journal.open(tmp_path, signer.address)
     network = network_at("http://127.0.0.1:1", "0x" + "11" * 20)
