@@ -238,7 +238,7 @@ class Agent(WalletView):
         `run` raises, and ProviderError for an address that cannot be reached.
         """
         graph = graph_of(url, request)
-        answer = await free_answer(self._parts.market.providers, graph)
+        answer = await free_answer(self.network, graph)
         if answer is not None:
             return answer
         return Fetched.of(await self.run(graph, budget=budget, approve=approve))

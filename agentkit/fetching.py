@@ -11,8 +11,8 @@ from typing import Any, Literal, Self, TypedDict
 from agentkit.artifacts import Json
 from agentkit.graph.builder import JobGraph
 from agentkit.graph.frozen import FrozenGraph
+from agentkit.market.chain import Network
 from agentkit.market.receipt import Receipt
-from agentkit.market.seams import Provider
 from agentkit.money import Money
 from agentkit.providers import web
 from agentkit.runtime.result import RunResult
@@ -75,15 +75,16 @@ def graph_of(url: str, request: RequestFields) -> FrozenGraph:
     return graph.freeze()
 
 
-async def free_answer(providers: Mapping[str, Provider], graph: FrozenGraph) -> Fetched | None:
+async def free_answer(network: Network, graph: FrozenGraph) -> Fetched | None:
     """Return the answer of an address that asks for no payment, None for one that does.
 
     Raises ProviderError.
     """
-    provider = providers.get(web.NAME)
-    if not isinstance(provider, web.Web):
-        return None  # the user has a provider of that name
-    answer = await provider.look(graph.by_name[NODE].model_dump(mode="json"))
+    provider = web.Web(web.NAME, network)
+    try:
+        answer = await provider.look(graph.by_name[NODE].model_dump(mode="json"))
+    finally:
+        await provider.close()
     if answer.status == 402:
         return None
     media_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -38,6 +38,10 @@ class Verbs(LazyGroup):
         "status": Verb(
             "agentkit.cli.status:status", "Show all runs, or what one of them has done so far."
         ),
+        "fetch": Verb(
+            "agentkit.cli.fetch:fetch",
+            "Fetch an address; where it asks for a payment by x402, show the price and pay.",
+        ),
         "receipts": Verb(
             "agentkit.cli.status:receipts",
             "List what was paid, to whom and for what; or prove it, or check somebody's proof.",
@@ -47,8 +51,12 @@ class Verbs(LazyGroup):
             "List the providers, what they serve, and whether they answer.",
         ),
         "serve": Verb(
-            "agentkit.cli.setup:serve",
+            "agentkit.cli.selling:serve",
             "Be a provider: the native pool behind a paid, OpenAI-compatible HTTP endpoint.",
+        ),
+        "facilitator": Verb(
+            "agentkit.cli.selling:facilitator",
+            "Settle x402 payments of others on the chain, and pay their gas.",
         ),
         "trust": Verb(
             "agentkit.cli.trust:trust",

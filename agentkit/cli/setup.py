@@ -1,13 +1,11 @@
-"""init, network, serve, doctor."""
+"""init, network, doctor."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
-import re
-import signal
 import sys
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,15 +18,10 @@ from agentkit import __version__
 from agentkit.agent import Agent
 from agentkit.cli import output
 from agentkit.config import LOCAL_FILE, Settings
-from agentkit.display.progress import show_progress
 from agentkit.display.text import columns
 from agentkit.embedded import discovery
 from agentkit.errors import AgentKitError, ConfigError, MissingExtra, StateForked, Untrusted
 from agentkit.keys import keystore
-from agentkit.keys.signer import Signer
-from agentkit.pool import models
-from agentkit.pool.extras import installed
-from agentkit.wiring import network_of
 
 FIRST_CONFIG = """\
 # agentkit: settings of this folder. Without `network` everything runs on the embedded network,
@@ -190,79 +183,6 @@ def network_serve(
 
 def _folder(config: Path | None) -> Path:
     return Settings.read(config).network_home.expanduser()
-
-
-# -- being a provider ----------------------------------------------------------------------------
-
-
-@output.verb
-def serve(
-    name: Annotated[str, typer.Option(help="what the node is called")] = "node",
-    port: Annotated[int, typer.Option(min=1, max=65_535, help="port on loopback")] = 8700,
-    slots: Annotated[int, typer.Option(min=1, max=64, help="tasks at once for each model")] = 1,
-    threads: Annotated[int, typer.Option(min=1, max=256, help="threads for each slot")] = 1,
-    percent: Annotated[int, typer.Option(min=1, help="the default price list, scaled")] = 100,
-    host_name: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="a name a proxy publishes it under")
-    ] = None,
-    as_json: output.AsJson = False,
-    config: output.Config = None,
-    quiet: output.Quiet = False,
-) -> None:
-    """Be a provider: the native pool behind a paid, OpenAI-compatible HTTP endpoint."""
-    from agentkit.serve.node import NodeSettings
-
-    if not _NODE_NAME.fullmatch(name):
-        raise ConfigError(
-            f"a node cannot be called {name[:64]!r}",
-            hint="give --name letters, digits, dots, dashes and underscores",
-        )
-    settings = Settings.read(config)
-    home = settings.home.expanduser() / "node" / name
-    about = NodeSettings(name, home, percent=percent, slots=slots, threads=threads)
-    asyncio.run(_serve(settings, about, port, host_name or (), quiet=quiet))
-
-
-_NODE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
-"""Its state lies in a folder of that name."""
-
-
-async def _serve(
-    settings: Settings, about: Any, port: int, host_names: Collection[str], *, quiet: bool
-) -> None:
-    """Serve a node until Ctrl-C or SIGTERM; `about` are its NodeSettings."""
-    from agentkit.net.server import start_server
-    from agentkit.payments.chain import Web3Chain
-    from agentkit.serve.app import node_app
-    from agentkit.serve.node import Node
-
-    network, _ = await network_of(settings)
-    if installed("xllamacpp"):  # a buyer must not wait, or give up, while a model is fetched
-        progress = show_progress("fetching", sys.stderr)
-        await asyncio.to_thread(models.fetch_named, models.CATALOGUE, progress)
-    signer = _node_key(settings, about.home, test=network.test)
-    node = await Node.open(about, signer, Web3Chain(network), network)
-    runner = await start_server(node_app(node, host_names=host_names), "127.0.0.1", port)
-    output.note(f"{about.name} serves http://127.0.0.1:{port} for {signer.address}", quiet=quiet)
-    ended = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    await ended.wait()
-    await runner.cleanup()
-    await node.close()
-
-
-def _node_key(settings: Settings, home: Path, *, test: bool) -> Signer:
-    """Return the key of a node's own wallet, never the agent's; made the first time."""
-    if test:
-        path = home / "key.json"
-        return (
-            keystore.unlock(path, real=False) if path.exists() else keystore.create_test_key(path)
-        )
-    path, passphrase = home / "wallet.json", settings.secret()
-    if path.exists():
-        return keystore.unlock(path, passphrase, real=True)
-    return keystore.create(path, passphrase)
 
 
 # -- doctor --------------------------------------------------------------------------------------

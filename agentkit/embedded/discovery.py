@@ -69,6 +69,7 @@ class NetworkFile:
     providers: dict[str, Any] = field(repr=False)
     nodes: dict[str, str]
     started_s: float = 0.0
+    facilitator: str = ""
 
 
 def find(folder: Path) -> NetworkFile | None:

@@ -169,6 +169,7 @@ class EmbeddedNetwork:
             providers=providers,
             nodes=nodes,
             started_s=round(time.monotonic() - began, 3),
+            facilitator=facilitator,
         )
 
     def _key(self, name: str) -> tuple[KeySigner, Path]:
