@@ -34,9 +34,10 @@ def fetch(
     config: output.Config = None,
     quiet: output.Quiet = False,
 ) -> None:
-    """Fetch an address; where it asks for a payment by x402, show the price and pay up to --budget.
+    """Fetch an address; where it asks for a payment by x402, show the price and pay.
 
-    A paid request is a run: `agentkit status` lists it, `agentkit resume` goes on with it.
+    Never more than --budget.  A paid request is a run: `agentkit status` lists it, and `agentkit
+    resume` goes on with it.
     """
     request = _request(method, data, header or [])
     answer = asyncio.run(_fetch(url, request, config, budget, yes=yes, quiet=quiet))

@@ -93,8 +93,9 @@ async def _serve(
     await _check_can_claim(chain, signer, about.facilitator)
     node = await Node.open(about, signer, chain, network)
     runner = await start_server(node_app(node, host_names=host_names), "127.0.0.1", port)
+    stopping = _stopping()
     output.note(f"{about.name} serves http://127.0.0.1:{port} for {signer.address}", quiet=quiet)
-    await _until_stopped()
+    await stopping.wait()
     await runner.cleanup()
     await node.close()
 
@@ -111,12 +112,12 @@ async def _check_can_claim(chain: ChainClient, signer: Signer, facilitator: str)
     )
 
 
-async def _until_stopped() -> None:
-    """Wait for Ctrl-C or SIGTERM."""
+def _stopping() -> asyncio.Event:
+    """Return what is set by Ctrl-C or SIGTERM; from here on they do not end the process."""
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    await ended.wait()
+    return ended
 
 
 @output.verb
@@ -166,11 +167,12 @@ async def _facilitate(
         app = facilitator_app(service, per_minute=per_minute)
         runner = await start_server(app, "127.0.0.1", port)
         stack.push_async_callback(runner.cleanup)
+        stopping = _stopping()
         told = f"the facilitator serves http://127.0.0.1:{port} and pays gas from {signer.address}"
         output.note(told, quiet=quiet)
         if not await chain.balance(signer.address):
             output.note("it has no gas money yet: send some to that address", quiet=quiet)
-        await _until_stopped()
+        await stopping.wait()
 
 
 def _node_key(settings: Settings, home: Path, *, test: bool) -> Signer:
