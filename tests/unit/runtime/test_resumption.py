@@ -68,7 +68,7 @@ async def test_a_mended_function_goes_on_with_what_was_bought(tmp_path: Path) ->
     async with toy(tmp_path) as market:
         why = await paused(market, reporting(broken))
         assert (why.exit_code, why.mend) == (4, "report")
-        assert why.why.startswith("report: ZeroDivisionError: oh no (test_mending.py:")
+        assert why.why.startswith("report: ZeroDivisionError: oh no (test_resumption.py:")
         assert len(market.executions) == 1
         mended = reporting(good).freeze()
         run = await runs.resume(market.means, why.run_id, graph=mended)
