@@ -75,7 +75,7 @@ async def test_a_bug_is_told_with_its_place(verb: str) -> None:
     arguments = {"describe": 0, "submit": 4}.get(verb, 1)
     with pytest.raises(AdapterFailed) as bug:
         await getattr(late(lambda: Buggy(verb)), verb)(*[None] * arguments)
-    assert "TypeError: unsupported operand (test_late.py:" in str(bug.value)
+    assert "TypeError: unsupported operand (test_lazy.py:" in str(bug.value)
     assert bug.value.unknown
 
 
