@@ -59,7 +59,7 @@ def test_an_error_of_a_function_names_no_line_of_ours() -> None:
     with pytest.raises(ak.AgentKitError) as refused:
         slip()
     line = slip.__code__.co_firstlineno + 1
-    assert with_place(refused.value).endswith(f"(test_slips.py:{line})")
+    assert with_place(refused.value).endswith(f"(test_usage_errors.py:{line})")
 
 
 def test_a_keystore_without_a_passphrase_asks_for_it(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ async def test_objects_are_stored_and_revived_only_where_their_class_was_named(
     values = {"topic": Topic(name="a", at=datetime(2026, 1, 1, tzinfo=UTC))}
     values["point"] = Point(1, frozenset({"b", "a"}))
     async with mind(tmp_path) as one:
-        with pytest.raises(WrongInput, match=r"test_saver.Topic cannot be stored") as raised:
+        with pytest.raises(WrongInput, match=r"test_checkpointer.Topic cannot be stored") as raised:
             await build(AgentKitSaver(agent=one)).ainvoke(values, thread("t"))
         assert "allow=" in raised.value.hint
         trusting = build(AgentKitSaver(agent=one, allow=[Topic, Point]))
