@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.drawn_cases import cases
 
 from agentkit.errors import StateCorrupt
 from agentkit.keys.signer import KeySigner
@@ -18,7 +19,7 @@ from agentkit.memory.arweave.listing import read_page
 from agentkit.memory.arweave.merkle import MAX_CHUNK, MIN_CHUNK, chunked, proven_range
 from agentkit.memory.arweave.tags import decode_tags, encode_tags
 
-quick = settings(deadline=None, max_examples=150)
+quick = settings(deadline=None, max_examples=cases(150))
 signers = st.binary(min_size=32, max_size=32).filter(lambda key: 0 < key[0] < 255).map(KeySigner)
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=200)
 tags = (
@@ -79,7 +80,7 @@ hostile = st.binary(max_size=2000) | st.builds(
 )
 
 
-@settings(quick, max_examples=400)
+@settings(quick, max_examples=cases(400))
 @given(hostile)
 def test_no_bytes_break_the_item_parser(raw):
     item = only_ours(parse_item, raw)
@@ -87,7 +88,7 @@ def test_no_bytes_break_the_item_parser(raw):
         only_ours(verify, item)
 
 
-@settings(quick, max_examples=400)
+@settings(quick, max_examples=cases(400))
 @given(st.binary(max_size=4200), st.integers(0, 2**64 - 1) | st.integers(0, 20))
 def test_no_bytes_break_the_tag_parser(encoded, count):
     read = only_ours(decode_tags, encoded, count)
@@ -137,7 +138,7 @@ def test_base64url_has_one_spelling(text):
     assert data is None or b64url(data) == text
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=cases(30))
 @given(st.integers(1, 5 * MAX_CHUNK) | st.sampled_from([MAX_CHUNK, MAX_CHUNK + MIN_CHUNK]))
 def test_every_chunk_is_proven_at_its_place_and_at_no_other(size):
     data = b"\x07" * size

@@ -9,6 +9,7 @@ from eth_account import Account
 from eth_account.messages import encode_typed_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.drawn_cases import cases
 
 from agentkit.keys import messages
 from agentkit.keys.messages import Domain, checksummed, keccak, recover, typed_digest
@@ -71,7 +72,7 @@ def test_every_typed_message_is_compared() -> None:
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-@settings(max_examples=30)
+@settings(max_examples=cases(30))
 @given(data=st.data(), domain=domains)
 def test_a_message_is_signed_as_other_wallets_sign_it(
     name: str, data: st.DataObject, domain: Domain

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.drawn_cases import cases
 
 from agentkit.errors import StateCorrupt, WrongKey
 from agentkit.journal import snapshot as moments
@@ -26,7 +27,7 @@ from agentkit.memory.sealing.shred import Shredding
 SIGNER = KeySigner(b"\x21" * 32)
 ME = name_of(SIGNER.public_key)
 SHREDDER = Shredding(SIGNER, b"\x42" * 32)
-quick = settings(deadline=None, max_examples=60)
+quick = settings(deadline=None, max_examples=cases(60))
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 streams = texts.filter(bool)
 numbers = st.integers(1, 2**63 - 200)

@@ -5,6 +5,7 @@ import json
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.drawn_cases import cases
 
 from agentkit.errors import StateCorrupt
 from agentkit.market.uploads import UploadPayment
@@ -39,7 +40,7 @@ def test_any_answer_is_terms_or_is_refused(answer: bytes) -> None:
     assert len(ways) <= 32
 
 
-@settings(max_examples=40)
+@settings(max_examples=cases(40))
 @given(st.lists(WAY | st.just(GOOD), max_size=8))
 def test_ways_that_cannot_be_read_are_left_out(entries: list[dict[str, object]]) -> None:
     ways = _payment_options(json.dumps({"x402Version": 1, "accepts": entries}).encode())

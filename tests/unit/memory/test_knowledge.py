@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.drawn_cases import cases
 from support.memory_fixtures import SIGNER, mind
 from support.toy_market import toy, usdc
 
@@ -143,7 +144,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=cases(50))
 @given(json_values)
 def test_json_that_is_taken_reads_back_as_it_was(value: Any) -> None:
     check_json(value, "value")
@@ -227,7 +228,7 @@ async def test_a_large_write_to_a_shelf_is_one_transaction_of_bounded_events(
         await one.journal.check()
 
 
-@settings(max_examples=25)
+@settings(max_examples=cases(25))
 @given(st.lists(st.text("ab|\ud7ff\ue000\U0010ffff", max_size=4), unique=True), st.data())
 def test_a_prefix_finds_what_begins_with_it_and_nothing_else(
     names: list[str], data: st.DataObject

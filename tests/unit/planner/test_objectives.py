@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.drawn_cases import cases
 from support.toy_market import Toy, toy, usdc
 
 from agentkit.errors import (
@@ -414,7 +415,7 @@ async def test_nodes_wait_for_a_providers_lanes(tmp_path: Path) -> None:
         assert (taken.count("one"), taken.count("two")) == (2, 4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=cases(40), deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_no_plan_on_lanes_is_late_and_none_is_refused_that_the_fastest_offers_keep(
     seed: int,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.drawn_cases import cases
 from support.toy_market import toy, usdc
 
 from agentkit.artifacts import Embedding
@@ -293,7 +294,7 @@ def test_what_is_no_policy_is_refused(text: str) -> None:
 # -- the solver ----------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=cases(60), deadline=None)
 @given(data=st.data())
 def test_a_solution_keeps_the_deadline_or_none_could(data: st.DataObject) -> None:
     """Against every possible choice: never late where a choice exists that is not."""

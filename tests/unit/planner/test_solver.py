@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.drawn_cases import cases
 
 from agentkit.planner.solver import baselines, capacity
 from agentkit.planner.solver.exact import best_choice
@@ -120,7 +121,7 @@ SEEDS = st.integers(0, 10**6)
 # -- against every choice ------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=cases(60), deadline=None)
 @given(seed=SEEDS, nodes=st.integers(1, 5), share=st.floats(0, 1), egress=st.booleans())
 def test_small_graphs_get_the_best_choice_there_is(
     seed: int, nodes: int, share: float, egress: bool
@@ -137,7 +138,7 @@ def test_small_graphs_get_the_best_choice_there_is(
     assert (found.cost, found.makespan) == pytest.approx((cost, makespan))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=cases(40), deadline=None)
 @given(seed=SEEDS, nodes=st.integers(2, 5), share=st.floats(0, 1))
 def test_no_bound_is_above_the_best(seed: int, nodes: int, share: float) -> None:
     """The bound of the search alone, which is what large graphs print."""
@@ -150,7 +151,7 @@ def test_no_bound_is_above_the_best(seed: int, nodes: int, share: float) -> None
     assert problem.makespan(found.choice) <= goal.deadline
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=cases(25), deadline=None)
 @given(seed=SEEDS, nodes=st.integers(1, 4), rate=st.floats(0.01, 3))
 def test_a_price_of_time_is_weighed_exactly(seed: int, nodes: int, rate: float) -> None:
     problem = drawn(nodes, 3, seed)
@@ -160,7 +161,7 @@ def test_a_price_of_time_is_weighed_exactly(seed: int, nodes: int, rate: float) 
     assert found.bound <= best * (1 + 1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=cases(40), deadline=None)
 @given(seed=SEEDS, share=st.floats(0, 1), egress=st.booleans())
 def test_what_is_pruned_is_in_no_best_choice(seed: int, share: float, egress: bool) -> None:
     problem, _ = drawn(4, 4, seed, egress=egress).arranged()
@@ -183,7 +184,7 @@ def test_pruning_leaves_a_frontier_where_nothing_has_to_move() -> None:
         assert costs == sorted(costs, reverse=True)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=cases(30), deadline=None)
 @given(seed=SEEDS, nodes=st.integers(1, 5))
 def test_no_choice_ends_before_the_earliest(seed: int, nodes: int) -> None:
     problem, _ = drawn(nodes, 3, seed).arranged()
@@ -316,7 +317,7 @@ def test_a_chain_and_lone_nodes_are_graphs_too() -> None:
 # -- parts ---------------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=cases(30), deadline=None)
 @given(seed=SEEDS, nodes=st.integers(2, 5))
 def test_messages_bound_the_priced_problem(seed: int, nodes: int) -> None:
     """Whatever the prices and whatever messages are left from before."""
@@ -417,7 +418,7 @@ def test_a_site_with_few_lanes_is_not_given_more_than_it_can_do() -> None:
     assert solve(problem, Goal()).makespan == 40.0
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=cases(20), deadline=None)
 @given(seed=SEEDS)
 def test_lanes_are_never_overbooked(seed: int) -> None:
     problem, _ = drawn(12, 3, seed, lanes=2).arranged()

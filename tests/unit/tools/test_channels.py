@@ -4,6 +4,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.drawn_cases import cases
 
 from agentkit.tools.channels import ChannelValue, read
 
@@ -12,7 +13,7 @@ values = lists | st.integers(0, 2) | st.just({"a": [1]})
 histories = st.lists(st.tuples(values, st.integers(0, 9)), min_size=1, max_size=8)
 
 
-@settings(max_examples=100)
+@settings(max_examples=cases(100))
 @given(histories)
 def test_every_version_of_a_tree_of_versions_reads_back(history: list[tuple[Any, int]]) -> None:
     stored: dict[str, Any] = {}

@@ -24,6 +24,7 @@ from langchain_core.messages import (
     SystemMessage,
     ToolMessage,
 )
+from support.drawn_cases import cases
 
 from agentkit.errors import AgentKitError, StateCorrupt, WrongInput
 from agentkit.tools.checkpointer import KINDS
@@ -60,7 +61,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=cases(60))
 @given(values)
 def test_a_value_comes_back_as_it_was(value: Any) -> None:
     table = Values()
