@@ -299,7 +299,14 @@ ENDLESS = "0x5b600056"
 
 
 @pytest.mark.parametrize("method", ["eth_call", "eth_estimateGas"])
-@pytest.mark.parametrize("gas", [None, "0x1c9c380", "0xffffffffffffffff"])
+@pytest.mark.parametrize(
+    "gas",
+    [
+        None,
+        pytest.param("0x1c9c380", marks=pytest.mark.lengthy),
+        pytest.param("0xffffffffffffffff", marks=pytest.mark.lengthy),
+    ],
+)
 def test_a_call_without_end_is_ended_soon(chain: Chain, method: str, gas: str | None) -> None:
     """It costs its caller nothing and holds the chain's only thread."""
     start = time.process_time()
@@ -311,6 +318,7 @@ def test_a_call_without_end_is_ended_soon(chain: Chain, method: str, gas: str | 
     assert time.process_time() - start < limit(3)
 
 
+@pytest.mark.lengthy
 def test_a_batch_of_calls_without_end_is_broken_off(chain: Chain) -> None:
     one = {"id": 1, "method": "eth_call", "params": [{"data": ENDLESS}]}
     answers: Any = RpcFront(chain).answer([one] * 100)

@@ -218,7 +218,9 @@ def test_a_choice_in_time_is_found_where_the_simple_fastest_one_is_late() -> Non
 # -- larger graphs -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.lengthy) for seed in (1, 2))]
+)
 @pytest.mark.parametrize("share", [0.1, 0.6])
 def test_large_plans_are_in_time_near_the_best_and_no_dearer_than_rivals(
     seed: int, share: float
