@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from support.timing import limit
 
 from agentkit.agent import Agent
 from agentkit.embedded import discovery
+
+# What importing makes stays until the end, and there is much of it: the collector would go over it
+# a few hundred times while test files are read, and again during the tests.
+gc.disable()
 
 # Drawn cases: the same each time, a fifth of these for the unit tier, or new ones each time
 # (`--hypothesis-profile=explore`).
@@ -29,6 +34,21 @@ def pytest_configure(config: pytest.Config) -> None:
     """Scale the time limit of every test, as `support.timing` scales those inside of them."""
     if not config.getoption("timeout"):
         config.option.timeout = limit(float(config.getini("timeout")))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect garbage again once all is read, but not among what test files and imports made."""
+    result = yield
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+    return result
+
+
+def pytest_unconfigure() -> None:
+    """Let the interpreter take down what was frozen: extension modules report it as leaked else."""
+    gc.unfreeze()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
