@@ -10,6 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
+from support.arweave_wallet import arweave_key
 from support.gateway_fixtures import layer1, minds, weave_at
 from support.timing import limit
 
@@ -18,7 +19,7 @@ from agentkit.errors import StateCorrupt
 from agentkit.keys.signer import KeySigner
 from agentkit.memory.arweave.ans104 import make_bundle, make_item, parse_bundle, parse_item, verify
 from agentkit.memory.arweave.base64url import b64url, unb64url
-from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
+from agentkit.memory.arweave.jwk import JwkWallet
 from agentkit.memory.arweave.layer1 import make_transaction, parse_transaction, verify_transaction
 from agentkit.memory.arweave.merkle import MAX_CHUNK, MIN_CHUNK, chunked
 from agentkit.memory.arweave.unbundling import find_bundled_items
@@ -66,7 +67,7 @@ def ask(request):
 
 @pytest.fixture(scope="module")
 def jwk():
-    return make_jwk()
+    return arweave_key()
 
 
 @pytest.fixture(scope="module")

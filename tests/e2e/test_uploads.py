@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.arweave_wallet import arweave_key
 from support.timing import limit
 
 from agentkit.agent import Agent
@@ -18,7 +19,7 @@ from agentkit.embedded import discovery
 from agentkit.errors import ConfigError, StoreUnavailable
 from agentkit.graph.builder import JobGraph
 from agentkit.memory.arweave.gateways import Gateways
-from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
+from agentkit.memory.arweave.jwk import JwkWallet
 from agentkit.memory.arweave.unbundling import find_bundled_items
 from agentkit.memory.memory import MemoryPace
 
@@ -37,7 +38,7 @@ async def test_an_agent_uploads_with_an_ar_wallet(
     open_agent: Open, network: discovery.NetworkFile, tmp_path: Path
 ) -> None:
     """Its plans show the fee, its limits hold, and its log is in bundles of its own."""
-    (tmp_path / "wallet.json").write_text(json.dumps(make_jwk()))
+    (tmp_path / "wallet.json").write_text(json.dumps(arweave_key()))
     wallet = JwkWallet.load(tmp_path / "wallet.json")
     memory = {
         "upload": "l1",

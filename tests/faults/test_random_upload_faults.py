@@ -9,21 +9,22 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from support.arweave_wallet import arweave_wallet
 from support.gateway_fixtures import Mind, Weave, layer1, minds, weave_at
 
 from agentkit.embedded.gateway import Failure
 from agentkit.errors import StateError
 from agentkit.memory.arweave.ans104 import split_bundle
-from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
+from agentkit.memory.arweave.jwk import JwkWallet
 
 RICH = 10**15
 STORMS = int(os.environ.get("AGENTKIT_STORMS", "3"))
 PATHS = ("/v1/tx", "/tx", "/chunk", "/graphql", "/raw", "/info", "/price", "/tx_anchor")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def wallet() -> JwkWallet:
-    return JwkWallet(make_jwk())
+    return arweave_wallet()
 
 
 def weather(chance: Random, *, short: bool) -> dict[str, object]:

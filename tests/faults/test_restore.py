@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from support.arweave_wallet import arweave_wallet
 
 from agentkit.embedded.gateway import Failure, Faults, Gateway, gateway_app
 from agentkit.errors import AgentKitError, RunNotFound, StateCorrupt, StoreUnavailable, WrongKey
@@ -22,7 +23,7 @@ from agentkit.keys.signer import KeySigner
 from agentkit.memory.arweave.ans104 import Item, make_bundle, make_item, parse_item
 from agentkit.memory.arweave.base64url import b64url, name_of
 from agentkit.memory.arweave.gateways import Gateways
-from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
+from agentkit.memory.arweave.jwk import JwkWallet
 from agentkit.memory.arweave.layer1 import make_transaction
 from agentkit.memory.arweave.unbundling import bundle_tags
 from agentkit.memory.restore import wallet_restore
@@ -263,9 +264,9 @@ async def test_a_gateway_that_dies_meanwhile_is_done_without(
 # -- bundles that nobody unpacked ----------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def payer() -> JwkWallet:
-    return JwkWallet(make_jwk())
+    return arweave_wallet()
 
 
 def bundled(weave: Gateway, payer: JwkWallet, items: list[Item], agent: str = ME) -> None:

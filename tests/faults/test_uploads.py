@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from support.arweave_wallet import arweave_key, arweave_wallet
 from support.gateway_fixtures import ME, SIGNER, Mind, Weave, layer1, minds, weave_at
 
 from agentkit.embedded.gateway import Failure
@@ -24,7 +25,7 @@ from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.memory.arweave.ans104 import make_bundle, make_item, parse_item
 from agentkit.memory.arweave.gateways import Gateways
-from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
+from agentkit.memory.arweave.jwk import JwkWallet
 from agentkit.memory.arweave.layer1 import make_transaction
 from agentkit.memory.arweave.merkle import MAX_CHUNK
 from agentkit.memory.arweave.unbundling import bundle_tags, find_bundled_items
@@ -43,14 +44,14 @@ async def weave(tmp_path: Path) -> AsyncIterator[Weave]:
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def jwk() -> dict[str, str]:
-    return make_jwk()
+    return arweave_key()
 
 
-@pytest.fixture(scope="module")
-def poor_wallet(jwk: dict[str, str]) -> JwkWallet:
-    return JwkWallet(jwk)
+@pytest.fixture
+def poor_wallet() -> JwkWallet:
+    return arweave_wallet()
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from agentkit.memory.arweave.base64url import b64url
-from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
+from agentkit.memory.arweave.jwk import JwkWallet
 from agentkit.memory.arweave.layer1 import WeaveTransaction, make_transaction
 from agentkit.memory.arweave.merkle import Chunk
+from support.arweave_wallet import arweave_key, arweave_wallet
 
 ANCHOR = b64url(bytes(range(48)))
 
@@ -17,14 +18,14 @@ def filled(size: int) -> bytes:
     return (pattern * (size // 256 + 1))[:size]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def jwk() -> dict[str, str]:
-    return make_jwk()
+    return arweave_key()
 
 
 @pytest.fixture(scope="module")
-def wallet(jwk: dict[str, str]) -> JwkWallet:
-    return JwkWallet(jwk)
+def wallet() -> JwkWallet:
+    return arweave_wallet()
 
 
 @pytest.fixture(scope="module")

@@ -5,18 +5,18 @@ import json
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from support.arweave_wallet import arweave_wallet
 from support.bare_gateway import SIGNER, listed, names
 
 from agentkit.embedded.gateway import Failure, Faults, gateway_app
 from agentkit.memory.arweave.ans104 import BUNDLE_TAGS, make_bundle, make_item
 from agentkit.memory.arweave.base64url import b64url
-from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
 from agentkit.memory.arweave.layer1 import make_transaction
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def wallet():
-    return JwkWallet(make_jwk())
+    return arweave_wallet()
 
 
 @pytest.fixture

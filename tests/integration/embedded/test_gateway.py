@@ -8,6 +8,7 @@ import threading
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from support.arweave_wallet import arweave_wallet
 from support.bare_gateway import FIND, SIGNER
 
 from agentkit.embedded.gateway import Gateway, gateway_app
@@ -16,7 +17,6 @@ from agentkit.keys.messages import ItemMessage
 from agentkit.keys.signer import KeySigner
 from agentkit.memory.arweave.ans104 import BUNDLE_TAGS, make_bundle, make_item, parse_item
 from agentkit.memory.arweave.base64url import b64url, name_of, unb64url
-from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
 from agentkit.memory.arweave.layer1 import (
     WeaveTransaction,
     make_transaction,
@@ -32,9 +32,9 @@ OCTETS = {"Content-Type": "application/octet-stream"}
 RICH = 10**16
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def wallet():
-    return JwkWallet(make_jwk())
+    return arweave_wallet()
 
 
 TOKEN = "test"  # of a gateway that holds nothing but test data

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
+from support.arweave_wallet import arweave_wallet
 
 from agentkit.embedded.gateway import Gateway, gateway_app
 from agentkit.errors import StateCorrupt, StoreUnavailable
@@ -20,7 +21,6 @@ from agentkit.memory.arweave import gateways as gateways_module
 from agentkit.memory.arweave.ans104 import make_item
 from agentkit.memory.arweave.base64url import b64url, name_of
 from agentkit.memory.arweave.gateways import Gateways, ItemStatus
-from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
 from agentkit.memory.arweave.layer1 import make_transaction
 from agentkit.memory.arweave.merkle import MAX_CHUNK
 
@@ -89,9 +89,9 @@ def body(text: bytes, path: str):
     return lambda request: web.Response(body=text) if request.path.startswith(path) else None
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def wallet():
-    return JwkWallet(make_jwk())
+    return arweave_wallet()
 
 
 @pytest.fixture

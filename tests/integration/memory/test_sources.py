@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from support.arweave_wallet import arweave_wallet
 from support.byte_flip_proxy import Flipping
 
 from agentkit.embedded.gateway import Gateway, gateway_app
@@ -20,7 +21,6 @@ from agentkit.memory.artifacts.ipfs import Ipfs
 from agentkit.memory.artifacts.sources import Sources
 from agentkit.memory.arweave.ans104 import make_item
 from agentkit.memory.arweave.gateways import Gateways
-from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
 from agentkit.memory.arweave.layer1 import make_transaction
 
 ROWS = b'{"text": "a"}\n{"text": "b"}\n'
@@ -42,7 +42,7 @@ async def test_an_item_and_a_transaction_are_read_from_arweave_and_verified(
     gateways: Gateways,
 ) -> None:
     item = make_item(SIGNER, ROWS, (("Content-Type", "application/jsonl"),))
-    wallet = JwkWallet(make_jwk())
+    wallet = arweave_wallet()
     mint = f"{gateways._endpoints[0].url}/mint/{wallet.address}/{10**13}"
     async with gateways._session.get(mint, headers={"Authorization": "Bearer t"}) as minted:
         assert minted.status == 200

@@ -2,6 +2,7 @@ import dataclasses
 import hashlib
 
 import pytest
+from support.arweave_wallet import arweave_wallet
 
 from agentkit.errors import StateCorrupt, StateError
 from agentkit.keys.messages import HALF_ORDER, ItemMessage
@@ -17,7 +18,6 @@ from agentkit.memory.arweave.ans104 import (
 )
 from agentkit.memory.arweave.base64url import b64url, name_of, unb64url
 from agentkit.memory.arweave.byte_reader import ByteReader
-from agentkit.memory.arweave.jwk import JwkWallet, make_jwk
 from agentkit.memory.arweave.tags import decode_tags, encode_tags
 
 SIGNER = KeySigner(bytes(range(1, 33)))
@@ -90,7 +90,7 @@ def test_a_signer_that_signs_something_else_is_found_out():
 
 
 def test_a_type_1_item_of_an_rsa_wallet_is_verified():
-    wallet = JwkWallet(make_jwk())
+    wallet = arweave_wallet()
     message = ItemMessage(wallet.owner, b"t" * 32, b"a" * 32, encode_tags(TAGS), b"data", 1)
     signature = wallet.sign_tx(message.deep_hash())
     head = [b"\x01\x00", signature, wallet.owner, b"\x01", b"t" * 32, b"\x01", b"a" * 32]
