@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from agentkit.keys import keystore
 from agentkit.keys.channel_messages import ChannelVoucher, ClaimBatch, Claimed, Order, Refund
 from agentkit.keys.messages import (
     Accept,
@@ -21,8 +20,8 @@ from agentkit.keys.messages import (
     Voucher,
 )
 from agentkit.keys.signer import KeySigner
+from support.keystore_files import write_keystore
 
-PASSPHRASE = "correct horse"
 DOMAIN = Domain("AgentChannels", "1", 8453, "0x" + "11" * 20)
 A, B = "0x" + "22" * 20, "0x" + "33" * 20
 W = b"\x07" * 32
@@ -46,4 +45,4 @@ CALL = UnsignedTransaction(8453, 3, A, b"\x01\x02", 21_000, 10**9, 10**8, 5)
 def here(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, KeySigner]:
     """A keystore, and the signer that has its key in this process."""
     path = tmp_path_factory.mktemp("keys") / "wallet.json"
-    return path, keystore.create(path, PASSPHRASE)
+    return path, write_keystore(path)

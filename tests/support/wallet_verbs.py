@@ -9,9 +9,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from agentkit.cli.main import app
-from agentkit.keys import keystore
+from support.keystore_files import PASSPHRASE, write_keystore
 
-PASSPHRASE = "correct horse"
 REAL = """
 network = "base-sepolia"
 [chain]
@@ -40,4 +39,4 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result
 
 @pytest.fixture
 def address(tmp_path: Path) -> str:
-    return keystore.create(tmp_path / "wallet.json", PASSPHRASE).address
+    return write_keystore(tmp_path / "wallet.json").address

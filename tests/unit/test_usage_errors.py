@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.keystore_files import write_keystore
 
 import agentkit as ak
 from agentkit.keys import keystore
@@ -63,7 +64,7 @@ def test_an_error_of_a_function_names_no_line_of_ours() -> None:
 
 
 def test_a_keystore_without_a_passphrase_asks_for_it(tmp_path: Path) -> None:
-    keystore.create(tmp_path / "wallet.json", "a passphrase")
+    write_keystore(tmp_path / "wallet.json")
     with pytest.raises(ak.ConfigError, match="no passphrase is set") as refused:
         keystore.unlock(tmp_path / "wallet.json", "", real=True)
     assert refused.value.hint == "set AGENTKIT_PASSPHRASE"

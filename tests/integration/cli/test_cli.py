@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support.command_line import HELLO, failed
+from support.keystore_files import PASSPHRASE, write_keystore
 from support.timing import limit
 
 from agentkit.embedded import discovery
@@ -461,7 +462,7 @@ def test_doctor_reports_all_that_it_finds(
     cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither the chain nor a key nor the gateway is there, and each is said."""
-    keystore.create(tmp_path / "wallet.json", "correct horse")
+    write_keystore(tmp_path / "wallet.json")
     (tmp_path / "agentkit.toml").write_text(
         "network = 'base-sepolia'\n[chain]\nrpc = 'http://127.0.0.1:1'\n"
         f"channels = '0x{'11' * 20}'\n[wallet]\nkeystore = 'wallet.json'\n"
@@ -470,7 +471,7 @@ def test_doctor_reports_all_that_it_finds(
         "api_key = { env = 'NO_SUCH_KEY' }\n[providers.down]\nadapter = 'gaia'\n"
         "url = 'http://127.0.0.1:1'\n[memory]\ngateways = ['http://127.0.0.1:1']\n"
     )
-    monkeypatch.setenv("AGENTKIT_PASSPHRASE", "correct horse")
+    monkeypatch.setenv("AGENTKIT_PASSPHRASE", PASSPHRASE)
     result = cli("doctor", "--json")
     assert result.exit_code == 1
     found = {check["check"]: check for check in json.loads(result.stdout)}

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from support.keystore_files import PASSPHRASE
 from support.timing import accepts_connections, limit, wait_until
-from support.wallet_verbs import PASSPHRASE, address, cli
+from support.wallet_verbs import address, cli
 
 from agentkit.keys import keystore
 from agentkit.keys.messages import Domain, Voucher

@@ -19,7 +19,8 @@ from typing import Any
 
 import psutil
 import pytest
-from support.signer_messages import CALL, DOMAIN, MESSAGES, PASSPHRASE, W
+from support.keystore_files import PASSPHRASE
+from support.signer_messages import CALL, DOMAIN, MESSAGES, W
 from support.timing import limit
 
 from agentkit.errors import ConfigError, ProtocolBroken, StoreUnavailable, WrongKey

@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
+from support.keystore_files import PASSPHRASE, write_keystore
 from support.secrets_in_environment import CANARY, canary
 from support.timing import limit
 
 from agentkit.embedded import discovery
-from agentkit.keys import keystore
 from agentkit.keys.process_signer import ProcessSigner
 from agentkit.pool.child import Child
 
@@ -41,8 +41,8 @@ async def test_a_slot_inherits_no_secret(tmp_path: Path) -> None:
 
 
 def test_the_signer_inherits_no_secret(tmp_path: Path) -> None:
-    keystore.create(tmp_path / "key.json", "correct horse")
-    signer = ProcessSigner.start(tmp_path / "key.json", "correct horse", real=False)
+    write_keystore(tmp_path / "key.json")
+    signer = ProcessSigner.start(tmp_path / "key.json", PASSPHRASE, real=False)
     try:
         assert signer._child
         assert harmless(signer._child.pid)

@@ -7,7 +7,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from support.wallet_verbs import PASSPHRASE, address, cli
+from support.keystore_files import PASSPHRASE
+from support.wallet_verbs import address, cli
 
 from agentkit.keys import keystore
 
