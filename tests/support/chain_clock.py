@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 from aiohttp.test_utils import TestServer
 
-from agentkit.embedded.chain.chain import Chain
-from agentkit.embedded.chain.genesis import deploy
 from agentkit.embedded.chain.rpc import RpcFront, rpc_app
 from agentkit.embedded.chain.vm import CHAIN_ID
 from agentkit.keys.signer import KeySigner
 from agentkit.market.chain import Network
 from agentkit.money import Asset
-from support.chain_processes import KEYS, WEALTH
+from support.chain_processes import KEYS
+from support.deployed_chain import open_deployed
 
 DEPLOYER, PAYER, SHOP, ARBITER = map(KeySigner, KEYS[:4])
 MINTED = 10_000
@@ -40,9 +39,12 @@ class Clock:
 @asynccontextmanager
 async def clocked(folder: Path, clock: Clock) -> AsyncIterator[Network]:
     """A chain with all contracts, on which the payer has `MINTED` units and all have coins."""
-    coins = {who.address: WEALTH for who in (DEPLOYER, PAYER, SHOP, ARBITER)}
-    chain = Chain.open(folder / "chain.db", rich=coins, clock=lambda: int(clock.now()))
-    at = deploy(chain, KEYS[0], {PAYER.address: MINTED})
+    chain, at = open_deployed(
+        folder / "chain.db",
+        rich=(DEPLOYER, PAYER, SHOP, ARBITER),
+        minted=MINTED,
+        clock=lambda: int(clock.now()),
+    )
     async with TestServer(rpc_app(RpcFront(chain))) as server:
         here = f"eip155:{CHAIN_ID}"
         yield Network(

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestServer
-from support.chain_processes import KEYS, WEALTH
+from support.chain_processes import KEYS
+from support.deployed_chain import open_deployed
 
 from agentkit.embedded.chain.chain import Chain
-from agentkit.embedded.chain.genesis import deploy
 from agentkit.embedded.chain.rpc import RpcFront, rpc_app
 from agentkit.embedded.chain.vm import CHAIN_ID
 from agentkit.errors import ConfigError, RateLimited, Refused
@@ -73,9 +73,8 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    coins = {who.address: WEALTH for who in (DEPLOYER, PAYER, PROVIDER)}
-    chain = Chain.open(tmp_path / "chain.db", rich=coins)
-    at = deploy(chain, KEYS[0], {PAYER.address: MINTED})
+    rich = (DEPLOYER, PAYER, PROVIDER)
+    chain, at = open_deployed(tmp_path / "chain.db", rich=rich, minted=MINTED)
     here = f"eip155:{CHAIN_ID}"
     async with TestServer(rpc_app(RpcFront(chain))) as server:
         network = Network(

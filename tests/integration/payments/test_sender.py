@@ -10,10 +10,9 @@ from typing import Literal
 import pytest
 from aiohttp.test_utils import TestServer
 from support.chain_processes import KEYS, WEALTH
+from support.deployed_chain import open_deployed
 from support.timing import limit, until
 
-from agentkit.embedded.chain.chain import Chain
-from agentkit.embedded.chain.genesis import deploy
 from agentkit.embedded.chain.rpc import RpcFront, rpc_app
 from agentkit.embedded.chain.vm import CHAIN_ID
 from agentkit.errors import (
@@ -162,9 +161,8 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    coins = {DEPLOYER.address: WEALTH, PAYER.address: WEALTH, OTHER.address: WEALTH}
-    chain = Chain.open(tmp_path / "chain.db", rich=coins)
-    at = deploy(chain, KEYS[0], {PAYER.address: MINTED})
+    rich = (DEPLOYER, PAYER, OTHER)
+    chain, at = open_deployed(tmp_path / "chain.db", rich=rich, minted=MINTED)
     async with TestServer(rpc_app(RpcFront(chain))) as server:
         network = Network(
             name="test",
