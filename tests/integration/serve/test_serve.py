@@ -32,6 +32,7 @@ from agentkit.market.chain import Network
 from agentkit.market.offer import Offer
 from agentkit.market.task import Task
 from agentkit.payments.chain import Web3Chain
+from agentkit.planner.estimate import spec_of
 from agentkit.providers import wire
 from agentkit.serve.app import node_app
 from agentkit.serve.node import Node, NodeSettings
@@ -90,19 +91,11 @@ async def bench(open_agent: Any, network: discovery.NetworkFile) -> AsyncIterato
         )
         desk = Desk(provider, rail, agent._journal, agent._parts.resources.ledger, "smollm2-135m")
         node: InferNode = desk.node()
-        offers = await provider.offers(
-            (await agent.plan(graph_of(node), balance=False)).nodes[0].spec
-        )
+        offers = await provider.offers(spec_of(node, {}))
         offer = next(o for o in offers if o.provider_node == "thrifty")
         task, attempt, payment = await desk.open(node, offer)
         url = network.nodes["thrifty"]
         yield Bench(agent, desk, url, http, task, offer, attempt, payment)
-
-
-def graph_of(node: InferNode) -> Any:
-    from agentkit.graph.frozen import FrozenGraph
-
-    return FrozenGraph.build("g", (node,))
 
 
 async def test_the_same_attempt_is_the_same_job(
