@@ -11,6 +11,8 @@ from typing import Any, Literal, Self, TypedDict
 from agentkit.artifacts import Json
 from agentkit.graph.builder import JobGraph
 from agentkit.graph.frozen import FrozenGraph
+from agentkit.kinds.kind import WebRequest
+from agentkit.kinds.registry import bought_kind
 from agentkit.market.chain import Network
 from agentkit.market.receipt import Receipt
 from agentkit.money import Money
@@ -82,13 +84,20 @@ async def free_answer(network: Network, graph: FrozenGraph) -> Fetched | None:
     """
     provider = web.Web(web.NAME, network)
     try:
-        answer = await provider.look(graph.by_name[NODE].model_dump(mode="json"))
+        answer = await provider.look(_wanted(graph))
     finally:
         await provider.close()
     if answer.status == 402:
         return None
     media_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     return Fetched(status=answer.status, media_type=media_type, body=answer.body)
+
+
+def _wanted(graph: FrozenGraph) -> WebRequest:
+    node = graph.by_name[NODE]
+    wanted = bought_kind(node).web_request(node)
+    assert wanted is not None
+    return wanted
 
 
 def _body(document: Mapping[str, Any]) -> bytes:

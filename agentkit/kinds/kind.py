@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
 
@@ -71,13 +71,23 @@ class ChatRequirements:
     output: Literal["text", "json", "embedding"] = "text"
 
 
+@dataclass(frozen=True, slots=True)
+class WebRequest:
+    """An HTTP request: `body` is sent as JSON, or as it is where it is text."""
+
+    url: str
+    method: str = "GET"
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
 class BoughtKind(Kind[P]):
     """A kind of work that providers do.
 
     In the order in which it is asked: `spec` while a plan is made; `question`,
-    `chat_requirements`, `pricing_key` and `unfit` for its offers; `items` and `task` once the
-    inputs are there; `outputs` and `fault_in` for every result; `gather` for the answers of a node
-    that has items.
+    `chat_requirements`, `web_request`, `pricing_key` and `unfit` for its offers; `items` and
+    `task` once the inputs are there; `outputs` and `fault_in` for every result; `gather` for the
+    answers of a node that has items.
     """
 
     # -- planning --------------------------------------------------------------------------------
@@ -102,6 +112,10 @@ class BoughtKind(Kind[P]):
 
         The parameters of the node's task are then those of an infer task.
         """
+        return None
+
+    def web_request(self, node: P) -> WebRequest | None:
+        """Return what an address on the web is asked for the node; None for other work."""
         return None
 
     def pricing_key(self, node: P, load: Load) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agentkit.graph.nodes import RequestNode
-from agentkit.kinds.kind import BoughtKind, Inputs
+from agentkit.kinds.kind import BoughtKind, Inputs, WebRequest
 from agentkit.kinds.sizes import Sizes
 from agentkit.market.task import Load, Task, TaskSpec
 
@@ -23,6 +23,9 @@ class Request(BoughtKind[RequestNode]):
     def spec(self, node: RequestNode, sizes: Sizes) -> TaskSpec:
         load = Load(expected=ONE, most=ONE)
         return TaskSpec(node=node, load=load, basis="one request", spread=1.0)
+
+    def web_request(self, node: RequestNode) -> WebRequest:
+        return WebRequest(node.url, node.method, node.body, node.headers)
 
     def task(self, node: RequestNode, inputs: Inputs, item: Any = None) -> Task:
         params = node.model_dump(mode="json", include=PARAMS)

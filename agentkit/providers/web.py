@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 from agentkit import strict_json
 from agentkit.artifacts import Json
 from agentkit.errors import LeaseLost, ProtocolBroken, Refused, Unavailable
-from agentkit.graph.nodes import RequestNode
+from agentkit.kinds.kind import WebRequest
+from agentkit.kinds.registry import bought_kind
 from agentkit.market import batch_settlement
 from agentkit.market.attempt import Attempt, JobStatus, Message, Payment, Result
 from agentkit.market.chain import Network
@@ -25,7 +26,7 @@ from agentkit.market.offer import Offer
 from agentkit.market.seams import ProviderInfo
 from agentkit.market.task import Task, TaskSpec
 from agentkit.market.x402 import Challenge, Requirement
-from agentkit.money import Rate
+from agentkit.money import Money, Rate
 from agentkit.net.public import is_public
 from agentkit.providers.http import Answer, Http
 from agentkit.providers.openai import message_of
@@ -71,16 +72,19 @@ class Web:
 
     async def offers(self, spec: TaskSpec) -> Sequence[Offer]:
         """Return an offer for each way to pay for a request, none for other work."""
-        node = spec.node
-        if not isinstance(node, RequestNode):
+        wanted = bought_kind(spec.node).web_request(spec.node)
+        if wanted is None:
             return []
-        client, request = await self._client(node.model_dump(mode="json"))
+        client, request = await self._client(wanted)
         challenge = await client.inspect(request)
-        return [self._offer(node, way, challenge, client) for way in client.ways(challenge)]
+        return [
+            self._offer(spec.node.name, wanted, way, challenge=challenge, amount=client.amount(way))
+            for way in client.ways(challenge)
+        ]
 
-    async def look(self, params: dict[str, Any]) -> Answer:
+    async def look(self, wanted: WebRequest) -> Answer:
         """Send a request without paying, and return the answer, whatever it is."""
-        client, request = await self._client(params)
+        client, request = await self._client(wanted)
         return await client.ask(request)
 
     async def submit(
@@ -89,7 +93,7 @@ class Web:
         """Send a paid request and keep its answer, which `result` returns."""
         if await self.find(attempt):  # the same attempt again is the same answer
             return JobStatus(state="done")
-        client, request = await self._client(task.params)
+        client, request = await self._client(WebRequest(**task.params))
         answer = await client.pay(request, attempt, payment)
         result = Result(
             outputs=(Json.dump(answer_document(answer)),),
@@ -134,7 +138,7 @@ class Web:
         return await self._carry(message, method, url)
 
     async def _carry(self, message: Message, method: str, url: str) -> Message:
-        client, request = await self._client({"url": url, "method": method})
+        client, request = await self._client(WebRequest(url, method))
         return await client.carry(message, request)
 
     async def close(self) -> None:
@@ -145,16 +149,21 @@ class Web:
     # -- inside ----------------------------------------------------------------------------------
 
     def _offer(
-        self, node: RequestNode, way: Requirement, challenge: Challenge, client: X402Client
+        self,
+        node: str,
+        wanted: WebRequest,
+        way: Requirement,
+        *,
+        challenge: Challenge,
+        amount: Money,
     ) -> Offer:
-        """Return the offer of one way to pay for a request."""
-        amount = client.amount(way)
+        """Return the offer of one way to pay for a node's request."""
         is_channel = way.scheme == batch_settlement.SCHEME
         return Offer(
             provider=self.name,
-            provider_node=f"{node.method} {_without_query(node.url)}",
-            node=node.name,
-            on=urlsplit(node.url).netloc,
+            provider_node=f"{wanted.method} {_without_query(wanted.url)}",
+            node=node,
+            on=urlsplit(wanted.url).netloc,
             price=amount,
             at_most=amount,
             eta=1.0,
@@ -168,12 +177,12 @@ class Web:
             finds=challenge.identifies or is_channel,
         )
 
-    async def _client(self, params: dict[str, Any]) -> tuple[X402Client, PaidRequest]:
+    async def _client(self, wanted: WebRequest) -> tuple[X402Client, PaidRequest]:
         """Return who sends a request, and the request.
 
         Raises Refused for a host that is not public.
         """
-        parts = urlsplit(str(params["url"]))
+        parts = urlsplit(wanted.url)
         if not self._network.test and not await is_public(parts.hostname or ""):
             raise Refused(
                 f"{(parts.hostname or '')[:100]!r} is not a host of the public internet",
@@ -181,9 +190,8 @@ class Web:
             )
         http = await self._http(f"{parts.scheme}://{parts.netloc}")
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        return X402Client(self.name, self._network, http, self._check_status), _request(
-            params, path
-        )
+        client = X402Client(self.name, self._network, http, self._check_status)
+        return client, _request(wanted, path)
 
     async def _http(self, address: str) -> Http:
         """Return the connections to an address; those that were not used for longest are closed."""
@@ -223,19 +231,16 @@ def answer_document(answer: Answer) -> dict[str, Any]:
         return {**document, "base64": base64.b64encode(answer.body).decode()}
 
 
-def _request(params: dict[str, Any], path: str) -> PaidRequest:
+def _request(wanted: WebRequest, path: str) -> PaidRequest:
     """Return a request with its body, as JSON unless it is text."""
-    headers = {str(name): str(value) for name, value in (params.get("headers") or {}).items()}
-    body = params.get("body")
-    method = str(params.get("method") or "GET")
-    if body is None:
-        return PaidRequest(method, path, headers=headers)
-    if isinstance(body, str):
-        return PaidRequest(method, path, data=body.encode(), headers=headers)
-    data = json.dumps(body).encode()
-    return PaidRequest(
-        method, path, data=data, headers={"Content-Type": "application/json", **headers}
-    )
+    headers = dict(wanted.headers)
+    if wanted.body is None:
+        return PaidRequest(wanted.method, path, headers=headers)
+    if isinstance(wanted.body, str):
+        return PaidRequest(wanted.method, path, data=wanted.body.encode(), headers=headers)
+    data = json.dumps(wanted.body).encode()
+    headers = {"Content-Type": "application/json", **headers}
+    return PaidRequest(wanted.method, path, data=data, headers=headers)
 
 
 def _without_query(url: str) -> str:

@@ -19,7 +19,7 @@ from agentkit.kinds.kind import BoughtKind, LocalKind
 from agentkit.kinds.registry import _OURS, bought_kind, kind_of
 
 PACKAGE = Path(agentkit.__file__).parent
-KIND_FILES = ("infer", "train", "sql", "source", "split", "local")
+KIND_FILES = ("infer", "local", "request", "source", "split", "sql", "train")
 MODELS = {model.__name__ for model in OUR_MODELS.values()}
 CLASSES = {type(kind).__name__ for kind in _OURS.values()}
 TAGS = {name for tag in OUR_MODELS for name in tag if name}
