@@ -12,13 +12,14 @@ from typing import Any
 
 from parts import run
 
-PARTS = ("gas", "vouchers", "x402", "once")
+PARTS = ("gas", "batch_settlement", "vouchers", "x402", "once")
 
 
 def lines(figures: dict[str, Any]) -> list[str]:
     """Return the figures that have limits, one a line."""
     channel = figures["gas_per_task"]["channel"]
     escrow, claim = figures["escrow_gas"], figures["claim_gas"]
+    x402, deployed = figures["batch_settlement_gas"], figures["batch_settlement_deployed"]
     ratio, rate, faults = (
         figures["voucher_ratio"],
         figures["paid_tasks_vs_x402"],
@@ -29,6 +30,9 @@ def lines(figures: dict[str, Any]) -> list[str]:
         f" x402 {figures['gas_per_task']['x402']}, transfer {figures['gas_per_task']['transfer']}",
         f"escrow gas     {escrow['job']} a job, {escrow['batched']} in batches of 10",
         f"claim gas      {claim['ours']}, the sketch {claim['sketch']}",
+        f"x402 channel   {x402['deposit_first']} a deposit, {x402['claim_1']} a claim of one,"
+        f" {x402['claim_10']} of ten; deployed {deployed['deposit_first']}, {deployed['claim_1']},"
+        f" {deployed['claim_10']}",
         f"vouchers       signed at {ratio['sign']:.2f} and verified at {ratio['verify']:.2f}"
         " of libsecp256k1 alone",
         f"paid tasks     {rate['ratio']:.1f} times stock x402 exact"

@@ -1,6 +1,6 @@
 """Makes the golden chain file of the version of agentkit that is on the path; see README.md.
 
-PYTHONPATH=CHECKOUT python tests/homes/chain.py tests/homes/chain
+PYTHONPATH=CHECKOUT python tests/homes/chain.py tests/homes
 """
 
 from __future__ import annotations
@@ -99,10 +99,9 @@ def make(folder: Path) -> None:
             "nonces": [chain.state().get_nonce(bytes.fromhex(a[2:])) for a in rich],
         }
         chain.close()
-        folder.mkdir(parents=True, exist_ok=True)
         packed = zstandard.ZstdCompressor(level=19).compress(path.read_bytes())
-        (folder / "chain.db.zst").write_bytes(packed)
-        (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+        (folder / "chain.zst").write_bytes(packed)
+        (folder / "chain.json").write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

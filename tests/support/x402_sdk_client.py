@@ -65,7 +65,7 @@ class InThreads:
 
 
 @dataclass
-class _Request:
+class SdkRequest:
     """What the SDK asks of a web framework's request."""
 
     request: web.Request
@@ -146,7 +146,7 @@ async def stock_shop(
     async def paid(request: web.Request, handler: Handler) -> web.StreamResponse:
         header = request.headers.get("PAYMENT-SIGNATURE")
         context = HTTPRequestContext(
-            adapter=_Request(request),
+            adapter=SdkRequest(request),
             path=request.path,
             method=request.method,
             payment_header=header,

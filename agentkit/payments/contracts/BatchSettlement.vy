@@ -9,12 +9,12 @@
 
     deposit --> balance -- claim --> totalClaimed -- settle --> the receiver
                 balance - totalClaimed -- refund (receiver side), or
-                initiateWithdraw, then withdrawDelay, then finalizeWithdraw (payer side) --> the payer
+                initiateWithdraw, withdrawDelay, finalizeWithdraw (payer side) --> the payer
 
     A channel is its configuration: it travels in every call, and its EIP-712 hash is the id.  An
     empty channel may be funded again.
 @dev Clean room: written from the scheme's specification, the notes for implementers and the ABI of
-    the SDK; no source of the deployed contract was opened, and no equality with it is claimed.
+    the SDK, not from the deployed contract's source; no equality with it is claimed.
 
     No constructor and no immutables, so that this runtime code can be put at the canonical address
     as it is; the domain separator is therefore computed at every call.
@@ -105,11 +105,11 @@ event WithdrawFinalized:
     sender: indexed(address)
     amount: uint128
 
-# Vyper reserves memory for the longest input, and its price grows with the square, so a bound costs
-# gas at every claim (the deployed contract has none).  The SDK claims up to 100 channels at once.
-# 65 bytes are a plain key's signature, 224 that of a Coinbase Smart Wallet's key, 65 for each owner
-# that of a Safe: 320 holds them.  Beside 96 that costs 8,300 gas a claim; 512 would cost 17,000, and
-# 1,024, which a passkey needs, 47,000.  A payer with a passkey names a payerAuthorizer instead.
+# Vyper reserves memory for the longest input, and its price grows with the square, so that a bound
+# costs gas at every claim.  The SDK claims up to 100 channels at once.
+# A plain key's signature has 65 bytes, one of a Coinbase Smart Wallet's key 224, one of a Safe 65
+# for each owner: 320 holds them.  Beside 96 bytes that costs 8,300 gas a claim; 512 would cost
+# 17,000, and 1,024, which a passkey needs, 47,000: its wallet names a payerAuthorizer instead.
 ROWS: constant(uint256) = 100
 SIGNATURE_BYTES: constant(uint256) = 320
 AUTHORIZER_BYTES: constant(uint256) = 1024  # one for all rows, so its length costs next to nothing

@@ -7,8 +7,8 @@
     contract to receive; the authorization's nonce, keccak256(abi.encode(channelId, salt)), says
     for which channel.
 @dev Clean room: written from the scheme's specification and the SDK's encoding of collectorData,
-    abi.encode(uint256 validAfter, uint256 validBefore, uint256 salt, bytes signature).  No source
-    was opened; the error is ours.
+    abi.encode(uint256 validAfter, uint256 validBefore, uint256 salt, bytes signature); not from its
+    source.  The error is ours.
 """
 from ethereum.ercs import IERC20
 

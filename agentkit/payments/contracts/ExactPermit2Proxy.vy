@@ -5,9 +5,9 @@
 @license Apache-2.0
 @notice For test chains, at 0x402085c248EeA27D92E8b30b2C58ed07f9E20001.  The payer signs amount and
     receiver; anybody settles, once, and moves exactly that.
-@dev Clean room: written from the scheme's specification and the ABI in the x402 SDK; no source was
-    opened.  Errors and events are those of that ABI; which of several errors comes first is ours,
-    and a call that calls back reverts without data.
+@dev Clean room: written from the scheme's specification and the ABI in the x402 SDK, not from the
+    deployed contract's source.  Errors and events are those of that ABI; which of several errors
+    comes first is ours, and a call that calls back reverts without data.
 """
 
 struct TokenPermissions:

@@ -6,8 +6,8 @@
 @notice For test chains, at 0x000000000022D473030F116dDEE9F6B43aC78BA3.  The owner approves this
     contract once, then signs who may draw which amount until when.  Batches and the lasting
     allowances of the real contract are left out.
-@dev Clean room: written from the public documentation of SignatureTransfer and its ABI; no source
-    was opened.  Errors and the event are those of the published ABI.  The real contract takes
+@dev Clean room: written from the public documentation of SignatureTransfer and its ABI, not from
+    its source.  Errors and the event are those of the published ABI.  The real contract takes
     64-byte signatures (EIP-2098) and high s as well; this one takes neither.
     No constructor and no immutables, so the domain separator is computed at every call.
 """

@@ -7,7 +7,7 @@
     nonce, deadline and the channel as witness; the coins go from the payer to the channels.
 @dev Clean room: written from the scheme's specification and the SDK's encoding of collectorData,
     abi.encode(uint256 nonce, uint256 deadline, bytes permit2Sig, bytes eip2612Permit), where the
-    last is empty or abi.encode(value, deadline, v, r, s).  No source was opened; the error is ours.
+    last is empty or abi.encode(value, deadline, v, r, s); not from its source.  The error is ours.
 """
 
 struct TokenPermissions:

@@ -5,9 +5,9 @@
 @license Apache-2.0
 @notice For test chains, at 0x4020A4f3b7b90ccA423B9fabCc0CE57C6C240002.  The payer signs a most, a
     receiver and the facilitator; that facilitator alone settles, once, for that much or less.
-@dev Clean room: written from the scheme's specification and the ABI in the x402 SDK; no source was
-    opened.  Errors and events are those of that ABI; which of several errors comes first is ours,
-    and a call that calls back reverts without data.
+@dev Clean room: written from the scheme's specification and the ABI in the x402 SDK, not from the
+    deployed contract's source.  Errors and events are those of that ABI; which of several errors
+    comes first is ours, and a call that calls back reverts without data.
 """
 
 struct TokenPermissions:

@@ -26,21 +26,22 @@ from agentkit.keys.messages import Domain, ReceiveAuthorization, UnsignedTransac
 from agentkit.keys.signer import KeySigner
 from agentkit.payments.contracts import CANONICAL, load
 
-HOME = Path(__file__).parents[2] / "homes/chain"
+HOMES = Path(__file__).parents[2] / "homes"
 PAYER, SHOP = BOB, CARL  # the keys that its maker used
+TODAYS_TOKEN = "8a04099da28d67abf7fb7b1e67adb3f953d135705616a72ac2f2d8a12f79bdbb"
 FORM = "address,address,uint256,uint256,uint256,bytes32"
 
 
 @pytest.fixture
 def figures() -> Any:
-    return json.loads((HOME / "figures.json").read_text())
+    return json.loads((HOMES / "chain.json").read_text())
 
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
     """The file of a chain as the version before this one left it."""
     path = tmp_path / "chain.db"
-    packed = (HOME / "chain.db.zst").read_bytes()
+    packed = (HOMES / "chain.zst").read_bytes()
     path.write_bytes(zstandard.ZstdDecompressor().decompress(packed))
     return path
 
@@ -111,6 +112,7 @@ def test_an_old_chain_gets_the_contracts_in_one_block_and_keeps_the_rest(
     assert chain.head.parent_hash.hex() == figures["hash"]
     for name, address in CANONICAL.items():
         assert chain.state().get_code(place(address)) == load(name).runtime
+        assert chain.state().get_nonce(place(address)) == 1
         assert chain.state(before).get_code(place(address)) == b""
     now = seen(chain, at)
     assert now == {name: figures[name] for name in now}
@@ -232,3 +234,10 @@ def test_the_digest_of_the_earlier_token_is_that_of_the_golden_file(
     code = chain.state().get_code(place(figures["deployed"][0]))
     assert hashlib.sha256(code[:-64]).hexdigest() in canonical._EARLIER_TOKENS
     chain.close()
+
+
+def test_a_changed_token_needs_a_way_for_todays_chains() -> None:
+    """They note this digest, and are refused by a version that has another one."""
+    assert hashlib.sha256(load("TestUSD").bytecode).hexdigest() == TODAYS_TOKEN, (
+        "list the sha256 of the runtime code that TestUSD had in canonical._EARLIER_TOKENS"
+    )

@@ -161,10 +161,20 @@ def test_whoever_was_told_the_hash_finds_it_after_a_restart(chain: Chain, path: 
         assert refusal(again, raw) == "already known"
     assert refusal(again, transfer(0)) == ""
     assert again.number == 3
+    assert again._store.waiting() == []
     again.close()
-    third = Chain.open(path, rich={})
-    assert list(third._store.waiting()) == []
-    third.close()
+
+
+def test_what_was_outbid_does_not_come_back_after_a_restart(chain: Chain, path: Path) -> None:
+    first, second = transfer(1), transfer(1, max_fee=2 * 10**10, max_tip=2)
+    for raw in (first, second):
+        assert refusal(chain, raw) == ""
+    assert chain._store.waiting() == [second]
+    chain.close()
+    again = Chain.open(path, rich={})
+    assert refusal(again, transfer(0)) == ""
+    assert (again.find(keccak(first)), again.find(keccak(second))) == (None, (2, 0))
+    again.close()
 
 
 def test_a_restart_goes_on_where_a_kill_came_between_two_blocks(
