@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from support.channel_market import (
     stock_client,
     told,
 )
+from support.timing import limit
 from support.x402_market import World, chain_of, facilitator, world_on
 from x402.http.clients.httpx import PaymentError
 from x402.http.utils import decode_payment_required_header, encode_payment_signature_header
@@ -274,3 +277,52 @@ async def test_a_seller_that_was_killed_goes_on_with_its_books(
         assert (await buyer.buy(shop.url, {"ask": 3})).status_code == 200
         await shop.claiming.claim_all()
         assert await world.balance(shop.signer.address) == 3 * PRICE
+
+
+NPM = Path(__file__).parents[1] / "npm"
+NEEDS_NODE = pytest.mark.skipif(
+    not (NPM / "node_modules" / "@x402").is_dir() or not shutil.which("node"),
+    reason="the x402 project's JavaScript client is not installed: tests/npm/install",
+)
+
+
+async def javascript(world: World, key: bytes, url: str, calls: int, *more: str) -> list[Any]:
+    """Have the JavaScript client buy; returns what it printed, a line each."""
+    process = await asyncio.create_subprocess_exec(
+        *("node", str(NPM / "x402-client.mjs"), url, world.network.rpc, "0x" + key.hex()),
+        *(world.network.token, str(world.network.chain_id), str(calls), *more),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    said, _ = await asyncio.wait_for(process.communicate(), limit(60))
+    assert process.returncode == 0
+    return [json.loads(line) for line in said.splitlines()]
+
+
+@NEEDS_NODE
+@pytest.mark.parametrize("node", ["embedded", ANVIL], indirect=True, scope="module")
+async def test_the_javascript_client_buys_and_gets_the_rest_back(
+    world: World, store: ChannelShop
+) -> None:
+    key = secrets.token_bytes(32)
+    await world.mint(KeySigner(key).address, 1000 * PRICE)
+    store.work.charge = 700
+    *bought, back = await javascript(world, key, store.url, 12, "refund")
+    assert [(line["status"], line["charged"]) for line in bought] == [(200, "700")] * 12
+    (channel,) = await store.sold()
+    assert (back["refunded"], channel.balance) == (True, 12 * 700)
+    assert await world.balance(KeySigner(key).address) == 1000 * PRICE - 12 * 700
+    await store.claiming.claim_all()
+    assert await world.balance(store.signer.address) == 12 * 700
+
+
+@NEEDS_NODE
+async def test_a_javascript_client_that_lost_its_books_gets_the_same_answers_again(
+    world: World, store: ChannelShop
+) -> None:
+    """Another process of it knows only the chain, so it signs the same vouchers again."""
+    key = secrets.token_bytes(32)
+    await world.mint(KeySigner(key).address, 1000 * PRICE)
+    first = await javascript(world, key, store.url, 3)
+    assert await javascript(world, key, store.url, 3) == first
+    (channel,) = await store.sold()
+    assert (channel.charged, store.work.done) == (3 * PRICE, 3)
