@@ -6,6 +6,7 @@ import asyncio
 import re
 import signal
 import sys
+import time
 from collections.abc import Collection
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -43,6 +44,9 @@ def serve(
     host_name: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="a name a proxy publishes it under")
     ] = None,
+    status: Annotated[
+        bool, typer.Option("--status", help="show what the node has earned, and serve nothing")
+    ] = False,
     as_json: output.AsJson = False,
     config: output.Config = None,
     quiet: output.Quiet = False,
@@ -57,6 +61,9 @@ def serve(
         )
     settings = Settings.read(config)
     home = settings.home.expanduser() / "node" / name
+    if status:
+        asyncio.run(_show_earnings(settings, home, as_json=as_json))
+        return
     about = NodeSettings(
         name,
         home,
@@ -110,6 +117,52 @@ async def _check_can_claim(chain: ChainClient, signer: Signer, facilitator: str)
         " pays for it",
         hint="name one with --facilitator URL, or send gas money to that address",
     )
+
+
+async def _show_earnings(settings: Settings, home: Path, *, as_json: bool) -> None:
+    """Show what a node has earned over channels, from its books; raises ConfigError without any."""
+    from agentkit.journal import records as r
+    from agentkit.journal.journal import Journal
+    from agentkit.journal.state_file import read_meta
+    from agentkit.payments.channels.claiming import Earnings
+
+    meta = read_meta(home / "state.db")
+    if meta is None:
+        raise ConfigError(
+            f"there are no books of a node in {home}",
+            hint="give the --name under which it was served, and the same settings",
+        )
+    network, _ = await network_of(settings)
+    journal = await Journal.open(home, meta["wallet"])
+    try:
+        channels = await journal.commit(lambda tx: tx.every(r.SoldChannel))
+    finally:
+        await journal.close()
+    earned = Earnings.of(channels)
+
+    def amount(units: int) -> str:
+        return str(Money(units, network.currency))
+
+    data = {
+        "channels": len(channels),
+        "charged": amount(earned.charged),
+        "claimed": amount(earned.claimed),
+        "at_risk": amount(earned.at_risk),
+        "until": earned.until,
+    }
+    lines = [
+        f"channels   {len(channels)}",
+        f"charged    {data['charged']}",
+        f"claimed    {data['claimed']}",
+        f"at risk    {data['at_risk']}",
+    ]
+    if earned.until:
+        lines.append(f"           can be taken back from {_when(earned.until)} on: keep it serving")
+    output.result(data, "\n".join(lines), as_json=as_json)
+
+
+def _when(at: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
 def _stopping() -> asyncio.Event:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from agentkit.tools.chat import ChatAgentKit as ChatAgentKit
     from agentkit.tools.checkpointer import AgentKitSaver as AgentKitSaver
     from agentkit.tools.embeddings import AgentKitEmbeddings as AgentKitEmbeddings
+    from agentkit.tools.fetch import FetchPaid as FetchPaid
     from agentkit.tools.jobs import PlanJobs as PlanJobs
     from agentkit.tools.jobs import RunPlan as RunPlan
     from agentkit.tools.jobs import toolkit as toolkit
@@ -23,6 +24,7 @@ _HOMES = {
     "AgentKitSaver": "checkpointer",
     "AgentKitStore": "store_items",
     "ChatAgentKit": "chat",
+    "FetchPaid": "fetch",
     "PlanJobs": "jobs",
     "RunPlan": "jobs",
     "toolkit": "jobs",

@@ -131,3 +131,8 @@ def test_a_seller_without_gas_sells_over_channels_by_the_networks_facilitator(
         done = cli("fetch", url, "--data", QUESTION, "--budget", "0.05 USDC", "--yes", "--json")
         assert done.exit_code == 0, done.stderr
         assert json.loads(done.stdout)["status"] == 200
+        paid = json.loads(done.stdout)["paid"]
+        earned = json.loads(cli("serve", "--status", "--json").stdout)
+        assert (earned["channels"], earned["charged"]) == (1, paid)
+        assert earned["until"] == 0
+    failed(cli("serve", "--status", "--name", "nobody"), 2, "no books")

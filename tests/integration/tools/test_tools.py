@@ -15,7 +15,7 @@ from agentkit.agent import Agent
 from agentkit.errors import ConfigError, OverBudget
 from agentkit.money import Money
 from agentkit.planner import policy
-from agentkit.tools import ChatAgentKit, toolkit
+from agentkit.tools import ChatAgentKit, FetchPaid, toolkit
 
 MODEL = "smollm2-135m"
 GRAPH = {
@@ -133,13 +133,32 @@ async def test_what_a_model_asks_wrongly_is_told_and_not_bought(open_agent: Any)
         assert await spent(agent) == 0
 
 
+async def test_a_model_fetches_within_the_budget_that_a_person_set(
+    open_agent: Any, network: Any
+) -> None:
+    url = network.nodes["fast"] + "/v1/chat/completions"
+    question = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
+    call = {"url": url, "method": "POST", "body": question}
+    async with open_agent() as agent:
+        tool = FetchPaid(agent=agent, budget="0.05 USDC")
+        assert "budget" not in tool.args
+        told = await tool.ainvoke(call)
+        assert re.match(r"status 200, paid 0\.0+[1-9][0-9]* USDC\n", told)
+        once = await spent(agent)
+        assert once > 0
+        poor = FetchPaid(agent=agent, budget="0.000001 USDC")
+        assert "budget" in await poor.ainvoke(call)
+        assert "url" in await tool.ainvoke({"url": "file:///etc/passwd"})
+        assert await spent(agent) == once
+
+
 @pytest.mark.usefixtures("own_folder")
 def test_without_an_agent_the_default_one_is_used() -> None:
     """Synchronous, asynchronous, and inside a running loop: always one and the same agent."""
     code = (
         "import asyncio, json\n"
         "import agentkit as ak\n"
-        "from agentkit.tools import ChatAgentKit, toolkit\n"
+        "from agentkit.tools import ChatAgentKit, FetchPaid, toolkit\n"
         f"model = ChatAgentKit(model={MODEL!r}, max_tokens=4)\n"
         "answers = [model.invoke('Hi.'), asyncio.run(model.ainvoke('Hi.'))]\n"
         "async def inside():\n"
