@@ -34,7 +34,7 @@ from agentkit.payments.channels.purchase import SellerTerms
 from agentkit.payments.channels.seller import ChannelSeller
 from agentkit.payments.x402.paywall import CHARGE, Paywall
 from agentkit.payments.x402.remote import Facilitator
-from support.x402_market import World
+from support.x402_market import Around, World
 
 PATH = "/work"
 PRICE = 1000
@@ -53,6 +53,7 @@ class Work:
     started: asyncio.Event = field(default_factory=asyncio.Event)
     lose_answers: int = 0
     chat: Callable[[int], Any] = lambda number: {"n": number}
+    around: Around | None = None
 
     async def handle(self, request: web.Request) -> web.Response:
         self.done += 1
@@ -121,7 +122,7 @@ async def channel_shop(
     async def lossy(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        answer = await handler(request)
+        answer = await (work.around(request, handler) if work.around else handler(request))
         if work.lose_answers and answer.status == 200:
             work.lose_answers -= 1
             assert request.transport is not None
