@@ -329,7 +329,8 @@ class Payer:
 
     async def plan(self, **changes: object) -> Plan:
         graph = JobGraph("hello")
-        graph.infer("greet", **{"model": MODEL, "prompt": "hello", "max_tokens": 8} | changes)
+        fields: dict[str, Any] = {"model": MODEL, "prompt": "hello", "max_tokens": 8, **changes}
+        graph.infer("greet", **fields)
         providers, rails = dict(self.means.providers), dict(self.means.rails)
         market = Market(
             self.network, providers, rails, self.allowance, self.signer.address, self.journal.home

@@ -117,7 +117,7 @@ async def stock_shop(
     if channels:
         authorizer = LocalAuthorizerSigner(Account.from_key(channels))
         config = BatchSettlementEvmSchemeServerConfig(receiver_authorizer_signer=authorizer)
-        scheme = BatchSettlementServerScheme(world.payee, config)
+        scheme: Any = BatchSettlementServerScheme(world.payee, config)
         server.register(world.network.id, scheme)
     else:
         register_exact_evm_server(server, world.network.id)
