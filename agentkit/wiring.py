@@ -222,12 +222,13 @@ class Wiring:
         parts = (self.journal, self.chain, self.signer, self.network, sender)
         exposure = Exposure(allowance.exposure)
         rails: list[Rail] = [
-            ChannelRail(*parts, exposure=exposure),
             LaneRail(*parts, exposure=exposure),
             PrepaidRail(*parts, exposure=exposure),
             self.x402,
             ElsewhereRail(),
         ]
+        if self.network.channels:
+            rails.insert(0, ChannelRail(*parts, exposure=exposure))
         if self.network.escrow:
             arbiter = self.settings.payments.arbiter or NOBODY
             rails.append(EscrowRail(*parts, arbiter=arbiter, exposure=exposure))

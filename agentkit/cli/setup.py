@@ -30,7 +30,7 @@ FIRST_CONFIG = """\
 # network = "base-sepolia"
 # [chain]
 # rpc = "https://..."      # a JSON-RPC address of that network
-# channels = "0x..."       # where you deployed agentkit/payments/contracts/AgentChannels.vy
+# channels = "0x..."       # for native nodes: your agentkit/payments/contracts/AgentChannels.vy
 # escrow = "0x..."         # and TaskEscrow.vy, if tasks are to be paid through escrow
 # [wallet]
 # keystore = "{keystore}"

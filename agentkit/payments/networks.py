@@ -62,12 +62,11 @@ def real_network(name: str, chain: ChainSettings) -> Network:
             f"there is no network {name!r}",
             hint=f"set network to one of: {', '.join(NETWORKS)}; leave it out for embedded",
         )
-    for key in ("rpc", "channels"):
-        if not getattr(chain, key):
-            raise ConfigError(
-                f"chain.{key} is not set for {name}",
-                hint=f"set {key} under [chain] in agentkit.toml, or AGENTKIT_CHAIN__{key.upper()}",
-            )
+    if not chain.rpc:
+        raise ConfigError(
+            f"chain.rpc is not set for {name}",
+            hint="set rpc under [chain] in agentkit.toml, or AGENTKIT_CHAIN__RPC",
+        )
     caip2_id = f"eip155:{profile.chain_id}"
     return Network(
         name=name,

@@ -6,6 +6,7 @@ from support.sending_scenarios import PAYER, SHOP
 from agentkit.config import ChainSettings
 from agentkit.errors import ConfigError
 from agentkit.keys.messages import UnsignedTransaction, checksummed
+from agentkit.market.chain import SETTLEMENT
 from agentkit.payments.chain import _receipt
 from agentkit.payments.networks import NETWORKS, real_network
 
@@ -30,12 +31,16 @@ def test_networks_differ_in_chain_and_token() -> None:
     assert len({profile.usdc for profile in NETWORKS.values()}) == len(NETWORKS)
 
 
-@pytest.mark.parametrize("key", ["rpc", "channels"])
-def test_what_a_network_lacks_is_named(key: str) -> None:
-    with pytest.raises(ConfigError, match=f"chain.{key} is not set for base") as wrong:
-        real_network("base", CHAIN.model_copy(update={key: ""}))
-    variable = f"AGENTKIT_CHAIN__{key.upper()}"
-    assert wrong.value.hint == f"set {key} under [chain] in agentkit.toml, or {variable}"
+def test_what_a_network_lacks_is_named() -> None:
+    with pytest.raises(ConfigError, match="chain.rpc is not set for base") as wrong:
+        real_network("base", CHAIN.model_copy(update={"rpc": ""}))
+    assert wrong.value.hint == "set rpc under [chain] in agentkit.toml, or AGENTKIT_CHAIN__RPC"
+
+
+def test_no_contract_of_ours_is_needed_to_buy_over_x402() -> None:
+    network = real_network("base", CHAIN.model_copy(update={"channels": "", "escrow": ""}))
+    assert (network.channels, network.escrow) == ("", "")
+    assert network.settlement_domain.contract == SETTLEMENT
 
 
 def test_an_unknown_network_is_answered_with_the_known_ones() -> None:
