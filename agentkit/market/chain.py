@@ -21,8 +21,9 @@ class Network(Value):
     """A chain and the contracts on it that money moves through.
 
     `coin` pays for gas; `finality` is the number of blocks after which a receipt counts.  Without
-    `channels` no native node is paid, without `escrow` nothing is paid through escrow, without `anchor` no head is anchored.  `gas_oracle`:
-    on rollups that charge for it, the contract that says what a transaction's data costs.
+    `channels` no native node is paid on delivery, without `escrow` nothing is paid through escrow,
+    without `anchor` no head is anchored.  `gas_oracle`: on rollups that charge for it, the contract
+    that says what a transaction's data costs.
     """
 
     name: str

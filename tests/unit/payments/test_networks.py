@@ -32,7 +32,7 @@ def test_networks_differ_in_chain_and_token() -> None:
 
 
 def test_what_a_network_lacks_is_named() -> None:
-    with pytest.raises(ConfigError, match="chain.rpc is not set for base") as wrong:
+    with pytest.raises(ConfigError, match=r"chain\.rpc is not set for base") as wrong:
         real_network("base", CHAIN.model_copy(update={"rpc": ""}))
     assert wrong.value.hint == "set rpc under [chain] in agentkit.toml, or AGENTKIT_CHAIN__RPC"
 
