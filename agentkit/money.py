@@ -16,7 +16,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from agentkit.errors import BadAmount
 
-DECIMALS = {"USDC": 6, "ETH": 18, "AR": 12}
+DECIMALS = {"USDC": 6, "ETH": 18, "POL": 18, "AVAX": 18, "AR": 12}
 """Symbols that can be written without a token's own facts, with their decimal places."""
 
 # 78 digits hold 2^256; longer text is refused before it is turned into a number.

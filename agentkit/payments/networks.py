@@ -3,49 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.resources import files
 
+from agentkit import strict_toml
 from agentkit.config import ChainSettings
 from agentkit.errors import ConfigError
 from agentkit.market.chain import Network
 from agentkit.money import Asset
 
-OP_GAS_ORACLE = "0x420000000000000000000000000000000000000F"
-"""The contract of the OP stack that says what a transaction's data costs on Ethereum."""
-
 
 @dataclass(frozen=True)
 class NetworkProfile:
-    """What is fixed about a network: its chain id, Circle's USDC on it, and how it settles.
-
-    `token_name`: the name in the token's EIP-712 domain.  `finality`: blocks after which a receipt
-    counts (2 s each on rollups, 12 s on Ethereum).
-    `gas_oracle`: set where a transaction also pays for its data on another chain.
-    """
+    """What is fixed about a network; `networks.toml` says what each field is."""
 
     chain_id: int
     usdc: str
     token_name: str
     finality: int
+    coin: str = "ETH"
+    slip44: int = 60
     gas_oracle: str = ""
 
 
-NETWORKS = {
-    "ethereum": NetworkProfile(1, "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48", "USD Coin", 32),
-    "sepolia": NetworkProfile(11155111, "0x1c7D4B196Cb0C7B01d743Fbc6116a902379C7238", "USDC", 12),
-    "optimism": NetworkProfile(
-        10, "0x0b2C639c533813f4Aa9D7837CAf62653d097Ff85", "USD Coin", 15, OP_GAS_ORACLE
-    ),
-    "optimism-sepolia": NetworkProfile(
-        11155420, "0x5fd84259d66Cd46123540766Be93DFE6D43130D7", "USDC", 5, OP_GAS_ORACLE
-    ),
-    "base": NetworkProfile(
-        8453, "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913", "USD Coin", 15, OP_GAS_ORACLE
-    ),
-    "base-sepolia": NetworkProfile(
-        84532, "0x036CbD53842c5426634e7929541eC2318f3dCF7e", "USDC", 5, OP_GAS_ORACLE
-    ),
-}
-"""Addresses as Circle lists them; the chain is asked for each before anything is signed."""
+def _profiles() -> dict[str, NetworkProfile]:
+    text = files("agentkit.payments").joinpath("networks.toml").read_text("utf-8")
+    return {name: NetworkProfile(**fields) for name, fields in strict_toml.loads(text).items()}
+
+
+NETWORKS = _profiles()
+"""The networks that ship with the package, by name."""
 
 TOKEN_VERSION = "2"  # noqa: S105
 """The version in the EIP-712 domain of Circle's USDC."""
@@ -73,7 +59,7 @@ def real_network(name: str, chain: ChainSettings) -> Network:
         chain_id=profile.chain_id,
         rpc=chain.rpc,
         currency=Asset.named("USDC").bind(caip2_id, f"erc20:{profile.usdc}"),
-        coin=Asset.named("ETH").bind(caip2_id, "slip44:60"),
+        coin=Asset.named(profile.coin).bind(caip2_id, f"slip44:{profile.slip44}"),
         token=profile.usdc,
         token_name=chain.token_name or profile.token_name,
         token_version=TOKEN_VERSION,

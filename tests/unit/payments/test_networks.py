@@ -2,6 +2,7 @@
 
 import pytest
 from support.sending_scenarios import PAYER, SHOP
+from x402.mechanisms.evm.default_assets import DEFAULT_ASSETS
 
 from agentkit.config import ChainSettings
 from agentkit.errors import ConfigError
@@ -22,8 +23,18 @@ def test_every_network_is_whole(name: str) -> None:
     assert network.token == checksummed(network.token)
     assert network.currency.id.endswith(f"erc20:{network.token}")
     assert network.finality > 1
-    assert bool(network.gas_oracle) == (name not in ("ethereum", "sepolia"))
+    assert bool(network.gas_oracle) == name.startswith(("base", "optimism"))
     assert not network.test, "a limit on gas has to be set for it"
+
+
+def test_the_tokens_are_those_that_the_x402_sdk_knows() -> None:
+    known = {network: assets[0] for network, assets in DEFAULT_ASSETS.items()}
+    ours = {profile.chain_id: profile for profile in NETWORKS.values()}
+    both = [chain for chain in ours if f"eip155:{chain}" in known]
+    assert len(both) >= 7
+    for chain in both:
+        theirs = known[f"eip155:{chain}"]
+        assert (ours[chain].usdc, ours[chain].token_name) == (theirs["asset"], theirs["name"])
 
 
 def test_networks_differ_in_chain_and_token() -> None:
