@@ -13,6 +13,7 @@ AgentKitError                    .hint: one line that starts with a verb, names 
 │                                PaymentUncertain
 ├─ StateError                    RunNotFound  JournalDamaged  StoreUnavailable  StateForked
 │                                StateCorrupt  NotConfirmed  StateTooNew (JournalDamaged)
+│                                EffectUncertain  EffectFailed
 ├─ RunError                      RunFailed  RunPaused
 └─ TimedOut  .stage .seconds     a stage of one try; each is its room's error too: OffersTimedOut
                                  SubmitTimedOut  ExecuteTimedOut (Unavailable)
@@ -63,6 +64,8 @@ from agentkit.errors.settings import ConfigError as ConfigError
 from agentkit.errors.settings import MissingExtra as MissingExtra
 from agentkit.errors.settings import Untrusted as Untrusted
 from agentkit.errors.settings import WrongKey as WrongKey
+from agentkit.errors.state import EffectFailed as EffectFailed
+from agentkit.errors.state import EffectUncertain as EffectUncertain
 from agentkit.errors.state import JournalDamaged as JournalDamaged
 from agentkit.errors.state import NotConfirmed as NotConfirmed
 from agentkit.errors.state import RunNotFound as RunNotFound

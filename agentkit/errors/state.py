@@ -99,5 +99,33 @@ class StateCorrupt(StateError):
     """What a store returned is not what was put there."""
 
 
+class EffectUncertain(StateError):
+    """A tool began and nobody knows whether its effect happened.
+
+    `tool` names it.  `running` is true while another call with the same key is still at it, so
+    that the outcome may be known later.
+    """
+
+    exit_code = 5
+
+    def __init__(self, message: str = "", *, tool: str, running: bool = False, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.tool = tool
+        self.running = running
+
+
+class EffectFailed(StateError):
+    """A tool raised before, and its error was kept; it was not run again.
+
+    `error` is the name of the class of what it raised.
+    """
+
+    default_hint = "call it with another id or key=, or leave out remember_errors=True"
+
+    def __init__(self, message: str = "", *, error: str = "") -> None:
+        super().__init__(message)
+        self.error = error
+
+
 class NotConfirmed(StateError):
     """What was stored is not confirmed yet."""

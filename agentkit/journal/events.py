@@ -51,6 +51,10 @@ from agentkit.journal.subjects.channels import (
     VoucherMatched,
     VoucherSigned,
 )
+from agentkit.journal.subjects.effects import (
+    EffectBegun,
+    EffectEnded,
+)
 from agentkit.journal.subjects.escrow import (
     EscrowAccepted,
     EscrowClosed,
@@ -200,6 +204,8 @@ EVENTS: dict[str, type[Event]] = {
         LaneClosing,
         LaneClosed,
         LaneWithdrawn,
+        EffectBegun,
+        EffectEnded,
     )
 }
 """Every event that is ever written, by the name under which it is stored.

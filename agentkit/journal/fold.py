@@ -13,6 +13,7 @@ from agentkit.journal.subjects import (  # noqa: F401
     channel_payments,
     channel_sales,
     channels,
+    effects,
     escrow,
     knowledge,
     node,

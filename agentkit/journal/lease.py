@@ -1,4 +1,4 @@
-"""Leases: one process at a time works on a run.
+"""Leases: one process at a time works on a run, and one call at a time on an effect.
 
 A lease is the kernel's lock on a file.  The kernel frees it when the process ends, however that
 happens.  So a killed run can be resumed at once, and no timeout has to be waited for.
@@ -13,6 +13,7 @@ import time
 import weakref
 from pathlib import Path
 from types import TracebackType
+from typing import IO, Self
 
 from agentkit.errors import RunNotFound, RunPaused
 
@@ -71,7 +72,7 @@ class Lease:
             self._file.truncate(0)
         self._file.close()
 
-    def __enter__(self) -> Lease:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -83,7 +84,69 @@ class Lease:
         self.close()
 
 
-_held: weakref.WeakSet[Lease] = weakref.WeakSet()
+class EffectLease:
+    """A lease on an effect: of all calls with one key, here and in other processes, one has it.
+
+    There is one effect for each call of a tool, so its file is deleted when the lease is given
+    back.
+    """
+
+    def __init__(self, folder: Path, effect: str) -> None:
+        self._path = _path(folder, f"effect-{effect}")
+        self._file: IO[str] | None = None
+
+    def try_take(self) -> bool:
+        """Take the lease if nobody has it, without waiting; return whether it was taken."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        file = self._path.open("a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return False
+
+        # Whoever had the lease may have deleted the file after it was opened here.  Then others
+        # lock a new file of that name, and a lock on this one excludes nobody.
+        if not _is_same_file(file, self._path):
+            file.close()
+            return False
+        self._file = file
+        _held.add(self)
+        return True
+
+    def drop_inherited(self) -> None:
+        """Close a forked child's copy of the file, which its parent goes on using."""
+        if self._file is not None:
+            self._file.close()
+
+    def close(self) -> None:
+        """Give the lease back; does nothing where it was not taken, or in a forked child."""
+        if self._file is None or self._file.closed:
+            return
+        self._path.unlink(missing_ok=True)  # before it is unlocked: later it may be another's file
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _is_same_file(file: IO[str], path: Path) -> bool:
+    """Return whether an open file is the one that a path names now."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+_held: weakref.WeakSet[Lease | EffectLease] = weakref.WeakSet()
 """All leases of this process that are still referred to."""
 
 

@@ -27,6 +27,9 @@ from agentkit.journal.subjects.channels import (
     Channel,
     CurrentChannel,
 )
+from agentkit.journal.subjects.effects import (
+    Effect,
+)
 from agentkit.journal.subjects.escrow import (
     Escrow,
 )
@@ -98,6 +101,7 @@ RECORDS: dict[str, type[Record]] = {
         ChannelAnswerName,
         Lane,
         LaneOfAttempt,
+        Effect,
     )
 }
 """Every kind of record, by the name under which it is stored.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -34,7 +34,7 @@ class Snapshot:
     """The state of a file at one moment.
 
     `heads` are number and hash of each stream's newest event, `records` (kind, JSON) pairs, `runs`
-    the JSON of each open run's state, `blobs` the small artifacts that these runs name.
+    the JSON of each open run's state, `blobs` the small artifacts that these runs and effects name.
     """
 
     heads: Mapping[str, tuple[int, bytes]]
@@ -71,7 +71,7 @@ def take(tx: JournalTransaction) -> Snapshot:
         {stream: tx.head(stream) for stream in tx.streams()},
         tuple((row.kind, row.body) for row in tx.all_records()),
         {run: state.encode() for run, state in states.items()},
-        _blobs(tx, states),
+        _blobs(tx, [*_outputs(states), *_results(tx)]),
     )
 
 
@@ -100,11 +100,22 @@ def check(snapshot: Snapshot) -> None:
         raise ValueError("it tells of a run that has no events")
 
 
-def _blobs(tx: JournalTransaction, states: Mapping[str, RunState]) -> dict[str, bytes]:
-    """Return the small artifacts that the open runs may still read."""
+def _outputs(states: Mapping[str, RunState]) -> list[Produced]:
+    """Return the artifacts that the open runs may still read."""
+    return [produced for state in states.values() for produced in state.produced]
+
+
+def _results(tx: JournalTransaction) -> list[Produced]:
+    """Return the results of effects, the newest first: those are asked for again soonest."""
+    effects = sorted(tx.every(r.Effect), key=lambda effect: effect.at, reverse=True)
+    return [effect.result for effect in effects if effect.result]
+
+
+def _blobs(tx: JournalTransaction, artifacts: Iterable[Produced]) -> dict[str, bytes]:
+    """Return the bytes of small artifacts, the first of them where not all have room."""
     blobs: dict[str, bytes] = {}
     room = MOST_BLOBS
-    for produced in (produced for state in states.values() for produced in state.produced):
+    for produced in artifacts:
         data = _blob(tx, produced)
         if data is not None and len(data) <= room:
             blobs[produced.digest] = data

@@ -306,6 +306,7 @@ WALLET_KINDS = [
     *("CreditFunded", "Restored", "NoteAdded", "FactLearned", "RetentionSet", "Forgotten"),
     *("Shelved", "Unshelved", "CancelAsked", "Extra", "AuthorizationSigned"),
     *("AuthorizationEnded", "UploadSigned", "UploadDropped", "HeadChosen", "HoldReleased"),
+    *("EffectBegun", "EffectEnded"),
 ]
 """In an order in which each finds what it changes."""
 
@@ -340,6 +341,7 @@ async def every_kind(out: Path, name: str, stream: str, kinds: list[str]) -> Non
         "ChannelFunded": {"amount": WORDS["deposited"]},
         "VoucherFound": {"cumulative": Money(3000, USDC)},
         "ChannelClosed": {"claimed": Money(3000, USDC), "refunded": Money(2000, USDC)},
+        "EffectEnded": {"outcome": "done"},
     }
 
     # Another run's attempt stays reserved and unpaid.

@@ -20,6 +20,7 @@ from agentkit.journal.run_state import RunState
 from agentkit.journal.transaction import JournalTransaction
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Event
+from agentkit.memory.knowledge.effects import Effects
 from agentkit.memory.knowledge.kv_store import Shelf
 from agentkit.memory.knowledge.search import Embed, Match, search_vectors, search_words
 from agentkit.memory.knowledge.validation import check_json, check_name, check_text
@@ -174,6 +175,11 @@ class Knowledge:
     def shelf(self, name: str) -> Shelf:
         """Return a key-value store of JSON by name, for libraries that store in this memory."""
         return Shelf(self._journal, name)
+
+    @property
+    def effects(self) -> Effects:
+        """What is on record of the effects of tools, for `agentkit.tools.once`."""
+        return Effects(self._journal)
 
     async def _append(self, event: Event) -> None:
         await self._journal.commit(lambda tx: tx.append(e.WALLET, event))

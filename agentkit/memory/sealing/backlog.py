@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from agentkit.journal.outbox_tables import OutgoingSegment
 from agentkit.journal.rows import Row
@@ -196,10 +197,16 @@ def _estimated_size(tx: JournalTransaction, row: Row) -> int:
 
 
 def artifact_digests_in(row: Row) -> list[str]:
-    """Return the digests of the outputs that an event names without containing their text."""
-    if row.kind not in ("NodeDone", "NodesEnded", "ItemDone", "JobEnded"):
+    """Return the digests of the artifacts that an event names without containing their text."""
+    return [str(named["digest"]) for named in _artifacts_in(row) if "text" not in named]
+
+
+def _artifacts_in(row: Row) -> list[Any]:
+    """Return the artifacts that an event names, as they stand in its JSON."""
+    if row.kind not in ("NodeDone", "NodesEnded", "ItemDone", "JobEnded", "EffectEnded"):
         return []
     body = json.loads(row.body)
+    if row.kind == "EffectEnded":
+        return [body["result"]] if body.get("result") else []
     ends = body.get("done", ()) if row.kind == "NodesEnded" else (body,)
-    outputs = [output for end in ends for output in end.get("outputs", ())]
-    return [str(output["digest"]) for output in outputs if "text" not in output]
+    return [output for end in ends for output in end.get("outputs", ())]
