@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agentkit.tools.chat import ChatAgentKit as ChatAgentKit
     from agentkit.tools.checkpointer import AgentKitSaver as AgentKitSaver
+    from agentkit.tools.effects import once as once
     from agentkit.tools.embeddings import AgentKitEmbeddings as AgentKitEmbeddings
     from agentkit.tools.fetch import FetchPaid as FetchPaid
     from agentkit.tools.jobs import PlanJobs as PlanJobs
     from agentkit.tools.jobs import RunPlan as RunPlan
     from agentkit.tools.jobs import toolkit as toolkit
+    from agentkit.tools.once_policy import NOT_HAPPENED as NOT_HAPPENED
     from agentkit.tools.store_items import AgentKitStore as AgentKitStore
     from agentkit.tools.stores import AgentKitByteStore as AgentKitByteStore
     from agentkit.tools.stores import AgentKitChatHistory as AgentKitChatHistory
@@ -25,8 +27,10 @@ _HOMES = {
     "AgentKitStore": "store_items",
     "ChatAgentKit": "chat",
     "FetchPaid": "fetch",
+    "NOT_HAPPENED": "once_policy",
     "PlanJobs": "jobs",
     "RunPlan": "jobs",
+    "once": "effects",
     "toolkit": "jobs",
 }
 

@@ -6,7 +6,10 @@ An unused `type: ignore` is an error too, so each one below proves that the mist
 from datetime import timedelta
 from typing import Any, Literal, assert_type
 
+from langchain_core.tools import StructuredTool
+
 import agentkit as ak
+from agentkit.tools import once
 
 graph = ak.JobGraph("typed")
 rows = graph.data("rows", source="rows.jsonl")
@@ -48,6 +51,19 @@ assert_type(included[tuned], ak.Ref[ak.Model])
 assert_type(included[train], ak.Ref[ak.Dataset])
 assert_type(included["tune"], ak.Ref[Any])
 main.infer("last", model=included[tuned], prompt="hello")
+
+
+async def look(url: str) -> bytes:
+    return url.encode()
+
+
+async def looked() -> None:
+    assert_type(await once(look, key="k")("https://example.org"), bytes)
+    await once(look, key="k")(7)  # type: ignore[arg-type]
+
+
+once(look)  # type: ignore[call-overload]  # a function needs a key
+assert_type(once(StructuredTool.from_function(coroutine=look)), StructuredTool)
 
 main.infer("e", model=included[rows], prompt="p")  # type: ignore[index]
 held.below(0.8)  # type: ignore[misc]

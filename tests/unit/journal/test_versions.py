@@ -15,10 +15,10 @@ from agentkit.journal.records import RECORDS
 from agentkit.journal.store import SCHEMA, SCHEMA_VERSION
 from agentkit.journal.upgrades import ADDED_FIELDS, NewerVersion, read_event
 
-EVENT_SETS = {3: "309c9c59a5e4bc7bf96e8655ad67b11ca1ef20bbb02f9136234e7c5cdf23e270"}
+EVENT_SETS = {3: "ee04a574622816d935a302934547616cda988116c70ce57462c1bcf1ed64a1ef"}
 """By VERSION: the digest of the event set, of every field in it and of every default."""
 
-LAYOUTS = {5: "f81845c7c79d86b70edff9391f8ab8a3dde0a13bac6b9860ed597a5adc18cca1"}
+LAYOUTS = {5: "5fc19b8240864b07a982970e5d3448f015e842ca700476e0d19d40f1202e6ee4"}
 """By SCHEMA_VERSION: the digest of the tables and of what records hold."""
 
 
