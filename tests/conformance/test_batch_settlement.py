@@ -29,9 +29,11 @@ from support.x402_market import World, chain_of, facilitator, world_on
 from x402.http.clients.httpx import PaymentError
 from x402.http.utils import decode_payment_required_header, encode_payment_signature_header
 
+from agentkit.journal import events as e
 from agentkit.keys.signer import KeySigner
+from agentkit.money import Money
 from agentkit.payments.channels import contract
-from agentkit.payments.channels.claiming import Earnings
+from agentkit.payments.channels.claiming import ClaimPolicy, Earnings
 
 ANVIL = pytest.param("anvil", marks=pytest.mark.anvil)
 MISMATCH = "invalid_batch_settlement_evm_cumulative_amount_mismatch"
@@ -259,6 +261,35 @@ async def test_money_on_its_way_back_buys_nothing_and_what_is_owed_is_claimed_fi
         later.later(DELAY + 1)
         await later.send_as(key, contract.SETTLEMENT, contract.finish_withdraw_call(config))
         assert await later.balance(payer) == 997 * PRICE
+
+
+async def test_many_channels_are_claimed_in_few_calls_and_a_bad_one_stands_alone(
+    world: World, settles: str, tmp_path: Path
+) -> None:
+    """Thirty channels; the vouchers of one are worth nothing any more."""
+    policy = ClaimPolicy(units=1, rows=10)
+    key = secrets.token_bytes(32)
+    async with channel_shop(world, tmp_path, settles, key=key, policy=policy) as shop:
+        payer = secrets.token_bytes(32)
+        await world.mint(KeySigner(payer).address, 1000 * PRICE)
+        for number in range(30):
+            salt = f"0x{number + 1:064x}"
+            async with stock_client(world, payer, salt=salt) as buyer:
+                assert (await buyer.buy(shop.url)).status_code == 200
+        spoiled = (await shop.sold())[7]
+        forged = e.RequestCharged(
+            channel=spoiled.channel,
+            ceiling=spoiled.ceiling + 1,
+            signature=spoiled.signature,
+            charge=Money(1, world.network.currency),
+            total=spoiled.charged + 1,
+            request="",
+        )
+        await shop.journal.commit(lambda tx: tx.append(e.NODE, forged))
+        await shop.claiming.watch()
+        assert await world.balance(shop.signer.address) == 29 * PRICE
+        unclaimed = [channel.channel for channel in await shop.sold() if channel.unclaimed]
+        assert unclaimed == [spoiled.channel]
 
 
 async def test_a_seller_that_was_killed_goes_on_with_its_books(

@@ -161,8 +161,11 @@ class Claiming:
         """Claim on channels, so many in one call as the policy allows."""
         # The first withdrawal that can end is claimed first.
         in_order = sorted(channels, key=lambda c: (_end_of_withdrawal(c) or 2**63, c.channel))
-        for at in range(0, len(in_order), self._policy.rows):
-            await self._claim_batch(in_order[at : at + self._policy.rows])
+        if not in_order:
+            return
+        rows = min(self._policy.rows, await self._facilitator.most_claims())
+        for at in range(0, len(in_order), rows):
+            await self._claim_batch(in_order[at : at + rows])
 
     async def _claim_batch(self, channels: Sequence[r.SoldChannel]) -> None:
         """Claim on channels in one call; if it fails, in two halves, so that one bad row is alone.

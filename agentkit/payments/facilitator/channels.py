@@ -8,6 +8,7 @@ it did is read from the contract's own logs.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from agentkit.journal.journal import Journal
 from agentkit.keys.messages import address_word, keccak, word
 from agentkit.market.batch_settlement import (
     ERC3009_COLLECTOR,
+    MAX_ROWS,
     PERMIT2_COLLECTOR,
     SCHEME,
     ClaimPayload,
@@ -35,6 +37,7 @@ from agentkit.money import Money
 from agentkit.payments.channels import contract
 from agentkit.payments.facilitator.sdk import LateScheme, channel_scheme, verified_by
 from agentkit.payments.sender import Sender
+from agentkit.payments.x402.remote import MOST_CLAIMS
 
 ERROR = "invalid_batch_settlement_evm_"
 """How the scheme's error codes begin."""
@@ -74,6 +77,10 @@ class ChannelSettling:
     @property
     def scheme(self) -> str:
         return SCHEME
+
+    @property
+    def extra(self) -> Mapping[str, Any]:
+        return {"extra": {MOST_CLAIMS: MAX_ROWS}}
 
     async def verify(self, payment: Mapping[str, Any], requirement: Requirement) -> Verified:
         """Return whether a deposit, voucher or refund is good, with the channel as it is."""
@@ -226,7 +233,9 @@ class ChannelSettling:
 
     async def _gain(self, claims: list[contract.Claim]) -> int:
         """Return how many units a batch of claims would add to what is claimed already."""
-        states = [await contract.channel_on(self._chain, claim.channel) for claim in claims]
+        states = await asyncio.gather(
+            *(contract.channel_on(self._chain, claim.channel) for claim in claims)
+        )
         return sum(
             max(0, claim.total - state.total_claimed)
             for claim, state in zip(claims, states, strict=True)

@@ -41,6 +41,10 @@ class ExactSettling:
     def scheme(self) -> str:
         return "exact"
 
+    @property
+    def extra(self) -> Mapping[str, Any]:
+        return {}
+
     async def verify(self, payment: Mapping[str, Any], requirement: Requirement) -> Verified:
         """Return whether a payment would settle; raises StoreUnavailable, ProtocolBroken."""
         return await self._verify(_presented(payment), requirement)

@@ -26,6 +26,10 @@ class Settling(Protocol):
     def scheme(self) -> str:
         """The scheme's name in x402."""
 
+    @property
+    def extra(self) -> Mapping[str, Any]:
+        """What `/supported` says of it beside its name."""
+
     async def verify(self, payment: Mapping[str, Any], requirement: Requirement) -> Verified:
         """Return whether a payment would settle; raises StoreUnavailable, ProtocolBroken."""
 
@@ -70,8 +74,8 @@ class FacilitatorService:
     def supported(self) -> dict[str, Any]:
         """Return what this facilitator can settle."""
         kinds = [
-            {"x402Version": VERSION, "scheme": scheme, "network": self._network.id}
-            for scheme in self._schemes
+            {"x402Version": VERSION, "scheme": name, "network": self._network.id, **scheme.extra}
+            for name, scheme in self._schemes.items()
         ]
         return {"kinds": kinds, "extensions": [], "signers": {"eip155:*": [self._signer.address]}}
 

@@ -12,11 +12,18 @@ import aiohttp
 from pydantic import ValidationError
 
 from agentkit.errors import ProtocolBroken, StoreUnavailable
+from agentkit.market.batch_settlement import MAX_ROWS
 from agentkit.market.x402 import VERSION, Payment402, Requirement, Settled, Verified, Wire
 from agentkit.net.proxies import proxy_for
 
 SECONDS = 90.0
 """Seconds in which a facilitator has to answer; settling waits for a block."""
+
+FEW_CLAIMS = 25
+"""How many claims any facilitator takes in one call."""
+
+MOST_CLAIMS = "maxClaims"
+"""Where our facilitator says how many claims it takes; an addition of ours to `extra`."""
 
 MAX_ANSWER = 64 * 1024
 """The most bytes of an answer that are read."""
@@ -36,6 +43,9 @@ class Facilitation(Protocol):
     async def settle(self, payment: Payment402, requirement: Requirement) -> Settled:
         """Put a payment on the chain; the same one again is the same settlement or none."""
 
+    async def most_claims(self) -> int:
+        """Return how many claims it takes in one call."""
+
 
 class Facilitator:
     """A facilitator at an address; `POST /verify` and `POST /settle` of the x402 protocol.
@@ -46,6 +56,7 @@ class Facilitator:
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
         self._session: aiohttp.ClientSession | None = None
+        self._most_claims: int | None = None
 
     async def verify(self, payment: Payment402, requirement: Requirement) -> Verified:
         """Ask whether a payment would settle."""
@@ -54,6 +65,16 @@ class Facilitator:
     async def settle(self, payment: Payment402, requirement: Requirement) -> Settled:
         """Have a payment put on the chain; the same one again is the same settlement or none."""
         return await self._ask("/settle", payment, requirement, Settled)
+
+    async def most_claims(self) -> int:
+        """Return how many claims it takes in one call: what it says, as ours does, or few.
+
+        The gas that the x402 SDK's facilitator sets by default is enough for about 28.
+        """
+        if self._most_claims is None:
+            status, content = await self._request("GET", "/supported", None)
+            self._most_claims = _most_claims(content) if status == 200 else FEW_CLAIMS
+        return self._most_claims
 
     async def close(self) -> None:
         """Close the connections; the next question opens new ones."""
@@ -73,7 +94,7 @@ class Facilitator:
             "paymentPayload": payment.document(),
             "paymentRequirements": requirement.document(),
         }
-        status, content = await self._post(path, body)
+        status, content = await self._request("POST", path, body)
         if status >= 500 or status == 429:
             raise StoreUnavailable(f"the facilitator answers {status}")
         try:
@@ -81,7 +102,9 @@ class Facilitator:
         except ValidationError as error:
             raise ProtocolBroken(f"the facilitator's answer to {path} cannot be read") from error
 
-    async def _post(self, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
+    async def _request(
+        self, method: str, path: str, body: dict[str, Any] | None
+    ) -> tuple[int, bytes]:
         """Return (status, content) of an answer; raises StoreUnavailable without one."""
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=SECONDS, sock_connect=5.0)
@@ -89,15 +112,28 @@ class Facilitator:
             self._session = aiohttp.ClientSession(timeout=timeout, connector=connector)
         headers = {"Content-Type": "application/json"}
         try:
-            async with self._session.post(
+            async with self._session.request(
+                method,
                 self._url + path,
-                data=json.dumps(body),
+                data=None if body is None else json.dumps(body),
                 headers=headers,
                 proxy=proxy_for(self._url),
             ) as answer:
                 return answer.status, await _read_bounded(answer)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise StoreUnavailable("the facilitator does not answer") from error
+
+
+def _most_claims(content: bytes) -> int:
+    """Return how many claims a facilitator's list of kinds says that it takes in one call."""
+    try:
+        kinds = json.loads(content)["kinds"]
+        named = [
+            kind["extra"][MOST_CLAIMS] for kind in kinds if MOST_CLAIMS in kind.get("extra", {})
+        ]
+        return max(1, min(MAX_ROWS, int(named[0])))
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return FEW_CLAIMS
 
 
 async def _read_bounded(answer: aiohttp.ClientResponse) -> bytes:

@@ -93,7 +93,7 @@ async def through_a_chain(url: str) -> None:
 async def through_a_facilitator(url: str) -> None:
     facilitator = Facilitator(url)
     try:
-        await facilitator._post("/verify", {})
+        await facilitator._request("POST", "/verify", {})
     finally:
         await facilitator.close()
 
