@@ -14,6 +14,9 @@ from agentkit.journal.store import SCHEMA_VERSION
 
 KILLS = 50
 
+REWRITES_ROWS_BELOW = 4
+"""Schemas below it have rows that a later step rewrites; from it on the steps add tables alone."""
+
 OLD = [folder for folder, schema in SCHEMAS.items() if schema < SCHEMA_VERSION]
 
 
@@ -36,5 +39,6 @@ def test_a_migration_killed_anywhere_is_done_by_the_next_process(
     assert seen["killed"] == KILLS
     # Before the copy was there, with it, while rows were written, and after the commit.
     assert KILLS / 5 <= seen["copied"] < KILLS
-    assert KILLS / 5 <= seen["in_transaction"] < KILLS
+    rewrites = SCHEMAS[folder] < REWRITES_ROWS_BELOW
+    assert (KILLS / 5 if rewrites else 1) <= seen["in_transaction"] < KILLS
     assert 1 <= seen["migrated"] < KILLS / 5

@@ -16,7 +16,14 @@ import zstandard
 HOMES = Path(__file__).parents[1] / "homes"
 DOCUMENTS = HOMES / "documents"
 
-SCHEMAS = {"schema-1": 1, "schema-2": 2, "schema-3-early": 3, "schema-3": 3, "schema-4": 4}
+SCHEMAS = {
+    "schema-1": 1,
+    "schema-2": 2,
+    "schema-3-early": 3,
+    "schema-3": 3,
+    "schema-4": 4,
+    "schema-5": 5,
+}
 """The schema of the state files in each folder."""
 
 FILES = [

@@ -17,10 +17,11 @@ from agentkit.market.chain import Network
 from agentkit.money import Asset, Money
 from agentkit.payments import abi
 from agentkit.payments.chain import Web3Chain
-from agentkit.payments.networks import OP_GAS_ORACLE
+from agentkit.payments.networks import NETWORKS
 from agentkit.payments.sender import Sender
 
 DATA_FEE = 7 * 10**12
+OP_GAS_ORACLE = NETWORKS["base"].gas_oracle
 
 
 @pytest.fixture(scope="module")

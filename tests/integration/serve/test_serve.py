@@ -255,7 +255,7 @@ class TestOpenAI:
     async def test_without_payment_it_asks_for_it(self, bench: Bench) -> None:
         status, answer = await bench.post("/v1/chat/completions", self.CHAT)
         assert status == 402
-        assert "Agentkit-Payment" in answer["error"]["message"]
+        assert "has to be paid for" in answer["error"]["message"]
 
     async def test_paid_by_the_header_the_answer_is_stored_by_its_key(
         self, bench: Bench, network: discovery.NetworkFile
