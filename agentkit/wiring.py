@@ -223,7 +223,7 @@ class Wiring:
         exposure = Exposure(allowance.exposure)
         rails: list[Rail] = [
             LaneRail(*parts, exposure=exposure),
-            PrepaidRail(*parts, exposure=exposure),
+            PrepaidRail(*parts, exposure=exposure, budget=Budget(allowance)),
             self.x402,
             ElsewhereRail(),
         ]

@@ -106,6 +106,7 @@ class EmbeddedNetwork:
         self._stack = AsyncExitStack()
         self._activity = Activity(time.monotonic())
         self._nodes: dict[str, Node] = {}
+        self._credit: hyperbolic.Credit | None = None
         self._token = secrets.token_hex(16)
         self._stopping = asyncio.Event()
 
@@ -255,6 +256,7 @@ class EmbeddedNetwork:
         key = secrets.token_hex(8)
         credit = hyperbolic.Credit(self._folder / "hyperbolic.db")
         self._stack.callback(credit.close)
+        self._credit = credit
         app = hyperbolic.hyperbolic_app(
             self._behind("hyperbolic"), credit, network, key=key, payee=payee
         )
@@ -300,7 +302,7 @@ class EmbeddedNetwork:
         app = web.Application(middlewares=[guard(), bounded_bodies(1024), self._check_token])
         app.add_routes([web.get("/health", self._health), web.post("/stop", self._stop)])
         app.add_routes([web.get("/executions", self._executions)])
-        app.add_routes([web.get("/vouchers", self._vouchers)])
+        app.add_routes([web.get("/vouchers", self._vouchers), web.get("/credit", self._books)])
         return app
 
     @web.middleware
@@ -321,6 +323,11 @@ class EmbeddedNetwork:
         """Return every node's execution log."""
         logs = {name: await node.jobs.executions() for name, node in self._nodes.items()}
         return web.json_response(logs)
+
+    async def _books(self, request: web.Request) -> web.Response:
+        """Return the books of the stand-in for Hyperbolic, which it shows to none of its users."""
+        assert self._credit is not None  # the control is served last
+        return web.json_response(self._credit.books())
 
     async def _vouchers(self, request: web.Request) -> web.Response:
         """Return every node's voucher book."""

@@ -19,7 +19,11 @@ from agentkit.journal.subjects.budget import (
 )
 from agentkit.journal.subjects.chain import (
     CreditFunded,
+    CreditLanded,
+    CreditRead,
+    CreditSent,
     HeadChosen,
+    PayerBound,
     Restored,
     TxFinal,
     TxSigned,
@@ -206,6 +210,10 @@ EVENTS: dict[str, type[Event]] = {
         LaneWithdrawn,
         EffectBegun,
         EffectEnded,
+        PayerBound,
+        CreditRead,
+        CreditSent,
+        CreditLanded,
     )
 }
 """Every event that is ever written, by the name under which it is stored.

@@ -13,8 +13,11 @@ from agentkit.journal.subjects.chain import (
     Anchor,
     AnchoredStream,
     Credited,
+    CreditReading,
+    CreditTransfer,
     EvmTransaction,
     Nonce,
+    PayerBinding,
     Restoration,
 )
 from agentkit.journal.subjects.channel_payments import Lane, LaneOfAttempt
@@ -102,6 +105,9 @@ RECORDS: dict[str, type[Record]] = {
         Lane,
         LaneOfAttempt,
         Effect,
+        PayerBinding,
+        CreditReading,
+        CreditTransfer,
     )
 }
 """Every kind of record, by the name under which it is stored.

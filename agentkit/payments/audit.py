@@ -11,6 +11,7 @@ from agentkit.market.attempt import Message
 from agentkit.market.chain import ChainClient, Network
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Provider
+from agentkit.payments.credit import units_per_cent
 from agentkit.payments.receipts import Bundle, verify, verify_on_chain, wrong_with_credit
 
 
@@ -24,7 +25,7 @@ async def contradictions(
 ) -> list[str]:
     """Return where receipts, vouchers, the chain and providers disagree, a sentence for each.
 
-    A provider of prepaid credit is asked what it debited.  One that does not answer is a sentence,
+    A provider of prepaid credit is asked for its balance.  One that does not answer is a sentence,
     too.
     """
     sentences = verify(bundle) + await verify_on_chain(bundle, chain, network)
@@ -35,24 +36,36 @@ async def contradictions(
             by_provider.setdefault(receipt.attempt.provider, []).append(receipt)
     for name, receipts in sorted(by_provider.items()):
         sentences += await _credit_contradictions(
-            name, receipts, journal=journal, providers=providers
+            name, receipts, journal=journal, network=network, providers=providers
         )
     return sentences
 
 
 async def _credit_contradictions(
-    name: str, receipts: Sequence[Receipt], *, journal: Journal, providers: Mapping[str, Provider]
+    name: str,
+    receipts: Sequence[Receipt],
+    *,
+    journal: Journal,
+    network: Network,
+    providers: Mapping[str, Provider],
 ) -> list[str]:
-    """Compare the receipts of one provider with what it says that it has debited."""
+    """Compare the receipts of one provider with the balance that it shows."""
     payees = {receipt.attempt.payee for receipt in receipts}
     accounts = await journal.commit(lambda tx: tx.every(r.Account, "prepaid|"))
-    funded = sum(account.funded.units for account in accounts if account.account in payees)
+    own_accounts = [account for account in accounts if account.account in payees]
 
     provider = providers.get(name)
     if provider is None:
         return [f"{name} is not among the configured providers, so its figures are not known"]
     try:
-        statement = await provider.carry(Message(rail="prepaid", provider=name, verb="statement"))
+        answer = await provider.carry(Message(rail="prepaid", provider=name, verb="balance"))
     except ProviderError as error:
-        return [f"{name} does not show its figures: {error}"]
-    return wrong_with_credit(name, receipts, funded, statement.body)
+        return [f"{name} does not show its balance: {error}"]
+    return wrong_with_credit(
+        name,
+        receipts,
+        sum(account.funded.units for account in own_accounts),
+        cents=int(answer.body["cents"]),
+        unit=units_per_cent(network.currency),
+        reserved=sum(account.reserved.units for account in own_accounts),
+    )

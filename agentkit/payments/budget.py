@@ -18,6 +18,7 @@ from agentkit.market.offer import Offer
 from agentkit.market.receipt import RECEIVED, Standing
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
+from agentkit.payments.credit import in_transit
 from agentkit.payments.intents import opening_intent
 
 
@@ -31,6 +32,11 @@ class Budget:
         """Set `amount` more aside for a run; raises OverBudget with the limit that it exceeds."""
         if not amount:
             return
+        self.check_hold(tx, run, amount, budget)
+        tx.append(e.WALLET, e.Held(run=run, amount=amount))
+
+    def check_hold(self, tx: Transaction, run: str, amount: Money, budget: Money | None) -> None:
+        """Raise OverBudget, with the limit, when `amount` more may not be set aside for a run."""
         hold = tx.get(r.Hold, run)
         used_by_run = amount.asset.zero() if hold is None else hold.left + hold.spent
         used = used_so_far(tx, amount)
@@ -42,7 +48,6 @@ class Budget:
         ):
             if limit is not None and already + amount > limit:
                 raise OverBudget(name, already + amount, limit, already=already)
-        tx.append(e.WALLET, e.Held(run=run, amount=amount))
 
     def reserve(self, tx: Transaction, attempt: Attempt) -> None:
         """Take an attempt's at most out of its run's hold, once.
@@ -204,7 +209,8 @@ class Exposure:
             if row.rail in RAILS_HOLDING_FUNDS
         )
         opening = sum(row.price.units for row in tx.every(r.Escrow) if _is_opening(tx, row, payee))
-        return in_accounts + opening
+        on_their_way = sum(row.amount.units for row in in_transit(tx, payee))
+        return in_accounts + opening + on_their_way
 
 
 def _is_opening(tx: Transaction, row: r.Escrow, payee: str) -> bool:

@@ -1,13 +1,20 @@
 """The rail of prepaid credit: topped up on chain before, debited by the provider after each task.
 
+The provider is told once which address transfers come from, and has no other call for a top-up.
+What it has credited can only be read from its balance, which it shows in whole cents:
+
+    bound, balance read -- transfer signed -- on the chain: in transit -- balance risen: credit
+
 A top-up is an EIP-3009 authorization whose nonce is a function of payee and number.  So the token
-itself refuses the same one twice, whatever a node of the chain said about the first.
+itself refuses the same one twice, whatever a node of the chain said about the first.  Its log is
+the Transfer from this wallet's address by which the provider credits it (decision 47).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 from agentkit.errors import InsufficientFunds, IntentMismatch, ProtocolBroken, SettlementFailed
 from agentkit.journal import events as e
@@ -24,7 +31,14 @@ from agentkit.market.seams import Transaction, Wanted
 from agentkit.money import Money
 from agentkit.payments import abi
 from agentkit.payments.balance import check_balance
-from agentkit.payments.budget import Exposure, count_short_payees, shortfall
+from agentkit.payments.budget import Budget, Exposure, count_short_payees, shortfall
+from agentkit.payments.credit import (
+    in_transit,
+    is_shown,
+    least_top_up,
+    units_per_cent,
+    whole_cents,
+)
 from agentkit.payments.gas import gas_fee
 from agentkit.payments.sender import Sender
 from agentkit.payments.x402.proof import USED, ExpectedTransfer, has_moved, is_used
@@ -35,12 +49,21 @@ TRANSFER_GAS = 100_000
 AUTHORIZATION_LASTS = 3600
 """Seconds within which a top-up has to reach the chain."""
 
+READING_LASTS = 60.0
+"""Seconds for which a balance that was read counts as the one before a transfer."""
+
+SHOWN_SECONDS = 40.0
+"""Seconds that a provider is asked for, until its balance shows a transfer."""
+
+LATE_SECONDS = 900.0
+"""Seconds after which a transfer that is not shown is late, and the address is bound again."""
+
 
 class PrepaidRail:
     """Pays out of credit that a provider keeps for this wallet; see `market.seams.Rail`.
 
-    A top-up counts once the provider has acknowledged the transfer that it saw on the chain.  Its
-    transaction has the intent `topup:PAYEE:NUMBER:FAILED_BEFORE:UNITS`.
+    A top-up counts once the provider's balance shows it; until then it is in transit, and no other
+    one is sent there.  Its transaction has the intent `topup:PAYEE:NUMBER:FAILED_BEFORE:UNITS`.
     """
 
     def __init__(
@@ -52,16 +75,20 @@ class PrepaidRail:
         sender: Sender,
         *,
         exposure: Exposure | None = None,
+        budget: Budget | None = None,
     ) -> None:
-        """Make the rail of one wallet; without `exposure` its credit has no limit."""
+        """Make the rail of one wallet; without `exposure` its credit has no limit.
+
+        What a top-up is rounded up by, beyond the run's hold, has to fit in the limits of `budget`.
+        """
         self._journal = journal
         self._chain = chain
         self._signer = signer
         self._network = network
         self._sender = sender
         self._exposure = exposure or Exposure()
-        # Top-ups that were found on the chain: (payee, units) by transaction.
-        self._found_on_chain: dict[str, tuple[str, int]] = {}
+        self._budget = budget
+        self._cent = units_per_cent(network.currency)
         sender.on_final["topup"] = self._check_transfer
 
     @property
@@ -85,31 +112,34 @@ class PrepaidRail:
     async def fund(self, offer: Offer, need: Money, wanted: Wanted) -> Sequence[Message]:
         """Top up our credit with a payee until `need` can be reserved.
 
-        Top-ups that arrived before and that the payee has not credited yet count first, so that a
-        crash between sending and crediting never pays twice.  Returns the messages that claim
-        credit for all of them.
+        It takes two calls: the first has the address bound and the balance read, the second sends
+        a transfer and has the balance read until it shows it.  While one is in transit, no other
+        is sent, so that a crash in between never pays twice.
         """
         await self._sender.recover()
 
-        def look(tx: Transaction) -> tuple[int, list[r.EvmTransaction]]:
-            """Return how many units our credit lacks, and the top-ups that are not credited."""
+        def look(tx: Transaction) -> tuple[int, list[r.CreditTransfer], bool]:
+            """Return what our credit lacks, what is on its way, and whether a top-up may leave."""
+            on_the_way = in_transit(tx, offer.payee)
             missing = shortfall(
                 tx,
-                self._exposure,
+                Exposure() if on_the_way else self._exposure,
                 rail=self.name,
                 payee=offer.payee,
                 need=need,
                 attempt=wanted.attempt,
             )
-            return missing, _uncredited(tx, offer.payee)
+            return missing, on_the_way, self._is_prepared(tx, offer)
 
-        missing, uncredited = await self._journal.commit(look)
-        missing -= sum(_units(row.intent) for row in uncredited)
-        transactions = [row.transaction for row in uncredited]
-        # Uncredited top-ups are claimed even if no new one is needed.
-        if missing > 0:
-            transactions += await self._top_up(offer.payee, missing)
-        return [self._credit_request(offer, transaction) for transaction in transactions]
+        missing, on_the_way, is_prepared = await self._journal.commit(look)
+        if missing <= 0:
+            return []
+        if on_the_way:
+            return await self._questions(offer, on_the_way[0])
+        if not is_prepared:
+            return await self._questions(offer)
+        transfer = await self._top_up(offer.payee, missing, wanted.attempt)
+        return await self._questions(offer, transfer) if transfer else []
 
     def reserve(self, tx: Transaction, attempt: Attempt) -> Payment:
         """Return the payment, which is empty: the payee knows our credit.
@@ -118,6 +148,8 @@ class PrepaidRail:
         """
         account = tx.get(r.Account, f"prepaid|{attempt.payee}")
         if account is None or account.free < 0:
+            for transfer in in_transit(tx, attempt.payee):
+                raise self._not_shown(attempt.provider, transfer)
             raise InsufficientFunds(f"the credit at {attempt.provider} is too small")
         return Payment(rail=self.name)
 
@@ -133,13 +165,37 @@ class PrepaidRail:
         return False
 
     async def balance(self) -> dict[str, Money]:
-        """Return what is left of our credit with each payee."""
-        accounts = await self._journal.commit(lambda tx: tx.every(r.Account, "prepaid|"))
+        """Return what is left of our credit with each payee, and what is in transit to it.
+
+        What the provider showed above our credit was paid in otherwise, such as by card: the label
+        says so, and it is not counted as money of this wallet.
+        """
+
+        def look(
+            tx: Transaction,
+        ) -> tuple[list[r.Account], list[r.CreditReading], list[tuple[str, Money]]]:
+            moving = [
+                (f"transit to {row.account} since {_moment(row.at)}", row.amount)
+                for row in in_transit(tx)
+            ]
+            moving += [
+                (f"transit to {payee} since an earlier version", Money(units, currency))
+                for payee, units in map(_payee_and_units, _never_credited(tx))
+            ]
+            return tx.every(r.Account, "prepaid|"), tx.every(r.CreditReading), moving
+
         currency = self._network.currency
-        return {
-            f"credit with {account.account}": Money(max(0, account.free), currency)
+        accounts, readings, moving = await self._journal.commit(look)
+        shown = {reading.account: reading for reading in readings}
+        placed = {
+            f"credit with {account.account}{self._paid_in_otherwise(account, shown)}": Money(
+                max(0, account.free), currency
+            )
             for account in accounts
         }
+        for label, amount in moving:
+            placed[label] = placed.get(label, currency.zero()) + amount
+        return placed
 
     async def close(self, idle: float = 0.0) -> Sequence[Message]:
         """Return no message: credit stays with the provider until it is used."""
@@ -150,73 +206,199 @@ class PrepaidRail:
         return ""
 
     async def finish(self, answer: Message) -> None:
-        """Book a top-up that a payee has credited, once; the amount is the one that we sent."""
-        if answer.verb != "credited":
-            return
-        transaction = str(answer.body.get("transaction", ""))
+        """Note what a provider answered; a transfer that its balance shows becomes credit, once."""
+        if answer.verb == "bound":
+            await self._journal.commit(lambda tx: self._note_binding(tx, answer))
+        elif answer.verb == "balance":
+            await self._journal.commit(lambda tx: self._note_balance(tx, answer))
 
-        def book(tx: Transaction) -> None:
-            # The payee names the transaction; payee and amount are taken from our own books.
-            sent = {row.transaction: _payee_and_units(row.intent) for row in _uncredited(tx)}
-            payee, units = (sent | self._found_on_chain).get(transaction, ("", 0))
-            if payee and tx.get(r.Credited, transaction) is None:
-                amount = Money(units, self._network.currency)
-                funded = e.CreditFunded(account=payee, amount=amount, transaction=transaction)
+    # -- what a provider is asked ----------------------------------------------------------------
+
+    def _is_prepared(self, tx: Transaction, offer: Offer) -> bool:
+        """Return whether the provider knows our address, and its balance was read just now."""
+        reading = tx.get(r.CreditReading, offer.payee)
+        is_fresh = reading is not None and tx.now - reading.at < READING_LASTS
+        return is_fresh and self._is_bound(tx, offer)
+
+    def _is_bound(self, tx: Transaction, offer: Offer) -> bool:
+        binding = tx.get(r.PayerBinding, f"{offer.payee}|{offer.provider}")
+        return binding is not None and binding.address == self._signer.address
+
+    async def _questions(
+        self, offer: Offer, transfer: r.CreditTransfer | None = None
+    ) -> list[Message]:
+        """Return the messages that bind our address, where needed, and read the balance.
+
+        The balance is read until it has risen, if it is to show a `transfer`.
+        """
+
+        def look(tx: Transaction) -> tuple[bool, int]:
+            account = tx.get(r.Account, f"prepaid|{offer.payee}")
+            is_late = transfer is not None and tx.now - transfer.at > LATE_SECONDS
+            # The provider may have forgotten an address: binding it again changes nothing else.
+            return is_late or not self._is_bound(tx, offer), account.spent.units if account else 0
+
+        needs_binding, spent = await self._journal.commit(look)
+        body: dict[str, str | int | float] = {"account": offer.payee, "spent": spent}
+        if transfer and transfer.before:
+            body |= {"above": transfer.before.cents, "seconds": SHOWN_SECONDS}
+        messages = [self._message(offer, "balance", body)]
+        if needs_binding:
+            who = {"account": offer.payee, "address": self._signer.address}
+            messages.insert(0, self._message(offer, "bind", who))
+        return messages
+
+    def _message(self, offer: Offer, verb: str, body: Mapping[str, str | int | float]) -> Message:
+        return Message(
+            rail=self.name,
+            provider=offer.provider,
+            provider_node=offer.provider_node,
+            verb=verb,
+            body=dict(body),
+        )
+
+    def _note_binding(self, tx: Transaction, answer: Message) -> None:
+        bound = e.PayerBound(
+            account=str(answer.body.get("account", "")),
+            provider=answer.provider,
+            address=self._signer.address,
+        )
+        binding = tx.get(r.PayerBinding, f"{bound.account}|{bound.provider}")
+        if binding is None or binding.address != bound.address:
+            tx.append(e.WALLET, bound)
+
+    def _note_balance(self, tx: Transaction, answer: Message) -> None:
+        """Note a balance that was read, and book the transfers that it proves.
+
+        Amounts are those of our own transfers: whatever a provider shows, no more is believed.
+        """
+        payee = str(answer.body["account"])
+        cents = int(answer.body["cents"])
+        for transfer in in_transit(tx, payee):
+            if is_shown(transfer, tx.get(r.Account, f"prepaid|{payee}"), cents, self._cent):
+                funded = e.CreditFunded(
+                    account=payee, amount=transfer.amount, transaction=transfer.transaction
+                )
                 tx.append(e.WALLET, funded)
+        read = e.CreditRead(account=payee, cents=cents, spent=int(answer.body["spent"]))
+        tx.append(e.WALLET, read)
 
-        await self._journal.commit(book)
+    def _not_shown(self, provider: str, transfer: r.CreditTransfer) -> InsufficientFunds:
+        """Return the error that says since when a transfer is in transit, and what can be done."""
+        return InsufficientFunds(
+            f"{transfer.amount} is in transit to {provider} since {_moment(transfer.at)}, and the"
+            " balance there does not show it yet",
+            hint=f"wait some minutes; if it never arrives, compare {transfer.account} with the"
+            f" deposit address in the console of {provider}, and show its support the transaction"
+            f" {transfer.transaction or 'when it is mined'}",
+        )
+
+    def _paid_in_otherwise(self, account: r.Account, shown: Mapping[str, r.CreditReading]) -> str:
+        """Return what to say about a balance that was above our credit, "" where it was not."""
+        reading = shown.get(account.account)
+        if reading is None:
+            return ""
+        left = account.funded.units - reading.spent
+        if reading.cents * self._cent <= left:
+            return ""
+        above = Money(reading.cents * self._cent - left, self._network.currency)
+        return f" (and {above} or so there that others paid in, seen {_moment(reading.at)})"
 
     # -- inside ----------------------------------------------------------------------------------
 
-    async def _top_up(self, payee: str, units: int) -> list[str]:
-        """Transfer `units` to a payee and return the transactions to claim credit for.
+    async def _top_up(self, payee: str, units: int, attempt: Attempt) -> r.CreditTransfer | None:
+        """Transfer `units` to a payee, rounded up to whole cents, and return the transfer.
 
-        Returns none while another process of this wallet tops up; the caller looks again then.
+        Returns None while another process of this wallet tops up; the caller looks again then.
         """
         prefix = f"topup:{payee}:"
         earlier = await self._journal.commit(lambda tx: tx.every(r.EvmTransaction, prefix))
         if not all(row.final for row in earlier):
-            return []
+            return None
 
         number = 1 + max((_number(row.intent) for row in earlier if row.succeeded), default=-1)
         while await self._is_used(payee, number):
             # One that failed in our books was brought to the chain by somebody else.
             if any(_number(row.intent) == number for row in earlier):
-                landed = await self._find_landed(payee, number)
-                if not await self._is_credited(landed):
-                    return [landed]
+                landed = await self._landed(payee, number)
+                if landed.standing == "in transit":
+                    return landed
             # Others are of a wallet that lost its books: what it transferred is not counted here.
             number += 1
-        return await self._transfer(payee, number=number, units=units, earlier=earlier)
+        return await self._transfer(
+            payee, number=number, units=units, earlier=earlier, attempt=attempt
+        )
+
+    async def _rounded(self, payee: str, units: int, attempt: Attempt) -> int:
+        """Return the units of a top-up in whole cents, which is all that the provider credits.
+
+        Fewer than `units` only where the exposure leaves no room; raises OverBudget if that is too
+        little for the attempt itself.
+        """
+
+        def look(tx: Transaction) -> int:
+            account = tx.get(r.Account, f"prepaid|{payee}")
+            free = account.free if account else 0
+            smallest = least_top_up(account, self._cent)
+            for_attempt = whole_cents(attempt.at_most.units - free, self._cent)
+            wished = max(smallest, whole_cents(units, self._cent))
+            room = self._exposure.within(tx, payee, wished, least=max(smallest, for_attempt))
+            return room - room % self._cent
+
+        return await self._journal.commit(look)
+
+    def _check_rounding(self, tx: Transaction, payee: str, units: int, attempt: Attempt) -> None:
+        """Raise OverBudget if the part of a top-up that no hold covers is above a limit."""
+        account = tx.get(r.Account, f"prepaid|{payee}")
+        hold = tx.get(r.Hold, attempt.run)
+        free = account.free if account else 0
+        covered = (hold.left.units - hold.reserved.units if hold else 0) - free
+        if self._budget and units > covered:
+            rounding = Money(units - max(0, covered), self._network.currency)
+            self._budget.check_hold(tx, attempt.run, rounding, None)
 
     async def _transfer(
-        self, payee: str, *, number: int, units: int, earlier: Sequence[r.EvmTransaction]
-    ) -> list[str]:
+        self,
+        payee: str,
+        *,
+        number: int,
+        units: int,
+        earlier: Sequence[r.EvmTransaction],
+        attempt: Attempt,
+    ) -> r.CreditTransfer | None:
         """Make top-up `number`, which is unused; returns as `_top_up`."""
+        units = await self._rounded(payee, units, attempt)
         await check_balance(
             self._chain, self._network, self._signer.address, units, purpose="a top-up"
         )
         failed = sum(_number(row.intent) == number for row in earlier)
         intent = f"topup:{payee}:{number}:{failed}:{units}"
+        amount = Money(units, self._network.currency)
 
         # In the transaction that signs, so that two processes cannot top up for the same need.
         def check_still_next(tx: Transaction) -> None:
             if len(tx.every(r.EvmTransaction, f"topup:{payee}:")) != len(earlier):
                 raise IntentMismatch("another process of this wallet has topped up meanwhile")
             self._exposure.within(tx, payee, units, least=units)
+            self._check_rounding(tx, payee, units, attempt)
+            sent = e.CreditSent(account=payee, number=number, amount=amount, intent=intent)
+            tx.append(e.WALLET, sent)
 
         data = self._transfer_call(payee, number=number, units=units)
         try:
             await self._sender.send(intent, self._network.token, data, check=check_still_next)
         except IntentMismatch:
-            return []
+            return None
         except SettlementFailed:
             # Anybody may bring our signed transfer to the chain; then our own call reverts.
             if not await self._is_used(payee, number):
                 raise
-            return [await self._find_landed(payee, number)]
-        row = await self._journal.commit(lambda tx: tx.get(r.EvmTransaction, intent))
-        return [row.transaction] if row else []
+            return await self._landed(payee, number)
+        return await self._stored(payee, number)
+
+    async def _stored(self, payee: str, number: int) -> r.CreditTransfer | None:
+        key = f"{payee}|{number}"
+        return await self._journal.commit(lambda tx: tx.get(r.CreditTransfer, key))
 
     def _transfer_call(self, payee: str, *, number: int, units: int) -> bytes:
         """Return the signed token call that transfers a top-up (EIP-3009)."""
@@ -250,14 +432,33 @@ class PrepaidRail:
         nonce = self._nonce(payee, number)
         return await is_used(self._chain, self._network, self._signer.address, nonce)
 
-    async def _is_credited(self, transaction: str) -> bool:
-        return await self._journal.commit(lambda tx: tx.get(r.Credited, transaction)) is not None
-
-    async def _find_landed(self, payee: str, number: int) -> str:
-        """Return the transaction that used a top-up's authorization, and note what it moved.
+    async def _landed(self, payee: str, number: int) -> r.CreditTransfer:
+        """Note that a top-up which failed in our books has landed, and return it.
 
         Raises ProtocolBroken when the chain does not show exactly one transfer to the payee.
         """
+        transaction, units = await self._find_landed(payee, number)
+
+        def note(tx: Transaction) -> r.CreditTransfer:
+            amount = Money(units, self._network.currency)
+            row = tx.get(r.CreditTransfer, f"{payee}|{number}")
+            if row is None:  # of an earlier version
+                intent = f"topup:{payee}:{number}:0:{units}"
+                sent = e.CreditSent(account=payee, number=number, amount=amount, intent=intent)
+                tx.append(e.WALLET, sent)
+            if row is None or row.standing in ("signed", "failed"):
+                landed = e.CreditLanded(
+                    account=payee, number=number, amount=amount, transaction=transaction
+                )
+                tx.append(e.WALLET, landed)
+            row = tx.get(r.CreditTransfer, f"{payee}|{number}")
+            assert row is not None
+            return row
+
+        return await self._journal.commit(note)
+
+    async def _find_landed(self, payee: str, number: int) -> tuple[str, int]:
+        """Return the transaction that used a top-up's authorization, and the units it moved."""
         own_word = address_word(self._signer.address)
         topics: list[bytes | None] = [USED, own_word, self._nonce(payee, number)]
         head = await self._chain.head()
@@ -273,8 +474,7 @@ class PrepaidRail:
         ]
         if receipt is None or len(moved) != 1:
             raise ProtocolBroken(f"the chain does not show top-up {number} of {payee}")
-        self._found_on_chain[receipt.transaction] = (payee, moved[0])
-        return receipt.transaction
+        return receipt.transaction, moved[0]
 
     def _check_transfer(self, tx: Transaction, intent: str, receipt: ChainReceipt) -> None:
         """Raise SettlementFailed for a top-up that moved nothing, so that it is not booked.
@@ -291,24 +491,23 @@ class PrepaidRail:
         if not has_moved(receipt, self._network, transfer):
             raise SettlementFailed(f"transaction {receipt.transaction} transferred nothing")
 
-    def _credit_request(self, offer: Offer, transaction: str) -> Message:
-        """Return the message that asks a payee to credit a top-up."""
-        return Message(
-            rail=self.name,
-            provider=offer.provider,
-            provider_node=offer.provider_node,
-            verb="topup",
-            body={"transaction": transaction, "payer": self._signer.address},
-        )
+
+def _moment(at: float) -> str:
+    """Return a moment to the minute, as `2026-01-31 12:00 UTC`."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _uncredited(tx: Transaction, payee: str = "") -> list[r.EvmTransaction]:
-    """Return the top-ups that arrived and that the provider has not acknowledged."""
+def _never_credited(tx: Transaction) -> list[str]:
+    """Return the intents of top-ups that an earlier version sent, and that nobody acknowledged.
+
+    No balance was read before them, so nothing can prove that they arrived.
+    """
     credited = {row.transaction for row in tx.every(r.Credited)}
+    known = {row.intent for row in tx.every(r.CreditTransfer)}
     return [
-        row
-        for row in tx.every(r.EvmTransaction, f"topup:{payee}")
-        if row.final and row.succeeded and row.transaction not in credited
+        row.intent
+        for row in tx.every(r.EvmTransaction, "topup:")
+        if row.succeeded and row.transaction not in credited and row.intent not in known
     ]
 
 

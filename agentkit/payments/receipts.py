@@ -346,36 +346,27 @@ def _root_over(proof: ChannelProof, receipts: Sequence[Receipt]) -> str:
 
 
 def wrong_with_credit(
-    provider: str, receipts: Iterable[Receipt], funded: int, statement: Mapping[str, Any]
+    provider: str, receipts: Iterable[Receipt], funded: int, *, cents: int, unit: int, reserved: int
 ) -> list[str]:
-    """Return where receipts for prepaid work and a provider's own figures differ.
+    """Return where receipts for prepaid work and the balance that a provider shows differ.
 
-    `funded`: the units that our books count as topped up.  `statement`: the provider's
-    `topped_up`, and its `debits` in units by its id of each answer.  It may have debited answers
-    of uncertain attempts, which we never got, up to what these could cost.
+    `funded`: the units that our books count as topped up.  `cents`: the balance, in cents of `unit`
+    units, rounded down.  `reserved`: the most that unfinished attempts may have been debited.
+
+    A provider shows no single debit.  So what can be found out is that more is gone than receipts
+    explain: one that debits too much for one answer and too little for another is not noticed, nor
+    is any such sum below a cent, nor one that others have paid in.  It may have debited uncertain
+    attempts, whose answers we never got, up to what these could cost.
     """
-    other_debits = dict(statement["debits"])
-    problems: list[str] = []
-    uncertain_units = 0
-    for receipt in receipts:
-        if receipt.standing not in RECEIVED:
-            uncertain_units += receipt.amount.units
-            continue
-        units = receipt.amount.units
-        debited = other_debits.pop(receipt.evidence.reference, 0)
-        if units != debited:
-            name = f"receipt {receipt.attempt.id[:12]}"
-            problems.append(f"{name} is over {units} units, and {provider} has debited {debited}")
-
-    unexplained = sum(other_debits.values())
-    if unexplained > uncertain_units:
-        problems.append(f"{provider} has debited {unexplained} units for other answers")
-    topped_up = statement["topped_up"]
-    if topped_up != funded:
-        problems.append(
-            f"{provider} counts {topped_up} units topped up, and these books count {funded}"
-        )
-    return problems
+    explained = sum(receipt.amount.units for receipt in receipts)
+    least_left = funded - explained - reserved
+    most_shown = (cents + 1) * unit - 1
+    if most_shown >= least_left:
+        return []
+    return [
+        f"{provider} shows a balance of {cents} cents, and these books explain no less than"
+        f" {least_left} units: {least_left - most_shown} or more are gone"
+    ]
 
 
 async def verify_on_chain(bundle: Bundle, chain: ChainClient, network: Network) -> list[str]:

@@ -6,10 +6,13 @@ not answered (`finds` is false).  Therefore this adapter never sends a request t
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
+from math import floor
 from typing import Any
 
 from agentkit.artifacts import Text
@@ -31,7 +34,7 @@ from agentkit.market.offer import Offer, Pays, charge, priced
 from agentkit.market.seams import ProviderInfo
 from agentkit.market.task import Task, TaskSpec
 from agentkit.money import Money, Rate
-from agentkit.providers.http import MAX_BYTES, Answer, Http
+from agentkit.providers.http import Answer, Http
 
 USER_AGENT = "agentkit/0.1"
 
@@ -44,8 +47,14 @@ MODELS_LAST = 15.0
 ANSWER_SECONDS = 600.0
 """Seconds in which an endpoint has to answer a question."""
 
-BALANCE_SECONDS = 30.0
-"""Seconds in which an endpoint has to say what it was paid and has debited."""
+BALANCE_SECONDS = 10.0
+"""Seconds in which an endpoint has to show the balance of an account."""
+
+BALANCE_PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Seconds between readings of a balance that is to rise; the last one from then on."""
+
+MOST_CENTS = 10**15
+"""No balance is above this."""
 
 SECONDS_PER_TOKEN = 0.02
 """A guess of how fast endpoints write, until runs have measured it."""
@@ -61,23 +70,34 @@ MAX_ANSWER = 4 << 20
 class Profile:
     """How one dialect differs from OpenAI's.
 
-    `limit_field`: the name of the limit on answer tokens.  `billing`: the path under which top-ups
-    are claimed and debits can be read, "" where there is none.
+    `limit_field`: the name of the limit on answer tokens.  `balance`: the path at which the credit
+    that is left is read, in cents; `binding`: the path at which the address that tops it up is
+    set; "" where there is no credit.
     """
 
     adapter: str
     rail: str
     pays: Pays
     limit_field: str = "max_tokens"
-    billing: str = ""
+    balance: str = ""
+    binding: str = ""
 
 
 GAIA = Profile("gaia", "elsewhere", "billed", "max_completion_tokens")
 """LlamaEdge's dialect: it ignores `max_tokens`, answers for an unknown model with another one,
 sends errors as plain text, and names no price."""
 
-HYPERBOLIC = Profile("hyperbolic", "prepaid", "with_request", billing="/billing")
-"""The dialect of vLLM, with errors of FastAPI; it requires a User-Agent and has prepaid credit."""
+HYPERBOLIC = Profile(
+    "hyperbolic",
+    "prepaid",
+    "with_request",
+    balance="/billing/get_current_balance",
+    binding="/settings/crypto-address",
+)
+"""The dialect of vLLM, with errors of FastAPI; it requires a User-Agent and has prepaid credit.
+
+There is no call for a top-up: what the bound address transfers to its deposit address is credited.
+"""
 
 
 @dataclass(frozen=True)
@@ -212,14 +232,13 @@ class OpenAI:
         self._answers.pop(attempt.id, None)
 
     async def carry(self, message: Message) -> Message:
-        """Claim credit for a top-up, or read what was debited; raises Refused."""
-        billing = self._profile.billing
-        if billing and message.verb == "topup":
-            answer = await self._http.send("POST", f"{billing}/topup", json=message.body)
-            self._check_status(answer)
-            return message.model_copy(update={"verb": "credited"})
-        if billing and message.verb == "statement":
-            return message.model_copy(update={"verb": "stated", "body": await self._statement()})
+        """Bind the address that tops our credit up, or read its balance; raises Refused."""
+        if self._profile.binding and message.verb == "bind":
+            await self._bind(str(message.body.get("address", "")))
+            return message.model_copy(update={"verb": "bound"})
+        if self._profile.balance and message.verb == "balance":
+            cents = await self._risen_balance(message.body)
+            return message.model_copy(update={"body": {**message.body, "cents": cents}})
         raise Refused(f"it takes no message {message.verb!r}", provider=self.name)
 
     async def close(self) -> None:
@@ -246,21 +265,48 @@ class OpenAI:
 
     # -- inside ----------------------------------------------------------------------------------
 
-    async def _statement(self) -> dict[str, Any]:
-        """Return what the provider says that it was paid in advance, and has debited since.
+    async def _bind(self, address: str) -> None:
+        """Have the account credited for what `address` transfers; the same again changes nothing.
 
-        Both in units; debits by its id of the answer.
+        Raises Refused where it says that it did not.
         """
-        path = f"{self._profile.billing}/balance"
-        # It lists every answer since the account was opened, so it outgrows any single answer.
-        answer = await self._http.read(path, seconds=BALANCE_SECONDS, max_bytes=MAX_BYTES)
+        answer = await self._http.send("POST", self._profile.binding, json={"address": address})
         self._check_status(answer)
         try:
-            document = json.loads(answer.body)
-            debits = {str(debit["answer"]): int(debit["units"]) for debit in document["debits"]}
-            return {"topped_up": int(document["topped_up"]), "debits": debits}
+            is_bound = json.loads(answer.body).get("success", True)
         except _UNREADABLE as error:
-            raise ProtocolBroken("its statement cannot be read", provider=self.name) from error
+            raise ProtocolBroken("its answer cannot be read", provider=self.name) from error
+        if not is_bound:
+            raise Refused(f"it does not take transfers from {address}", provider=self.name)
+
+    async def _risen_balance(self, body: Mapping[str, Any]) -> int:
+        """Return the balance in cents, read until it is above `above` or `seconds` have passed."""
+        until = time.monotonic() + float(body.get("seconds", 0))
+        pauses = [*BALANCE_PAUSES]
+        while True:
+            cents = await self._balance()
+            pause = pauses.pop(0) if len(pauses) > 1 else pauses[0]
+            if cents > body.get("above", cents - 1) or time.monotonic() + pause > until:
+                return cents
+            await asyncio.sleep(pause)
+
+    async def _balance(self) -> int:
+        """Return the credit that is left in whole cents; raises ProtocolBroken for anything else.
+
+        Some answers have it as a number, some as text.
+        """
+        answer = await self._http.read(self._profile.balance, seconds=BALANCE_SECONDS)
+        self._check_status(answer)
+        try:
+            shown = json.loads(answer.body)["credits"]
+            if isinstance(shown, bool) or not isinstance(shown, int | float | str):
+                raise TypeError(type(shown).__name__)  # all of it is unreadable
+            cents = floor(Decimal(str(shown)))
+        except _UNREADABLE as error:
+            raise ProtocolBroken("its balance cannot be read", provider=self.name) from error
+        if abs(cents) > MOST_CENTS:
+            raise ProtocolBroken("its balance cannot be right", provider=self.name)
+        return cents
 
     def _rates(self) -> dict[str, Rate]:
         """Return the configured prices; a request itself costs nothing unless that is set."""

@@ -19,6 +19,7 @@ from support.processes import PROGRAMS
 from support.timing import limit
 
 from agentkit.artifacts import Dataset, Embedding, Json
+from agentkit.cli.demo.sums import credit_books
 from agentkit.embedded import discovery
 from agentkit.errors import NoOffer, OverBudget, SettlementFailed
 from agentkit.graph.builder import JobGraph
@@ -123,39 +124,37 @@ async def test_credit_is_topped_up_used_and_debited(
     open_agent: Any, network: discovery.NetworkFile
 ) -> None:
     async with open_agent() as agent:
+        before = await token_balance(agent._parts.chain, agent.network, agent.address)
         plan = await agent.plan(hello(), policy=policy.allow("hyperbolic"))
         assert [fee.name for fee in plan.fees] == ["gas", "uploads"]
         result = await (await agent.start(plan)).result()
-        books = await hyperbolic_books(network)
+        books = await credit_books(network)
         assert result.receipts[0].attempt.rail == "prepaid"
         assert books["debits"][-1]["units"] == result.paid.units > 0
         assert books["topped_up"] - books["debited"] == books["left"] >= 0
-        wrong = await agent.check_receipts()  # other wallets of this account are not in its books
-        assert all(" for other answers" in one or " these books count " in one for one in wrong)
+        after = await token_balance(agent._parts.chain, agent.network, agent.address)
+        assert before - after == 10_000, "a cent is the least that is credited"
+        placed = (await agent.balances()).placed
+        assert sum(amount.units for amount in placed.values()) == 10_000 - result.paid.units
+        assert await agent.check_receipts() == []
 
 
-async def hyperbolic_books(network: discovery.NetworkFile) -> dict[str, Any]:
-    known = network.providers["hyperbolic"]
-    headers = {"Authorization": f"Bearer {known['api_key']}", "User-Agent": "test"}
-    url = known["url"].removesuffix("/v1") + "/billing/balance"
-    async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as answer:
-        return await answer.json()  # type: ignore[no-any-return]
-
-
-async def test_a_claimed_top_up_without_a_transfer_is_refused(
-    open_agent: Any, network: discovery.NetworkFile
+async def test_what_the_real_service_does_not_have_is_not_there(
+    network: discovery.NetworkFile,
 ) -> None:
     known = network.providers["hyperbolic"]
     headers = {"Authorization": f"Bearer {known['api_key']}", "User-Agent": "test"}
-    url = known["url"].removesuffix("/v1") + "/billing/topup"
-    before = await hyperbolic_books(network)
-    async with open_agent() as agent, aiohttp.ClientSession(headers=headers) as session:
-        await agent.run(hello(), policy=policy.allow("native"))  # a real transaction, not a top-up
-        rows = await agent._journal.commit(lambda tx: tx.every(r.EvmTransaction))
-        for transaction in ("0x" + "ab" * 32, rows[0].transaction, "nonsense"):
-            async with session.post(url, json={"transaction": transaction}) as answer:
-                assert answer.status in (400, 402)
-    assert (await hyperbolic_books(network))["topped_up"] == before["topped_up"]
+    url = known["url"].removesuffix("/v1")
+    async with aiohttp.ClientSession(headers=headers) as session:
+        async with session.post(f"{url}/billing/topup", json={"transaction": "0x"}) as answer:
+            assert answer.status == 404
+        async with session.get(f"{url}/billing/balance") as answer:
+            assert answer.status == 404
+        async with session.get(f"{url}/billing/get_current_balance") as answer:
+            assert list(await answer.json()) == ["credits"]
+        for wrong in ({}, {"address": "0x12"}, {"address": "0x" + "zz" * 20}):
+            async with session.post(f"{url}/settings/crypto-address", json=wrong) as answer:
+                assert answer.status == 400
 
 
 async def test_gaia_counts_against_limits_and_moves_no_money(open_agent: Any) -> None:

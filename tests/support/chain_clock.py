@@ -37,12 +37,12 @@ class Clock:
 
 
 @asynccontextmanager
-async def clocked(folder: Path, clock: Clock) -> AsyncIterator[Network]:
-    """A chain with all contracts, on which the payer has `MINTED` units and all have coins."""
+async def clocked(folder: Path, clock: Clock, *, minted: int = MINTED) -> AsyncIterator[Network]:
+    """A chain with all contracts, on which the payer has `minted` units and all have coins."""
     chain, at = open_deployed(
         folder / "chain.db",
         rich=(DEPLOYER, PAYER, SHOP, ARBITER),
-        minted=MINTED,
+        minted=minted,
         clock=lambda: int(clock.now()),
     )
     async with TestServer(rpc_app(RpcFront(chain))) as server:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-import aiohttp
 
 from agentkit.embedded import discovery
 from agentkit.keys.messages import address_word
@@ -14,7 +13,6 @@ from agentkit.market.chain import ChainClient, Network
 from agentkit.market.receipt import Receipt, Standing
 from agentkit.money import Money
 from agentkit.payments import abi
-from agentkit.providers.openai import USER_AGENT
 
 
 @dataclass(frozen=True)
@@ -125,11 +123,7 @@ def vouchers(found: discovery.NetworkFile, payer: str) -> tuple[int, int]:
 
 async def credit_books(found: discovery.NetworkFile) -> dict[str, Any]:
     """Return the prepaid node's own books: topped up, debited, at work."""
-    known = found.providers["hyperbolic"]
-    url = known["url"].removesuffix("/v1") + "/billing/balance"
-    headers = {"Authorization": f"Bearer {known['api_key']}", "User-Agent": USER_AGENT}
-    async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as answer:
-        books: dict[str, Any] = await answer.json()
+    books: dict[str, Any] = await asyncio.to_thread(discovery.ask, found, "/credit")
     return books
 
 

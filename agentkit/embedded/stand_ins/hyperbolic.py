@@ -2,14 +2,17 @@
 
 What it imitates on purpose: a User-Agent and a key are required; a missing field is FastAPI's 422
 list, a model error is vLLM's object with a numeric code, account matters have `error_code`; 429
-comes without headers.  Credit is prepaid: a top-up counts once this front has seen the token's
-Transfer log by itself; a chat is debited when it is done, whoever still listens.
+comes without headers.  Credit is prepaid, and there is no call for a top-up: what an address that
+was bound before transfers to the deposit address is credited a while later, in whole cents, as this
+front sees it in the token's log.  The balance is shown in cents, rounded down, and nothing else is:
+no single debit, no transaction.  A chat is debited when it is done, whoever still listens.
 """
 
 from __future__ import annotations
 
 import re
 import sqlite3
+import sys
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -27,6 +30,7 @@ from agentkit.money import Rate
 from agentkit.net.bodies import bounded_bodies
 from agentkit.net.guard import guard, has_token
 from agentkit.payments.abi import TRANSFER
+from agentkit.payments.credit import units_per_cent
 
 SERVED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 LABEL = "stand-in: a llama.cpp node on this machine, wire shape after Hyperbolic"
@@ -41,8 +45,14 @@ DEFAULT_LIMIT = 512
 TEMPLATE_TOKENS = 64
 """The most that a chat template adds to a prompt."""
 
+CREDIT_SECONDS = 0.3
+"""Seconds after which a transfer that was seen is credited; the real service takes minutes."""
+
 SCHEMA = """
 create table if not exists topups(tx text primary key, units integer not null) strict;
+create table if not exists bound(address text primary key, block integer not null) strict;
+create table if not exists seen(tx text primary key, units integer not null, at real not null)
+  strict;
 create table if not exists debits(
   answer text primary key, units integer not null, input integer not null,
   output integer not null, at real not null
@@ -51,13 +61,17 @@ create table if not exists debits(
 
 
 class Credit:
-    """The account's books: what was topped up, what was debited."""
+    """The account's books: which addresses are bound, what was topped up, what was debited.
+
+    No endpoint of the front shows them.  The network's own control does, to tests and the demo.
+    """
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute("pragma journal_mode=wal")
         self._db.execute("pragma synchronous=full")
         self._db.executescript(SCHEMA)
+        self.working = 0
 
     def close(self) -> None:
         self._db.close()
@@ -74,13 +88,28 @@ class Credit:
     def left(self) -> int:
         return self.topped_up - self.debited
 
-    def add(self, transaction: str, units: int) -> None:
-        """Credit a transfer; the same one again changes nothing."""
-        self._db.execute("insert or ignore into topups values(?,?)", (transaction, units))
+    def bind(self, address: str, block: int) -> None:
+        """Credit what an address transfers from a block on; bound again, nothing changes.
 
-    def has(self, transaction: str) -> bool:
-        found = self._db.execute("select 1 from topups where tx=?", (transaction,))
-        return found.fetchone() is not None
+        Wallets of one embedded network share an account, so several addresses may be bound.
+        """
+        self._db.execute("insert or ignore into bound values(?,?)", (address.lower(), block))
+
+    def bound(self) -> dict[str, int]:
+        """Return the block from which on the transfers of each bound address count."""
+        return dict(self._db.execute("select address, block from bound"))
+
+    def see(self, transfer: str, units: int) -> None:
+        """Note a transfer of a bound address, which is credited after a while."""
+        row = (transfer, units, time.time())
+        self._db.execute("insert or ignore into seen values(?,?,?)", row)
+
+    def credit_seen(self, before: float, per_cent: int) -> None:
+        """Credit what was seen before a moment, once, in whole cents."""
+        self._db.execute(
+            "insert or ignore into topups select tx, units / ?1 * ?1 from seen where at < ?2",
+            (per_cent, before),
+        )
 
     def debit(self, answer: str, units: int, usage: Mapping[str, int]) -> None:
         row = (answer, units, usage.get("input", 0), usage.get("output", 0), time.time())
@@ -90,6 +119,16 @@ class Credit:
         names = ("answer", "units", "input", "output", "at")
         rows = self._db.execute(f"select {', '.join(names)} from debits order by rowid")  # noqa: S608
         return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def books(self) -> dict[str, Any]:
+        """Return everything, for tests and the demo."""
+        return {
+            "topped_up": self.topped_up,
+            "debited": self.debited,
+            "left": self.left,
+            "working": self.working,
+            "debits": self.debits(),
+        }
 
     def _sum(self, query: str) -> int:
         return int(self._db.execute(query).fetchone()[0] or 0)
@@ -109,8 +148,8 @@ def hyperbolic_app(
             web.get("/models/{name:.*}/price", front.price),
             web.post("/v1/chat/completions", front.chat),
             web.post("/v1/completions", front.completions),
-            web.post("/billing/topup", front.topup),
-            web.get("/billing/balance", front.balance),
+            web.post("/settings/crypto-address", front.bind),
+            web.get("/billing/get_current_balance", front.balance),
         ]
     )
     return app
@@ -137,7 +176,7 @@ class Hyperbolic:
         self._per_minute = per_minute
         self._rates = {unit: Rate.parse(text) for unit, text in PRICES.items()}
         self._recent: deque[float] = deque()
-        self.working = 0
+        self._cent = units_per_cent(network.currency)
 
     @web.middleware
     async def admit(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -186,6 +225,7 @@ class Hyperbolic:
         if body["model"] != SERVED_MODEL:
             return _vllm(404, f"The model `{body['model']}` does not exist.", "NotFoundError")
         limit = whole(body.get("max_tokens")) or DEFAULT_LIMIT
+        await self._look_for_transfers()
         if self._cost(_size(body[needed]) + TEMPLATE_TOKENS, limit) > self._credit.left:
             return web.json_response(
                 {"error_code": 102, "message": "Insufficient balance"}, status=402
@@ -195,11 +235,11 @@ class Hyperbolic:
 
     async def _work(self, path: str, body: dict[str, Any], limit: int) -> web.Response:
         """Ask the model, debit what was used, and answer."""
-        self.working += 1
+        self._credit.working += 1
         try:
             status, answer = await self._behind.ask(path, body, limit)
         finally:
-            self.working -= 1
+            self._credit.working -= 1
         if status != 200:
             message = str(answer.get("error", {}).get("message", "the model failed"))
             return _vllm(status, message, "BadRequestError")
@@ -218,51 +258,53 @@ class Hyperbolic:
 
     # -- account ---------------------------------------------------------------------------------
 
-    async def topup(self, request: web.Request) -> web.Response:
-        """Credit a transfer that this front sees on the chain; refuse one that it does not."""
-        transaction = str((await body_of(request) or {}).get("transaction", ""))
-        if not re.fullmatch(r"0x[0-9a-f]{64}", transaction):
-            return web.json_response({"error_code": 104, "message": "no transaction"}, status=400)
-        if not self._credit.has(transaction):
-            units = await self._transferred(transaction)
-            if not units:
-                message = "no transfer to this account in that transaction"
-                return web.json_response({"error_code": 105, "message": message}, status=402)
-            self._credit.add(transaction, units)
-        return web.json_response({"credited": True, "balance_units": self._credit.left})
+    async def bind(self, request: web.Request) -> web.Response:
+        """Bind an address to the account: what it transfers from now on is credited."""
+        address = str((await body_of(request) or {}).get("address", ""))
+        if not re.fullmatch(r"0x[0-9a-fA-F]{40}", address):
+            message = "Invalid wallet address format"
+            return web.json_response({"error_code": 104, "message": message}, status=400)
+        head = int(str(await self._ask_chain("eth_blockNumber")), 16)
+        self._credit.bind(address, head + 1)
+        return web.json_response({"success": True})
 
     async def balance(self, request: web.Request) -> web.Response:
-        """Show the credit that is left, and every debit."""
-        return web.json_response(
-            {
-                "topped_up": self._credit.topped_up,
-                "debited": self._credit.debited,
-                "left": self._credit.left,
-                "working": self.working,
-                "debits": self._credit.debits(),
-            }
-        )
+        """Show the credit that is left, in whole cents."""
+        await self._look_for_transfers()
+        return web.json_response({"credits": str(self._credit.left // self._cent)})
 
-    async def _transferred(self, transaction: str) -> int:
-        """Return the units that a transaction moved to our address, read from its logs."""
-        question = {
-            "jsonrpc": "2.0",
-            "id": 1,
-            "method": "eth_getTransactionReceipt",
-            "params": [transaction],
+    async def _look_for_transfers(self) -> None:
+        """Note what bound addresses have transferred to us, and credit what was noted a while ago.
+
+        A chain that does not answer is asked again with the next request.
+        """
+        bound = self._credit.bound()
+        if not bound:
+            return
+        wanted = {
+            "address": self._network.token,
+            "fromBlock": hex(min(bound.values())),
+            "topics": ["0x" + TRANSFER.hex(), None, "0x" + address_word(self._payee).hex()],
         }
+        try:
+            logs = await self._ask_chain("eth_getLogs", wanted)
+        except aiohttp.ClientError:
+            return
+        for log in logs or ():
+            sender = f"0x{log['topics'][1][-40:]}".lower()
+            if int(log["blockNumber"], 16) >= bound.get(sender, sys.maxsize):
+                transfer = f"{log['transactionHash']}:{log['logIndex']}"
+                self._credit.see(transfer, int(log["data"], 16))
+        self._credit.credit_seen(time.time() - CREDIT_SECONDS, self._cent)
+
+    async def _ask_chain(self, method: str, *params: Any) -> Any:
+        """Return what a node of the chain answers to a call."""
+        question = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         async with (
             aiohttp.ClientSession() as session,
             session.post(self._network.rpc, json=question) as answer,
         ):
-            receipt = (await answer.json()).get("result") or {}
-        wanted = ["0x" + TRANSFER.hex(), "0x" + address_word(self._payee).hex()]
-        return sum(
-            int(log["data"], 16)
-            for log in receipt.get("logs", ())
-            if log["address"].lower() == self._network.token.lower()
-            and [log["topics"][0], log["topics"][-1]] == wanted
-        )
+            return (await answer.json()).get("result")
 
 
 def _size(asked: object) -> int:

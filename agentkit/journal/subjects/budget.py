@@ -141,7 +141,10 @@ class Pace(Record):
 
 
 class Account(Record):
-    """What a rail has with one payee: money put in, money spent, money reserved for attempts."""
+    """What a rail has with one payee: money put in, money spent, money reserved for attempts.
+
+    `uncertain` are the units of `spent` of which nobody knows whether the payee took them.
+    """
 
     stored_name: ClassVar[str] = "Account"
     rail: str
@@ -149,6 +152,7 @@ class Account(Record):
     funded: Money
     spent: Money
     reserved: Money
+    uncertain: int = 0
 
     @property
     def key(self) -> str:
@@ -250,7 +254,9 @@ def _fold_spent(event: Spent, stream: str, at: float, records: Records) -> None:
     records.put(reservation.model_copy(update={"spent": event.amount, "standing": event.standing}))
 
     payee = account(records, rail=reservation.rail, payee=reservation.account, like=event.amount)
-    records.put(payee.model_copy(update={"spent": payee.spent + event.amount}))
+    uncertain = event.amount.units if event.standing == "uncertain" else 0
+    changes = {"spent": payee.spent + event.amount, "uncertain": payee.uncertain + uncertain}
+    records.put(payee.model_copy(update=changes))
 
     hold = records.get(Hold, reservation.run)
     if hold:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from agentkit.journal.folding import Records, folds, update
-from agentkit.journal.subjects.budget import account, add_to_total
+from agentkit.journal.subjects.budget import Account, account, add_to_total
 from agentkit.market.seams import Event, Record
 from agentkit.money import Money
 
@@ -56,6 +56,51 @@ class CreditFunded(Event):
 
     stored_name: ClassVar[str] = "CreditFunded"
     account: str
+    amount: Money
+    transaction: str
+
+
+class PayerBound(Event):
+    """A provider of credit took this wallet's address as the one whose transfers it credits."""
+
+    stored_name: ClassVar[str] = "PayerBound"
+    account: str
+    provider: str
+    address: str
+
+
+class CreditRead(Event):
+    """A provider showed the balance of a prepaid account, in whole cents, rounded down.
+
+    `spent` are the units that these books counted as spent there before the provider was asked.
+    """
+
+    stored_name: ClassVar[str] = "CreditRead"
+    account: str
+    cents: int
+    spent: int
+
+
+class CreditSent(Event):
+    """A transfer that tops up a prepaid account was signed; from here on it may reach the chain.
+
+    Transfers of one account have numbers.  A number stands for one authorization of the token, so
+    at most one transfer of a number ever moves money, however often it is signed.
+    """
+
+    stored_name: ClassVar[str] = "CreditSent"
+    account: str
+    number: int
+    amount: Money
+    intent: str
+
+
+class CreditLanded(Event):
+    """A signed transfer was found on the chain, brought there by somebody else."""
+
+    stored_name: ClassVar[str] = "CreditLanded"
+    account: str
+    number: int
     amount: Money
     transaction: str
 
@@ -143,7 +188,7 @@ class Nonce(Record):
 
 
 class Credited(Record):
-    """A top-up that its provider has acknowledged."""
+    """A top-up that its provider has credited."""
 
     stored_name: ClassVar[str] = "Credited"
     transaction: str
@@ -151,6 +196,60 @@ class Credited(Record):
     @property
     def key(self) -> str:
         return self.transaction
+
+
+class PayerBinding(Record):
+    """The address whose transfers a provider credits to an account."""
+
+    stored_name: ClassVar[str] = "PayerBinding"
+    account: str
+    provider: str
+    address: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.account}|{self.provider}"
+
+
+class CreditReading(Record):
+    """The balance of a prepaid account that its provider showed last, and our books around it.
+
+    `spent` are the units spent by our books before the provider was asked; `taken` those that the
+    payee had taken for certain, and `reserved` those of open attempts, when it had answered.
+    """
+
+    stored_name: ClassVar[str] = "CreditReading"
+    account: str
+    cents: int
+    at: float
+    spent: int
+    taken: int
+    reserved: int
+
+    @property
+    def key(self) -> str:
+        return self.account
+
+
+class CreditTransfer(Record):
+    """A transfer that tops up a prepaid account: `in transit` until the balance there shows it.
+
+    `before` is what the provider showed before it was signed.
+    """
+
+    stored_name: ClassVar[str] = "CreditTransfer"
+    account: str
+    number: int
+    amount: Money
+    intent: str
+    at: float
+    before: CreditReading | None = None
+    transaction: str = ""
+    standing: Literal["signed", "in transit", "credited", "failed"] = "signed"
+
+    @property
+    def key(self) -> str:
+        return f"{self.account}|{self.number}"
 
 
 class Anchor(Record):
@@ -228,6 +327,63 @@ def _fold_tx_final(event: TxFinal, stream: str, at: float, records: Records) -> 
         cost=event.cost,
     )
     add_to_total(records, "gas", event.cost)
+    if event.intent.startswith("topup:"):
+        _end_transfer(event, records)
+
+
+def _end_transfer(event: TxFinal, records: Records) -> None:
+    """Note that a top-up is on its way to its provider's balance, or that it moved nothing."""
+    _, payee, number, *_ = event.intent.split(":")
+    transfer = records.get(CreditTransfer, f"{payee}|{number}")
+    # Top-ups of earlier versions have no record of their own.
+    if transfer and transfer.intent == event.intent:
+        standing = "in transit" if event.succeeded else "failed"
+        changes = {"transaction": event.transaction, "standing": standing}
+        records.put(transfer.model_copy(update=changes))
+
+
+# -- folds: prepaid credit -----------------------------------------------------------------------
+
+
+@folds(PayerBound)
+def _fold_payer_bound(event: PayerBound, stream: str, at: float, records: Records) -> None:
+    records.put(PayerBinding(**event.model_dump()))
+
+
+@folds(CreditRead)
+def _fold_credit_read(event: CreditRead, stream: str, at: float, records: Records) -> None:
+    payee = records.get(Account, f"prepaid|{event.account}")
+    records.put(
+        CreditReading(
+            account=event.account,
+            cents=event.cents,
+            at=at,
+            spent=event.spent,
+            taken=payee.spent.units - payee.uncertain if payee else 0,
+            reserved=payee.reserved.units if payee else 0,
+        )
+    )
+
+
+@folds(CreditSent)
+def _fold_credit_sent(event: CreditSent, stream: str, at: float, records: Records) -> None:
+    """Put a transfer on its way; one of the same number takes the place of the one before."""
+    records.put(
+        CreditTransfer(
+            account=event.account,
+            number=event.number,
+            amount=event.amount,
+            intent=event.intent,
+            at=at,
+            before=records.get(CreditReading, event.account),
+        )
+    )
+
+
+@folds(CreditLanded)
+def _fold_credit_landed(event: CreditLanded, stream: str, at: float, records: Records) -> None:
+    changes = {"amount": event.amount, "transaction": event.transaction, "standing": "in transit"}
+    update(records, CreditTransfer, f"{event.account}|{event.number}", **changes)
 
 
 @folds(CreditFunded)
@@ -235,6 +391,12 @@ def _fold_credit_funded(event: CreditFunded, stream: str, at: float, records: Re
     payee = account(records, rail="prepaid", payee=event.account, like=event.amount)
     records.put(payee.model_copy(update={"funded": payee.funded + event.amount}))
     records.put(Credited(transaction=event.transaction))
+    for transfer in records.every(CreditTransfer, f"{event.account}|"):
+        if transfer.transaction == event.transaction:
+            records.put(transfer.model_copy(update={"standing": "credited"}))
+
+
+# -- folds: anchored heads -----------------------------------------------------------------------
 
 
 @folds(HeadChosen)

@@ -40,7 +40,7 @@ async def endow(folder: Path, network: Network, address: str) -> None:
     fees = {"max_fee": 10**10, "max_tip": 10**9}
     coins = Call(network.chain_id, 0, address, b"", 21_000, **fees, value=10**18)
     await line.send(PAYER.sign_tx(coins)[1])
-    data = abi.encode("transfer(address,uint256)", address, 9000)
+    data = abi.encode("transfer(address,uint256)", address, 30_000)
     await Sender(journal, line, PAYER, network).send("endow:1", network.token, data)
     await line.close()
     await journal.close()
@@ -75,8 +75,11 @@ async def pay_in_every_way(journal: Journal, network: Network, signer: KeySigner
         attempt = Attempt.at(purchase, 0, offer, run="r1", item=None, task="cd" * 32, at_most=units)
         await journal.commit(lambda tx, of=attempt: budget.hold(tx, "r1", of.at_most, None))
         wanted = Wanted(attempt, lambda tx, of=attempt: budget.reserve(tx, of))
-        for message in await rail.fund(offer, units, wanted):
-            await rail.finish(message.model_copy(update={"verb": "credited"}))
+        for cents in (0, 1):  # a provider of credit binds and reads, then sees the transfer
+            for message in await rail.fund(offer, units, wanted):
+                verb = "bound" if message.verb == "bind" else message.verb
+                body = {**message.body, "cents": cents}
+                await rail.finish(message.model_copy(update={"verb": verb, "body": body}))
 
         def pay(tx: Any, rail: Any = rail, attempt: Attempt = attempt) -> None:
             budget.reserve(tx, attempt)
@@ -103,7 +106,7 @@ async def test_neither_key_nor_passphrase_is_left_anywhere(
     signer = unlocked(file)
     home = tmp_path / "home"
     try:
-        async with clocked(tmp_path, Clock(monkeypatch)) as network:
+        async with clocked(tmp_path, Clock(monkeypatch), minted=100_000) as network:
             await endow(tmp_path / "payer", network, signer.address)
             journal = await Journal.open(home, signer.address)
             await pay_in_every_way(journal, network, signer)

@@ -50,7 +50,6 @@ from agentkit.providers.http import MAX_BYTES, Http
 from agentkit.providers.openai import (
     GAIA,
     HYPERBOLIC,
-    MAX_ANSWER,
     EndpointSettings,
     OpenAI,
     Profile,
@@ -127,7 +126,7 @@ class Misbehaving:
 
     reply: Reply = field(default_factory=lambda: says(answer()))
     models: Reply = field(default_factory=lambda: says({"data": [{"id": SERVED}]}))
-    statement: Reply = field(default_factory=lambda: says({"topped_up": "0", "debits": []}))
+    balance: Reply = field(default_factory=lambda: says({"credits": "0"}))
     requests: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
     listed: int = 0
     released: asyncio.Event = field(default_factory=asyncio.Event)
@@ -146,7 +145,7 @@ class Misbehaving:
         return await self.models(request)
 
     async def state(self, request: web.Request) -> web.StreamResponse:
-        return await self.statement(request)
+        return await self.balance(request)
 
     async def hang(self, request: web.Request) -> web.StreamResponse:
         await self.released.wait()
@@ -155,7 +154,7 @@ class Misbehaving:
     def app(self) -> web.Application:
         app = web.Application()
         app.router.add_get("/v1/models", self.list_models)
-        app.router.add_get("/billing/balance", self.state)
+        app.router.add_get("/billing/get_current_balance", self.state)
         app.router.add_post("/{path:.*}", self.work)
         return app
 
@@ -604,38 +603,62 @@ async def test_it_cannot_be_asked_what_became_of_an_attempt(bench: Bench) -> Non
     assert bench.server.asked == 0
 
 
-@pytest.mark.parametrize(("status", "error"), [(402, Refused), (500, Unavailable)])
-async def test_a_top_up_that_is_not_acknowledged_is_no_credit(
-    bench: Bench, status: int, error: type[ProviderError]
+def about_credit(verb: str, **body: object) -> Message:
+    return Message(rail="prepaid", provider="far", verb=verb, body=body)
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (says({"error_code": 104, "message": "no address"}, 400), Refused),
+        (says({"success": False}), Refused),
+        (says(["?"]), ProtocolBroken),
+        (says({"message": "down"}, 500), Unavailable),
+    ],
+)
+async def test_an_address_that_was_not_taken_is_not_bound(
+    bench: Bench, reply: Reply, error: type[ProviderError]
 ) -> None:
-    bench.server.reply = says({"error_code": 105, "message": "no transfer"}, status)
-    topup = Message(rail="prepaid", provider="far", verb="topup", body={"transaction": "0x00"})
+    """A transfer that is sent all the same would be lost."""
+    bench.server.reply = reply
     with pytest.raises(Refused if bench.profile is GAIA else error):
-        await bench.adapter.carry(topup)
-    paths = [path for path, _, _ in bench.server.requests]
-    assert paths == ([] if bench.profile is GAIA else ["/billing/topup"])
+        await bench.adapter.carry(about_credit("bind", address="0x00"))
+    asked = [(path, body) for path, _, body in bench.server.requests]
+    path = "/settings/crypto-address"
+    assert asked == ([] if bench.profile is GAIA else [(path, {"address": "0x00"})])
 
 
-STATEMENT = Message(rail="prepaid", provider="far", verb="statement")
-
-
-async def test_a_long_statement_is_read_whole() -> None:
-    """An account of some ten thousand answers could not be compared with our books any more."""
-    debits = [{"answer": f"chatcmpl-{n}{'0' * 90}", "units": "130"} for n in range(40_000)]
-    document = json.dumps({"topped_up": "9000000", "debits": debits}).encode()
-    assert MAX_ANSWER < len(document) < MAX_BYTES
+@pytest.mark.parametrize(
+    ("shown", "cents"), [("2500", 2500), (2500, 2500), (2499.99, 2499), ("-1", -1), (0, 0)]
+)
+async def test_a_balance_is_read_in_cents_and_rounded_down(shown: object, cents: int) -> None:
     async with opened(HYPERBOLIC) as bench:
-        bench.server.statement = says(document)
-        stated = await bench.adapter.carry(STATEMENT)
-        assert len(stated.body["debits"]) == len(debits)
-        assert stated.body["topped_up"] == 9_000_000
+        bench.server.balance = says({"credits": shown})
+        answer = await bench.adapter.carry(about_credit("balance", account="0xP", spent=3))
+        assert answer.body == {"account": "0xP", "spent": 3, "cents": cents}
 
 
-async def test_a_statement_without_end_is_not_read_to_its_end() -> None:
+@pytest.mark.parametrize("shown", [None, "", "much", True, "1e99", "NaN", "Infinity", [1]])
+async def test_a_balance_that_is_no_number_of_cents_is_not_believed(shown: object) -> None:
     async with opened(HYPERBOLIC) as bench:
-        bench.server.statement = talk_without_end
-        with pytest.raises(ProtocolBroken, match="too large"):
-            await bench.adapter.carry(STATEMENT)
+        bench.server.balance = says({"credits": shown})
+        with pytest.raises(ProtocolBroken, match="its balance can"):
+            await bench.adapter.carry(about_credit("balance"))
+
+
+async def test_a_balance_is_read_until_it_rises_or_time_is_over() -> None:
+    async with opened(HYPERBOLIC) as bench:
+        readings = iter([7, 7, 6, 8, 9])
+
+        async def rising(request: web.Request) -> web.StreamResponse:
+            return await says({"credits": next(readings)})(request)
+
+        bench.server.balance = rising
+        answer = await bench.adapter.carry(about_credit("balance", above=7, seconds=30))
+        assert answer.body["cents"] == 8
+        bench.server.balance = says({"credits": 7})
+        answer = await bench.adapter.carry(about_credit("balance", above=7, seconds=0.2))
+        assert answer.body["cents"] == 7
 
 
 # -- a run ---------------------------------------------------------------------------------------
