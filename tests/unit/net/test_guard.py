@@ -48,7 +48,6 @@ def test_every_server_has_the_guard_first() -> None:
 def test_every_client_knows_its_proxy_or_speaks_to_loopback_alone() -> None:
     loopback = {
         "cli/demo/crash.py",
-        "cli/demo/sums.py",
         "embedded/stand_ins/core.py",
         "embedded/stand_ins/hyperbolic.py",
         "memory/arweave/client.py",  # which asks through an Endpoint
