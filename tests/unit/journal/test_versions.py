@@ -15,10 +15,10 @@ from agentkit.journal.records import RECORDS
 from agentkit.journal.store import SCHEMA, SCHEMA_VERSION
 from agentkit.journal.upgrades import ADDED_FIELDS, NewerVersion, read_event
 
-EVENT_SETS = {3: "ee04a574622816d935a302934547616cda988116c70ce57462c1bcf1ed64a1ef"}
+EVENT_SETS = {3: "1bd1ec597104746acde69cbc18708a009d04cc14baffcf49ed747daa68bcf4c8"}
 """By VERSION: the digest of the event set, of every field in it and of every default."""
 
-LAYOUTS = {5: "5fc19b8240864b07a982970e5d3448f015e842ca700476e0d19d40f1202e6ee4"}
+LAYOUTS = {5: "046e51716c60a24b748116074596b1bae21412346e3c6d347665488508c300bc"}
 """By SCHEMA_VERSION: the digest of the tables and of what records hold."""
 
 
