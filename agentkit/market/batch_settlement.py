@@ -85,13 +85,15 @@ class Config(Wire):
 
     @classmethod
     def of(cls, config: ChannelConfig) -> Config:
-        """Return a channel's terms as they travel."""
+        """Return a channel's terms as they travel, its addresses with their checksums."""
+        from agentkit.keys.messages import checksummed
+
         return cls(
-            payer=config.payer,
-            payer_authorizer=config.payer_authorizer,
-            receiver=config.receiver,
-            receiver_authorizer=config.receiver_authorizer,
-            token=config.token,
+            payer=checksummed(config.payer),
+            payer_authorizer=checksummed(config.payer_authorizer),
+            receiver=checksummed(config.receiver),
+            receiver_authorizer=checksummed(config.receiver_authorizer),
+            token=checksummed(config.token),
             withdraw_delay=config.withdraw_delay,
             salt="0x" + config.salt.hex(),
         )

@@ -8,6 +8,7 @@ from agentkit.journal.journal import Journal
 from agentkit.keys.signer import Signer
 from agentkit.market.chain import ChainClient, Network
 from agentkit.payments.channels.claiming import Claiming, ClaimPolicy, Earnings
+from agentkit.payments.channels.mirror import ChannelMirror
 from agentkit.payments.channels.purchase import SellerTerms
 from agentkit.payments.channels.seller import ChannelSeller
 from agentkit.payments.x402.exact_seller import ExactSeller
@@ -36,8 +37,11 @@ class X402Sales:
         self._facilitator = Facilitator(facilitator)
         payee = signer.address
         terms = SellerTerms(payee=payee, authorizer=payee, delay=WITHDRAW_DELAY)
+        mirror = ChannelMirror(journal, chain, delay=WITHDRAW_DELAY)
         self.schemes: Sequence[SellerScheme] = (
-            ChannelSeller(journal, chain, network, self._facilitator, signer, terms=terms),
+            ChannelSeller(
+                journal, chain, network, self._facilitator, signer, terms=terms, mirror=mirror
+            ),
             ExactSeller(journal, chain, network, self._facilitator, payee=payee),
         )
         self._claiming = Claiming(
@@ -49,6 +53,7 @@ class X402Sales:
             payee=payee,
             delay=WITHDRAW_DELAY,
             policy=ClaimPolicy(),
+            mirror=mirror,
         )
 
     async def watch(self) -> None:

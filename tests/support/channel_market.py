@@ -30,10 +30,11 @@ from agentkit.keys.signer import KeySigner
 from agentkit.money import Money
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.channels.claiming import Claiming, ClaimPolicy
+from agentkit.payments.channels.mirror import ChannelMirror
 from agentkit.payments.channels.purchase import SellerTerms
 from agentkit.payments.channels.seller import ChannelSeller
 from agentkit.payments.x402.paywall import CHARGE, Paywall
-from agentkit.payments.x402.remote import Facilitator
+from agentkit.payments.x402.remote import Facilitation, Facilitator
 from support.x402_market import Around, World
 
 PATH = "/work"
@@ -79,6 +80,9 @@ class ChannelShop:
     work: Work
     journal: Journal
     claiming: Claiming
+    seller: ChannelSeller
+    remote: Facilitation
+    chain: Web3Chain
 
     async def sold(self) -> list[r.SoldChannel]:
         return await self.journal.commit(lambda tx: tx.every(r.SoldChannel))
@@ -95,16 +99,26 @@ async def channel_shop(
     policy: ClaimPolicy | None = None,
     terms: dict[str, Any] | None = None,
     path: str = PATH,
+    prices: dict[str, int] | None = None,
+    wrap: Callable[[Facilitation], Facilitation] = lambda facilitator: facilitator,
 ) -> AsyncIterator[ChannelShop]:
-    """A shop that is paid over channels, and settles at a facilitator's address."""
+    """A shop that is paid over channels, and settles at a facilitator's address.
+
+    `prices` are those of further routes, such as `GET /data`; `wrap` puts something in front of
+    the facilitator.
+    """
     work = work or Work()
     signer = KeySigner(key)
     journal = await Journal.open(folder / "channel-shop", signer.address)
-    chain, remote = Web3Chain(world.network), Facilitator(facilitator_url)
+    chain, facilitator = Web3Chain(world.network), Facilitator(facilitator_url)
+    remote = wrap(facilitator)
     seller_terms = SellerTerms(
         payee=signer.address, authorizer=signer.address, delay=DELAY, **(terms or {})
     )
-    seller = ChannelSeller(journal, chain, world.network, remote, signer, terms=seller_terms)
+    mirror = ChannelMirror(journal, chain, delay=DELAY)
+    seller = ChannelSeller(
+        journal, chain, world.network, remote, signer, terms=seller_terms, mirror=mirror
+    )
     claiming = Claiming(
         journal,
         chain,
@@ -114,9 +128,13 @@ async def channel_shop(
         payee=signer.address,
         delay=DELAY,
         policy=policy or ClaimPolicy(),
+        mirror=mirror,
     )
-    price = Money(PRICE, world.network.currency)
-    paywall = Paywall([seller], prices={f"POST {path}": price})
+    priced = {f"POST {path}": PRICE, **(prices or {})}
+    currency = world.network.currency
+    paywall = Paywall(
+        [seller], prices={route: Money(units, currency) for route, units in priced.items()}
+    )
 
     @web.middleware
     async def lossy(
@@ -130,12 +148,13 @@ async def channel_shop(
         return answer
 
     app = web.Application(middlewares=[lossy, paywall.middleware])  # type: ignore[list-item]
-    app[CURRENCY] = world.network.currency
-    app.router.add_post(path, work.handle)
+    app[CURRENCY] = currency
+    for route in priced:
+        app.router.add_route(*route.split(), work.handle)
     async with TestServer(app) as server:
         url = str(server.make_url(path))
-        yield ChannelShop(world, url, signer, work, journal, claiming)
-    await remote.close()
+        yield ChannelShop(world, url, signer, work, journal, claiming, seller, remote, chain)
+    await facilitator.close()
     await chain.close()
     await journal.close()
 

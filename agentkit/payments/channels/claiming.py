@@ -95,14 +95,18 @@ class Claiming:
         payee: str,
         delay: int,
         policy: ClaimPolicy,
+        mirror: ChannelMirror,
     ) -> None:
-        """Sign claims with `signer`; `delay` is the withdraw delay of its channels, in seconds."""
+        """Sign claims with `signer`; `delay` is the withdraw delay of its channels, in seconds.
+
+        `mirror` is the one with which the same channels are sold.
+        """
         self._journal = journal
         self._chain = chain
         self._network = network
         self._facilitator = facilitator
         self._signer = signer
-        self._mirror = ChannelMirror(journal, chain, delay=delay)
+        self._mirror = mirror
         self._refunds = Refunds(journal, network, facilitator, signer)
         self._required = requirement_of(network, payee, signer.address, delay)
         self._payee = payee

@@ -183,12 +183,13 @@ async def channel_on(chain: ChainClient, channel: bytes) -> OnChain:
 
     Raises StoreUnavailable, and ProtocolBroken for an answer with other words.
     """
-    totals, pending, nonce = await asyncio.gather(
-        _read(chain, "channels(bytes32)", channel, words=2),
+    # The balance is read last.  If a block is made between the reads, money that has just gone
+    # back is missing in it, and is not also taken for free because no refund is pending any more.
+    pending, nonce = await asyncio.gather(
         _read(chain, "pendingWithdrawals(bytes32)", channel, words=2),
         _read(chain, "refundNonce(bytes32)", channel, words=1),
     )
-    balance, claimed = totals
+    balance, claimed = await _read(chain, "channels(bytes32)", channel, words=2)
     if not claimed <= balance <= MAX_UNITS:
         raise ProtocolBroken("the chain shows a channel that cannot be")
     withdrawing, requested_at = pending

@@ -87,6 +87,7 @@ class ChannelSeller:
         signer: Signer,
         *,
         terms: SellerTerms,
+        mirror: ChannelMirror,
     ) -> None:
         """Have deposits and refunds put on the chain by `facilitator`, the latter by `signer`."""
         self._journal = journal
@@ -95,7 +96,7 @@ class ChannelSeller:
         self._domain = network.settlement_domain
         self._facilitator = facilitator
         self._refunds = Refunds(journal, network, facilitator, signer)
-        self._mirror = ChannelMirror(journal, chain, delay=terms.delay)
+        self._mirror = mirror
         self._terms = terms
         self._jobs: dict[str, Job] = {}  # by channel
         self._refunding: set[str] = set()  # channels
@@ -220,6 +221,8 @@ class ChannelSeller:
             return recover(digest, signature).lower() == config.payer_authorizer.lower()
         if recover(digest, signature).lower() == config.payer.lower():
             return True  # an ordinary wallet that signs for itself
+        if not self._terms.contract_wallets:
+            return False  # and no stranger has us call contracts of its own
         return await contract.is_signed_by_contract(self._chain, config.payer, digest, signature)
 
     async def _do(self, sale: Sale, payment: ChannelPayment, purchase: Purchase) -> Reply:

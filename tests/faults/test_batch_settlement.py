@@ -1,0 +1,216 @@
+"""Strangers, broken facilitators and bad moments at a seller over channels: it is not robbed.
+
+Each test is one way in which work could be done unpaid, or what was charged could not be claimed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from support.chain_processes import Node
+from support.channel_hand import ERROR, Hand, post
+from support.channel_market import PRICE, ChannelShop, asked, channel_shop
+from support.x402_market import World, chain_of, facilitator, world_on
+
+from agentkit.keys.signer import KeySigner
+from agentkit.market.x402 import Payment402, Requirement, Settled, Verified
+from agentkit.payments import abi
+from agentkit.payments.channels import contract
+from agentkit.payments.x402.remote import Facilitation
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with chain_of("embedded", tmp_path_factory.mktemp("chain")) as running:
+        yield running
+
+
+@pytest.fixture
+async def world(node: Node) -> AsyncIterator[World]:
+    async with world_on(node) as made:
+        yield made
+
+
+@pytest.fixture
+async def settles(world: World, tmp_path: Path) -> AsyncIterator[str]:
+    async with facilitator(world, tmp_path) as url:
+        yield url
+
+
+@dataclass
+class Broken:
+    """A facilitator that may fail; `before` is called with each payload and may raise."""
+
+    inner: Facilitation
+    before: Callable[[Any], None] = lambda payload: None
+    asked: list[Any] = field(default_factory=list)
+    hold: asyncio.Event | None = None
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def verify(self, payment: Payment402, requirement: Requirement) -> Verified:
+        return await self.inner.verify(payment, requirement)
+
+    async def settle(self, payment: Payment402, requirement: Requirement) -> Settled:
+        payload = payment.payload  # type: ignore[attr-defined]
+        self.asked.append(payment)
+        self.reached.set()
+        if self.hold:
+            await self.hold.wait()
+        self.before(payload)
+        return await self.inner.settle(payment, requirement)
+
+
+@asynccontextmanager
+async def shop_at(
+    world: World, folder: Path, settles: str, **more: Any
+) -> AsyncIterator[tuple[ChannelShop, Broken]]:
+    key = secrets.token_bytes(32)
+    async with channel_shop(world, folder, settles, key=key, wrap=Broken, **more) as shop:
+        assert isinstance(shop.remote, Broken)
+        yield shop, shop.remote
+
+
+async def payer_at(shop: ChannelShop, units: int = 30 * PRICE, **changes: Any) -> Hand:
+    hand = Hand(shop.world, shop.signer.address, changes=changes)
+    await hand.fill(units)
+    return hand
+
+
+async def reason_of(answer: httpx.Response) -> str:
+    return str(asked(answer)["error"]).removeprefix(ERROR) if answer.status_code == 402 else ""
+
+
+# -- what strangers get for nothing --------------------------------------------------------------
+
+
+async def test_a_deposit_that_never_lands_leaves_nothing_in_the_books(
+    world: World, settles: str, tmp_path: Path
+) -> None:
+    async with shop_at(world, tmp_path, settles) as (shop, _):
+        hand = Hand(world, shop.signer.address)  # it has no money
+        deposit = hand.deposit(30 * PRICE)
+        answer = await post(shop.url, hand.header(PRICE, kind="deposit", deposit=deposit))
+        assert answer.status_code == 402
+        assert await shop.sold() == []
+
+
+async def test_made_up_channels_are_looked_up_a_few_at_a_time(
+    world: World, settles: str, tmp_path: Path
+) -> None:
+    async with shop_at(world, tmp_path, settles) as (shop, _):
+        honest = await payer_at(shop)
+        assert (await post(shop.url, honest.header(PRICE))).status_code == 200
+        call, gate, running = shop.chain.call, asyncio.Event(), []
+
+        async def slow(to: str, data: bytes) -> bytes:
+            running.append(to)
+            await gate.wait()
+            return await call(to, data)
+
+        shop.chain.call = slow  # type: ignore[method-assign]
+        made_up = [
+            asyncio.create_task(post(shop.url, Hand(world, shop.signer.address).header(PRICE)))
+            for _ in range(20)
+        ]
+        async with asyncio.timeout(30):
+            while sum(task.done() for task in made_up) < 12:
+                await asyncio.sleep(0.01)
+        assert len(running) <= 8 * 2
+        # Whoever has money in a channel does not wait for them.
+        (channel,) = await shop.sold()
+        lookup = asyncio.create_task(
+            shop.seller._mirror.read(honest.channel, contract.Config.model_validate(channel.config))
+        )
+        await asyncio.sleep(0.05)
+        gate.set()
+        assert (await lookup).balance == 30 * PRICE
+        await asyncio.gather(*made_up)
+
+
+async def test_a_wallet_that_nobody_trusts_is_not_asked_for_its_word(
+    world: World, settles: str, tmp_path: Path
+) -> None:
+    async with shop_at(world, tmp_path, settles) as (shop, _):
+        changes = {
+            "payer": KeySigner(secrets.token_bytes(32)).address,
+            "payer_authorizer": "0x" + 40 * "0",
+        }
+        hand = Hand(world, shop.signer.address, changes=changes)
+        calls, call = [], shop.chain.call
+
+        async def counted(to: str, data: bytes) -> bytes:
+            calls.append(to)
+            return await call(to, data)
+
+        shop.chain.call = counted  # type: ignore[method-assign]
+        answer = await post(shop.url, hand.header(PRICE))
+        assert await reason_of(answer) == "voucher_signature"
+        assert changes["payer"] not in calls
+
+
+# -- looks at the chain --------------------------------------------------------------------------
+
+
+@dataclass
+class Moving:
+    """A chain on which a channel's money goes back between two reads."""
+
+    reads: int = 0
+    after: int = 1
+
+    async def call(self, to: str, data: bytes) -> bytes:
+        self.reads += 1
+        went_back = self.reads > self.after
+        words = {
+            "channels(bytes32)": (0 if went_back else 500, 0),
+            "pendingWithdrawals(bytes32)": (0, 0) if went_back else (500, 1),
+            "refundNonce(bytes32)": (1 if went_back else 0,),
+        }
+        (found,) = (w for name, w in words.items() if data[:4] == abi.selector(name))
+        return b"".join(word.to_bytes(32, "big") for word in found)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
+async def test_a_look_while_money_goes_back_shows_none_of_it_as_free(after: int) -> None:
+    seen = await contract.channel_on(Moving(after=after), bytes(32))  # type: ignore[arg-type]
+    if seen.refund_nonce or not seen.withdrawing:  # the books take it as gone back
+        assert seen.balance == 0
+
+
+async def test_an_older_look_is_not_written_over_a_newer_one(
+    world: World, settles: str, tmp_path: Path
+) -> None:
+    async with shop_at(world, tmp_path, settles) as (shop, _):
+        hand = await payer_at(shop)
+        assert (await post(shop.url, hand.header(PRICE))).status_code == 200
+        (channel,) = await shop.sold()
+        call, gate, looked = shop.chain.call, asyncio.Event(), asyncio.Event()
+
+        async def slow(to: str, data: bytes) -> bytes:
+            found = await call(to, data)
+            looked.set()
+            await gate.wait()
+            return found
+
+        shop.chain.call = slow  # type: ignore[method-assign]
+        older = asyncio.create_task(shop.claiming._read(channel))
+        await looked.wait()
+        shop.chain.call = call  # type: ignore[method-assign]
+        back = asyncio.create_task(post(shop.url, hand.header(PRICE, kind="refund")))
+        while not await world.balance(hand.signer.address):
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)
+        gate.set()
+        await older
+        assert (await back).status_code == 200
+        (channel,) = await shop.sold()
+        assert (channel.balance, channel.refund_nonce) == (PRICE, 1)
+        assert (await post(shop.url, hand.header(2 * PRICE))).status_code == 402
