@@ -17,10 +17,13 @@ import httpx
 import pytest
 from support.chain_processes import Node
 from support.channel_hand import ERROR, Hand, post
-from support.channel_market import PRICE, ChannelShop, asked, channel_shop
+from support.channel_market import DELAY, PRICE, ChannelShop, asked, channel_shop
 from support.x402_market import World, chain_of, facilitator, world_on
 
+from agentkit.errors import ProtocolBroken, StoreUnavailable
+from agentkit.keys.messages import checksummed
 from agentkit.keys.signer import KeySigner
+from agentkit.market.batch_settlement import Config
 from agentkit.market.x402 import Payment402, Requirement, Settled, Verified
 from agentkit.payments import abi
 from agentkit.payments.channels import contract
@@ -86,6 +89,150 @@ async def payer_at(shop: ChannelShop, units: int = 30 * PRICE, **changes: Any) -
 
 async def reason_of(answer: httpx.Response) -> str:
     return str(asked(answer)["error"]).removeprefix(ERROR) if answer.status_code == 402 else ""
+
+
+# -- refunds and purchases at once ---------------------------------------------------------------
+
+
+async def test_a_refund_is_finished_although_the_channel_was_charged_since(
+    world: World, settles: str, tmp_path: Path
+) -> None:
+    async with shop_at(world, tmp_path, settles) as (shop, remote):
+        hand = await payer_at(shop)
+        shop.work.charge = 600
+        assert (await post(shop.url, hand.header(PRICE))).status_code == 200
+
+        def fails(payload: Any) -> None:
+            raise StoreUnavailable("the facilitator is down")
+
+        remote.before = fails
+        back = await post(shop.url, hand.header(600, kind="refund", amount=str(20 * PRICE)))
+        assert back.status_code == 503
+        remote.before = lambda payload: None
+        assert (await post(shop.url, hand.header(600 + PRICE))).status_code == 200
+        await shop.claiming.watch()
+        assert await world.balance(hand.signer.address) == 20 * PRICE
+        (channel,) = await shop.sold()
+        assert (channel.refunding, channel.charged, channel.total_claimed) == (0, 1200, 1200)
+
+
+# -- claims that others prevent ------------------------------------------------------------------
+
+
+def miswritten(address: str) -> str:
+    """Return an address with a wrong checksum."""
+    return "0x" + checksummed(address)[2:].swapcase()
+
+
+async def test_a_payer_that_miswrites_its_terms_does_not_stop_the_claims_of_others(
+    world: World, settles: str, tmp_path: Path
+) -> None:
+    async with shop_at(world, tmp_path, settles) as (shop, _):
+        hand, honest = await payer_at(shop), await payer_at(shop)
+        terms = Config.of(hand.config).document()
+        terms["payerAuthorizer"] = miswritten(terms["payerAuthorizer"])
+        terms["junk"] = "j" * 3000
+        answer = await post(shop.url, hand.header(PRICE, channelConfig=terms))
+        assert answer.status_code == 200
+        assert (await post(shop.url, honest.header(PRICE))).status_code == 200
+        await shop.claiming.claim_all()
+        assert await world.balance(shop.signer.address) == 2 * PRICE
+        assert all("junk" not in channel.config for channel in await shop.sold())
+
+
+async def test_a_refund_that_cannot_be_sent_does_not_stop_the_claims_of_others(
+    world: World, settles: str, tmp_path: Path
+) -> None:
+    async with shop_at(world, tmp_path, settles) as (shop, remote):
+        hand, honest = await payer_at(shop), await payer_at(shop)
+        assert (await post(shop.url, honest.header(PRICE))).status_code == 200
+
+        def fails(payload: Any) -> None:
+            if payload.type == "refund":
+                raise StoreUnavailable("the facilitator answers 500")
+
+        remote.before = fails
+        await post(shop.url, hand.header(0, kind="refund"))
+        await honest_withdraws(world, shop, honest)
+        await shop.claiming.watch()
+        assert await world.balance(shop.signer.address) == PRICE
+
+
+async def honest_withdraws(world: World, shop: ChannelShop, hand: Hand) -> None:
+    await world.fund(hand.signer.address)
+    state = await contract.channel_on(world.eyes, hand.channel)
+    await world.send_as(
+        hand.key, contract.SETTLEMENT, contract.withdraw_call(hand.config, state.unclaimed)
+    )
+
+
+async def test_a_call_that_is_too_large_for_the_facilitator_is_split(
+    world: World, settles: str, tmp_path: Path
+) -> None:
+    async with shop_at(world, tmp_path, settles) as (shop, remote):
+        for _ in range(3):
+            hand = await payer_at(shop)
+            assert (await post(shop.url, hand.header(PRICE))).status_code == 200
+
+        def is_small(payload: Any) -> None:
+            if payload.type == "claim" and len(payload.claims) > 1:
+                raise ProtocolBroken("the facilitator's answer to /settle cannot be read")
+
+        remote.before = is_small
+        await shop.claiming.claim_all()
+        assert await world.balance(shop.signer.address) == 3 * PRICE
+
+
+async def test_a_withdrawal_is_seen_at_the_next_look_if_the_chain_was_silent_at_the_first(
+    world: World, settles: str, tmp_path: Path
+) -> None:
+    async with shop_at(world, tmp_path, settles) as (shop, _):
+        hand = await payer_at(shop)
+        assert (await post(shop.url, hand.header(PRICE))).status_code == 200
+        await shop.claiming.watch()
+        await honest_withdraws(world, shop, hand)
+        call = shop.chain.call
+
+        async def silent(to: str, data: bytes) -> bytes:
+            raise StoreUnavailable("the chain does not answer")
+
+        shop.chain.call = silent  # type: ignore[method-assign]
+        with pytest.raises(StoreUnavailable):
+            await shop.claiming.watch()
+        shop.chain.call = call  # type: ignore[method-assign]
+        await shop.claiming.watch()
+        assert await world.balance(shop.signer.address) == PRICE
+
+
+async def test_what_is_left_after_a_withdrawal_that_nobody_saw_is_claimed(
+    tmp_path: Path,
+) -> None:
+    with chain_of("embedded", tmp_path) as alone:
+        async with (
+            world_on(alone) as later,
+            facilitator(later, tmp_path) as url,
+            shop_at(later, tmp_path, url) as (shop, remote),
+        ):
+            hand = await payer_at(shop, 3 * PRICE)
+            await later.fund(hand.signer.address)
+            call = contract.withdraw_call(hand.config, PRICE)
+            await later.send_as(hand.key, contract.SETTLEMENT, call)
+            later.later(DELAY + 1)
+            for ceiling in (1, 2):  # all that is not on its way back
+                answer = await post(shop.url, hand.header(ceiling * PRICE))
+                assert answer.status_code == 200
+            call = contract.finish_withdraw_call(hand.config)
+            await later.send_as(hand.key, contract.SETTLEMENT, call)
+            call = contract.withdraw_call(hand.config, PRICE)
+            await later.send_as(hand.key, contract.SETTLEMENT, call)
+            later.later(DELAY + 1)
+            call = contract.finish_withdraw_call(hand.config)
+            await later.send_as(hand.key, contract.SETTLEMENT, call)
+            await shop.claiming.claim_all()
+            assert await later.balance(shop.signer.address) == PRICE, "what was left"
+            asked_before = len(remote.asked)
+            await shop.claiming.claim_all()
+            assert len(remote.asked) == asked_before, "and not asked for again and again"
 
 
 # -- what strangers get for nothing --------------------------------------------------------------

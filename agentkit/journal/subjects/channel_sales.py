@@ -104,9 +104,14 @@ class SoldChannel(Record):
         return str(self.config["payer"])
 
     @property
+    def claimable(self) -> int:
+        """Up to how much may be claimed in all: what is charged, and is still in the channel."""
+        return min(self.charged, self.balance)
+
+    @property
     def unclaimed(self) -> int:
-        """What is charged and not claimed on the chain yet."""
-        return max(0, self.charged - self.total_claimed)
+        """What may be claimed and is not claimed on the chain yet."""
+        return max(0, self.claimable - self.total_claimed)
 
     @property
     def spendable(self) -> int:

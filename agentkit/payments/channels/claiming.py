@@ -114,13 +114,13 @@ class Claiming:
         self._seen_block: int | None = None
 
     async def watch(self) -> None:
-        """Do what is due: see withdrawals, finish refunds, claim, and have the claims paid out."""
+        """Do what is due: see withdrawals, claim, finish refunds, and have the claims paid out."""
         if not await self.channels():
             return
         await self._see_withdrawals()
-        await self._finish_refunds()
         now = time.time()
         await self._claim([c for c in await self.channels() if self._policy.is_due(c, now)])
+        await self._finish_refunds()
         await self._settle()
 
     async def claim_all(self) -> None:
@@ -150,16 +150,22 @@ class Claiming:
                 SETTLEMENT, [contract.WITHDRAW_INITIATED], self._seen_block + 1, head
             )
             changed = {log.topics[1].hex() for log in logs if len(log.topics) > 1} & set(sold)
+        all_read = True
         for name in changed:
-            await self._read(sold[name])
-        self._seen_block = head
+            all_read = await self._read(sold[name]) and all_read
+        if all_read:  # else the next look begins at the same block, and reads them
+            self._seen_block = head
 
     async def _finish_refunds(self) -> None:
         """Order refunds again that were signed and that the chain does not show yet."""
         for channel in await self.channels():
-            if channel.refunding:
-                await self._refunds.send(channel, channel.refunding, channel.signature)
-                await self._read(channel)
+            if not channel.refunding:
+                continue
+            try:
+                await self._refunds.send(channel)
+            except (StateError, ProviderError) as error:  # one must not keep all others waiting
+                log.warning("a refund of channel %s: %s", channel.channel[:12], error)
+            await self._read(channel)
 
     async def _claim(self, channels: Sequence[r.SoldChannel]) -> None:
         """Claim on channels, so many in one call as the policy allows."""
@@ -184,10 +190,8 @@ class Claiming:
             claims=[claim.wire() for claim in claims],
             claim_authorizer_signature="0x" + signature.hex(),
         )
-        settled = await self._facilitator.settle(
-            FacilitatorOrder.of(self._required, payload), self._required
-        )
-        if settled.success:
+        problem = await self._problem_with(payload)
+        if not problem:
             for channel in channels:
                 await self._read(channel)
         elif len(channels) > 1:
@@ -195,10 +199,17 @@ class Claiming:
             await self._claim_batch(channels[:half])
             await self._claim_batch(channels[half:])
         else:
-            log.warning(
-                "channel %s cannot be claimed: %s", channels[0].channel[:12], settled.error_reason
-            )
+            log.warning("channel %s cannot be claimed: %s", channels[0].channel[:12], problem)
             await self._read(channels[0])
+
+    async def _problem_with(self, payload: ClaimPayload) -> str:
+        """Order a claim, and return why the facilitator does not carry it out, "" if it does."""
+        order = FacilitatorOrder.of(self._required, payload)
+        try:
+            settled = await self._facilitator.settle(order, self._required)
+        except ProtocolBroken as error:  # such as that the request is too large
+            return str(error)
+        return "" if settled.success else settled.error_reason or "no reason"
 
     async def _settle(self) -> None:
         """Have all that was claimed paid out, if it is worth the gas."""
@@ -214,13 +225,15 @@ class Claiming:
         if not done.success:
             log.warning("what was claimed is not paid out: %s", done.error_reason)
 
-    async def _read(self, channel: r.SoldChannel) -> None:
-        """Mirror a channel; if the chain cannot be asked now, the next look does it."""
+    async def _read(self, channel: r.SoldChannel) -> bool:
+        """Mirror a channel, and return whether the chain could be asked."""
         config = Config.model_validate(channel.config)
         try:
             await self._mirror.read(bytes.fromhex(channel.channel), config)
-        except (StateError, ProviderError, ProtocolBroken) as error:
+        except (StateError, ProviderError) as error:
             log.warning("channel %s: %s", channel.channel[:12], error)
+            return False
+        return True
 
 
 def _end_of_withdrawal(channel: r.SoldChannel) -> int:

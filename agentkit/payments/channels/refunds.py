@@ -15,6 +15,7 @@ from agentkit.market.batch_settlement import (
     requirement,
 )
 from agentkit.market.chain import Network
+from agentkit.market.seams import Transaction
 from agentkit.market.x402 import Requirement, Settled
 from agentkit.payments.channels import contract
 from agentkit.payments.x402.paywall import PAY_WITHIN
@@ -28,17 +29,14 @@ def requirement_of(network: Network, payee: str, authorizer: str, delay: int) ->
     )
 
 
-def claim_of(channel: r.SoldChannel, signature: str = "") -> contract.Claim:
-    """Return the claim of all that a channel is charged.
-
-    `signature`: the payer's, under a voucher over exactly that; without it the newest voucher.
-    """
+def claim_of(channel: r.SoldChannel) -> contract.Claim:
+    """Return the claim of all that a channel is charged, under its newest voucher."""
     return contract.Claim(
         config=Config.model_validate(channel.config).terms(),
         channel=bytes.fromhex(channel.channel),
-        ceiling=channel.charged if signature else channel.ceiling,
-        signature=bytes.fromhex((signature or channel.signature).removeprefix("0x")),
-        total=channel.charged,
+        ceiling=channel.ceiling,
+        signature=bytes.fromhex(channel.signature.removeprefix("0x")),
+        total=channel.claimable,
     )
 
 
@@ -66,24 +64,31 @@ class Refunds:
             nonce=channel.refund_nonce,
             signature=signature,
         )
-        await self._journal.commit(lambda tx: tx.append(e.NODE, ordered))
-        return await self.send(channel, units, signature)
 
-    async def send(self, channel: r.SoldChannel, units: int, signature: str) -> Settled:
-        """Have a refund that is written down put on the chain; the same again is the same one."""
+        def order(tx: Transaction) -> r.SoldChannel:
+            tx.append(e.NODE, ordered)
+            return tx.get(r.SoldChannel, channel.channel) or channel
+
+        return await self.send(await self._journal.commit(order))
+
+    async def send(self, channel: r.SoldChannel) -> Settled:
+        """Have the refund that is written down for a channel put on the chain.
+
+        The same again is the same one: each nonce counts once.
+        """
         domain = self._network.settlement_domain
         config = Config.model_validate(channel.config)
-        claims = [claim_of(channel, signature)] if channel.unclaimed else []
-        refund = Refund(bytes.fromhex(channel.channel), channel.refund_nonce, units)
+        claims = [claim_of(channel)] if channel.unclaimed else []
+        refund = Refund(bytes.fromhex(channel.channel), channel.refund_nonce, channel.refunding)
         batch = ClaimBatch.of(claim.row for claim in claims)
         order = RefundOrder(
             channel_config=config,
             voucher=SignedVoucher(
                 channel_id="0x" + channel.channel,
-                max_claimable_amount=str(channel.charged),
-                signature=signature,
+                max_claimable_amount=str(channel.ceiling),
+                signature=channel.signature,
             ),
-            amount=str(units),
+            amount=str(channel.refunding),
             refund_nonce=str(channel.refund_nonce),
             claims=[claim.wire() for claim in claims],
             refund_authorizer_signature="0x" + self._signer.sign_refund(domain, refund).hex(),
