@@ -30,6 +30,7 @@ from x402.http.clients.httpx import PaymentError
 from x402.http.utils import decode_payment_required_header, encode_payment_signature_header
 
 from agentkit.journal import events as e
+from agentkit.keys.channel_messages import ChannelVoucher
 from agentkit.keys.signer import KeySigner
 from agentkit.money import Money
 from agentkit.payments.channels import contract
@@ -153,12 +154,19 @@ async def test_a_payer_that_lost_an_answer_goes_on_by_itself(
     assert channel.charged == 3 * PRICE
 
 
-async def test_where_a_channel_stands_can_be_asked_without_a_signature(
-    store: ChannelShop, buyer: StockClient
+async def test_where_a_channel_stands_can_be_asked_by_a_voucher_over_nothing(
+    world: World, store: ChannelShop, buyer: StockClient
 ) -> None:
     await buyer.buy(store.url)
-    nothing = await header_for(buyer, store.url, maxClaimableAmount="0", signature="0x")
-    answer = await send(store.url, nothing)
+    (channel,) = await store.sold()
+    nothing = ChannelVoucher(bytes.fromhex(channel.channel), 0)
+    signature = KeySigner(buyer.key).sign_channel_voucher(world.network.settlement_domain, nothing)
+    answer = await send(
+        store.url,
+        await header_for(
+            buyer, store.url, maxClaimableAmount="0", signature="0x" + signature.hex()
+        ),
+    )
     assert (answer.status_code, asked(answer)["error"]) == (402, MISMATCH)
     extra = asked(answer)["accepts"][0]["extra"]
     assert extra["channelState"]["chargedCumulativeAmount"] == str(PRICE)

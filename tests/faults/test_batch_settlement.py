@@ -94,6 +94,62 @@ async def reason_of(answer: httpx.Response) -> str:
 # -- refunds and purchases at once ---------------------------------------------------------------
 
 
+async def test_a_refund_that_comes_with_a_purchase_does_not_take_its_money(
+    world: World, settles: str, tmp_path: Path
+) -> None:
+    async with shop_at(world, tmp_path, settles) as (shop, _):
+        hand = await payer_at(shop, PRICE)
+        seller, gate = shop.seller, asyncio.Event()
+        read = seller._journal.commit
+        looked, looks = asyncio.Event(), 0
+
+        async def slow(work: Any) -> Any:
+            nonlocal looks
+            found = await read(work)
+            looks += 1
+            if looks == 2:
+                looked.set()
+                await gate.wait()
+            return found
+
+        # The purchase has seen that no refund runs, and looks its channel up.
+        seller._journal.commit = slow  # type: ignore[method-assign]
+        buys = asyncio.create_task(post(shop.url, hand.header(PRICE)))
+        await looked.wait()
+        seller._journal.commit = read  # type: ignore[method-assign]
+        backs = asyncio.create_task(post(shop.url, hand.header(0, kind="refund")))
+        async with asyncio.timeout(30):
+            while not (seller._refunding or backs.done()):
+                await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(buys, backs)
+        await shop.claiming.claim_all()
+        assert await world.balance(shop.signer.address) == shop.work.done * PRICE
+
+
+async def test_a_refund_that_was_signed_is_not_replaced_by_a_smaller_one(
+    world: World, settles: str, tmp_path: Path
+) -> None:
+    """The facilitator says that it failed, and sends it when the money was spent."""
+    async with shop_at(world, tmp_path, settles) as (shop, remote):
+        hand = await payer_at(shop)
+        assert (await post(shop.url, hand.header(PRICE))).status_code == 200
+        whole: list[Payment402] = []
+
+        def lies(payload: Any) -> None:
+            whole.append(remote.asked[-1])
+            raise ProtocolBroken("it failed, it says")
+
+        remote.before = lies
+        await post(shop.url, hand.header(PRICE, kind="refund"))
+        await post(shop.url, hand.header(PRICE, kind="refund", amount="1"))
+        remote.before = lambda payload: None
+        await post(shop.url, hand.header(2 * PRICE))
+        await remote.inner.settle(whole[0], whole[0].accepted)
+        await shop.claiming.claim_all()
+        assert await world.balance(shop.signer.address) == shop.work.done * PRICE
+
+
 async def test_a_refund_is_finished_although_the_channel_was_charged_since(
     world: World, settles: str, tmp_path: Path
 ) -> None:
@@ -301,6 +357,77 @@ async def test_a_wallet_that_nobody_trusts_is_not_asked_for_its_word(
         answer = await post(shop.url, hand.header(PRICE))
         assert await reason_of(answer) == "voucher_signature"
         assert changes["payer"] not in calls
+
+
+# -- a payer's voucher in other hands ------------------------------------------------------------
+
+
+async def test_what_a_voucher_had_left_cannot_be_spent_by_who_has_seen_it(
+    world: World, settles: str, tmp_path: Path
+) -> None:
+    """Vouchers are public once they were claimed, and do not say what they pay for."""
+    prices = {"POST /cheap": 400}
+    async with shop_at(world, tmp_path, settles, prices=prices) as (shop, _):
+        hand = await payer_at(shop)
+        shop.work.charge = 600
+        seen = hand.header(PRICE)
+        assert (await post(shop.url, seen)).status_code == 200
+        await shop.claiming.claim_all()
+        # 400 are promised and not charged, which is just what this costs.
+        shop.work.charge = None
+        stolen = await post(shop.url.replace("/work", "/cheap"), seen, {"ask": "theirs"})
+        assert stolen.status_code == 402
+        assert shop.work.done == 1
+        (channel,) = await shop.sold()
+        assert channel.charged == 600
+        assert (await post(shop.url, hand.header(600 + PRICE))).status_code == 200
+
+
+async def test_an_answer_is_not_given_to_who_knows_its_identifier(
+    world: World, settles: str, tmp_path: Path
+) -> None:
+    async with shop_at(world, tmp_path, settles) as (shop, _):
+        hand = await payer_at(shop)
+        name = "identifier-of-a-request"
+        mine = await post(shop.url, hand.header(PRICE, identifier=name))
+        assert mine.json() == {"n": 1}
+        # Terms that name the same payer, and another key to sign for it.
+        key = secrets.token_bytes(32)
+        changes = {"payer": hand.signer.address, "payer_authorizer": KeySigner(key).address}
+        thief = Hand(world, shop.signer.address, key, changes)
+        answer = await post(shop.url, thief.header(PRICE, identifier=name))
+        assert answer.status_code == 402
+
+
+async def test_who_cannot_sign_for_a_channel_learns_nothing_and_holds_nothing_up(
+    world: World, settles: str, tmp_path: Path
+) -> None:
+    async with shop_at(world, tmp_path, settles) as (shop, _):
+        hand = await payer_at(shop)
+        assert (await post(shop.url, hand.header(PRICE))).status_code == 200
+        unsigned = {**hand.voucher(0), "signature": "0x"}
+        answer = await post(shop.url, hand.header(0, voucher=unsigned))
+        assert await reason_of(answer) == "voucher_signature"
+        assert "voucherState" not in asked(answer)["accepts"][0]["extra"]
+        told_of = await post(shop.url, hand.header(0))  # its payer is told
+        assert asked(told_of)["accepts"][0]["extra"]["voucherState"]["signature"]
+
+        known, gate = shop.seller._mirror.known, asyncio.Event()
+
+        async def slow(*channel: Any) -> Any:
+            await gate.wait()
+            return await known(*channel)
+
+        shop.seller._mirror.known = slow  # type: ignore[method-assign]
+        forged = asyncio.create_task(
+            post(shop.url, hand.header(PRICE, kind="refund", voucher=unsigned))
+        )
+        await asyncio.sleep(0.1)
+        shop.seller._mirror.known = known  # type: ignore[method-assign]
+        answer = await post(shop.url, hand.header(2 * PRICE))
+        gate.set()
+        await forged
+        assert answer.status_code == 200
 
 
 # -- looks at the chain --------------------------------------------------------------------------

@@ -233,11 +233,16 @@ class LaneRail:
         return "0x" + self._signer.sign_channel_voucher(self._domain, voucher).hex()
 
     def _question(self, lane: r.Lane) -> Message:
-        """Return the message that asks what a lane is charged: a voucher over nothing."""
+        """Return the message that asks what a lane is charged: a voucher over nothing.
+
+        It is signed, because a seller shows a channel's state to nobody but its payer.
+        """
         payload = VoucherPayload(
             channel_config=Config.model_validate(lane.config),
             voucher=SignedVoucher(
-                channel_id="0x" + lane.channel, max_claimable_amount="0", signature="0x"
+                channel_id="0x" + lane.channel,
+                max_claimable_amount="0",
+                signature=self._signature(lane, 0),
             ),
         )
         return self._message(lane, "state", payload.document())

@@ -93,8 +93,28 @@ def kept_answer(tx: Transaction, purchase: Purchase) -> r.ChannelAnswer | None:
         name = tx.get(r.ChannelAnswerName, f"{purchase.config.payer.lower()}|{purchase.identifier}")
         named = tx.get(r.ChannelAnswer, answer_key(name.channel, name.ceiling)) if name else None
         if named is not None and named.request == purchase.request:
-            return named
+            # Anybody can name a payer in terms of a channel, with a key of their own to sign.
+            channel = tx.get(r.SoldChannel, named.channel)
+            return named if channel and _has_signer_of(channel, purchase) else None
     return None
+
+
+def _has_signer_of(channel: r.SoldChannel, purchase: Purchase) -> bool:
+    signer = str(channel.config["payerAuthorizer"])
+    return signer.lower() == purchase.config.payer_authorizer.lower()
+
+
+def state_for(tx: Transaction, purchase: Purchase) -> tuple[r.SoldChannel | None, bool]:
+    """Return the channel of a purchase, and whether its voucher is public and was used before.
+
+    A voucher does not say what it pays for.  One that was claimed, or came with a deposit, has
+    been seen by others, and with what it left over anybody could pay for a request of their own.
+    """
+    channel = tx.get(r.SoldChannel, purchase.key)
+    used = tx.get(r.ChannelAnswer, answer_key(purchase.key, purchase.voucher.ceiling))
+    if channel is None or used is None or not used.charge:
+        return channel, False
+    return channel, bool(used.transaction) or channel.total_claimed >= used.total
 
 
 def state_of(channel: r.SoldChannel) -> dict[str, Any]:

@@ -46,6 +46,7 @@ from agentkit.payments.channels.purchase import (
     kept_answer,
     reply_of,
     same_purchase,
+    state_for,
     state_of,
     write_charge,
 )
@@ -177,20 +178,19 @@ class ChannelSeller:
         if job is not None and same_purchase(job.purchase, purchase):
             return await asyncio.shield(job.task)  # the same bytes again join the running job
 
-        is_signed = await self._is_signed(purchase.config, purchase.channel, purchase.voucher)
-        if is_signed:
-            kept = await self._journal.commit(lambda tx: kept_answer(tx, purchase))
-            if kept is not None:
-                return await self._repeat(kept, purchase)
-        if purchase.key in self._jobs or purchase.key in self._refunding:
-            raise Unpaid(BUSY)
-        # A voucher that is behind needs no signature: so a payer that lost its books can ask.
-        stored = await self._journal.commit(lambda tx: tx.get(r.SoldChannel, purchase.key))
+        # What a channel is charged, and its newest voucher, are shown to nobody else.
+        await self._check_signature(purchase.config, purchase.channel, purchase.voucher)
+        kept = await self._journal.commit(lambda tx: kept_answer(tx, purchase))
+        if kept is not None:
+            return await self._repeat(kept, purchase)
+        self._check_not_busy(purchase.key)
+        stored, is_public = await self._journal.commit(lambda tx: state_for(tx, purchase))
         self._check_ceiling(purchase, stored, int(sale.requirement.amount))
-        if not is_signed:
-            raise Unpaid(f"{ERROR}voucher_signature")
+        if stored is not None and is_public:
+            raise self._behind(stored)
         if purchase.key in self._jobs:  # another request was quicker while we looked at this one
             return await self._buy(sale, payment, purchase)
+        self._check_not_busy(purchase.key)  # or a refund was
 
         task = asyncio.create_task(self._do(sale, payment, purchase))
         self._jobs[purchase.key] = Job(purchase, task)
@@ -209,6 +209,18 @@ class ChannelSeller:
             raise self._behind(channel)
         if ceiling < at_most:
             raise Unpaid(MISMATCH)
+
+    def _check_not_busy(self, key: str) -> None:
+        """Raise Unpaid while a request or a refund of a channel is at work."""
+        if key in self._jobs or key in self._refunding:
+            raise Unpaid(BUSY)
+
+    async def _check_signature(
+        self, config: ChannelConfig, channel: bytes, voucher: SignedVoucher
+    ) -> None:
+        """Raise Unpaid unless a channel's payer, or who signs for it, signed a voucher."""
+        if not await self._is_signed(config, channel, voucher):
+            raise Unpaid(f"{ERROR}voucher_signature")
 
     async def _is_signed(
         self, config: ChannelConfig, channel: bytes, voucher: SignedVoucher
@@ -341,8 +353,9 @@ class ChannelSeller:
         """Give a channel's payer back what it has left; raises Unpaid."""
         config = payload.channel_config.terms()
         channel = self._channel_of(config, payload.voucher)
-        if channel.hex() in self._jobs or channel.hex() in self._refunding:
-            raise Unpaid(BUSY)
+        # Before the channel is taken: nobody else's request holds its purchases up.
+        await self._check_signature(config, channel, payload.voucher)
+        self._check_not_busy(channel.hex())
         self._refunding.add(channel.hex())
         try:
             return await self._give_back(config, channel, payload)
@@ -358,15 +371,7 @@ class ChannelSeller:
             raise Unpaid(f"{ERROR}channel_not_found")
         if payload.voucher.ceiling != known.charged:
             raise self._behind(known)
-        if not await self._is_signed(config, channel, payload.voucher):
-            raise Unpaid(f"{ERROR}voucher_signature")
-        free = known.balance - known.charged
-        units = int(payload.amount) if payload.amount is not None else free
-        if units <= 0 and payload.amount is not None:
-            raise Unpaid(f"{ERROR}refund_amount_invalid")
-        if not 0 < units <= free:
-            raise Unpaid(f"{ERROR}refund_no_balance")
-        settled = await self._refunds.give_back(known, units, payload.voucher.signature)
+        settled = await self._order_refund(known, payload)
         if not settled.success:
             raise Unpaid(settled.error_reason or f"{ERROR}refund_transaction_failed")
         after = await self._mirror.read(channel, payload.channel_config)
@@ -380,3 +385,18 @@ class ChannelSeller:
         )
         body = {"message": "the refund is on the chain", "channelId": "0x" + channel.hex()}
         return web.json_response(body, headers={RESPONSE: told.header(), **PRIVATE})
+
+    async def _order_refund(self, channel: r.SoldChannel, payload: RefundPayload) -> Settled:
+        """Have a refund put on the chain; raises Unpaid for an amount that is not there.
+
+        One that was signed before comes first: whoever has it can still put it on the chain.
+        """
+        if channel.refunding:
+            return await self._refunds.send(channel)
+        free = channel.balance - channel.charged
+        units = int(payload.amount) if payload.amount is not None else free
+        if units <= 0 and payload.amount is not None:
+            raise Unpaid(f"{ERROR}refund_amount_invalid")
+        if not 0 < units <= free:
+            raise Unpaid(f"{ERROR}refund_no_balance")
+        return await self._refunds.give_back(channel, units, payload.voucher.signature)
