@@ -17,7 +17,7 @@ import httpx
 import pytest
 from support.chain_processes import Node
 from support.channel_hand import ERROR, Hand, post
-from support.channel_market import DELAY, PRICE, ChannelShop, asked, channel_shop
+from support.channel_market import DELAY, PRICE, ChannelShop, asked, channel_shop, told
 from support.x402_market import World, chain_of, facilitator, world_on
 
 from agentkit.errors import ProtocolBroken, StoreUnavailable
@@ -428,6 +428,20 @@ async def test_who_cannot_sign_for_a_channel_learns_nothing_and_holds_nothing_up
         gate.set()
         await forged
         assert answer.status_code == 200
+
+
+# -- routes --------------------------------------------------------------------------------------
+
+
+async def test_what_is_sold_by_get_is_answered_by_get(
+    world: World, settles: str, tmp_path: Path
+) -> None:
+    async with shop_at(world, tmp_path, settles, prices={"GET /data": PRICE}) as (shop, _):
+        hand = await payer_at(shop)
+        async with httpx.AsyncClient(timeout=60) as plain:
+            answer = await plain.get(shop.url.replace("/work", "/data"), headers=hand.header(PRICE))
+        assert (answer.status_code, shop.work.done) == (200, 1)
+        assert told(answer)["extra"]["chargedAmount"] == str(PRICE)
 
 
 # -- looks at the chain --------------------------------------------------------------------------

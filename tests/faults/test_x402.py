@@ -746,6 +746,15 @@ async def test_one_payment_for_a_request_is_enough(
     assert store.counter.works == 0
 
 
+async def test_a_get_of_what_is_sold_by_post_is_not_paid_for(
+    world: World, store: Shop, wallet: Payer, session: aiohttp.ClientSession
+) -> None:
+    header, _ = await presented_by(wallet, store.url)
+    async with session.get(store.url + PATH, headers={SIGNATURE: header}) as said:
+        assert said.status == 405
+    assert await world.earned() == 0
+
+
 async def test_a_payment_of_another_time_or_amount_is_refused_at_the_door(
     world: World, settling: str, tmp_path: Path
 ) -> None:

@@ -132,9 +132,10 @@ class Paywall:
 
         @web.middleware
         async def require_payment(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if request.method in ("GET", "HEAD") and request.path in self._paths:
-                return await self._sell(request, _nothing_here, self._paths[request.path])
             name = f"{request.method} {request.path}"
+            is_look = request.method in ("GET", "HEAD") and request.path in self._paths
+            if name not in self._prices and is_look:
+                return await self._sell(request, _nothing_here, self._paths[request.path])
             if name not in self._prices or (self._free and await self._free(request)):
                 return await handler(request)
             return await self._sell(request, handler, name)
@@ -160,7 +161,7 @@ class Paywall:
                 header=header,
                 requirement=scheme.requirement(price),
                 handler=handler,
-                refusal=lambda: self._refused(request),
+                refusal=lambda: self._refused(request, name),
                 ask_to_pay=lambda reason, extra: self._ask_to_pay(
                     request, price, reason, scheme.name, extra
                 ),
@@ -173,7 +174,10 @@ class Paywall:
         pricing = self._prices[name]
         return Price.of(pricing) if isinstance(pricing, Money) else await pricing(request)
 
-    async def _refused(self, request: web.Request) -> web.Response | None:
+    async def _refused(self, request: web.Request, name: str) -> web.Response | None:
+        """Return the answer to a request that buys nothing, whoever pays; None for others."""
+        if name != f"{request.method} {request.path}":
+            return refuse(405, f"this is sold by {name.partition(' ')[0]}")
         return await self._refusal(request) if self._refusal else None
 
     def _ask_to_pay(
