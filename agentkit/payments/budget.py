@@ -208,9 +208,12 @@ class Exposure:
             for row in accounts
             if row.rail in RAILS_HOLDING_FUNDS
         )
+        in_lanes = sum(
+            max(0, lane.spendable) for lane in tx.every(r.Lane) if lane.payee == payee and lane.open
+        )
         opening = sum(row.price.units for row in tx.every(r.Escrow) if _is_opening(tx, row, payee))
         on_their_way = sum(row.amount.units for row in in_transit(tx, payee))
-        return in_accounts + opening + on_their_way
+        return in_accounts + in_lanes + opening + on_their_way
 
 
 def _is_opening(tx: Transaction, row: r.Escrow, payee: str) -> bool:
@@ -220,8 +223,8 @@ def _is_opening(tx: Transaction, row: r.Escrow, payee: str) -> bool:
     return is_quoted and transaction is not None and not transaction.final
 
 
-RAILS_HOLDING_FUNDS = ("channel", "prepaid", "escrow", "batch-settlement")
-"""The rails on which money lies with a payee before it is spent."""
+RAILS_HOLDING_FUNDS = ("channel", "prepaid", "escrow")
+"""The rails on which money lies in a payee's account before it is spent."""
 
 
 def shortfall(

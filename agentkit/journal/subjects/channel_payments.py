@@ -11,12 +11,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 from agentkit.journal.folding import Records, existing, folds, update
-from agentkit.journal.subjects.budget import account, add_to_total, subtract_from_total
+from agentkit.journal.subjects.budget import add_to_total, subtract_from_total
 from agentkit.market.seams import Event, Record
 from agentkit.money import Money
 
 RAIL = "batch-settlement"
-"""The name of the rail, under which payees have their accounts."""
+"""The name of the rail."""
 
 # -- events --------------------------------------------------------------------------------------
 
@@ -48,12 +48,16 @@ class DepositSigned(Event):
 
 
 class DepositEnded(Event):
-    """The chain shows that a lane's deposit was drawn, or that it never can be."""
+    """The chain shows that a lane's deposit was drawn, or that it never can be.
+
+    `balance` is what the contract has in the channel, in base units.
+    """
 
     stored_name: ClassVar[str] = "DepositEnded"
     channel: str
     amount: Money
     drawn: bool
+    balance: int
 
 
 class LanePromised(Event):
@@ -68,11 +72,17 @@ class LanePromised(Event):
 
 
 class LaneStated(Event):
-    """The server says, beside our own voucher, that it has charged a lane so many units in all."""
+    """The server says that it has charged a lane so many units in all.
+
+    `signed` is the ceiling of the voucher of ours that it shows beside it, 0 without one; `balance`
+    what the contract has in the channel.
+    """
 
     stored_name: ClassVar[str] = "LaneStated"
     channel: str
     charged: int
+    signed: int
+    balance: int
 
 
 class LaneCharged(Event):
@@ -124,15 +134,14 @@ class LaneWithdrawn(Event):
 class Lane(Record):
     """A channel with a payee; amounts in base units of its token.
 
-    `balance` is what was deposited.  `charged` in all, as far as is known; `ceiling` the highest
-    voucher that was signed, `signature` the newest voucher's, over `promised`.  `attempt` is what
-    the lane is used for, "" for nothing; `at_most` what it may cost.  `stated` is what the server
-    says that it has charged in all, -1 for not asked.  `doubtful`: what is charged has to be asked
-    first, as after a restore.
+    `balance` is what the contract has in the channel, as far as is known.  `charged` in all, as far
+    as is known; `ceiling` the highest voucher that was signed, `signature` the newest voucher's,
+    over `promised`.  `attempt` is what the lane is used for, "" for nothing; `at_most` what it may
+    cost.  `stated` is what the server says that it has charged in all, -1 for not asked.
+    `doubtful`: what is charged has to be asked first, as after a restore.
 
     `deposit` units were signed and not seen on the chain yet, with `salt`, `valid_before` and
-    `authorization`; `taken`: the server has answered a request that came with it.  `deposits`
-    counts them, so that each has a salt of its own.
+    `authorization`; `taken`: the server has answered a request that came with it.
     """
 
     stored_name: ClassVar[str] = "Lane"
@@ -156,7 +165,6 @@ class Lane(Record):
     valid_before: int = 0
     authorization: str = ""
     taken: bool = False
-    deposits: int = 0
     closing: bool = False
     until: int = 0
     open: bool = True
@@ -204,7 +212,7 @@ def _fold_lane_opened(event: LaneOpened, stream: str, at: float, records: Record
 
 @folds(DepositSigned)
 def _fold_deposit_signed(event: DepositSigned, stream: str, at: float, records: Records) -> None:
-    """Count a deposit as put with its payee from now on: the payee can draw it."""
+    """Count a deposit as put into the channel from now on: the payee can draw it."""
     lane = existing(records, Lane, event.channel)
     changes = {
         "deposit": event.amount.units,
@@ -212,11 +220,8 @@ def _fold_deposit_signed(event: DepositSigned, stream: str, at: float, records: 
         "valid_before": event.valid_before,
         "authorization": event.signature,
         "taken": False,
-        "deposits": lane.deposits + 1,
     }
     records.put(lane.model_copy(update=changes))
-    payee = account(records, rail=RAIL, payee=lane.payee, like=event.amount)
-    records.put(payee.model_copy(update={"funded": payee.funded + event.amount}))
     add_to_total(records, "signed", event.amount)
 
 
@@ -226,10 +231,8 @@ def _fold_deposit_ended(event: DepositEnded, stream: str, at: float, records: Re
     if not lane.deposit:
         return
     subtract_from_total(records, "signed", event.amount)
-    if not event.drawn:
-        _take_back(records, lane, event.amount)
     changes = {
-        "balance": lane.balance + (lane.deposit if event.drawn else 0),
+        "balance": event.balance,
         "deposit": 0,
         "salt": "",
         "valid_before": 0,
@@ -257,11 +260,21 @@ def _fold_lane_promised(event: LanePromised, stream: str, at: float, records: Re
 
 @folds(LaneStated)
 def _fold_lane_stated(event: LaneStated, stream: str, at: float, records: Records) -> None:
-    """Take the server's word; on a lane that is used for nothing it is what is charged."""
+    """Take the server's word; on a lane that is used for nothing it is what is charged.
+
+    That may be less than was known, where the server has lost its books: then the next voucher is
+    over less, too.
+    """
     lane = existing(records, Lane, event.channel)
-    changes: dict[str, object] = {"stated": event.charged, "doubtful": False}
+    changes: dict[str, object] = {
+        "stated": event.charged,
+        "ceiling": max(lane.ceiling, event.signed),
+        "doubtful": False,
+    }
     if not lane.attempt:
-        changes |= {"charged": max(lane.charged, event.charged), "stated": -1}
+        changes |= {"charged": event.charged, "stated": -1}
+    if not lane.deposit:  # else the balance may have it or not
+        changes["balance"] = event.balance
     records.put(lane.model_copy(update=changes))
 
 
@@ -271,7 +284,8 @@ def _fold_lane_charged(event: LaneCharged, stream: str, at: float, records: Reco
     if lane.attempt != event.attempt:
         return
     changes = _unused() | {
-        "charged": lane.charged + event.charge.units,
+        # What the server states may be more: then it went above what the attempt could cost.
+        "charged": max(lane.charged + event.charge.units, lane.stated),
         "taken": bool(lane.deposit),
         "used": at,
     }
@@ -281,18 +295,17 @@ def _fold_lane_charged(event: LaneCharged, stream: str, at: float, records: Reco
 @folds(LaneFreed)
 def _fold_lane_freed(event: LaneFreed, stream: str, at: float, records: Records) -> None:
     lane = existing(records, Lane, event.channel)
-    if lane.attempt == event.attempt:
-        records.put(lane.model_copy(update=_unused() | {"doubtful": event.doubtful}))
+    if lane.attempt != event.attempt:
+        return
+    changes = _unused() | {"doubtful": event.doubtful}
+    if lane.stated >= 0:
+        changes["charged"] = lane.stated
+    records.put(lane.model_copy(update=changes))
 
 
 @folds(LaneClosing)
 def _fold_lane_closing(event: LaneClosing, stream: str, at: float, records: Records) -> None:
-    """Stop buying over a lane, and take what is not charged out of its payee's account."""
-    lane = existing(records, Lane, event.channel)
-    if lane.closing:
-        return
-    records.put(lane.model_copy(update={"closing": True}))
-    _take_back(records, lane, event.amount)
+    update(records, Lane, event.channel, closing=True)
 
 
 @folds(LaneWithdrawn)
@@ -314,10 +327,3 @@ def doubt_open_lanes(records: Records) -> None:
 
 def _unused() -> dict[str, object]:
     return {"attempt": "", "at_most": 0, "stated": -1}
-
-
-def _take_back(records: Records, lane: Lane, amount: Money) -> None:
-    """Take an amount out of what a lane's payee was funded with."""
-    payee = account(records, rail=RAIL, payee=lane.payee, like=amount)
-    left = Money(max(0, payee.funded.units - amount.units), amount.asset)
-    records.put(payee.model_copy(update={"funded": left}))

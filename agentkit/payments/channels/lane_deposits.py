@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 
 from agentkit.errors import InsufficientFunds, ProtocolBroken
@@ -176,8 +177,9 @@ class LaneDeposits:
             )
 
     def _sign(self, tx: Transaction, lane: r.Lane, units: int) -> None:
-        """Sign a deposit and write it down; its salt is a count, so it can land once."""
-        salt = lane.deposits + 1
+        """Sign a deposit and write it down, before it leaves; it can land once."""
+        # A count would not do: after a restore the same number may have been signed before.
+        salt = secrets.randbits(256)
         authorization = ReceiveAuthorization(
             payer=self._signer.address,
             payee=ERC3009_COLLECTOR,
@@ -196,8 +198,12 @@ class LaneDeposits:
         tx.append(e.WALLET, signed)
 
     async def _end(self, lane: r.Lane, *, drawn: bool) -> None:
+        """Write down what became of a deposit, and what is in the channel now."""
         amount = Money(lane.deposit, self._network.currency)
-        ended = e.DepositEnded(channel=lane.channel, amount=amount, drawn=drawn)
+        on_chain = await contract.channel_on(self._chain, bytes.fromhex(lane.channel))
+        ended = e.DepositEnded(
+            channel=lane.channel, amount=amount, drawn=drawn, balance=on_chain.balance
+        )
 
         def write(tx: Transaction) -> None:
             stored = tx.get(r.Lane, lane.channel)

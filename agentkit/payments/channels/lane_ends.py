@@ -39,6 +39,8 @@ class LaneEnds:
             raise ProtocolBroken(
                 f"the chain does not show that channel {channel[:12]} was given back"
             )
+        if lane.deposit:
+            raise ProtocolBroken(f"a deposit into channel {channel[:12]} may still be drawn")
         currency = self._network.currency
         closed = e.LaneClosed(
             channel=channel,
@@ -79,5 +81,7 @@ class LaneEnds:
             call = contract.finish_withdraw_call(config)
             intent = f"withdrawn:{channel}:{state.withdraw_requested_at}"
             await self._sender.send(intent, SETTLEMENT, call)
+        if lane.deposit:
+            return waiting_until(lane.valid_before)
         await self.book_end(channel)
         return "closed"

@@ -14,7 +14,6 @@ from agentkit.errors import (
     InsufficientFunds,
     NotAllowed,
     ProtocolBroken,
-    Refused,
     SettlementFailed,
 )
 from agentkit.journal import events as e
@@ -37,6 +36,7 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Fate, Transaction, Wanted
 from agentkit.money import Money
 from agentkit.payments.budget import Exposure
+from agentkit.payments.channels import contract
 from agentkit.payments.channels.lane_deposits import LaneDeposits, payload_of
 from agentkit.payments.channels.lane_ends import LaneEnds
 from agentkit.payments.channels.lane_states import stated_by
@@ -165,11 +165,15 @@ class LaneRail:
         return "paid" if lane.stated > lane.charged else "unpaid"
 
     def charged(self, tx: Transaction, attempt: Attempt) -> Money | None:
-        """Return what the server says it charged for an attempt, None where it was not asked."""
+        """Return what the server says it charged for an attempt, None where it was not asked.
+
+        Never more than the attempt could cost.
+        """
         lane = lane_of(tx, attempt)
         if lane is None or lane.stated < 0:
             return None
-        return Money(lane.stated - lane.charged, self._network.currency)
+        charge = min(max(0, lane.stated - lane.charged), attempt.at_most.units)
+        return Money(charge, self._network.currency)
 
     async def finish(self, answer: Message) -> None:
         """Take a server's answer to a question or a refund; both are checked."""
@@ -286,16 +290,20 @@ class LaneRail:
         sender = (answer.provider, answer.provider_node)
         if lane is None or (lane.provider, lane.provider_node) != sender:
             raise ProtocolBroken("it speaks of a channel that is not its own")
-        charged = await stated_by(
-            answer.body, lane, self._chain, domain=self._domain, payer=self._signer.address
+        on_chain = await contract.channel_on(self._chain, bytes.fromhex(channel))
+        proved = stated_by(
+            answer.body,
+            bytes.fromhex(channel),
+            on_chain,
+            domain=self._domain,
+            payer=self._signer.address,
         )
-        if not lane.charged <= charged <= lane.ceiling:
-            raise Refused(
-                f"it says that {charged} units are charged on a channel on which"
-                f" {lane.charged} were, and {lane.ceiling} were promised",
-                provider=lane.provider,
-            )
-        stated = e.LaneStated(channel=channel, charged=charged)
+        stated = e.LaneStated(
+            channel=channel,
+            charged=proved.charged,
+            signed=proved.signed,
+            balance=on_chain.balance,
+        )
         await self._journal.commit(lambda tx: tx.append(e.WALLET, stated))
 
 
