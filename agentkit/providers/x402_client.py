@@ -146,6 +146,12 @@ class X402Client:
             raise self._terms_changed(unknown=False)
         if requirement is None:
             requirement = self._offered(attempt, payment)
+        if not payment.body.get("again") and not _is_channel_of(payment, requirement):
+            raise OfferExpired(
+                "it asks for a channel on other terms than the one that is open with its payee",
+                provider=self._name,
+                hint="close that one first: agentkit close",
+            )
         presented = _presented(challenge, requirement, payment, attempt.id)
         answer = await self._send(request, {SIGNATURE: presented.header()}, ANSWER_SECONDS)
         self._check_paid(answer, attempt)
@@ -295,6 +301,22 @@ def check_payment(payment: Payment) -> None:
         batch_settlement.payload_in(payment.body)
     else:
         _proof(payment)
+
+
+def _is_channel_of(payment: Payment, requirement: Requirement) -> bool:
+    """Return whether a payment is over a channel on the terms that are asked for.
+
+    A voucher for somebody else's channel with the same payee is not shown to a server: it could
+    buy there with it.
+    """
+    if payment.rail != batch_settlement.SCHEME:
+        return True
+    config = batch_settlement.payload_in(payment.body).channel_config
+    terms = batch_settlement.terms_of(requirement)
+    return (config.receiver_authorizer.lower(), config.withdraw_delay) == (
+        str(terms["receiverAuthorizer"]).lower(),
+        terms["withdrawDelay"],
+    )
 
 
 def _presented(

@@ -10,9 +10,10 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.chain_processes import Node
+from support.chain_processes import KEYS, Node
 from support.channel_market import ChannelShop, channel_shop
 from support.x402_market import (
     PATH,
@@ -27,7 +28,7 @@ from support.x402_market import (
     world_on,
 )
 
-from agentkit.errors import RunPaused
+from agentkit.errors import OfferExpired, RunPaused
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.keys.signer import KeySigner
@@ -198,3 +199,32 @@ async def test_a_deposit_that_may_still_be_drawn_keeps_its_channel_open(
         await world.send(contract.SETTLEMENT, call)
         await closed(wallet)
         assert await world.balance(wallet.signer.address) == 100 * PRICE
+
+
+async def test_a_voucher_goes_to_nobody_who_asks_for_another_channel(
+    world: World, shop: ChannelShop, tmp_path: Path
+) -> None:
+    """Another server names the same payee, and an authorizer of its own."""
+    async with payer(world, tmp_path, address_of(shop), lanes=True) as wallet:
+        await wallet.run()
+        task, offer, attempt, payment = await wallet.sign()
+        before = shop.work.done
+        sent: list[Any] = []
+        client = wallet.provider._client
+        requirement, send = client._agreed, client._send
+
+        def other(*arguments: Any) -> Any:
+            found = requirement(*arguments)
+            assert found
+            extra = {**found.extra, "receiverAuthorizer": KeySigner(KEYS[4]).address}
+            return found.model_copy(update={"extra": extra})
+
+        async def watched(request: Any, headers: dict[str, str], seconds: float) -> Any:
+            sent.append(headers)
+            return await send(request, headers, seconds)
+
+        client._agreed, client._send = other, watched  # type: ignore[method-assign]
+        with pytest.raises(OfferExpired):
+            await wallet.provider.submit(task, offer, attempt, payment)
+        assert not any(sent), "no payment left"
+        assert shop.work.done == before
