@@ -224,13 +224,14 @@ class Shop:
 
 
 @asynccontextmanager
-async def facilitator(world: World, folder: Path) -> AsyncIterator[str]:
-    """Our facilitator, and its address."""
+async def facilitator(world: World, folder: Path, *, least: str = "") -> AsyncIterator[str]:
+    """Our facilitator, and its address; it sends nothing that moves less than `least`."""
     journal = await Journal.open(folder / "facilitator", SETTLER.address)
     chain = Web3Chain(world.network)
-    async with TestServer(
-        facilitator_app(FacilitatorService(journal, chain, SETTLER, world.network))
-    ) as server:
+    service = FacilitatorService(
+        journal, chain, SETTLER, world.network, least=Money.parse(least) if least else None
+    )
+    async with TestServer(facilitator_app(service)) as server:
         yield str(server.make_url("")).rstrip("/")
     await chain.close()
     await journal.close()

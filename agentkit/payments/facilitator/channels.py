@@ -176,6 +176,8 @@ class ChannelSettling:
             return self._failed("token_mismatch")
         calls = []
         claims = [self._claim_of(row) for row in payload.claims]
+        if any(claim.channel != channel for claim in claims):
+            return self._failed("refund_payload")
         if claims and await self._gain(claims):
             if payload.claim_authorizer_signature is None:
                 return self._failed("authorizer_not_configured")
@@ -191,6 +193,9 @@ class ChannelSettling:
         call = contract.all_calls(calls)
         prefix = f"x402-refund:{channel.hex()}:{payload.refund_nonce}:"
         tries = await self._tries(prefix)
+        refusal = await self._refusal_of_refund(payload, claims, channel) if tries.is_new else ""
+        if refusal:
+            return self._failed(refusal)
         try:
             receipt = await self._send(f"{prefix}{tries.failed}", call)
         except IntentMismatch:
@@ -231,14 +236,36 @@ class ChannelSettling:
             total=int(row.total_claimed),
         )
 
+    async def _refusal_of_refund(
+        self, payload: RefundOrder, claims: list[contract.Claim], channel: bytes
+    ) -> str:
+        """Return why a refund is not worth its gas, "" if it is.
+
+        The contract takes one that moves nothing, and anybody can sign for channels of their own.
+        What empties a channel is sent, however little it is.
+        """
+        state = await contract.channel_on(self._chain, channel)
+        claimed = max([state.total_claimed, *(claim.total for claim in claims)])
+        left = max(0, state.balance - claimed)
+        moved = min(int(payload.amount), left)
+        if not moved:
+            return "refund_no_balance"
+        return "refund_amount_invalid" if moved < min(self._least, left) else ""
+
     async def _gain(self, claims: list[contract.Claim]) -> int:
-        """Return how many units a batch of claims would add to what is claimed already."""
+        """Return how many units a batch of claims would add to what is claimed already.
+
+        Several claims on one channel add no more than the highest of them.
+        """
+        totals: dict[bytes, int] = {}
+        for claim in claims:
+            totals[claim.channel] = max(claim.total, totals.get(claim.channel, 0))
         states = await asyncio.gather(
-            *(contract.channel_on(self._chain, claim.channel) for claim in claims)
+            *(contract.channel_on(self._chain, channel) for channel in totals)
         )
         return sum(
-            max(0, claim.total - state.total_claimed)
-            for claim, state in zip(claims, states, strict=True)
+            max(0, total - state.total_claimed)
+            for total, state in zip(totals.values(), states, strict=True)
         )
 
     async def _settled(

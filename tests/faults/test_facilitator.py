@@ -1,0 +1,133 @@
+"""Strangers at a facilitator: they do not burn its gas for nothing."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from support.chain_processes import Node
+from support.channel_hand import Hand
+from support.channel_market import DELAY
+from support.x402_market import SETTLER, World, chain_of, facilitator, world_on
+
+from agentkit.keys.channel_messages import ClaimBatch, Refund
+from agentkit.keys.signer import KeySigner
+from agentkit.market.batch_settlement import (
+    ClaimPayload,
+    ClaimRow,
+    Config,
+    FacilitatorOrder,
+    RefundOrder,
+    SignedVoucher,
+)
+from agentkit.payments.channels import contract
+from agentkit.payments.channels.refunds import requirement_of
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with chain_of("embedded", tmp_path_factory.mktemp("chain")) as running:
+        yield running
+
+
+@pytest.fixture
+async def world(node: Node) -> AsyncIterator[World]:
+    async with world_on(node) as made:
+        yield made
+
+
+class Stranger:
+    """Payer, receiver and authorizer in one: whatever it signs is right."""
+
+    def __init__(self, world: World, settles: str) -> None:
+        self.world, self.settles = world, settles
+        self.key = secrets.token_bytes(32)
+        self.signer = KeySigner(self.key)
+        self.hand = Hand(world, self.signer.address, self.key)
+
+    async def order(self, payload: Any) -> dict[str, Any]:
+        required = requirement_of(
+            self.world.network, self.signer.address, self.signer.address, DELAY
+        )
+        body = {
+            "x402Version": 2,
+            "paymentPayload": FacilitatorOrder.of(required, payload).document(),
+            "paymentRequirements": required.document(),
+        }
+        async with httpx.AsyncClient(timeout=60) as plain:
+            return dict((await plain.post(f"{self.settles}/settle", json=body)).json())
+
+    async def refund(self, units: int, nonce: int) -> dict[str, Any]:
+        domain = self.world.network.settlement_domain
+        signed = self.signer.sign_refund(domain, Refund(self.hand.channel, nonce, units))
+        order = RefundOrder(
+            channel_config=Config.of(self.hand.config),
+            voucher=SignedVoucher.model_validate(self.hand.voucher(0)),
+            amount=str(units),
+            refund_nonce=str(nonce),
+            refund_authorizer_signature="0x" + signed.hex(),
+        )
+        return await self.order(order)
+
+    async def claim(self, *totals: int) -> dict[str, Any]:
+        """Claim these totals on the one channel, in as many rows of one call."""
+        claims = [
+            contract.Claim(
+                config=self.hand.config,
+                channel=self.hand.channel,
+                ceiling=total,
+                signature=bytes.fromhex(self.hand.voucher(total)["signature"][2:]),
+                total=total,
+            )
+            for total in totals
+        ]
+        rows: list[ClaimRow] = [claim.wire() for claim in claims]
+        batch = ClaimBatch.of(claim.row for claim in claims)
+        signed = self.signer.sign_claims(self.world.network.settlement_domain, batch)
+        return await self.order(
+            ClaimPayload(claims=rows, claim_authorizer_signature="0x" + signed.hex())
+        )
+
+
+async def gas_money(world: World) -> int:
+    return await world.eyes.balance(SETTLER.address)
+
+
+@pytest.fixture
+async def stranger(world: World, tmp_path: Path) -> AsyncIterator[Stranger]:
+    async with facilitator(world, tmp_path, least="0.01 USDC") as url:
+        yield Stranger(world, url)
+
+
+async def test_a_refund_that_gives_nothing_back_is_not_sent(
+    world: World, stranger: Stranger
+) -> None:
+    """The contract takes it all the same, and counts the nonce up: again and again."""
+    before = await gas_money(world)
+    for nonce in range(2):
+        assert not (await stranger.refund(1000, nonce))["success"]
+    assert await gas_money(world) == before
+
+
+async def test_a_channel_is_not_given_back_in_crumbs(world: World, stranger: Stranger) -> None:
+    await stranger.hand.fill(30_000)
+    before = await gas_money(world)
+    assert not (await stranger.refund(1, 0))["success"]
+    assert await gas_money(world) == before
+    assert (await stranger.refund(25_000, 0))["success"]
+    assert (await stranger.refund(5_000, 1))["success"], "all that was left, however little"
+    assert await world.balance(stranger.signer.address) == 30_000
+
+
+async def test_one_claim_in_many_rows_is_no_more_than_it_is(
+    world: World, stranger: Stranger
+) -> None:
+    await stranger.hand.fill(30_000)
+    before = await gas_money(world)
+    assert not (await stranger.claim(*[1_000] * 50))["success"]
+    assert await gas_money(world) == before
+    assert (await stranger.claim(20_000))["success"]
