@@ -150,6 +150,24 @@ async def test_a_refund_that_was_signed_is_not_replaced_by_a_smaller_one(
         assert await world.balance(shop.signer.address) == shop.work.done * PRICE
 
 
+async def test_all_of_a_channel_comes_back_although_a_part_of_it_was_refused(
+    world: World, settles: str, tmp_path: Path
+) -> None:
+    """A facilitator sends nothing that is not worth the gas."""
+    async with shop_at(world, tmp_path, settles) as (shop, remote):
+        hand = await payer_at(shop)
+
+        def is_worth_it(payload: Any) -> None:
+            if int(payload.amount) < 10_000:
+                raise ProtocolBroken("it is not worth the gas")
+
+        remote.before = is_worth_it
+        part = await post(shop.url, hand.header(0, kind="refund", amount="1"))
+        assert part.status_code == 503
+        assert (await post(shop.url, hand.header(0, kind="refund"))).status_code == 200
+        assert await world.balance(hand.signer.address) == 30 * PRICE
+
+
 async def test_a_refund_is_finished_although_the_channel_was_charged_since(
     world: World, settles: str, tmp_path: Path
 ) -> None:

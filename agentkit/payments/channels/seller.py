@@ -389,14 +389,15 @@ class ChannelSeller:
     async def _order_refund(self, channel: r.SoldChannel, payload: RefundPayload) -> Settled:
         """Have a refund put on the chain; raises Unpaid for an amount that is not there.
 
-        One that was signed before comes first: whoever has it can still put it on the chain.
+        One that was signed before can still be put on the chain by whoever has it: only a larger
+        one takes its place.
         """
-        if channel.refunding:
-            return await self._refunds.send(channel)
         free = channel.balance - channel.charged
         units = int(payload.amount) if payload.amount is not None else free
         if units <= 0 and payload.amount is not None:
             raise Unpaid(f"{ERROR}refund_amount_invalid")
         if not 0 < units <= free:
             raise Unpaid(f"{ERROR}refund_no_balance")
+        if units <= channel.refunding:
+            return await self._refunds.send(channel)
         return await self._refunds.give_back(channel, units, payload.voucher.signature)
