@@ -24,6 +24,7 @@ from tenacity import (
 
 from agentkit.errors import ProtocolBroken, Unavailable
 from agentkit.net.proxies import proxy_for
+from agentkit.net.public import PublicResolver
 
 CONNECT_SECONDS = 5.0
 """Seconds in which a connection has to be made."""
@@ -78,13 +79,19 @@ class Http:
         *,
         reuse: bool = True,
         max_bytes: int = MAX_BYTES,
+        public: bool = False,
     ) -> None:
-        """Send `headers` with every request; the connection is made with the first one."""
+        """Send `headers` with every request; the connection is made with the first one.
+
+        `public`: connect to no host of this machine's own network, other than a proxy.
+        """
         self.url = url.rstrip("/")
         self._provider = provider
         self._headers = dict(headers or {})
         self._reuse = reuse
         self._max_bytes = max_bytes
+        # A proxy resolves names itself, and may well be on our own network.
+        self._public = public and proxy_for(url) is None
         self._session: aiohttp.ClientSession | None = None
 
     async def send(
@@ -163,7 +170,11 @@ class Http:
     def _open(self) -> aiohttp.ClientSession:
         """Return the session; the first request makes it."""
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=64, force_close=not self._reuse)
+            connector = aiohttp.TCPConnector(
+                limit=64,
+                force_close=not self._reuse,
+                resolver=PublicResolver() if self._public else None,
+            )
             self._session = aiohttp.ClientSession(
                 headers=self._headers, connector=connector, max_field_size=MAX_HEADER
             )

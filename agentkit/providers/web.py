@@ -198,7 +198,14 @@ class Web:
         http = self._https.get(address)
         if http is None:
             headers = {"User-Agent": USER_AGENT}
-            http = Http(self.name, address, headers, reuse=False, max_bytes=MAX_ANSWER)
+            http = Http(
+                self.name,
+                address,
+                headers,
+                reuse=False,
+                max_bytes=MAX_ANSWER,
+                public=not self._network.test,
+            )
             self._https[address] = http
         self._https.move_to_end(address)
         if len(self._https) > MAX_HOSTS:
