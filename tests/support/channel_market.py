@@ -101,6 +101,7 @@ async def channel_shop(
     path: str = PATH,
     prices: dict[str, int] | None = None,
     wrap: Callable[[Facilitation], Facilitation] = lambda facilitator: facilitator,
+    port: int | None = None,
 ) -> AsyncIterator[ChannelShop]:
     """A shop that is paid over channels, and settles at a facilitator's address.
 
@@ -151,7 +152,7 @@ async def channel_shop(
     app[CURRENCY] = currency
     for route in priced:
         app.router.add_route(*route.split(), work.handle)
-    async with TestServer(app) as server:
+    async with TestServer(app, port=port) as server:
         url = str(server.make_url(path))
         yield ChannelShop(world, url, signer, work, journal, claiming, seller, remote, chain)
     await facilitator.close()
