@@ -15,10 +15,10 @@ from agentkit.journal.records import RECORDS
 from agentkit.journal.store import SCHEMA, SCHEMA_VERSION
 from agentkit.journal.upgrades import ADDED_FIELDS, NewerVersion, read_event
 
-EVENT_SETS = {3: "1bd1ec597104746acde69cbc18708a009d04cc14baffcf49ed747daa68bcf4c8"}
+EVENT_SETS = {3: "20b416502e417c300c384934c6dac6f8c39fc002f29a445f1d7f2b506d12157e"}
 """By VERSION: the digest of the event set, of every field in it and of every default."""
 
-LAYOUTS = {5: "046e51716c60a24b748116074596b1bae21412346e3c6d347665488508c300bc"}
+LAYOUTS = {5: "2cc1e5ab454bc59eea841159d0a3a55c9c97131417a0c0f2c09e82be7fd6fbca"}
 """By SCHEMA_VERSION: the digest of the tables and of what records hold."""
 
 
