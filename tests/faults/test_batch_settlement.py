@@ -70,6 +70,12 @@ class Broken:
         self.before(payload)
         return await self.inner.settle(payment, requirement)
 
+    async def most_claims(self) -> int:
+        return await self.inner.most_claims()
+
+    async def close(self) -> None:
+        await self.inner.close()
+
 
 @asynccontextmanager
 async def shop_at(
