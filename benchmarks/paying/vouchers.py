@@ -16,24 +16,25 @@ from collections.abc import Callable
 
 import coincurve
 
-from agentkit.keys.messages import Domain, Voucher, recover, typed_digest
+from agentkit.keys.channel_messages import ChannelVoucher
+from agentkit.keys.messages import Domain, recover, typed_digest
 from agentkit.keys.signer import KeySigner
 
 SECRET = bytes(31) + b"\x07"
-DOMAIN = Domain("AgentChannels", "1", 1337, "0x" + "ab" * 20)
+DOMAIN = Domain("x402 Batch Settlement", "1", 1337, "0x" + "ab" * 20)
 CHANNEL = bytes(range(32))
 
 
 def measure(rounds: int = 41, calls: int = 250) -> dict[str, dict[str, float]]:
     """Return for signing and verifying our rate as a part of the library's, from medians."""
     signer, key = KeySigner(SECRET), coincurve.PrivateKey(SECRET)
-    vouchers = [Voucher(CHANNEL, 1000 + n, n) for n in range(calls)]
+    vouchers = [ChannelVoucher(CHANNEL, 1000 + n) for n in range(calls)]
     digests = [typed_digest(DOMAIN, voucher) for voucher in vouchers]
-    signed = [signer.sign_voucher(DOMAIN, voucher) for voucher in vouchers]
+    signed = [signer.sign_channel_voucher(DOMAIN, voucher) for voucher in vouchers]
     bare = [s[:64] + bytes([s[64] - 27]) for s in signed]
 
     def sign(n: int) -> object:
-        return signer.sign_voucher(DOMAIN, vouchers[n])
+        return signer.sign_channel_voucher(DOMAIN, vouchers[n])
 
     def bare_sign(n: int) -> object:
         return key.sign_recoverable(digests[n], hasher=None)

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -41,18 +41,22 @@ from agentkit.journal.journal import Journal
 from agentkit.keys.messages import checksummed
 from agentkit.keys.signer import KeySigner
 from agentkit.market.allowance import Allowance
-from agentkit.market.attempt import Attempt, Result, purchase_id
+from agentkit.market.attempt import Attempt, Message, Result, purchase_id
 from agentkit.market.chain import Network
 from agentkit.market.offer import Offer
 from agentkit.market.seams import Transaction, Wanted
 from agentkit.money import Asset, Money, Rate
 from agentkit.payments import abi
+from agentkit.payments.balance import token_balance
 from agentkit.payments.budget import Budget
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.channels.book import VoucherBook
+from agentkit.payments.channels.claiming import Claiming, ClaimPolicy
+from agentkit.payments.channels.mirror import ChannelMirror
 from agentkit.payments.channels.rail import ChannelRail
-from agentkit.payments.channels.terms import token_balance
-from agentkit.payments.contracts import load
+from agentkit.payments.channels.terms import CLOSE_DELAY
+from agentkit.payments.contracts import CANONICAL, load
+from agentkit.payments.facilitator.own import OwnFacilitator
 from agentkit.payments.sender import Sender
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +77,6 @@ class Place:
 
     rpc: str
     token: str
-    channels: str
     keys: dict[str, str]
 
     @property
@@ -88,7 +91,7 @@ class Place:
             token=self.token,
             token_name="USD Coin",
             token_version="1",
-            channels=self.channels,
+            channels="",
             test=True,
         )
 
@@ -140,7 +143,7 @@ def _furnished(rpc: str) -> Place:
 
     w3 = Web3(HTTPProvider(rpc))
     keys = {who: secrets.token_hex(32) for who in ("owner", "payer", "provider", "settler")}
-    place = Place(rpc, "", "", keys)
+    place = Place(rpc, "", keys)
     for who in keys:
         w3.provider.make_request("anvil_setBalance", [place.signer(who).address, hex(10**21)])  # type: ignore[arg-type]
 
@@ -165,11 +168,13 @@ def _furnished(rpc: str) -> Place:
         return receipt
 
     token = send(load("TestUSD").bytecode)["contractAddress"]
-    channels = send(load("AgentChannels").bytecode)["contractAddress"]
+    for name, address in CANONICAL.items():
+        code = "0x" + load(name).runtime.hex()
+        w3.provider.make_request("anvil_setCode", [address, code])  # type: ignore[arg-type]
     mint = abi.encode("mint(address,uint256)", place.signer("payer").address, 10**12)
     send(mint, token)
     send(abi.encode("mint(address,uint256)", place.signer("provider").address, 1), token)  # warm
-    return Place(rpc, str(token), str(channels), keys)
+    return Place(rpc, str(token), keys)
 
 
 # -- processes of their own ----------------------------------------------------------------------
@@ -414,8 +419,22 @@ async def channel_shop(place: Place, home: str) -> AsyncIterator[web.Application
     """A provider that answers when the voucher it has covers all it delivered, and this too."""
     signer, web3 = place.signer("provider"), Web3Chain(place.network)
     journal = await Journal.open(Path(home), signer.address)
-    window = place.network.currency.zero()
-    book = VoucherBook(journal, web3, signer, place.network, window)
+    network, payee = place.network, signer.address
+    own = OwnFacilitator(journal, web3, signer, network)
+    mirror = ChannelMirror(journal, web3, delay=CLOSE_DELAY)
+    window = network.currency.zero()
+    book = VoucherBook(journal, signer, network, own, window=window, mirror=mirror)
+    claiming = Claiming(
+        journal,
+        web3,
+        network,
+        own,
+        signer,
+        payee=payee,
+        delay=CLOSE_DELAY,
+        policy=ClaimPolicy(),
+        mirror=mirror,
+    )
     delivered = 0
 
     async def task(request: web.Request) -> web.Response:
@@ -430,11 +449,17 @@ async def channel_shop(place: Place, home: str) -> AsyncIterator[web.Application
         delivered += PRICE
         return web.json_response({"answer": answer(body["task"])})
 
+    async def deposit(request: web.Request) -> web.Response:
+        return web.json_response(await book.deposit(await request.json()))
+
     async def close(request: web.Request) -> web.Response:
-        return web.json_response(await book.close(await request.json()))
+        closed = await book.close(await request.json())
+        await claiming.claim_all()
+        return web.json_response(closed)
 
     app = web.Application()
     app.router.add_post("/task", task)
+    app.router.add_post("/deposit", deposit)
     app.router.add_post("/close", close)
     yield app
     await web3.close()
@@ -468,7 +493,8 @@ class ChannelPayer:
     async def fund(self, tasks: int) -> None:
         need = Money(tasks * PRICE, self._currency)
         await self._journal.commit(lambda tx: self._ledger.hold(tx, RUN, need, None))
-        await self.rail.fund(self._offer, need, Wanted(self._first, lambda tx: None))
+        wanted = Wanted(self._first, lambda tx: None)
+        await self._carry("deposited", await self.rail.fund(self._offer, need, wanted))
 
     async def buy(self, task: int) -> None:
         attempt, result = self._attempt(task), self._result(task)
@@ -490,11 +516,14 @@ class ChannelPayer:
         self.paid += 1
 
     async def close(self) -> None:
-        for message in await self.rail.close():
-            async with self._session.post(self._url / "close", json=message.body) as said:
+        await self._carry("closed", await self.rail.close())
+
+    async def _carry(self, verb: str, messages: Sequence[Message]) -> None:
+        for message in messages:
+            async with self._session.post(self._url / message.verb, json=message.body) as said:
                 assert said.status == 200, await said.read()
                 body = await said.json()
-            await self.rail.finish(message.model_copy(update={"verb": "closed", "body": body}))
+            await self.rail.finish(message.model_copy(update={"verb": verb, "body": body}))
 
     def _offered(self) -> Offer:
         price = Money(PRICE, self._currency)
