@@ -47,6 +47,7 @@ from agentkit.payments.channels.lanes import LaneRail
 from agentkit.payments.channels.rail import ChannelRail
 from agentkit.payments.escrow.rail import EscrowRail
 from agentkit.payments.escrow.terms import NOBODY
+from agentkit.payments.legacy import LegacyChannels
 from agentkit.payments.networks import real_network
 from agentkit.payments.prepaid import PrepaidRail
 from agentkit.payments.rail_choice import RailPlanner
@@ -222,13 +223,12 @@ class Wiring:
         parts = (self.journal, self.chain, self.signer, self.network, sender)
         exposure = Exposure(allowance.exposure)
         rails: list[Rail] = [
+            ChannelRail(*parts, exposure=exposure, earlier=LegacyChannels(*parts)),
             LaneRail(*parts, exposure=exposure),
             PrepaidRail(*parts, exposure=exposure, budget=Budget(allowance)),
             self.x402,
             ElsewhereRail(),
         ]
-        if self.network.channels:
-            rails.insert(0, ChannelRail(*parts, exposure=exposure))
         if self.network.escrow:
             arbiter = self.settings.payments.arbiter or NOBODY
             rails.append(EscrowRail(*parts, arbiter=arbiter, exposure=exposure))

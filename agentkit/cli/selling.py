@@ -90,12 +90,6 @@ async def _serve(
     from agentkit.serve.node import Node
 
     network, found = await network_of(settings)
-    if not network.channels:
-        raise ConfigError(
-            f"chain.channels is not set for {network.name}, and a node is paid on delivery there",
-            hint="deploy agentkit/payments/contracts/AgentChannels.vy and set channels under"
-            " [chain] in agentkit.toml",
-        )
     if installed("xllamacpp"):  # a buyer must not wait, or give up, while a model is fetched
         progress = show_progress("fetching", sys.stderr)
         await asyncio.to_thread(models.fetch_named, models.CATALOGUE, progress)

@@ -30,8 +30,7 @@ FIRST_CONFIG = """\
 # network = "base-sepolia"
 # [chain]
 # rpc = "https://..."      # a JSON-RPC address of that network
-# channels = "0x..."       # for native nodes: your agentkit/payments/contracts/AgentChannels.vy
-# escrow = "0x..."         # and TaskEscrow.vy, if tasks are to be paid through escrow
+# escrow = "0x..."         # your agentkit/payments/contracts/TaskEscrow.vy, to pay through escrow
 # [wallet]
 # keystore = "{keystore}"
 # [allowance]

@@ -51,6 +51,8 @@ from agentkit.journal.subjects.channels import (
     ChannelClosing,
     ChannelFunded,
     ChannelOpened,
+    TopUpEnded,
+    TopUpSigned,
     VoucherFound,
     VoucherMatched,
     VoucherSigned,
@@ -214,6 +216,8 @@ EVENTS: dict[str, type[Event]] = {
         CreditRead,
         CreditSent,
         CreditLanded,
+        TopUpSigned,
+        TopUpEnded,
     )
 }
 """Every event that is ever written, by the name under which it is stored.

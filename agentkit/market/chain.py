@@ -21,9 +21,9 @@ class Network(Value):
     """A chain and the contracts on it that money moves through.
 
     `coin` pays for gas; `finality` is the number of blocks after which a receipt counts.  Without
-    `channels` no native node is paid on delivery, without `escrow` nothing is paid through escrow,
-    without `anchor` no head is anchored.  `gas_oracle`: on rollups that charge for it, the contract
-    that says what a transaction's data costs.
+    `escrow` nothing is paid through escrow, without `anchor` no head is anchored.  `channels`:
+    the contract of channels that earlier versions opened, which are only closed.  `gas_oracle`: on
+    rollups that charge for it, the contract that says what a transaction's data costs.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Network(Value):
     token: str
     token_name: str
     token_version: str
-    channels: str
+    channels: str = ""
     escrow: str = ""
     anchor: str = ""
     finality: int = 1
@@ -48,14 +48,14 @@ class Network(Value):
 
     @property
     def channels_domain(self) -> Domain:
-        """The EIP-712 domain of vouchers and deliveries."""
+        """The EIP-712 domain of channels that earlier versions opened, in `channels`."""
         from agentkit.keys.messages import Domain
 
         return Domain("AgentChannels", "1", self.chain_id, self.channels)
 
     @property
     def settlement_domain(self) -> Domain:
-        """The EIP-712 domain of channels by x402 `batch-settlement`."""
+        """The EIP-712 domain of channels by x402 `batch-settlement`, and of deliveries."""
         from agentkit.keys.messages import Domain
 
         return Domain("x402 Batch Settlement", "1", self.chain_id, SETTLEMENT)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from agentkit.errors import InsufficientFunds
+from agentkit.journal import records as r
 from agentkit.market.chain import ChainClient, Network
+from agentkit.market.seams import Transaction
 from agentkit.money import Money
 from agentkit.payments import abi
 
@@ -27,4 +29,19 @@ async def check_balance(
         raise InsufficientFunds(
             f"{purpose} of {Money(units, currency)} is needed,"
             f" and the wallet holds {Money(balance, currency)}"
+        )
+
+
+def check_unpromised(tx: Transaction, network: Network, balance: int, units: int) -> None:
+    """Raise InsufficientFunds unless a wallet holds a deposit beside all that it has promised.
+
+    `balance` is what it holds, `units` the deposit, both in base units.
+    """
+    currency = network.currency
+    total = tx.get(r.Total, f"signed|{currency.id}")
+    promised = total.amount.units if total else 0
+    if units + promised > balance:
+        raise InsufficientFunds(
+            f"a deposit of {Money(units, currency)} is needed, and the wallet holds"
+            f" {Money(balance, currency)}, of which {Money(promised, currency)} are promised"
         )

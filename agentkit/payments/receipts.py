@@ -4,8 +4,8 @@ What proves what:
 
 - An attempt's id is a digest over run, node, item, provider and terms.
 - A provider's signature over (attempt, result, price, usage) proves what it delivered and asked.
-- The payer's voucher proves what it promised for that: it names the Merkle root over those signed
-  statements (`market.tree`).
+- The payer's voucher proves what it promised on a channel in all.  Those of earlier versions name
+  the Merkle root over the signed statements, too (`market.tree`).
 - The contract's own logs prove what moved.
 
 The rest is the payer's own word; `proof_of` and `UNPROVEN` name it.
@@ -22,18 +22,24 @@ from agentkit import strict_json
 from agentkit.errors import ConfigError, WrongInput
 from agentkit.file_io import read_bytes, write_text
 from agentkit.journal import events as e
-from agentkit.keys.messages import Domain, Voucher, recover, typed_digest
+from agentkit.keys.channel_messages import ChannelVoucher
+from agentkit.keys.messages import Domain, Typed, Voucher, recover, typed_digest
 from agentkit.market import tree
-from agentkit.market.chain import ChainClient, Network
+from agentkit.market.batch_settlement import SCHEME
+from agentkit.market.chain import SETTLEMENT, ChainClient, Network
 from agentkit.market.receipt import RECEIVED, Receipt
 from agentkit.market.seams import Event
 from agentkit.market.value import Value
 from agentkit.money import Asset
 from agentkit.payments import abi
-from agentkit.payments.channels.terms import LoggedClaim, deposit_of
+from agentkit.payments.channels import contract
+from agentkit.payments.legacy import LoggedClaim, deposit_of
 
-VERSION = 1
-"""The version of the file that a bundle is saved in; a newer file is refused."""
+VERSION = 2
+"""The version of the file that a bundle is saved in; a newer file is refused.
+
+Version 2 has channels by x402 `batch-settlement`.
+"""
 
 MAX_BYTES = 256 << 20
 """The largest bundle that is read: some 100,000 receipts."""
@@ -51,7 +57,8 @@ class ChannelProof(Value):
 
     `base` and `base_root`: the voucher that the provider showed to a payer who lost its books, as
     the start of the new ones; `matched`: the attempts that this voucher had paid, or a part of
-    them.
+    them.  `scheme` as in `journal.subjects.channels.Channel`: where it is "", the voucher names
+    `tasks` and `root`.
     """
 
     channel: str
@@ -64,6 +71,16 @@ class ChannelProof(Value):
     base_root: str = ""
     paid: tuple[Paid, ...] = ()
     matched: tuple[Paid, ...] = ()
+    scheme: str = ""
+
+    @property
+    def voucher(self) -> Typed:
+        """The newest voucher, as it is signed; raises ValueError for digits that are not hex."""
+        channel = bytes.fromhex(self.channel)
+        if self.scheme:
+            return ChannelVoucher(channel, self.cumulative)
+        root = bytes.fromhex(self.root)
+        return Voucher(channel, cumulative=self.cumulative, tasks=self.tasks, receipts_root=root)
 
 
 class Bundle(Value):
@@ -77,9 +94,10 @@ class Bundle(Value):
     receipts: tuple[Receipt, ...]
     channels: tuple[ChannelProof, ...]
 
-    @property
-    def domain(self) -> Domain:
-        """The EIP-712 domain in which vouchers and deliveries of this bundle were signed."""
+    def domain(self, scheme: str) -> Domain:
+        """Return the EIP-712 domain of vouchers of a scheme, "" for those of earlier versions."""
+        if scheme:
+            return Domain("x402 Batch Settlement", "1", self.chain_id, SETTLEMENT)
         return Domain("AgentChannels", "1", self.chain_id, self.channels_contract)
 
     @property
@@ -130,7 +148,7 @@ def bundle_of(
     builders: dict[str, _ProofBuilder] = {}
     for event in wallet:
         if isinstance(event, e.ChannelOpened):
-            empty = ChannelProof(channel=event.channel, payee=event.payee)
+            empty = ChannelProof(channel=event.channel, payee=event.payee, scheme=event.scheme)
             builders[event.channel] = _ProofBuilder(empty)
         elif isinstance(event, e.VoucherSigned | e.VoucherFound | e.VoucherMatched):
             builders[event.channel].take(event)
@@ -162,7 +180,8 @@ class _ProofBuilder:
         elif isinstance(event, e.VoucherSigned):
             units = event.cumulative.units - self.proof.cumulative
             part = Paid(attempt=event.attempt, units=units)
-            self._add_leaf(bytes.fromhex(event.leaf))
+            if event.leaf:
+                self._add_leaf(bytes.fromhex(event.leaf))
             root = tree.root_of(self._peaks).hex()
             self._set_voucher(event, root=root, paid=(*self.proof.paid, part))
         elif event.cumulative.units > self.proof.cumulative:
@@ -177,13 +196,14 @@ class _ProofBuilder:
             event,
             base=event.cumulative.units,
             base_root=event.root,
-            root=event.root,
+            root=event.root or tree.EMPTY.hex(),
             paid=(),
             matched=(*self.proof.matched, *self.proof.paid),
         )
         self._peaks = ()
         self._leaves = 0
-        self._add_leaf(tree.leaf_of(bytes.fromhex(event.root)))
+        if event.root:
+            self._add_leaf(tree.leaf_of(bytes.fromhex(event.root)))
 
     def _add_leaf(self, leaf: bytes) -> None:
         self._peaks = tree.added(self._peaks, self._leaves, leaf)
@@ -260,7 +280,7 @@ def _receipt_problems(receipt: Receipt, bundle: Bundle) -> list[str]:
     if not _needs_signature(receipt):
         return []
 
-    if _signer_of(receipt, bundle).lower() != receipt.attempt.payee.lower():
+    if receipt.attempt.payee.lower() not in _signers_of(receipt, bundle):
         return [f"{name} is not signed by {receipt.attempt.payee}"]
     if {receipt.amount.asset, receipt.attempt.at_most.asset} != {bundle.currency}:
         return [f"{name} is not in {bundle.currency.symbol} of this bundle's network"]
@@ -269,13 +289,17 @@ def _receipt_problems(receipt: Receipt, bundle: Bundle) -> list[str]:
     return []
 
 
-def _signer_of(receipt: Receipt, bundle: Bundle) -> str:
-    """Return the address that signed a receipt's delivery, "" if it cannot be read."""
+def _signers_of(receipt: Receipt, bundle: Bundle) -> set[str]:
+    """Return the addresses that may have signed a receipt's delivery, in lower case.
+
+    One for each domain in which a version signed deliveries; none if it cannot be read.
+    """
     try:
-        digest = typed_digest(bundle.domain, receipt.delivery)
-        return recover(digest, bytes.fromhex(receipt.evidence.signature))
+        signature = bytes.fromhex(receipt.evidence.signature)
+        digests = [typed_digest(bundle.domain(scheme), receipt.delivery) for scheme in ("", SCHEME)]
+        return {recover(digest, signature).lower() for digest in digests}
     except (ValueError, OverflowError):
-        return ""
+        return set()
 
 
 def _channel_problems(
@@ -293,7 +317,7 @@ def _channel_problems(
     missing = len(proof.paid) - len(receipts)
     if missing:  # without all of them the root cannot be computed
         return [*problems, f"{name}: {missing} of its receipts are missing"]
-    if _root_over(proof, receipts) != proof.root:
+    if not proof.scheme and _root_over(proof, receipts) != proof.root:
         problems.append(f"{name}: its voucher's root is not over these receipts")
     return problems + _payment_problems(proof, receipts)
 
@@ -319,13 +343,8 @@ def _payment_problems(proof: ChannelProof, receipts: Sequence[Receipt]) -> list[
 def _is_signed_by_payer(proof: ChannelProof, bundle: Bundle) -> bool:
     """Return whether a channel's voucher is signed by the bundle's payer."""
     try:
-        voucher = Voucher(
-            channel=bytes.fromhex(proof.channel),
-            cumulative=proof.cumulative,
-            tasks=proof.tasks,
-            receipts_root=bytes.fromhex(proof.root),
-        )
-        signer = recover(typed_digest(bundle.domain, voucher), bytes.fromhex(proof.signature))
+        digest = typed_digest(bundle.domain(proof.scheme), proof.voucher)
+        signer = recover(digest, bytes.fromhex(proof.signature))
     except (ValueError, OverflowError):
         return False
     return signer.lower() == bundle.payer.lower()
@@ -372,16 +391,34 @@ def wrong_with_credit(
 async def verify_on_chain(bundle: Bundle, chain: ChainClient, network: Network) -> list[str]:
     """Return what a bundle says and the chain does not, read from the contract and token alone.
 
-    For each channel: what was claimed is within the voucher; where all of it was claimed, it was
-    claimed under the voucher's root; and the token moved each claim from the contract to the
-    provider.  Raises StoreUnavailable.
+    For each channel: what was claimed is within the voucher.  For those of earlier versions: where
+    all of it was claimed, it was claimed under the voucher's root, and the token moved each claim
+    from the contract to the provider; a settlement by x402 moves the claims of many channels at
+    once.  Raises StoreUnavailable.
     """
     if (bundle.chain_id, bundle.channels_contract) != (network.chain_id, network.channels):
         return ["the bundle is of another network"]
     head = await chain.head()
     problems: list[str] = []
     for proof in bundle.channels:
-        problems += await _chain_problems(proof, chain=chain, network=network, head=head)
+        if proof.scheme:
+            problems += await _claim_problems(proof, chain=chain, head=head)
+        else:
+            problems += await _chain_problems(proof, chain=chain, network=network, head=head)
+    return problems
+
+
+async def _claim_problems(proof: ChannelProof, *, chain: ChainClient, head: int) -> list[str]:
+    """Return what the proof of a channel of x402 says and the chain up to `head` does not."""
+    name = f"channel {proof.channel[:12]}"
+    channel = bytes.fromhex(proof.channel)
+    claimed = (await contract.channel_on(chain, channel)).total_claimed
+    logs = await chain.logs(SETTLEMENT, [contract.CLAIMED, channel], first=0, last=head)
+    problems: list[str] = []
+    if sum(abi.numbers(log.data)[0] for log in logs) != claimed:
+        problems.append(f"{name}: its claims do not add up to {claimed}")
+    if claimed > proof.cumulative:
+        problems.append(f"{name}: {claimed} units were claimed and {proof.cumulative} promised")
     return problems
 
 

@@ -26,7 +26,7 @@ from agentkit.market.attempt import (
     Result,
     result_digest,
 )
-from agentkit.market.chain import Network
+from agentkit.market.chain import SETTLEMENT, Network
 from agentkit.market.offer import Offer, Pays, priced
 from agentkit.market.receipt import delivery_of
 from agentkit.market.seams import ProviderInfo
@@ -245,7 +245,7 @@ class Native:
         is_same_network = (
             facts.chain_id == network.chain_id
             and facts.token.lower() == network.token.lower()
-            and facts.channels.lower() == network.channels.lower()
+            and facts.channels.lower() == SETTLEMENT.lower()
         )
         if not is_same_network:
             raise Refused("it is paid on another network", provider=http.url)
@@ -348,7 +348,7 @@ class Native:
         try:
             result = result_digest([output.digest for output in job.outputs])
             delivery = delivery_of(attempt.id, result, price, job.usage)
-            digest = typed_digest(self._network.channels_domain, delivery)
+            digest = typed_digest(self._network.settlement_domain, delivery)
             signer = recover(digest, bytes.fromhex(job.evidence.signature))
         except (ValueError, OverflowError):
             signer = ""

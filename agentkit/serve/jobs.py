@@ -31,6 +31,7 @@ from agentkit.market.seams import Transaction
 from agentkit.market.task import CPU_MS
 from agentkit.memory.artifacts.local import LocalStore
 from agentkit.money import Money, Rate
+from agentkit.payments.channels.book import check_room
 from agentkit.payments.escrow.terms import EscrowJob
 from agentkit.pool.pool import Pool
 from agentkit.pool.request import Done
@@ -274,7 +275,7 @@ class Jobs:
 
         result = result_digest([output.digest for output in outputs])
         delivery = delivery_of(attempt, result, price, done.usage)
-        signature = self._signer.sign_delivery(self._network.channels_domain, delivery).hex()
+        signature = self._signer.sign_delivery(self._network.settlement_domain, delivery).hex()
         await self._end(
             attempt,
             "done",
@@ -376,9 +377,7 @@ def _take(
 
     booked = tx.get(r.BookedChannel, taken.channel)
     if booked:
-        needed = booked.delivered + booked.working + taken.at_most.units
-        if needed > booked.deposited:
-            raise Refused(f"the channel holds {booked.deposited} units and {needed} are needed")
+        check_room(tx, taken.channel, taken.at_most)
         window(tx, booked.payer)
 
     tx.append(e.NODE, taken)

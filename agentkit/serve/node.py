@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,12 +16,18 @@ from aiohttp import web
 from agentkit.errors import AgentKitError, BadAmount, Refused
 from agentkit.journal.journal import Journal
 from agentkit.keys.signer import Signer
-from agentkit.market.chain import ChainClient, Network
+from agentkit.market.chain import SETTLEMENT, ChainClient, Network
 from agentkit.market.models import names_of
 from agentkit.memory.artifacts.local import LocalStore
 from agentkit.money import Money, Rate
 from agentkit.payments.channels.book import VoucherBook
+from agentkit.payments.channels.claiming import Claiming, ClaimPolicy
+from agentkit.payments.channels.mirror import ChannelMirror
+from agentkit.payments.channels.terms import CLOSE_DELAY
 from agentkit.payments.escrow.book import EscrowBook
+from agentkit.payments.facilitator.own import OwnFacilitator
+from agentkit.payments.legacy import LegacyBook
+from agentkit.payments.x402.remote import Facilitator
 from agentkit.pool.pool import Pool
 from agentkit.pool.services import TASK_KINDS, Service
 from agentkit.providers import wire
@@ -101,7 +108,26 @@ class Node:
         self.network = network
         self.signer = signer
         window = Money.parse(settings.window).bind(network.currency)
-        self.book = VoucherBook(journal, chain, signer, network, window)
+        parts = (journal, chain, signer, network)
+        mirror = ChannelMirror(journal, chain, delay=CLOSE_DELAY)
+        self.facilitator = (
+            Facilitator(settings.facilitator) if settings.facilitator else OwnFacilitator(*parts)
+        )
+        self.book = VoucherBook(
+            journal, signer, network, self.facilitator, window=window, mirror=mirror
+        )
+        self.claiming = Claiming(
+            journal,
+            chain,
+            network,
+            self.facilitator,
+            signer,
+            payee=signer.address,
+            delay=CLOSE_DELAY,
+            mirror=mirror,
+            # What pays its gas itself claims what is worth it, or could be lost.
+            policy=ClaimPolicy() if settings.facilitator else ClaimPolicy(seconds=math.inf),
+        )
         self.store = LocalStore(settings.home / "artifacts")
         self.throughput = Throughput(1 + settings.nice / 10)
         self.pool = Pool(
@@ -112,8 +138,8 @@ class Node:
             nice=settings.nice,
             on_execute=self._started,
         )
-        escrow = EscrowBook(journal, chain, signer, network) if network.escrow else None
-        self.payment_books = PaymentBooks(self.book, escrow)
+        escrow = EscrowBook(*parts) if network.escrow else None
+        self.payment_books = PaymentBooks(self.book, escrow, LegacyBook(*parts))
         self.uploads = Uploads(settings.home / "uploads")
         self.jobs = Jobs(
             journal,
@@ -125,7 +151,7 @@ class Node:
             network=network,
         )
         self.x402 = (
-            X402Sales(journal, chain, network, signer, settings.facilitator)
+            X402Sales(journal, chain, network, signer, self.facilitator, mirror=mirror)
             if settings.facilitator
             else None
         )
@@ -147,8 +173,7 @@ class Node:
             journal = await Journal.open(settings.home, signer.address)
             stack.push_async_callback(journal.close)
             node = cls(settings, journal, signer, chain, network)
-            if node.x402:
-                stack.push_async_callback(node.x402.close)
+            stack.push_async_callback(node.facilitator.close)
             stack.push_async_callback(node.pool.close)
             stack.push_async_callback(node.jobs.close)
             await node.jobs.recover()
@@ -171,7 +196,7 @@ class Node:
             address=self.signer.address,
             chain_id=self.network.chain_id,
             token=self.network.token,
-            channels=self.network.channels,
+            channels=SETTLEMENT,
             escrow=self.network.escrow,
             rail="channel",
             rails=self.payment_books.rails,
@@ -218,10 +243,9 @@ class Node:
     async def _watch(self) -> None:
         """Claim what was earned before it expires, every WATCH_SECONDS; a failure is retried."""
         while True:
-            for watch in (self.payment_books.watch, self.x402.watch if self.x402 else None):
+            for watch in (self.payment_books.watch, self.claiming.watch):
                 try:
-                    if watch:
-                        await watch()
+                    await watch()
                 except AgentKitError as error:
                     log.warning("node %s: %s", self.settings.name, error)
             await asyncio.sleep(WATCH_SECONDS)

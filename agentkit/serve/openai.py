@@ -1,27 +1,21 @@
 """The OpenAI-compatible API of a provider node: the same tasks in another format.
 
-A request is paid in one of three ways.  With the header `Agentkit-Payment` (base64 of the JSON
-{"attempt", "at_most", "payment"}) it becomes a job under that attempt.  With an API key of the
-operator it is free.  A chat can also be bought over x402, if the operator has set a facilitator.
+With an API key of the operator a request is free.  A chat can also be bought over x402, if the
+operator has set a facilitator.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import secrets
 import time
 from typing import Any
 
 from aiohttp import web
 
-from agentkit import strict_json
 from agentkit.artifacts import Artifact, Table
-from agentkit.errors import AgentKitError, ProtocolBroken, Refused
+from agentkit.errors import AgentKitError
 from agentkit.kinds.sizes import TEMPLATE_TOKENS
 from agentkit.market.offer import charge
-from agentkit.market.task import Load
 from agentkit.money import Money
 from agentkit.net.guard import has_token
 from agentkit.payments.x402.paywall import CHARGE, PAID, Price
@@ -33,10 +27,6 @@ from agentkit.serve.openai_wire import (
     EmbeddingRequest,
     OpenAIRequest,
 )
-
-WAIT_SECONDS = 300.0
-
-PAYMENT_HEADER = "Agentkit-Payment"
 
 
 async def models(request: web.Request) -> web.Response:
@@ -84,12 +74,11 @@ async def embeddings(request: web.Request) -> web.Response:
 async def passes_paywall(request: web.Request) -> bool:
     """Return whether a chat reaches the node without an x402 payment of its own.
 
-    It does if it carries a channel payment or an operator's API key.  It also does if it can be
-    told at no cost that the node would refuse it: the client must see that refusal, and not be
-    asked to pay for it.
+    It does if it carries an operator's API key, or if it can be told at no cost that the node would
+    refuse it: the client must see that refusal, and not be asked to pay for it.
     """
     node = request.app[NODE]
-    if PAYMENT_HEADER in request.headers or _has_key(request, node):
+    if _has_key(request, node):
         return True
     try:
         openai_request = wire.read(ChatRequest, await request.read(), "this request")
@@ -131,8 +120,7 @@ async def _do(
 ) -> tuple[Artifact, dict[str, int]]:
     """Return the output and the usage of a request.
 
-    With an API key, or bought over x402, it is done at once, else as the job that its payment
-    header describes.  Raises Refused, and HTTPPaymentRequired for a request without payment.
+    Raises Refused, and HTTPPaymentRequired without an API key or a payment over x402.
     """
     node = request.app[NODE]
     params = openai_request.params()
@@ -145,50 +133,15 @@ async def _do(
         request[CHARGE] = charge(node.network.currency, dict(rates), done.usage)
         return done.outputs[0], done.usage
 
-    if PAYMENT_HEADER not in request.headers:
-        # Refuse a model that is not here first, so that nobody pays for it.
-        node.charged("infer", params)
-        raise _payment_required()
-
-    submission = _submission(request, openai_request)
-    await node.jobs.take(submission, node.charged("infer", params))
-    job = await node.jobs.wait(submission.attempt, WAIT_SECONDS)
-    if job is None:
-        raise Refused("the job is gone")
-    if job.state != "done":
-        raise Refused(f"the job {job.state}: {job.reason}")
-    outputs = await node.jobs.outputs(job)
-    return outputs[0], job.usage
+    node.charged("infer", params)  # a model that is not here is refused first
+    raise web.HTTPPaymentRequired(
+        text="this request has to be paid for: buy /v1/chat/completions over x402, or give an API"
+        " key of this node"
+    )
 
 
 def _has_key(request: web.Request, node: Node) -> bool:
     return any(has_token(request, key) for key in node.settings.api_keys)
-
-
-def _payment_required() -> web.HTTPPaymentRequired:
-    return web.HTTPPaymentRequired(
-        text=f"pay with the {PAYMENT_HEADER} header, or give an API key of this node"
-    )
-
-
-def _submission(request: web.Request, openai_request: OpenAIRequest) -> wire.Submission:
-    """Return a request with its payment header as a job's submission.
-
-    Raises ProtocolBroken for a header that cannot be read.
-    """
-    try:
-        header = base64.b64decode(request.headers[PAYMENT_HEADER], validate=True)
-        payment = strict_json.loads(header)
-    except (binascii.Error, ValueError) as error:
-        raise ProtocolBroken(f"the {PAYMENT_HEADER} header is not base64 of JSON") from error
-    most = _most(openai_request)
-    task = wire.WireTask(
-        kind="infer", params=openai_request.params(), load=Load(expected=most, most=most)
-    )
-    document: dict[str, Any] = {}  # refused by `wire.read`
-    if isinstance(payment, dict):
-        document = {**payment, "task": task.model_dump(mode="json")}
-    return wire.read(wire.Submission, json.dumps(document).encode(), "the payment")
 
 
 def _most(openai_request: OpenAIRequest) -> dict[str, int]:

@@ -9,15 +9,23 @@ from agentkit.market.attempt import Message
 from agentkit.market.seams import Transaction
 from agentkit.payments.channels.book import VoucherBook
 from agentkit.payments.escrow.book import EscrowBook
+from agentkit.payments.legacy import LegacyBook
 from agentkit.providers.wire import Submission
 
 
 class PaymentBooks:
-    """The books of a node; `escrow` is None if its network has no escrow contract."""
+    """The books of a node.
 
-    def __init__(self, channels: VoucherBook, escrow: EscrowBook | None) -> None:
+    `escrow` is None if its network has no escrow contract; `legacy` closes the channels that
+    earlier versions were paid on.
+    """
+
+    def __init__(
+        self, channels: VoucherBook, escrow: EscrowBook | None, legacy: LegacyBook
+    ) -> None:
         self._channels = channels
         self._escrow = escrow
+        self._legacy = legacy
 
     @property
     def rails(self) -> tuple[str, ...]:
@@ -31,7 +39,9 @@ class PaymentBooks:
         """
         payment = submission.payment
         if "escrow" not in payment:
-            return await self._channels.admit(payment, submission.at_most)
+            return await self._channels.admit(
+                payment, submission.attempt, submission.task.digest, submission.at_most
+            )
         return await self._escrow_book().admit(
             payment, submission.attempt, submission.task.digest, submission.at_most
         )
@@ -53,7 +63,7 @@ class PaymentBooks:
 
     async def watch(self) -> None:
         """Claim payments before they expire; the node calls this regularly."""
-        await self._channels.watch()
+        await self._legacy.watch()
         if self._escrow:
             await self._escrow.watch()
 
@@ -67,8 +77,11 @@ class PaymentBooks:
                 return "acknowledged", {}
             case "best":
                 return "best", await self._channels.best(body)
+            case "deposit":
+                return "deposited", await self._channels.deposit(body)
             case "close":
-                return "closed", await self._channels.close(body)
+                book = self._legacy if self._legacy.knows(body) else self._channels
+                return "closed", await book.close(body)
         raise Refused(f"the channel rail has no message {verb!r}")
 
     async def _take_escrow(self, verb: str, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:

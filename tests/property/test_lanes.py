@@ -147,7 +147,7 @@ class Lanes(RuleBasedStateMachine):
         self.journal = MemoryJournal(Path(self.folder.name))
         self.chain = Chain(clock=1_800_000_000)
         self.patch = pytest.MonkeyPatch()
-        for module in ("lane_deposits", "lane_ends"):
+        for module in ("lane_deposits", "withdrawal"):
             self.patch.setattr(
                 f"agentkit.payments.channels.{module}.time.time", lambda: self.chain.clock
             )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from agentkit.embedded import discovery
 from agentkit.keys.messages import address_word
-from agentkit.market.chain import ChainClient, Network
+from agentkit.market.chain import SETTLEMENT, ChainClient, Network
 from agentkit.market.receipt import Receipt, Standing
 from agentkit.money import Money
 from agentkit.payments import abi
+from agentkit.payments.channels import contract
 
 
 @dataclass(frozen=True)
@@ -94,14 +95,10 @@ class Sums:
         return [what for what, holds in checks.items() if not holds]
 
 
-async def claimed_by_providers(chain: ChainClient, network: Network, payer: str) -> int:
-    """Return what the channel contract paid out of a payer's channels."""
-    head = await chain.head()
-    topics: list[bytes | None] = [abi.FUNDED, None, address_word(payer)]
-    funded = await chain.logs(network.channels, topics, 0, head)
-    mine = {log.topics[1] for log in funded}
-    claims = await chain.logs(network.channels, [abi.CLAIMED], 0, head)
-    return sum(abi.numbers(log.data)[0] for log in claims if log.topics[1] in mine)
+async def claimed_by_providers(chain: ChainClient, channels: Collection[str]) -> int:
+    """Return what was claimed out of channels, by the contract's own log."""
+    claims = await chain.logs(SETTLEMENT, [contract.CLAIMED], 0, await chain.head())
+    return sum(abi.numbers(log.data)[0] for log in claims if log.topics[1].hex() in channels)
 
 
 async def transfers(
@@ -114,11 +111,24 @@ async def transfers(
     return tuple(abi.numbers(log.data)[0] for log in logs)
 
 
-def vouchers(found: discovery.NetworkFile, payer: str) -> tuple[int, int]:
-    """Return (units promised, tasks) of a payer's newest vouchers in the native nodes' books."""
+@dataclass(frozen=True)
+class Vouchers:
+    """A payer's newest vouchers in the native nodes' books: `promised` in units, for `tasks`."""
+
+    channels: frozenset[str]
+    promised: int
+    tasks: int
+
+
+def vouchers(found: discovery.NetworkFile, payer: str) -> Vouchers:
+    """Return a payer's newest vouchers in the native nodes' books."""
     books = discovery.ask(found, "/vouchers").values()
     mine = [row for rows in books for row in rows if row["payer"].lower() == payer.lower()]
-    return sum(row["cumulative"] for row in mine), sum(row["tasks"] for row in mine)
+    return Vouchers(
+        channels=frozenset(row["channel"] for row in mine),
+        promised=sum(row["cumulative"] for row in mine),
+        tasks=sum(row["tasks"] for row in mine),
+    )
 
 
 async def credit_books(found: discovery.NetworkFile) -> dict[str, Any]:

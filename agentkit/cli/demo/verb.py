@@ -254,15 +254,15 @@ async def _read_sums(agent: Agent, found: discovery.NetworkFile, before: int) ->
     payer = agent.address
     payee = found.providers["hyperbolic"]["payee"]
     books = await sums.credit_books(found)
-    promised, tasks = await asyncio.to_thread(sums.vouchers, found, payer)
+    promised = await asyncio.to_thread(sums.vouchers, found, payer)
     return sums.Sums(
         before=before,
         after=await token_balance(chain, network, payer),
-        claimed=await sums.claimed_by_providers(chain, network, payer),
+        claimed=await sums.claimed_by_providers(chain, promised.channels),
         transfers=await sums.transfers(chain, network, payer, payee),
         debits={row["answer"]: row["units"] for row in books["debits"]},
-        promised=promised,
-        tasks=tasks,
+        promised=promised.promised,
+        tasks=promised.tasks,
         receipts=tuple(await agent.receipts()),
     )
 

@@ -200,6 +200,21 @@ def _fold_request_charged(event: RequestCharged, stream: str, at: float, records
         records.put(name)
 
 
+def charge_on_delivery(
+    records: Records, channel: str, cumulative: int, signature: str, at: float
+) -> None:
+    """Count what a voucher promises after a delivery as charged, so that it is claimed."""
+    sold = records.get(SoldChannel, channel)
+    if sold and cumulative > sold.charged:
+        changes = {
+            "charged": cumulative,
+            "ceiling": cumulative,
+            "signature": "0x" + signature,
+            "used": at,
+        }
+        records.put(sold.model_copy(update=changes))
+
+
 @folds(ChannelRefundOrdered)
 def _fold_refund_ordered(
     event: ChannelRefundOrdered, stream: str, at: float, records: Records

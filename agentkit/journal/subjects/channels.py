@@ -26,7 +26,10 @@ from agentkit.money import Money
 
 
 class ChannelOpened(Event):
-    """A payment channel was chosen: its terms, whose hash is `channel`."""
+    """A payment channel was chosen: its terms, whose hash is `channel`.
+
+    `scheme` as in `Channel`.
+    """
 
     stored_name: ClassVar[str] = "ChannelOpened"
     channel: str
@@ -37,6 +40,30 @@ class ChannelOpened(Event):
     token: str
     close_delay: int
     salt: str
+    scheme: str = ""
+
+
+class TopUpSigned(Event):
+    """A deposit into a channel was signed; until `valid_before` (unix seconds) it may be drawn.
+
+    `deposit_salt` and `signature` in hex, as they travel.
+    """
+
+    stored_name: ClassVar[str] = "TopUpSigned"
+    channel: str
+    amount: Money
+    deposit_salt: str
+    valid_before: int
+    signature: str
+
+
+class TopUpEnded(Event):
+    """The chain shows that a channel's deposit was drawn, or that it never can be."""
+
+    stored_name: ClassVar[str] = "TopUpEnded"
+    channel: str
+    amount: Money
+    drawn: bool
 
 
 class ChannelFunded(Event):
@@ -51,7 +78,8 @@ class ChannelFunded(Event):
 class VoucherSigned(Event):
     """A voucher over `cumulative` in all was signed, to pay for an attempt.
 
-    `leaf` is what the attempt's delivery adds to the tree whose root the voucher names.
+    `leaf` is what the attempt's delivery adds to the tree whose root the voucher names, "" where
+    vouchers name none.
     """
 
     stored_name: ClassVar[str] = "VoucherSigned"
@@ -119,8 +147,11 @@ class ChannelCloseRequested(Event):
 class Channel(Record):
     """A payment channel as its payer sees it; ids in hex, money in units of `token`.
 
-    `voucher` is the newest signature, `root` the tree's root in it, and `used` when it was signed.
-    `peaks` and `leaves` are the tree over what was paid, see `market.tree`.  `closing`: no
+    `scheme`: the x402 scheme whose contract holds the money, "" for `AgentChannels`, on which
+    nothing is bought any more.  `deposit` is signed under `authorization`, with `deposit_salt`,
+    and not seen on the chain yet; it may be drawn until `valid_before`.  `voucher` is
+    the newest signature and `used` when it was signed.  In `AgentChannels`, `root` is the root of
+    the tree over what was paid, `peaks` and `leaves` the tree, see `market.tree`.  `closing`: no
     attempt is opened on it any more.  `closes_at`: when its rest may be taken without the payee,
     0 while nobody asked for that.
 
@@ -155,6 +186,11 @@ class Channel(Record):
     found_on: str = ""
     old: tuple[str, ...] = ()
     owed: int = 0
+    scheme: str = ""
+    deposit: int = 0
+    deposit_salt: str = ""
+    valid_before: int = 0
+    authorization: str = ""
 
     @property
     def key(self) -> str:
@@ -187,6 +223,29 @@ def _fold_channel_opened(event: ChannelOpened, stream: str, at: float, records: 
     records.put(CurrentChannel(payee=event.payee, channel=event.channel))
 
 
+@folds(TopUpSigned)
+def _fold_top_up_signed(event: TopUpSigned, stream: str, at: float, records: Records) -> None:
+    """Count a deposit as signed away; nothing is bought for it before the chain shows it."""
+    channel = existing(records, Channel, event.channel)
+    changes = {
+        "deposit": event.amount.units,
+        "deposit_salt": event.deposit_salt,
+        "valid_before": event.valid_before,
+        "authorization": event.signature,
+    }
+    records.put(channel.model_copy(update=changes))
+    add_to_total(records, "signed", event.amount)
+
+
+@folds(TopUpEnded)
+def _fold_top_up_ended(event: TopUpEnded, stream: str, at: float, records: Records) -> None:
+    channel = existing(records, Channel, event.channel)
+    if channel.deposit:
+        subtract_from_total(records, "signed", event.amount)
+        changes = {"deposit": 0, "deposit_salt": "", "valid_before": 0, "authorization": ""}
+        records.put(channel.model_copy(update=changes))
+
+
 @folds(ChannelFunded)
 def _fold_channel_funded(event: ChannelFunded, stream: str, at: float, records: Records) -> None:
     """Raise a channel's deposit to what the chain says, and its account by the difference."""
@@ -207,14 +266,11 @@ def _fold_voucher_signed(event: VoucherSigned, stream: str, at: float, records: 
     """Take the newest voucher, and add the attempt's leaf to the channel's tree."""
     channel = existing(records, Channel, event.channel)
     price = event.cumulative.units - channel.cumulative
-    peaks = tree.added(channel.peaks, channel.leaves, bytes.fromhex(event.leaf))
-    changes = {
-        **_voucher_fields(event),
-        "used": at,
-        "peaks": peaks,
-        "leaves": channel.leaves + 1,
-        "root": tree.root_of(peaks).hex(),
-    }
+    changes: dict[str, object] = {**_voucher_fields(event), "used": at}
+    if event.leaf:
+        peaks = tree.added(channel.peaks, channel.leaves, bytes.fromhex(event.leaf))
+        root = tree.root_of(peaks).hex()
+        changes |= {"peaks": peaks, "leaves": channel.leaves + 1, "root": root}
     explained = _without_old_attempt(channel, event.attempt, paid=price)
     records.put(explained.model_copy(update=changes))
 
@@ -246,7 +302,7 @@ def _fold_voucher_found(event: VoucherFound, stream: str, at: float, records: Re
         channel = channel.model_copy(
             update={
                 **_voucher_fields(event),
-                **_tree_from(event.root),
+                **(_tree_from(event.root) if event.root else {}),
                 "unexplained": channel.unexplained + unknown_units,
                 "found_on": day_of(at),
             }

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from agentkit.journal.folding import Records, existing, folds, update
 from agentkit.journal.produced import Produced
+from agentkit.journal.subjects.channel_sales import charge_on_delivery
 from agentkit.market.attempt import JobState
 from agentkit.market.seams import Event, Record
 from agentkit.money import Money
@@ -70,6 +71,7 @@ class VoucherTaken(Event):
     tasks: int
     root: str
     signature: str
+    scheme: str = ""
 
 
 class CloseSeen(Event):
@@ -157,7 +159,7 @@ class BookedChannel(Record):
     """A channel as the provider node sees it: its newest voucher, and what was delivered on it.
 
     `working` is the most that unfinished tasks on it can cost.  `closing`: its payer asked for the
-    rest back.
+    rest back.  `scheme` as in `channels.Channel`.
     """
 
     stored_name: ClassVar[str] = "BookedChannel"
@@ -175,10 +177,19 @@ class BookedChannel(Record):
     working: int = 0
     closing: bool = False
     settled: bool = False
+    scheme: str = ""
 
     @property
     def key(self) -> str:
         return self.channel
+
+    @property
+    def used(self) -> int:
+        """What the channel's deposit is used for: paid or delivered, and what is worked on.
+
+        A node that lost its books knows of a payment and not of what was delivered for it.
+        """
+        return max(self.delivered, self.cumulative) + self.working
 
 
 class EarnedEscrow(Record):
@@ -274,8 +285,11 @@ def _fold_voucher_taken(event: VoucherTaken, stream: str, at: float, records: Re
             delivered=before.delivered if before else 0,
             working=before.working if before else 0,
             closing=before.closing if before else False,
+            scheme=event.scheme,
         )
     )
+    if event.scheme:
+        charge_on_delivery(records, event.channel, event.cumulative.units, event.signature, at)
 
 
 @folds(CloseSeen)

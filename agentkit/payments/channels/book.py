@@ -2,81 +2,100 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from agentkit.errors import InsufficientFunds, ProtocolBroken, RateLimited, Refused
+from pydantic import ValidationError
+
+from agentkit.errors import RateLimited, Refused
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import Release
+from agentkit.keys.channel_messages import ClaimBatch, Order
 from agentkit.keys.signer import Signer
-from agentkit.market.chain import ChainClient, Network
+from agentkit.market.batch_settlement import (
+    ChannelPayment,
+    ClaimPayload,
+    DepositPayload,
+    FacilitatorOrder,
+)
+from agentkit.market.chain import Network
 from agentkit.market.seams import Transaction
+from agentkit.market.x402 import VERSION, Requirement, Settled
 from agentkit.money import Money
-from agentkit.payments import abi
-from agentkit.payments.channels.body import check_payer, read_body
+from agentkit.payments.channels.body import check_order, check_payer, read_body
 from agentkit.payments.channels.intake import PayerIndex, VoucherIntake, note_closing
-from agentkit.payments.channels.terms import CONFIG, ChannelTerms, closing_at, deposit_of
-from agentkit.payments.claims import log_failure
-from agentkit.payments.sender import Sender
+from agentkit.payments.channels.mirror import ChannelMirror
+from agentkit.payments.channels.refunds import Refunds, claim_of, requirement_of
+from agentkit.payments.channels.terms import ChannelTerms
+from agentkit.payments.x402.remote import Facilitation
 
-CLAIM = f"claim({CONFIG},(uint128,uint64,bytes32),uint8,bytes32,bytes32)"
-"""Pays the provider up to a voucher; the channel stays open."""
-
-CLAIM_AND_CLOSE = f"claimAndClose({CONFIG},(uint128,uint64,bytes32),uint8,bytes32,bytes32)"
-"""Pays the provider up to a voucher, and returns the rest to the payer."""
-
-RELEASE = f"closeWithRelease({CONFIG},uint128,uint8,bytes32,bytes32)"
-"""Returns the rest to the payer, where the provider has no voucher to claim."""
+MAX_DEPOSITS = 8
+"""Deposits that are drawn at once: each one keeps the facilitator busy."""
 
 
 class VoucherBook:
-    """What a provider node knows of the channels it is paid on.
+    """What a provider node knows of the channels it is paid on, on delivery.
 
     `window` is how much it delivers on a payer's channels before it wants to see the next voucher.
+    What was promised is claimed with all else that the node sells over channels
+    (`channels.claiming`).
     """
 
     def __init__(
         self,
         journal: Journal,
-        chain: ChainClient,
         signer: Signer,
         network: Network,
+        facilitator: Facilitation,
+        *,
         window: Money,
+        mirror: ChannelMirror,
     ) -> None:
-        """Open the book of the node that `signer` signs for; it is stored in `journal`."""
+        """Open the book of the node that `signer` signs for; it is stored in `journal`.
+
+        `facilitator` puts deposits, claims and refunds on the chain; `mirror` is that of all who
+        read the node's channels.
+        """
         self._journal = journal
-        self._chain = chain
         self._signer = signer
         self._network = network
         self._window = window
-        self._sender = Sender(journal, chain, signer, network)
+        self._facilitator = facilitator
+        self._refunds = Refunds(journal, network, facilitator, signer)
+        self._mirror = mirror
         self._payers = PayerIndex(journal)
-        self._intake = VoucherIntake(journal, chain, network, signer.address, self._payers)
+        payee = signer.address
+        self._intake = VoucherIntake(journal, self._mirror, network, payee, self._payers)
+        self._drawing: set[str] = set()  # channels
 
-    async def admit(self, body: dict[str, Any], at_most: Money) -> str:
-        """Check that a task of `at_most` would be paid, and return its channel's id.
+    async def admit(self, body: Mapping[str, Any], attempt: str, task: str, at_most: Money) -> str:
+        """Check that an attempt at a task, by its digest, would be paid; returns its channel's id.
 
         The voucher that comes along is stored.  Raises Refused with the reason, and RateLimited
         while the payer owes too much for earlier tasks.
         """
-        terms = self._read_from_payer(body)
-        channel = terms.id(self._network)
+        terms, voucher = read_body(body, self._signer.address, self._network)
+        order = Order(
+            channel=voucher.channel,
+            attempt=bytes.fromhex(attempt),
+            at_most=at_most.units,
+            request=bytes.fromhex(task),
+        )
+        check_order(body, order, terms.payer, self._network)
         # The voucher comes first: it may pay for what would otherwise exceed the window.
-        await self.take(body)
-        booked = await self._booked(channel)
-        if booked.closing:
-            raise Refused(f"channel {channel[:12]} is closing")
-
+        booked = await self.take(body)
         await self._payers.load()
-        await self._journal.commit(lambda tx: self.check_window(tx, booked.payer))
 
-        needed = booked.delivered + booked.working + at_most.units
-        if needed > booked.deposited:  # the payer may have topped the channel up since
+        def check(tx: Transaction) -> None:
+            check_open(tx, booked.channel)
+            self.check_window(tx, booked.payer)
+
+        await self._journal.commit(check)
+        if booked.used + at_most.units > booked.deposited:  # it may have been topped up since
             booked = await self._read_deposit(terms, booked)
-        if needed > booked.deposited:
-            raise Refused(f"the channel holds {booked.deposited} units and {needed} are needed")
-        return channel
+        await self._journal.commit(lambda tx: check_room(tx, booked.channel, at_most))
+        return booked.channel
 
     def check_window(self, tx: Transaction, payer: str) -> None:
         """Raise RateLimited while a payer owes more than the window, on all of its channels.
@@ -89,8 +108,7 @@ class VoucherBook:
         for channel in self._payers.channels(payer):
             booked = tx.get(r.BookedChannel, channel)
             if booked:
-                unpaid = max(0, booked.delivered - booked.cumulative)
-                owed += unpaid + booked.working
+                owed += booked.used - booked.cumulative
         if owed > self._window.units:
             raise RateLimited(
                 "earlier deliveries are not paid yet, and more is under way than this node"
@@ -98,15 +116,15 @@ class VoucherBook:
                 retry_after=1.0,
             )
 
-    async def take(self, body: dict[str, Any]) -> r.BookedChannel:
+    async def take(self, body: Mapping[str, Any]) -> r.BookedChannel:
         """Store a voucher if it is better than the stored one; raises Refused for a bad one."""
         return await self._intake.take(body)
 
     async def books(self) -> list[r.BookedChannel]:
-        """Return every channel this node was ever paid on."""
+        """Return every channel this node was ever paid on, on delivery."""
         return await self._journal.commit(lambda tx: tx.every(r.BookedChannel))
 
-    async def best(self, body: dict[str, Any]) -> dict[str, Any]:
+    async def best(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return the newest voucher of a channel and what was delivered on it, to its payer.
 
         A payer that lost its books asks for it.  On a channel that is new to this node, nothing
@@ -120,8 +138,6 @@ class VoucherBook:
         return {
             "channel": channel,
             "cumulative": booked.cumulative,
-            "tasks": booked.tasks,
-            "root": booked.root,
             "voucher": booked.signature,
             "delivered": booked.delivered,
             "attempts": [
@@ -129,132 +145,158 @@ class VoucherBook:
             ],
         }
 
-    async def close(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Claim what is promised and return the rest to the payer, on chain, once.
+    async def deposit(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Have a payer's deposit put on the chain, once; raises Refused.
 
-        Only the payer may ask.  Asked again, it returns the same transaction.  Raises Refused.
+        What the facilitator says proves nothing: payer and payee read the chain themselves.
         """
         terms = self._read_from_payer(body)
-        booked = await self._booked_or_none(terms.id(self._network))
-        if booked is None or not booked.settled:
-            booked = await self.take(body)  # the payer may bring a newer voucher than we have
-
-        data = await self._closing_call(booked)
-        intent = f"close:{booked.channel}"
+        payload = _deposit_in(body)
+        if payload.channel_config.terms() != terms.config:
+            raise Refused("the deposit is into another channel")
+        channel = terms.id(self._network)
+        if channel in self._drawing or len(self._drawing) >= MAX_DEPOSITS:
+            raise RateLimited("as many deposits are drawn now as may be", retry_after=1.0)
+        self._drawing.add(channel)
         try:
-            receipt = await self._sender.send(intent, self._network.channels, data)
-        except InsufficientFunds as error:
-            raise Refused(
-                f"this node cannot claim: its own wallet {self._signer.address} is short of gas"
-            ) from error
+            required = self._required(terms)
+            payment = ChannelPayment(x402_version=VERSION, accepted=required, payload=payload)
+            settled = await self._facilitator.settle(payment, required)
+            await self._mirror.read(bytes.fromhex(channel), terms.wire)
+        finally:
+            self._drawing.discard(channel)
+        if not settled.success:
+            raise Refused(f"the deposit was not drawn: {_reason_of(settled)}")
+        return {"channel": channel}
 
-        claimed = Money(booked.cumulative, self._network.currency)
-        settled = e.ChannelSettled(channel=booked.channel, claimed=claimed)
-        await self._journal.commit(lambda tx: _settle(tx, settled))
-        return {"channel": booked.channel, "transaction": receipt.transaction}
+    async def close(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Claim what is promised and return the rest to the payer, on chain, once.
 
-    async def watch(self) -> None:
-        """Claim on channels whose payers have asked the contract to close, before it is too late.
-
-        A payer may take back what is not claimed once the close delay has passed.
+        Only the payer may ask, and not while work is under way.  Asked again, it goes on with the
+        same.  Raises Refused.
         """
-        for booked in await self.books():
-            if not booked.settled:
-                claim = self._claim_if_closing(booked)
-                await log_failure(claim, f"channel {booked.channel[:12]}")
+        terms = self._read_from_payer(body)
+        channel = terms.id(self._network)
+        booked = await self._booked_or_none(channel)
+        if booked is None or not booked.settled:
+            await self.take(body)  # the payer may bring a newer voucher than we have
+            booked = await self._journal.commit(lambda tx: _stop_selling(tx, channel))
+            await self._give_back(terms, str(body.get("proof")), booked)
+            claimed = Money(booked.cumulative, self._network.currency)
+            settled = e.ChannelSettled(channel=channel, claimed=claimed)
+            await self._journal.commit(lambda tx: _settle(tx, settled))
+        return {"channel": channel}
 
     # -- inside ----------------------------------------------------------------------------------
 
-    def _read_from_payer(self, body: dict[str, Any]) -> ChannelTerms:
+    def _read_from_payer(self, body: Mapping[str, Any]) -> ChannelTerms:
         """Return the channel that a message is about; raises Refused if not its payer sent it."""
         terms, _ = read_body(body, self._signer.address, self._network)
         check_payer(body, terms, self._network)
         return terms
 
-    async def _claim_if_closing(self, booked: r.BookedChannel) -> None:
-        """Claim the newest voucher of a channel whose payer has asked the contract to close it."""
-        if await closing_at(self._chain, self._network, booked.channel):
-            await self._journal.commit(lambda tx: note_closing(tx, booked.channel))
-            await self._claim(booked)
+    def _required(self, terms: ChannelTerms) -> Requirement:
+        return requirement_of(self._network, terms.payee, terms.payee, terms.close_delay)
 
-    async def _claim(self, booked: r.BookedChannel) -> None:
-        """Have the contract pay the newest voucher, unless it has paid as much already."""
-        _, claimed = await deposit_of(self._chain, self._network, booked.channel)
-        if claimed >= booked.cumulative or not booked.signature:
-            return
-        terms = ChannelTerms.of(booked, self._signer.address)
-        data = terms.call(CLAIM, *_signed_voucher(booked))
-        intent = f"claim:{booked.channel}:{booked.cumulative}"
-        await self._sender.send(intent, self._network.channels, data)
+    async def _give_back(self, terms: ChannelTerms, proof: str, booked: r.BookedChannel) -> None:
+        """Have a channel claimed, and what is left in it returned; raises Refused.
 
-    async def _closing_call(self, booked: r.BookedChannel) -> bytes:
-        """Return the contract call that claims the newest voucher and closes.
-
-        Without a voucher the provider signs a release instead: it claims no more than it has.
+        `proof` is the payer's signature under a voucher over nothing, for where nothing was bought.
         """
-        terms = ChannelTerms.of(booked, self._signer.address)
-        if booked.cumulative:
-            return terms.call(CLAIM_AND_CLOSE, *_signed_voucher(booked))
-        _, claimed = await deposit_of(self._chain, self._network, booked.channel)
-        release = Release(bytes.fromhex(booked.channel), claimed)
-        signature = self._signer.sign_release(self._network.channels_domain, release)
-        return terms.call(RELEASE, claimed, *abi.vrs(signature))
+        channel = bytes.fromhex(booked.channel)
+        sold = await self._mirror.read(channel, terms.wire)
+        left = sold.balance - sold.charged
+        signature = "0x" + (booked.signature if sold.charged else proof)
+        if left > 0:
+            settled = await self._refunds.give_back(sold, left, signature)
+        elif sold.unclaimed:
+            settled = await self._claim(terms, sold)
+        else:
+            return
+        after = await self._mirror.read(channel, terms.wire)
+        if after.balance > after.total_claimed:
+            raise Refused(f"the channel is not closed yet: {_reason_of(settled)}")
+
+    async def _claim(self, terms: ChannelTerms, sold: r.SoldChannel) -> Settled:
+        """Claim all of a channel in which nothing is left for its payer."""
+        claim = claim_of(sold)
+        signature = self._signer.sign_claims(
+            self._network.settlement_domain, ClaimBatch.of([claim.row])
+        )
+        payload = ClaimPayload(
+            claims=[claim.wire()], claim_authorizer_signature="0x" + signature.hex()
+        )
+        required = self._required(terms)
+        return await self._facilitator.settle(FacilitatorOrder.of(required, payload), required)
 
     async def _booked_or_none(self, channel: str) -> r.BookedChannel | None:
         return await self._journal.commit(lambda tx: tx.get(r.BookedChannel, channel))
 
-    async def _booked(self, channel: str) -> r.BookedChannel:
-        """Return a stored channel; raises Refused for one that is not stored."""
-        booked = await self._booked_or_none(channel)
-        if booked is None:
-            raise Refused(f"channel {channel[:12]} is not known here")
-        return booked
-
     async def _read_deposit(self, terms: ChannelTerms, booked: r.BookedChannel) -> r.BookedChannel:
-        """Store a channel's deposit as the chain has it now, and return the channel.
-
-        Raises Refused when the channel is closing: its payer may take the deposit back.
-        """
-        deposited, _ = await deposit_of(self._chain, self._network, booked.channel)
-        if await closing_at(self._chain, self._network, booked.channel):
-            raise Refused(f"channel {booked.channel[:12]} is closing")
-        currency = self._network.currency
-        taken = e.VoucherTaken(
-            channel=booked.channel,
-            payer=terms.payer,
-            token=terms.token,
-            close_delay=terms.close_delay,
-            salt=terms.salt,
-            deposited=Money(deposited, currency),
-            cumulative=Money(booked.cumulative, currency),
-            tasks=booked.tasks,
-            root=booked.root,
-            signature=booked.signature,
-        )
-        return await self._journal.commit(lambda tx: _store_deposit(tx, taken))
+        """Store a channel's deposit as the chain has it now, and return the channel."""
+        sold = await self._mirror.read(bytes.fromhex(booked.channel), terms.wire)
+        deposited = Money(sold.spendable, self._network.currency)
+        return await self._journal.commit(lambda tx: _store_deposit(tx, booked, deposited))
 
 
-def _signed_voucher(booked: r.BookedChannel) -> tuple[int | bytes, ...]:
-    """Return the newest voucher and its signature as the contract takes them."""
-    voucher = (booked.cumulative, booked.tasks, bytes.fromhex(booked.root))
-    return (*voucher, *abi.vrs(bytes.fromhex(booked.signature)))
+def check_open(tx: Transaction, channel: str) -> None:
+    """Raise Refused for a channel that is closed, or whose payer takes its money back."""
+    booked = tx.get(r.BookedChannel, channel)
+    sold = tx.get(r.SoldChannel, channel)
+    if booked and (booked.closing or booked.settled or (sold and sold.withdrawing)):
+        raise Refused(f"channel {channel[:12]} is closing")
 
 
-def _store_deposit(tx: Transaction, taken: e.VoucherTaken) -> r.BookedChannel:
-    """Store a voucher with a new deposit, unless a better voucher was stored meanwhile."""
-    stored = tx.get(r.BookedChannel, taken.channel)
-    if stored:
-        is_better = (stored.cumulative, stored.deposited) > (
-            taken.cumulative.units,
-            taken.deposited.units,
-        )
-        if is_better:
-            return stored
-    tx.append(e.NODE, taken)
-    booked = tx.get(r.BookedChannel, taken.channel)
+def check_room(tx: Transaction, channel: str, at_most: Money) -> None:
+    """Raise Refused if a channel cannot pay for a task of `at_most` beside all that it must pay."""
+    check_open(tx, channel)
+    booked = tx.get(r.BookedChannel, channel)
+    if booked and booked.used + at_most.units > booked.deposited:
+        needed = booked.used + at_most.units
+        raise Refused(f"the channel holds {booked.deposited} units and {needed} are needed")
+
+
+def _deposit_in(body: Mapping[str, Any]) -> DepositPayload:
+    """Return the deposit that a message brings; raises Refused."""
+    try:
+        return DepositPayload.model_validate(body.get("deposit"))
+    except ValidationError:
+        raise Refused("the deposit cannot be read") from None
+
+
+def _reason_of(settled: Settled) -> str:
+    return settled.error_reason or "the facilitator says nothing more"
+
+
+def _stop_selling(tx: Transaction, channel: str) -> r.BookedChannel:
+    """Mark a channel so that no work begins on it, and return it; raises Refused."""
+    booked = tx.get(r.BookedChannel, channel)
     if booked is None:
-        raise ProtocolBroken("the voucher was not written")
+        raise Refused(f"channel {channel[:12]} is not known here")
+    if booked.working:
+        raise Refused("work on this channel is under way; ask again when it has ended")
+    note_closing(tx, channel)
     return booked
+
+
+def _store_deposit(tx: Transaction, booked: r.BookedChannel, deposited: Money) -> r.BookedChannel:
+    """Store a channel's new deposit beside the best voucher that is stored now."""
+    stored = tx.get(r.BookedChannel, booked.channel) or booked
+    taken = e.VoucherTaken(
+        channel=stored.channel,
+        payer=stored.payer,
+        token=stored.token,
+        close_delay=stored.close_delay,
+        salt=stored.salt,
+        deposited=deposited,
+        cumulative=Money(stored.cumulative, deposited.asset),
+        tasks=stored.tasks,
+        root=stored.root,
+        signature=stored.signature,
+        scheme=stored.scheme,
+    )
+    tx.append(e.NODE, taken)
+    return tx.get(r.BookedChannel, booked.channel) or stored
 
 
 def _settle(tx: Transaction, settled: e.ChannelSettled) -> None:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
-from agentkit.errors import ProtocolBroken, RateLimited, Refused
+from agentkit.errors import ProtocolBroken, Refused
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import Voucher
-from agentkit.market.chain import ChainClient, Network
+from agentkit.keys.channel_messages import ChannelVoucher
+from agentkit.market.batch_settlement import SCHEME
+from agentkit.market.chain import Network
 from agentkit.market.seams import Transaction
 from agentkit.money import Asset, Money
 from agentkit.payments.channels.body import check_voucher, read_body
-from agentkit.payments.channels.terms import ChannelTerms, closing_at, deposit_of
-
-MAX_LOOKUPS = 8
-"""Channels that are looked up on the chain at once: anybody can name new ones, at no cost."""
+from agentkit.payments.channels.mirror import ChannelMirror
+from agentkit.payments.channels.terms import ChannelTerms
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +27,19 @@ class _SentVoucher:
     """A voucher as it was sent, with its channel's terms; an unsigned one promises nothing."""
 
     terms: ChannelTerms
-    voucher: Voucher
+    voucher: ChannelVoucher
     signature: str
+    tasks: int
 
     @classmethod
-    def of(cls, terms: ChannelTerms, voucher: Voucher, signature: str) -> _SentVoucher:
-        """Return a sent voucher; without a signature its amount counts as zero."""
+    def of(
+        cls, terms: ChannelTerms, voucher: ChannelVoucher, body: Mapping[str, Any]
+    ) -> _SentVoucher:
+        """Return the voucher of a body that was read; unsigned, its amount counts as zero."""
+        signature = str(body["voucher"])
         if not signature:
-            voucher = Voucher(voucher.channel, cumulative=0, tasks=voucher.tasks)
-        return cls(terms, voucher, signature)
+            voucher = ChannelVoucher(voucher.channel, 0)
+        return cls(terms, voucher, signature, int(body.get("tasks", 0)))
 
     @property
     def channel(self) -> str:
@@ -43,7 +47,7 @@ class _SentVoucher:
 
     @property
     def cumulative(self) -> int:
-        return self.voucher.cumulative
+        return self.voucher.ceiling
 
     def event(self, deposited: int, currency: Asset) -> e.VoucherTaken:
         """Return the event that stores this voucher on a channel that holds `deposited` units."""
@@ -55,9 +59,10 @@ class _SentVoucher:
             salt=self.terms.salt,
             deposited=Money(deposited, currency),
             cumulative=Money(self.cumulative, currency),
-            tasks=self.voucher.tasks,
-            root=self.voucher.receipts_root.hex(),
+            tasks=self.tasks,
+            root="",
             signature=self.signature,
+            scheme=SCHEME,
         )
 
 
@@ -99,29 +104,28 @@ class VoucherIntake:
     def __init__(
         self,
         journal: Journal,
-        chain: ChainClient,
+        mirror: ChannelMirror,
         network: Network,
         payee: str,
         payers: PayerIndex,
     ) -> None:
         """Take vouchers into `journal`, and note new channels in `payers`."""
         self._journal = journal
-        self._chain = chain
+        self._mirror = mirror
         self._network = network
         self._payee = payee
         self._payers = payers
         self._batches: dict[str, _Batch] = {}  # by channel
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._lookups: dict[str, asyncio.Task[tuple[int, bool]]] = {}  # by channel
 
-    async def take(self, body: dict[str, Any]) -> r.BookedChannel:
+    async def take(self, body: Mapping[str, Any]) -> r.BookedChannel:
         """Store a voucher if it is better than the stored one; raises Refused for a bad one.
 
         Vouchers are cumulative: a higher one covers all below it.  So while one is being written,
         only the best of those that wait is checked and written next, which saves commits.
         """
         terms, voucher = read_body(body, self._payee, self._network)
-        sent = _SentVoucher.of(terms, voucher, str(body["voucher"]))
+        sent = _SentVoucher.of(terms, voucher, body)
 
         # Shielded, because the task serves all who wait and not only this caller.
         booked = await asyncio.shield(self._join_batch(sent))
@@ -173,39 +177,14 @@ class VoucherIntake:
 
         Raises Refused when nothing was deposited on it.
         """
-        deposited, is_closing = await self._look_up(sent.channel)
-        if not deposited:
+        sold = await self._mirror.known(sent.voucher.channel, sent.terms.wire)
+        if sold is None or not sold.balance:
             raise Refused("the channel holds nothing")
-        booked = await self._journal.commit(lambda tx: self._store(tx, sent, deposited))
+        booked = await self._journal.commit(lambda tx: self._store(tx, sent, sold.spendable))
         self._payers.add(sent.terms.payer, sent.channel)
-        if is_closing:
+        if sold.withdrawing:
             await self._journal.commit(lambda tx: note_closing(tx, sent.channel))
         return booked
-
-    async def _look_up(self, channel: str) -> tuple[int, bool]:
-        """Return a channel's deposit in units, and whether it is closing.
-
-        Callers that ask at the same time share one lookup.  Raises RateLimited while too many
-        others are under way.
-        """
-        lookup = self._lookups.get(channel)
-        if lookup is None:
-            if len(self._lookups) >= MAX_LOOKUPS:
-                raise RateLimited("too many new channels are looked up at once", retry_after=1.0)
-            lookup = asyncio.create_task(self._ask_chain(channel))
-            self._lookups[channel] = lookup
-        return await asyncio.shield(lookup)
-
-    async def _ask_chain(self, channel: str) -> tuple[int, bool]:
-        """Do the lookup that `_look_up` shares."""
-        try:
-            deposited, _ = await deposit_of(self._chain, self._network, channel)
-            if not deposited:
-                return 0, False
-            closes_at = await closing_at(self._chain, self._network, channel)
-            return deposited, bool(closes_at)
-        finally:
-            del self._lookups[channel]
 
     def _store(
         self, tx: Transaction, sent: _SentVoucher, deposited: int | None = None

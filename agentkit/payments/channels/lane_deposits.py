@@ -29,7 +29,7 @@ from agentkit.market.chain import ChainClient, Network
 from agentkit.market.offer import Offer
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
-from agentkit.payments.balance import token_balance
+from agentkit.payments.balance import check_unpromised, token_balance
 from agentkit.payments.budget import Exposure
 from agentkit.payments.channels import contract
 from agentkit.payments.x402.proof import is_used
@@ -73,7 +73,7 @@ class LaneDeposits:
             if lane.deposit:
                 raise InsufficientFunds("a deposit into the channel is still under way")
             units = self._wanted(tx, offer, attempt, need=need, missing=missing)
-            self._check_balance(tx, balance, units)
+            check_unpromised(tx, self._network, balance, units)
             self._sign(tx, lane, units)
 
         await self._journal.commit(sign)
@@ -164,17 +164,6 @@ class LaneDeposits:
         share = need.units // max(offer.lanes, 1)
         wanted = max(missing, min(max(usual, share), max(unreserved, missing)))
         return self._exposure.within(tx, offer.payee, wanted, least=missing)
-
-    def _check_balance(self, tx: Transaction, balance: int, units: int) -> None:
-        """Raise InsufficientFunds unless the wallet holds a deposit beside all that is promised."""
-        currency = self._network.currency
-        total = tx.get(r.Total, f"signed|{currency.id}")
-        promised = total.amount.units if total else 0
-        if units + promised > balance:
-            raise InsufficientFunds(
-                f"a deposit of {Money(units, currency)} is needed, and the wallet holds"
-                f" {Money(balance, currency)}, of which {Money(promised, currency)} are promised"
-            )
 
     def _sign(self, tx: Transaction, lane: r.Lane, units: int) -> None:
         """Sign a deposit and write it down, before it leaves; it can land once."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import time
-
 from agentkit.errors import ProtocolBroken
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.market.batch_settlement import Config
-from agentkit.market.chain import SETTLEMENT, ChainClient, Network
+from agentkit.market.chain import ChainClient, Network
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
 from agentkit.payments.channels import contract
 from agentkit.payments.channels.terms import waiting_until
+from agentkit.payments.channels.withdrawal import Withdrawal
 from agentkit.payments.sender import Sender
 
 
@@ -27,7 +26,7 @@ class LaneEnds:
         self._journal = journal
         self._chain = chain
         self._network = network
-        self._sender = sender
+        self._withdrawal = Withdrawal(chain, network, sender)
 
     async def book_end(self, channel: str) -> None:
         """Book that nothing is left in a lane, as the chain shows it; raises ProtocolBroken."""
@@ -58,29 +57,17 @@ class LaneEnds:
     async def withdraw(self, channel: str) -> str:
         """Take the rest of a lane back although its server does not answer.
 
-        The contract protects the server: the payer first asks, and takes only after a delay in
-        which the server may still claim.  So this is called at least twice.  Returns "closed", in
-        words from when on the rest can be taken, or "" where there is no such open lane.
+        Returns "closed", in words from when on the rest can be taken, or "" where there is no such
+        open lane.
         """
         lane = await self._journal.commit(lambda tx: tx.get(r.Lane, channel))
         if lane is None or not lane.open:
             return ""
-        config = Config.model_validate(lane.config).terms()
-        state = await contract.channel_on(self._chain, bytes.fromhex(channel))
-        if state.unclaimed and not state.withdrawing:
-            call = contract.withdraw_call(config, state.unclaimed)
-            intent = f"withdraw:{channel}:{state.total_claimed}:{state.refund_nonce}"
-            await self._sender.send(intent, SETTLEMENT, call)
-            state = await contract.channel_on(self._chain, bytes.fromhex(channel))
-        if state.withdrawing:
-            until = state.withdraw_requested_at + config.withdraw_delay
-            if until > time.time():
-                withdrawn = e.LaneWithdrawn(channel=channel, until=until)
-                await self._journal.commit(lambda tx: tx.append(e.WALLET, withdrawn))
-                return waiting_until(until)
-            call = contract.finish_withdraw_call(config)
-            intent = f"withdrawn:{channel}:{state.withdraw_requested_at}"
-            await self._sender.send(intent, SETTLEMENT, call)
+        until = await self._withdrawal.step(Config.model_validate(lane.config).terms())
+        if until:
+            withdrawn = e.LaneWithdrawn(channel=channel, until=until)
+            await self._journal.commit(lambda tx: tx.append(e.WALLET, withdrawn))
+            return waiting_until(until)
         if lane.deposit:
             return waiting_until(lane.valid_before)
         await self.book_end(channel)

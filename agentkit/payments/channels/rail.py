@@ -1,10 +1,15 @@
-"""The payer's rail: one channel with each payee, paid on delivery by vouchers."""
+"""The payer's rail: one channel with each payee, paid on delivery by vouchers.
+
+The channel is one of x402 `batch-settlement`, whose contract has one address on all chains, and the
+payee's facilitator pays for gas.  Channels that earlier versions opened in `AgentChannels` are only
+closed (`payments.legacy`).
+"""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -12,35 +17,44 @@ from agentkit.errors import InsufficientFunds, ProtocolBroken, SettlementFailed
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import Domain, Voucher, recover, typed_digest
+from agentkit.keys.channel_messages import ChannelVoucher
+from agentkit.keys.messages import Domain, recover, typed_digest
 from agentkit.keys.signer import Signer
-from agentkit.market import tree
 from agentkit.market.attempt import Attempt, Message, Payment, Result
+from agentkit.market.batch_settlement import MAX_UNITS, SCHEME
 from agentkit.market.chain import ChainClient, Network
 from agentkit.market.offer import Offer, Pays
 from agentkit.market.plan import Fee
-from agentkit.market.receipt import Receipt, delivery_of
+from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Transaction, Wanted
 from agentkit.market.value import Digest
 from agentkit.money import Money
-from agentkit.payments.budget import Exposure, count_short_payees, paid_before, shortfall
-from agentkit.payments.channels.body import MAX_AMOUNT, MAX_TASKS, Root, Signature
+from agentkit.payments.budget import Exposure, paid_before, shortfall
+from agentkit.payments.channels.body import Signature
 from agentkit.payments.channels.close import ChannelCloser
 from agentkit.payments.channels.deposits import Deposits
 from agentkit.payments.channels.messages import ChannelMessages
-from agentkit.payments.channels.terms import CLOSE_DELAY, ChannelTerms, waiting_until
-from agentkit.payments.gas import gas_fee
+from agentkit.payments.channels.terms import CLOSE_DELAY, ChannelTerms, salt_of, waiting_until
 from agentkit.payments.sender import Sender
-
-FUND_GAS = 130_000
-"""What a top-up costs at most, for the gas row of a plan."""
-
 
 MAX_DELIVERIES = 100_000
 """The most deliveries that a payee may list: all that it ever made on the channel."""
 
 MAX_MISSING_DELIVERIES = 10_000
 """The most of them that our books may lack: they are stored, and read with every voucher."""
+
+
+class EarlierChannels(Protocol):
+    """Closes the channels that earlier versions opened; see `payments.legacy`."""
+
+    def request_close(self, channel: r.Channel) -> Message:
+        """Return the message that asks a channel's payee to close it."""
+
+    async def close_without_provider(self, channel: r.Channel) -> str:
+        """Take the rest of a channel back alone; returns the outcome in words."""
+
+    async def book_close(self, channel: r.Channel, transaction: str) -> None:
+        """Book the end of a channel as a transaction shows it; raises ProtocolBroken."""
 
 
 class ChannelRail:
@@ -55,18 +69,23 @@ class ChannelRail:
         sender: Sender,
         *,
         exposure: Exposure | None = None,
+        earlier: EarlierChannels | None = None,
     ) -> None:
-        """Make the rail of one wallet; without `exposure` its deposits have no limit."""
+        """Make the rail of one wallet; without `exposure` its deposits have no limit.
+
+        Without `earlier` it leaves channels alone that earlier versions opened.
+        """
         self._journal = journal
         self._chain = chain
         self._signer = signer
         self._network = network
         self._sender = sender
         self._exposure = exposure or Exposure()
-        self._domain = network.channels_domain
+        self._domain = network.settlement_domain
         self._messages = ChannelMessages(signer, network)
-        self._deposits = Deposits(journal, chain, signer, network, sender, exposure=self._exposure)
+        self._deposits = Deposits(journal, chain, signer, network, exposure=self._exposure)
         self._closer = ChannelCloser(journal, chain, network, sender)
+        self._earlier = earlier
 
     @property
     def name(self) -> str:
@@ -77,28 +96,25 @@ class ChannelRail:
         return "on_delivery"
 
     async def quote(self, offers: Sequence[Offer], amounts: Sequence[Money]) -> Sequence[Fee]:
-        """Return the gas of the top-ups that paying `amounts` needs: one for each short payee."""
-        top_ups = await self._journal.commit(
-            lambda tx: count_short_payees(tx, self.name, offers, amounts)
-        )
-        if not top_ups:
-            return []
-        gas = top_ups * FUND_GAS
-        return [await gas_fee(self._chain, self._network, gas, "top up channels")]
+        """Return no fee: the payee's facilitator pays for the gas of deposits."""
+        return []
 
     async def fund(self, offer: Offer, need: Money, wanted: Wanted) -> Sequence[Message]:
-        """Top up our channel with a payee until `need` can be reserved, opening one if needed.
+        """Sign a deposit into our channel with a payee, so that `need` can be reserved.
 
-        Nothing is added to a channel in doubt; its payee is asked for our newest voucher first.
+        The message that is returned has the payee draw it.  Nothing is added to a channel in
+        doubt; its payee is asked for our newest voucher first.
         """
-        # A top-up that an earlier process sent counts first, so that it is not sent again.
-        await self._sender.recover()
+        # A deposit that an earlier process signed counts first, so that it is not signed again.
+        await self._deposits.reconcile()
         channel = await self._journal.commit(
             lambda tx: _current(tx, offer.payee) or self._choose_channel(tx, offer)
         )
         if channel.doubtful:
             await self._deposits.read_deposit(channel)
             return [self._messages.request(channel, "best")]
+        if channel.deposit:
+            return [self._messages.deposit(channel)]
 
         def look_again(tx: Transaction) -> tuple[r.Channel | None, int]:
             """Return the channel as it is now, and how many units it lacks."""
@@ -113,9 +129,9 @@ class ChannelRail:
             return _current(tx, offer.payee), missing
 
         current, missing = await self._journal.commit(look_again)
-        if current and missing > 0:
-            await self._deposits.top_up(current, missing)
-        return []
+        if not current or missing <= 0 or await self._deposits.is_older_than_chain(current):
+            return []
+        return [self._messages.deposit(await self._deposits.sign(current, missing))]
 
     def reserve(self, tx: Transaction, attempt: Attempt) -> Payment:
         """Return the channel and its newest voucher, which go with the request.
@@ -126,7 +142,7 @@ class ChannelRail:
         account = tx.get(r.Account, f"channel|{attempt.payee}")
         if channel is None or account is None or account.free < 0 or channel.doubtful:
             raise InsufficientFunds(f"the channel with {attempt.payee} holds too little")
-        return Payment(rail=self.name, body=self._messages.body_with_proof(channel))
+        return Payment(rail=self.name, body=self._messages.payment(channel, attempt))
 
     def settle(
         self, tx: Transaction, attempt: Attempt, result: Result
@@ -154,6 +170,7 @@ class ChannelRail:
 
     async def balance(self) -> dict[str, Money]:
         """Return what is promised to nobody yet on each open channel."""
+        await self._deposits.reconcile()
         channels = await self._journal.commit(lambda tx: tx.every(r.Channel))
         currency = self._network.currency
         return {
@@ -167,16 +184,19 @@ class ChannelRail:
 
         Raises SettlementFailed when an attempt is still open on one of them.
         """
+        await self._deposits.reconcile()
         # After a restore the books may lack deposits, which closing brings back.
         for channel in await self._journal.commit(lambda tx: tx.every(r.Channel)):
-            if channel.open and channel.doubtful:
+            if channel.open and channel.doubtful and channel.scheme:
                 await self._deposits.read_deposit(channel)
 
         def stop_buying(tx: Transaction) -> list[Message]:
             idle_channels = [
                 channel
                 for channel in tx.every(r.Channel)
-                if channel.open and tx.now - channel.used >= idle
+                if channel.open
+                and (channel.scheme or self._earlier)
+                and tx.now - channel.used >= idle
             ]
             return [self._ask_to_close(tx, channel) for channel in idle_channels]
 
@@ -184,25 +204,49 @@ class ChannelRail:
 
     async def insist(self, message: Message) -> str:
         """Close a channel through the contract alone, because its payee does not answer."""
-        return await self._closer.close_without_provider(str(message.body["channel"]))
+        channel = await self._channel(str(message.body["channel"]))
+        if channel is None or not channel.open:
+            return ""
+        if channel.scheme:
+            return await self._closer.close_without_provider(channel)
+        return await self._earlier.close_without_provider(channel) if self._earlier else ""
 
     async def finish(self, answer: Message) -> None:
         """Take a payee's newest voucher, or its word that it closed a channel; both are checked."""
         match answer.verb:
             case "best":
                 await self._take_newest_voucher(answer)
+            case "deposited":
+                await self._deposits.reconcile()
             case "closed":
-                await self._closer.book_close(answer.body)
+                await self._book_close(answer)
 
     # -- inside ----------------------------------------------------------------------------------
+
+    async def _channel(self, channel: str) -> r.Channel | None:
+        return await self._journal.commit(lambda tx: tx.get(r.Channel, channel))
+
+    async def _book_close(self, answer: Message) -> None:
+        """Book the end of a channel that its payee says it closed; raises ProtocolBroken."""
+        channel = await self._channel(str(answer.body.get("channel", "")))
+        sender = (answer.provider, answer.provider_node)
+        if channel is None or (channel.provider, channel.provider_node) != sender:
+            raise ProtocolBroken("it speaks of a channel that is not its own")
+        if channel.scheme:
+            await self._closer.book_close(channel)
+        elif self._earlier:
+            await self._earlier.book_close(channel, str(answer.body.get("transaction", "")))
 
     def _choose_channel(self, tx: Transaction, offer: Offer) -> r.Channel:
         """Write down the terms of a new channel with an offer's payee, and return it.
 
-        Its salt is random: a wallet that lost its books must not choose the id of a channel that
-        it closed once.
+        Its salt is random: two machines with one key share no channel, and a wallet that lost its
+        books does not choose the id of a channel that it closed once.
         """
-        salt = secrets.token_hex(32)
+        earlier = tx.get(r.CurrentChannel, offer.payee)
+        if earlier:  # of an earlier version: what it holds pays for nothing any more
+            tx.append(e.WALLET, e.ChannelClosing(channel=earlier.channel))
+        salt = salt_of(secrets.token_bytes(32))
         terms = ChannelTerms(
             payer=self._signer.address,
             payee=offer.payee,
@@ -219,6 +263,7 @@ class ChannelRail:
             token=terms.token,
             close_delay=terms.close_delay,
             salt=salt,
+            scheme=SCHEME,
         )
         tx.append(e.WALLET, opened)
         return r.Channel(**opened.model_dump())
@@ -233,14 +278,13 @@ class ChannelRail:
         still owed `channel.owed` for them together, and beyond that they are paid.
         """
         price = result.price
-        leaf = leaf_of(attempt, result)
         if attempt.id not in channel.old:
-            return self._promise(tx, channel, attempt, price, leaf)
+            return self._promise(tx, channel, attempt, price)
 
         units_paid = min(channel.unexplained, max(0, price.units - channel.owed))
         if price.units > units_paid:
             unpaid = Money(price.units - units_paid, price.asset)
-            channel = self._promise(tx, channel, attempt, unpaid, leaf)
+            channel = self._promise(tx, channel, attempt, unpaid)
         if units_paid:
             matched = e.VoucherMatched(
                 channel=channel.channel,
@@ -251,7 +295,7 @@ class ChannelRail:
         return channel
 
     def _promise(
-        self, tx: Transaction, channel: r.Channel, attempt: Attempt, amount: Money, leaf: bytes
+        self, tx: Transaction, channel: r.Channel, attempt: Attempt, amount: Money
     ) -> r.Channel:
         """Sign a voucher over `amount` more and return the channel as it then stands.
 
@@ -261,21 +305,14 @@ class ChannelRail:
         cumulative = channel.cumulative + amount.units
         if cumulative > channel.deposited:
             raise SettlementFailed(f"the channel with {channel.label} is exhausted")
-        tasks = channel.tasks + 1
-        root = tree.root_of(tree.added(channel.peaks, channel.leaves, leaf))
-        voucher = Voucher(
-            channel=bytes.fromhex(channel.channel),
-            cumulative=cumulative,
-            tasks=tasks,
-            receipts_root=root,
-        )
+        voucher = ChannelVoucher(bytes.fromhex(channel.channel), cumulative)
         signed = e.VoucherSigned(
             channel=channel.channel,
             attempt=attempt.id,
             cumulative=Money(cumulative, amount.asset),
-            tasks=tasks,
-            signature=self._signer.sign_voucher(self._domain, voucher).hex(),
-            leaf=leaf.hex(),
+            tasks=channel.tasks + 1,
+            signature=self._signer.sign_channel_voucher(self._domain, voucher).hex(),
+            leaf="",
         )
         tx.append(e.WALLET, signed)
         return tx.get(r.Channel, channel.channel) or channel
@@ -288,8 +325,15 @@ class ChannelRail:
                 f"the channel with {channel.label} still has open attempts",
                 hint="resume or cancel the runs that `agentkit status` lists first",
             )
+        if channel.deposit:
+            raise SettlementFailed(
+                f"a deposit into the channel with {channel.label} is still under way",
+                hint="close again in a quarter of an hour: by then it has arrived or expired",
+            )
         if not channel.closing:
             tx.append(e.WALLET, e.ChannelClosing(channel=channel.channel))
+        if self._earlier and not channel.scheme:
+            return self._earlier.request_close(channel)
         return self._messages.request(channel, "close")
 
     async def _take_newest_voucher(self, answer: Message) -> None:
@@ -319,9 +363,9 @@ class ChannelRail:
             found = e.VoucherFound(
                 channel=newest.channel,
                 cumulative=Money(newest.cumulative, currency),
-                tasks=newest.tasks,
+                tasks=len(newest.attempts),
                 signature=newest.signature,
-                root=newest.voucher.receipts_root.hex(),
+                root="",
                 delivered=Money(newest.delivered, currency),
                 attempts=unpaid,
             )
@@ -340,11 +384,9 @@ class _NewestVoucher(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True)
 
     channel: Digest
-    cumulative: int = Field(ge=0, le=MAX_AMOUNT)
-    tasks: int = Field(ge=0, le=MAX_TASKS)
-    root: Root = ""
+    cumulative: int = Field(ge=0, le=MAX_UNITS)
     signature: Signature = Field(alias="voucher")
-    delivered: int = Field(ge=0, le=MAX_AMOUNT)
+    delivered: int = Field(ge=0, le=MAX_UNITS)
     attempts: list[Digest] = Field(max_length=MAX_DELIVERIES)
 
     @classmethod
@@ -355,36 +397,19 @@ class _NewestVoucher(BaseModel):
         except ValidationError as error:
             raise ProtocolBroken("the payee's newest voucher cannot be read") from error
 
-    @property
-    def voucher(self) -> Voucher:
-        """The voucher itself, as it is signed."""
-        return Voucher(
-            channel=bytes.fromhex(self.channel),
-            cumulative=self.cumulative,
-            tasks=self.tasks,
-            receipts_root=bytes.fromhex(self.root) or tree.EMPTY,
-        )
-
     def signer(self, domain: Domain) -> str:
         """Return the address that signed the voucher, "" for an unsigned one."""
         if not self.signature:
             return ""
-        return recover(typed_digest(domain, self.voucher), bytes.fromhex(self.signature))
+        voucher = ChannelVoucher(bytes.fromhex(self.channel), self.cumulative)
+        return recover(typed_digest(domain, voucher), bytes.fromhex(self.signature))
 
 
 def _current(tx: Transaction, payee: str) -> r.Channel | None:
-    """Return the open channel with a payee."""
+    """Return the open channel with a payee, None where there is none to buy over."""
     current = tx.get(r.CurrentChannel, payee)
-    return tx.get(r.Channel, current.channel) if current else None
-
-
-def leaf_of(attempt: Attempt, result: Result) -> bytes:
-    """Return what a paid delivery adds to its channel's tree: the hash of what its provider signed.
-
-    So a voucher, which names the tree's root, also says for which deliveries it pays.
-    """
-    delivery = delivery_of(attempt.id, result.digest, result.price, result.usage)
-    return tree.leaf_of(delivery.struct_hash())
+    channel = tx.get(r.Channel, current.channel) if current else None
+    return channel if channel and channel.scheme else None
 
 
 def _balance_label(channel: r.Channel) -> str:

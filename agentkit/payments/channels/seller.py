@@ -51,6 +51,7 @@ from agentkit.payments.channels.purchase import (
     write_charge,
 )
 from agentkit.payments.channels.refunds import Refunds
+from agentkit.payments.channels.terms import is_on_delivery
 from agentkit.payments.x402.paywall import (
     CHARGE,
     PAID,
@@ -170,6 +171,8 @@ class ChannelSeller:
         for code, has, needs in expected:
             if has != needs:
                 raise Unpaid(f"{ERROR}{code}")
+        if is_on_delivery(config):  # what its vouchers pay was delivered before
+            raise Unpaid(f"{ERROR}channel_id_mismatch")
         return channel
 
     async def _buy(self, sale: Sale, payment: ChannelPayment, purchase: Purchase) -> Reply:

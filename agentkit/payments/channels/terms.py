@@ -1,33 +1,32 @@
-"""The terms of a channel, and what payer and provider read about it on the chain.
+"""The terms of a channel that is paid on delivery, as payer and payee read them.
 
-The contract is `contracts/AgentChannels.vy`.
+It is a channel of x402 `batch-settlement` whose salt says that vouchers come after deliveries: the
+scheme's own rule, a voucher with each request, does not hold on it.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import lru_cache
 
-from agentkit.errors import ProtocolBroken
 from agentkit.journal import records as r
-from agentkit.keys.messages import address_word, keccak, word
-from agentkit.market.chain import ChainClient, ChainReceipt, Network
-from agentkit.payments import abi
+from agentkit.keys.channel_messages import ChannelConfig
+from agentkit.market.batch_settlement import Config
+from agentkit.market.chain import Network
 
 CLOSE_DELAY = 3600
-"""Seconds a provider has left to claim after a payer asks to close alone."""
+"""Seconds a provider has left to claim after a payer takes its money back alone."""
 
-CLOSED = 2**40 - 1
-"""The contract's `closingAt` of a closed channel: a time that never comes."""
-
-CONFIG = "(address,address,address,address,uint40,bytes32)"
-"""The contract's struct `Config`, in the notation of function signatures."""
+TAG = b"delivery"
+"""How the salt of a channel that is paid on delivery begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelTerms:
-    """The terms that identify a channel; vouchers are signed with the payer's own key."""
+    """The terms that identify a channel.
+
+    Payer and payee sign with their own keys: vouchers the one, claims and refunds the other.
+    """
 
     payer: str
     payee: str
@@ -46,87 +45,37 @@ class ChannelTerms:
             salt=row.salt,
         )
 
-    def words(self) -> tuple[bytes, ...]:
-        """Return the terms as the contract's struct `Config`, one word for each field."""
-        payer = address_word(self.payer)
-        voucher_key = payer  # the contract allows another key; we sign with the payer's own
-        return (
-            payer,
-            voucher_key,
-            address_word(self.payee),
-            address_word(self.token),
-            word(self.close_delay),
-            bytes.fromhex(self.salt),
+    @property
+    def config(self) -> ChannelConfig:
+        """The terms as the contract has them."""
+        return ChannelConfig(
+            payer=self.payer,
+            payer_authorizer=self.payer,
+            receiver=self.payee,
+            receiver_authorizer=self.payee,
+            token=self.token,
+            withdraw_delay=self.close_delay,
+            salt=bytes.fromhex(self.salt),
         )
+
+    @property
+    def wire(self) -> Config:
+        """The terms as they travel to a facilitator."""
+        return Config.of(self.config)
 
     def id(self, network: Network) -> str:
         """Return the channel's id on a network, as 64 hex digits."""
-        return _channel_id(self, network.chain_id, network.channels)
-
-    def call(self, function: str, *words: bytes | int | str) -> bytes:
-        """Return the call data of a contract function that takes the terms first."""
-        return abi.encode(function, *self.words(), *words)
+        return self.config.id(network.settlement_domain).hex()
 
 
-# Cached, because every voucher on a channel arrives with the channel's terms.
-@lru_cache(maxsize=1024)
-def _channel_id(terms: ChannelTerms, chain_id: int, contract: str) -> str:
-    """Return a channel's id as the contract's function `channelId` computes it."""
-    return keccak(word(chain_id) + address_word(contract) + b"".join(terms.words())).hex()
+def salt_of(random: bytes) -> str:
+    """Return the salt, in hex, of a channel paid on delivery; `random` are 32 bytes."""
+    return (TAG + random[len(TAG) :]).hex()
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedClaim:
-    """A payment out of a channel, as the contract's event `Claimed` logs it; amounts in units."""
-
-    amount: int
-    cumulative: int
-    tasks: int
-    root: bytes
-
-    @classmethod
-    def of(cls, data: bytes) -> LoggedClaim:
-        """Read the data of a `Claimed` log; raises ProtocolBroken unless it is four words."""
-        words = abi.numbers(data)
-        if len(words) != 4:
-            raise ProtocolBroken("the chain shows a claim that cannot be read")
-        amount, cumulative, tasks, root = words
-        return cls(amount=amount, cumulative=cumulative, tasks=tasks, root=word(root))
-
-
-# -- reading the chain ---------------------------------------------------------------------------
-
-
-async def deposit_of(chain: ChainClient, network: Network, channel: str) -> tuple[int, int]:
-    """Return (deposited, claimed) of a channel on the chain, in units."""
-    data = abi.encode("channels(bytes32)", bytes.fromhex(channel))
-    deposited, claimed = abi.numbers(await chain.call(network.channels, data))
-    return deposited, claimed
-
-
-async def closing_at(chain: ChainClient, network: Network, channel: str) -> int:
-    """Return from when on anybody may finish the close of a channel, in unix seconds.
-
-    0 if nobody asked for a close, `CLOSED` if the channel is closed already.
-    """
-    data = abi.encode("closingAt(bytes32)", bytes.fromhex(channel))
-    return abi.numbers(await chain.call(network.channels, data))[0]
-
-
-def logged(receipt: ChainReceipt, network: Network, topic: bytes, channel: str) -> list[bytes]:
-    """Return the data of the contract's logs of one event about one channel, in their order.
-
-    Any contract can write a log with the same topics, so only those of our contract count.
-    `channel` may come from a stranger: it is compared as text, and need not be hex.
-    """
-    contract = network.channels.lower()
-    return [
-        log.data
-        for log in receipt.logs
-        if log.address.lower() == contract
-        and log.topics[:1] == (topic,)
-        and [t.hex() for t in log.topics[1:2]] == [channel]
-    ]
+def is_on_delivery(config: ChannelConfig) -> bool:
+    """Return whether a channel is paid on delivery, and by no request of the scheme's own."""
+    return config.salt.startswith(TAG)
 
 
 def waiting_until(closes_at: int) -> str:

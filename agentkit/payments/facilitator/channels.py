@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib.util
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agentkit.errors import IntentMismatch, ProtocolBroken, SettlementFailed
+from agentkit.errors import IntentMismatch, MissingExtra, ProtocolBroken, SettlementFailed
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.keys.messages import address_word, keccak, word
@@ -72,7 +73,9 @@ class ChannelSettling:
         self._sender = sender
         self._network = network
         self._least = least.bind(network.currency).units if least else 1
-        self._sdk = LateScheme(lambda: channel_scheme(network, address))
+        # Without the SDK a transaction is checked by the estimate of its gas alone.
+        has_sdk = importlib.util.find_spec("x402") is not None
+        self._sdk = LateScheme(lambda: channel_scheme(network, address)) if has_sdk else None
 
     @property
     def scheme(self) -> str:
@@ -86,6 +89,8 @@ class ChannelSettling:
         """Return whether a deposit, voucher or refund is good, with the channel as it is."""
         if not self._is_ours(requirement):
             return Verified(is_valid=False, invalid_reason=f"{ERROR}network_mismatch")
+        if self._sdk is None:
+            raise MissingExtra("x402", "x402")
         return await verified_by(self._sdk, payment, requirement)
 
     async def settle(self, payment: Mapping[str, Any], requirement: Requirement) -> Settled:
@@ -122,7 +127,7 @@ class ChannelSettling:
         prefix = f"x402-deposit:{_authorization_of(payload).hex()}:"
         tries = await self._tries(prefix)
         # A deposit that is under way is gone on with; verified again, it would be called used.
-        if tries.is_new:
+        if tries.is_new and self._sdk:
             verified = await self.verify(payment, requirement)
             if not verified.is_valid:
                 return self._failed(verified.invalid_reason or "deposit_payload")

@@ -39,7 +39,7 @@ from agentkit.payments.x402.paywall import (
     request_digest,
 )
 from agentkit.payments.x402.proof import ExpectedTransfer, has_moved
-from agentkit.payments.x402.remote import Facilitator
+from agentkit.payments.x402.remote import Facilitation
 
 MIN_VALIDITY = 6
 MAX_VALIDITY = 86_400
@@ -59,7 +59,7 @@ class ExactSeller:
         journal: Journal,
         chain: ChainClient,
         network: Network,
-        facilitator: Facilitator,
+        facilitator: Facilitation,
         *,
         payee: str,
     ) -> None:

@@ -46,6 +46,9 @@ class Facilitation(Protocol):
     async def most_claims(self) -> int:
         """Return how many claims it takes in one call."""
 
+    async def close(self) -> None:
+        """Close the connections."""
+
 
 class Facilitator:
     """A facilitator at an address; `POST /verify` and `POST /settle` of the x402 protocol.

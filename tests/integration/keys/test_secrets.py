@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.chain_clock import PAYER, SHOP, Clock, clocked
+from support.delivery_channels import answer, payee_of
 from support.secret_forms import found_in, unlocked
 
 from agentkit.artifacts import Text
@@ -57,6 +58,8 @@ async def pay_in_every_way(journal: Journal, network: Network, signer: KeySigner
         X402Rail(journal, line, signer, network),
     ]
     units = Money(1000, network.currency)
+    shop = await Journal.open(journal.home.parent / "shop", SHOP.address)
+    payee = payee_of(shop, line, SHOP, network, units)
     for rail in rails:
         offer = Offer(
             provider=rail.name,
@@ -77,6 +80,9 @@ async def pay_in_every_way(journal: Journal, network: Network, signer: KeySigner
         wanted = Wanted(attempt, lambda tx, of=attempt: budget.reserve(tx, of))
         for cents in (0, 1):  # a provider of credit binds and reads, then sees the transfer
             for message in await rail.fund(offer, units, wanted):
+                if message.verb == "deposit":
+                    await answer(rail, payee.book, message)
+                    continue
                 verb = "bound" if message.verb == "bind" else message.verb
                 body = {**message.body, "cents": cents}
                 await rail.finish(message.model_copy(update={"verb": verb, "body": body}))
@@ -89,6 +95,7 @@ async def pay_in_every_way(journal: Journal, network: Network, signer: KeySigner
             budget.spend(tx, attempt, receipt.amount, receipt.standing)
 
         await journal.commit(pay)
+    await shop.close()
     await line.close()
 
 

@@ -8,6 +8,15 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestServer
 from support.chain_processes import KEYS
+from support.delivery_channels import (
+    SALT,
+    TASK,
+    Payee,
+    body_of,
+    deposit_call,
+    ordered,
+    payee_of,
+)
 from support.deployed_chain import open_deployed
 
 from agentkit.embedded.chain.chain import Chain
@@ -15,26 +24,22 @@ from agentkit.embedded.chain.rpc import RpcFront, rpc_app
 from agentkit.embedded.chain.vm import CHAIN_ID
 from agentkit.errors import ConfigError, RateLimited, Refused
 from agentkit.journal import events as e
+from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import UnsignedTransaction, Voucher
+from agentkit.keys.messages import UnsignedTransaction
 from agentkit.keys.signer import KeySigner
-from agentkit.market.chain import Network
+from agentkit.market.chain import SETTLEMENT, Network
 from agentkit.market.seams import Transaction
 from agentkit.money import Asset, Money
-from agentkit.payments import abi
 from agentkit.payments.balance import token_balance
 from agentkit.payments.chain import Web3Chain
+from agentkit.payments.channels import contract
 from agentkit.payments.channels.book import VoucherBook
-from agentkit.payments.channels.terms import (
-    CLOSE_DELAY,
-    CONFIG,
-    ChannelTerms,
-    deposit_of,
-)
+from agentkit.payments.channels.terms import CLOSE_DELAY, ChannelTerms
 
 DEPLOYER, PAYER, PROVIDER, *_ = map(KeySigner, KEYS)
 MINTED = 5000
-CLAIM = f"claim({CONFIG},(uint128,uint64,bytes32),uint8,bytes32,bytes32)"
+ATTEMPT = "ab" * 32
 
 
 @dataclass
@@ -45,8 +50,12 @@ class World:
     network: Network
     client: Web3Chain
     journal: Journal
-    book: VoucherBook
+    payee: Payee
     terms: ChannelTerms
+
+    @property
+    def book(self) -> VoucherBook:
+        return self.payee.book
 
     def send(self, who: KeySigner, to: str, data: bytes) -> None:
         address: Any = bytes.fromhex(who.address[2:])
@@ -56,19 +65,13 @@ class World:
 
     def request(self) -> dict[str, Any]:
         """What the payer sends to have the channel closed."""
-        channel = self.terms.id(self.network)
-        proof = Voucher(bytes.fromhex(channel), 0, 0)
-        return {
-            "channel": channel,
-            "payer": PAYER.address,
-            "token": self.network.token,
-            "close_delay": CLOSE_DELAY,
-            "salt": self.terms.salt,
-            "cumulative": 0,
-            "tasks": 0,
-            "voucher": "",
-            "proof": PAYER.sign_voucher(self.network.channels_domain, proof).hex(),
-        }
+        return body_of(PAYER, self.terms, self.network)
+
+    async def admit(self, body: dict[str, Any], at_most: Money) -> str:
+        """Have the book look at a payment, with the payer's order unless it has another."""
+        if "order" not in body and isinstance(body["channel"], str):
+            body = ordered(PAYER, self.network, body, at_most, ATTEMPT)
+        return await self.book.admit(body, ATTEMPT, TASK, at_most)
 
 
 @pytest.fixture
@@ -92,12 +95,10 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         client = Web3Chain(network)
         journal = await Journal.open(tmp_path / "home", PROVIDER.address)
         window = Money(0, network.currency)
-        book = VoucherBook(journal, client, PROVIDER, network, window)
-        terms = ChannelTerms(PAYER.address, PROVIDER.address, at.token, CLOSE_DELAY, "5a" * 32)
-        world = World(chain, network, client, journal, book, terms)
-        world.send(PAYER, at.token, abi.encode("approve(address,uint256)", at.channels, MINTED))
-        fund = abi.encode(f"fund({CONFIG},uint128)", *terms.words(), 1000)
-        world.send(PAYER, at.channels, fund)
+        payee = payee_of(journal, client, PROVIDER, network, window)
+        terms = ChannelTerms(PAYER.address, PROVIDER.address, at.token, CLOSE_DELAY, SALT)
+        world = World(chain, network, client, journal, payee, terms)
+        world.send(DEPLOYER, SETTLEMENT, deposit_call(PAYER, terms, network, 1000))
         yield world
         await client.close()
         await journal.close()
@@ -109,15 +110,16 @@ async def test_what_was_not_promised_goes_back_at_once(world: World, claimed: in
     """Also when somebody brought a voucher to the chain that the book does not have."""
     channel = world.terms.id(world.network)
     if claimed:
-        voucher = Voucher(bytes.fromhex(channel), claimed, 1)
-        signature = PAYER.sign_voucher(world.network.channels_domain, voucher)
-        vrs = (signature[64], signature[:32], signature[32:64])
-        data = abi.encode(CLAIM, *world.terms.words(), claimed, 1, bytes(32), *vrs)
-        world.send(DEPLOYER, world.network.channels, data)
+        payment = body_of(PAYER, world.terms, world.network, claimed)
+        await world.book.take(payment)
+        await world.payee.claiming.claim_all()
+        await world.journal.commit(lambda tx: tx.every(r.SoldChannel))
     for _ in range(2):  # asked again, it says the same
         answer = await world.book.close(world.request())
         assert answer["channel"] == channel
-    assert await deposit_of(world.client, world.network, channel) == (claimed, claimed)
+    on_chain = await contract.channel_on(world.client, bytes.fromhex(channel))
+    assert (on_chain.balance, on_chain.total_claimed) == (claimed, claimed)
+    await world.payee.claiming.watch()
     assert await token_balance(world.client, world.network, PAYER.address) == MINTED - claimed
     assert await token_balance(world.client, world.network, PROVIDER.address) == claimed
 
@@ -155,71 +157,71 @@ def promise(
     world: World, units: int, tasks: int, terms: ChannelTerms | None = None
 ) -> dict[str, Any]:
     """Return a payment with a voucher over `units` for `tasks`."""
-    terms = terms or world.terms
-    name = bytes.fromhex(terms.id(world.network))
-    signature = PAYER.sign_voucher(world.network.channels_domain, Voucher(name, units, tasks))
-    signed = {"cumulative": units, "tasks": tasks, "root": "00" * 32, "voucher": signature.hex()}
-    return {**world.request(), **signed}
+    body = body_of(PAYER, terms or world.terms, world.network, units)
+    return {**body, "tasks": tasks}
 
 
 async def test_work_under_way_and_unpaid_deliveries_are_within_one_window(world: World) -> None:
     """Sixty tasks at once on one channel would else be done before the first is paid for."""
     some = Money(100, world.network.currency)
-    await world.book.admit(world.request(), some)  # the window is 0: one at a time
+    await world.admit(world.request(), some)  # the window is 0: one at a time
     await append(world, job(world, 1, 100))
     with pytest.raises(RateLimited) as told:
-        await world.book.admit(world.request(), some)
+        await world.admit(world.request(), some)
     assert told.value.retry_after > 0
     failed = e.JobEnded(attempt=f"{1:064x}", state="failed", reason="no")
     await append(world, failed)
-    await world.book.admit(world.request(), some)  # what is not delivered is not owed
+    await world.admit(world.request(), some)  # what is not delivered is not owed
 
     delivered = e.JobEnded(attempt=f"{2:064x}", state="done", price=some)
     await append(world, job(world, 2, 100), delivered)
     with pytest.raises(RateLimited):
-        await world.book.admit(world.request(), some)
-    await world.book.admit(promise(world, 100, 1), some)
+        await world.admit(world.request(), some)
+    await world.admit(promise(world, 100, 1), some)
 
 
 async def test_a_payers_channels_share_its_window(world: World) -> None:
     """Else a payer would open a further channel whenever one is full."""
     some = Money(100, world.network.currency)
-    await world.book.admit(world.request(), some)
+    await world.admit(world.request(), some)
     await append(world, job(world, 1, 100))
     other = ChannelTerms(
-        PAYER.address.lower(), PROVIDER.address, world.network.token, CLOSE_DELAY, "6b" * 32
+        PAYER.address.lower(), PROVIDER.address, world.network.token, CLOSE_DELAY, SALT[:-2] + "6b"
     )
-    fund = abi.encode(f"fund({CONFIG},uint128)", *other.words(), 1000)
-    world.send(PAYER, world.network.channels, fund)
+    world.send(DEPLOYER, SETTLEMENT, deposit_call(PAYER, other, world.network, 1000))
     world.terms = other
     with pytest.raises(RateLimited):
-        await world.book.admit(world.request(), some)
+        await world.admit(world.request(), some)
 
 
 async def test_a_window_is_remembered_by_the_next_process(world: World) -> None:
     some = Money(100, world.network.currency)
-    await world.book.admit(world.request(), some)
+    await world.admit(world.request(), some)
     await append(world, job(world, 1, 100))
     window = Money(0, world.network.currency)
-    book = VoucherBook(world.journal, world.client, PROVIDER, world.network, window)
+    world.payee = payee_of(world.journal, world.client, PROVIDER, world.network, window)
     with pytest.raises(RateLimited):
-        await book.admit(world.request(), some)
+        await world.admit(world.request(), some)
 
 
 async def test_a_task_dearer_than_the_window_can_be_bought_alone(world: World) -> None:
-    await world.book.admit(world.request(), Money(1000, world.network.currency))
+    await world.admit(world.request(), Money(1000, world.network.currency))
 
 
 async def test_whoever_is_not_the_payer_gets_no_work_on_a_channel(world: World) -> None:
     """What a channel is stands on the chain for everybody to read."""
-    nothing = Voucher(bytes.fromhex(world.terms.id(world.network)), 0, 0)
-    forged = DEPLOYER.sign_voucher(world.network.channels_domain, nothing).hex()
-    await world.book.admit(world.request(), Money(1, world.network.currency))
-    for proof in ("", forged):
+    one, two = (Money(units, world.network.currency) for units in (1, 2))
+    forged = ordered(DEPLOYER, world.network, world.request(), one, ATTEMPT)["order"]
+    cheaper = ordered(PAYER, world.network, world.request(), one, ATTEMPT)["order"]
+    another = ordered(PAYER, world.network, world.request(), two, "aa" * 32)["order"]
+    await world.admit(world.request(), two)
+    for order in ("", forged, cheaper, another):
         with pytest.raises(Refused, match="payer"):
-            await world.book.admit(
-                {**world.request(), "proof": proof}, Money(1, world.network.currency)
-            )
+            await world.admit({**world.request(), "order": order}, two)
+    for proof in ("", forged):
+        for ask in (world.book.best, world.book.close, world.book.deposit):
+            with pytest.raises(Refused, match="payer"):
+                await ask({**world.request(), "proof": proof})
 
 
 @pytest.mark.parametrize(
@@ -236,6 +238,7 @@ async def test_whoever_is_not_the_payer_gets_no_work_on_a_channel(world: World) 
         {"close_delay": 2**40},
         {"salt": "5A" * 32},
         {"salt": "5a" * 33},
+        {"order": "ab"},
         {"payer": ""},
         {"payer": PAYER.address[2:]},
         {"payer": "0x" + "00" * 52},
@@ -253,17 +256,15 @@ async def test_what_the_contract_would_not_take_is_no_payment(
 ) -> None:
     """Nor is it looked up, or shown as a payer's: each field has one form."""
     with pytest.raises(Refused, match="not a valid channel payment"):
-        await world.book.admit(
-            {**promise(world, 5, 1), **changes}, Money(1, world.network.currency)
-        )
+        await world.admit({**promise(world, 5, 1), **changes}, Money(1, world.network.currency))
     assert await world.book.books() == []
 
 
 async def test_the_largest_voucher_that_is_taken_can_be_claimed(world: World) -> None:
-    """2^64 tasks fit no uint64: such a voucher would never be paid, whatever it promises."""
     body = promise(world, 400, 2**64 - 1)
     await world.book.take(body)
     with pytest.raises(Refused, match="tasks"):
         await world.book.take(promise(world, 500, 2**64))
     await world.book.close(body)
+    await world.payee.claiming.watch()
     assert await token_balance(world.client, world.network, PROVIDER.address) == 400

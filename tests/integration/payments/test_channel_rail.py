@@ -9,9 +9,18 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.chain_clock import ARBITER, MINTED, PAYER, SHOP, Clock, clocked
+from support.delivery_channels import (
+    TASK,
+    Payee,
+    answer,
+    ordered,
+    payee_of,
+    signed_voucher,
+)
 
 from agentkit.artifacts import Text
 from agentkit.errors import (
@@ -24,12 +33,11 @@ from agentkit.errors import (
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import UnsignedTransaction as Call
-from agentkit.keys.messages import Voucher
 from agentkit.keys.signer import KeySigner
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt, Message, Payment, Result, purchase_id
-from agentkit.market.chain import Network
+from agentkit.market.batch_settlement import ERC3009_COLLECTOR, DepositPayload
+from agentkit.market.chain import SETTLEMENT, Network
 from agentkit.market.offer import Offer
 from agentkit.market.seams import Transaction, Wanted
 from agentkit.money import Money
@@ -37,9 +45,10 @@ from agentkit.payments import abi
 from agentkit.payments.balance import token_balance
 from agentkit.payments.budget import Budget, Exposure
 from agentkit.payments.chain import Web3Chain
+from agentkit.payments.channels import contract
 from agentkit.payments.channels.book import VoucherBook
 from agentkit.payments.channels.rail import ChannelRail
-from agentkit.payments.channels.terms import CONFIG, ChannelTerms
+from agentkit.payments.channels.terms import ChannelTerms
 from agentkit.payments.sender import Sender
 
 PRICE, HELD = 1000, 3000
@@ -54,9 +63,14 @@ class Pair:
     payer: Journal
     chain: Web3Chain
     rail: ChannelRail
-    book: VoucherBook
+    payee: Payee
     clock: Clock
+    folder: Path
     budget: Budget = Budget(Allowance())
+
+    @property
+    def book(self) -> VoucherBook:
+        return self.payee.book
 
     def money(self, units: int) -> Money:
         return Money(units, self.network.currency)
@@ -81,6 +95,14 @@ class Pair:
 
     async def fund(self, units: int = HELD) -> Attempt:
         """Hold for a run and have its channel funded with all of it."""
+        attempt = await self.attempt(units)
+        for message in await self.rail.fund(self.offer(), self.money(units), self.wanted(attempt)):
+            assert message.verb == "deposit"
+            await answer(self.rail, self.book, message)
+        return attempt
+
+    async def attempt(self, units: int) -> Attempt:
+        """Hold for a run, and return an attempt of it."""
         purchase = purchase_id("r1", "n")
         attempt = Attempt.at(
             purchase,
@@ -92,8 +114,13 @@ class Pair:
             at_most=self.money(PRICE),
         )
         await self.payer.commit(lambda tx: self.budget.hold(tx, "r1", self.money(units), None))
-        assert await self.rail.fund(self.offer(), self.money(units), self.wanted(attempt)) == []
         return attempt
+
+    async def admit(self, body: dict[str, Any], units: int) -> str:
+        """Have the shop look at a payment as it came, or ordered here."""
+        if "order" not in body:
+            body = ordered(PAYER, self.network, body, self.money(units), "ab" * 32)
+        return await self.book.admit(body, "ab" * 32, TASK, self.money(units))
 
     async def pay(self, attempt: Attempt, units: int) -> Message:
         """Reserve, and promise a price; returns the message that tells the shop."""
@@ -111,7 +138,7 @@ class Pair:
         return await self.payer.commit(work)
 
     async def balances(self) -> tuple[int, int, int]:
-        who = (PAYER.address, SHOP.address, self.network.channels)
+        who = (PAYER.address, SHOP.address, SETTLEMENT)
         found = [await token_balance(self.chain, self.network, address) for address in who]
         return found[0], found[1], found[2]
 
@@ -130,8 +157,8 @@ async def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         sender = Sender(payer, line, PAYER, network)
         exposure = Exposure(Money(5000, network.currency))
         rail = ChannelRail(payer, line, PAYER, network, sender, exposure=exposure)
-        book = VoucherBook(shop, line, SHOP, network, Money(10**6, network.currency))
-        yield Pair(network, payer, line, rail, book, clock)
+        payee = payee_of(shop, line, SHOP, network, Money(10**6, network.currency))
+        yield Pair(network, payer, line, rail, payee, clock, tmp_path)
         await line.close()
         await payer.close()
         await shop.close()
@@ -149,7 +176,7 @@ async def test_a_silent_shop_gets_what_it_was_promised_and_no_more(pair: Pair) -
     pair.clock.skip(DELAY - 60)
     await pair.rail.insist(message)
     assert await pair.balances() == (MINTED - HELD, 0, HELD), "it is not time yet"
-    await pair.book.watch()  # the shop looks after its money, if it is alive at all
+    await pair.payee.claiming.watch()  # the shop looks after its money, if it is alive at all
     assert await pair.balances() == (MINTED - HELD, 700, HELD - 700)
     pair.clock.skip(120)
     assert await pair.rail.insist(message) == "closed"
@@ -177,6 +204,7 @@ async def test_a_shop_that_closes_meanwhile_is_found_on_the_chain(pair: Pair) ->
     await pair.rail.insist(message)
     await pair.book.close(message.body)  # and its answer is lost
     assert await pair.rail.insist(message) == "closed"
+    await pair.payee.claiming.watch()  # one transfer for all that was claimed
     assert await pair.balances() == (MINTED - 700, 700, 0)
 
 
@@ -187,11 +215,18 @@ async def test_a_shop_that_names_no_channel_of_ours_has_closed_nothing(
     told = await pair.pay(await pair.fund(), 700)
     await pair.book.take(told.body)
     (message,) = await pair.rail.close()
-    rows = await pair.payer.commit(lambda tx: tx.every(r.EvmTransaction))
-    body = {"channel": channel, "transaction": rows[-1].transaction}
-    lie = message.model_copy(update={"verb": "closed", "body": body})
-    with pytest.raises(ProtocolBroken, match="does not show that channel"):
+    lie = message.model_copy(update={"verb": "closed", "body": {"channel": channel}})
+    with pytest.raises(ProtocolBroken, match="not its own"):
         await pair.rail.finish(lie)
+    assert (await pair.channel()).open
+
+
+async def test_a_shop_that_says_it_closed_and_did_not_is_not_believed(pair: Pair) -> None:
+    told = await pair.pay(await pair.fund(), 700)
+    await pair.book.take(told.body)
+    (message,) = await pair.rail.close()
+    with pytest.raises(ProtocolBroken, match="does not show that channel"):
+        await pair.rail.finish(message.model_copy(update={"verb": "closed"}))
     assert (await pair.channel()).open
 
 
@@ -200,9 +235,7 @@ async def test_a_shop_that_names_no_channel_of_ours_has_closed_nothing(
     [
         {"cumulative": 1 << 300},
         {"cumulative": -1},
-        {"tasks": 1 << 300},
         {"channel": "ab" * 40},
-        {"root": "ab" * 40},
         {"delivered": 1 << 300, "cumulative": 0, "voucher": ""},
     ],
 )
@@ -224,9 +257,9 @@ async def test_a_shop_takes_no_work_on_a_channel_that_is_being_closed(pair: Pair
     await pair.book.take(told.body)
     (message,) = await pair.rail.close()
     await pair.rail.insist(message)
-    await pair.book.watch()
+    await pair.payee.claiming.watch()
     with pytest.raises(Refused, match="is closing"):
-        await pair.book.admit({**told.body, "proof": message.body["proof"]}, pair.money(1))
+        await pair.admit(told.body, 1)
 
 
 async def test_only_idle_channels_are_closed_where_that_is_asked(pair: Pair) -> None:
@@ -260,9 +293,8 @@ async def test_a_voucher_that_never_reached_the_shop_is_shown_again(pair: Pair) 
     """Lost on the way, it goes with the next request: the greatest covers the rest."""
     told = await pair.pay(await pair.fund(), 700)
     assert (await pair.book.take(told.body)).cumulative == 700
-    earlier = Voucher(bytes.fromhex(told.body["channel"]), 100, 1)
-    signature = PAYER.sign_voucher(pair.network.channels_domain, earlier).hex()
-    lower = {**told.body, "cumulative": 100, "tasks": 1, "root": "", "voucher": signature}
+    signature = signed_voucher(PAYER, pair.network, told.body["channel"], 100)
+    lower = {**told.body, "cumulative": 100, "voucher": signature}
     assert (await pair.book.take(lower)).cumulative == 700
     assert await pair.payer.commit(lambda tx: tx.rows(e.WALLET, 0, -1))
 
@@ -305,39 +337,26 @@ async def test_an_old_copy_of_the_books_signs_nothing_below_what_the_chain_has_s
     await books.close()
 
 
-async def test_a_top_up_that_somebody_else_brings_first_is_counted_once(pair: Pair) -> None:
-    """Ours reverts then, and the money is in the channel all the same."""
-    send, stolen = pair.chain.send, []
-
-    async def steal(raw: bytes) -> None:
-        call = Call.of(raw)
-        fees = {"max_fee": call.max_fee, "max_tip": call.max_tip}
-        nonce = await pair.chain.nonce(SHOP.address)
-        mine = Call(call.chain_id, nonce, call.to, call.data, call.gas, **fees)
-        if not stolen:
-            stolen.append(mine)
-            await send(SHOP.sign_tx(mine)[1])
-        await send(raw)
-
-    pair.chain.send = steal  # type: ignore[method-assign]
-    with pytest.raises(SettlementFailed):
-        await pair.fund()
-    attempt = Attempt.at(
-        purchase_id("r1", "n"),
-        0,
-        pair.offer(),
-        run="r1",
-        item=None,
-        task="cd" * 32,
-        at_most=pair.money(PRICE),
+async def test_a_deposit_that_somebody_else_brings_first_is_counted_once(pair: Pair) -> None:
+    """Ours is refused then, and the money is in the channel all the same."""
+    attempt = await pair.attempt(HELD)
+    (message,) = await pair.rail.fund(pair.offer(), pair.money(HELD), pair.wanted(attempt))
+    payload = DepositPayload.model_validate(message.body["deposit"])
+    drawing = payload.deposit.authorization.erc3009_authorization
+    assert drawing
+    data = contract.erc3009_data(
+        0, int(drawing.valid_before), drawing.salt_number, bytes.fromhex(drawing.signature[2:])
     )
-    for _ in range(2):
-        for question in await pair.rail.fund(pair.offer(), pair.money(HELD), pair.wanted(attempt)):
-            answer = await pair.book.best(question.body)  # the shop has never heard of it
-            await pair.rail.finish(question.model_copy(update={"body": answer}))
+    terms = payload.channel_config.terms()
+    call = contract.deposit_call(terms, HELD, ERC3009_COLLECTOR, data)
+    other = await Journal.open(pair.folder / "somebody", ARBITER.address)
+    await Sender(other, pair.chain, ARBITER, pair.network).send("brought:1", SETTLEMENT, call)
+    await other.close()
+    with pytest.raises(Refused, match="not drawn"):
+        await answer(pair.rail, pair.book, message)
     assert await pair.rail.fund(pair.offer(), pair.money(HELD), pair.wanted(attempt)) == []
     channel = await pair.channel()
-    assert (channel.deposited, channel.doubtful) == (HELD, False)
+    assert (channel.deposited, channel.deposit, channel.doubtful) == (HELD, 0, False)
     key = f"channel|{SHOP.address}"
     account = await pair.payer.commit(lambda tx: tx.get(r.Account, key))
     assert account
@@ -346,15 +365,45 @@ async def test_a_top_up_that_somebody_else_brings_first_is_counted_once(pair: Pa
     assert (await pair.pay(attempt, 700)).body["cumulative"] == 700
 
 
+async def test_a_deposit_is_signed_once_whatever_becomes_of_the_message(pair: Pair) -> None:
+    """The same leaves again until the chain shows it, or shows that it is too late."""
+    attempt = await pair.attempt(HELD)
+    asked = pair.offer(), pair.money(HELD), pair.wanted(attempt)
+    (first,) = await pair.rail.fund(*asked)
+    (again,) = await pair.rail.fund(*asked)
+    assert first.body["deposit"] == again.body["deposit"]
+    await pair.book.deposit(first.body)  # and its answer is lost
+    assert await pair.rail.fund(*asked) == []
+    assert await pair.balances() == (MINTED - HELD, 0, HELD)
+
+
+async def test_a_deposit_that_was_never_drawn_is_given_up_and_signed_anew(pair: Pair) -> None:
+    attempt = await pair.attempt(HELD)
+    asked = pair.offer(), pair.money(HELD), pair.wanted(attempt)
+    (first,) = await pair.rail.fund(*asked)
+    with pytest.raises(SettlementFailed, match="still under way"):
+        await pair.rail.close()
+    pair.clock.skip(1000)
+    drain = abi.encode("transfer(address,uint256)", SHOP.address, 1)
+    await pair.rail._sender.send("tick:0", pair.network.token, drain)  # a block past its time
+    (second,) = await pair.rail.fund(*asked)
+    assert first.body["deposit"] != second.body["deposit"]
+    with pytest.raises(Refused, match="not drawn"):
+        await pair.book.deposit(first.body)
+    await answer(pair.rail, pair.book, second)
+    assert await pair.balances() == (MINTED - HELD - 1, 1, HELD)
+
+
 async def test_a_channel_that_is_closing_when_it_is_first_seen_gets_no_work(pair: Pair) -> None:
     """Its payer could take everything back before the shop looks at the chain again."""
     attempt = await pair.fund()
     row = await pair.channel()
-    data = abi.encode(f"requestClose({CONFIG})", *ChannelTerms.of(row, row.payee).words())
-    await pair.rail._sender.send("close:1", pair.network.channels, data)
+    data = contract.withdraw_call(ChannelTerms.of(row, row.payee).config, HELD)
+    await pair.rail._sender.send("close:1", SETTLEMENT, data)
     payment = await pair.payer.commit(lambda tx: pair.rail.reserve(tx, attempt))
+    pair.clock.skip(400)  # the shop has looked when the deposit came, and looks again
     with pytest.raises(Refused, match="is closing"):
-        await pair.book.admit(payment.body, pair.money(PRICE))
+        await pair.book.admit(payment.body, attempt.id, TASK, pair.money(PRICE))
 
 
 async def test_what_a_stranger_says_of_a_channel_is_not_believed(pair: Pair) -> None:
@@ -373,13 +422,11 @@ async def test_of_many_vouchers_at_once_the_greatest_is_kept(pair: Pair) -> None
     """In whatever order they come, and with a forged one among them."""
     attempt = await pair.fund()
     payment = await pair.payer.commit(lambda tx: pair.rail.reserve(tx, attempt))
-    channel = bytes.fromhex(payment.body["channel"])
+    channel = payment.body["channel"]
 
     def body(units: int, signer: KeySigner = PAYER) -> dict[str, object]:
-        voucher = Voucher(channel, units, units, bytes(32))
-        signature = signer.sign_voucher(pair.network.channels_domain, voucher).hex()
-        words = {"cumulative": units, "tasks": units, "root": bytes(32).hex()}
-        return {**payment.body, **words, "voucher": signature}
+        signature = signed_voucher(signer, pair.network, channel, units)
+        return {**payment.body, "cumulative": units, "tasks": units, "voucher": signature}
 
     units = list(range(1, 65))
     random.Random(1).shuffle(units)

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,20 +10,23 @@ from typing import Any
 
 import pytest
 from support.chain_processes import KEYS, Node
+from support.delivery_channels import (
+    SALT,
+    body_of,
+    deposit_call,
+    payee_of,
+    signed_voucher,
+)
 from support.x402_market import OTHER, SHOP, chain_of, world_on
 
 from agentkit.errors import Refused
 from agentkit.journal import events as e
 from agentkit.journal.journal import Journal
-from agentkit.keys.messages import Voucher, checksummed
 from agentkit.keys.signer import KeySigner
-from agentkit.market.chain import Network
-from agentkit.payments import abi
+from agentkit.market.chain import SETTLEMENT, Network
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.channels.book import VoucherBook
-from agentkit.payments.channels.deposits import FUND
 from agentkit.payments.channels.terms import CLOSE_DELAY, ChannelTerms
-from agentkit.payments.contracts import load
 from agentkit.payments.sender import Sender
 
 DEPOSIT = 1000
@@ -39,18 +43,9 @@ class Bench:
     journal: Journal
 
     def body(self, cumulative: int, signer: KeySigner = OTHER) -> dict[str, Any]:
-        channel = self.terms.id(self.network)
-        voucher = Voucher(bytes.fromhex(channel), cumulative, cumulative)
-        return {
-            "channel": channel,
-            "payer": self.terms.payer,
-            "token": self.terms.token,
-            "close_delay": self.terms.close_delay,
-            "salt": self.terms.salt,
-            "cumulative": cumulative,
-            "tasks": cumulative,
-            "voucher": signer.sign_voucher(self.network.channels_domain, voucher).hex(),
-        }
+        body = body_of(OTHER, self.terms, self.network, cumulative)
+        signed = signed_voucher(signer, self.network, body["channel"], cumulative)
+        return {**body, "voucher": signed}
 
     async def told(self, body: dict[str, Any]) -> int | None:
         """Hand a voucher over; returns what is booked then, None when it is refused."""
@@ -74,15 +69,15 @@ def node(tmp_path_factory: Any) -> Iterator[Node]:
 @pytest.fixture
 async def bench(node: Node, tmp_path: Path) -> AsyncIterator[Bench]:
     async with world_on(node) as world:
-        contract = checksummed(await world.send("", load("AgentChannels").bytecode))
-        network = world.network.model_copy(update={"channels": contract})
+        network = world.network
         await world.mint(OTHER.address, DEPOSIT)
-        terms = ChannelTerms(OTHER.address, SHOP.address, network.token, CLOSE_DELAY, "11" * 32)
+        salt = SALT[:16] + secrets.token_hex(24)  # the chain is one for all tests
+        terms = ChannelTerms(OTHER.address, SHOP.address, network.token, CLOSE_DELAY, salt)
         await fund(tmp_path, network, terms)
         journal = await Journal.open(tmp_path / "shop", SHOP.address)
         chain = Web3Chain(network)
-        book = VoucherBook(journal, chain, SHOP, network, network.currency.zero())
-        yield Bench(network, terms, book, journal)
+        payee = payee_of(journal, chain, SHOP, network, network.currency.zero())
+        yield Bench(network, terms, payee.book, journal)
         await chain.close()
         await journal.close()
 
@@ -90,11 +85,7 @@ async def bench(node: Node, tmp_path: Path) -> AsyncIterator[Bench]:
 async def fund(folder: Path, network: Network, terms: ChannelTerms) -> None:
     journal, chain = await Journal.open(folder / "payer", OTHER.address), Web3Chain(network)
     sender = Sender(journal, chain, OTHER, network)
-    approve = abi.encode("approve(address,uint256)", network.channels, DEPOSIT)
-    await sender.send("approve:1", network.token, approve)
-    plain = FUND.replace("fundWithAuthorization", "fund").split(",uint128")[0] + ",uint128)"
-    data = abi.encode(plain, *terms.words(), DEPOSIT)
-    await sender.send("fund:1", network.channels, data)
+    await sender.send("fund:1", SETTLEMENT, deposit_call(OTHER, terms, network, DEPOSIT))
     await chain.close()
     await journal.close()
 

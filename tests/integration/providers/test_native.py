@@ -14,6 +14,7 @@ from agentkit.artifacts import Dataset
 from agentkit.errors import ProtocolBroken, Unavailable
 from agentkit.keys.messages import payable
 from agentkit.market.attempt import Message
+from agentkit.market.chain import SETTLEMENT
 from agentkit.providers.http import MAX_BYTES
 from agentkit.providers.native import MAX_OUTPUT, Native
 from agentkit.providers.wire import INLINE_BYTES, WireArtifact
@@ -25,7 +26,7 @@ FACTS: dict[str, Any] = {
     "address": ADDRESS,
     "chain_id": NETWORK.chain_id,
     "token": NETWORK.token,
-    "channels": NETWORK.channels,
+    "channels": SETTLEMENT,
     "rail": "channel",
     "pays": "on_delivery",
     "kinds": ["infer"],

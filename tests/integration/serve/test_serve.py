@@ -25,7 +25,7 @@ from agentkit.graph.builder import JobGraph
 from agentkit.graph.nodes import InferNode
 from agentkit.journal import records as r
 from agentkit.keys import keystore
-from agentkit.keys.messages import Voucher
+from agentkit.keys.channel_messages import ChannelVoucher, Order
 from agentkit.keys.signer import KeySigner
 from agentkit.market.attempt import Attempt, Payment
 from agentkit.market.chain import Network
@@ -67,7 +67,25 @@ class Bench:
             at_most=self.attempt.at_most,
             payment=self.payment.body,
         )
-        return {**whole.model_dump(mode="json"), **changes}
+        return self.ordered({**whole.model_dump(mode="json"), **changes})
+
+    def ordered(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Return a submission with its payer's order for what it now asks for."""
+        try:
+            asked = wire.Submission.model_validate(document)
+        except ValueError:
+            return document
+        if "order" in asked.payment:
+            order = Order(
+                channel=bytes.fromhex(asked.payment["channel"]),
+                attempt=bytes.fromhex(asked.attempt),
+                at_most=asked.at_most.units,
+                request=bytes.fromhex(asked.task.digest),
+            )
+            domain = self.agent.network.settlement_domain
+            signature = self.agent._parts.signer.sign_order(domain, order).hex()
+            document["payment"] = {**asked.payment, "order": signature}
+        return document
 
     async def post(self, path: str, body: Any, **headers: str) -> tuple[int, dict[str, Any]]:
         async with self.http.post(self.url + path, json=body, headers=headers) as answer:
@@ -157,14 +175,8 @@ async def channel_of(bench: Bench) -> r.Channel:
     return next(c for c in channels if c.payee == bench.offer.payee)
 
 
-def voucher_body(bench: Bench, channel: r.Channel, cumulative: int, signature: bytes) -> Any:
-    return {
-        **bench.payment.body,
-        "cumulative": cumulative,
-        "tasks": 1,
-        "root": "",
-        "voucher": signature.hex(),
-    }
+def voucher_body(bench: Bench, cumulative: int, signature: bytes) -> Any:
+    return {**bench.payment.body, "cumulative": cumulative, "voucher": signature.hex()}
 
 
 @pytest.mark.parametrize(
@@ -178,8 +190,8 @@ async def test_bad_vouchers_are_refused(bench: Bench, wrong: str) -> None:
     )
     cumulative = channel.deposited + 1 if wrong == "above the deposit" else 5
     name = b"\x09" * 32 if wrong == "another channel" else bytes.fromhex(channel.channel)
-    domain = bench.agent.network.channels_domain
-    signature = bytearray(signer.sign_voucher(domain, Voucher(name, cumulative, 1)))
+    domain = bench.agent.network.settlement_domain
+    signature = bytearray(signer.sign_channel_voucher(domain, ChannelVoucher(name, cumulative)))
     if wrong == "high s":
         s = ORDER - int.from_bytes(signature[32:64], "big")
         signature[32:64] = s.to_bytes(32, "big")
@@ -188,7 +200,7 @@ async def test_bad_vouchers_are_refused(bench: Bench, wrong: str) -> None:
         signature[64] = 0
     if wrong == "66 bytes":
         signature.append(1)
-    body = voucher_body(bench, channel, cumulative, bytes(signature))
+    body = voucher_body(bench, cumulative, bytes(signature))
     if wrong == "text":
         body["voucher"] = "not hex"
     message = {"rail": "channel", "provider": "native", "verb": "voucher", "body": body}
@@ -203,11 +215,11 @@ async def test_a_lower_voucher_changes_nothing(bench: Bench) -> None:
     result = await bench.desk.provider.result(bench.attempt)
     await bench.desk.settle(bench.attempt, result)
     channel = await channel_of(bench)
-    signature = bench.agent._parts.signer.sign_voucher(
-        bench.agent.network.channels_domain, Voucher(bytes.fromhex(channel.channel), 1, 1)
+    signature = bench.agent._parts.signer.sign_channel_voucher(
+        bench.agent.network.settlement_domain, ChannelVoucher(bytes.fromhex(channel.channel), 1)
     )
     lower = {"rail": "channel", "provider": "native", "verb": "voucher"}
-    lower["body"] = voucher_body(bench, channel, 1, signature)
+    lower["body"] = voucher_body(bench, 1, signature)
     assert (await bench.post("/carry", lower))[0] == 200
     ask = bench.agent._parts.resources.rails["channel"]._messages.request(channel, "best")  # type: ignore[attr-defined]
     _, best = await bench.post("/carry", ask.model_dump())
@@ -257,32 +269,11 @@ class TestOpenAI:
         assert status == 402
         assert "has to be paid for" in answer["error"]["message"]
 
-    async def test_paid_by_the_header_the_answer_is_stored_by_its_key(
-        self, bench: Bench, network: discovery.NetworkFile
-    ) -> None:
-        paid = {k: bench.submission()[k] for k in ("attempt", "at_most", "payment")}
-        header = base64.b64encode(json.dumps(paid).encode()).decode()
-        answers = [
-            await bench.post(
-                "/v1/chat/completions",
-                {**self.CHAT, "max_tokens": 8},
-                **{"Agentkit-Payment": header},
-            )
-            for _ in range(2)
-        ]
-        assert [status for status, _ in answers] == [200, 200]
-        texts = {answer["choices"][0]["message"]["content"] for _, answer in answers}
-        assert len(texts) == 1
-        assert texts != {""}
-        logs = await executions(bench.http, network)
-        assert logs["thrifty"].count(bench.attempt.id) == 1
-
-    async def test_bad_payment_headers_are_client_errors(self, bench: Bench) -> None:
-        for header in ("???", base64.b64encode(b"[]").decode()):
-            status, _ = await bench.post(
-                "/v1/chat/completions", self.CHAT, **{"Agentkit-Payment": header}
-            )
-            assert 400 <= status < 500
+    async def test_what_is_not_sold_over_x402_says_how_it_is_paid(self, bench: Bench) -> None:
+        body = {"model": "all-minilm-l6-v2", "input": "the sea"}
+        status, answer = await bench.post("/v1/embeddings", body)
+        assert status == 402
+        assert "API key" in answer["error"]["message"]
 
     async def test_it_does_not_stream(self, bench: Bench) -> None:
         status, answer = await bench.post("/v1/chat/completions", {**self.CHAT, "stream": True})
@@ -290,7 +281,7 @@ class TestOpenAI:
         assert "stream" in answer["error"]["message"]
 
 
-@pytest.mark.parametrize("verb", ["best", "close"])
+@pytest.mark.parametrize("verb", ["best", "deposit", "close"])
 async def test_only_its_payer_asks_for_a_channels_voucher_or_its_end(
     bench: Bench, verb: str
 ) -> None:
@@ -298,8 +289,8 @@ async def test_only_its_payer_asks_for_a_channels_voucher_or_its_end(
     channel = await channel_of(bench)
     message = bench.agent._parts.resources.rails["channel"]._messages.request(channel, verb)  # type: ignore[attr-defined]
     stranger = KeySigner(b"\x07" * 32)
-    nothing = Voucher(bytes.fromhex(channel.channel), 0, 0)
-    forged = stranger.sign_voucher(bench.agent.network.channels_domain, nothing).hex()
+    nothing = ChannelVoucher(bytes.fromhex(channel.channel), 0)
+    forged = stranger.sign_channel_voucher(bench.agent.network.settlement_domain, nothing).hex()
     for proof in (forged, "", "not hex"):
         body = {**message.body, "proof": proof}
         status, answer = await bench.post("/carry", {**message.model_dump(), "body": body})
@@ -332,7 +323,7 @@ async def test_a_pattern_never_stops_a_node(bench: Bench, pattern: str, status: 
     job = bench.submission()
     text = "a" * 40 + "!"
     job["task"]["params"]["schema"] = {"enum": [text], "not": {"pattern": pattern}}
-    given, answer = await bench.post("/jobs", job)
+    given, answer = await bench.post("/jobs", bench.ordered(job))
     assert given == status, answer
     if status == 422:
         assert "linear time" in answer["error"]["message"]
@@ -388,8 +379,8 @@ async def put(bench: Bench, digest: str, data: bytes) -> int:
 
 async def test_an_input_is_taken_once_its_job_is_admitted(bench: Bench) -> None:
     assert await put(bench, ROWS.digest, ROWS.read()) == 422  # no job waits for it
-    for unpaid in ({}, {**bench.payment.body, "proof": ""}):
-        status, _ = await bench.post("/jobs", query(bench, payment=unpaid))
+    for unpaid in ({}, {**bench.payment.body, "order": ""}):
+        status, _ = await bench.post("/jobs", {**query(bench), "payment": unpaid})
         assert status == 422
     assert await put(bench, ROWS.digest, ROWS.read()) == 422
     status, job = await bench.post("/jobs", query(bench))
@@ -430,7 +421,7 @@ async def test_an_input_that_lies_is_refused(
 ) -> None:
     job = query(bench)
     job["task"]["inputs"]["t"] |= changes
-    given, answer = await bench.post("/jobs", job)
+    given, answer = await bench.post("/jobs", bench.ordered(job))
     assert given == status, answer
     assert (await bench.get(f"/jobs/{bench.attempt.id}"))[0] == 404
 
@@ -446,13 +437,22 @@ async def test_many_inputs_of_one_job_cost_no_memory(bench: Bench) -> None:
 
 
 async def test_nobody_else_gets_work_on_a_payers_channel(bench: Bench) -> None:
-    channel = await channel_of(bench)
-    nothing = Voucher(bytes.fromhex(channel.channel), 0, 0)
-    forged = KeySigner(b"\x07" * 32).sign_voucher(bench.agent.network.channels_domain, nothing)
-    for proof in ("", forged.hex()):
-        payment = {**bench.payment.body, "proof": proof}
-        status, answer = await bench.post("/jobs", bench.submission(payment=payment))
+    whole = bench.submission()
+    order = Order(
+        channel=bytes.fromhex(bench.payment.body["channel"]),
+        attempt=bytes.fromhex(bench.attempt.id),
+        at_most=bench.attempt.at_most.units,
+        request=bytes.fromhex(bench.task.digest),
+    )
+    domain = bench.agent.network.settlement_domain
+    forged = KeySigner(b"\x07" * 32).sign_order(domain, order).hex()
+    for other in ("", forged):
+        payment = {**bench.payment.body, "order": other}
+        status, answer = await bench.post("/jobs", {**whole, "payment": payment})
         assert status == 422, answer
+    # What was ordered for one attempt buys no other one.
+    status, answer = await bench.post("/jobs", {**whole, "attempt": "ab" * 32})
+    assert status == 422, answer
     assert (await bench.get(f"/jobs/{bench.attempt.id}"))[0] == 404
 
 
@@ -462,7 +462,13 @@ async def test_a_payer_waits_while_it_is_told_to_and_loses_nothing(
     """A node that delivers nothing ahead of payment, to a payer that asks for three at once."""
     chain = Network.model_validate(network.network)
     signer = keystore.create_test_key(tmp_path / "key.json")
-    settings = NodeSettings("strict", tmp_path / "node", slots=3, window="0.00 USDC")
+    settings = NodeSettings(
+        "strict",
+        tmp_path / "node",
+        slots=3,
+        window="0.00 USDC",
+        facilitator=network.facilitator,
+    )
     node = await Node.open(settings, signer, Web3Chain(chain), chain)
     told: list[int] = []
 

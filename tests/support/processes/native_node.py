@@ -20,7 +20,7 @@ async def main() -> None:
     assert found
     network = Network.model_validate(found.network)
     signer = keystore.create_test_key(home / "key.json")
-    settings = NodeSettings("lone", home, percent=10)
+    settings = NodeSettings("lone", home, percent=10, facilitator=found.facilitator)
     node = await Node.open(settings, signer, Web3Chain(network), network)
     runner = web.AppRunner(node_app(node))
     await runner.setup()

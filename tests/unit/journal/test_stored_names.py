@@ -24,7 +24,7 @@ def test_each_class_says_its_stored_name_itself(kind: type[Event | Record]) -> N
 
 
 def test_stored_names_are_unique() -> None:
-    assert len(e.EVENTS) == 81
+    assert len(e.EVENTS) == 83
     assert len(r.RECORDS) == 41
 
 

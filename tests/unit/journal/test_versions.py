@@ -15,10 +15,10 @@ from agentkit.journal.records import RECORDS
 from agentkit.journal.store import SCHEMA, SCHEMA_VERSION
 from agentkit.journal.upgrades import ADDED_FIELDS, NewerVersion, read_event
 
-EVENT_SETS = {3: "20b416502e417c300c384934c6dac6f8c39fc002f29a445f1d7f2b506d12157e"}
+EVENT_SETS = {3: "cae7bbff82302912bf6dcb58bf25cbc6644e67fb200a7b116800ad97ab057d58"}
 """By VERSION: the digest of the event set, of every field in it and of every default."""
 
-LAYOUTS = {5: "2cc1e5ab454bc59eea841159d0a3a55c9c97131417a0c0f2c09e82be7fd6fbca"}
+LAYOUTS = {5: "66ba4b9280d1aff312b84dd8b5123e8732f5aa4caa2e9c742827adb481e47ad0"}
 """By SCHEMA_VERSION: the digest of the tables and of what records hold."""
 
 

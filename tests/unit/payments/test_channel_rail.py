@@ -13,6 +13,7 @@ from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.keys.signer import KeySigner
 from agentkit.market.attempt import Attempt, Message, Result
+from agentkit.market.batch_settlement import SCHEME
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
 from agentkit.payments.channels.rail import (
@@ -30,7 +31,14 @@ A, B, C = PRICES
 
 
 def opened() -> list[Any]:
-    terms = {"payee": "0xP", "token": "t", "close_delay": 1, "salt": "00", "payer": SIGNER.address}
+    terms: dict[str, Any] = {
+        "payee": "0xP",
+        "token": "t",
+        "close_delay": 1,
+        "salt": "00",
+        "payer": SIGNER.address,
+    }
+    terms["scheme"] = SCHEME
     where = {"channel": CHANNEL, "provider": "p", "provider_node": "n"}
     thousand = Money(1000, USDC)
     return [

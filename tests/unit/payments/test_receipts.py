@@ -12,9 +12,13 @@ import pytest
 from agentkit.artifacts import Text
 from agentkit.errors import ConfigError
 from agentkit.journal import events as e
+from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
+from agentkit.keys.messages import Voucher
 from agentkit.keys.signer import KeySigner
+from agentkit.market import tree
 from agentkit.market.attempt import Attempt, Evidence, Result, attempt_id, purchase_id
+from agentkit.market.batch_settlement import SCHEME
 from agentkit.market.receipt import Receipt, Standing, delivery_of
 from agentkit.market.seams import Transaction
 from agentkit.money import Asset, Money
@@ -24,7 +28,9 @@ from agentkit.payments.sender import Sender
 from agentkit.testing.fakes import NETWORK, USDC
 
 PAYER, SHOP, OTHER = (KeySigner(bytes([n]) * 32) for n in (1, 2, 3))
-DOMAIN = NETWORK.channels_domain
+DOMAINS = {SCHEME: NETWORK.settlement_domain, "": NETWORK.channels_domain}
+"""By scheme; "" for the channels of earlier versions."""
+
 CHANNEL = "ab" * 32
 USAGE = {"input": 7, "output": 3}
 
@@ -43,22 +49,23 @@ def attempt(n: int, rail: str = "channel") -> Attempt:
         payee=SHOP.address,
         terms="t",
         at_most=Money(1000, USDC),
-        task="t",
+        task="cd" * 32,
     )
 
 
-def delivered(n: int, price: int, by: KeySigner = SHOP) -> Result:
+def delivered(n: int, price: int, scheme: str) -> Result:
     output = Text.of(b"answer %d" % n)
     said = delivery_of(attempt(n).id, output.digest, Money(price, USDC), USAGE)
-    signature = by.sign_delivery(DOMAIN, said).hex()
+    signature = SHOP.sign_delivery(DOMAINS[scheme], said).hex()
     return Result((output,), USAGE, Money(price, USDC), Evidence(signer="", signature=signature))
 
 
 class Wallet:
     """A payer's books with one open channel, as its runs would have written them."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, scheme: str) -> None:
         chain: Any = None
+        self.scheme = scheme
         sender = Sender(journal, chain, PAYER, NETWORK)
         self.journal, self.rail = journal, ChannelRail(journal, chain, PAYER, NETWORK, sender)
         self.receipts: list[Receipt] = []
@@ -74,6 +81,7 @@ class Wallet:
             token=NETWORK.token,
             close_delay=3600,
             salt="00",
+            scheme=self.scheme,
         )
         funded = e.ChannelFunded(channel=CHANNEL, amount=amount, deposited=amount)
         for event in (opened, funded):
@@ -83,20 +91,54 @@ class Wallet:
         await self.journal.commit(lambda tx: tx.append(e.WALLET, event))
 
     async def pay(self, n: int, price: int) -> None:
+        result = delivered(n, price, self.scheme)
+
         def work(tx: Transaction) -> Receipt:
-            return self.rail.settle(tx, attempt(n), delivered(n, price))[0]
+            if self.scheme:
+                return self.rail.settle(tx, attempt(n), result)[0]
+            tx.append(e.WALLET, promised(tx, n, result))
+            return Receipt.of(attempt(n), result, at=tx.now)
 
         self.receipts.append(await self.journal.commit(work))
+
+    async def pay_again(self, n: int, price: int) -> None:
+        """Pay what the voucher that was found has paid already."""
+        if self.scheme:
+            return await self.pay(n, price)
+        amount = Money(price, USDC)
+        matched = e.VoucherMatched(channel=CHANNEL, attempt=attempt(n).id, amount=amount)
+        await self.write(matched)
+        self.receipts.append(Receipt.of(attempt(n), delivered(n, price, ""), at=1.0))
+        return None
 
     async def bundle(self) -> Bundle:
         wallet = await self.journal.history(e.WALLET)
         return bundle_of(NETWORK, PAYER.address, self.receipts, wallet)
 
 
-@pytest.fixture
-async def wallet(tmp_path: Path) -> Any:
+def promised(tx: Transaction, n: int, result: Result) -> e.VoucherSigned:
+    """Return the voucher that earlier versions signed: it names the tree over all deliveries."""
+    channel = tx.get(r.Channel, CHANNEL)
+    assert channel
+    said = delivery_of(attempt(n).id, result.digest, result.price, USAGE)
+    leaf = tree.leaf_of(said.struct_hash())
+    units, tasks = channel.cumulative + result.price.units, channel.tasks + 1
+    root = tree.root_of(tree.added(channel.peaks, channel.leaves, leaf))
+    voucher = Voucher(bytes.fromhex(CHANNEL), units, tasks, root)
+    return e.VoucherSigned(
+        channel=CHANNEL,
+        attempt=attempt(n).id,
+        cumulative=Money(units, USDC),
+        tasks=tasks,
+        signature=PAYER.sign_voucher(DOMAINS[""], voucher).hex(),
+        leaf=leaf.hex(),
+    )
+
+
+@pytest.fixture(params=[SCHEME, ""], ids=["x402", "earlier"])
+async def wallet(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
     journal = await Journal.open(tmp_path / "home", PAYER.address)
-    wallet = Wallet(journal)
+    wallet = Wallet(journal, request.param)
     await wallet.open()
     for n, price in enumerate((5, 7, 11, 13, 2)):
         await wallet.pay(n, price)
@@ -110,7 +152,7 @@ async def test_what_was_paid_proves_itself_from_a_file(wallet: Wallet, tmp_path:
     again = Bundle.load(tmp_path / "bundle.json")
     assert again == bundle
     assert verify(again) == []
-    assert again.channels[0].cumulative == sum(r.amount.units for r in again.receipts) == 38
+    assert again.channels[0].cumulative == sum(one.amount.units for one in again.receipts) == 38
 
 
 def money(units: int) -> str:
@@ -169,14 +211,24 @@ CHANGES = {
     "another payer": (changed("payer", OTHER.address), "not the payer's"),
     "another chain": (changed("chain_id", 1), "is not signed by"),
     "another contract": (changed("channels_contract", OTHER.address), "is not signed by"),
+    "another scheme": (
+        lambda d: d["channels"][0].update(scheme="" if d["channels"][0].get("scheme") else SCHEME),
+        "not the payer's",
+    ),
     "another provider's channel": (changed("channels.0.payee", OTHER.address), "another provider"),
 }
+
+
+ROOTED = {"the order", "a task more", "another root", "another contract"}
+"""What only vouchers of earlier versions name, by their tree and their contract."""
 
 
 @pytest.mark.parametrize("what", CHANGES)
 async def test_nothing_in_a_bundle_can_be_changed_unseen(
     wallet: Wallet, what: str, tmp_path: Path
 ) -> None:
+    if wallet.scheme and what in ROOTED:
+        pytest.skip("such a voucher names only what is promised in all")
     path = tmp_path / "bundle.json"
     (await wallet.bundle()).save(path)
     document = json.loads(path.read_text())
@@ -193,7 +245,7 @@ async def test_what_stands_behind_a_receipt_is_said(wallet: Wallet) -> None:
     )
     unvouched = wallet.receipts[1].model_copy(update={"attempt": attempt(8, rail="escrow")})
     bundle = await wallet.bundle()
-    assert [proof_of(r, bundle) for r in bundle.receipts] == ["signature and voucher"] * 5
+    assert [proof_of(one, bundle) for one in bundle.receipts] == ["signature and voucher"] * 5
     assert proof_of(unsigned, bundle) == "the payer's word"
     assert proof_of(unvouched, bundle) == "signature"
 
@@ -205,7 +257,7 @@ async def test_a_bundle_after_a_restore_proves_what_came_before_by_the_voucher_f
     late = await wallet.bundle()
     lost = late.channels[0]
     journal = await Journal.open(wallet.journal.home.parent / "restored", PAYER.address)
-    restored = Wallet(journal)
+    restored = Wallet(journal, wallet.scheme)
     await restored.open()
     for n, price in enumerate((5, 7, 11)):
         await restored.pay(n, price)
@@ -214,21 +266,25 @@ async def test_a_bundle_after_a_restore_proves_what_came_before_by_the_voucher_f
         cumulative=Money(lost.cumulative, USDC),
         tasks=lost.tasks,
         signature=lost.signature,
-        root=lost.root,
+        root="" if wallet.scheme else lost.root,
         delivered=Money(lost.cumulative, USDC),
         attempts=(attempt(3).id, attempt(4).id),
     )
     await restored.write(found)
-    await restored.pay(3, 13)
-    await restored.pay(4, 2)
+    await restored.pay_again(3, 13)
+    await restored.pay_again(4, 2)
     await restored.pay(5, 100)
     bundle = await restored.bundle()
     assert verify(bundle) == []
     assert bundle.channels[0].cumulative == 138
     assert [paid.units for paid in bundle.channels[0].paid] == [100]
-    forged = bundle.channels[0].model_copy(update={"base_root": "ee" * 32})
-    wrong = verify(bundle.model_copy(update={"channels": (forged,)}))
-    assert any("root is not over these" in sentence for sentence in wrong)
+    for change, complaint in (
+        ({"base": 37}, "not the sum of what was paid"),
+        ({"base_root": "ee" * 32}, "" if wallet.scheme else "root is not over these"),
+    ):
+        forged = bundle.channels[0].model_copy(update=change)
+        wrong = verify(bundle.model_copy(update={"channels": (forged,)}))
+        assert any(complaint in sentence for sentence in wrong) or not complaint
     await journal.close()
 
 
