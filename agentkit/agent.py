@@ -31,6 +31,7 @@ from agentkit.market.allowance import Allowance
 from agentkit.market.plan import Plan
 from agentkit.money import Money
 from agentkit.payments.budget import used_so_far
+from agentkit.payments.channels.recovery import ChannelRecovery, Recovered
 from agentkit.payments.closing import close_all
 from agentkit.payments.rail_choice import History
 from agentkit.planner.estimate import Measured, measured_in
@@ -393,6 +394,16 @@ class Agent(WalletView):
         resources = self._parts.resources
         seconds = idle.total_seconds() if idle else 0.0
         return await close_all(resources.rails, resources.providers, seconds)
+
+    async def recover_channels(self, since: int = 0) -> Recovered:
+        """Find channels that this wallet filled and its books do not know, after a loss of all.
+
+        Searches the chain from block `since` on, by the wallet's address alone; `close_channels`
+        then takes back what is left.  Raises StoreUnavailable.
+        """
+        parts = self._parts
+        recovery = ChannelRecovery(parts.journal, parts.chain, parts.network, self.address)
+        return await recovery.search(since)
 
     @property
     def _schedules(self) -> Path:

@@ -1,4 +1,4 @@
-"""wallet show | close | fund | export | signer."""
+"""wallet show | close | recover | fund | export | signer."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from agentkit.display.text import columns
 from agentkit.errors import ConfigError
 from agentkit.keys import keystore, signer_server
 from agentkit.keys.signer import KeySigner
+from agentkit.payments.channels.recovery import Recovered
 from agentkit.payments.networks import real_network
 from agentkit.wallet_view import Balances
 
@@ -62,6 +63,30 @@ def close(
     if any(outcome != "closed" for outcome in outcomes.values()):
         output.note("what is not closed stays in its channel; close it again later", quiet=quiet)
         raise typer.Exit(1)
+
+
+@wallet.command()
+@output.verb
+def recover(
+    since: Annotated[int, typer.Option(help="the first block that is searched", min=0)] = 0,
+    as_json: output.AsJson = False,
+    config: output.Config = None,
+    quiet: output.Quiet = False,
+) -> None:
+    """Find channels that this wallet filled and its books do not know, as after a loss of all."""
+
+    async def go() -> Recovered:
+        async with Agent.from_config(config) as agent:
+            return await agent.recover_channels(since)
+
+    found = asyncio.run(go())
+    rows = {payee: str(left) for payee, left in found.left.items()}
+    text = columns(list(rows.items())) if rows else "no channel was found that is not known"
+    output.result({"left": rows, "unread": found.unread}, text, as_json=as_json)
+    if rows:
+        output.note("take it back with `agentkit wallet close`, which costs gas", quiet=quiet)
+    if found.unread:
+        output.note(f"{found.unread} deposits were made in calls that cannot be read", quiet=quiet)
 
 
 @wallet.command()

@@ -211,9 +211,10 @@ class Exposure:
         in_lanes = sum(
             max(0, lane.spendable) for lane in tx.every(r.Lane) if lane.payee == payee and lane.open
         )
+        signed = sum(row.deposit for row in tx.every(r.Channel) if row.payee == payee)
         opening = sum(row.price.units for row in tx.every(r.Escrow) if _is_opening(tx, row, payee))
         on_their_way = sum(row.amount.units for row in in_transit(tx, payee))
-        return in_accounts + in_lanes + opening + on_their_way
+        return in_accounts + in_lanes + signed + opening + on_their_way
 
 
 def _is_opening(tx: Transaction, row: r.Escrow, payee: str) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from agentkit.errors import ProtocolBroken, SettlementFailed
 from agentkit.keys.channel_messages import ChannelConfig, Claimed
-from agentkit.keys.messages import keccak, word
+from agentkit.keys.messages import checksummed, keccak, word
 from agentkit.market.batch_settlement import (
     MAX_UNITS,
     ChannelState,
@@ -70,6 +70,30 @@ def deposit_call(config: ChannelConfig, units: int, collector: str, data: bytes)
     """Return the call by which `collector` draws a deposit; `data` is the payer's signature."""
     types = (CONFIG, "uint128", "address", "bytes")
     return _call("deposit", types, _struct(config), units, collector, data)
+
+
+def config_in(data: bytes) -> ChannelConfig:
+    """Return the terms in the data of a `deposit` call; raises ProtocolBroken for another call."""
+    from eth_abi.abi import decode  # slow to import, and only a search needs it
+    from eth_abi.exceptions import DecodingError
+
+    types = (CONFIG, "uint128", "address", "bytes")
+    if data[: abi.SELECTOR] != abi.selector(f"deposit({','.join(types)})"):
+        raise ProtocolBroken("this is no call that fills a channel")
+    try:
+        terms = decode(list(types), data[abi.SELECTOR :])[0]
+    except DecodingError as error:
+        raise ProtocolBroken("a call that fills a channel cannot be read") from error
+    payer, payer_authorizer, receiver, receiver_authorizer, token = map(checksummed, terms[:5])
+    return ChannelConfig(
+        payer=payer,
+        payer_authorizer=payer_authorizer,
+        receiver=receiver,
+        receiver_authorizer=receiver_authorizer,
+        token=token,
+        withdraw_delay=terms[5],
+        salt=terms[6],
+    )
 
 
 def claim_call(claims: Sequence[Claim], signature: bytes) -> bytes:
