@@ -22,6 +22,12 @@ from agentkit.wallet_view import Balances
 wallet = typer.Typer(no_args_is_help=True, help="The wallet's money.")
 
 
+WITHDRAWAL = (
+    "paying costs no gas; only taking money back from a provider that is silent does: two"
+    " transactions, about 100,000 gas"
+)
+
+
 @wallet.command()
 @output.verb
 def show(
@@ -44,6 +50,8 @@ def show(
         ("spent ever", str(found.spent)),
     ]
     output.result(dict(rows), columns(rows), as_json=as_json)
+    if found.placed:
+        output.note(WITHDRAWAL, quiet=quiet)
 
 
 @wallet.command()

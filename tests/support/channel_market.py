@@ -151,7 +151,8 @@ async def channel_shop(
     app = web.Application(middlewares=[lossy, paywall.middleware])  # type: ignore[list-item]
     app[CURRENCY] = currency
     for route in priced:
-        app.router.add_route(*route.split(), work.handle)
+        method, where = route.split()
+        app.router.add_route(method, where, work.handle)
     async with TestServer(app, port=port) as server:
         url = str(server.make_url(path))
         yield ChannelShop(world, url, signer, work, journal, claiming, seller, remote, chain)

@@ -52,6 +52,12 @@ class Deadly:
         self.fate.comes_to(after)
         return settled
 
+    async def most_claims(self) -> int:
+        return await self.inner.most_claims()
+
+    async def close(self) -> None:
+        await self.inner.close()
+
 
 class Chats(Work):
     """Answers chats, and writes down that it did."""
@@ -88,7 +94,7 @@ async def main(folder: Path, facilitator: str, rpc: str, token: str, port: int, 
             fate.comes_to("charged")
             return await repeat(*arguments)
 
-        shop.seller._repeat = charged  # type: ignore[method-assign]
+        shop.seller._repeat = charged  # type: ignore[method-assign,assignment]
         print("sells", flush=True)
         while True:
             await asyncio.sleep(0.3)
