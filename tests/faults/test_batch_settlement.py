@@ -18,6 +18,7 @@ import pytest
 from support.chain_processes import Node
 from support.channel_hand import ERROR, Hand, post
 from support.channel_market import DELAY, PRICE, ChannelShop, asked, channel_shop, told
+from support.delivery_channels import SALT
 from support.x402_market import World, chain_of, facilitator, world_on
 
 from agentkit.errors import ProtocolBroken, StoreUnavailable
@@ -194,6 +195,21 @@ async def test_a_refund_is_finished_although_the_channel_was_charged_since(
         assert await world.balance(hand.signer.address) == 20 * PRICE
         (channel,) = await shop.sold()
         assert (channel.refunding, channel.charged, channel.total_claimed) == (0, 1200, 1200)
+
+
+# -- channels that are paid on delivery ----------------------------------------------------------
+
+
+async def test_the_voucher_of_a_delivery_buys_nothing_and_asks_nothing_back(
+    world: World, settles: str, tmp_path: Path
+) -> None:
+    """A claim has made it public, and what it paid for was delivered before."""
+    async with shop_at(world, tmp_path, settles) as (shop, _):
+        hand = await payer_at(shop, salt=bytes.fromhex(SALT))
+        for kind in ({}, {"kind": "refund"}):
+            answer = await post(shop.url, hand.header(PRICE, **kind))
+            assert await reason_of(answer) == "channel_id_mismatch"
+        assert shop.work.done == 0
 
 
 # -- claims that others prevent ------------------------------------------------------------------

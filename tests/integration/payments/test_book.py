@@ -34,7 +34,7 @@ from agentkit.money import Asset, Money
 from agentkit.payments.balance import token_balance
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.channels import contract
-from agentkit.payments.channels.book import VoucherBook
+from agentkit.payments.channels.book import VoucherBook, check_room
 from agentkit.payments.channels.terms import CLOSE_DELAY, ChannelTerms
 
 DEPLOYER, PAYER, PROVIDER, *_ = map(KeySigner, KEYS)
@@ -268,3 +268,43 @@ async def test_the_largest_voucher_that_is_taken_can_be_claimed(world: World) ->
     await world.book.close(body)
     await world.payee.claiming.watch()
     assert await token_balance(world.client, world.network, PROVIDER.address) == 400
+
+
+async def test_a_channel_is_not_closed_while_work_is_under_way_on_it(world: World) -> None:
+    """Its payer could else have the money back, and the work as well."""
+    some = Money(100, world.network.currency)
+    await world.admit(world.request(), some)
+    await append(world, job(world, 1, 100))
+    with pytest.raises(Refused, match="under way"):
+        await world.book.close(world.request())
+    await append(world, e.JobEnded(attempt=f"{1:064x}", state="failed", reason="no"))
+    await world.admit(world.request(), some)  # the refusal has ended nothing
+    await world.book.close(world.request())
+    for late in (world.admit(world.request(), some), world.book.take(promise(world, 5, 1))):
+        with pytest.raises(Refused, match="clos"):
+            await late
+
+
+async def test_a_job_that_comes_while_its_channel_closes_is_not_begun(world: World) -> None:
+    """It was admitted before, and is recorded after: the transaction looks again."""
+    some = Money(100, world.network.currency)
+    channel = await world.admit(world.request(), some)
+    await append(world, e.CloseSeen(channel=channel))
+    with pytest.raises(Refused, match="closing"):
+        await world.journal.commit(lambda tx: check_room(tx, channel, some))
+
+
+async def test_a_payee_that_lost_its_books_counts_what_it_was_paid_as_delivered(
+    world: World,
+) -> None:
+    paid = promise(world, 900, 9)
+    with pytest.raises(Refused, match="1000 units and 1400 are needed"):
+        await world.admit(paid, Money(500, world.network.currency))
+    await world.admit(paid, Money(100, world.network.currency))
+
+
+async def test_a_deposit_into_another_channel_is_not_drawn(world: World) -> None:
+    """The message is the payer's own, and what it brings might be anybody's."""
+    for deposit in (None, {}, {"type": "voucher"}):
+        with pytest.raises(Refused, match="cannot be read"):
+            await world.book.deposit({**world.request(), "deposit": deposit})
