@@ -68,7 +68,7 @@ log = logging.getLogger("agentkit")
 async def network_of(settings: Settings) -> tuple[Network, discovery.NetworkFile | None]:
     """Return the network that is set, or the embedded one and its file, started if need be."""
     if settings.network is not None:
-        return real_network(settings.network, settings.chain), None
+        return real_network(settings.network, settings.chain, settings.networks), None
     found = await asyncio.to_thread(discovery.ensure, settings.network_home.expanduser())
     log.warning("embedded network: test money only")
     return Network.model_validate(found.network), found

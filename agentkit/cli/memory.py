@@ -319,5 +319,5 @@ def _anchor(settings: Settings, embedded: discovery.NetworkFile | None) -> Netwo
     if settings.memory.head_anchor is None:
         return None
     if settings.network is not None:
-        return real_network(settings.network, settings.chain)
+        return real_network(settings.network, settings.chain, settings.networks)
     return Network.model_validate(embedded.network) if embedded else None

@@ -18,6 +18,7 @@ import typer
 from agentkit.cli import output
 from agentkit.config import Settings
 from agentkit.display.progress import show_progress
+from agentkit.embedded.discovery import NetworkFile
 from agentkit.errors import ConfigError
 from agentkit.keys import keystore
 from agentkit.keys.signer import Signer
@@ -94,8 +95,8 @@ async def _serve(
         progress = show_progress("fetching", sys.stderr)
         await asyncio.to_thread(models.fetch_named, models.CATALOGUE, progress)
     signer = _node_key(settings, about.home, test=network.test)
-    if not about.facilitator and found:
-        about = replace(about, facilitator=found.facilitator)
+    if not about.facilitator:
+        about = replace(about, facilitator=_usual_facilitator(settings, found))
     chain = Web3Chain(network)
     await _check_can_claim(chain, signer, about.facilitator)
     node = await Node.open(about, signer, chain, network)
@@ -105,6 +106,14 @@ async def _serve(
     await stopping.wait()
     await runner.cleanup()
     await node.close()
+
+
+def _usual_facilitator(settings: Settings, found: NetworkFile | None) -> str:
+    """Return who settles on the network that is set, as the settings say; "" where nobody does."""
+    if found:
+        return found.facilitator
+    own = settings.networks.get(settings.network or "")
+    return own.facilitator if own else ""
 
 
 async def _check_can_claim(chain: ChainClient, signer: Signer, facilitator: str) -> None:

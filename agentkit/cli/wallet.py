@@ -111,7 +111,8 @@ def fund(
         text = "the embedded network's wallet has test money already; `agentkit wallet show`"
         output.result({"network": "embedded"}, text, as_json=as_json)
         return
-    network, address = real_network(settings.network, settings.chain), _signer(settings).address
+    network = real_network(settings.network, settings.chain, settings.networks)
+    address = _signer(settings).address
     rows = [
         ("to", address),
         ("on", f"{network.name} (chain {network.chain_id})"),

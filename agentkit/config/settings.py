@@ -59,6 +59,13 @@ def _addresses(given: str | tuple[str, ...]) -> str | tuple[str, ...]:
     return given
 
 
+def _contract(given: str) -> str:
+    """Return the address of an account as it was given; raises ValueError for one that is none."""
+    if given and not re.fullmatch(r"0x[0-9a-fA-F]{40}", given):
+        raise ValueError(f"{given!r} is not a valid address: 0x and 40 hex digits")
+    return given
+
+
 class WalletSettings(Section):
     """Where the wallet's keystore lies, what opens it, and which process has its key.
 
@@ -85,6 +92,42 @@ class ChainSettings(Section):
     anchor: str = ""
     token_name: str = ""
     finality: int | None = Field(default=None, ge=1)
+
+
+class NetworkSettings(Section):
+    """A network that the wallet may pay on: one of its user's own, or one that ships, completed.
+
+    `rpc`: an address or several; where one does not answer, the next is asked.  `token`,
+    `token_name` and `token_version`: USDC there, and the name and version of its EIP-712 domain.
+    `finality`: blocks after which a receipt counts.  `coin` pays for gas.  `gas_oracle`: the
+    contract that says what a transaction's data costs, on rollups that charge for it.
+    `facilitator`: who settles for a node that sells there.
+    """
+
+    chain_id: int | None = Field(default=None, ge=1)
+    rpc: tuple[str, ...] = ()
+    token: str = ""
+    token_name: str = ""
+    token_version: str = ""
+    finality: int | None = Field(default=None, ge=1)
+    coin: str = ""
+    gas_oracle: str = ""
+    facilitator: str = ""
+
+    @field_validator("rpc", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: object) -> object:
+        return (given,) if isinstance(given, str) else given
+
+    @field_validator("rpc", "facilitator")
+    @classmethod
+    def _with_scheme(cls, given: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        return _addresses(given)
+
+    @field_validator("token", "gas_oracle")
+    @classmethod
+    def _an_address(cls, given: str) -> str:
+        return _contract(given)
 
 
 class ProviderSettings(Section):
@@ -135,9 +178,7 @@ class PaymentSettings(Section):
     @field_validator("arbiter")
     @classmethod
     def _an_address(cls, given: str) -> str:
-        if given and not re.fullmatch(r"0x[0-9a-fA-F]{40}", given):
-            raise ValueError(f"{given!r} is not a valid address: 0x and 40 hex digits")
-        return given
+        return _contract(given)
 
 
 class MemorySettings(Section):
@@ -221,6 +262,7 @@ class Settings(BaseSettings):
     passphrase: SecretStr = SecretStr("")
     wallet: WalletSettings = WalletSettings()
     chain: ChainSettings = ChainSettings()
+    networks: dict[str, NetworkSettings] = {}
     allowance: Allowance = Allowance()
     providers: dict[str, ProviderSettings] = {}
     payments: PaymentSettings = PaymentSettings()

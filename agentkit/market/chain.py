@@ -24,11 +24,13 @@ class Network(Value):
     `escrow` nothing is paid through escrow, without `anchor` no head is anchored.  `channels`:
     the contract of channels that earlier versions opened, which are only closed.  `gas_oracle`: on
     rollups that charge for it, the contract that says what a transaction's data costs.
+    `other_rpcs` are asked when `rpc` does not answer.
     """
 
     name: str
     chain_id: int
     rpc: str
+    other_rpcs: tuple[str, ...] = ()
     currency: Asset
     coin: Asset
     token: str

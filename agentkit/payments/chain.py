@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
-from agentkit.errors import ConfigError, ProtocolBroken, SettlementFailed, StoreUnavailable
-from agentkit.keys.messages import Domain, checksummed
+from agentkit.errors import (
+    AgentKitError,
+    ConfigError,
+    ProtocolBroken,
+    SettlementFailed,
+    StoreUnavailable,
+)
+from agentkit.keys.messages import checksummed
 from agentkit.market.chain import ChainReceipt, Fees, Log, Network
-from agentkit.net.proxies import proxy_for
 from agentkit.payments import abi
-from agentkit.payments.imports import limit_kept
+from agentkit.payments.rpc_endpoint import RpcEndpoint
 
 if TYPE_CHECKING:
     from web3 import AsyncWeb3
 
 T = TypeVar("T")
-
-TIMEOUT = 30.0
-"""Seconds in which a node has to answer."""
 
 KNOWN_WORDS = (
     "alreadyknown",  # geth, reth, Erigon; Nethermind writes AlreadyKnown
@@ -51,22 +50,24 @@ def is_known(refusal: str) -> bool:
 
 
 class Web3Chain:
-    """A chain behind one JSON-RPC address; see `market.chain.ChainClient`.
+    """A chain behind one or several JSON-RPC addresses; see `market.chain.ChainClient`.
 
-    The first call checks that the chain, its token and contracts are those that are configured;
-    it raises ConfigError when they are not.
+    The first call to each address checks that its chain, token and contracts are those that are
+    configured; ConfigError is raised when they are not.  Where an address does not answer, the next
+    one is asked, and stays in use.  That may repeat a `send`, which changes nothing: the bytes are
+    the same, and the chain takes them once.
     """
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        self._web3: AsyncWeb3[Any] | None = None
-        self._opening = asyncio.Lock()
+        self._endpoints = [RpcEndpoint(network, rpc) for rpc in (network.rpc, *network.other_rpcs)]
+        self._newest_block = 0
 
     async def chain_id(self) -> int:
         return int(await self._ask(lambda w3: w3.eth.chain_id))
 
     async def head(self) -> int:
-        return int(await self._ask(lambda w3: w3.eth.block_number))
+        return self._seen(int(await self._ask(lambda w3: w3.eth.block_number)))
 
     async def time(self, block: int) -> int:
         return await self._ask(lambda w3: w3.eth.get_block(block), _time)
@@ -151,151 +152,48 @@ class Web3Chain:
 
     async def close(self) -> None:
         """Close the connections; the next call opens new ones."""
-        if self._web3 is not None:
-            await self._web3.provider.disconnect()
-            self._web3 = None
+        for endpoint in self._endpoints:
+            await endpoint.close()
 
     # -- inside ----------------------------------------------------------------------------------
-
-    async def _open(self) -> AsyncWeb3[Any]:
-        """Return the connection; the first call makes and checks it.
-
-        web3 takes seconds to import, so that runs outside the event loop.  Raises ConfigError.
-        """
-        async with self._opening:
-            if self._web3 is None:
-                web3 = await asyncio.to_thread(_connect, self._network.rpc)
-                try:
-                    await self._check_chain(web3)
-                except BaseException:  # the next call connects anew
-                    await web3.provider.disconnect()
-                    raise
-                self._web3 = web3
-            return self._web3
-
-    async def _check_chain(self, web3: AsyncWeb3[Any]) -> None:
-        """Raise ConfigError unless the chain, its token and contracts are as configured."""
-        with _translating(self._network.rpc):
-            chain_id = await web3.eth.chain_id
-        if chain_id != self._network.chain_id:
-            raise ConfigError(
-                f"{_host(self._network.rpc)} is chain {chain_id}, and {self._network.name} is"
-                f" chain {self._network.chain_id}",
-                hint="check the rpc address of the network in agentkit.toml",
-            )
-        await self._check_contracts(web3)
-
-    async def _check_contracts(self, web3: AsyncWeb3[Any]) -> None:
-        """Raise ConfigError unless token and contracts are what signatures will be made for.
-
-        A signature is valid in one EIP-712 domain; a contract with another domain would refuse
-        it, or be another contract.  Contracts that a network does not have are left out.
-        """
-        network = self._network
-
-        async def ask(to: str, function: str) -> bytes:
-            call: Any = {"to": checksummed(to), "data": abi.encode(function)}
-            with _translating(network.rpc):
-                return bytes(await web3.eth.call(call))
-
-        contracts: list[tuple[str, str, Domain]] = []
-        if network.token:
-            contracts.append(("token", network.token, network.token_domain))
-        if network.channels:
-            contracts.append(("channels", network.channels, network.channels_domain))
-        if network.escrow:
-            contracts.append(("escrow", network.escrow, network.escrow_domain))
-        try:
-            for key, address, domain in contracts:
-                if await ask(address, "DOMAIN_SEPARATOR()") != domain.separator:
-                    raise _wrong_contract(key, address, domain=domain, network=network)
-            if network.token:
-                decimals = abi.numbers(await ask(network.token, "decimals()"))
-                _check_decimals(network, decimals)
-        except (SettlementFailed, ProtocolBroken) as error:
-            raise _wrong_contract(key, address, domain=domain, network=network) from error
 
     async def _ask(
         self,
         question: Callable[[AsyncWeb3[Any]], Awaitable[Any]],
         read: Callable[[Any], T] = lambda answer: answer,
     ) -> T:
-        """Return what `read` makes of the answer to a question.
+        """Return what `read` makes of the answer to a question; each endpoint is asked once.
 
         Raises our errors only: ProtocolBroken for what cannot be read.
         """
-        web3 = await self._open()
-        with _translating(self._network.rpc):
-            return read(await question(web3))
+        failure: AgentKitError | None = None
+        for endpoint in list(self._endpoints):
+            try:
+                return await endpoint.ask(question, read, at_least=self._newest_block)
+            except ConfigError as error:
+                failure = failure or error
+                self._set_back(endpoint)
+            except (StoreUnavailable, ProtocolBroken) as error:
+                # It may answer later, so another endpoint that is wrong is not the end.
+                failure = error if failure is None or isinstance(failure, ConfigError) else failure
+                self._set_back(endpoint)
+        assert failure is not None  # there is at least one endpoint
+        raise failure
 
+    def _set_back(self, endpoint: RpcEndpoint) -> None:
+        """Have an endpoint asked last from now on, and checked anew before that."""
+        if len(self._endpoints) > 1 and self._endpoints[0] is endpoint:
+            self._endpoints.append(self._endpoints.pop(0))
+            endpoint.is_checked = False
 
-def _check_decimals(network: Network, decimals: list[int]) -> None:
-    """Raise ConfigError unless the token counts in the units of the network's currency."""
-    currency = network.currency
-    if decimals != [currency.decimals]:
-        raise ConfigError(
-            f"the token {network.token} has {decimals} decimals,"
-            f" and {currency.symbol} has {currency.decimals}",
-            hint="check `network` and chain.rpc in agentkit.toml",
-        )
+    def _seen(self, block: int) -> int:
+        """Note the newest block that any endpoint showed, and return it.
 
-
-def _wrong_contract(key: str, address: str, *, domain: Domain, network: Network) -> ConfigError:
-    """Return the error for an address at which another contract is, or none.
-
-    `key` is the setting that names the address.
-    """
-    hint = "check `network` and chain.rpc" if key == "token" else f"check chain.{key}"
-    return ConfigError(
-        f"{address} on {network.name} is not the contract {domain.name!r},"
-        f" version {domain.version!r}",
-        hint=f"{hint} in agentkit.toml",
-    )
-
-
-def _connect(rpc: str) -> AsyncWeb3[Any]:
-    """Import web3 and return a client; the connection is opened with the first call."""
-    from aiohttp import ClientTimeout
-
-    with limit_kept():
-        from web3 import AsyncHTTPProvider, AsyncWeb3
-
-    request_options = {"timeout": ClientTimeout(total=TIMEOUT), "proxy": proxy_for(rpc)}
-    return AsyncWeb3(AsyncHTTPProvider(rpc, request_kwargs=request_options))
-
-
-@contextmanager
-def _translating(rpc: str) -> Iterator[None]:
-    """Turn the errors of web3, and of reading a malformed answer, into ours.
-
-    A revert or a refusal is SettlementFailed.  No answer is StoreUnavailable: the outcome is
-    unknown.  TransactionNotFound passes, because for callers it is an answer.
-    """
-    from aiohttp import ClientError
-    from web3.exceptions import ContractLogicError, TransactionNotFound, Web3Exception, Web3RPCError
-
-    try:
-        yield
-    except (TransactionNotFound, ProtocolBroken):
-        raise
-    except ContractLogicError as error:
-        raise SettlementFailed(f"the contract refuses: {error.message}") from error
-    except Web3RPCError as error:
-        raise SettlementFailed(f"the chain refuses: {error.message}") from error
-    except (ClientError, TimeoutError, OSError) as error:
-        raise StoreUnavailable(
-            f"the chain at {_host(rpc)} does not answer", hint="run `agentkit doctor`"
-        ) from error
-    except (Web3Exception, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ProtocolBroken(
-            f"the answer of the chain at {_host(rpc)} cannot be read: {error!s:.200}"
-        ) from error
-
-
-def _host(rpc: str) -> str:
-    """Return an RPC address without path and query, where people keep their API keys."""
-    parts = urlsplit(rpc)
-    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+        What depends on it was read at that block.  An endpoint that is behind would show a payment
+        as not made that another one has shown as made; so it is not asked (`RpcEndpoint.ask`).
+        """
+        self._newest_block = max(self._newest_block, block)
+        return block
 
 
 def _time(block: Any) -> int:

@@ -1,12 +1,13 @@
-"""Real networks by name: what each one is, and which settings have to complete it."""
+"""Real networks by name: those that ship, those of the user, and what the settings add to them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
 from agentkit import strict_toml
-from agentkit.config import ChainSettings
+from agentkit.config import ChainSettings, NetworkSettings
 from agentkit.errors import ConfigError
 from agentkit.market.chain import Network
 from agentkit.money import Asset
@@ -21,8 +22,44 @@ class NetworkProfile:
     token_name: str
     finality: int
     coin: str = "ETH"
-    slip44: int = 60
     gas_oracle: str = ""
+    token_version: str = "2"  # noqa: S105  # Circle's USDC
+
+    @classmethod
+    def of_own(cls, name: str, own: NetworkSettings) -> NetworkProfile:
+        """Return the profile of a user's own network; raises ConfigError for a missing key."""
+        from agentkit.keys.messages import checksummed  # slow to import
+
+        for key in ("chain_id", "token", "token_name"):
+            if not getattr(own, key):
+                raise ConfigError(
+                    f"networks.{name}.{key} is not set, and {name!r} is no network that ships",
+                    hint=f"set {key} under [networks.{name}], or name one of: {_shipped()}",
+                )
+        assert own.chain_id is not None
+        return cls(
+            chain_id=own.chain_id,
+            usdc=checksummed(own.token),
+            token_name=own.token_name,
+            finality=own.finality or OWN_FINALITY,
+            coin=own.coin or cls.coin,
+            gas_oracle=own.gas_oracle,
+            token_version=own.token_version or cls.token_version,
+        )
+
+    def check_same(self, name: str, own: NetworkSettings) -> None:
+        """Raise ConfigError where settings give a network that ships another chain or token.
+
+        A name that everybody knows must not stand for something else.
+        """
+        given = (own.chain_id, own.token.lower(), own.coin)
+        known = (self.chain_id, self.usdc.lower(), self.coin)
+        for key, said, fact in zip(("chain_id", "token", "coin"), given, known, strict=True):
+            if said and said != fact:
+                raise ConfigError(
+                    f"networks.{name}.{key} is {said}, and {name} has {fact}",
+                    hint=f"take it out, or give your own network another name than {name!r}",
+                )
 
 
 def _profiles() -> dict[str, NetworkProfile]:
@@ -33,39 +70,75 @@ def _profiles() -> dict[str, NetworkProfile]:
 NETWORKS = _profiles()
 """The networks that ship with the package, by name."""
 
-TOKEN_VERSION = "2"  # noqa: S105
-"""The version in the EIP-712 domain of Circle's USDC."""
+OWN_FINALITY = 32
+"""Blocks after which a receipt counts on a user's own network that does not say so."""
+
+COINS = {"ETH": 60, "POL": 966, "AVAX": 9005}
+"""The coins that gas is paid in, with their numbers in SLIP-44."""
 
 
-def real_network(name: str, chain: ChainSettings) -> Network:
+def real_network(
+    name: str, chain: ChainSettings, own: Mapping[str, NetworkSettings] | None = None
+) -> Network:
     """Return a real network by name, completed by the settings.
 
+    `chain` are the settings of the wallet's home network, which win over its part of `own`.
     Raises ConfigError for an unknown name, and for a setting that is missing.
     """
-    profile = NETWORKS.get(name)
-    if profile is None:
-        raise ConfigError(
-            f"there is no network {name!r}",
-            hint=f"set network to one of: {', '.join(NETWORKS)}; leave it out for embedded",
-        )
-    if not chain.rpc:
+    settings = (own or {}).get(name)
+    profile = _profile(name, settings)
+    settings = settings or NetworkSettings()
+    rpc = (chain.rpc,) if chain.rpc else settings.rpc
+    if not rpc:
         raise ConfigError(
             f"chain.rpc is not set for {name}",
-            hint="set rpc under [chain] in agentkit.toml, or AGENTKIT_CHAIN__RPC",
+            hint=f"set rpc under [networks.{name}] or [chain] in agentkit.toml,"
+            " or AGENTKIT_CHAIN__RPC",
         )
     caip2_id = f"eip155:{profile.chain_id}"
     return Network(
         name=name,
         chain_id=profile.chain_id,
-        rpc=chain.rpc,
+        rpc=rpc[0],
+        other_rpcs=rpc[1:],
         currency=Asset.named("USDC").bind(caip2_id, f"erc20:{profile.usdc}"),
-        coin=Asset.named(profile.coin).bind(caip2_id, f"slip44:{profile.slip44}"),
+        coin=_coin(name, profile.coin).bind(caip2_id, f"slip44:{COINS[profile.coin]}"),
         token=profile.usdc,
-        token_name=chain.token_name or profile.token_name,
-        token_version=TOKEN_VERSION,
+        token_name=chain.token_name or settings.token_name or profile.token_name,
+        token_version=settings.token_version or profile.token_version,
         channels=chain.channels,
         escrow=chain.escrow,
         anchor=chain.anchor,
-        finality=chain.finality or profile.finality,
-        gas_oracle=profile.gas_oracle,
+        finality=chain.finality or settings.finality or profile.finality,
+        gas_oracle=settings.gas_oracle or profile.gas_oracle,
     )
+
+
+def _profile(name: str, own: NetworkSettings | None) -> NetworkProfile:
+    """Return what is known of a network; raises ConfigError for an unknown one."""
+    shipped = NETWORKS.get(name)
+    if shipped and own:
+        shipped.check_same(name, own)
+    if shipped:
+        return shipped
+    if own:
+        return NetworkProfile.of_own(name, own)
+    raise ConfigError(
+        f"there is no network {name!r}",
+        hint=f"set network to one of: {_shipped()}; to one of your own that stands under"
+        f" [networks.{name}]; or leave it out for embedded",
+    )
+
+
+def _coin(name: str, symbol: str) -> Asset:
+    """Return the coin of a network; raises ConfigError for one that is not known."""
+    if symbol not in COINS:
+        raise ConfigError(
+            f"networks.{name}.coin is {symbol!r}, which is not known",
+            hint=f"set it to one of: {', '.join(COINS)}",
+        )
+    return Asset.named(symbol)
+
+
+def _shipped() -> str:
+    return ", ".join(NETWORKS)

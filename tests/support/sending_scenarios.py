@@ -30,7 +30,7 @@ from agentkit.keys.signer import KeySigner
 from agentkit.market.chain import ChainReceipt, Network
 from agentkit.market.seams import Transaction
 from agentkit.money import Asset
-from agentkit.payments import abi, chain, sender
+from agentkit.payments import abi, rpc_endpoint, sender
 from agentkit.payments.balance import token_balance
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.contracts import load
@@ -215,7 +215,7 @@ def payer(orders: Orders) -> None:
     sys.stderr = orders.home.with_suffix(".says").open("a")
     Fate.point, Fate.log = orders.kill_at, orders.home.with_suffix(".kills")
     sender.BUMP_SECONDS, sender.BUMP_BLOCKS = 0.8, 2
-    chain.TIMEOUT = 1.0
+    rpc_endpoint.TIMEOUT = 1.0
     pay = pay_naively if orders.naive else pay_all
     network = network_at(orders.rpc, orders.token, orders.finality)
     raise SystemExit(0 if asyncio.run(pay(network, orders.home)) else 1)

@@ -81,7 +81,7 @@ async def through_a_source(url: str) -> None:
 
 
 async def through_a_chain(url: str) -> None:
-    from agentkit.payments.chain import _connect
+    from agentkit.payments.rpc_endpoint import _connect
 
     w3 = _connect(url)
     try:

@@ -8,7 +8,7 @@ import sys
 NESTED = """
 import json, sys
 before = sys.getrecursionlimit()
-from agentkit.payments.chain import _connect
+from agentkit.payments.rpc_endpoint import _connect
 _connect("http://127.0.0.1:9")
 assert "py_ecc" in sys.modules, "the package that raises the limit was not loaded"
 from agentkit.payments.facilitator.sdk import exact_scheme

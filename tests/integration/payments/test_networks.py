@@ -93,7 +93,7 @@ async def test_other_decimals_are_refused(node: Node, token: str) -> None:
     assert odd.decimals != here.decimals
     network = network_at(node.url, token).model_copy(update={"currency": odd})
     async with opened(network) as chain:
-        with pytest.raises(ConfigError, match=r"has \[6\] decimals, and ETH has 18"):
+        with pytest.raises(ConfigError, match=r"has 6 decimals, and ETH has 18"):
             await chain.head()
 
 

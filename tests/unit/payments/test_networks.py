@@ -1,10 +1,13 @@
 """What a chain says of itself is compared with what is configured before anything is signed."""
 
+from typing import Any
+
 import pytest
+from pydantic import ValidationError
 from support.sending_scenarios import PAYER, SHOP
 from x402.mechanisms.evm.default_assets import DEFAULT_ASSETS
 
-from agentkit.config import ChainSettings
+from agentkit.config import ChainSettings, NetworkSettings
 from agentkit.errors import ConfigError
 from agentkit.keys.messages import UnsignedTransaction, checksummed
 from agentkit.market.chain import SETTLEMENT
@@ -37,6 +40,10 @@ def test_the_tokens_are_those_that_the_x402_sdk_knows() -> None:
         assert (ours[chain].usdc, ours[chain].token_name) == (theirs["asset"], theirs["name"])
 
 
+def test_twelve_networks_ship() -> None:
+    assert len(NETWORKS) == 12
+
+
 def test_networks_differ_in_chain_and_token() -> None:
     assert len({profile.chain_id for profile in NETWORKS.values()}) == len(NETWORKS)
     assert len({profile.usdc for profile in NETWORKS.values()}) == len(NETWORKS)
@@ -45,7 +52,8 @@ def test_networks_differ_in_chain_and_token() -> None:
 def test_what_a_network_lacks_is_named() -> None:
     with pytest.raises(ConfigError, match=r"chain\.rpc is not set for base") as wrong:
         real_network("base", CHAIN.model_copy(update={"rpc": ""}))
-    assert wrong.value.hint == "set rpc under [chain] in agentkit.toml, or AGENTKIT_CHAIN__RPC"
+    hint = "set rpc under [networks.base] or [chain] in agentkit.toml, or AGENTKIT_CHAIN__RPC"
+    assert wrong.value.hint == hint
 
 
 def test_no_contract_of_ours_is_needed_to_buy_over_x402() -> None:
@@ -64,6 +72,75 @@ def test_settings_replace_what_is_known() -> None:
     chain = CHAIN.model_copy(update={"finality": 64, "token_name": "Bridged USDC"})
     network = real_network("base", chain)
     assert (network.finality, network.token_name) == (64, "Bridged USDC")
+
+
+# -- networks in the settings --------------------------------------------------------------------
+
+OWN: dict[str, Any] = {
+    "chain_id": 4242,
+    "rpc": ["http://127.0.0.1:1", "http://127.0.0.1:2"],
+    "token": "0x" + "ab" * 20,
+    "token_name": "USDC",
+}
+
+
+def own(**changes: object) -> dict[str, NetworkSettings]:
+    return {"mine": NetworkSettings.model_validate({**OWN, **changes})}
+
+
+def test_a_network_of_ones_own_is_described_in_the_settings() -> None:
+    changes = {"token_version": "1", "finality": 3, "coin": "POL", "gas_oracle": "0x" + "12" * 20}
+    network = real_network("mine", ChainSettings(), own(**changes))
+    assert (network.id, network.rpc) == ("eip155:4242", "http://127.0.0.1:1")
+    assert network.other_rpcs == ("http://127.0.0.1:2",)
+    assert network.token == checksummed(OWN["token"])
+    assert network.currency.id == f"eip155:4242/erc20:{network.token}"
+    assert network.coin.id == "eip155:4242/slip44:966"
+    assert (network.token_name, network.token_version) == ("USDC", "1")
+    assert (network.finality, network.gas_oracle) == (3, "0x" + "12" * 20)
+    assert not network.test
+
+
+def test_what_one_of_ones_own_leaves_out_has_a_value_or_is_named() -> None:
+    network = real_network("mine", ChainSettings(), own())
+    assert (network.finality, network.coin.symbol, network.token_version) == (32, "ETH", "2")
+    for key in ("chain_id", "token", "token_name"):
+        lacking = {"mine": own()["mine"].model_copy(update={key: None})}
+        with pytest.raises(ConfigError, match=rf"networks\.mine\.{key} is not set"):
+            real_network("mine", ChainSettings(), lacking)
+    with pytest.raises(ConfigError, match="'DOGE', which is not known"):
+        real_network("mine", ChainSettings(), own(coin="DOGE"))
+
+
+def test_a_network_that_ships_is_completed_by_the_settings() -> None:
+    settings = {"base": NetworkSettings.model_validate({"rpc": "https://a.example", "finality": 3})}
+    network = real_network("base", ChainSettings(), settings)
+    assert (network.rpc, network.other_rpcs) == ("https://a.example", ())
+    assert (network.chain_id, network.finality) == (8453, 3)
+    home = real_network("base", CHAIN, settings)
+    assert home.rpc == CHAIN.rpc, "[chain] wins for the home network"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("chain_id", 10), ("token", "0x" + "ab" * 20), ("coin", "POL")]
+)
+def test_a_name_that_everybody_knows_stands_for_nothing_else(key: str, value: object) -> None:
+    given = {"base": NetworkSettings.model_validate({"rpc": "https://a.example", key: value})}
+    with pytest.raises(ConfigError, match=rf"networks\.base\.{key} is") as wrong:
+        real_network("base", ChainSettings(), given)
+    assert "another name" in wrong.value.hint
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"rpc": "ftp://a"}, {"token": "0x12"}, {"gas_oracle": "x"}, {"chain_id": 0}, {"rpcs": "x"}],
+)
+def test_what_cannot_be_a_network_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        NetworkSettings.model_validate({**OWN, **wrong})
+
+
+# -- what is signed and mined --------------------------------------------------------------------
 
 
 def test_a_receipt_of_a_rollup_says_what_data_cost() -> None:
