@@ -18,6 +18,7 @@ from agentkit.errors import ConfigError
 from agentkit.graph.frozen import FrozenGraph
 from agentkit.journal.journal import Journal
 from agentkit.keys import keystore
+from agentkit.keys.bounded_signer import BoundedSigner
 from agentkit.keys.process_signer import ProcessSigner, open_signer
 from agentkit.keys.signer import Signer
 from agentkit.kinds.registry import kind_of
@@ -121,7 +122,7 @@ async def open_parts(settings: Settings, stack: AsyncExitStack) -> Parts:
     Raises ConfigError, StateError, and StoreUnavailable where the embedded network does not start.
     """
     network, found = await network_of(settings)
-    signer = await signer_of(settings, found, stack)
+    signer = BoundedSigner(await signer_of(settings, found, stack), [network.chain_id])
     home = settings.home.expanduser() / signer.address.lower()
     journal = await Journal.open(home, signer.address)
     stack.push_async_callback(journal.close)

@@ -93,6 +93,8 @@ class Sender:
         same intent goes on from here).
         """
         row = await self._journal.commit(lambda tx: tx.get(r.EvmTransaction, intent))
+        if row is not None and row.cost.asset.network != self._network.coin.network:
+            raise IntentMismatch(f"intent {intent!r} is of {row.cost.asset.network} already")
         # Once signed, an intent is never signed for another call: the first bytes may be mined.
         if row is None:
             row = await self._signing.sign(intent, to=to, data=data, check=check)
@@ -101,13 +103,13 @@ class Sender:
         return await self._follow(row)
 
     async def recover(self) -> None:
-        """Bring every transaction that is not final to its end, oldest nonce first.
+        """Bring every transaction on this network that is not final to its end, oldest nonce first.
 
         The chain takes nonces in their order, so a later one cannot be mined before.
         """
         rows = await self._journal.commit(lambda tx: tx.every(r.EvmTransaction))
         for row in sorted(rows, key=lambda row: row.nonce):
-            if not row.final:
+            if not row.final and row.cost.asset.network == self._network.coin.network:
                 # The failure is written down; whoever needs the transaction signs a new one.
                 with suppress(SettlementFailed):
                     await self._follow(row)

@@ -184,7 +184,8 @@ class IntentSigner:
         used = total.amount if total else cost.asset.zero()
         # Transactions under way count with their most; an intent's own is about to be replaced.
         for other in tx.every(r.EvmTransaction):
-            if not other.final and other.intent != intent:
+            is_other = other.intent != intent and other.cost.asset == cost.asset
+            if is_other and not other.final:
                 used += other.cost
         limit = self._gas_limit.bind(cost.asset)
         if used + cost > limit:

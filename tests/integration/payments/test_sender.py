@@ -22,6 +22,7 @@ from agentkit.errors import (
     SettlementFailed,
     StoreUnavailable,
 )
+from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.keys.messages import UnsignedTransaction
@@ -195,6 +196,28 @@ async def test_the_same_intent_is_one_transaction(world: World) -> None:
         assert not later.line.sent
     assert await world.paid() == 5 + 7
     assert await world.used() == 2
+
+
+async def test_transactions_on_another_network_are_left_to_that_networks_sender(
+    world: World,
+) -> None:
+    coin = Asset.named("ETH").bind("eip155:10", "slip44:60")
+    elsewhere = e.TxSigned(
+        intent="pay:a",
+        call="00",
+        nonce=0,
+        transaction="0x" + "ab" * 32,
+        raw="01",
+        cost=Money(10**18, coin),
+    )
+    async with world.process(gas=Money.parse("1 ETH")) as one:
+        await one.journal.commit(lambda tx: tx.append(e.WALLET, elsewhere))
+        await one.sender.recover()
+        assert not one.line.sent
+        assert await one.pay("pay:b", 5), "what lies there counts against no gas limit here"
+        with pytest.raises(IntentMismatch, match="eip155:10"):
+            await one.pay("pay:a", 5)
+    assert await world.used() == 1
 
 
 @pytest.mark.parametrize("again", ["send", "recover"])
