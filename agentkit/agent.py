@@ -28,6 +28,7 @@ from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.left_runs import outcome_of, same_graph, tell_end
 from agentkit.market.allowance import Allowance
+from agentkit.market.chain import Network
 from agentkit.market.plan import Plan
 from agentkit.money import Money
 from agentkit.payments.budget import used_so_far
@@ -433,18 +434,36 @@ class Agent(WalletView):
         self.memory.wake()
 
     async def _check_funds(self, plan: Plan) -> None:
-        """Refuse a plan that the wallet and what it has placed could not pay at worst."""
+        """Refuse a plan that the wallet and what it has placed could not pay at worst.
+
+        What it has on one network pays for nothing on another.
+        """
         placed = await self._placed()
-        paid = [n for n in plan.nodes if n.offer and n.at_most and n.offer.rail != "elsewhere"]
-        needed = sum(node.at_most.units for node in paid if node.at_most)
-        free = plan.balance.units if plan.balance else 0
-        free += sum(amount.units for amount in placed.values())
-        if needed > free:
-            currency = self.network.currency
-            raise InsufficientFunds(
-                f"the plan can come to {Money(needed, currency)},"
-                f" and the wallet has {Money(free, currency)}"
-            )
+        for network in (self.network, *self.network.beside):
+            needed = _needed_on(network, plan, self.network)
+            if not needed:
+                continue
+            is_home = network is self.network
+            held = plan.balance if is_home else await self._currency_balance(network)
+            on_it = (a.units for a in placed.values() if a.asset == network.currency)
+            free = (held.units if held else 0) + sum(on_it)
+            if needed > free:
+                raise InsufficientFunds(
+                    f"the plan can come to {Money(needed, network.currency)} on {network.name},"
+                    f" and the wallet has {Money(free, network.currency)} there"
+                )
+
+
+def _needed_on(network: Network, plan: Plan, home: Network) -> int:
+    """Return how many units a plan can come to on a network."""
+    return sum(
+        node.at_most.units
+        for node in plan.nodes
+        if node.at_most
+        and node.offer
+        and node.offer.rail != "elsewhere"
+        and home.network_of(node.offer.rail) is network
+    )
 
 
 def _frozen(graph: Graph) -> FrozenGraph:

@@ -106,6 +106,14 @@ class Money:
             raise BadAmount(f"{self} is not an amount of {asset.symbol}")
         return Money(self.units, asset)
 
+    def counted_in(self, asset: Asset) -> Money:
+        """Return as many units of an equal currency on another network.
+
+        Only for currencies that the user has said to be equal (the setting `usd`).  Raises
+        BadAmount for another symbol, or other decimals.
+        """
+        return Money(self.units, replace(self.asset, network="", token="")).bind(asset)
+
     def same(self, other: Money) -> int:
         """Return the units of `other`; raises BadAmount when its asset is another one."""
         if self.asset != other.asset:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import overload
 
 from agentkit.config import Settings
-from agentkit.errors import ConfigError, ProviderError
+from agentkit.errors import ConfigError, PaymentError, ProviderError, StateError
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
@@ -40,8 +40,24 @@ class WalletStatus:
 
 
 @dataclass(frozen=True)
+class Holding:
+    """What a wallet has on one network besides its home; `problem` says why it is not known."""
+
+    network: str
+    currency: Money | None = None
+    coin: Money | None = None
+    problem: str = ""
+
+    def __str__(self) -> str:
+        return self.problem or f"{self.currency}, and {self.coin} for gas"
+
+
+@dataclass(frozen=True)
 class Balances:
-    """What a wallet has: on the chain, in channels and credit, and what is set aside."""
+    """What a wallet has: on the chain, in channels and credit, and what is set aside.
+
+    `beside` is what it has on the other networks that it pays on.
+    """
 
     address: str
     network: str
@@ -50,6 +66,7 @@ class Balances:
     placed: dict[str, Money]
     held: Money
     spent: Money
+    beside: tuple[Holding, ...] = ()
 
 
 class WalletView:
@@ -181,6 +198,7 @@ class WalletView:
             placed=placed,
             held=by_scope.get("held", zero),
             spent=by_scope.get("ever", zero),
+            beside=tuple(await asyncio.gather(*map(self._holding, self.network.beside))),
         )
 
     async def _placed(self) -> dict[str, Money]:
@@ -190,9 +208,20 @@ class WalletView:
             placed |= await rail.balance()
         return placed
 
-    async def _currency_balance(self) -> Money:
-        units = await token_balance(self._parts.chain, self.network, self.address)
-        return Money(units, self.network.currency)
+    async def _holding(self, network: Network) -> Holding:
+        """Return what the wallet has on a network; one that does not answer hides no other."""
+        try:
+            currency = await self._currency_balance(network)
+            units = await self._parts.chains[network.id].balance(self.address)
+        except (StateError, ProviderError, PaymentError, ConfigError) as error:
+            return Holding(network.name, problem=f"not known: {error}")
+        return Holding(network.name, currency, Money(units, network.coin))
+
+    async def _currency_balance(self, network: Network | None = None) -> Money:
+        """Return what the wallet holds on a network, the home one unless it is named."""
+        network = network or self.network
+        chain = self._parts.chains[network.id]
+        return Money(await token_balance(chain, network, self.address), network.currency)
 
     async def _describe(self, provider: Provider) -> ProviderInfo:
         """Return what a provider says of itself, or that it does not answer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -23,7 +23,9 @@ from agentkit.keys.process_signer import ProcessSigner, open_signer
 from agentkit.keys.signer import Signer
 from agentkit.kinds.registry import kind_of
 from agentkit.market.allowance import Allowance
+from agentkit.market.batch_settlement import SCHEME
 from agentkit.market.chain import ChainClient, Network
+from agentkit.market.rail_names import rail_on
 from agentkit.market.seams import Provider, Rail
 from agentkit.memory.anchoring import Anchoring
 from agentkit.memory.artifacts import ipfs as ipfs_store
@@ -49,10 +51,11 @@ from agentkit.payments.channels.rail import ChannelRail
 from agentkit.payments.escrow.rail import EscrowRail
 from agentkit.payments.escrow.terms import NOBODY
 from agentkit.payments.legacy import LegacyChannels
-from agentkit.payments.networks import real_network
+from agentkit.payments.networks import home_network
 from agentkit.payments.prepaid import PrepaidRail
 from agentkit.payments.rail_choice import RailPlanner
 from agentkit.payments.sender import Sender
+from agentkit.payments.x402 import rail as x402
 from agentkit.payments.x402.rail import X402Rail
 from agentkit.payments.x402.uploads import X402Uploads
 from agentkit.planner.request import Market
@@ -69,7 +72,7 @@ log = logging.getLogger("agentkit")
 async def network_of(settings: Settings) -> tuple[Network, discovery.NetworkFile | None]:
     """Return the network that is set, or the embedded one and its file, started if need be."""
     if settings.network is not None:
-        return real_network(settings.network, settings.chain, settings.networks), None
+        return home_network(settings, settings.network), None
     found = await asyncio.to_thread(discovery.ensure, settings.network_home.expanduser())
     log.warning("embedded network: test money only")
     return Network.model_validate(found.network), found
@@ -103,17 +106,23 @@ async def signer_of(
 class Parts:
     """What an open agent works with.
 
-    `resources` is what its runs are given, `market` what its plans are made from.
+    `resources` is what its runs are given, `market` what its plans are made from.  `chains` has
+    whom to ask about each network that the wallet pays on, by its id.
     """
 
     network: Network
     signer: Signer
     journal: Journal
-    chain: ChainClient
+    chains: Mapping[str, ChainClient]
     rail_planner: RailPlanner
     memory: Memory
     resources: Resources
     market: Market
+
+    @property
+    def chain(self) -> ChainClient:
+        """Whom to ask about the home network."""
+        return self.chains[self.network.id]
 
 
 async def open_parts(settings: Settings, stack: AsyncExitStack) -> Parts:
@@ -122,14 +131,17 @@ async def open_parts(settings: Settings, stack: AsyncExitStack) -> Parts:
     Raises ConfigError, StateError, and StoreUnavailable where the embedded network does not start.
     """
     network, found = await network_of(settings)
-    signer = BoundedSigner(await signer_of(settings, found, stack), [network.chain_id])
+    networks = (network, *network.beside)
+    unbounded = await signer_of(settings, found, stack)
+    signer = BoundedSigner(unbounded, [known.chain_id for known in networks])
     home = settings.home.expanduser() / signer.address.lower()
     journal = await Journal.open(home, signer.address)
     stack.push_async_callback(journal.close)
-    chain = Web3Chain(network)
-    stack.push_async_callback(chain.close)
+    chains = {known.id: Web3Chain(known) for known in networks}
+    for chain in chains.values():
+        stack.push_async_callback(chain.close)
 
-    wiring = Wiring(settings, network, found, signer, journal, chain, stack)
+    wiring = Wiring(settings, network, found, signer, journal, chains, stack)
     allowance = settings.allowance.bind(network.currency)
     ledger = Budget(allowance)
     rails = wiring.rails(allowance)
@@ -154,7 +166,7 @@ async def open_parts(settings: Settings, stack: AsyncExitStack) -> Parts:
         network=network,
         signer=signer,
         journal=journal,
-        chain=chain,
+        chains=chains,
         rail_planner=wiring.rail_planner(rails),
         memory=remembering.memory,
         resources=resources,
@@ -213,8 +225,13 @@ class Wiring:
     found: discovery.NetworkFile | None
     signer: Signer
     journal: Journal
-    chain: ChainClient
+    chains: Mapping[str, ChainClient]
     stack: AsyncExitStack
+
+    @property
+    def chain(self) -> ChainClient:
+        """Whom to ask about the home network."""
+        return self.chains[self.network.id]
 
     # -- paying ----------------------------------------------------------------------------------
 
@@ -233,13 +250,32 @@ class Wiring:
         if self.network.escrow:
             arbiter = self.settings.payments.arbiter or NOBODY
             rails.append(EscrowRail(*parts, arbiter=arbiter, exposure=exposure))
+        for network in self.network.beside:
+            rails += self._rails_beside(network, allowance, exposure)
         return {rail.name: rail for rail in rails}
+
+    def _rails_beside(
+        self, network: Network, allowance: Allowance, exposure: Exposure
+    ) -> tuple[Rail, Rail]:
+        """Return the ways of paying on another network: those that need no contract of ours."""
+        parts = (self.journal, self.chains[network.id], self.signer, network)
+        sender = Sender(*parts, self._gas_limit(allowance, network))
+        lanes, exact = (rail_on(rail, network.id) for rail in (SCHEME, x402.RAIL))
+        return LaneRail(*parts, sender, exposure=exposure, name=lanes), X402Rail(*parts, exact)
 
     def sender(self, allowance: Allowance) -> Sender:
         """Return who sends transactions, under the allowance's limit on gas."""
-        none = None if self.network.test else self.network.coin.zero()  # on a real one: set it
-        gas = allowance.gas or none
+        gas = self._gas_limit(allowance, self.network)
         return Sender(self.journal, self.chain, self.signer, self.network, gas)
+
+    def _gas_limit(self, allowance: Allowance, network: Network) -> Money | None:
+        """Return what may be spent on gas on a network: nothing on a real one, until it is set.
+
+        The limit holds on each network whose coin has its symbol.
+        """
+        if allowance.gas is not None and allowance.gas.asset.symbol == network.coin.symbol:
+            return allowance.gas
+        return None if network.test else network.coin.zero()
 
     @cached_property
     def x402(self) -> X402Rail:

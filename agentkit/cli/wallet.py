@@ -16,7 +16,7 @@ from agentkit.errors import ConfigError
 from agentkit.keys import keystore, signer_server
 from agentkit.keys.signer import KeySigner
 from agentkit.payments.channels.recovery import Recovered
-from agentkit.payments.networks import real_network
+from agentkit.payments.networks import home_network
 from agentkit.wallet_view import Balances
 
 wallet = typer.Typer(no_args_is_help=True, help="The wallet's money.")
@@ -45,6 +45,7 @@ def show(
         ("network", found.network),
         ("balance", str(found.currency)),
         ("for gas", str(found.coin)),
+        *((f"on {holding.network}", str(holding)) for holding in found.beside),
         *((f"in {label}", str(amount)) for label, amount in found.placed.items()),
         ("held for runs", str(found.held)),
         ("spent ever", str(found.spent)),
@@ -111,13 +112,17 @@ def fund(
         text = "the embedded network's wallet has test money already; `agentkit wallet show`"
         output.result({"network": "embedded"}, text, as_json=as_json)
         return
-    network = real_network(settings.network, settings.chain, settings.networks)
+    network = home_network(settings, settings.network)
     address = _signer(settings).address
     rows = [
         ("to", address),
         ("on", f"{network.name} (chain {network.chain_id})"),
         ("what you pay with", f"USDC, the token {network.token}"),
         ("for gas", "a little ETH on the same network, within allowance.gas"),
+        *(
+            (f"or on {other.name} (chain {other.chain_id})", f"USDC, the token {other.token}")
+            for other in network.beside
+        ),
     ]
     warning = "Send nothing else, and nothing on another network: it would be lost to this wallet."
     output.result(dict(rows), f"{columns(rows)}\n\n{warning}", as_json=as_json)

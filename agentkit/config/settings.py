@@ -242,7 +242,11 @@ class ApprovalSettings(Section):
 
 
 class Settings(BaseSettings):
-    """Everything that can be set; `origins` says from where each key came."""
+    """Everything that can be set; `origins` says from where each key came.
+
+    The wallet pays on its home `network` and on all of `networks` that have an address.  With `usd`
+    set to `usdc`, USDC of all of these is worth the same, and a budget counts it together.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="AGENTKIT_",
@@ -263,6 +267,7 @@ class Settings(BaseSettings):
     wallet: WalletSettings = WalletSettings()
     chain: ChainSettings = ChainSettings()
     networks: dict[str, NetworkSettings] = {}
+    usd: Literal["usdc"] | None = None
     allowance: Allowance = Allowance()
     providers: dict[str, ProviderSettings] = {}
     payments: PaymentSettings = PaymentSettings()

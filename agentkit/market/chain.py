@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from agentkit.errors import ConfigError
+from agentkit.market.rail_names import chain_of, rail_on
 from agentkit.market.value import Value
 from agentkit.money import Asset
 
@@ -25,6 +26,9 @@ class Network(Value):
     the contract of channels that earlier versions opened, which are only closed.  `gas_oracle`: on
     rollups that charge for it, the contract that says what a transaction's data costs.
     `other_rpcs` are asked when `rpc` does not answer.
+
+    `beside`, of a wallet's home network: the others that it pays on.  `counts_beside`: the user has
+    said that their currencies equal this one's, so a budget counts them together.
     """
 
     name: str
@@ -42,11 +46,28 @@ class Network(Value):
     finality: int = 1
     gas_oracle: str = ""
     test: bool = False
+    beside: tuple[Network, ...] = ()
+    counts_beside: bool = False
 
     @property
     def id(self) -> str:
         """CAIP-2 id."""
         return f"eip155:{self.chain_id}"
+
+    @property
+    def counted(self) -> tuple[Network, ...]:
+        """The networks whose currency counts as this one's, this one first."""
+        return (self, *self.beside) if self.counts_beside else (self,)
+
+    def rail_on(self, rail: str, chain: str) -> str:
+        """Return the name of a rail on a chain (CAIP-2), as wallets at home here say it."""
+        return rail_on(rail, "" if chain == self.id else chain)
+
+    def network_of(self, rail: str) -> Network | None:
+        """Return the network that a rail's name says, None for one that is not in the settings."""
+        chain = chain_of(rail) or self.id
+        known = (network for network in (self, *self.beside) if network.id == chain)
+        return next(known, None)
 
     @property
     def channels_domain(self) -> Domain:

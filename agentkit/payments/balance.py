@@ -5,6 +5,7 @@ from __future__ import annotations
 from agentkit.errors import InsufficientFunds
 from agentkit.journal import records as r
 from agentkit.market.chain import ChainClient, Network
+from agentkit.market.rail_names import chain_of
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
 from agentkit.payments import abi
@@ -14,6 +15,16 @@ async def token_balance(chain: ChainClient, network: Network, address: str) -> i
     """Return how many units of the network's currency an address holds (ERC-20)."""
     data = abi.encode("balanceOf(address)", address)
     return abi.numbers(await chain.call(network.token, data))[0]
+
+
+def own_amount(rail: str, amount: Money, network: Network) -> Money:
+    """Return an amount of a budget in the currency of the network that a rail pays on.
+
+    Only a rail on another network than the budget's (its name says so) may take one currency for
+    the other, by the user's word.  Raises BadAmount where it must not.
+    """
+    currency = network.currency
+    return amount.counted_in(currency) if chain_of(rail) else amount.bind(currency)
 
 
 async def check_balance(
@@ -43,5 +54,6 @@ def check_unpromised(tx: Transaction, network: Network, balance: int, units: int
     if units + promised > balance:
         raise InsufficientFunds(
             f"a deposit of {Money(units, currency)} is needed, and the wallet holds"
-            f" {Money(balance, currency)}, of which {Money(promised, currency)} are promised"
+            f" {Money(balance, currency)} on {network.name}, of which"
+            f" {Money(promised, currency)} are promised"
         )

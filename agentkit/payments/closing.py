@@ -10,6 +10,7 @@ from agentkit.errors import (
     ProviderError,
     SettlementFailed,
     StateError,
+    StoreUnavailable,
 )
 from agentkit.market.attempt import Message
 from agentkit.market.carrying import carry
@@ -30,7 +31,12 @@ async def close_all(
     """
     outcomes: dict[str, str] = {}
     for rail in rails.values():
-        for message in await rail.close(idle):
+        try:
+            messages = await rail.close(idle)
+        except StoreUnavailable as error:  # one chain does not answer; others may
+            outcomes[f"all over {rail.name}"] = f"not closed: {error}"
+            continue
+        for message in messages:
             outcomes[_label_of(message)] = await _close(rail, message, providers)
     return outcomes
 

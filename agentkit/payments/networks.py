@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from agentkit import strict_toml
-from agentkit.config import ChainSettings, NetworkSettings
+from agentkit.config import ChainSettings, NetworkSettings, Settings
 from agentkit.errors import ConfigError
 from agentkit.market.chain import Network
 from agentkit.money import Asset
@@ -112,6 +112,32 @@ def real_network(
         finality=chain.finality or settings.finality or profile.finality,
         gas_oracle=settings.gas_oracle or profile.gas_oracle,
     )
+
+
+def home_network(settings: Settings, name: str) -> Network:
+    """Return the wallet's home network, with the others that it pays on.
+
+    Those are all that the settings have an RPC address for.  Raises ConfigError as `real_network`,
+    and for two networks of one chain: a rail's name tells them by it.
+    """
+    home = real_network(name, settings.chain, settings.networks)
+    beside: list[Network] = []
+    for other, own in settings.networks.items():
+        if other != name and own.rpc:
+            network = real_network(other, ChainSettings(), settings.networks)
+            for known in (home, *beside):
+                _check_differ(known, network)
+            beside.append(network)
+    counts = settings.usd is not None
+    return home.model_copy(update={"beside": tuple(beside), "counts_beside": counts})
+
+
+def _check_differ(one: Network, other: Network) -> None:
+    if one.chain_id == other.chain_id:
+        raise ConfigError(
+            f"networks {one.name!r} and {other.name!r} are both chain {one.chain_id}",
+            hint=f"take [networks.{other.name}] out of agentkit.toml",
+        )
 
 
 def _profile(name: str, own: NetworkSettings | None) -> NetworkProfile:

@@ -26,11 +26,11 @@ from agentkit.market.offer import Offer
 from agentkit.market.seams import ProviderInfo
 from agentkit.market.task import Task, TaskSpec
 from agentkit.market.x402 import Challenge, Requirement
-from agentkit.money import Money, Rate
+from agentkit.money import Rate
 from agentkit.net.public import is_public
 from agentkit.providers.http import Answer, Http
 from agentkit.providers.openai import message_of
-from agentkit.providers.x402_client import RAILS, PaidRequest, X402Client
+from agentkit.providers.x402_client import PaidRequest, X402Client, takes
 
 NAME = "web"
 """The name of this provider, unless the user has one of that name."""
@@ -78,7 +78,7 @@ class Web:
         client, request = await self._client(wanted)
         challenge = await client.inspect(request)
         return [
-            self._offer(spec.node.name, wanted, way, challenge=challenge, amount=client.amount(way))
+            self._offer(spec.node.name, wanted, way, challenge=challenge, client=client)
             for way in client.ways(challenge)
         ]
 
@@ -126,7 +126,7 @@ class Web:
 
     async def carry(self, message: Message) -> Message:
         """Ask what a channel is charged, or for what it has left; raises Refused."""
-        if message.rail != batch_settlement.SCHEME or message.verb not in ("state", "refund"):
+        if not takes(message):
             raise Refused(f"it takes no message {message.verb!r}", provider=self.name)
         method, _, url = message.provider_node.partition(" ")
         try:
@@ -155,10 +155,11 @@ class Web:
         way: Requirement,
         *,
         challenge: Challenge,
-        amount: Money,
+        client: X402Client,
     ) -> Offer:
         """Return the offer of one way to pay for a node's request."""
         is_channel = way.scheme == batch_settlement.SCHEME
+        amount = client.amount(way)
         return Offer(
             provider=self.name,
             provider_node=f"{wanted.method} {_without_query(wanted.url)}",
@@ -169,7 +170,7 @@ class Web:
             eta=1.0,
             lanes=1,
             expires=time.time() + OFFERS_LAST,
-            rail=RAILS[way.scheme],
+            rail=client.rail(way),
             pays="with_request",
             payee=way.payee,
             channel=batch_settlement.terms_of(way) if is_channel else {},

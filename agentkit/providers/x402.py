@@ -17,7 +17,7 @@ from agentkit.market.x402 import Challenge, Requirement
 from agentkit.money import Rate
 from agentkit.providers.http import Answer
 from agentkit.providers.openai import EndpointSettings, OpenAI, PaymentTerms, Profile
-from agentkit.providers.x402_client import RAILS, PaidRequest, X402Client
+from agentkit.providers.x402_client import PaidRequest, X402Client, takes
 
 X402: Final = Profile("x402", "x402", "with_request")
 
@@ -72,7 +72,7 @@ class X402Endpoint(OpenAI):
 
     async def carry(self, message: Message) -> Message:
         """Ask what a channel is charged, or for what it has left; raises Refused."""
-        if message.rail != batch_settlement.SCHEME or message.verb not in ("state", "refund"):
+        if not takes(message):
             return await super().carry(message)
         models = sorted(await self._models())
         return await self._client.carry(message, _probe(models[0] if models else ""))
@@ -125,7 +125,7 @@ class X402Endpoint(OpenAI):
             requirement.payee,
             # The books of a channel can always be asked what was charged.
             finds=finds or is_channel,
-            rail=RAILS[requirement.scheme],
+            rail=self._client.rail(requirement),
             channel=batch_settlement.terms_of(requirement) if is_channel else {},
         )
 
@@ -141,7 +141,8 @@ class X402Endpoint(OpenAI):
 
     def _finds(self, challenge: Challenge) -> bool:
         """Return whether the endpoint can be asked later: by identifier, or its channels' books."""
-        is_channel = batch_settlement.payable_on(challenge, self._network) is not None
+        counted = self._network.counted
+        is_channel = any(batch_settlement.payable_on(challenge, network) for network in counted)
         return challenge.identifies or is_channel
 
     def _check_payee(self, requirement: Requirement) -> None:

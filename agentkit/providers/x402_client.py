@@ -20,6 +20,7 @@ from agentkit.errors import OfferExpired, ProtocolBroken, Refused, Unavailable
 from agentkit.market import batch_settlement
 from agentkit.market.attempt import Attempt, Message, Payment, Result
 from agentkit.market.chain import Network
+from agentkit.market.rail_names import base_rail
 from agentkit.market.x402 import (
     REQUIRED,
     RESPONSE,
@@ -37,7 +38,7 @@ from agentkit.providers.http import Answer, Http
 from agentkit.providers.openai import message_of
 
 RAILS = {"exact": "x402", batch_settlement.SCHEME: batch_settlement.SCHEME}
-"""The rail by which each scheme is paid."""
+"""The rail by which each scheme is paid; `X402Client.rail` adds the network."""
 
 INSPECT_SECONDS = 20.0
 """Seconds in which an endpoint has to answer an unpaid request."""
@@ -114,22 +115,18 @@ class X402Client:
 
         At the same price over a channel: it is charged what the request really comes to.
         """
-        ways = (
-            batch_settlement.payable_on(challenge, self._network),
-            challenge.payable_on(self._network),
-        )
-        found = sorted(filter(None, ways), key=lambda way: int(way.amount))
+        found = [way for network in self._network.counted for way in _ways_on(network, challenge)]
         if not found:
-            raise Refused(
-                f"it takes no {self._network.currency.symbol} on {self._network.name} by"
-                " 'batch-settlement' or 'exact'",
-                provider=self._name,
-            )
-        return found
+            raise Refused(self._why_none(challenge), provider=self._name)
+        return sorted(found, key=lambda way: int(way.amount))
 
     def amount(self, requirement: Requirement) -> Money:
-        """Return the price that a requirement names."""
+        """Return the price that a requirement names, as a budget of this wallet counts it."""
         return Money(int(requirement.amount), self._network.currency)
+
+    def rail(self, requirement: Requirement) -> str:
+        """Return the rail by which a requirement is paid: that of its scheme, on its network."""
+        return self._network.rail_on(RAILS[requirement.scheme], requirement.network)
 
     # -- a payment -------------------------------------------------------------------------------
 
@@ -159,7 +156,7 @@ class X402Client:
 
     def with_bill(self, result: Result, answer: Answer, payment: Payment) -> Result:
         """Return a result with what the endpoint says it was paid."""
-        if payment.rail == batch_settlement.SCHEME:
+        if _is_channel(payment.rail):
             return self._with_charge(result, answer, payment)
         return self._with_transaction(result, answer, payment)
 
@@ -171,7 +168,8 @@ class X402Client:
         Raises Refused.
         """
         challenge = await self.inspect(request)
-        requirement = batch_settlement.payable_on(challenge, self._network)
+        network = self._network_of(message.rail)
+        requirement = batch_settlement.payable_on(challenge, network)
         if requirement is None:
             raise Refused("it takes no payments over channels any more", provider=self._name)
         payment = Payment(rail=message.rail, body=message.body)
@@ -182,6 +180,31 @@ class X402Client:
         return self._stated(message, answer)
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _network_of(self, rail: str) -> Network:
+        """Return the network that a rail pays on; raises Refused where it is not in the settings.
+
+        What was agreed on is paid there also once `usd` is taken out of the settings.
+        """
+        network = self._network.network_of(rail)
+        if network is None:
+            raise Refused(
+                f"it is paid by {rail!r}, and that network is not in the settings any more",
+                provider=self._name,
+            )
+        return network
+
+    def _why_none(self, challenge: Challenge) -> str:
+        """Return why this wallet cannot pay, and the setting with which it could."""
+        home = self._network
+        currency = f"{home.currency.symbol} on {home.name}"
+        apart = [network.name for network in home.beside if _ways_on(network, challenge)]
+        if apart:
+            return (
+                f"it takes {home.currency.symbol} on {apart[0]}, and a budget is in {currency}:"
+                ' with usd = "usdc" in agentkit.toml they count together'
+            )
+        return f"it takes no {currency} by 'batch-settlement' or 'exact'"
 
     async def _send(self, request: PaidRequest, headers: dict[str, str], seconds: float) -> Answer:
         """Send a request; a payment never follows a redirect to somebody else."""
@@ -197,9 +220,8 @@ class X402Client:
 
     def _agreed(self, challenge: Challenge, attempt: Attempt) -> Requirement | None:
         """Return the requirement that an attempt pays, None if it is not asked for any more."""
-        is_channel = attempt.rail == batch_settlement.SCHEME
-        payable = batch_settlement.payable_on if is_channel else Challenge.payable_on
-        requirement = payable(challenge, self._network)
+        payable = batch_settlement.payable_on if _is_channel(attempt.rail) else Challenge.payable_on
+        requirement = payable(challenge, self._network_of(attempt.rail))
         if requirement is None:
             return None
         if (requirement.payee, self.amount(requirement)) != (attempt.payee, attempt.at_most):
@@ -209,9 +231,10 @@ class X402Client:
     def _offered(self, attempt: Attempt, payment: Payment) -> Requirement:
         """Return the requirement that an attempt pays, as it was offered."""
         units, timeout = attempt.at_most.units, int(ANSWER_SECONDS)
-        if attempt.rail == batch_settlement.SCHEME:
-            return batch_settlement.agreed_in(payment.body, self._network, units, timeout=timeout)
-        return Requirement.on(self._network, attempt.payee, units, timeout=timeout)
+        network = self._network_of(attempt.rail)
+        if _is_channel(attempt.rail):
+            return batch_settlement.agreed_in(payment.body, network, units, timeout=timeout)
+        return Requirement.on(network, attempt.payee, units, timeout=timeout)
 
     def _terms_changed(self, *, unknown: bool) -> OfferExpired:
         return OfferExpired("it asks for another payment", provider=self._name, unknown=unknown)
@@ -253,7 +276,7 @@ class X402Client:
         transaction = ""
         with suppress(ProtocolBroken):
             settled = header_of(Settled, answer.headers, RESPONSE.lower())
-            if settled and settled.tells_of(_proof(payment), self._network):
+            if settled and settled.tells_of(_proof(payment), self._network_of(payment.rail)):
                 transaction = settled.transaction
         evidence = result.evidence.model_copy(update={"reference": transaction})
         return replace(result, evidence=evidence)
@@ -276,7 +299,8 @@ class X402Client:
         """Return what a 402 says of a channel: its state, and our newest voucher."""
         if answer.status != 402:
             raise ProtocolBroken("it does not say what the channel is charged", provider=self._name)
-        way = batch_settlement.payable_on(self.challenge(answer), self._network)
+        network = self._network_of(message.rail)
+        way = batch_settlement.payable_on(self.challenge(answer), network)
         extra = way.extra if way else {}
         body = {
             "channel": message.body["channel"],
@@ -295,9 +319,25 @@ class X402Client:
         return message.model_copy(update={"verb": "refunded", "body": body})
 
 
+def takes(message: Message) -> bool:
+    """Return whether a rail's message is one that `X402Client.carry` brings to an endpoint."""
+    return _is_channel(message.rail) and message.verb in ("state", "refund")
+
+
+def _is_channel(rail: str) -> bool:
+    """Return whether a rail pays over channels, on whatever network."""
+    return base_rail(rail) == batch_settlement.SCHEME
+
+
+def _ways_on(network: Network, challenge: Challenge) -> list[Requirement]:
+    """Return how a challenge can be paid on a network; over a channel first."""
+    ways = (batch_settlement.payable_on(challenge, network), challenge.payable_on(network))
+    return [way for way in ways if way]
+
+
 def check_payment(payment: Payment) -> None:
     """Raise ProtocolBroken for a payment of a rail that x402 does not know."""
-    if payment.rail == batch_settlement.SCHEME:
+    if _is_channel(payment.rail):
         batch_settlement.payload_in(payment.body)
     else:
         _proof(payment)
@@ -323,7 +363,7 @@ def _presented(
     challenge: Challenge, requirement: Requirement, payment: Payment, identifier: str
 ) -> Payment402:
     """Return a rail's payment as the answer to a challenge; raises ProtocolBroken."""
-    if payment.rail == batch_settlement.SCHEME:
+    if _is_channel(payment.rail):
         payload = batch_settlement.payload_in(payment.body)
         return batch_settlement.ChannelPayment.to(challenge, requirement, payload, identifier)
     return Presented.to(challenge, requirement, _proof(payment), identifier)

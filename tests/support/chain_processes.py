@@ -67,7 +67,7 @@ def embedded(path: Path) -> Iterator[Node]:
 
 
 @contextmanager
-def anvil(*more: str) -> Iterator[Node]:
+def anvil(*more: str, chain_id: int = CHAIN_ID) -> Iterator[Node]:
     """Foundry's node, which the set-up puts under tests/npm; skips where it is not."""
     binary = anvil_binary()
     if not binary.exists():
@@ -77,7 +77,7 @@ def anvil(*more: str) -> Iterator[Node]:
         "--port",
         "0",
         "--chain-id",
-        str(CHAIN_ID),
+        str(chain_id),
         "--hardfork",
         "prague",
         "--accounts",

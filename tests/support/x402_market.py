@@ -93,7 +93,7 @@ class World:
         fees = await self.eyes.fees()
         call = {
             "type": 2,
-            "chainId": CHAIN_ID,
+            "chainId": self.network.chain_id,
             "nonce": self.nonce,
             "data": data,
             "gas": gas,
@@ -126,7 +126,7 @@ class World:
         fees = await self.eyes.fees()
         call = {
             "type": 2,
-            "chainId": CHAIN_ID,
+            "chainId": self.network.chain_id,
             "nonce": await self.eyes.nonce(KeySigner(key).address),
             "data": data,
             "gas": gas,
@@ -148,11 +148,11 @@ class World:
         self.node.rpc("evm_mine")
 
 
-def network_at(url: str, token: str) -> Network:
-    here = f"eip155:{CHAIN_ID}"
+def network_at(url: str, token: str, chain_id: int = CHAIN_ID) -> Network:
+    here = f"eip155:{chain_id}"
     return Network(
-        name="test",
-        chain_id=CHAIN_ID,
+        name="test" if chain_id == CHAIN_ID else f"chain-{chain_id}",
+        chain_id=chain_id,
         rpc=url,
         currency=Asset.named("USDC").bind(here, f"erc20:{token}"),
         coin=Asset.named("ETH").bind(here, "slip44:60"),
@@ -180,9 +180,11 @@ _TOKENS: dict[str, str] = {}
 
 
 @asynccontextmanager
-async def world_on(node: chain_processes.Node, bytecode: bytes = b"") -> AsyncIterator[World]:
+async def world_on(
+    node: chain_processes.Node, bytecode: bytes = b"", chain_id: int = CHAIN_ID
+) -> AsyncIterator[World]:
     """A token on a chain: the one of this chain, or a new one from `bytecode`."""
-    network = network_at(node.url, "0x" + "11" * 20).model_copy(update={"token": ""})
+    network = network_at(node.url, "0x" + "11" * 20, chain_id).model_copy(update={"token": ""})
     eyes = Web3Chain(network)
     try:
         world = World(network, eyes, node, await eyes.nonce(DEPLOYER.address))
@@ -191,7 +193,7 @@ async def world_on(node: chain_processes.Node, bytecode: bytes = b"") -> AsyncIt
             token = checksummed(await world.send("", bytecode or load("TestUSD").bytecode))
         if not bytecode:
             _TOKENS[node.url] = token
-        world.network = network_at(node.url, token)
+        world.network = network_at(node.url, token, chain_id)
         yield world
     finally:
         await eyes.close()

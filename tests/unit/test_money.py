@@ -122,6 +122,16 @@ def test_binding_keeps_the_amount_and_refuses_another_asset() -> None:
         Money(1, BOUND).bind(Asset.named("USDC").bind("eip155:1", "erc20:0x00"))
 
 
+def test_an_equal_currency_has_the_same_symbol_and_decimals() -> None:
+    base = Asset.named("USDC").bind("eip155:8453", "erc20:0x1")
+    optimism = Asset.named("USDC").bind("eip155:10", "erc20:0x2")
+    assert Money(5, base).counted_in(optimism) == Money(5, optimism)
+    assert Money(5, base).counted_in(base) == Money(5, base)
+    for other in (Asset.named("ETH"), Asset("USDC", 18, "eip155:56", "erc20:0x3")):
+        with pytest.raises(BadAmount):
+            Money(5, base).counted_in(other)
+
+
 def test_less_than_nothing_is_refused() -> None:
     with pytest.raises(BadAmount):
         Money(1, BOUND) - Money(2, BOUND)

@@ -81,6 +81,7 @@ ASKED = {
     "chain.anchor": f"'{ADDRESS}'",
     "chain.token_name": "'USDC'",
     "chain.finality": "1",
+    "usd": "'usdc'",
     "networks.gaia.chain_id": "10",
     "networks.gaia.rpc": "['https://a.example', 'https://b.example']",
     "networks.gaia.token": f"'{ADDRESS}'",

@@ -32,6 +32,7 @@ from agentkit.money import Money
 from agentkit.payments.balance import check_unpromised, token_balance
 from agentkit.payments.budget import Exposure
 from agentkit.payments.channels import contract
+from agentkit.payments.channels.lane_networks import lanes_on
 from agentkit.payments.x402.proof import is_used
 
 DEPOSIT_LASTS = 900
@@ -83,7 +84,7 @@ class LaneDeposits:
 
         One has expired once a final block is past its time; until then it may still be drawn.
         """
-        lanes = await self._journal.commit(lambda tx: tx.every(r.Lane))
+        lanes = await self._journal.commit(lambda tx: lanes_on(tx, self._network))
         waiting = [lane for lane in lanes if lane.deposit]
         if not waiting:
             return
@@ -101,11 +102,8 @@ class LaneDeposits:
 
     def _lane_to_fill(self, tx: Transaction, offer: Offer) -> r.Lane:
         """Return a free lane of an offer's payee, a new one if all others are busy."""
-        lanes = [
-            lane
-            for lane in tx.every(r.Lane)
-            if lane.payee == offer.payee and lane.open and not lane.closing
-        ]
+        known = lanes_on(tx, self._network, offer.payee)
+        lanes = [lane for lane in known if lane.open and not lane.closing]
         free = sorted(
             (lane for lane in lanes if lane.is_free), key=lambda lane: (-lane.spendable, lane.lane)
         )
@@ -113,7 +111,7 @@ class LaneDeposits:
             return free[0]
         if len(lanes) >= max(offer.lanes, 1):
             raise InsufficientFunds(f"all channels with {offer.label} are busy")
-        taken = [lane.lane for lane in tx.every(r.Lane) if lane.payee == offer.payee]
+        taken = [lane.lane for lane in known]
         return self._open(tx, offer, number=max(taken, default=-1) + 1)
 
     def _open(self, tx: Transaction, offer: Offer, *, number: int) -> r.Lane:

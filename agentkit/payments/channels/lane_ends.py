@@ -11,6 +11,7 @@ from agentkit.market.chain import ChainClient, Network
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
 from agentkit.payments.channels import contract
+from agentkit.payments.channels.lane_networks import is_on
 from agentkit.payments.channels.terms import waiting_until
 from agentkit.payments.channels.withdrawal import Withdrawal
 from agentkit.payments.sender import Sender
@@ -31,7 +32,7 @@ class LaneEnds:
     async def book_end(self, channel: str) -> None:
         """Book that nothing is left in a lane, as the chain shows it; raises ProtocolBroken."""
         lane = await self._journal.commit(lambda tx: tx.get(r.Lane, channel))
-        if lane is None:
+        if lane is None or not is_on(lane, self._network):
             raise ProtocolBroken("it speaks of a channel that this wallet does not have")
         state = await contract.channel_on(self._chain, bytes.fromhex(channel))
         if state.unclaimed:
@@ -61,7 +62,7 @@ class LaneEnds:
         open lane.
         """
         lane = await self._journal.commit(lambda tx: tx.get(r.Lane, channel))
-        if lane is None or not lane.open:
+        if lane is None or not lane.open or not is_on(lane, self._network):
             return ""
         until = await self._withdrawal.step(Config.model_validate(lane.config).terms())
         if until:

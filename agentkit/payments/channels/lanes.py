@@ -32,13 +32,16 @@ from agentkit.market.batch_settlement import (
 from agentkit.market.chain import ChainClient, Network
 from agentkit.market.offer import Offer, Pays
 from agentkit.market.plan import Fee
+from agentkit.market.rail_names import chain_of
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Fate, Transaction, Wanted
 from agentkit.money import Money
+from agentkit.payments.balance import own_amount
 from agentkit.payments.budget import Exposure
 from agentkit.payments.channels import contract
 from agentkit.payments.channels.lane_deposits import LaneDeposits, payload_of
 from agentkit.payments.channels.lane_ends import LaneEnds
+from agentkit.payments.channels.lane_networks import is_on, lanes_on
 from agentkit.payments.channels.lane_states import stated_by
 from agentkit.payments.channels.terms import waiting_until
 from agentkit.payments.sender import Sender
@@ -56,8 +59,9 @@ class LaneRail:
         sender: Sender,
         *,
         exposure: Exposure | None = None,
+        name: str = RAIL,
     ) -> None:
-        """Make the rail of one wallet; without `exposure` its deposits have no limit."""
+        """Make the rail of one wallet on `network`; without `exposure` deposits have no limit."""
         self._journal = journal
         self._chain = chain
         self._signer = signer
@@ -66,11 +70,12 @@ class LaneRail:
         self._deposits = LaneDeposits(
             journal, chain, signer, network, exposure=exposure or Exposure()
         )
+        self._name = name
         self._ends = LaneEnds(journal, chain, network, sender)
 
     @property
     def name(self) -> str:
-        return RAIL
+        return self._name
 
     @property
     def pays(self) -> Pays:
@@ -86,7 +91,7 @@ class LaneRail:
         A lane in doubt is asked for first: then its state is the message that is returned.
         """
         await self._deposits.reconcile()
-        lanes = await self._journal.commit(lambda tx: lanes_with(tx, offer.payee))
+        lanes = await self._journal.commit(lambda tx: self._lanes_with(tx, offer.payee))
         doubtful = [lane for lane in lanes if lane.doubtful and not lane.attempt]
         if doubtful and not any(lane.is_free for lane in lanes):
             return [self._question(lane) for lane in doubtful]
@@ -105,7 +110,7 @@ class LaneRail:
             return self._payment(lane, again=True)
         free = (
             lane
-            for lane in lanes_with(tx, attempt.payee)
+            for lane in self._lanes_with(tx, attempt.payee)
             if lane.is_free and lane.spendable >= attempt.at_most.units
         )
         lane = next(free, None)
@@ -122,7 +127,9 @@ class LaneRail:
             raise SettlementFailed(f"nothing was promised for attempt {attempt.id[:12]}")
         if result.price > attempt.at_most:
             raise SettlementFailed(f"{result.price} is above the at most of {attempt.at_most}")
-        charged = e.LaneCharged(channel=lane.channel, attempt=attempt.id, charge=result.price)
+        charged = e.LaneCharged(
+            channel=lane.channel, attempt=attempt.id, charge=self._own(result.price)
+        )
         tx.append(e.WALLET, charged)
         return Receipt.of(attempt, result, at=tx.now), []
 
@@ -137,7 +144,7 @@ class LaneRail:
         charge = self.charged(tx, attempt) if uncertain else None
         if charge is not None:
             event: e.LaneCharged | e.LaneFreed = e.LaneCharged(
-                channel=lane.channel, attempt=attempt.id, charge=charge
+                channel=lane.channel, attempt=attempt.id, charge=self._own(charge)
             )
         else:
             event = e.LaneFreed(channel=lane.channel, attempt=attempt.id, doubtful=uncertain)
@@ -173,7 +180,7 @@ class LaneRail:
         if lane is None or lane.stated < 0:
             return None
         charge = min(max(0, lane.stated - lane.charged), attempt.at_most.units)
-        return Money(charge, self._network.currency)
+        return Money(charge, attempt.at_most.asset)
 
     async def finish(self, answer: Message) -> None:
         """Take a server's answer to a question or a refund; both are checked."""
@@ -188,10 +195,12 @@ class LaneRail:
     async def balance(self) -> dict[str, Money]:
         """Return what is not charged yet on each open lane."""
         await self._deposits.reconcile()
-        lanes = await self._journal.commit(lambda tx: tx.every(r.Lane))
+        lanes = await self._journal.commit(lambda tx: lanes_on(tx, self._network))
         currency = self._network.currency
         return {
-            _label(lane): Money(max(0, lane.spendable), currency) for lane in lanes if lane.open
+            self._label(lane): Money(max(0, lane.spendable), currency)
+            for lane in lanes
+            if lane.open
         }
 
     async def close(self, idle: float = 0.0) -> Sequence[Message]:
@@ -203,7 +212,9 @@ class LaneRail:
 
         def stop_buying(tx: Transaction) -> list[Message]:
             idle_lanes = [
-                lane for lane in tx.every(r.Lane) if lane.open and tx.now - lane.used >= idle
+                lane
+                for lane in lanes_on(tx, self._network)
+                if lane.open and tx.now - lane.used >= idle
             ]
             return [self._ask_back(tx, lane) for lane in idle_lanes]
 
@@ -221,7 +232,7 @@ class LaneRail:
         promised = e.LanePromised(
             channel=lane.channel,
             attempt=attempt.id,
-            at_most=attempt.at_most,
+            at_most=self._own(attempt.at_most),
             ceiling=ceiling,
             signature=self._signature(lane, ceiling),
         )
@@ -288,7 +299,8 @@ class LaneRail:
         channel = str(answer.body.get("channel", ""))
         lane = await self._journal.commit(lambda tx: tx.get(r.Lane, channel))
         sender = (answer.provider, answer.provider_node)
-        if lane is None or (lane.provider, lane.provider_node) != sender:
+        is_own = lane is not None and is_on(lane, self._network)
+        if lane is None or not is_own or (lane.provider, lane.provider_node) != sender:
             raise ProtocolBroken("it speaks of a channel that is not its own")
         on_chain = await contract.channel_on(self._chain, bytes.fromhex(channel))
         proved = stated_by(
@@ -306,13 +318,20 @@ class LaneRail:
         )
         await self._journal.commit(lambda tx: tx.append(e.WALLET, stated))
 
+    def _lanes_with(self, tx: Transaction, payee: str) -> list[r.Lane]:
+        """Return the lanes with a payee over which something may be bought, in their order."""
+        lanes = lanes_on(tx, self._network, payee)
+        return [lane for lane in lanes if lane.open and not lane.closing]
 
-def lanes_with(tx: Transaction, payee: str) -> list[r.Lane]:
-    """Return the lanes with a payee over which something may be bought, in their order."""
-    lanes = [
-        lane for lane in tx.every(r.Lane) if lane.payee == payee and lane.open and not lane.closing
-    ]
-    return sorted(lanes, key=lambda lane: lane.lane)
+    def _own(self, amount: Money) -> Money:
+        """Return an amount of the budget in this network's currency."""
+        return own_amount(self.name, amount, self._network)
+
+    def _label(self, lane: r.Lane) -> str:
+        """Return how people tell a lane, with when its rest can be taken if that was asked for."""
+        where = f" on {self._network.name}" if chain_of(self.name) else ""
+        label = f"{lane.label}, lane {lane.lane}{where}"
+        return f"{label}, {waiting_until(lane.until)}" if lane.until else label
 
 
 def lane_of(tx: Transaction, attempt: Attempt) -> r.Lane | None:
@@ -320,9 +339,3 @@ def lane_of(tx: Transaction, attempt: Attempt) -> r.Lane | None:
     row = tx.get(r.LaneOfAttempt, attempt.id)
     lane = tx.get(r.Lane, row.channel) if row else None
     return lane if lane and lane.attempt == attempt.id else None
-
-
-def _label(lane: r.Lane) -> str:
-    """Return how people tell a lane, with when its rest can be taken if that was asked for."""
-    label = f"{lane.label}, lane {lane.lane}"
-    return f"{label}, {waiting_until(lane.until)}" if lane.until else label

@@ -26,8 +26,11 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Fate, Transaction, Wanted
 from agentkit.market.x402 import Authorization, Proof
 from agentkit.money import Money
-from agentkit.payments.balance import token_balance
+from agentkit.payments.balance import own_amount, token_balance
 from agentkit.payments.x402.proof import is_used
+
+RAIL = "x402"
+"""The name of the rail on the home network."""
 
 AUTHORIZATION_LASTS = 900
 """Seconds for which an authorization can be drawn, and its attempt be tried again."""
@@ -44,19 +47,25 @@ class X402Rail:
     """
 
     def __init__(
-        self, journal: Journal, chain: ChainClient, signer: Signer, network: Network
+        self,
+        journal: Journal,
+        chain: ChainClient,
+        signer: Signer,
+        network: Network,
+        name: str = RAIL,
     ) -> None:
-        """Make the rail of one wallet; the first `ready` reads its balance."""
+        """Make the rail of one wallet on `network`; the first `ready` reads its balance."""
         self._journal = journal
         self._chain = chain
         self._signer = signer
         self._network = network
+        self._name = name
         self._balance = 0
         self._balance_read_at = -BALANCE_LASTS
 
     @property
     def name(self) -> str:
-        return "x402"
+        return self._name
 
     @property
     def pays(self) -> Pays:
@@ -84,8 +93,8 @@ class X402Rail:
         if promised + need.units > self._balance:
             currency = self._network.currency
             raise InsufficientFunds(
-                f"{need} are needed, and the wallet holds {Money(self._balance, currency)},"
-                f" of which {Money(promised, currency)} are promised"
+                f"{need} are needed, and the wallet holds {Money(self._balance, currency)} on"
+                f" {self._network.name}, of which {Money(promised, currency)} are promised"
             )
 
     def reserve(self, tx: Transaction, attempt: Attempt) -> Payment:
@@ -96,7 +105,7 @@ class X402Rail:
         earlier = tx.get(r.Authorization, attempt.id)
         authorization = earlier or self._sign(tx, attempt)
         signed_for = (authorization.payee, authorization.amount)
-        if signed_for != (attempt.payee, attempt.at_most):
+        if signed_for != (attempt.payee, self._own(attempt.at_most)):
             raise IntentMismatch(
                 f"attempt {attempt.id[:12]} pays {authorization.amount} to"
                 f" {authorization.payee} already"
@@ -115,9 +124,9 @@ class X402Rail:
         authorization = tx.get(r.Authorization, attempt.id)
         if authorization is None:
             raise SettlementFailed(f"nothing was signed for attempt {attempt.id[:12]}")
-        if result.price > authorization.amount:
-            raise SettlementFailed(f"{result.price} is above the at most of {authorization.amount}")
-        receipt = Receipt.of(attempt, result, at=tx.now, amount=authorization.amount)
+        if result.price > attempt.at_most:
+            raise SettlementFailed(f"{result.price} is above the at most of {attempt.at_most}")
+        receipt = Receipt.of(attempt, result, at=tx.now, amount=attempt.at_most)
         return receipt, []
 
     def release(self, tx: Transaction, attempt: Attempt, *, uncertain: bool) -> bool:
@@ -148,7 +157,7 @@ class X402Rail:
         count: until that block the payee may still draw it.  Raises StoreUnavailable,
         ProtocolBroken.
         """
-        outstanding = await self._journal.commit(_outstanding)
+        outstanding = await self._journal.commit(self._outstanding)
         if not outstanding:
             return
         depth = max(self._network.finality, 1)
@@ -206,7 +215,7 @@ class X402Rail:
             attempt=attempt.id,
             provider=attempt.provider,
             payee=payee,
-            amount=attempt.at_most,
+            amount=self._own(attempt.at_most),
             valid_before=transfer.valid_before,
             nonce=transfer.nonce.hex(),
             signature=signature.hex(),
@@ -231,6 +240,16 @@ class X402Rail:
         total = tx.get(r.Total, f"signed|{self._network.currency.id}")
         return total.amount.units if total else 0
 
+    def _outstanding(self, tx: Transaction) -> list[r.Authorization]:
+        """Return the authorizations on this network that have no outcome yet."""
+        rows = [tx.get(r.Authorization, row.attempt) for row in tx.every(r.Outstanding)]
+        currency = self._network.currency
+        return [row for row in rows if row is not None and row.amount.asset == currency]
+
+    def _own(self, amount: Money) -> Money:
+        """Return an amount of the budget in this network's currency."""
+        return own_amount(self.name, amount, self._network)
+
 
 def nonce_of(attempt: Attempt) -> bytes:
     """Return the nonce of an attempt's authorization: a function of what it pays for.
@@ -242,12 +261,6 @@ def nonce_of(attempt: Attempt) -> bytes:
     payee = bytes.fromhex(attempt.payee[2:])
     amount = word(attempt.at_most.units)
     return keccak(b"agentkit/1" + attempt_id + payee + amount)[:24] + bytes(8)
-
-
-def _outstanding(tx: Transaction) -> list[r.Authorization]:
-    """Return the authorizations that have no outcome yet."""
-    rows = [tx.get(r.Authorization, row.attempt) for row in tx.every(r.Outstanding)]
-    return [row for row in rows if row is not None]
 
 
 def _write_outcome(tx: Transaction, ended: e.AuthorizationEnded) -> None:

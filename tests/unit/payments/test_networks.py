@@ -7,12 +7,12 @@ from pydantic import ValidationError
 from support.sending_scenarios import PAYER, SHOP
 from x402.mechanisms.evm.default_assets import DEFAULT_ASSETS
 
-from agentkit.config import ChainSettings, NetworkSettings
+from agentkit.config import ChainSettings, NetworkSettings, Settings
 from agentkit.errors import ConfigError
 from agentkit.keys.messages import UnsignedTransaction, checksummed
 from agentkit.market.chain import SETTLEMENT
 from agentkit.payments.chain import _receipt
-from agentkit.payments.networks import NETWORKS, real_network
+from agentkit.payments.networks import NETWORKS, home_network, real_network
 
 CHAIN = ChainSettings(rpc="http://127.0.0.1:1", channels="0x" + "11" * 20)
 
@@ -129,6 +129,30 @@ def test_a_name_that_everybody_knows_stands_for_nothing_else(key: str, value: ob
     with pytest.raises(ConfigError, match=rf"networks\.base\.{key} is") as wrong:
         real_network("base", ChainSettings(), given)
     assert "another name" in wrong.value.hint
+
+
+def settings_with(**networks: object) -> Settings:
+    return Settings(network="base", chain=CHAIN, networks=networks)  # type: ignore[arg-type]
+
+
+def test_the_wallet_pays_on_every_network_with_an_address() -> None:
+    reached = {"rpc": "https://a.example"}
+    settings = settings_with(optimism=reached, base=reached, mine=OWN, polygon={"finality": 3})
+    home = home_network(settings, "base")
+    assert home.rpc == CHAIN.rpc
+    assert [network.name for network in home.beside] == ["optimism", "mine"]
+    assert not any(network.channels for network in home.beside), "ours stand at home alone"
+    assert home.counted == (home,)
+    said = home_network(settings.model_copy(update={"usd": "usdc"}), "base")
+    assert [network.name for network in said.counted] == ["base", "optimism", "mine"]
+
+
+def test_two_networks_of_one_chain_are_refused() -> None:
+    for chain in (8453, 10):
+        mine = {**OWN, "chain_id": chain}
+        settings = settings_with(optimism={"rpc": "https://a.example"}, mine=mine)
+        with pytest.raises(ConfigError, match=f"are both chain {chain}"):
+            home_network(settings, "base")
 
 
 @pytest.mark.parametrize(

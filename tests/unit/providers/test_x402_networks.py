@@ -1,0 +1,103 @@
+"""Which of the ways to pay that a 402 names are taken, with several networks in the settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agentkit.errors import Refused
+from agentkit.market import batch_settlement
+from agentkit.market.chain import Network
+from agentkit.market.x402 import Challenge, Requirement
+from agentkit.money import Asset, Money
+from agentkit.providers.http import Http
+from agentkit.providers.x402_client import X402Client
+from agentkit.testing.fakes import NETWORK
+
+PAYEE = "0x" + "33" * 20
+
+
+def network_of(chain: int, name: str) -> Network:
+    token = "0x" + f"{chain:02x}" * 20
+    currency = Asset.named("USDC").bind(f"eip155:{chain}", f"erc20:{token}")
+    changes = {"name": name, "chain_id": chain, "token": token, "currency": currency}
+    return NETWORK.model_copy(update=changes)
+
+
+OTHER = network_of(16, "other")
+THIRD = network_of(17, "third")
+HOME = network_of(18, "home").model_copy(update={"beside": (OTHER,), "counts_beside": True})
+
+
+def client_of(network: Network) -> X402Client:
+    return X402Client("web", network, Http("web", "http://127.0.0.1:1"), lambda answer: None)
+
+
+def exact(on: Network, units: int, **changes: Any) -> Requirement:
+    way = Requirement.on(on, PAYEE, units, timeout=60)
+    return way.model_copy(update=changes)
+
+
+def lanes(network: Network, units: int) -> Requirement:
+    return batch_settlement.requirement(
+        network, PAYEE, units, authorizer=PAYEE, delay=3600, timeout=60, min_deposit=0
+    )
+
+
+def asking(*ways: Requirement) -> Challenge:
+    return Challenge(x402_version=2, accepts=[way.document() for way in ways])
+
+
+def rails(network: Network, *ways: Requirement) -> list[str]:
+    client = client_of(network)
+    return [client.rail(way) for way in client.ways(asking(*ways))]
+
+
+def test_the_cheapest_way_is_taken_on_whatever_network() -> None:
+    found = rails(HOME, exact(HOME, 7), lanes(HOME, 6), exact(OTHER, 5), lanes(OTHER, 8))
+    assert found == ["x402@eip155:16", "batch-settlement", "x402", "batch-settlement@eip155:16"]
+
+
+def test_at_one_price_the_home_network_pays_and_over_a_channel() -> None:
+    found = rails(HOME, exact(OTHER, 5), lanes(OTHER, 5), exact(HOME, 5), lanes(HOME, 5))
+    assert found[:2] == ["batch-settlement", "x402"]
+
+
+def test_a_price_counts_in_the_currency_of_the_budget() -> None:
+    client = client_of(HOME)
+    (way,) = client.ways(asking(exact(OTHER, 5)))
+    assert client.amount(way) == Money(5, HOME.currency)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        exact(OTHER, 5, network="eip155:17"),  # the token of one chain on another
+        exact(OTHER, 5, asset=HOME.token),
+        exact(OTHER, 5, extra={"name": "USD Coin", "version": "9"}),
+        exact(THIRD, 5),
+        exact(OTHER, 5, network="eip155:16@eip155:18"),
+    ],
+)
+def test_what_is_not_in_the_settings_is_not_paid(way: Requirement) -> None:
+    with pytest.raises(Refused, match="it takes no USDC on home by") as refused:
+        client_of(HOME).ways(asking(way))
+    assert "usd =" not in str(refused.value)
+
+
+@pytest.mark.parametrize("way", [exact(OTHER, 5), lanes(OTHER, 5)])
+def test_what_the_user_has_not_said_to_be_equal_is_refused_with_the_setting(
+    way: Requirement,
+) -> None:
+    apart = HOME.model_copy(update={"counts_beside": False})
+    with pytest.raises(Refused, match=r'on other, and a budget is .* on home: with usd = "usdc"'):
+        client_of(apart).ways(asking(way))
+    assert rails(apart, way, exact(HOME, 9)) == ["x402"]
+
+
+def test_a_rail_says_its_network() -> None:
+    assert HOME.network_of("x402") is HOME
+    assert HOME.network_of("x402@eip155:16") is OTHER
+    assert HOME.network_of("x402@eip155:17") is None
+    assert HOME.rail_on("x402", HOME.id) == "x402"
