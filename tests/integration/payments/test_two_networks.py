@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,7 @@ from agentkit.graph.builder import JobGraph
 from agentkit.journal import records as r
 from agentkit.market.allowance import Allowance
 from agentkit.money import Money
+from agentkit.payments.x402.rail import AUTHORIZATION_LASTS
 from agentkit.providers import web
 
 pytestmark = pytest.mark.anvil
@@ -35,28 +36,44 @@ OWNED = 100 * PRICE
 CHARGED = 600
 
 
+@pytest.fixture
+def alone() -> Iterator[dict[int, Node]]:
+    """Chains whose clocks a test may move."""
+    with two_chains() as running:
+        yield running
+
+
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[dict[int, Node]]:
     with two_chains() as running:
         yield running
 
 
-@pytest.fixture
-async def corners(
-    nodes: dict[int, Node], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[dict[int, Corner]]:
-    async def here_too(host: str) -> bool:
-        return True
-
-    monkeypatch.setattr(web, "is_public", here_too)  # the shops are on loopback
+@asynccontextmanager
+async def shops_on(nodes: dict[int, Node], folder: Path) -> AsyncIterator[dict[int, Corner]]:
+    """Shops on each chain; over channels one payee sells on both."""
     key = secrets.token_bytes(32)
     async with AsyncExitStack() as stack:
         yield {
-            chain: await stack.enter_async_context(
-                corner_on(node, chain, tmp_path / str(chain), key)
-            )
+            chain: await stack.enter_async_context(corner_on(node, chain, folder / str(chain), key))
             for chain, node in nodes.items()
         }
+
+
+@pytest.fixture(autouse=True)
+def public(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shops are on loopback, and are paid for all the same."""
+
+    async def here_too(host: str) -> bool:
+        return True
+
+    monkeypatch.setattr(web, "is_public", here_too)
+
+
+@pytest.fixture
+async def corners(nodes: dict[int, Node], tmp_path: Path) -> AsyncIterator[dict[int, Corner]]:
+    async with shops_on(nodes, tmp_path) as shops:
+        yield shops
 
 
 @pytest.fixture
@@ -177,3 +194,17 @@ async def test_money_on_one_network_pays_for_nothing_on_another(
             await agent.start(plan)
         home = await agent.plan(buying(corners[HOME].url("exact")), budget="1 USDC")
         await (await agent.start(home)).result()
+
+
+async def test_what_became_of_a_payment_is_read_on_its_own_chain(
+    alone: dict[int, Node], tmp_path: Path
+) -> None:
+    """The home chain never saw it: there it would have expired, and the money be counted back."""
+    async with shops_on(alone, tmp_path) as corners:
+        wallet = await wallet_with(corners, tmp_path)
+        async with wallet.agent() as agent:
+            await agent.fetch(corners[OTHER].url("exact"), budget="1 USDC", method="POST")
+            corners[HOME].world.later(2 * AUTHORIZATION_LASTS)
+            assert (await agent.balances()).spent == Money(PRICE, agent.network.currency)
+            (row,) = await agent._journal.commit(lambda tx: tx.every(r.Authorization))
+    assert (row.outcome, row.amount.asset.network) == ("used", "eip155:1")
