@@ -31,6 +31,8 @@ FIRST_CONFIG = """\
 # [chain]
 # rpc = "https://..."      # a JSON-RPC address of that network
 # escrow = "0x..."         # your agentkit/payments/contracts/TaskEscrow.vy, to pay through escrow
+# [networks.optimism]      # the wallet pays over x402 there too: docs/how-to/networks.md
+# rpc = ["https://...", "https://..."]
 # [wallet]
 # keystore = "{keystore}"
 # [allowance]
