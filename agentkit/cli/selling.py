@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import signal
 import sys
-import time
 from collections.abc import Collection
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agentkit.cli import output
-from agentkit.config import Settings
+from agentkit.config import ServeSettings, Settings
 from agentkit.display.progress import show_progress
 from agentkit.embedded.discovery import NetworkFile
 from agentkit.errors import ConfigError
@@ -28,22 +26,48 @@ from agentkit.pool import models
 from agentkit.pool.extras import installed
 from agentkit.wiring import network_of
 
+if TYPE_CHECKING:  # what a node is made of is slow to import
+    from agentkit.serve.node import NodeSettings
+
 
 @output.verb
 def serve(
-    name: Annotated[str, typer.Option(help="what the node is called")] = "node",
-    port: Annotated[int, typer.Option(min=1, max=65_535, help="port on loopback")] = 8700,
-    slots: Annotated[int, typer.Option(min=1, max=64, help="tasks at once for each model")] = 1,
-    threads: Annotated[int, typer.Option(min=1, max=256, help="threads for each slot")] = 1,
-    percent: Annotated[int, typer.Option(min=1, help="the default price list, scaled")] = 100,
+    name: Annotated[str | None, typer.Option(help="what the node is called")] = None,
+    label: Annotated[str | None, typer.Option(help="a line about it for buyers")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65_535, help="port on loopback")] = None,
+    slots: Annotated[int | None, typer.Option(help="tasks at once for each model")] = None,
+    threads: Annotated[int | None, typer.Option(help="threads for each slot")] = None,
+    nice: Annotated[int | None, typer.Option(help="by how much its work gives way")] = None,
+    percent: Annotated[int | None, typer.Option(help="the price list, scaled")] = None,
+    price: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SERVICE.UNIT=RATE", help="one rate of the price list"),
+    ] = None,
+    window: Annotated[
+        str | None, typer.Option(help="how much is delivered before it has to be paid")
+    ] = None,
+    offers_last: Annotated[float | None, typer.Option(help="seconds an offer is good for")] = None,
     facilitator: Annotated[
-        str, typer.Option(metavar="URL", help="the x402 facilitator that settles and pays the gas")
-    ] = "",
+        str | None,
+        typer.Option(metavar="URL", help="the x402 facilitator that settles and pays the gas"),
+    ] = None,
     request_price: Annotated[
-        str, typer.Option(help="a chat's price for clients that pay it in advance")
-    ] = "0.001 USDC",
+        str | None, typer.Option(help="a chat's price for clients that pay it in advance")
+    ] = None,
     host_name: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="a name a proxy publishes it under")
+    ] = None,
+    gpu: Annotated[str | None, typer.Option(help="the graphics card it runs on")] = None,
+    vram: Annotated[int | None, typer.Option(help="that card's memory, in GB")] = None,
+    api_key_env: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VARIABLE", help="holds a key that buys chats for nothing"),
+    ] = None,
+    token_env: Annotated[
+        str | None, typer.Option(metavar="VARIABLE", help="holds the operator's token")
+    ] = None,
+    public_metrics: Annotated[
+        bool | None, typer.Option("--public-metrics", help="let anybody read /metrics")
     ] = None,
     status: Annotated[
         bool, typer.Option("--status", help="show what the node has earned, and serve nothing")
@@ -52,57 +76,117 @@ def serve(
     config: output.Config = None,
     quiet: output.Quiet = False,
 ) -> None:
-    """Be a provider: the native pool behind a paid, OpenAI-compatible HTTP endpoint."""
-    from agentkit.serve.node import NodeSettings
+    """Be a provider: the native pool behind a paid, OpenAI-compatible HTTP endpoint.
 
-    if not _NODE_NAME.fullmatch(name):
-        raise ConfigError(
-            f"a node cannot be called {name[:64]!r}",
-            hint="give --name letters, digits, dots, dashes and underscores",
-        )
-    settings = Settings.read(config)
-    home = settings.home.expanduser() / "node" / name
+    Each flag can stand in the table [serve] of agentkit.toml as well; flags win.
+    """
+    flags = {
+        "name": name,
+        "label": label,
+        "port": port,
+        "slots": slots,
+        "threads": threads,
+        "nice": nice,
+        "percent": percent,
+        "price": _prices(price or ()),
+        "window": window,
+        "offers_last": offers_last,
+        "facilitator": facilitator,
+        "request_price": request_price,
+        "host_names": host_name,
+        "gpu": gpu,
+        "vram": vram,
+        "api_keys": [{"env": variable} for variable in api_key_env or ()],
+        "token": {"env": token_env} if token_env else None,
+        "public_metrics": public_metrics,
+    }
+    # A list or table that is empty was not given: what the file says stays.
+    given = {key: value for key, value in flags.items() if value not in (None, [], {})}
+    settings = Settings.read(config, **({"serve": given} if given else {}))
+    home = settings.home.expanduser() / "node" / settings.serve.name
     if status:
-        asyncio.run(_show_earnings(settings, home, as_json=as_json))
+        from agentkit.cli.earnings import show_earnings
+
+        asyncio.run(show_earnings(settings, home, as_json=as_json))
         return
-    about = NodeSettings(
-        name,
-        home,
-        percent=percent,
-        slots=slots,
-        threads=threads,
-        facilitator=facilitator,
-        request_price=request_price,
+    asyncio.run(_serve(settings, home, quiet=quiet))
+
+
+def _prices(given: Collection[str]) -> dict[str, dict[str, str]]:
+    """Return the rates in `--price SERVICE.UNIT=RATE`, as a settings file has them."""
+    prices: dict[str, dict[str, str]] = {}
+    for text in given:
+        place, equals, rate = text.partition("=")
+        service, dot, unit = place.partition(".")
+        if not (equals and dot and service and unit):
+            raise ConfigError(
+                f"--price cannot be {text[:64]!r}",
+                hint='write it as --price "infer.input=0.40 USDC per 1M tokens"',
+            )
+        prices.setdefault(service, {})[unit] = rate
+    return prices
+
+
+def _node_settings(serve: ServeSettings, home: Path) -> NodeSettings:
+    """Return what a node is opened with; raises ConfigError for a price of nothing it sells."""
+    from agentkit.serve.node import PRICES, NodeSettings
+
+    prices = {service: dict(rates) for service, rates in PRICES.items()}
+    for service, rates in serve.price.items():
+        for unit, rate in rates.items():
+            if unit not in prices.get(service, {}):
+                known = ", ".join(f"{each}.{u}" for each in PRICES for u in PRICES[each])
+                raise ConfigError(
+                    f"serve.price.{service}.{unit} is the price of nothing that a node sells",
+                    hint=f"these can be set: {known}",
+                )
+            prices[service][unit] = str(rate)
+    return NodeSettings(
+        name=serve.name,
+        home=home,
+        label=serve.label,
+        percent=serve.percent,
+        slots=serve.slots,
+        threads=serve.threads,
+        nice=serve.nice,
+        offers_last=serve.offers_last,
+        window=str(serve.window),
+        gpu=serve.gpu,
+        vram=serve.vram,
+        api_keys=tuple(key.read() for key in serve.api_keys),
+        facilitator=serve.facilitator,
+        request_price=str(serve.request_price),
+        prices=prices,
     )
-    asyncio.run(_serve(settings, about, port, host_name or (), quiet=quiet))
 
 
-_NODE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
-"""Its state lies in a folder of that name."""
-
-
-async def _serve(
-    settings: Settings, about: Any, port: int, host_names: Collection[str], *, quiet: bool
-) -> None:
-    """Serve a node until Ctrl-C or SIGTERM; `about` are its NodeSettings."""
+async def _serve(settings: Settings, home: Path, *, quiet: bool) -> None:
+    """Serve a node, whose books lie in `home`, until Ctrl-C or SIGTERM."""
     from agentkit.net.server import start_server
     from agentkit.payments.chain import Web3Chain
     from agentkit.serve.app import node_app
     from agentkit.serve.node import Node
 
+    serve = settings.serve
+    about = _node_settings(serve, home)
+    token = serve.token.read() if serve.token else ""
     network, found = await network_of(settings)
     if installed("xllamacpp"):  # a buyer must not wait, or give up, while a model is fetched
         progress = show_progress("fetching", sys.stderr)
         await asyncio.to_thread(models.fetch_named, models.CATALOGUE, progress)
-    signer = _node_key(settings, about.home, test=network.test)
+    signer = _node_key(settings, home, test=network.test)
     if not about.facilitator:
         about = replace(about, facilitator=_usual_facilitator(settings, found))
     chain = Web3Chain(network)
     await _check_can_claim(chain, signer, about.facilitator)
     node = await Node.open(about, signer, chain, network)
-    runner = await start_server(node_app(node, host_names=host_names), "127.0.0.1", port)
+    app = node_app(
+        node, token=token, host_names=serve.host_names, public_metrics=serve.public_metrics
+    )
+    runner = await start_server(app, "127.0.0.1", serve.port)
     stopping = _stopping()
-    output.note(f"{about.name} serves http://127.0.0.1:{port} for {signer.address}", quiet=quiet)
+    told = f"{about.name} serves http://127.0.0.1:{serve.port} for {signer.address}"
+    output.note(told, quiet=quiet)
     await stopping.wait()
     await runner.cleanup()
     await node.close()
@@ -126,52 +210,6 @@ async def _check_can_claim(chain: ChainClient, signer: Signer, facilitator: str)
         " pays for it",
         hint="name one with --facilitator URL, or send gas money to that address",
     )
-
-
-async def _show_earnings(settings: Settings, home: Path, *, as_json: bool) -> None:
-    """Show what a node has earned over channels, from its books; raises ConfigError without any."""
-    from agentkit.journal import records as r
-    from agentkit.journal.journal import Journal
-    from agentkit.journal.state_file import read_meta
-    from agentkit.payments.channels.claiming import Earnings
-
-    meta = read_meta(home / "state.db")
-    if meta is None:
-        raise ConfigError(
-            f"there are no books of a node in {home}",
-            hint="give the --name under which it was served, and the same settings",
-        )
-    network, _ = await network_of(settings)
-    journal = await Journal.open(home, meta["wallet"])
-    try:
-        channels = await journal.commit(lambda tx: tx.every(r.SoldChannel))
-    finally:
-        await journal.close()
-    earned = Earnings.of(channels)
-
-    def amount(units: int) -> str:
-        return str(Money(units, network.currency))
-
-    data = {
-        "channels": len(channels),
-        "charged": amount(earned.charged),
-        "claimed": amount(earned.claimed),
-        "at_risk": amount(earned.at_risk),
-        "until": earned.until,
-    }
-    lines = [
-        f"channels   {len(channels)}",
-        f"charged    {data['charged']}",
-        f"claimed    {data['claimed']}",
-        f"at risk    {data['at_risk']}",
-    ]
-    if earned.until:
-        lines.append(f"           can be taken back from {_when(earned.until)} on: keep it serving")
-    output.result(data, "\n".join(lines), as_json=as_json)
-
-
-def _when(at: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
 def _stopping() -> asyncio.Event:

@@ -1,6 +1,7 @@
 """Settings, where each came from, and which of a folder's settings need a person's consent."""
 
 from agentkit.config.secrets import SecretIn, SecretInFile, SecretInKeyring
+from agentkit.config.serving import ServeSettings
 from agentkit.config.settings import (
     LOCAL_FILE,
     USER_FILE,
@@ -26,6 +27,7 @@ __all__ = [
     "SecretIn",
     "SecretInFile",
     "SecretInKeyring",
+    "ServeSettings",
     "Settings",
     "WalletSettings",
 ]

@@ -42,6 +42,7 @@ from agentkit.config.reading import (
     read_settings_file,
 )
 from agentkit.config.secrets import SecretIn, SecretInFile, SecretInKeyring, Section, SettingsPath
+from agentkit.config.serving import ServeSettings
 from agentkit.errors import ConfigError, Untrusted
 from agentkit.market.allowance import Allowance
 from agentkit.money import Money, Rate
@@ -273,6 +274,7 @@ class Settings(BaseSettings):
     payments: PaymentSettings = PaymentSettings()
     memory: MemorySettings = MemorySettings()
     approval: ApprovalSettings = ApprovalSettings()
+    serve: ServeSettings = ServeSettings()
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -295,6 +297,7 @@ class Settings(BaseSettings):
             f"providers.{name}.api_key": known.api_key for name, known in self.providers.items()
         }
         sent["approval.token"] = self.approval.token
+        sent.update(self.serve.secrets)
         for key, secret in sent.items():
             if isinstance(secret, SecretIn) and secret.env.strip().upper() in opens_wallet:
                 raise ConfigError(

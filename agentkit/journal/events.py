@@ -117,6 +117,7 @@ from agentkit.journal.subjects.x402 import (
     PaymentAnswered,
     PaymentSettled,
     PaymentTaken,
+    RequestPaid,
 )
 from agentkit.market.seams import Event
 
@@ -218,6 +219,7 @@ EVENTS: dict[str, type[Event]] = {
         CreditLanded,
         TopUpSigned,
         TopUpEnded,
+        RequestPaid,
     )
 }
 """Every event that is ever written, by the name under which it is stored.

@@ -58,6 +58,7 @@ from agentkit.journal.subjects.runs import (
 )
 from agentkit.journal.subjects.x402 import (
     Authorization,
+    EarnedByScheme,
     Outstanding,
     PaidRequest,
     PaymentName,
@@ -108,6 +109,7 @@ RECORDS: dict[str, type[Record]] = {
         PayerBinding,
         CreditReading,
         CreditTransfer,
+        EarnedByScheme,
     )
 }
 """Every kind of record, by the name under which it is stored.

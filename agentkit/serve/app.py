@@ -3,6 +3,7 @@
 GET  /node                      POST /offers              POST /carry
 PUT  GET /artifacts/{sha256}    POST /jobs                GET /jobs/{attempt}
 GET  /jobs/{attempt}/result     POST /jobs/{attempt}/cancel       GET /openapi.json
+GET  /executions                GET  /metrics
 GET  /v1/models    POST /v1/chat/completions  /v1/completions  /v1/embeddings
 """
 
@@ -34,6 +35,7 @@ from agentkit.net.guard import guard, require_token
 from agentkit.payments.x402.paywall import Paywall
 from agentkit.providers import wire
 from agentkit.serve import openai
+from agentkit.serve.metrics import MEDIA_TYPE, Metrics, text_of
 from agentkit.serve.node import NODE, Node
 from agentkit.serve.openapi import openapi_document
 from agentkit.serve.uploads import MAX_INPUT
@@ -57,13 +59,22 @@ log = logging.getLogger(__name__)
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 TOKEN: web.AppKey[str] = web.AppKey("token", str)
+METRICS: web.AppKey[Metrics] = web.AppKey("metrics", Metrics)
+PUBLIC_METRICS: web.AppKey[bool] = web.AppKey("public_metrics", bool)
 
 
-def node_app(node: Node, *, token: str = "", host_names: Collection[str] = ()) -> web.Application:
+def node_app(
+    node: Node,
+    *,
+    token: str = "",
+    host_names: Collection[str] = (),
+    public_metrics: bool = False,
+) -> web.Application:
     """Return the aiohttp application of a node.
 
-    `token` gives the operator access to the execution log.  `host_names` are the names under which
-    a proxy publishes the node; requests for other hosts than these and loopback are refused.
+    `token` gives the operator access to the execution log and to the figures, which anybody may
+    read with `public_metrics`.  `host_names` are the names under which a proxy publishes the node;
+    requests for other hosts than these and loopback are refused.
     """
     bodies = bounded_bodies(MAX_BODY, by_route=MAX_BODIES, streamed=[UPLOAD])
     # Errors are answered twice.  Inside of the paywall, because it decides by an answer's status
@@ -72,6 +83,8 @@ def node_app(node: Node, *, token: str = "", host_names: Collection[str] = ()) -
     app = web.Application(client_max_size=max(MAX_BODIES.values()), middlewares=middlewares)
     app[NODE] = node
     app[TOKEN] = token
+    app[METRICS] = Metrics(node.journal, node.network.currency)
+    app[PUBLIC_METRICS] = public_metrics
     app.add_routes(
         [
             web.get("/node", describe),
@@ -85,6 +98,7 @@ def node_app(node: Node, *, token: str = "", host_names: Collection[str] = ()) -
             web.get("/jobs/{attempt}/result", result),
             web.post("/jobs/{attempt}/cancel", cancel),
             web.get("/executions", executions),
+            web.get("/metrics", metrics),
             web.get("/v1/models", openai.models),
             web.post("/v1/chat/completions", openai.chat),
             web.post("/v1/completions", openai.completions),
@@ -267,6 +281,18 @@ async def executions(request: web.Request) -> web.Response:
     """Answer the operator with the execution log; others need the token and are refused."""
     require_token(request, request.app[TOKEN])
     return web.json_response(await request.app[NODE].jobs.executions())
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """Answer the operator with the node's figures, as Prometheus reads them.
+
+    Others need the token and are refused, unless the operator has made them public: they say how
+    much money a node has.
+    """
+    if not request.app[PUBLIC_METRICS]:
+        require_token(request, request.app[TOKEN])
+    text = text_of(await request.app[METRICS].figures())
+    return web.Response(body=text.encode(), headers={"Content-Type": MEDIA_TYPE})
 
 
 async def _answer_job_or_404(node: Node, job: r.Job | None) -> web.Response:

@@ -143,3 +143,56 @@ def test_an_arbiter_is_an_address(here: Path, address: str) -> None:
     (here / "agentkit.toml").write_text(f"[payments]\narbiter = '{address}'\n")
     with pytest.raises(ConfigError, match="is not a valid address"):
         Settings.read()
+
+
+# -- serve ---------------------------------------------------------------------------------------
+
+
+def test_a_flag_of_serve_wins_over_its_key_and_leaves_the_others(here: Path) -> None:
+    (here / "agentkit.toml").write_text(
+        "[serve]\nport = 9000\nslots = 2\nhost_names = ['a.example', 'b.example']\n"
+        "[serve.price.infer]\ninput = '0.5 USDC per 1M tokens'\n"
+    )
+    serve = Settings.read(
+        serve={"slots": 3, "price": {"infer": {"output": "2 USDC per 1M tokens"}}}
+    ).serve
+    assert (serve.port, serve.slots, serve.threads) == (9000, 3, 1)
+    assert serve.host_names == ("a.example", "b.example")
+    assert {unit: str(rate) for unit, rate in serve.price["infer"].items()} == {
+        "input": "0.50 USDC per 1M tokens",
+        "output": "2.00 USDC per 1M tokens",
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "where"),
+    [
+        ("port = 0", "port"),
+        ("port = 65536", "port"),
+        ("slots = 65", "slots"),
+        ("percent = 0", "percent"),
+        ("name = '../x'", "name"),
+        ("name = ''", "name"),
+        ("window = 0.05", "window"),
+        ("request_price = '-1 USDC'", "request_price"),
+        ("offers_last = inf", "offers_last"),
+        ("facilitator = 'ftp://x'", "facilitator"),
+        ("price.infer.input = 'cheap'", "price.infer.input"),
+        ("api_keys = ['open sesame']", "api_keys.0"),
+        ("token = 'open sesame'", "token"),
+        ("prot = 9000", "prot"),
+    ],
+)
+def test_what_serve_cannot_be_set_to_is_named(here: Path, line: str, where: str) -> None:
+    (here / "agentkit.toml").write_text(f"[serve]\n{line}\n")
+    with pytest.raises(ConfigError, match=rf"serve\.{where}.* in agentkit\.toml") as wrong:
+        Settings.read()
+    assert "open sesame" not in str(wrong.value)
+
+
+@pytest.mark.parametrize("key", ["token = {", "api_keys = [{"])
+def test_what_opens_the_wallet_opens_no_node(here: Path, key: str) -> None:
+    end = "}]" if "[" in key else "}"
+    (here / "agentkit.toml").write_text(f"[serve]\n{key} env = 'agentkit_passphrase' {end}\n")
+    with pytest.raises(ConfigError, match=r"serve\.(token|api_keys\.0) names .*never sent"):
+        Settings.read()

@@ -76,6 +76,15 @@ class PaymentAnswered(Event):
     digest: str
 
 
+class RequestPaid(Event):
+    """A request was paid for by a scheme of x402, and `amount` is the node's for good."""
+
+    stored_name: ClassVar[str] = "RequestPaid"
+    payment: str
+    scheme: str
+    amount: Money
+
+
 # -- records -------------------------------------------------------------------------------------
 
 
@@ -138,6 +147,19 @@ class PaymentName(Record):
         return self.identifier
 
 
+class EarnedByScheme(Record):
+    """What a node was paid for single requests by a scheme of x402, and for how many."""
+
+    stored_name: ClassVar[str] = "EarnedByScheme"
+    scheme: str
+    amount: Money
+    requests: int = 0
+
+    @property
+    def key(self) -> str:
+        return f"{self.scheme}|{self.amount.asset.id}"
+
+
 # -- folds ---------------------------------------------------------------------------------------
 
 
@@ -197,3 +219,11 @@ def _fold_payment_answered(
     event: PaymentAnswered, stream: str, at: float, records: Records
 ) -> None:
     update(records, PaidRequest, event.payment, **event.model_dump(exclude={"payment"}))
+
+
+@folds(RequestPaid)
+def _fold_request_paid(event: RequestPaid, stream: str, at: float, records: Records) -> None:
+    first = EarnedByScheme(scheme=event.scheme, amount=event.amount.asset.zero())
+    before = records.get(EarnedByScheme, first.key) or first
+    after = {"amount": before.amount + event.amount, "requests": before.requests + 1}
+    records.put(before.model_copy(update=after))

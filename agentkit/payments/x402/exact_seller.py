@@ -27,6 +27,7 @@ from agentkit.journal.journal import Journal
 from agentkit.market.chain import ChainClient, Network
 from agentkit.market.seams import Transaction
 from agentkit.market.x402 import RESPONSE, Presented, Requirement, Settled
+from agentkit.money import Money
 from agentkit.payments.x402.paywall import (
     PAID,
     PAY_WITHIN,
@@ -153,7 +154,17 @@ class ExactSeller:
 
         transaction = settled.transaction
         event = e.PaymentSettled(payment=paid_request.payment, transaction=transaction)
-        await self._journal.commit(lambda tx: tx.append(e.NODE, event))
+        paid = e.RequestPaid(
+            payment=paid_request.payment,
+            scheme=self.name,
+            amount=Money(transfer.units, self._network.currency),
+        )
+
+        def store(tx: Transaction) -> None:
+            tx.append(e.NODE, event)
+            tx.append(e.NODE, paid)
+
+        await self._journal.commit(store)
         return paid_request.model_copy(update={"transaction": transaction})
 
     async def _is_on_chain(self, settled: Settled, transfer: ExpectedTransfer) -> bool:

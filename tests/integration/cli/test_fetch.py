@@ -133,6 +133,7 @@ def test_a_seller_without_gas_sells_over_channels_by_the_networks_facilitator(
         assert json.loads(done.stdout)["status"] == 200
         paid = json.loads(done.stdout)["paid"]
         earned = json.loads(cli("serve", "--status", "--json").stdout)
-        assert (earned["channels"], earned["charged"]) == (1, paid)
-        assert earned["until"] == 0
+        assert earned["rails"].keys() == {"batch-settlement"}
+        assert (earned["earned"], earned["until"]) == (paid, 0)
+        assert "by batch-settlement" in cli("serve", "--status").stdout
     failed(cli("serve", "--status", "--name", "nobody"), 2, "no books")

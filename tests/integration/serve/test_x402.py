@@ -99,6 +99,36 @@ async def test_an_agent_buys_a_chat(world: World, node: tuple[Node, str], tmp_pa
     assert await world.balance(OWNER.address) == before + 2000
 
 
+async def test_the_figures_are_the_operators_and_count_what_was_sold(
+    world: World, node: tuple[Node, str], tmp_path: Path
+) -> None:
+    made, url = node
+    key = bytes(range(3, 35))
+    await world.mint(KeySigner(key).address, 10_000)
+    served = EndpointSettings(prices={}, models={MODEL: MODEL})
+    async with payer_of(world.network, tmp_path, url, key, account=served) as wallet:
+        await wallet.run()
+    app = node_app(made, token="a token")
+    published = node_app(made, public_metrics=True)
+    async with TestServer(app) as operated, TestServer(published) as public:
+
+        async def read(server: TestServer, **headers: str) -> tuple[int, str]:
+            async with (
+                aiohttp.ClientSession() as http,
+                http.get(server.make_url("/metrics"), headers=headers) as said,
+            ):
+                return said.status, await said.text()
+
+        for wrong in ({}, {"Authorization": "Bearer no token"}, {"Authorization": "Bearer "}):
+            assert (await read(operated, **wrong))[0] == 403
+        status, text = await read(operated, Authorization="Bearer a token")
+        assert status == 200
+        assert 'agentkit_earned_units_total{rail="exact",currency="USDC"} 2000' in text.splitlines()
+        assert (await read(public))[0] == 200
+    async with aiohttp.ClientSession() as http, http.get(url + "/metrics") as said:
+        assert said.status == 403  # a node without a token has no operator
+
+
 async def test_only_what_the_node_would_do_is_sold(node: tuple[Node, str]) -> None:
     made, url = node
     async with aiohttp.ClientSession() as http:

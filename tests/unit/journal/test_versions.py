@@ -15,10 +15,10 @@ from agentkit.journal.records import RECORDS
 from agentkit.journal.store import SCHEMA, SCHEMA_VERSION
 from agentkit.journal.upgrades import ADDED_FIELDS, NewerVersion, read_event
 
-EVENT_SETS = {3: "cae7bbff82302912bf6dcb58bf25cbc6644e67fb200a7b116800ad97ab057d58"}
+EVENT_SETS = {3: "7fa6aae26f0f31d193e8f52c15232c9e5e28f39fce76d0e7b11d88b7acbccd25"}
 """By VERSION: the digest of the event set, of every field in it and of every default."""
 
-LAYOUTS = {5: "66ba4b9280d1aff312b84dd8b5123e8732f5aa4caa2e9c742827adb481e47ad0"}
+LAYOUTS = {5: "c73344e779dd6d31474d6987105481d8fc6da8de2904133beccc6429109ffbb1"}
 """By SCHEMA_VERSION: the digest of the tables and of what records hold."""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from agentkit.serve import app
 from agentkit.serve.openapi import openapi_document
 
-OPERATORS = {("get", "/executions")}
+OPERATORS = {("get", "/executions"), ("get", "/metrics")}
 
 
 def test_every_route_is_described() -> None:
