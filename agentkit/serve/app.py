@@ -35,6 +35,7 @@ from agentkit.net.guard import guard, require_token
 from agentkit.payments.x402.paywall import Paywall
 from agentkit.providers import wire
 from agentkit.serve import openai
+from agentkit.serve.listing import chat_declaration
 from agentkit.serve.metrics import MEDIA_TYPE, Metrics, text_of
 from agentkit.serve.node import NODE, Node
 from agentkit.serve.openapi import openapi_document
@@ -117,6 +118,7 @@ def _paywall(node: Node) -> list[Any]:
         prices={"POST /v1/chat/completions": openai.price_of_chat},
         free=openai.passes_paywall,
         refusal=_chat_refusal,
+        declarations={"POST /v1/chat/completions": chat_declaration(node.facts().models)},
     )
     return [paywall.middleware]
 

@@ -26,6 +26,7 @@ from agentkit.market.x402 import (
     Requirement,
 )
 from agentkit.money import Money
+from agentkit.payments.x402.bazaar import BAZAAR, Declaration
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Free = Callable[[web.Request], Awaitable[bool]]
@@ -85,6 +86,15 @@ class Sale:
         return self.ask_to_pay(reason, extra)
 
 
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """A request that has to be paid for: under which name it is sold, and for how much."""
+
+    request: web.Request
+    name: str
+    price: Price
+
+
 class SellerScheme(Protocol):
     """A scheme by which requests are paid."""
 
@@ -108,7 +118,8 @@ class Paywall:
     and only somebody who can pay causes the work of finding out.
 
     A priced path answers GET with its 402 as well, and takes payments that only ask something of
-    the seller, such as a refund.
+    the seller, such as a refund.  `declarations`, by method and path as well, say in the 402 what a
+    route takes and answers, for those who list it.
     """
 
     def __init__(
@@ -118,6 +129,7 @@ class Paywall:
         prices: Mapping[str, Pricing | Money],
         free: Free | None = None,
         refusal: Refusal | None = None,
+        declarations: Mapping[str, Declaration] | None = None,
     ) -> None:
         """Sell at `prices`, by any of `schemes`, of which the first is preferred."""
         self._schemes = {scheme.name: scheme for scheme in schemes}
@@ -125,6 +137,7 @@ class Paywall:
         self._paths = {key.partition(" ")[2]: key for key in prices}
         self._free = free
         self._refusal = refusal
+        self._declarations = dict(declarations or {})
 
     @property
     def middleware(self) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
@@ -146,25 +159,21 @@ class Paywall:
 
     async def _sell(self, request: web.Request, handler: Handler, name: str) -> web.StreamResponse:
         """Answer a priced request: with 402 until it is paid, then with what it paid for."""
-        price = await self._price(request, name)
+        ask = _Ask(request=request, name=name, price=await self._price(request, name))
         try:
             header = _payment_header(request)
             if header is None:
-                return self._ask_to_pay(request, price, "this request has to be paid for", "", {})
+                return self._ask_to_pay(ask, "this request has to be paid for")
             scheme = self._schemes.get(_scheme_of(header))
             if scheme is None:
-                return self._ask_to_pay(
-                    request, price, "the payment is by a scheme that is not taken here", "", {}
-                )
+                return self._ask_to_pay(ask, "the payment is by a scheme that is not taken here")
             sale = Sale(
                 request=request,
                 header=header,
-                requirement=scheme.requirement(price),
+                requirement=scheme.requirement(ask.price),
                 handler=handler,
                 refusal=lambda: self._refused(request, name),
-                ask_to_pay=lambda reason, extra: self._ask_to_pay(
-                    request, price, reason, scheme.name, extra
-                ),
+                ask_to_pay=lambda reason, extra: self._ask_to_pay(ask, reason, scheme.name, extra),
             )
             return await scheme.sell(sale)
         except ProtocolBroken as error:
@@ -182,11 +191,10 @@ class Paywall:
 
     def _ask_to_pay(
         self,
-        request: web.Request,
-        price: Price,
+        ask: _Ask,
         reason: str,
-        scheme: str,
-        extra: Mapping[str, Any],
+        scheme: str = "",
+        extra: Mapping[str, Any] | None = None,
     ) -> web.Response:
         """Return the 402 that says how to pay (x402 v2: PAYMENT-REQUIRED).
 
@@ -194,7 +202,7 @@ class Paywall:
         """
         accepts = []
         for each in self._schemes.values():
-            requirement = each.requirement(price)
+            requirement = each.requirement(ask.price)
             if each.name == scheme and extra:
                 requirement = requirement.model_copy(
                     update={"extra": {**requirement.extra, **extra}}
@@ -203,13 +211,31 @@ class Paywall:
         challenge = Challenge(
             x402_version=VERSION,
             error=reason,
-            resource={"url": str(request.url)},
+            resource=self._resource(ask),
             accepts=accepts,
-            extensions={IDENTIFIER: {"info": {"required": False}, "schema": IDENTIFIER_SCHEMA}},
+            extensions=self._extensions(ask),
         )
         answer = refuse(402, reason)
         answer.headers[REQUIRED] = challenge.header()
         return answer
+
+    def _resource(self, ask: _Ask) -> dict[str, str]:
+        """Return what is sold, as the 402 names it."""
+        resource = {"url": str(ask.request.url)}
+        declaration = self._declarations.get(ask.name)
+        if declaration:
+            resource |= {"description": declaration.description, "mimeType": "application/json"}
+        return resource
+
+    def _extensions(self, ask: _Ask) -> dict[str, Any]:
+        """Return the extensions that a client may use, or has to send back."""
+        extensions: dict[str, Any] = {
+            IDENTIFIER: {"info": {"required": False}, "schema": IDENTIFIER_SCHEMA}
+        }
+        declaration = self._declarations.get(ask.name)
+        if declaration:
+            extensions[BAZAAR] = declaration.document()
+        return extensions
 
 
 async def request_digest(request: web.Request, payment: Payment402) -> str:

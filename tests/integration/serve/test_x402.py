@@ -1,6 +1,7 @@
 """A provider node whose chats can be bought one by one over x402, by whoever passes by."""
 
 import json
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from aiohttp.test_utils import TestServer
 from support.chain_processes import KEYS
 from support.chain_processes import Node as ChainNode
 from support.x402_market import MODEL, Payer, World, chain_of, facilitator, payer_of, world_on
+from support.x402_sdk_client import StockPayer
+from x402.extensions.bazaar import extract_discovery_info
 
 from agentkit.artifacts import Text
 from agentkit.keys.signer import KeySigner
@@ -25,6 +28,8 @@ from agentkit.serve.node import Node, NodeSettings
 
 OWNER = KeySigner(KEYS[1])
 PATH = "/v1/chat/completions"
+LINE = 8190
+"""The longest header line that aiohttp's clients and servers take."""
 
 
 class Parrot:
@@ -147,6 +152,27 @@ async def test_only_what_the_node_would_do_is_sold(node: tuple[Node, str]) -> No
     assert (flat["scheme"], flat["payTo"], flat["amount"]) == ("exact", OWNER.address, "2000")
     assert (metered["scheme"], metered["payTo"]) == ("batch-settlement", OWNER.address)
     assert made.pool.asked == 1  # type: ignore[attr-defined]
+
+
+async def test_a_facilitator_finds_in_a_payment_what_the_node_sells(
+    world: World, node: tuple[Node, str]
+) -> None:
+    """The SDK's client sends back what was declared, and the SDK's facilitator reads it."""
+    _, url = node
+    key = secrets.token_bytes(32)
+    async with aiohttp.ClientSession() as http:
+        stock = StockPayer(world, key, http)
+        async with http.post(url + PATH, json=chat()) as said:
+            assert len(said.headers[REQUIRED]) < LINE
+            headers, payload = await stock.http.handle_402_response(
+                dict(said.headers), await said.read(), url + PATH
+            )
+    assert len(headers[SIGNATURE]) < LINE
+    found = extract_discovery_info(payload, payload.accepted)
+    assert found is not None
+    assert (found.method, found.resource_url) == ("POST", url + PATH)
+    assert found.discovery_info.input.body["model"] == MODEL  # type: ignore[union-attr]
+    assert "Chat" in (found.description or "")
 
 
 REFUSED: dict[str, tuple[Any, int]] = {
