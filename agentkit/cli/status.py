@@ -20,6 +20,7 @@ from agentkit.market.receipt import Receipt
 from agentkit.market.seams import ProviderInfo
 from agentkit.memory.backup_status import BackupStatus
 from agentkit.payments.receipts import UNPROVEN, Bundle, proof_of, verify
+from agentkit.payments.statements import NOT_STATED
 from agentkit.runtime.stop import pause_of
 
 MaybeRun = Annotated[str | None, typer.Argument(metavar="[RUN]", help="a run's id")]
@@ -167,12 +168,16 @@ def _say_proofs(bundle: Bundle, path: Path, *, as_json: bool) -> None:
     wrong = verify(bundle)
     if wrong:
         _say_checked(wrong, "", as_json=as_json)
-    rows = [(*_receipt_row(receipt), proof_of(receipt, bundle)) for receipt in bundle.receipts]
-    table = columns([(*_HEADINGS, "proven by"), *rows], right=(3,))
-    closing = f"{len(rows)} receipts in {path}, nothing is wrong\nnot proven: {UNPROVEN}"
     proofs = {receipt.attempt.id: proof_of(receipt, bundle) for receipt in bundle.receipts}
-    data = {"holds": True, "wrong": [], "proven_by": proofs, "not_proven": UNPROVEN}
-    output.result(data, f"{table}\n\n{closing}", as_json=as_json)
+    rows = [(*_receipt_row(r), proofs[r.attempt.id]) for r in bundle.receipts]
+    table = columns([(*_HEADINGS, "proven by"), *rows], right=(3,))
+    gaps = [UNPROVEN]
+    if any(proof.startswith("the seller's") for proof in proofs.values()):
+        gaps.append(NOT_STATED)
+    closing = [f"{len(rows)} receipts in {path}, nothing is wrong"]
+    closing += [f"not proven: {gap}" for gap in gaps]
+    data = {"holds": True, "wrong": [], "proven_by": proofs, "not_proven": "; ".join(gaps)}
+    output.result(data, "\n".join([table, "", *closing]), as_json=as_json)
 
 
 _HEADINGS = ("run", "node", "provider", "amount", "standing", "rail", "result")

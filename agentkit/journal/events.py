@@ -117,6 +117,7 @@ from agentkit.journal.subjects.x402 import (
     PaymentAnswered,
     PaymentSettled,
     PaymentTaken,
+    ReceiptIssued,
     RequestPaid,
 )
 from agentkit.market.seams import Event
@@ -220,6 +221,7 @@ EVENTS: dict[str, type[Event]] = {
         TopUpSigned,
         TopUpEnded,
         RequestPaid,
+        ReceiptIssued,
     )
 }
 """Every event that is ever written, by the name under which it is stored.

@@ -59,6 +59,7 @@ from agentkit.journal.subjects.runs import (
 from agentkit.journal.subjects.x402 import (
     Authorization,
     EarnedByScheme,
+    IssuedReceipt,
     Outstanding,
     PaidRequest,
     PaymentName,
@@ -110,6 +111,7 @@ RECORDS: dict[str, type[Record]] = {
         CreditReading,
         CreditTransfer,
         EarnedByScheme,
+        IssuedReceipt,
     )
 }
 """Every kind of record, by the name under which it is stored.

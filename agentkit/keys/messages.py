@@ -87,14 +87,13 @@ def recover(digest: bytes, signature: bytes) -> str:
 
 # -- EIP-712 -------------------------------------------------------------------------------------
 
-_DOMAIN_TYPE = keccak(
-    b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
-)
-
 
 @dataclass(frozen=True)
 class Domain:
-    """The domain in which a typed message is valid: one contract on one chain (EIP-712)."""
+    """The domain in which a typed message is valid: one contract on one chain (EIP-712).
+
+    A domain without a version, or without a contract, has "" there.
+    """
 
     name: str
     version: str
@@ -104,13 +103,18 @@ class Domain:
     @cached_property
     def separator(self) -> bytes:
         """The hash of the domain, which contracts return as `DOMAIN_SEPARATOR()`."""
-        return keccak(
-            _DOMAIN_TYPE
-            + keccak(self.name.encode())
-            + keccak(self.version.encode())
-            + word(self.chain_id)
-            + address_word(self.contract)
-        )
+        members = ["string name"]
+        words = [keccak(self.name.encode())]
+        if self.version:
+            members.append("string version")
+            words.append(keccak(self.version.encode()))
+        members.append("uint256 chainId")
+        words.append(word(self.chain_id))
+        if self.contract:
+            members.append("address verifyingContract")
+            words.append(address_word(self.contract))
+        kind = keccak(f"EIP712Domain({','.join(members)})".encode())
+        return keccak(kind + b"".join(words))
 
 
 class Typed(Protocol):

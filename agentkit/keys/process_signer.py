@@ -31,7 +31,9 @@ from agentkit.keys.messages import (
     UnsignedTransaction,
     Voucher,
 )
+from agentkit.keys.permit2_messages import UptoPermit
 from agentkit.keys.signer import Signer
+from agentkit.keys.statement_messages import OfferStatement, ReceiptStatement
 from agentkit.net.environment import child_environment
 
 SECONDS = 30.0
@@ -140,6 +142,15 @@ class ProcessSigner:
 
     def sign_order(self, domain: Domain, order: Order) -> bytes:
         return self._typed("sign_order", domain, order)
+
+    def sign_upto(self, domain: Domain, permit: UptoPermit) -> bytes:
+        return self._typed("sign_upto", domain, permit)
+
+    def sign_offer(self, domain: Domain, offer: OfferStatement) -> bytes:
+        return self._typed("sign_offer", domain, offer)
+
+    def sign_receipt(self, domain: Domain, receipt: ReceiptStatement) -> bytes:
+        return self._typed("sign_receipt", domain, receipt)
 
     def sign_tx(self, transaction: UnsignedTransaction) -> tuple[str, bytes]:
         signed = self._ask(do="sign_tx", message=signer_protocol.written(transaction))

@@ -25,6 +25,8 @@ from agentkit.keys.messages import (
     keccak,
     typed_digest,
 )
+from agentkit.keys.permit2_messages import UptoPermit
+from agentkit.keys.statement_messages import OfferStatement, ReceiptStatement
 
 
 class Signer(Protocol):
@@ -73,6 +75,15 @@ class Signer(Protocol):
 
     def sign_order(self, domain: Domain, order: Order) -> bytes:
         """Sign, as the payer of a channel, what is ordered on it."""
+
+    def sign_upto(self, domain: Domain, permit: UptoPermit) -> bytes:
+        """Sign, as the owner of tokens, up to how much a facilitator may move (x402 `upto`)."""
+
+    def sign_offer(self, domain: Domain, offer: OfferStatement) -> bytes:
+        """Sign, as a seller, how a request may be paid (x402 `offer-receipt`)."""
+
+    def sign_receipt(self, domain: Domain, receipt: ReceiptStatement) -> bytes:
+        """Sign, as a seller, that somebody has paid and was served (x402 `offer-receipt`)."""
 
     def sign_tx(self, transaction: UnsignedTransaction) -> tuple[str, bytes]:
         """Return (hash as 0x hex, raw bytes) of the signed transaction."""
@@ -140,6 +151,15 @@ class KeySigner:
 
     def sign_order(self, domain: Domain, order: Order) -> bytes:
         return self._sign(typed_digest(domain, order))
+
+    def sign_upto(self, domain: Domain, permit: UptoPermit) -> bytes:
+        return self._sign(typed_digest(domain, permit))
+
+    def sign_offer(self, domain: Domain, offer: OfferStatement) -> bytes:
+        return self._sign(typed_digest(domain, offer))
+
+    def sign_receipt(self, domain: Domain, receipt: ReceiptStatement) -> bytes:
+        return self._sign(typed_digest(domain, receipt))
 
     def sign_tx(self, transaction: UnsignedTransaction) -> tuple[str, bytes]:
         raw = transaction.signed(self._sign(keccak(transaction.unsigned())))

@@ -18,6 +18,8 @@ from agentkit.keys.messages import (
     UnsignedTransaction,
     Voucher,
 )
+from agentkit.keys.permit2_messages import UptoPermit
+from agentkit.keys.statement_messages import OfferStatement, ReceiptStatement
 
 MAX_BYTES = 16 * 1024 * 1024
 """The longest line that is read: a sealed segment's item in hex fits, with room to spare."""
@@ -34,6 +36,9 @@ TYPED: Mapping[str, type[Any]] = {
     "sign_refund": Refund,
     "sign_claims": ClaimBatch,
     "sign_order": Order,
+    "sign_upto": UptoPermit,
+    "sign_offer": OfferStatement,
+    "sign_receipt": ReceiptStatement,
 }
 """The operations on a typed message in a domain (EIP-712); none of them signs a bare hash."""
 

@@ -139,6 +139,17 @@ class Evidence(Value):
     reference: str = ""
 
 
+class SellerStatements(Value):
+    """What a seller signed about a sale, as x402 `offer-receipt` has it, word for word.
+
+    `offer`: how the request could be paid; `receipt`: that it was paid and served.  Empty where it
+    signed nothing that stands by itself; `market.offer_receipt` reads them.
+    """
+
+    offer: dict[str, Any] = {}
+    receipt: dict[str, Any] = {}
+
+
 @dataclass(frozen=True)
 class Result:
     """What a provider delivered: outputs, the units it counted, and the price it asks."""
@@ -148,6 +159,7 @@ class Result:
     price: Money
     evidence: Evidence = Evidence()
     model: str = ""
+    statements: SellerStatements = SellerStatements()
 
     @property
     def digest(self) -> str:

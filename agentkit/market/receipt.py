@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from agentkit.graph.nodes import canonical
-from agentkit.market.attempt import Attempt, Evidence, Result
+from agentkit.market.attempt import Attempt, Evidence, Result, SellerStatements
 from agentkit.market.value import Value
 from agentkit.money import Money
 
@@ -25,7 +25,7 @@ class Receipt(Value):
 
     `uncertain`: the outcome is unknown, and `amount` (the attempt's at most) counts as spent.
     `charged, not received`: the provider's books say that it charged `amount`, and its answer is
-    lost.
+    lost.  `statements` are the seller's own, for purchases over x402.
     """
 
     attempt: Attempt
@@ -35,6 +35,7 @@ class Receipt(Value):
     usage: dict[str, int] = {}
     evidence: Evidence = Evidence()
     at: float
+    statements: SellerStatements = SellerStatements()
 
     @classmethod
     def of(
@@ -58,6 +59,7 @@ class Receipt(Value):
             usage=result.usage,
             evidence=result.evidence,
             at=at,
+            statements=result.statements,
         )
 
     @property

@@ -284,6 +284,7 @@ class Settled(Wire):
     amount: str | None = Field(default=None, max_length=78)
     error_reason: str | None = Field(default=None, max_length=1000)
     extra: dict[str, Any] | None = None
+    extensions: dict[str, Any] | None = None
 
     def tells_of(self, proof: Proof, network: Network) -> bool:
         """Return whether this reports the success of a certain payment; left out fields match."""

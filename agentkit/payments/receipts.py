@@ -6,6 +6,7 @@ What proves what:
 - A provider's signature over (attempt, result, price, usage) proves what it delivered and asked.
 - The payer's voucher proves what it promised on a channel in all.  Those of earlier versions name
   the Merkle root over the signed statements, too (`market.tree`).
+- A seller's signed offer and receipt (x402) prove its terms, and that it was paid and served.
 - The contract's own logs prove what moved.
 
 The rest is the payer's own word; `proof_of` and `UNPROVEN` name it.
@@ -34,6 +35,7 @@ from agentkit.money import Asset
 from agentkit.payments import abi
 from agentkit.payments.channels import contract
 from agentkit.payments.legacy import LoggedClaim, deposit_of
+from agentkit.payments.statements import statement_problems
 
 VERSION = 2
 """The version of the file that a bundle is saved in; a newer file is refused.
@@ -237,6 +239,7 @@ def verify(bundle: Bundle) -> list[str]:
         problems.append("a receipt stands in it twice")
     for receipt in bundle.receipts:
         problems += _receipt_problems(receipt, bundle)
+        problems += _statement_problems(receipt, bundle)
     for proof in bundle.channels:
         problems += _channel_problems(proof, by_attempt, bundle)
     return problems
@@ -248,16 +251,40 @@ UNPROVEN = "when each receipt was made, what was asked, and the most that it cou
 SIGNED_RAILS = ("channel", "escrow")
 """The rails whose providers sign what they deliver."""
 
-Proof = Literal["signature and voucher", "signature", "the payer's word"]
-"""What stands behind a receipt: the provider's signature, the payer's voucher, or nothing."""
+Proof = Literal[
+    "signature and voucher",
+    "signature",
+    "the seller's offer and receipt",
+    "the seller's receipt",
+    "the seller's offer",
+    "the payer's word",
+]
+"""What stands behind a receipt: the provider's signature, the payer's voucher, the statements that
+its seller signed as x402 has them (`payments.statements` says what those leave out), or nothing."""
 
 
 def proof_of(receipt: Receipt, bundle: Bundle) -> Proof:
     """Return what proves a receipt of a bundle that `verify` found nothing wrong with."""
     if not _needs_signature(receipt):
-        return "the payer's word"
+        return _proof_by_seller(receipt)
     with_voucher = {paid.attempt for proof in bundle.channels for paid in proof.paid}
     return "signature and voucher" if receipt.attempt.id in with_voucher else "signature"
+
+
+def _proof_by_seller(receipt: Receipt) -> Proof:
+    """Return what a seller signed about a sale over x402; an offer is no word that it was paid."""
+    statements = receipt.statements
+    if statements.receipt:
+        both = bool(statements.offer)
+        return "the seller's offer and receipt" if both else "the seller's receipt"
+    return "the seller's offer" if statements.offer else "the payer's word"
+
+
+def _statement_problems(receipt: Receipt, bundle: Bundle) -> list[str]:
+    """Return what is wrong with the statements of a receipt's seller."""
+    network = f"eip155:{bundle.chain_id}"
+    problems = statement_problems(receipt, bundle.payer, bundle.token, network)
+    return [f"receipt {receipt.attempt.id[:12]}: {problem}" for problem in problems]
 
 
 def _needs_signature(receipt: Receipt) -> bool:

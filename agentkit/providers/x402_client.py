@@ -18,8 +18,9 @@ from pydantic import ValidationError
 
 from agentkit.errors import OfferExpired, ProtocolBroken, Refused, Unavailable
 from agentkit.market import batch_settlement
-from agentkit.market.attempt import Attempt, Message, Payment, Result
+from agentkit.market.attempt import Attempt, Message, Payment, Result, SellerStatements
 from agentkit.market.chain import Network
+from agentkit.market.offer_receipt import offer_in, receipt_in
 from agentkit.market.rail_names import base_rail
 from agentkit.market.x402 import (
     REQUIRED,
@@ -56,6 +57,13 @@ class PaidRequest:
     json: Any = None
     data: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PaidAnswer(Answer):
+    """An answer that was paid for, with what its seller signed about that."""
+
+    statements: SellerStatements = SellerStatements()
 
 
 class X402Client:
@@ -130,7 +138,7 @@ class X402Client:
 
     # -- a payment -------------------------------------------------------------------------------
 
-    async def pay(self, request: PaidRequest, attempt: Attempt, payment: Payment) -> Answer:
+    async def pay(self, request: PaidRequest, attempt: Attempt, payment: Payment) -> PaidAnswer:
         """Send a request with its payment, if the endpoint still asks for what it offered.
 
         A payment that may have been sent before (`again`) is presented even if it does not: the
@@ -152,10 +160,13 @@ class X402Client:
         presented = _presented(challenge, requirement, payment, attempt.id)
         answer = await self._send(request, {SIGNATURE: presented.header()}, ANSWER_SECONDS)
         self._check_paid(answer, attempt)
-        return answer
+        statements = self._statements(challenge, requirement, answer, request.path, payment)
+        return PaidAnswer(answer.status, answer.headers, answer.body, statements)
 
     def with_bill(self, result: Result, answer: Answer, payment: Payment) -> Result:
-        """Return a result with what the endpoint says it was paid."""
+        """Return a result with what the endpoint says it was paid, and what it signed about it."""
+        if isinstance(answer, PaidAnswer):
+            result = replace(result, statements=answer.statements)
         if _is_channel(payment.rail):
             return self._with_charge(result, answer, payment)
         return self._with_transaction(result, answer, payment)
@@ -268,6 +279,34 @@ class X402Client:
             raise Unavailable(message, provider=self._name, unknown=True)
         raise Refused(message, provider=self._name, unknown=True)
 
+    def _statements(
+        self,
+        challenge: Challenge,
+        requirement: Requirement,
+        answer: Answer,
+        path: str,
+        payment: Payment,
+    ) -> SellerStatements:
+        """Return what the seller signed about this sale, without what proves nothing by itself.
+
+        An answer that was paid for counts whatever its seller signed.
+        """
+        resource = path.partition("?")[0]
+        offer = offer_in(challenge, requirement, resource)
+        receipt = None
+        with suppress(ProtocolBroken):
+            receipt = receipt_in(
+                header_of(Settled, answer.headers, RESPONSE.lower()),
+                payee=requirement.payee,
+                payer=_payer(payment),
+                network=self._network.id,
+                path=resource,
+            )
+        return SellerStatements(
+            offer=offer.document() if offer else {},
+            receipt=receipt.document() if receipt else {},
+        )
+
     def _with_transaction(self, result: Result, answer: Answer, payment: Payment) -> Result:
         """Return a result with the transaction that the endpoint says has paid for it.
 
@@ -375,3 +414,10 @@ def _proof(payment: Payment) -> Proof:
         return Proof.model_validate_json(json.dumps(payment.body.get("proof")))
     except ValidationError as error:
         raise ProtocolBroken("the rail's payment is not one of x402") from error
+
+
+def _payer(payment: Payment) -> str:
+    """Return the address that a rail's payment comes from; raises ProtocolBroken."""
+    if payment.rail == batch_settlement.SCHEME:
+        return batch_settlement.payload_in(payment.body).channel_config.payer
+    return _proof(payment).authorization.sender

@@ -32,6 +32,7 @@ from agentkit.market.attempt import Evidence, JobStatus, Message
 from agentkit.market.value import Value
 from agentkit.net.bodies import bounded_bodies, chunks
 from agentkit.net.guard import guard, require_token
+from agentkit.payments.x402.issuer import Issuer
 from agentkit.payments.x402.paywall import Paywall
 from agentkit.providers import wire
 from agentkit.serve import openai
@@ -118,6 +119,7 @@ def _paywall(node: Node) -> list[Any]:
         prices={"POST /v1/chat/completions": openai.price_of_chat},
         free=openai.passes_paywall,
         refusal=_chat_refusal,
+        issuer=Issuer(node.signer, node.network.id),
         declarations={"POST /v1/chat/completions": chat_declaration(node.facts().models)},
     )
     return [paywall.middleware]

@@ -19,7 +19,9 @@ from agentkit.keys.messages import (
     UnsignedTransaction,
     Voucher,
 )
+from agentkit.keys.permit2_messages import UptoPermit
 from agentkit.keys.signer import KeySigner
+from agentkit.keys.statement_messages import OfferStatement, ReceiptStatement
 from support.keystore_files import write_keystore
 
 DOMAIN = Domain("AgentChannels", "1", 8453, "0x" + "11" * 20)
@@ -37,6 +39,9 @@ MESSAGES: dict[str, Any] = {
     "sign_refund": Refund(W, 2**200, 5),
     "sign_claims": ClaimBatch.of([Claimed(W, 9, 5), Claimed(W, 2**127, 2**126)]),
     "sign_order": Order(W, W, 5, W),
+    "sign_upto": UptoPermit(A, 2**200, B, 2**255, 2**40, A, B, 5),
+    "sign_offer": OfferStatement(1, "https://a.example/ü", "exact", "eip155:1", A, B, "5", 0),
+    "sign_receipt": ReceiptStatement(1, "eip155:1", "https://a.example/", A, 2**40, ""),
 }
 CALL = UnsignedTransaction(8453, 3, A, b"\x01\x02", 21_000, 10**9, 10**8, 5)
 

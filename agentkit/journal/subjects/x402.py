@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from agentkit.journal.folding import Records, existing, folds, update
 from agentkit.journal.subjects.budget import (
@@ -85,6 +85,14 @@ class RequestPaid(Event):
     amount: Money
 
 
+class ReceiptIssued(Event):
+    """The node signed `receipt`, as x402 `offer-receipt` has it, for what `payment` paid for."""
+
+    stored_name: ClassVar[str] = "ReceiptIssued"
+    payment: str
+    receipt: dict[str, Any]
+
+
 # -- records -------------------------------------------------------------------------------------
 
 
@@ -160,6 +168,18 @@ class EarnedByScheme(Record):
         return f"{self.scheme}|{self.amount.asset.id}"
 
 
+class IssuedReceipt(Record):
+    """The signed receipt for a payment: an answer that is given again has the same one."""
+
+    stored_name: ClassVar[str] = "IssuedReceipt"
+    payment: str
+    receipt: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        return self.payment
+
+
 # -- folds ---------------------------------------------------------------------------------------
 
 
@@ -227,3 +247,8 @@ def _fold_request_paid(event: RequestPaid, stream: str, at: float, records: Reco
     before = records.get(EarnedByScheme, first.key) or first
     after = {"amount": before.amount + event.amount, "requests": before.requests + 1}
     records.put(before.model_copy(update=after))
+
+
+@folds(ReceiptIssued)
+def _fold_receipt_issued(event: ReceiptIssued, stream: str, at: float, records: Records) -> None:
+    records.put(IssuedReceipt(payment=event.payment, receipt=event.receipt))

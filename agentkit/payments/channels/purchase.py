@@ -138,8 +138,10 @@ def reply_of(response: web.Response) -> Reply:
     return Reply(response.status, body, headers | PRIVATE)
 
 
-def write_charge(tx: Transaction, charged: e.RequestCharged, body: bytes) -> r.ChannelAnswer:
-    """Write voucher, charge and answer down, in one transaction."""
+def write_charge(
+    tx: Transaction, charged: e.RequestCharged, body: bytes, receipt: dict[str, Any]
+) -> r.ChannelAnswer:
+    """Write voucher, charge, answer and its receipt, if there is one, in one transaction."""
     channel = tx.get(r.SoldChannel, charged.channel)
     if channel is None or channel.charged + charged.charge.units != charged.total:
         raise ProtocolBroken("the channel was charged by another request meanwhile")
@@ -148,4 +150,6 @@ def write_charge(tx: Transaction, charged: e.RequestCharged, body: bytes) -> r.C
     kept = tx.get(r.ChannelAnswer, answer_key(charged.channel, charged.ceiling))
     if kept is None:
         raise ProtocolBroken("the charge was not written")
+    if receipt:
+        tx.append(e.NODE, e.ReceiptIssued(payment=kept.key, receipt=receipt))
     return kept

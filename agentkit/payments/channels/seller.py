@@ -62,6 +62,7 @@ from agentkit.payments.x402.paywall import (
     answered_by,
     refuse,
     request_digest,
+    with_receipt,
 )
 from agentkit.payments.x402.remote import Facilitation
 
@@ -279,7 +280,8 @@ class ChannelSeller:
             media_type=response.headers.get("Content-Type", ""),
             digest=hashlib.sha256(body).hexdigest(),
         )
-        kept = await self._journal.commit(lambda tx: write_charge(tx, charged, body))
+        receipt = sale.receipt(purchase.config.payer) if charge else {}
+        kept = await self._journal.commit(lambda tx: write_charge(tx, charged, body, receipt))
         return await self._repeat(kept, purchase)
 
     async def _deposit(
@@ -333,6 +335,7 @@ class ChannelSeller:
         """Return a kept answer, with the header that says what it cost."""
         body = await self._journal.commit(lambda tx: tx.get_blob(kept.digest))
         channel = await self._journal.commit(lambda tx: tx.get(r.SoldChannel, kept.channel))
+        issued = await self._journal.commit(lambda tx: tx.get(r.IssuedReceipt, kept.key))
         assert channel is not None
         state = state_of(channel.model_copy(update={"charged": kept.total}))
         deposit = purchase.payload
@@ -345,6 +348,7 @@ class ChannelSeller:
             amount=amount,
             extra={"chargedAmount": str(kept.charge.units), "channelState": state},
         )
+        settled = with_receipt(settled, issued.receipt if issued else {})
         headers = {RESPONSE: settled.header(), **PRIVATE}
         if kept.media_type:
             headers["Content-Type"] = kept.media_type

@@ -16,6 +16,7 @@ import logging
 import secrets
 import time
 from contextlib import AsyncExitStack
+from typing import Any
 from weakref import WeakValueDictionary
 
 from aiohttp import web
@@ -32,12 +33,12 @@ from agentkit.payments.x402.paywall import (
     PAID,
     PAY_WITHIN,
     PRIVATE,
-    Handler,
     Price,
     Sale,
     answered_by,
     refuse,
     request_digest,
+    with_receipt,
 )
 from agentkit.payments.x402.proof import ExpectedTransfer, has_moved
 from agentkit.payments.x402.remote import Facilitation
@@ -124,7 +125,7 @@ class ExactSeller:
         if not paid_request.transaction:
             paid_request = await self._settle(presented, sale.requirement, paid_request)
         if not paid_request.status:
-            return await self._do_work(sale.request, sale.handler, paid_request, presented)
+            return await self._do_work(sale, paid_request, presented)
         return await self._repeat_answer(paid_request, presented)
 
     # -- payments --------------------------------------------------------------------------------
@@ -177,26 +178,28 @@ class ExactSeller:
     # -- answers ---------------------------------------------------------------------------------
 
     async def _do_work(
-        self,
-        request: web.Request,
-        handler: Handler,
-        paid_request: r.PaidRequest,
-        presented: Presented,
+        self, sale: Sale, paid_request: r.PaidRequest, presented: Presented
     ) -> web.StreamResponse:
         """Do what was paid for and keep the answer.
 
         A failure of the server's own (5xx) or a full queue (429) is not kept: they may pass, so
-        the same payment may ask again.
+        the same payment may ask again.  Only an answer that is no error has a receipt.
         """
-        request[PAID] = paid_request.payment
-        response = await answered_by(handler, request)
+        sale.request[PAID] = paid_request.payment
+        response = await answered_by(sale.handler, sale.request)
+        receipt: dict[str, Any] = {}
+        if response.status < 400:
+            payer = presented.payload.authorization.sender
+            receipt = sale.receipt(payer, paid_request.transaction)
         if response.status < 500 and response.status != 429:
-            await self._keep_answer(paid_request, response)
-        response.headers.update(self._payment_headers(paid_request, presented))
+            await self._keep_answer(paid_request, response, receipt)
+        response.headers.update(self._payment_headers(paid_request, presented, receipt))
         return response
 
-    async def _keep_answer(self, paid_request: r.PaidRequest, response: web.Response) -> None:
-        """Store an answer under its payment."""
+    async def _keep_answer(
+        self, paid_request: r.PaidRequest, response: web.Response, receipt: dict[str, Any]
+    ) -> None:
+        """Store an answer under its payment, with the receipt that it was given with."""
         body = bytes(response.body or b"")  # type: ignore[arg-type]  # bytes, as was checked
         answered = e.PaymentAnswered(
             payment=paid_request.payment,
@@ -208,6 +211,8 @@ class ExactSeller:
         def store(tx: Transaction) -> None:
             tx.put_blob(body)
             tx.append(e.NODE, answered)
+            if receipt:
+                tx.append(e.NODE, e.ReceiptIssued(payment=answered.payment, receipt=receipt))
 
         await self._journal.commit(store)
 
@@ -215,14 +220,22 @@ class ExactSeller:
         self, paid_request: r.PaidRequest, presented: Presented
     ) -> web.Response:
         """Return a kept answer again."""
-        body = await self._journal.commit(lambda tx: tx.get_blob(paid_request.digest))
+
+        def read(tx: Transaction) -> tuple[bytes | None, r.IssuedReceipt | None]:
+            issued = tx.get(r.IssuedReceipt, paid_request.payment)
+            return tx.get_blob(paid_request.digest), issued
+
+        body, issued = await self._journal.commit(read)
         headers: dict[str, str] = {}
         if paid_request.media_type:
             headers["Content-Type"] = paid_request.media_type
-        headers |= self._payment_headers(paid_request, presented)
+        receipt = issued.receipt if issued else {}
+        headers |= self._payment_headers(paid_request, presented, receipt)
         return web.Response(body=body or b"", status=paid_request.status, headers=headers)
 
-    def _payment_headers(self, paid_request: r.PaidRequest, presented: Presented) -> dict[str, str]:
+    def _payment_headers(
+        self, paid_request: r.PaidRequest, presented: Presented, receipt: dict[str, Any]
+    ) -> dict[str, str]:
         """Return the headers that say what became of the payment, and that forbid caching."""
         authorization = presented.payload.authorization
         settled = Settled(
@@ -232,7 +245,7 @@ class ExactSeller:
             payer=authorization.sender,
             amount=authorization.value,
         )
-        return {RESPONSE: settled.header(), **PRIVATE}
+        return {RESPONSE: with_receipt(settled, receipt).header(), **PRIVATE}
 
 
 class _Unpaid(Exception):

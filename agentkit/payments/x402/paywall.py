@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from agentkit.errors import ProtocolBroken
+from agentkit.market.offer_receipt import EXTENSION as OFFER_RECEIPT
 from agentkit.market.x402 import (
     IDENTIFIER,
     IDENTIFIER_SCHEMA,
@@ -24,9 +25,11 @@ from agentkit.market.x402 import (
     Challenge,
     Payment402,
     Requirement,
+    Settled,
 )
 from agentkit.money import Money
 from agentkit.payments.x402.bazaar import BAZAAR, Declaration
+from agentkit.payments.x402.issuer import Issuer, receipt_extension, resource_url
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Free = Callable[[web.Request], Awaitable[bool]]
@@ -77,6 +80,12 @@ class Sale:
     handler: Handler
     refusal: Callable[[], Awaitable[web.Response | None]]
     ask_to_pay: Callable[[str, Mapping[str, Any]], web.Response]
+    issuer: Issuer | None = None
+
+    def receipt(self, payer: str, transaction: str = "") -> dict[str, Any]:
+        """Return a signed receipt for who paid for this request and was served, {} without one."""
+        url = resource_url(self.request)
+        return self.issuer.receipt(url, payer, transaction) if self.issuer and url else {}
 
     def unpaid(self, reason: str, **extra: Any) -> web.Response:
         """Return the 402 that says why this payment did not count.
@@ -119,7 +128,8 @@ class Paywall:
 
     A priced path answers GET with its 402 as well, and takes payments that only ask something of
     the seller, such as a refund.  `declarations`, by method and path as well, say in the 402 what a
-    route takes and answers, for those who list it.
+    route takes and answers, for those who list it.  With an `issuer` each 402 has signed offers,
+    and each answer that was paid for a signed receipt.
     """
 
     def __init__(
@@ -130,6 +140,7 @@ class Paywall:
         free: Free | None = None,
         refusal: Refusal | None = None,
         declarations: Mapping[str, Declaration] | None = None,
+        issuer: Issuer | None = None,
     ) -> None:
         """Sell at `prices`, by any of `schemes`, of which the first is preferred."""
         self._schemes = {scheme.name: scheme for scheme in schemes}
@@ -138,6 +149,7 @@ class Paywall:
         self._free = free
         self._refusal = refusal
         self._declarations = dict(declarations or {})
+        self._issuer = issuer
 
     @property
     def middleware(self) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
@@ -174,6 +186,7 @@ class Paywall:
                 handler=handler,
                 refusal=lambda: self._refused(request, name),
                 ask_to_pay=lambda reason, extra: self._ask_to_pay(ask, reason, scheme.name, extra),
+                issuer=self._issuer,
             )
             return await scheme.sell(sale)
         except ProtocolBroken as error:
@@ -200,20 +213,20 @@ class Paywall:
 
         `extra` is added to what the requirement of `scheme` says.
         """
-        accepts = []
+        ways = []
         for each in self._schemes.values():
             requirement = each.requirement(ask.price)
             if each.name == scheme and extra:
                 requirement = requirement.model_copy(
                     update={"extra": {**requirement.extra, **extra}}
                 )
-            accepts.append(requirement.document())
+            ways.append(requirement)
         challenge = Challenge(
             x402_version=VERSION,
             error=reason,
             resource=self._resource(ask),
-            accepts=accepts,
-            extensions=self._extensions(ask),
+            accepts=[way.document() for way in ways],
+            extensions=self._extensions(ask, ways),
         )
         answer = refuse(402, reason)
         answer.headers[REQUIRED] = challenge.header()
@@ -227,7 +240,7 @@ class Paywall:
             resource |= {"description": declaration.description, "mimeType": "application/json"}
         return resource
 
-    def _extensions(self, ask: _Ask) -> dict[str, Any]:
+    def _extensions(self, ask: _Ask, ways: Sequence[Requirement]) -> dict[str, Any]:
         """Return the extensions that a client may use, or has to send back."""
         extensions: dict[str, Any] = {
             IDENTIFIER: {"info": {"required": False}, "schema": IDENTIFIER_SCHEMA}
@@ -235,6 +248,9 @@ class Paywall:
         declaration = self._declarations.get(ask.name)
         if declaration:
             extensions[BAZAAR] = declaration.document()
+        url = resource_url(ask.request)
+        if self._issuer and url:
+            extensions[OFFER_RECEIPT] = self._issuer.offers(url, ways)
         return extensions
 
 
@@ -255,6 +271,14 @@ async def answered_by(handler: Handler, request: web.Request) -> web.Response:
     if not isinstance(response, web.Response) or not isinstance(response.body, bytes | None):
         raise TypeError("what is paid for is answered as one body, which can be kept")
     return response
+
+
+def with_receipt(settled: Settled, receipt: Mapping[str, Any]) -> Settled:
+    """Return what became of a payment, with the seller's signed receipt if there is one."""
+    if not receipt:
+        return settled
+    extensions = {OFFER_RECEIPT: receipt_extension(dict(receipt))}
+    return settled.model_copy(update={"extensions": extensions})
 
 
 def refuse(status: int, reason: str) -> web.Response:

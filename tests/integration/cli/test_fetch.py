@@ -136,4 +136,8 @@ def test_a_seller_without_gas_sells_over_channels_by_the_networks_facilitator(
         assert earned["rails"].keys() == {"batch-settlement"}
         assert (earned["earned"], earned["until"]) == (paid, 0)
         assert "by batch-settlement" in cli("serve", "--status").stdout
+    cli("receipts", "--out", "bundle.json")
+    checked = cli("receipts", "--check", "bundle.json")
+    assert "the seller's offer and receipt" in checked.stdout
+    assert "not proven: by a seller's offer and receipt: what was charged" in checked.stdout
     failed(cli("serve", "--status", "--name", "nobody"), 2, "no books")

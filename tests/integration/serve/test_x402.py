@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,17 @@ from x402.extensions.bazaar import extract_discovery_info
 
 from agentkit.artifacts import Text
 from agentkit.keys.signer import KeySigner
-from agentkit.market.x402 import REQUIRED, SIGNATURE, Challenge, Presented, Proof
+from agentkit.market.x402 import (
+    REQUIRED,
+    RESPONSE,
+    SIGNATURE,
+    Challenge,
+    Presented,
+    Proof,
+    Settled,
+)
 from agentkit.payments.chain import Web3Chain
+from agentkit.payments.receipts import Bundle, bundle_of, proof_of, verify
 from agentkit.pool.models import model_file
 from agentkit.pool.pool import Pool
 from agentkit.pool.request import Done
@@ -102,6 +112,49 @@ async def test_an_agent_buys_a_chat(world: World, node: tuple[Node, str], tmp_pa
     assert result.paid.units == 2000
     assert made.pool.asked == 1  # type: ignore[attr-defined]
     assert await world.balance(OWNER.address) == before + 2000
+
+
+async def test_a_buyer_keeps_what_the_node_signed_about_a_sale(
+    world: World, node: tuple[Node, str], tmp_path: Path
+) -> None:
+    _, url = node
+    key = secrets.token_bytes(32)
+    await world.mint(KeySigner(key).address, 10_000)
+    served = EndpointSettings(prices={}, models={MODEL: MODEL})
+    async with payer_of(world.network, tmp_path, url, key, account=served) as wallet:
+        (receipt,) = (await wallet.run()).receipts
+        bundle = bundle_of(world.network, wallet.signer.address, [receipt], [])
+    assert verify(bundle) == []
+    assert proof_of(receipt, bundle) == "the seller's offer and receipt"
+    signed = receipt.statements.receipt["payload"]
+    assert (signed["resourceUrl"], signed["payer"]) == (url + PATH, wallet.signer.address)
+    assert signed["transaction"] == receipt.evidence.reference
+    bundle.save(tmp_path / "bundle.json")
+    assert verify(Bundle.load(tmp_path / "bundle.json")) == []
+
+
+async def test_an_answer_that_is_given_again_has_the_same_header(
+    world: World, node: tuple[Node, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, url = node
+    key = secrets.token_bytes(32)
+    await world.mint(KeySigner(key).address, 10_000)
+    served = EndpointSettings(prices={}, models={MODEL: MODEL})
+    async with (
+        payer_of(world.network, tmp_path, url, key, account=served) as wallet,
+        aiohttp.ClientSession() as http,
+    ):
+        headers = {SIGNATURE: await presented(wallet, url)}
+        told = []
+        for _ in range(2):
+            async with http.post(url + PATH, json=chat(), headers=headers) as said:
+                told.append((said.status, said.headers[RESPONSE], await said.read()))
+            # A receipt that was signed anew would be of another second.
+            later = time.time() + 60
+            monkeypatch.setattr("agentkit.payments.x402.issuer.time.time", lambda: later)
+    assert told[0] == told[1]
+    assert "offer-receipt" in (Settled.read(told[0][1]).extensions or {})
+    assert made.pool.asked == 1  # type: ignore[attr-defined]
 
 
 async def test_the_figures_are_the_operators_and_count_what_was_sold(

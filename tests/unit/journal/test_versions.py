@@ -15,10 +15,10 @@ from agentkit.journal.records import RECORDS
 from agentkit.journal.store import SCHEMA, SCHEMA_VERSION
 from agentkit.journal.upgrades import ADDED_FIELDS, NewerVersion, read_event
 
-EVENT_SETS = {3: "7fa6aae26f0f31d193e8f52c15232c9e5e28f39fce76d0e7b11d88b7acbccd25"}
+EVENT_SETS = {3: "e600301d4e5342c265876cbc260418382641a7be06230284ae35ccd4fc0171a6"}
 """By VERSION: the digest of the event set, of every field in it and of every default."""
 
-LAYOUTS = {5: "c73344e779dd6d31474d6987105481d8fc6da8de2904133beccc6429109ffbb1"}
+LAYOUTS = {5: "c6c149a0d1383f5c96a8c11f04b3fd90e0665a7ec088bfcf3b192884bee57535"}
 """By SCHEMA_VERSION: the digest of the tables and of what records hold."""
 
 
