@@ -111,6 +111,11 @@ from agentkit.journal.subjects.uploads import (
     UploadDropped,
     UploadSigned,
 )
+from agentkit.journal.subjects.upto_sales import (
+    UptoCharged,
+    UptoEnded,
+    UptoTaken,
+)
 from agentkit.journal.subjects.x402 import (
     AuthorizationEnded,
     AuthorizationSigned,
@@ -222,6 +227,9 @@ EVENTS: dict[str, type[Event]] = {
         TopUpEnded,
         RequestPaid,
         ReceiptIssued,
+        UptoTaken,
+        UptoCharged,
+        UptoEnded,
     )
 }
 """Every event that is ever written, by the name under which it is stored.

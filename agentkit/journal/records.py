@@ -56,6 +56,11 @@ from agentkit.journal.subjects.runs import (
     Reusable,
     Run,
 )
+from agentkit.journal.subjects.upto_sales import (
+    OpenUpto,
+    UptoName,
+    UptoSale,
+)
 from agentkit.journal.subjects.x402 import (
     Authorization,
     EarnedByScheme,
@@ -112,6 +117,9 @@ RECORDS: dict[str, type[Record]] = {
         CreditTransfer,
         EarnedByScheme,
         IssuedReceipt,
+        UptoSale,
+        UptoName,
+        OpenUpto,
     )
 }
 """Every kind of record, by the name under which it is stored.

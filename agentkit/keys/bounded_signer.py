@@ -18,7 +18,9 @@ from agentkit.keys.messages import (
     UnsignedTransaction,
     Voucher,
 )
+from agentkit.keys.permit2_messages import UptoPermit
 from agentkit.keys.signer import Signer
+from agentkit.keys.statement_messages import OfferStatement, ReceiptStatement
 
 
 class BoundedSigner:
@@ -78,6 +80,16 @@ class BoundedSigner:
 
     def sign_order(self, domain: Domain, order: Order) -> bytes:
         return self._signer.sign_order(self._known(domain), order)
+
+    def sign_upto(self, domain: Domain, permit: UptoPermit) -> bytes:
+        return self._signer.sign_upto(self._known(domain), permit)
+
+    def sign_offer(self, domain: Domain, offer: OfferStatement) -> bytes:
+        # Statements move no money, and the standard has one domain for all chains.
+        return self._signer.sign_offer(domain, offer)
+
+    def sign_receipt(self, domain: Domain, receipt: ReceiptStatement) -> bytes:
+        return self._signer.sign_receipt(domain, receipt)
 
     def sign_tx(self, transaction: UnsignedTransaction) -> tuple[str, bytes]:
         self._check(transaction.chain_id)

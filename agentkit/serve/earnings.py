@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from agentkit.journal import records as r
-from agentkit.market import batch_settlement
+from agentkit.market import batch_settlement, upto
 from agentkit.market.attempt import JobState
 from agentkit.market.seams import Transaction
 from agentkit.money import Asset
@@ -58,7 +58,9 @@ class NodeFigures:
 def read_figures(tx: Transaction, currency: Asset) -> NodeFigures:
     """Return the figures that a node's books show, in the currency that it is paid in."""
     states = Counter(job.state for job in tx.every(r.Job))
-    rails = [_by_channel(tx), _by_escrow(tx), _by_batch_settlement(tx), *_by_request(tx, currency)]
+    by_request = _by_request(tx, currency)
+    rails = [_by_channel(tx), _by_escrow(tx), _by_batch_settlement(tx), _by_upto(tx, by_request)]
+    rails += [each for each in by_request if each.rail != upto.SCHEME]
     return NodeFigures(
         currency=currency,
         rails=[each for each in rails if each.earned],
@@ -110,6 +112,21 @@ def _by_request(tx: Transaction, currency: Asset) -> list[RailEarnings]:
         RailEarnings(rail=row.scheme, earned=row.amount.units, claimed=row.amount.units)
         for row in rows
     ]
+
+
+def _by_upto(tx: Transaction, by_request: Sequence[RailEarnings]) -> RailEarnings:
+    """Return what was settled by `upto`, and what is charged and can still be settled."""
+    settled = sum(each.claimed for each in by_request if each.rail == upto.SCHEME)
+    sales = (tx.get(r.UptoSale, row.payment) for row in tx.every(r.OpenUpto))
+    charged = [sale for sale in sales if sale and sale.charge and not sale.outcome]
+    at_risk = sum(sale.charge.units for sale in charged if sale.charge)
+    return RailEarnings(
+        rail=upto.SCHEME,
+        earned=settled + at_risk,
+        claimed=settled,
+        at_risk=at_risk,
+        until=min((sale.deadline for sale in charged), default=0),
+    )
 
 
 def _pay(row: r.EarnedEscrow) -> int:

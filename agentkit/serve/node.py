@@ -110,9 +110,8 @@ class Node:
         window = Money.parse(settings.window).bind(network.currency)
         parts = (journal, chain, signer, network)
         mirror = ChannelMirror(journal, chain, delay=CLOSE_DELAY)
-        self.facilitator = (
-            Facilitator(settings.facilitator) if settings.facilitator else OwnFacilitator(*parts)
-        )
+        remote = Facilitator(settings.facilitator) if settings.facilitator else None
+        self.facilitator = remote or OwnFacilitator(*parts)
         self.book = VoucherBook(
             journal, signer, network, self.facilitator, window=window, mirror=mirror
         )
@@ -151,9 +150,7 @@ class Node:
             network=network,
         )
         self.x402 = (
-            X402Sales(journal, chain, network, signer, self.facilitator, mirror=mirror)
-            if settings.facilitator
-            else None
+            X402Sales(journal, chain, network, signer, remote, mirror=mirror) if remote else None
         )
         self.journal = journal
         self.chain = chain
@@ -242,8 +239,11 @@ class Node:
 
     async def _watch(self) -> None:
         """Claim what was earned before it expires, every WATCH_SECONDS; a failure is retried."""
+        watches = [self.payment_books.watch, self.claiming.watch]
+        if self.x402:
+            watches.append(self.x402.watch)
         while True:
-            for watch in (self.payment_books.watch, self.claiming.watch):
+            for watch in watches:
                 try:
                     await watch()
                 except AgentKitError as error:

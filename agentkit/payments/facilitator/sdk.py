@@ -70,6 +70,16 @@ def channel_scheme(network: Network, address: str) -> SdkScheme:
     return cast("SdkScheme", BatchSettlementEvmFacilitator(reader))
 
 
+def upto_scheme(network: Network, address: str) -> SdkScheme:
+    """Return the SDK's `upto` for EVM; raises MissingExtra without the SDK."""
+    try:
+        with limit_kept():
+            from x402.mechanisms.evm.upto.facilitator import UptoEvmScheme
+    except ImportError as error:
+        raise MissingExtra("x402", "x402") from error
+    return cast("SdkScheme", UptoEvmScheme(cast("Any", _ChainReader(network, address))))
+
+
 async def verified_by(
     scheme: SdkScheme, payment: Mapping[str, Any], requirement: Requirement
 ) -> Verified:

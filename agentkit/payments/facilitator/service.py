@@ -16,6 +16,7 @@ from agentkit.market.x402 import VERSION, Requirement, Settled, Verified
 from agentkit.money import Money
 from agentkit.payments.facilitator.channels import ChannelSettling
 from agentkit.payments.facilitator.exact import ExactSettling
+from agentkit.payments.facilitator.upto import UptoSettling
 from agentkit.payments.sender import Sender
 
 
@@ -64,6 +65,7 @@ class FacilitatorService:
         schemes: Sequence[Settling] = (
             ExactSettling(journal, self._sender, network, signer.address),
             ChannelSettling(journal, chain, self._sender, network, signer.address, least=least),
+            UptoSettling(journal, self._sender, network, signer.address),
         )
         self._schemes = {scheme.scheme: scheme for scheme in schemes}
 

@@ -111,8 +111,8 @@ class SellerScheme(Protocol):
     def name(self) -> str:
         """The scheme's name in x402."""
 
-    def requirement(self, price: Price) -> Requirement:
-        """Return how a request of that price is paid."""
+    def requirement(self, price: Price) -> Requirement | None:
+        """Return how a request of that price is paid, None while it cannot be by this scheme."""
 
     async def sell(self, sale: Sale) -> web.StreamResponse:
         """Answer a request that came with a payment; raises ProtocolBroken for a bad header."""
@@ -177,12 +177,13 @@ class Paywall:
             if header is None:
                 return self._ask_to_pay(ask, "this request has to be paid for")
             scheme = self._schemes.get(_scheme_of(header))
-            if scheme is None:
+            required = scheme.requirement(ask.price) if scheme else None
+            if scheme is None or required is None:
                 return self._ask_to_pay(ask, "the payment is by a scheme that is not taken here")
             sale = Sale(
                 request=request,
                 header=header,
-                requirement=scheme.requirement(ask.price),
+                requirement=required,
                 handler=handler,
                 refusal=lambda: self._refused(request, name),
                 ask_to_pay=lambda reason, extra: self._ask_to_pay(ask, reason, scheme.name, extra),
@@ -216,6 +217,8 @@ class Paywall:
         ways = []
         for each in self._schemes.values():
             requirement = each.requirement(ask.price)
+            if requirement is None:
+                continue
             if each.name == scheme and extra:
                 requirement = requirement.model_copy(
                     update={"extra": {**requirement.extra, **extra}}

@@ -12,8 +12,17 @@ import aiohttp
 from pydantic import ValidationError
 
 from agentkit.errors import ProtocolBroken, StoreUnavailable
+from agentkit.market import upto
 from agentkit.market.batch_settlement import MAX_ROWS
-from agentkit.market.x402 import VERSION, Payment402, Requirement, Settled, Verified, Wire
+from agentkit.market.x402 import (
+    VERSION,
+    Payment402,
+    Requirement,
+    Settled,
+    Verified,
+    Wire,
+    is_address,
+)
 from agentkit.net.proxies import proxy_for
 
 SECONDS = 90.0
@@ -79,6 +88,14 @@ class Facilitator:
             self._most_claims = _most_claims(content) if status == 200 else FEW_CLAIMS
         return self._most_claims
 
+    async def upto_address(self, network: str) -> str:
+        """Return by which address it settles `upto` on a network, "" where it does not.
+
+        Raises StoreUnavailable.
+        """
+        status, content = await self._request("GET", "/supported", None)
+        return _upto_address(content, network) if status == 200 else ""
+
     async def close(self) -> None:
         """Close the connections; the next question opens new ones."""
         if self._session is not None:
@@ -137,6 +154,20 @@ def _most_claims(content: bytes) -> int:
         return max(1, min(MAX_ROWS, int(named[0])))
     except (ValueError, TypeError, LookupError, AttributeError):
         return FEW_CLAIMS
+
+
+def _upto_address(content: bytes, network: str) -> str:
+    """Return who settles `upto` on a network, by a facilitator's list of kinds."""
+    try:
+        kinds = json.loads(content)["kinds"]
+        named = [
+            kind["extra"][upto.FACILITATOR]
+            for kind in kinds
+            if (kind["scheme"], kind["network"]) == (upto.SCHEME, network)
+        ]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return ""
+    return named[0] if named and is_address(named[0]) else ""
 
 
 async def _read_bounded(answer: aiohttp.ClientResponse) -> bytes:

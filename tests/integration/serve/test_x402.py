@@ -91,6 +91,8 @@ async def node(world: World, tmp_path: Path) -> AsyncIterator[tuple[Node, str]]:
         )
         made = await Node.open(settings, OWNER, Web3Chain(world.network), world.network)
         made.pool = Parrot()  # type: ignore[assignment]
+        assert made.x402
+        await made.x402.watch()  # by now it knows who settles `upto`
         async with TestServer(node_app(made)) as server:
             yield made, str(server.make_url("")).rstrip("/")
         await made.close()
@@ -201,7 +203,8 @@ async def test_only_what_the_node_would_do_is_sold(node: tuple[Node, str]) -> No
         assert await asked(chat(stream=True)) == (422, False)
         assert await asked([]) == (400, False)
         async with http.post(url + PATH, json=chat()) as said:
-            metered, flat = Challenge.read(said.headers[REQUIRED]).accepts
+            metered, once, flat = Challenge.read(said.headers[REQUIRED]).accepts
+    assert (once["scheme"], once["amount"]) == ("upto", metered["amount"])
     assert (flat["scheme"], flat["payTo"], flat["amount"]) == ("exact", OWNER.address, "2000")
     assert (metered["scheme"], metered["payTo"]) == ("batch-settlement", OWNER.address)
     assert made.pool.asked == 1  # type: ignore[attr-defined]
@@ -216,6 +219,7 @@ async def test_a_facilitator_finds_in_a_payment_what_the_node_sells(
     async with aiohttp.ClientSession() as http:
         stock = StockPayer(world, key, http)
         async with http.post(url + PATH, json=chat()) as said:
+            assert len(Challenge.read(said.headers[REQUIRED]).accepts) == 3
             assert len(said.headers[REQUIRED]) < LINE
             headers, payload = await stock.http.handle_402_response(
                 dict(said.headers), await said.read(), url + PATH

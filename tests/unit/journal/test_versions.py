@@ -15,10 +15,10 @@ from agentkit.journal.records import RECORDS
 from agentkit.journal.store import SCHEMA, SCHEMA_VERSION
 from agentkit.journal.upgrades import ADDED_FIELDS, NewerVersion, read_event
 
-EVENT_SETS = {3: "e600301d4e5342c265876cbc260418382641a7be06230284ae35ccd4fc0171a6"}
+EVENT_SETS = {3: "9512dc6fa2cc30bc1feb908ae35a21601dc1310b08a449aa5721e2edc8c12ddd"}
 """By VERSION: the digest of the event set, of every field in it and of every default."""
 
-LAYOUTS = {5: "c6c149a0d1383f5c96a8c11f04b3fd90e0665a7ec088bfcf3b192884bee57535"}
+LAYOUTS = {5: "1cf87008221c76aebf8d13bb1e8664d1d8d0a14f8b14de6471f25a5b0156a927"}
 """By SCHEMA_VERSION: the digest of the tables and of what records hold."""
 
 

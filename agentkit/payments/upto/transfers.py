@@ -1,0 +1,55 @@
+"""Which transfer on the chain is the settlement of a payment by `upto`.
+
+Permit2 logs nothing about a transfer.  What tells one settlement from another is the payer's nonce,
+which Permit2 takes once, and which stands in the call that settled.
+"""
+
+from __future__ import annotations
+
+from agentkit.keys.messages import address_word, word
+from agentkit.market.chain import ChainClient, Network
+from agentkit.market.upto import UptoPayload
+from agentkit.payments import abi
+from agentkit.payments.upto import contract
+
+MOST_TRANSFERS = 200
+"""How many transfers between payer and payee are looked at to find one."""
+
+
+async def is_settlement(
+    chain: ChainClient, network: Network, payload: UptoPayload, units: int, transaction: str
+) -> bool:
+    """Return whether a transaction has settled a payment with `units`.
+
+    A facilitator may name any transaction, also one that settled another payment of the same
+    amount.  So the nonce has to be used, and stand in the call.
+    """
+    authorization = payload.permit2_authorization
+    receipt = await chain.receipt(transaction) if transaction else None
+    payer, payee = authorization.sender, authorization.witness.to
+    if receipt is None or not contract.has_moved(receipt, network, payer, payee, units):
+        return False
+    if not await contract.is_used(chain, payer, authorization.nonce_number):
+        return False
+    return word(authorization.nonce_number) in await chain.data_of(transaction)
+
+
+async def find_settlement(
+    chain: ChainClient, network: Network, payload: UptoPayload, units: int, *, since: int
+) -> str:
+    """Return the transaction that has settled a payment with `units`, "" where none has.
+
+    The facilitator's answer may have been lost, and not every facilitator repeats it.
+    """
+    authorization = payload.permit2_authorization
+    payer, payee = authorization.sender, authorization.witness.to
+    if not await contract.is_used(chain, payer, authorization.nonce_number):
+        return ""
+    topics: list[bytes | None] = [abi.TRANSFER, address_word(payer), address_word(payee)]
+    logs = await chain.logs(network.token, topics, first=since, last=await chain.head())
+    for log in logs[-MOST_TRANSFERS:]:
+        if abi.numbers(log.data) != [units]:
+            continue
+        if word(authorization.nonce_number) in await chain.data_of(log.transaction):
+            return log.transaction
+    return ""
