@@ -55,6 +55,7 @@ from agentkit.payments.networks import home_network
 from agentkit.payments.prepaid import PrepaidRail
 from agentkit.payments.rail_choice import RailPlanner
 from agentkit.payments.sender import Sender
+from agentkit.payments.upto.rail import UptoRail
 from agentkit.payments.x402 import rail as x402
 from agentkit.payments.x402.rail import X402Rail
 from agentkit.payments.x402.uploads import X402Uploads
@@ -245,6 +246,7 @@ class Wiring:
             LaneRail(*parts, exposure=exposure),
             PrepaidRail(*parts, exposure=exposure, budget=Budget(allowance)),
             self.x402,
+            UptoRail(self.journal, self.chain, self.signer, self.network),
             ElsewhereRail(),
         ]
         if self.network.escrow:

@@ -111,6 +111,10 @@ from agentkit.journal.subjects.uploads import (
     UploadDropped,
     UploadSigned,
 )
+from agentkit.journal.subjects.upto_payments import (
+    UptoPermitEnded,
+    UptoPermitSigned,
+)
 from agentkit.journal.subjects.upto_sales import (
     UptoCharged,
     UptoEnded,
@@ -230,6 +234,8 @@ EVENTS: dict[str, type[Event]] = {
         UptoTaken,
         UptoCharged,
         UptoEnded,
+        UptoPermitSigned,
+        UptoPermitEnded,
     )
 }
 """Every event that is ever written, by the name under which it is stored.

@@ -56,6 +56,10 @@ from agentkit.journal.subjects.runs import (
     Reusable,
     Run,
 )
+from agentkit.journal.subjects.upto_payments import (
+    OutstandingUpto,
+    UptoPermitRow,
+)
 from agentkit.journal.subjects.upto_sales import (
     OpenUpto,
     UptoName,
@@ -120,6 +124,8 @@ RECORDS: dict[str, type[Record]] = {
         UptoSale,
         UptoName,
         OpenUpto,
+        UptoPermitRow,
+        OutstandingUpto,
     )
 }
 """Every kind of record, by the name under which it is stored.

@@ -29,8 +29,8 @@ class Offer(Value):
     `egress` is the price of a byte that goes on to another provider node, `bandwidth` how many
     bytes do in a second (0: at once).  `context`: the most tokens, of question and answer
     together, that the model takes; `gpu` and `vram` (GB): what it runs on; `tuning`: the methods
-    it trains by.  `channel` are the terms of a channel with the payee (x402 `batch-settlement`).  A
-    field that is left out says nothing.
+    it trains by.  `channel` are the terms of a channel with the payee (x402 `batch-settlement`), or
+    say who settles (x402 `upto`).  A field that is left out says nothing.
     """
 
     provider: str

@@ -20,7 +20,7 @@ NOT_STATED = (
 )
 """What these statements do not say, so that the payer's word stands alone for it."""
 
-SCHEMES = {"x402": "exact", "batch-settlement": "batch-settlement"}
+SCHEMES = {"x402": "exact", "batch-settlement": "batch-settlement", "upto": "upto"}
 """The scheme of x402 by which each rail pays."""
 
 S = TypeVar("S", bound=Wire)

@@ -30,7 +30,7 @@ from agentkit.money import Rate
 from agentkit.net.public import is_public
 from agentkit.providers.http import Answer, Http
 from agentkit.providers.openai import message_of
-from agentkit.providers.x402_client import PaidRequest, X402Client, takes
+from agentkit.providers.x402_client import PaidRequest, X402Client, channel_terms, takes
 
 NAME = "web"
 """The name of this provider, unless the user has one of that name."""
@@ -173,7 +173,7 @@ class Web:
             rail=client.rail(way),
             pays="with_request",
             payee=way.payee,
-            channel=batch_settlement.terms_of(way) if is_channel else {},
+            channel=channel_terms(way),
             rates={"request": Rate(amount, 1, "request")},
             finds=challenge.identifies or is_channel,
         )

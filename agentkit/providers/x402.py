@@ -17,7 +17,7 @@ from agentkit.market.x402 import Challenge, Requirement
 from agentkit.money import Rate
 from agentkit.providers.http import Answer
 from agentkit.providers.openai import EndpointSettings, OpenAI, PaymentTerms, Profile
-from agentkit.providers.x402_client import PaidRequest, X402Client, takes
+from agentkit.providers.x402_client import PaidRequest, X402Client, channel_terms, takes
 
 X402: Final = Profile("x402", "x402", "with_request")
 
@@ -126,7 +126,7 @@ class X402Endpoint(OpenAI):
             # The books of a channel can always be asked what was charged.
             finds=finds or is_channel,
             rail=self._client.rail(requirement),
-            channel=batch_settlement.terms_of(requirement) if is_channel else {},
+            channel=channel_terms(requirement),
         )
 
     async def _ask(

@@ -3,12 +3,14 @@
 An unpaid request is answered with 402, which names price and payee.  That is read twice: for the
 offer, and right before the payment is sent, with the request itself.  After a payment was sent, no
 other one is made for the same attempt.  A payment is by `exact` (rail `x402`) or charged to a
-channel (rail `batch-settlement`), whichever the endpoint takes for less.
+channel (rail `batch-settlement`), whichever the endpoint takes for less, and by `upto` where it
+takes nothing else.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -17,7 +19,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from agentkit.errors import OfferExpired, ProtocolBroken, Refused, Unavailable
-from agentkit.market import batch_settlement
+from agentkit.market import batch_settlement, upto
 from agentkit.market.attempt import Attempt, Message, Payment, Result, SellerStatements
 from agentkit.market.chain import Network
 from agentkit.market.offer_receipt import offer_in, receipt_in
@@ -38,7 +40,11 @@ from agentkit.money import Money
 from agentkit.providers.http import Answer, Http
 from agentkit.providers.openai import message_of
 
-RAILS = {"exact": "x402", batch_settlement.SCHEME: batch_settlement.SCHEME}
+RAILS = {
+    "exact": "x402",
+    batch_settlement.SCHEME: batch_settlement.SCHEME,
+    upto.SCHEME: upto.SCHEME,
+}
 """The rail by which each scheme is paid; `X402Client.rail` adds the network."""
 
 INSPECT_SECONDS = 20.0
@@ -121,9 +127,13 @@ class X402Client:
     def ways(self, challenge: Challenge) -> list[Requirement]:
         """Return how this wallet can pay, the cheapest way first; raises Refused if it cannot.
 
-        At the same price over a channel: it is charged what the request really comes to.
+        At the same price over a channel: it is charged what the request really comes to.  By
+        `upto` only where nothing else is taken: it needs an approval of Permit2 on the chain.
         """
         found = [way for network in self._network.counted for way in _ways_on(network, challenge)]
+        last = upto.payable_on(challenge, self._network)
+        if not found and last:
+            return [last]
         if not found:
             raise Refused(self._why_none(challenge), provider=self._name)
         return sorted(found, key=lambda way: int(way.amount))
@@ -146,7 +156,7 @@ class X402Client:
         """
         check_payment(payment)
         challenge = await self.inspect(request)
-        requirement = self._agreed(challenge, attempt)
+        requirement = self._agreed(challenge, attempt, payment)
         if requirement is None and not payment.body.get("again"):
             raise self._terms_changed(unknown=False)
         if requirement is None:
@@ -159,7 +169,7 @@ class X402Client:
             )
         presented = _presented(challenge, requirement, payment, attempt.id)
         answer = await self._send(request, {SIGNATURE: presented.header()}, ANSWER_SECONDS)
-        self._check_paid(answer, attempt)
+        self._check_paid(answer, attempt, payment)
         statements = self._statements(challenge, requirement, answer, request.path, payment)
         return PaidAnswer(answer.status, answer.headers, answer.body, statements)
 
@@ -169,6 +179,8 @@ class X402Client:
             result = replace(result, statements=answer.statements)
         if _is_channel(payment.rail):
             return self._with_charge(result, answer, payment)
+        if payment.rail == upto.SCHEME:
+            return self._with_amount(result, answer, payment)
         return self._with_transaction(result, answer, payment)
 
     # -- messages of the rail --------------------------------------------------------------------
@@ -215,7 +227,7 @@ class X402Client:
                 f"it takes {home.currency.symbol} on {apart[0]}, and a budget is in {currency}:"
                 ' with usd = "usdc" in agentkit.toml they count together'
             )
-        return f"it takes no {currency} by 'batch-settlement' or 'exact'"
+        return f"it takes no {currency} by 'batch-settlement', 'exact' or 'upto'"
 
     async def _send(self, request: PaidRequest, headers: dict[str, str], seconds: float) -> Answer:
         """Send a request; a payment never follows a redirect to somebody else."""
@@ -229,14 +241,27 @@ class X402Client:
             redirects=False,
         )
 
-    def _agreed(self, challenge: Challenge, attempt: Attempt) -> Requirement | None:
+    def _agreed(
+        self, challenge: Challenge, attempt: Attempt, payment: Payment
+    ) -> Requirement | None:
         """Return the requirement that an attempt pays, None if it is not asked for any more."""
-        payable = batch_settlement.payable_on if _is_channel(attempt.rail) else Challenge.payable_on
-        requirement = payable(challenge, self._network_of(attempt.rail))
+        network = self._network_of(attempt.rail)
+        match base_rail(attempt.rail):
+            case batch_settlement.SCHEME:
+                requirement = batch_settlement.payable_on(challenge, network)
+            case upto.SCHEME:
+                requirement = upto.payable_on(challenge, network)
+            case _:
+                requirement = challenge.payable_on(network)
         if requirement is None:
             return None
         if (requirement.payee, self.amount(requirement)) != (attempt.payee, attempt.at_most):
             return None
+        if attempt.rail == upto.SCHEME:
+            # The facilitator is signed as well, and no other can settle.
+            signed = upto.payload_in(payment.body).permit2_authorization.witness.facilitator
+            if requirement.extra[upto.FACILITATOR].lower() != signed.lower():
+                return None
         return requirement
 
     def _offered(self, attempt: Attempt, payment: Payment) -> Requirement:
@@ -245,12 +270,17 @@ class X402Client:
         network = self._network_of(attempt.rail)
         if _is_channel(attempt.rail):
             return batch_settlement.agreed_in(payment.body, network, units, timeout=timeout)
+        if attempt.rail == upto.SCHEME:
+            settler = upto.payload_in(payment.body).permit2_authorization.witness.facilitator
+            return upto.requirement(
+                network, attempt.payee, units, facilitator=settler, timeout=timeout
+            )
         return Requirement.on(network, attempt.payee, units, timeout=timeout)
 
     def _terms_changed(self, *, unknown: bool) -> OfferExpired:
         return OfferExpired("it asks for another payment", provider=self._name, unknown=unknown)
 
-    def _check_paid(self, answer: Answer, attempt: Attempt) -> None:
+    def _check_paid(self, answer: Answer, attempt: Attempt, payment: Payment) -> None:
         """Raise the error that an unsuccessful answer to a paid request means.
 
         The payment was sent, so after any error it is unknown whether it was taken.
@@ -265,7 +295,7 @@ class X402Client:
             raise Refused(
                 f"not paid, it says: {error}", provider=self._name, unknown=True
             ) from error
-        if self._agreed(challenge, attempt) is None:
+        if self._agreed(challenge, attempt, payment) is None:
             raise self._terms_changed(unknown=True)
         reason = challenge.error or "no reason"
         raise Refused(
@@ -319,6 +349,20 @@ class X402Client:
                 transaction = settled.transaction
         evidence = result.evidence.model_copy(update={"reference": transaction})
         return replace(result, evidence=evidence)
+
+    def _with_amount(self, result: Result, answer: Answer, payment: Payment) -> Result:
+        """Return a result with what the endpoint says it took, and in which transaction.
+
+        The rail reads from the chain what it really took.
+        """
+        with suppress(ProtocolBroken):
+            settled = header_of(Settled, answer.headers, RESPONSE.lower())
+            taken = settled.amount or "" if settled and settled.success else ""
+            if settled and re.fullmatch("[0-9]{1,39}", taken):
+                price = Money(min(int(taken), result.price.units), result.price.asset)
+                evidence = result.evidence.model_copy(update={"reference": settled.transaction})
+                return replace(result, price=price, evidence=evidence)
+        return result
 
     def _with_charge(self, result: Result, answer: Answer, payment: Payment) -> Result:
         """Return a result at the price that the endpoint says it charged.
@@ -374,10 +418,21 @@ def _ways_on(network: Network, challenge: Challenge) -> list[Requirement]:
     return [way for way in ways if way]
 
 
+def channel_terms(way: Requirement) -> dict[str, str | int]:
+    """Return what an offer has to say beside price and payee, so that its rail can pay it."""
+    if way.scheme == batch_settlement.SCHEME:
+        return batch_settlement.terms_of(way)
+    if way.scheme == upto.SCHEME:
+        return {upto.FACILITATOR: str(way.extra[upto.FACILITATOR])}
+    return {}
+
+
 def check_payment(payment: Payment) -> None:
     """Raise ProtocolBroken for a payment of a rail that x402 does not know."""
     if _is_channel(payment.rail):
         batch_settlement.payload_in(payment.body)
+    elif payment.rail == upto.SCHEME:
+        upto.payload_in(payment.body)
     else:
         _proof(payment)
 
@@ -405,6 +460,9 @@ def _presented(
     if _is_channel(payment.rail):
         payload = batch_settlement.payload_in(payment.body)
         return batch_settlement.ChannelPayment.to(challenge, requirement, payload, identifier)
+    if payment.rail == upto.SCHEME:
+        permit = upto.payload_in(payment.body)
+        return upto.UptoPayment.to(challenge, requirement, permit, identifier)
     return Presented.to(challenge, requirement, _proof(payment), identifier)
 
 
@@ -420,4 +478,6 @@ def _payer(payment: Payment) -> str:
     """Return the address that a rail's payment comes from; raises ProtocolBroken."""
     if payment.rail == batch_settlement.SCHEME:
         return batch_settlement.payload_in(payment.body).channel_config.payer
+    if payment.rail == upto.SCHEME:
+        return upto.payload_in(payment.body).permit2_authorization.sender
     return _proof(payment).authorization.sender

@@ -20,16 +20,24 @@ from x402.mechanisms.evm.upto.client import UptoEvmScheme
 from agentkit.journal.journal import Journal
 from agentkit.keys.permit2_messages import PERMIT2
 from agentkit.keys.signer import KeySigner
+from agentkit.market.allowance import Allowance
+from agentkit.market.attempt import Attempt, Result
+from agentkit.market.receipt import Receipt
 from agentkit.market.x402 import RESPONSE, Settled
 from agentkit.money import Money
 from agentkit.payments import abi
+from agentkit.payments.budget import Budget
 from agentkit.payments.chain import Web3Chain
+from agentkit.payments.upto.rail import UptoRail
 from agentkit.payments.upto.seller import UptoSeller
 from agentkit.payments.x402.issuer import Issuer
 from agentkit.payments.x402.paywall import CHARGE, Paywall, Price
 from agentkit.payments.x402.remote import Facilitator
+from agentkit.providers.openai import EndpointSettings
+from agentkit.providers.x402 import X402Endpoint
+from agentkit.testing import Desk
 from support.chain_processes import KEYS
-from support.x402_market import PATH, World
+from support.x402_market import MODEL, PATH, SERVED, Payer, World, answer
 
 SHOP = KeySigner(KEYS[1])
 MOST = 1000
@@ -45,6 +53,7 @@ class Meter:
     charge: int = 250
     status: int = 200
     works: int = 0
+    chats: bool = False
     during: Callable[[], Awaitable[None]] | None = None
 
 
@@ -85,7 +94,8 @@ async def upto_shop(
         if meter.during:
             await meter.during()
         request[CHARGE] = Money(meter.charge, currency)
-        return web.json_response({"answer": meter.works}, status=meter.status)
+        document = answer(f"answer {meter.works}") if meter.chats else {"answer": meter.works}
+        return web.json_response(document, status=meter.status)
 
     issuer = Issuer(key, world.network.id)
     paywall = Paywall([seller], prices={f"POST {PATH}": price}, issuer=issuer)
@@ -158,3 +168,38 @@ class StockUptoPayer:
 
     async def buy(self, url: str, body: Any = None) -> Bought:
         return await self.present(url, body or {"ask": 1}, await self.sign(url, body or {"ask": 1}))
+
+
+class LookingDesk(Desk):
+    """Looks at the chain before it settles, as a run does when the rail asks for it."""
+
+    async def settle(self, attempt: Attempt, result: Result) -> Receipt:
+        assert isinstance(self.rail, UptoRail)
+        await self.rail.lookup(attempt)
+        return await super().settle(attempt, result)
+
+
+@asynccontextmanager
+async def upto_payer(
+    world: World, folder: Path, url: str, *, units: int = 100 * MOST, approves: bool = True
+) -> AsyncIterator[Payer]:
+    """A new wallet of ours that owns `units`, which Permit2 may move if it `approves`."""
+    key = secrets.token_bytes(32)
+    signer = KeySigner(key)
+    await world.mint(signer.address, units)
+    if approves:
+        await world.fund(signer.address)
+        call = abi.encode("approve(address,uint256)", PERMIT2, 2**256 - 1)
+        await world.send_as(key, world.network.token, call)
+    account = EndpointSettings(prices={}, models={MODEL: SERVED})
+    provider = X402Endpoint("x402", url, world.network, account)
+    journal = await Journal.open(folder / "payer" / signer.address, signer.address)
+    chain = Web3Chain(world.network)
+    rail = UptoRail(journal, chain, signer, world.network)
+    desk = LookingDesk(provider, rail, journal, Budget(Allowance()), MODEL)
+    try:
+        yield Payer(signer, journal, rail, provider, desk, world.network)
+    finally:
+        await provider.close()
+        await chain.close()
+        await journal.close()

@@ -38,6 +38,7 @@ from agentkit.payments.contracts import load
 from agentkit.payments.facilitator.app import facilitator_app
 from agentkit.payments.facilitator.service import FacilitatorService
 from agentkit.payments.sender import Sender
+from agentkit.payments.upto.rail import UptoRail
 from agentkit.payments.x402.exact_seller import ExactSeller
 from agentkit.payments.x402.paywall import Paywall
 from agentkit.payments.x402.rail import X402Rail
@@ -299,7 +300,7 @@ class Payer:
 
     signer: KeySigner
     journal: Journal
-    rail: X402Rail | LaneRail
+    rail: X402Rail | LaneRail | UptoRail
     provider: X402Endpoint
     desk: Buying
     network: Network

@@ -36,6 +36,8 @@ from x402.mechanisms.evm.exact import (
     register_exact_evm_facilitator,
     register_exact_evm_server,
 )
+from x402.mechanisms.evm.upto.facilitator import UptoEvmScheme as UptoFacilitatorScheme
+from x402.mechanisms.evm.upto.server import UptoEvmScheme as UptoServerScheme
 
 from support.x402_market import PATH, PRICE, World
 
@@ -53,6 +55,7 @@ class InThreads:
         self.inner = x402FacilitatorSync()
         register_exact_evm_facilitator(self.inner, signer, world.network.id)
         self.inner.register([world.network.id], BatchSettlementEvmFacilitator(signer))
+        self.inner.register([world.network.id], UptoFacilitatorScheme(signer))
 
     async def verify(self, payload: Any, requirements: Any, *_: Any) -> Any:
         return await asyncio.to_thread(self.inner.verify, payload, requirements)
@@ -106,12 +109,14 @@ async def stock_shop(
     *,
     identifies: bool = False,
     channels: bytes = b"",
+    metered: bool = False,
     loses: Callable[[], bool] = lambda: False,
 ) -> AsyncIterator[str]:
     """A shop as the SDK has it: verify, work, settle; and its address.
 
-    With `channels`, the key of its claims, it is paid over channels instead of by `exact`.  An
-    answer that it `loses` is charged, and never reaches the client.
+    With `channels`, the key of its claims, it is paid over channels instead of by `exact`, and by
+    `upto` where it is `metered`.  An answer that it `loses` is charged, and never reaches the
+    client.
     """
     server = x402ResourceServer(facilitator)
     if channels:
@@ -119,6 +124,9 @@ async def stock_shop(
         config = BatchSettlementEvmSchemeServerConfig(receiver_authorizer_signer=authorizer)
         scheme: Any = BatchSettlementServerScheme(world.payee, config)
         server.register(world.network.id, scheme)
+    elif metered:
+        untyped: Any = UptoServerScheme
+        server.register(world.network.id, untyped())
     else:
         register_exact_evm_server(server, world.network.id)
     price = AssetAmount(
@@ -127,7 +135,7 @@ async def stock_shop(
         extra={"name": "USD Coin", "version": "1"},
     )
     option = PaymentOption(
-        scheme="batch-settlement" if channels else "exact",
+        scheme="batch-settlement" if channels else "upto" if metered else "exact",
         pay_to=world.payee,
         price=price,
         network=world.network.id,

@@ -6,6 +6,9 @@ which Permit2 takes once, and which stands in the call that settled.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from agentkit.keys.messages import address_word, word
 from agentkit.market.chain import ChainClient, Network
 from agentkit.market.upto import UptoPayload
@@ -14,6 +17,14 @@ from agentkit.payments.upto import contract
 
 MOST_TRANSFERS = 200
 """How many transfers between payer and payee are looked at to find one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A transfer that a payment was used for."""
+
+    units: int
+    transaction: str
 
 
 async def is_settlement(
@@ -53,3 +64,38 @@ async def find_settlement(
         if word(authorization.nonce_number) in await chain.data_of(log.transaction):
             return log.transaction
     return ""
+
+
+async def drawn_by(
+    chain: ChainClient,
+    network: Network,
+    payload: UptoPayload,
+    nonces: Sequence[bytes],
+    since: int,
+) -> Drawn | None:
+    """Return the one transfer that a used payment was drawn by, None where that cannot be told.
+
+    `nonces` are those of all payments between the two.  A facilitator may be a contract, and
+    settle several in one call, or hide which one it settles, so that a small transfer would pass
+    for a large payment.  So it counts only if each transfer since then names exactly one of them.
+    """
+    authorization = payload.permit2_authorization
+    topics: list[bytes | None] = [
+        abi.TRANSFER,
+        address_word(authorization.sender),
+        address_word(authorization.witness.to),
+    ]
+    logs = await chain.logs(network.token, topics, first=since, last=await chain.head())
+    if len(logs) > MOST_TRANSFERS:
+        return None
+    ours = word(authorization.nonce_number)
+    found: list[Drawn] = []
+    for log in logs:
+        call = await chain.data_of(log.transaction)
+        named = [nonce for nonce in nonces if nonce in call]
+        if len(named) != 1:
+            return None
+        if named == [ours]:
+            found.append(Drawn(abi.numbers(log.data)[0], log.transaction))
+    is_one = len(found) == 1 and found[0].units <= int(authorization.permitted.amount)
+    return found[0] if is_one else None

@@ -15,10 +15,10 @@ from agentkit.journal.records import RECORDS
 from agentkit.journal.store import SCHEMA, SCHEMA_VERSION
 from agentkit.journal.upgrades import ADDED_FIELDS, NewerVersion, read_event
 
-EVENT_SETS = {3: "9512dc6fa2cc30bc1feb908ae35a21601dc1310b08a449aa5721e2edc8c12ddd"}
+EVENT_SETS = {3: "4b36d287dba01248f6a90fb96996d7aa4315b3f59831204733c0c0a17379202f"}
 """By VERSION: the digest of the event set, of every field in it and of every default."""
 
-LAYOUTS = {5: "1cf87008221c76aebf8d13bb1e8664d1d8d0a14f8b14de6471f25a5b0156a927"}
+LAYOUTS = {5: "0801daafefd4c47229115306b95be1cd14db78c5eab5cfeb495229bdde767347"}
 """By SCHEMA_VERSION: the digest of the tables and of what records hold."""
 
 
