@@ -12,11 +12,13 @@ from typing import Any
 import aiohttp
 import pytest
 from support.chain_processes import Node
+from support.timing import limit
 from support.upto_market import MOST, Meter, StockUptoPayer, UptoShop, upto_shop
 from support.x402_market import World, chain_of, facilitator, world_on
 
 from agentkit.errors import StoreUnavailable
 from agentkit.journal import records as r
+from agentkit.keys.permit2_messages import PERMIT2
 from agentkit.market.offer_receipt import receipt_in
 from agentkit.market.upto import UptoPayment
 from agentkit.market.x402 import REQUIRED, SIGNATURE, Challenge, Requirement, Settled
@@ -161,10 +163,11 @@ async def test_one_balance_shown_with_many_payments_buys_once(
         asyncio.create_task(short.present(store.url, body, headers))
         for body, headers in zip(bodies, signed, strict=True)
     ]
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    while len(done) < 3:
-        more, _ = await asyncio.wait(set(tasks) - done, return_when=asyncio.FIRST_COMPLETED)
-        done |= more
+    done: set[asyncio.Task[Any]] = set()
+    async with asyncio.timeout(limit(20)):
+        while len(done) < 3:
+            more, _ = await asyncio.wait(set(tasks) - done, return_when=asyncio.FIRST_COMPLETED)
+            done |= more
     assert {task.result().status for task in done} == {402}
     together.set()
     assert sorted(task.status for task in await asyncio.gather(*tasks)) == [200, 402, 402, 402]
@@ -286,15 +289,27 @@ async def test_what_was_charged_is_settled_after_a_crash(
     assert await world.balance(store.payee) == CHARGE
 
 
+@pytest.mark.parametrize("cancels", [False, True])
 async def test_a_facilitator_that_names_another_settlement_is_not_believed(
-    world: World, tmp_path: Path, settler: str, payer: StockUptoPayer
+    world: World, tmp_path: Path, settler: str, payer: StockUptoPayer, cancels: bool
 ) -> None:
-    """Both payments come to the same amount, between the same two; one was settled."""
+    """Both payments come to the same amount, between the same two; one was settled.
+
+    A payer that `cancels` its nonce makes it look used as well.
+    """
     between = Unreliable(settler)
     async with upto_shop(world, tmp_path, between) as store:
         first = await payer.buy(store.url, {"ask": 1})
         between.lie = first.settled.model_copy(update={"extensions": None, "extra": None})
         headers = await payer.sign(store.url, {"ask": 2})
+        nonce = UptoPayment.read(headers[SIGNATURE]).payload.permit2_authorization.nonce_number
+
+        async def cancel() -> None:
+            words = (nonce >> 8, 1 << (nonce & 255))
+            call = abi.encode("invalidateUnorderedNonces(uint256,uint256)", *words)
+            await world.send_as(payer.key, PERMIT2, call)
+
+        store.meter.during = cancel if cancels else None
         async with payer.session.post(
             store.url + "/v1/chat/completions", json={"ask": 2}, headers=headers
         ) as said:
