@@ -165,7 +165,7 @@ class X402Client:
             raise OfferExpired(
                 "it asks for a channel on other terms than the one that is open with its payee",
                 provider=self._name,
-                hint="close that one first: agentkit close",
+                hint="close that one first with `agentkit wallet close`",
             )
         presented = _presented(challenge, requirement, payment, attempt.id)
         answer = await self._send(request, {SIGNATURE: presented.header()}, ANSWER_SECONDS)
