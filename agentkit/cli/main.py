@@ -58,6 +58,11 @@ class Verbs(LazyGroup):
             "agentkit.cli.selling:facilitator",
             "Settle x402 payments of others on the chain, and pay their gas.",
         ),
+        "field": Verb(
+            "agentkit.cli.field.verb:field",
+            "Try every way of paying and remembering on a network, for cents; write a signed"
+            " report.",
+        ),
         "trust": Verb(
             "agentkit.cli.trust:trust",
             "Let the settings in a folder's agentkit.toml count that can send secrets or move"

@@ -106,7 +106,7 @@ def ls(
     quiet: output.Quiet = False,
 ) -> None:
     """Show every stream of the journal here, and how far each is on its way to Arweave."""
-    where = _where(Settings.read(config), keystore_file, None)
+    where = where_of(Settings.read(config), keystore_file, None)
     rows = asyncio.run(_listed(where))
     names = ("stream", "events", "not sealed", *OUTBOX_STATES)
     table = [names, *([str(row[name]) for name in names] for row in rows)]
@@ -149,7 +149,7 @@ def get(
     quiet: output.Quiet = False,
 ) -> None:
     """Print a run's events as Arweave has them, one line of JSON each; changes nothing here."""
-    found = asyncio.run(_fetched(_where(Settings.read(config), keystore_file, gateway), [run]))
+    found = asyncio.run(_fetched(where_of(Settings.read(config), keystore_file, gateway), [run]))
     _must_have(found, run)
     for row in found.rows(run):
         for part in row.event().parts():
@@ -171,7 +171,7 @@ def verify(
     quiet: output.Quiet = False,
 ) -> None:
     """Check the state here, and compare it with all that Arweave has of it; changes nothing."""
-    where = _where(Settings.read(config), keystore_file, gateway)
+    where = where_of(Settings.read(config), keystore_file, gateway)
     data = asyncio.run(_verified(where, [run] if run else []))
     told = data["differences"] or [f"{data['events']} events on Arweave equal those here"]
     told += [CORROBORATED] if data["corroborated"] else []
@@ -218,7 +218,7 @@ def restore(
     quiet: output.Quiet = False,
 ) -> None:
     """Rebuild this wallet's state from Arweave with nothing but its key, or bring a run's past."""
-    where = _where(Settings.read(config), keystore_file, gateway)
+    where = where_of(Settings.read(config), keystore_file, gateway)
     data = asyncio.run(_restored(where, run, whole=whole, accept_loss=accept_loss))
     lines = [f"restored {data['events']} events of {data['runs']} runs for {data['address']}"]
     if data["left"]:
@@ -294,7 +294,7 @@ def _warn(found: RestoredWallet, *, quiet: bool) -> None:
         output.note(f"warning: {warning}", quiet=quiet)
 
 
-def _where(settings: Settings, file: Path | None, gateways: list[str] | None) -> Where:
+def where_of(settings: Settings, file: Path | None, gateways: list[str] | None) -> Where:
     """Return where a wallet's memory is; the embedded network's key is found, never started."""
     embedded = None
     if settings.network is None:

@@ -174,7 +174,7 @@ async def _serve(settings: Settings, home: Path, *, quiet: bool) -> None:
     if installed("xllamacpp"):  # a buyer must not wait, or give up, while a model is fetched
         progress = show_progress("fetching", sys.stderr)
         await asyncio.to_thread(models.fetch_named, models.CATALOGUE, progress)
-    signer = _node_key(settings, home, test=network.test)
+    signer = node_key(settings, home, test=network.test)
     if not about.facilitator:
         about = replace(about, facilitator=_usual_facilitator(settings, found))
     chain = Web3Chain(network)
@@ -255,7 +255,7 @@ async def _facilitate(
 
     network, _ = await network_of(settings)
     home = settings.home.expanduser() / "facilitator"
-    signer = _node_key(settings, home, test=network.test)
+    signer = node_key(settings, home, test=network.test)
     async with AsyncExitStack() as stack:
         journal = await Journal.open(home, signer.address)
         stack.push_async_callback(journal.close)
@@ -275,7 +275,7 @@ async def _facilitate(
         await stopping.wait()
 
 
-def _node_key(settings: Settings, home: Path, *, test: bool) -> Signer:
+def node_key(settings: Settings, home: Path, *, test: bool) -> Signer:
     """Return the key of a node's own wallet, never the agent's; made the first time."""
     if test:
         path = home / "key.json"

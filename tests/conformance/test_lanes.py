@@ -31,6 +31,7 @@ from agentkit.errors import RunPaused
 from agentkit.journal import records as r
 from agentkit.keys.signer import KeySigner
 from agentkit.payments.channels import contract
+from agentkit.payments.channels.lanes import LaneRail
 from agentkit.payments.closing import close_all
 from agentkit.testing import Desk, ProviderConformance, RailConformance
 
@@ -167,6 +168,18 @@ async def test_concurrent_requests_have_a_lane_each(stock: Stock, wallet: Payer)
     assert sum(lane.charged for lane in lanes) == 6 * CHARGED
     salts = {lane.config["salt"] for lane in lanes}
     assert len(salts) == 2
+
+
+async def test_leaving_one_server_leaves_the_channels_with_others_alone(wallet: Payer) -> None:
+    await wallet.run()
+    assert isinstance(wallet.rail, LaneRail)
+    assert await wallet.rail.leave(KeySigner(KEYS[1]).address) == []
+    (lane,) = await lanes_of(wallet)
+    assert not lane.closing
+    (message,) = await wallet.rail.leave(lane.payee)
+    assert (message.verb, message.body["channel"]) == ("refund", lane.channel)
+    (lane,) = await lanes_of(wallet)
+    assert lane.closing
 
 
 async def test_our_own_shop_gives_a_lost_answer_again(world: World, tmp_path: Path) -> None:

@@ -101,6 +101,11 @@ def claim_call(claims: Sequence[Claim], signature: bytes) -> bytes:
     return _call("claimWithSignature", (CLAIM_ROWS, "bytes"), _rows(claims), signature)
 
 
+def claim_digest_call(claims: Sequence[Claim]) -> bytes:
+    """Return the call that asks what the authorizer signs for claims; it changes nothing."""
+    return _call("getClaimBatchDigest", (CLAIM_ROWS,), _rows(claims))
+
+
 def settle_call(receiver: str, token: str) -> bytes:
     """Return the call that moves to a receiver all that was claimed for it."""
     return abi.encode("settle(address,address)", receiver, token)

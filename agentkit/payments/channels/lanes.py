@@ -8,7 +8,7 @@ voucher, and after a lost answer the server is asked, with a voucher over nothin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from agentkit.errors import (
     InsufficientFunds,
@@ -208,23 +208,32 @@ class LaneRail:
 
         Raises SettlementFailed when an attempt is still open on one of them.
         """
-        await self._deposits.reconcile()
+        return await self._close_lanes(lambda lane, now: now - lane.used >= idle)
 
-        def stop_buying(tx: Transaction) -> list[Message]:
-            idle_lanes = [
-                lane
-                for lane in lanes_on(tx, self._network)
-                if lane.open and tx.now - lane.used >= idle
-            ]
-            return [self._ask_back(tx, lane) for lane in idle_lanes]
+    async def leave(self, payee: str) -> Sequence[Message]:
+        """Return the messages that ask one payee for what our lanes with it have left.
 
-        return await self._journal.commit(stop_buying)
+        Raises SettlementFailed when an attempt is still open on one of them.
+        """
+        return await self._close_lanes(lambda lane, _: lane.payee == payee)
 
     async def insist(self, message: Message) -> str:
         """Take the rest of a lane back through the contract alone, step by step."""
         return await self._ends.withdraw(str(message.body["channel"]))
 
     # -- inside ----------------------------------------------------------------------------------
+
+    async def _close_lanes(self, wanted: Callable[[r.Lane, float], bool]) -> Sequence[Message]:
+        """Stop buying over the open lanes that are wanted at this time, and ask for their rest."""
+        await self._deposits.reconcile()
+
+        def stop_buying(tx: Transaction) -> list[Message]:
+            chosen = [
+                lane for lane in lanes_on(tx, self._network) if lane.open and wanted(lane, tx.now)
+            ]
+            return [self._ask_back(tx, lane) for lane in chosen]
+
+        return await self._journal.commit(stop_buying)
 
     def _promise(self, tx: Transaction, lane: r.Lane, attempt: Attempt) -> r.Lane:
         """Sign the voucher of an attempt, and write it down before it can leave."""

@@ -1,0 +1,1 @@
+"""`agentkit field`: ten small canaries on a network, and a signed report of them."""

@@ -1,0 +1,126 @@
+"""The report of a field run: what it proves, and what makes it worthless."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentkit.cli.field import report, verb
+from agentkit.cli.field.canary import Outcome
+from agentkit.config import Settings
+from agentkit.errors import WrongInput
+from agentkit.keys.signer import KeySigner
+
+SIGNER, STRANGER = KeySigner(b"\x01" * 32), KeySigner(b"\x02" * 32)
+OUTCOMES = (
+    Outcome("deposit", "passed", did="deposited", paid=5000, gas=7, seconds=1.25),
+    Outcome("escrow", "skipped", why="no escrow contract is set"),
+)
+REPORT = report.Report(
+    network="base",
+    chain_id=8453,
+    contract="0x4020074e9dF2ce1deE5A9C1b5c3f541D02a10003",
+    wallet=SIGNER.address,
+    seller=STRANGER.address,
+    facilitator="facilitator.example",
+    version="0.1.0",
+    began=1_790_000_000,
+    canaries=OUTCOMES,
+)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "field-base.json"
+    report.save(path, REPORT, SIGNER)
+    return path
+
+
+def test_a_report_is_read_as_it_was_written(file: Path) -> None:
+    assert report.check(file) == REPORT
+
+
+def _passes(envelope: dict[str, Any]) -> None:
+    envelope["report"]["canaries"][1]["status"] = "passed"
+
+
+def _costs_less(envelope: dict[str, Any]) -> None:
+    envelope["report"]["paid"] = 1
+
+
+def _has_more(envelope: dict[str, Any]) -> None:
+    envelope["report"]["note"] = "audited"
+
+
+def _says_what_nobody_knows(envelope: dict[str, Any]) -> None:
+    envelope["report"]["canaries"][1]["status"] = "perfect"
+
+
+def _has_another_wallet(envelope: dict[str, Any]) -> None:
+    envelope["report"]["wallet"] = STRANGER.address
+
+
+def _has_another_key(envelope: dict[str, Any]) -> None:
+    envelope["public_key"] = STRANGER.public_key.hex()
+
+
+def _has_no_signature(envelope: dict[str, Any]) -> None:
+    envelope["signature"] = ""
+
+
+def _is_a_list(envelope: dict[str, Any]) -> None:
+    envelope["report"] = []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _passes,
+        _costs_less,
+        _has_more,
+        _says_what_nobody_knows,
+        _has_another_wallet,
+        _has_another_key,
+        _has_no_signature,
+        _is_a_list,
+    ],
+)
+def test_a_report_that_was_changed_is_refused(
+    file: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    envelope = json.loads(file.read_text())
+    change(envelope)
+    file.write_text(json.dumps(envelope))
+    with pytest.raises(WrongInput, match=r"field report|not signed by"):
+        report.check(file)
+
+
+def test_a_report_in_the_name_of_another_wallet_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "forged.json"
+    report.save(path, REPORT, STRANGER)
+    with pytest.raises(WrongInput, match="not signed by the wallet"):
+        report.check(path)
+
+
+def test_sums_are_those_of_the_canaries(file: Path) -> None:
+    more = replace(REPORT, canaries=(*OUTCOMES, OUTCOMES[0]))
+    assert (more.document()["paid"], more.document()["gas"]) == (10_000, 14)
+
+
+def test_a_reason_shows_no_address_of_ours() -> None:
+    rpc, gateway = "https://node.example/v2/secretkey", "https://gateway.example"
+    settings = Settings.read_own().model_copy(
+        update={
+            "chain": Settings.read_own().chain.model_copy(update={"rpc": rpc}),
+            "memory": Settings.read_own().memory.model_copy(update={"gateways": (gateway,)}),
+        }
+    )
+    told = verb._public(f"{rpc} and node.example:443 of {gateway} are silent\x1b[2J", settings)
+    for secret in ("secretkey", "node.example", "gateway.example", "\x1b"):
+        assert secret not in told
+    assert len(verb._public("x" * 10_000, settings)) == verb.MOST_WORDS
