@@ -12,24 +12,33 @@ from typing import Any
 
 from parts import run
 
-PARTS = ("gas", "batch_settlement", "vouchers", "x402", "once")
+PARTS = (
+    "gas",
+    "channel_gas",
+    "batch_settlement",
+    "vouchers",
+    "throughput",
+    "latency",
+    "once",
+)
 
 
 def lines(figures: dict[str, Any]) -> list[str]:
     """Return the figures that have limits, one a line."""
-    channel = figures["gas_per_task"]["channel"]
-    escrow, claim = figures["escrow_gas"], figures["claim_gas"]
+    channel, coins = figures["channel_gas_per_task"], figures["coins_held"]
+    one, escrow = figures["gas_of_one"], figures["escrow_gas"]
     x402, deployed = figures["batch_settlement_gas"], figures["batch_settlement_deployed"]
     ratio, rate, faults = (
         figures["voucher_ratio"],
         figures["paid_tasks_vs_x402"],
         figures["faults"],
     )
+    added, commit = figures["latency"]["added_ms"], figures["latency"]["commit_ms"]
     return [
         f"gas per task   channel {channel['10']} at 10 tasks, {channel['1000']} at 1,000;"
-        f" x402 {figures['gas_per_task']['x402']}, transfer {figures['gas_per_task']['transfer']}",
+        f" x402 {one['x402']}, transfer {one['transfer']}",
+        f"coins held     payer {coins['payer']}, seller {coins['seller']}",
         f"escrow gas     {escrow['job']} a job, {escrow['batched']} in batches of 10",
-        f"claim gas      {claim['ours']}, the sketch {claim['sketch']}",
         f"x402 channel   {x402['deposit_first']} a deposit, {x402['claim_1']} a claim of one,"
         f" {x402['claim_10']} of ten; deployed {deployed['deposit_first']}, {deployed['claim_1']},"
         f" {deployed['claim_10']}",
@@ -37,6 +46,8 @@ def lines(figures: dict[str, Any]) -> list[str]:
         " of libsecp256k1 alone",
         f"paid tasks     {rate['ratio']:.1f} times stock x402 exact"
         f" ({rate['channel_per_s']:.0f} and {rate['x402_per_s']:.0f} a second)",
+        f"latency        being paid adds {added['p50']:.2f} ms at the median, {added['p99']:.2f} at"
+        f" p99; one commit alone takes {commit['p50']:.2f} and {commit['p99']:.2f}",
         f"faults         {faults['paid_once']} of {faults['scenarios']} paid each task once; the"
         f" naive payer paid too often in {faults['control_overpaid']} of {faults['controls']}",
     ]

@@ -1,36 +1,30 @@
-"""Gas of every way to pay, from the receipts of real transactions on the embedded chain.
+"""Gas of paying for each task apart, from the receipts of real transactions on the embedded chain.
 
     python benchmarks/paying/gas.py --json
 
-A channel is opened and closed once for all of its tasks; x402 `exact` and plain transfers are made
-for each.  Receivers hold the token before, as a provider in business does.  The channel contract's
-claim is compared with a Solidity sketch's, which is read where it lies and compiled with solc.
+x402 `exact`, plain transfers, and jobs in escrow; what a channel costs is in `channel_gas.py`.
+Receivers hold the token before, as a provider in business does.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from agentkit.embedded.chain.chain import Chain
 from agentkit.embedded.chain.genesis import deploy
-from agentkit.embedded.chain.vm import CHAIN_ID, contract_address
+from agentkit.embedded.chain.vm import CHAIN_ID
 from agentkit.keys.messages import (
     Accept,
     Domain,
     Quote,
     ReceiveAuthorization,
     UnsignedTransaction,
-    Voucher,
-    checksummed,
     keccak,
     typed_digest,
     word,
@@ -38,9 +32,6 @@ from agentkit.keys.messages import (
 from agentkit.keys.signer import KeySigner
 from agentkit.payments.contracts import load
 
-ROOT = Path(__file__).parents[2]
-MODULES = ROOT / "tests/npm/node_modules"
-SKETCHES = ROOT / "../shared/probes/payments/contracts"
 DEPLOYER, PAYER, PROVIDER, CARRIER = (KeySigner(bytes(31) + bytes([n])) for n in (1, 2, 3, 4))
 FAR = 2**39
 """A time that does not come while this runs, and fits the contracts' 40 bits."""
@@ -79,11 +70,9 @@ class Bench:
         minted = {PAYER.address: 10**12, PROVIDER.address: 1}
         at = deploy(self.chain, bytes(31) + b"\1", minted)
         self.token = Contract(self, at.token, load("TestUSD").abi)
-        self.channels = Contract(self, at.channels, load("AgentChannels").abi)
         self.escrow = Contract(self, at.escrow, load("TaskEscrow").abi)
-        for contract in (self.channels, self.escrow):
-            self.token.gas(PAYER, "approve", contract.address, 2**256 - 1)
-            self.token.gas(PAYER, "transfer", contract.address, 1)  # others have money there too
+        self.token.gas(PAYER, "approve", self.escrow.address, 2**256 - 1)
+        self.token.gas(PAYER, "transfer", self.escrow.address, 1)  # others have money there too
 
     def send(self, who: KeySigner, to: str, data: bytes) -> int:
         """Send a transaction and return the gas of its receipt; with no `to` it creates."""
@@ -96,39 +85,9 @@ class Bench:
             raise RuntimeError("a transaction of the benchmark failed")
         return int(receipt.gas_used)
 
-    def create(self, code: bytes, abi: Sequence[dict[str, Any]]) -> Contract:
-        address = contract_address(bytes.fromhex(DEPLOYER.address[2:]), self._nonce(DEPLOYER))
-        self.send(DEPLOYER, "", code)
-        return Contract(self, checksummed(address.hex()), abi)
-
     def _nonce(self, who: KeySigner) -> int:
         address: Any = bytes.fromhex(who.address[2:])
         return int(self.chain.state().get_nonce(address))
-
-
-@dataclass(frozen=True)
-class Channel:
-    """A channel of the payer's with the provider on one of the contracts."""
-
-    contract: Contract
-    token: Contract
-    salt: bytes
-
-    @property
-    def config(self) -> tuple[Any, ...]:
-        who = (PAYER.address, PAYER.address, PROVIDER.address)
-        return (*who, self.token.address, 3600, self.salt)
-
-    @cached_property
-    def id(self) -> bytes:
-        head = word(CHAIN_ID) + bytes(12) + bytes.fromhex(self.contract.address[2:])
-        who = b"".join(bytes(12) + bytes.fromhex(one[2:]) for one in self.config[:4])
-        return keccak(head + who + word(3600) + self.salt)
-
-    def voucher(self, cumulative: int, tasks: int) -> tuple[tuple[int, int, bytes], bytes]:
-        domain = self.contract.domain("AgentChannels")
-        signature = PAYER.sign_voucher(domain, Voucher(self.id, cumulative, tasks))
-        return (cumulative, tasks, bytes(32)), signature
 
 
 def raw(signature: bytes) -> Raw:
@@ -141,17 +100,6 @@ def authorized(bench: Bench, payee: str, units: int, nonce: bytes) -> Raw:
 
 
 # -- what is measured ----------------------------------------------------------------------------
-
-
-def channel(bench: Bench, tasks: int) -> int:
-    """Return the gas of opening a channel, and of claiming and closing it, for so many tasks."""
-    one = Channel(bench.channels, bench.token, keccak(word(tasks)))
-    units = tasks * 100
-    signature = authorized(bench, bench.channels.address, units, keccak(one.id + word(0)))
-    opening = (one.config, units, FAR, *signature)
-    gas = bench.channels.gas(PAYER, "fundWithAuthorization", *opening)
-    promise, signed = one.voucher(units - 50, tasks)
-    return gas + bench.channels.gas(PROVIDER, "claimAndClose", one.config, promise, *raw(signed))
 
 
 def x402(bench: Bench) -> int:
@@ -235,78 +183,13 @@ def members(quote: Quote) -> tuple[Any, ...]:
     return tuple(getattr(quote, name) for name in Quote.__slots__)
 
 
-# -- the claim beside the sketch's ---------------------------------------------------------------
-
-
-def claims(bench: Bench, sketches: Path) -> dict[str, Any]:
-    """Return the gas of a claim on a channel that was claimed before, for both contracts."""
-    figures: dict[str, Any] = {"ours": claim(bench, bench.channels, apart=True), "sketch": None}
-    try:
-        built = compiled(sketches)
-    except (OSError, subprocess.SubprocessError, KeyError, ValueError) as missing:
-        return {**figures, "why": f"the sketch was not compiled: {missing}"}
-    sketch = bench.create(bytes.fromhex(built["evm"]["bytecode"]["object"]), built["abi"])
-    bench.token.gas(PAYER, "approve", sketch.address, 2**256 - 1)
-    bench.token.gas(PAYER, "transfer", sketch.address, 1)
-    return {**figures, "sketch": claim(bench, sketch, apart=False)}
-
-
-def claim(bench: Bench, contract: Contract, *, apart: bool) -> int:
-    """Return the gas of the second claim; `apart`: the signature is passed as v, r and s."""
-    one = Channel(contract, bench.token, keccak(b"claims"))
-    contract.gas(PAYER, "fund", one.config, 10_000)
-    gas = 0
-    for cumulative in (100, 900):
-        promise, signed = one.voucher(cumulative, 9)
-        form = raw(signed) if apart else (signed,)
-        gas = contract.gas(PROVIDER, "claim", one.config, promise, *form)
-    return gas
-
-
-def compiled(sketches: Path) -> dict[str, Any]:
-    """Return what solc makes of the channel's sketch, which is read in place."""
-    name = "AgentChannels.sol"
-    source = (sketches / name).read_text("utf-8")
-    settings = {
-        "optimizer": {"enabled": True, "runs": 10_000},
-        "evmVersion": "cancun",
-        "metadata": {"bytecodeHash": "none", "appendCBOR": False},
-        "outputSelection": {"*": {"*": ["abi", "evm.bytecode.object"]}},
-    }
-    question = {"language": "Solidity", "sources": {name: {"content": source}}}
-    solc = [node(), MODULES / "solc/solc.js", "--standard-json"]
-    ran = subprocess.run(
-        [*solc, "--base-path", sketches, "--include-path", MODULES],
-        input=json.dumps({**question, "settings": settings}),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    answer = json.loads(ran.stdout[ran.stdout.index("{") :])  # solc says something before
-    built: dict[str, Any] = answer["contracts"][name]["AgentChannels"]
-    return built
-
-
-def node() -> str:
-    """Return where Node.js is."""
-    found = shutil.which("node")
-    if found is None:
-        raise OSError("there is no node; run `make install-dev`")
-    return found
-
-
-# ------------------------------------------------------------------------------------------------
-
-
-def measure(sketches: Path = SKETCHES) -> dict[str, Any]:
+def measure() -> dict[str, Any]:
     """Return every figure of this file."""
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
         jobs = Jobs(bench)
         figures = {
-            "gas_per_task": {
-                "channel": {str(n): round(channel(bench, n) / n, 1) for n in (10, 1000)},
+            "gas_of_one": {
                 "x402": x402(bench),
                 "transfer": bench.token.gas(PAYER, "transfer", PROVIDER.address, 100),
             },
@@ -315,7 +198,6 @@ def measure(sketches: Path = SKETCHES) -> dict[str, Any]:
                 "authorized_job": jobs.authorized_job(),
                 "batched": jobs.batched(),
             },
-            "claim_gas": claims(bench, sketches.resolve()),
         }
         bench.chain.close()
     return figures
@@ -323,10 +205,9 @@ def measure(sketches: Path = SKETCHES) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sketches", type=Path, default=SKETCHES)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    figures = measure(options.sketches)
+    figures = measure()
     if options.json:
         print(json.dumps(figures))
         return
