@@ -31,7 +31,8 @@ class Ground:
     """What every canary is given.
 
     The first stall answers to the end; the second takes a deposit and answers nothing after.
-    `settings` and `config` are those of the wallet.
+    `settings` and `config` are those of the wallet; `addresses` are of services that it uses, and
+    may hold keys, so no report shows them.
     """
 
     settings: Settings
@@ -40,6 +41,7 @@ class Ground:
     purse: Purse
     stall: Stall
     silent: Stall
+    addresses: tuple[str, ...] = ()
     passed: set[str] = field(default_factory=set)
 
     @property

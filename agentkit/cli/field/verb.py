@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated
@@ -87,7 +87,7 @@ def field(
     settings = Settings.read(config)
     _check_network(network, settings)
     most = Money.parse(budget)
-    if settings.network is not None and not _agrees(network, settings, most, yes=yes):
+    if settings.network is not None and not _agrees(network, settings, most, yes=yes, quiet=quiet):
         output.note("nothing was sent", quiet=quiet)
         return
     path = out or Path(f"field-{network}.json")
@@ -119,13 +119,14 @@ def _check_network(name: str, settings: Settings) -> None:
         )
 
 
-def _agrees(network: str, settings: Settings, budget: Money, *, yes: bool) -> bool:
+def _agrees(network: str, settings: Settings, budget: Money, *, yes: bool, quiet: bool) -> bool:
     """Ask about the most that it can cost; raises ConfigError where nobody can be asked."""
     most = min(budget.units, MOST)
     gas = settings.allowance.gas
     gas_words = f"and {gas} for gas" if gas else "and nothing for gas (allowance.gas is not set)"
     told = f"on {network} at most {Money(most, Asset.named('USDC'))} leaves the wallet, {gas_words}"
     if yes:
+        output.note(told, quiet=quiet)
         return True
     if not sys.stdin.isatty():
         raise ConfigError(f"{told}, and stdin is not a terminal to ask", hint="add --yes")
@@ -162,6 +163,7 @@ async def _try_all(
             purse=Purse(parts, budget.bind(network.currency)),
             stall=await _stall("field", settings, parts, url, stack),
             silent=await _stall("field-silent", settings, parts, url, stack),
+            addresses=(url, settings.chain.rpc, *settings.memory.gateways),
         )
         outcomes = []
         for name, canary in CANARIES.items():
@@ -212,18 +214,18 @@ async def _try(name: str, canary: Canary, ground: Ground) -> Outcome:
         name=name,
         status="passed" if passed else "failed" if tried else "skipped",
         did=did,
-        why=_public(why, ground.settings),
+        why=_public(why, ground.addresses),
         paid=ground.purse.paid - paid,
         gas=max(0, coin - coin_after),
         seconds=round(time.monotonic() - began, 2),
     )
 
 
-def _public(reason: str, settings: Settings) -> str:
-    """Return a reason as it may be shown to anybody: no address of ours, which may hold a key."""
-    for secret in (settings.chain.rpc, *settings.memory.gateways):
-        if secret:
-            reason = reason.replace(secret, "…").replace(urlsplit(secret).netloc, "…")
+def _public(reason: str, addresses: Sequence[str]) -> str:
+    """Return a reason as it may be shown to anybody: without our addresses, which may hold keys."""
+    for address in addresses:
+        if address:
+            reason = reason.replace(address, "…").replace(urlsplit(address).netloc, "…")
     return printable(reason)[:MOST_WORDS]
 
 

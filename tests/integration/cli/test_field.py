@@ -168,4 +168,7 @@ def test_a_real_network_is_asked_about_before_anything_is_opened(
     real = ("field", "base-sepolia", "--config", str(tmp_path / "real.toml"))
     failed(cli(*real), 2, "at most 0.10 USDC", "0.001 ETH", "not a terminal")
     failed(cli(*real, "--budget", "0.05 USDC"), 2, "at most 0.05 USDC")
-    failed(cli(*real, "--yes"), 2, "no facilitator is named")
+    told = cli(*real, "--yes")
+    assert told.exit_code == 2
+    assert "at most 0.10 USDC leaves the wallet" in told.stderr
+    assert "no facilitator is named" in told.stderr

@@ -12,7 +12,6 @@ import pytest
 
 from agentkit.cli.field import report, verb
 from agentkit.cli.field.canary import Outcome
-from agentkit.config import Settings
 from agentkit.errors import WrongInput
 from agentkit.keys.signer import KeySigner
 
@@ -113,14 +112,10 @@ def test_sums_are_those_of_the_canaries(file: Path) -> None:
 
 
 def test_a_reason_shows_no_address_of_ours() -> None:
-    rpc, gateway = "https://node.example/v2/secretkey", "https://gateway.example"
-    settings = Settings.read_own().model_copy(
-        update={
-            "chain": Settings.read_own().chain.model_copy(update={"rpc": rpc}),
-            "memory": Settings.read_own().memory.model_copy(update={"gateways": (gateway,)}),
-        }
+    addresses = ("https://node.example/v2/secretkey", "https://gateway.example", "")
+    told = verb._public(
+        f"{addresses[0]} and node.example:443 of {addresses[1]} are silent\x1b[2J", addresses
     )
-    told = verb._public(f"{rpc} and node.example:443 of {gateway} are silent\x1b[2J", settings)
     for secret in ("secretkey", "node.example", "gateway.example", "\x1b"):
         assert secret not in told
-    assert len(verb._public("x" * 10_000, settings)) == verb.MOST_WORDS
+    assert len(verb._public("x" * 10_000, addresses)) == verb.MOST_WORDS
