@@ -10,6 +10,7 @@ from aiohttp.test_utils import TestServer
 from support.x402_market import network_at
 
 from agentkit.errors import Refused, Unavailable
+from agentkit.kinds.kind import WebRequest
 from agentkit.providers.web import Web
 
 PUBLIC, OWN = "93.184.216.34", "127.0.0.1"
@@ -47,10 +48,10 @@ async def test_a_name_that_moves_to_our_own_network_is_not_connected_to(
     provider = Web("web", network)
     async with TestServer(app) as server:
         with pytest.raises(Unavailable, match="cannot be reached"):
-            await provider.look({"url": f"http://moves.example:{server.port}/", "method": "GET"})
+            await provider.look(WebRequest(url=f"http://moves.example:{server.port}/"))
         assert asked == []
         for host in (OWN, "localhost", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]"):
             with pytest.raises(Refused, match="not a host of the public internet"):
-                await provider.look({"url": f"http://{host}:{server.port}/", "method": "GET"})
+                await provider.look(WebRequest(url=f"http://{host}:{server.port}/"))
         assert asked == []
     await provider.close()
