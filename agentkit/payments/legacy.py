@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -29,6 +29,7 @@ from agentkit.payments.channels.body import ChannelBody
 from agentkit.payments.channels.close import found_claim
 from agentkit.payments.channels.terms import waiting_until
 from agentkit.payments.claims import log_failure
+from agentkit.payments.logged_claim import LoggedClaim
 from agentkit.payments.sender import Sender
 
 CLOSED = 2**40 - 1
@@ -43,23 +44,6 @@ def config_of(row: r.Channel | r.BookedChannel, payee: str) -> tuple[bytes, ...]
     """Return a channel's terms as the contract's struct `Config`, one word for each field."""
     payer, receiver, token = map(m.address_word, (row.payer, payee, row.token))
     return (payer, payer, receiver, token, m.word(row.close_delay), bytes.fromhex(row.salt))
-
-
-class LoggedClaim(NamedTuple):
-    """A payment out of a channel, as the contract's event `Claimed` logs it; amounts in units."""
-
-    amount: int
-    cumulative: int
-    tasks: int
-    root: bytes
-
-    @classmethod
-    def of(cls, data: bytes) -> LoggedClaim:
-        """Read the data of a `Claimed` log; raises ProtocolBroken unless it is four words."""
-        words = abi.numbers(data)
-        if len(words) != 4:
-            raise ProtocolBroken("the chain shows a claim that cannot be read")
-        return cls(words[0], words[1], words[2], m.word(words[3]))
 
 
 async def deposit_of(chain: ChainClient, network: Network, channel: str) -> tuple[int, int]:

@@ -34,7 +34,8 @@ from agentkit.market.value import Value
 from agentkit.money import Asset
 from agentkit.payments import abi
 from agentkit.payments.channels import contract
-from agentkit.payments.legacy import LoggedClaim, deposit_of
+from agentkit.payments.legacy import deposit_of
+from agentkit.payments.logged_claim import LoggedClaim
 from agentkit.payments.statements import statement_problems
 
 VERSION = 2
