@@ -19,6 +19,7 @@ from agentkit.keys.signer import Signer
 from agentkit.market.batch_settlement import MIN_DELAY
 from agentkit.market.chain import ChainClient, Network
 from agentkit.money import Money
+from agentkit.net.guard import guard
 from agentkit.net.server import start_server
 from agentkit.payments.channels.claiming import Claiming, ClaimPolicy
 from agentkit.payments.channels.mirror import ChannelMirror
@@ -131,7 +132,7 @@ def _app(stall: Stall, seller: ChannelSeller) -> web.Application:
         return web.json_response({"object": "list", "data": [{"id": MODEL, "object": "model"}]})
 
     paywall = Paywall([seller], prices={f"POST {PATH}": price})
-    app = web.Application(middlewares=[paywall.middleware])  # type: ignore[list-item]
+    app = web.Application(middlewares=[guard(), paywall.middleware])  # type: ignore[list-item]
     app.router.add_post(PATH, chat)
     app.router.add_get("/v1/models", models)
     return app

@@ -24,7 +24,7 @@ def test_only_who_downloads_gets_the_proxies(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_every_process_that_is_started_has_this_environment() -> None:
-    """A new Popen somewhere must say what it passes on; `--detach` is an agent and gets all."""
+    """A new Popen somewhere must say what it passes on; an agent gets the settings of one."""
     root = Path(__file__).resolve().parents[3] / "agentkit"
     starts = ("subprocess.Popen(", "subprocess.run(", "create_subprocess_exec(")
     places = {
@@ -35,6 +35,6 @@ def test_every_process_that_is_started_has_this_environment() -> None:
     without = {place for place, text in places.items() if "env=child_environment(" not in text} - {
         "pool/child.py"
     }
-    assert without == {"cli/run.py"}
+    assert without == {"cli/run.py", "cli/field/buyer.py"}
     assert "env=_environment(folder, threads)" in places["pool/child.py"]
     assert os.environ["AGENTKIT_PASSPHRASE"] == CANARY
