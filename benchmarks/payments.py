@@ -20,6 +20,7 @@ PARTS = (
     "throughput",
     "latency",
     "once",
+    "crashes",
 )
 
 
@@ -48,8 +49,30 @@ def lines(figures: dict[str, Any]) -> list[str]:
         f" ({rate['channel_per_s']:.0f} and {rate['x402_per_s']:.0f} a second)",
         f"latency        being paid adds {added['p50']:.2f} ms at the median, {added['p99']:.2f} at"
         f" p99; one commit alone takes {commit['p50']:.2f} and {commit['p99']:.2f}",
+        *crash_lines(figures["crashes"]),
         f"faults         {faults['paid_once']} of {faults['scenarios']} paid each task once; the"
         f" naive payer paid too often in {faults['control_overpaid']} of {faults['controls']}",
+    ]
+
+
+def crash_lines(crashes: dict[str, Any]) -> list[str]:
+    """Return what went wrong under kills, by payer."""
+    node, server, files = (
+        crashes[name] for name in ("our_node", "stock_server", "stock_client_on_files")
+    )
+    payers = ("python", "javascript", "ours")
+    rows = [(name, node[name]) for name in payers]
+    told = ", ".join(
+        f"{name} {row['charged_twice']} and {row['delivered_unpaid']} of {row['calls']}"
+        for name, row in rows
+    )
+    return [
+        f"killed         {sum(node['kills'].values())} times at our node, charged twice and"
+        f" delivered unpaid: {told}; {node['unclaimable_units']} units unclaimable",
+        f"lost answers   {server['lost']} at a stock server: {server['charged_not_received']}"
+        f" charged, not received; {server['bought_again_unasked']} bought again unasked",
+        f"beside it      the stock client on files was charged twice {files['charged_twice']} times"
+        f" by {files['kills']} kills",
     ]
 
 

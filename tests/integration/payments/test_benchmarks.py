@@ -21,7 +21,7 @@ def figures(part: str, *arguments: str) -> dict[str, Any]:
         check=True,
         stdout=subprocess.PIPE,
         text=True,
-        timeout=limit(120),
+        timeout=limit(280),
     )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -51,3 +51,23 @@ def test_64_lanes_on_one_channel_are_admitted_and_paid_to_the_unit() -> None:
 def test_paying_for_each_task_costs_more_than_a_channel_with_a_thousand() -> None:
     found = figures("gas")
     assert found["gas_of_one"]["x402"] > found["gas_of_one"]["transfer"] > 250
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_nobody_is_charged_twice_at_our_node_whoever_is_killed() -> None:
+    found = figures("crashes", "--calls", "80", "--at-once", "8", "--kills", "5")["crashes"]
+    node = found["our_node"]
+    assert sum(node["kills"].values()) > 0
+    assert node["unclaimable_units"] == 0
+    for name, calls in {"python": 8, "javascript": 8, "ours": 64}.items():
+        row = node[name]
+        assert (row["calls"], row["channels"]) == (calls, 1), name
+        assert (row["charged_twice"], row["delivered_unpaid"]) == (0, 0), name
+    assert node["ours"]["bought"] == 64
+    assert node["ours"]["promised_beyond_receipts_units"] == 0
+    server = found["stock_server"]
+    assert server["charged_not_received"] == server["lost"] > 0
+    assert server["bought_again_unasked"] == 0
+    control = found["stock_client_on_files"]
+    assert control["charged_twice"] > 0, "kills do harm where nothing is done against them"
