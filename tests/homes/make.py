@@ -290,23 +290,33 @@ WORDS: dict[str, Any] = {
     "cumulative": Money(1000, USDC),
     "at_most": Money(2000, USDC),
     "delivered": Money(1000, USDC),
+    "config": {"payer": "0x" + "ee" * 20, "receiver": "0x" + "dd" * 20, "salt": "f" * 64},
+    "charge": Money(1000, USDC),
+    "ceiling": 2000,
+    "payload": {},
+    "receipt": {},
 }
 """Values of fields, by their names."""
 
 NODE_KINDS = [
     *("VoucherTaken", "JobTaken", "JobStarted", "JobEnded", "CloseSeen", "EscrowEarned"),
     *("EscrowSubmitted", "EscrowSettled", "EscrowGivenBack", "ChannelSettled", "PaymentTaken"),
-    *("PaymentSettled", "PaymentAnswered"),
+    *("PaymentSettled", "PaymentAnswered", "RequestPaid", "ReceiptIssued", "ChannelMirrored"),
+    *("RequestCharged", "ChannelRefundOrdered", "UptoTaken", "UptoCharged", "UptoEnded"),
 ]
 
 WALLET_KINDS = [
     *("Held", "Reserved", "Spent", "TxSigned", "TxFinal", "ChannelOpened", "ChannelFunded"),
-    *("VoucherSigned", "VoucherFound", "VoucherMatched", "ChannelClosing", "ChannelClosed"),
+    *("TopUpSigned", "TopUpEnded", "VoucherSigned", "VoucherFound", "VoucherMatched"),
+    *("ChannelClosing", "ChannelClosed"),
     *("ChannelCloseRequested", "EscrowQuoted", "EscrowOpened", "EscrowAccepted", "EscrowClosed"),
     *("CreditFunded", "Restored", "NoteAdded", "FactLearned", "RetentionSet", "Forgotten"),
     *("Shelved", "Unshelved", "CancelAsked", "Extra", "AuthorizationSigned"),
     *("AuthorizationEnded", "UploadSigned", "UploadDropped", "HeadChosen", "HoldReleased"),
-    *("EffectBegun", "EffectEnded"),
+    *("EffectBegun", "EffectEnded", "PayerBound", "CreditRead", "CreditSent", "CreditLanded"),
+    *("LaneOpened", "DepositSigned", "DepositEnded", "LanePromised", "LaneCharged", "LaneStated"),
+    *("LaneFreed", "LaneClosing", "LaneWithdrawn", "LaneClosed"),
+    *("UptoPermitSigned", "UptoPermitEnded"),
 ]
 """In an order in which each finds what it changes."""
 
@@ -342,6 +352,11 @@ async def every_kind(out: Path, name: str, stream: str, kinds: list[str]) -> Non
         "VoucherFound": {"cumulative": Money(3000, USDC)},
         "ChannelClosed": {"claimed": Money(3000, USDC), "refunded": Money(2000, USDC)},
         "EffectEnded": {"outcome": "done"},
+        "DepositEnded": {"drawn": True, "balance": 5000},
+        "LanePromised": {"ceiling": 2000},
+        "LaneStated": {"charged": 1000, "signed": 2000, "balance": 5000},
+        "UptoEnded": {"outcome": "settled"},
+        "UptoPermitEnded": {"outcome": "used"},
     }
 
     # Another run's attempt stays reserved and unpaid.
@@ -432,7 +447,13 @@ def read_money(tx: Tx) -> dict[str, Any]:
             for row in tx.every(r.BookedChannel)
         },
         "transactions": {row.key: [row.nonce, row.final] for row in tx.every(EvmTransaction)},
+        "lanes": {row.key: [row.balance, row.charged, row.ceiling, row.open] for row in lanes(tx)},
     }
+
+
+def lanes(tx: Tx) -> list[Any]:
+    """Return the channels by which requests are paid, where this version has them."""
+    return list(tx.every(r.RECORDS["Lane"])) if "Lane" in r.RECORDS else []
 
 
 async def main(out: Path) -> None:
