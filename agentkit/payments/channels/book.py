@@ -92,8 +92,7 @@ class VoucherBook:
             self.check_window(tx, booked.payer)
 
         await self._journal.commit(check)
-        if booked.used + at_most.units > booked.deposited:  # it may have been topped up since
-            booked = await self._read_deposit(terms, booked)
+        await self._look(terms, booked, at_most)
         await self._journal.commit(lambda tx: check_room(tx, booked.channel, at_most))
         return booked.channel
 
@@ -232,11 +231,15 @@ class VoucherBook:
     async def _booked_or_none(self, channel: str) -> r.BookedChannel | None:
         return await self._journal.commit(lambda tx: tx.get(r.BookedChannel, channel))
 
-    async def _read_deposit(self, terms: ChannelTerms, booked: r.BookedChannel) -> r.BookedChannel:
-        """Store a channel's deposit as the chain has it now, and return the channel."""
-        sold = await self._mirror.read(bytes.fromhex(booked.channel), terms.wire)
-        deposited = Money(sold.spendable, self._network.currency)
-        return await self._journal.commit(lambda tx: _store_deposit(tx, booked, deposited))
+    async def _look(self, terms: ChannelTerms, booked: r.BookedChannel, at_most: Money) -> None:
+        """Look at a channel on the chain where the last look was long ago, or showed too little.
+
+        Its payer may have taken money out, or put some in.
+        """
+        channel = bytes.fromhex(booked.channel)
+        sold = await self._mirror.known(channel, terms.wire)
+        if sold is None or booked.used + at_most.units > sold.spendable:
+            await self._mirror.read(channel, terms.wire)
 
 
 def check_open(tx: Transaction, channel: str) -> None:
@@ -251,9 +254,10 @@ def check_room(tx: Transaction, channel: str, at_most: Money) -> None:
     """Raise Refused if a channel cannot pay for a task of `at_most` beside all that it must pay."""
     check_open(tx, channel)
     booked = tx.get(r.BookedChannel, channel)
-    if booked and booked.used + at_most.units > booked.deposited:
+    sold = tx.get(r.SoldChannel, channel)
+    if booked and sold and booked.used + at_most.units > sold.spendable:
         needed = booked.used + at_most.units
-        raise Refused(f"the channel holds {booked.deposited} units and {needed} are needed")
+        raise Refused(f"the channel holds {sold.spendable} units and {needed} are needed")
 
 
 def _deposit_in(body: Mapping[str, Any]) -> DepositPayload:
@@ -277,26 +281,6 @@ def _stop_selling(tx: Transaction, channel: str) -> r.BookedChannel:
         raise Refused("work on this channel is under way; ask again when it has ended")
     note_closing(tx, channel)
     return booked
-
-
-def _store_deposit(tx: Transaction, booked: r.BookedChannel, deposited: Money) -> r.BookedChannel:
-    """Store a channel's new deposit beside the best voucher that is stored now."""
-    stored = tx.get(r.BookedChannel, booked.channel) or booked
-    taken = e.VoucherTaken(
-        channel=stored.channel,
-        payer=stored.payer,
-        token=stored.token,
-        close_delay=stored.close_delay,
-        salt=stored.salt,
-        deposited=deposited,
-        cumulative=Money(stored.cumulative, deposited.asset),
-        tasks=stored.tasks,
-        root=stored.root,
-        signature=stored.signature,
-        scheme=stored.scheme,
-    )
-    tx.append(e.NODE, taken)
-    return tx.get(r.BookedChannel, booked.channel) or stored
 
 
 def _settle(tx: Transaction, settled: e.ChannelSettled) -> None:

@@ -200,7 +200,9 @@ class VoucherIntake:
                 raise Refused(f"channel {stored.channel[:12]} is closed")
             if sent.cumulative <= stored.cumulative:
                 return stored
-            deposited = stored.deposited
+            sold = tx.get(r.SoldChannel, sent.channel)
+            # What its payer asks back can be claimed until it is gone; a refund is on its way.
+            deposited = sold.balance - sold.refunding if sold else stored.deposited
         if deposited is None:
             return None
         if sent.cumulative > deposited:

@@ -262,6 +262,27 @@ async def test_a_shop_takes_no_work_on_a_channel_that_is_being_closed(pair: Pair
         await pair.admit(told.body, 1)
 
 
+@pytest.mark.parametrize("is_watched", [True, False])
+async def test_a_channel_that_was_emptied_buys_nothing_more(pair: Pair, is_watched: bool) -> None:
+    """It is as it was for whoever has not looked since; a shop may have been away meanwhile."""
+    told = await pair.pay(await pair.fund(), 700)
+    await pair.book.take(told.body)
+    await pair.payee.claiming.claim_all()
+    (message,) = await pair.rail.close()
+    await pair.rail.insist(message)
+    if is_watched:
+        await pair.payee.claiming.watch()
+    pair.clock.skip(DELAY + 1)
+    assert await pair.rail.insist(message) == "closed"
+    assert await pair.balances() == (MINTED - 700, 700, 0)
+
+    signature = signed_voucher(PAYER, pair.network, told.body["channel"], HELD)
+    worthless = {**told.body, "cumulative": HELD, "voucher": signature}
+    for body in (told.body, worthless):
+        with pytest.raises(Refused):
+            await pair.admit(body, 1)
+
+
 async def test_only_idle_channels_are_closed_where_that_is_asked(pair: Pair) -> None:
     await pair.pay(await pair.fund(), 700)
     assert await pair.rail.close(idle=3600) == []
