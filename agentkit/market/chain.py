@@ -172,8 +172,11 @@ class ChainClient(Protocol):
     async def receipt(self, transaction: str) -> ChainReceipt | None:
         """Return the receipt of a transaction, None while it is not mined."""
 
-    async def data_of(self, transaction: str) -> bytes:
-        """Return the data of a call that is on the chain, b"" where there is none."""
+    async def data_of(self, transaction: str, *, to: str = "") -> bytes:
+        """Return the data of a call that is on the chain, b"" where there is none.
+
+        With `to` only a call of that contract counts, and not one that another passes on.
+        """
 
     async def logs(
         self, address: str, topics: list[bytes | None], first: int, last: int

@@ -124,17 +124,22 @@ class Web3Chain:
         except TransactionNotFound:
             return None
 
-    async def data_of(self, transaction: str) -> bytes:
-        """Return the data of a call that is on the chain, b"" where there is none."""
+    async def data_of(self, transaction: str, *, to: str = "") -> bytes:
+        """Return the data of a call that is on the chain, b"" where there is none.
+
+        With `to` only a call of that contract counts, and not one that another passes on.
+        """
         from web3.exceptions import TransactionNotFound
 
         tx_hash: Any = transaction
         try:
-            return await self._ask(
-                lambda w3: w3.eth.get_transaction(tx_hash), lambda found: bytes(found["input"])
+            called, data = await self._ask(
+                lambda w3: w3.eth.get_transaction(tx_hash),
+                lambda found: (str(found["to"]).lower(), bytes(found["input"])),
             )
         except TransactionNotFound:
             return b""
+        return data if to.lower() in ("", called) else b""
 
     async def logs(
         self, address: str, topics: list[bytes | None], first: int, last: int

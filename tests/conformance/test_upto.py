@@ -18,7 +18,8 @@ from support.x402_market import World, chain_of, facilitator, world_on
 
 from agentkit.errors import StoreUnavailable
 from agentkit.journal import records as r
-from agentkit.keys.permit2_messages import PERMIT2
+from agentkit.keys.permit2_messages import PERMIT2, permit2_domain
+from agentkit.keys.signer import KeySigner
 from agentkit.market.offer_receipt import receipt_in
 from agentkit.market.upto import UptoPayment
 from agentkit.market.x402 import REQUIRED, SIGNATURE, Challenge, Requirement, Settled
@@ -315,6 +316,38 @@ async def test_a_facilitator_that_names_another_settlement_is_not_believed(
         ) as said:
             assert said.status == 402
         assert await store.earned() == CHARGE
+
+
+def signed_anew(
+    payer: StockUptoPayer, world: World, headers: dict[str, str], nonce: int
+) -> dict[str, str]:
+    """Return a payment as its payer signs it with a nonce of its choice."""
+    document = UptoPayment.read(changed(headers, nonce=str(nonce))[SIGNATURE]).document()
+    permit = UptoPayment.model_validate(document).payload.permit2_authorization.permit()
+    signature = KeySigner(payer.key).sign_upto(permit2_domain(world.network.chain_id), permit)
+    document["payload"]["signature"] = "0x" + signature.hex()
+    return {SIGNATURE: UptoPayment.model_validate(document).header()}
+
+
+@pytest.mark.parametrize("names", ["the facilitator", "nobody"])
+async def test_a_nonce_that_stands_in_other_calls_anyway_pays_for_nothing(
+    world: World, tmp_path: Path, settler: str, payer: StockUptoPayer, names: str
+) -> None:
+    """A payer chooses its nonces: this one is where a signature begins in every settlement."""
+    between = Unreliable(settler)
+    async with upto_shop(world, tmp_path, between) as store:
+        first = await payer.buy(store.url, {"ask": 1})
+        if names == "the facilitator":
+            between.lie = first.settled.model_copy(update={"extensions": None, "extra": None})
+
+        async def cancel() -> None:
+            call = abi.encode("invalidateUnorderedNonces(uint256,uint256)", 320 >> 8, 1 << 64)
+            await world.send_as(payer.key, PERMIT2, call)
+
+        store.meter.during = cancel
+        headers = signed_anew(payer, world, await payer.sign(store.url, {"ask": 1}), 320)
+        assert await refused(payer, store, headers)
+        assert (store.meter.works, await store.earned()) == (2, CHARGE)
 
 
 async def test_a_settlement_that_the_facilitator_forgot_is_found_on_the_chain(

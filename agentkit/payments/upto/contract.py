@@ -12,6 +12,12 @@ SETTLE = (
 )
 """Moves an amount under a permit; its nine words come before the place of the signature."""
 
+SETTLE_WITH_PERMIT = SETTLE.replace(
+    "settle(", "settleWithPermit((uint256,uint256,bytes32,bytes32,uint8),"
+)
+"""The same after a permit by EIP-2612, whose five words come first."""
+
+_PERMIT_WORDS = 5
 _HEAD_WORDS = 10
 
 
@@ -32,6 +38,22 @@ def settle_call(permit: UptoPermit, units: int, payer: str, signature: bytes) ->
     whole_words = -(-len(signature) // abi.WORD)
     tail = word(len(signature)) + signature.ljust(whole_words * abi.WORD, b"\0")
     return abi.selector(SETTLE) + b"".join(head) + tail
+
+
+def is_settle_call(data: bytes, permit: UptoPermit, units: int, payer: str) -> bool:
+    """Return whether the data of a call of the proxy settles a permit with `units`.
+
+    Each word has to be in its place: a payer chooses its nonce, and could choose a number that
+    stands in the calls of other payments as well.
+    """
+    selector, arguments = data[: abi.SELECTOR], data[abi.SELECTOR :]
+    if selector == abi.selector(SETTLE_WITH_PERMIT):
+        arguments = arguments[_PERMIT_WORDS * abi.WORD :]
+    elif selector != abi.selector(SETTLE):
+        return False
+    expected = settle_call(permit, units, payer, b"")[abi.SELECTOR :]
+    static = (_HEAD_WORDS - 1) * abi.WORD
+    return arguments[:static] == expected[:static]
 
 
 async def allowance(chain: ChainClient, network: Network, payer: str) -> int:

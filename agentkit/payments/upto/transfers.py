@@ -1,7 +1,7 @@
 """Which transfer on the chain is the settlement of a payment by `upto`.
 
 Permit2 logs nothing about a transfer.  What tells one settlement from another is the payer's nonce,
-which Permit2 takes once, and which stands in the call that settled.
+which Permit2 takes once, and which stands in the call that settled, in its place.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentkit.keys.messages import address_word, word
+from agentkit.keys.permit2_messages import UPTO_PROXY
 from agentkit.market.chain import ChainClient, Network
 from agentkit.market.upto import UptoPayload
 from agentkit.payments import abi
@@ -33,7 +34,7 @@ async def is_settlement(
     """Return whether a transaction has settled a payment with `units`.
 
     A facilitator may name any transaction, also one that settled another payment of the same
-    amount.  So the nonce has to be used, and stand in the call.
+    amount.  So the nonce has to be used, and the call has to be the one that settles it.
     """
     authorization = payload.permit2_authorization
     receipt = await chain.receipt(transaction) if transaction else None
@@ -42,7 +43,7 @@ async def is_settlement(
         return False
     if not await contract.is_used(chain, payer, authorization.nonce_number):
         return False
-    return word(authorization.nonce_number) in await chain.data_of(transaction)
+    return await _settles(chain, payload, units, transaction)
 
 
 async def find_settlement(
@@ -61,9 +62,20 @@ async def find_settlement(
     for log in logs[-MOST_TRANSFERS:]:
         if abi.numbers(log.data) != [units]:
             continue
-        if word(authorization.nonce_number) in await chain.data_of(log.transaction):
+        if await _settles(chain, payload, units, log.transaction):
             return log.transaction
     return ""
+
+
+async def _settles(chain: ChainClient, payload: UptoPayload, units: int, transaction: str) -> bool:
+    """Return whether a transaction is the call of the proxy that settles a payment with `units`.
+
+    A call that a contract passes on does not count: it could move one amount, and have the data of
+    the call for another payment.
+    """
+    authorization = payload.permit2_authorization
+    data = await chain.data_of(transaction, to=UPTO_PROXY)
+    return contract.is_settle_call(data, authorization.permit(), units, authorization.sender)
 
 
 async def drawn_by(

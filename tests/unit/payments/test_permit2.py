@@ -29,8 +29,10 @@ from x402.mechanisms.evm.batch_settlement.encoding import (
 )
 
 from agentkit.keys.messages import keccak, word
+from agentkit.keys.permit2_messages import UptoPermit
 from agentkit.keys.signer import KeySigner
 from agentkit.payments.contracts import CANONICAL
+from agentkit.payments.upto.contract import is_settle_call
 
 UNITS = 1000
 COLLECTOR = CANONICAL["Permit2DepositCollector"]
@@ -315,6 +317,33 @@ def test_a_sale_is_approved_and_settled_in_one(sale: Sale) -> None:
     assert sale.settle(right, permit) == ""
     assert sale.proxy.said("SettledWithPermit") == [{}]
     assert desk.balance(RECEIVER.address) == (400 if sale.is_upto else UNITS)
+
+
+@pytest.mark.parametrize("brings_permit", [False, True])
+def test_a_call_settles_the_one_payment_whose_words_are_in_their_places(
+    desk: Desk, brings_permit: bool
+) -> None:
+    """A payer could choose a nonce that stands elsewhere in the call, such as an amount."""
+    sale = Sale(desk, asked=400)
+    permit = UptoPermit(
+        token=desk.token.address,
+        units=UNITS,
+        spender=sale.proxy.address,
+        nonce=desk.nonce,
+        deadline=FAR,
+        payee=sale.to,
+        facilitator=sale.facilitator,
+    )
+    name = "settleWithPermit" if brings_permit else "settle"
+    first = [(UNITS, FAR, b"\1" * 32, b"\2" * 32, 27)] if brings_permit else []
+    witness = tuple(sale.witness.values())
+    call = sale.proxy.data(name, *first, desk.permit, 400, desk.owner, witness, b"\3" * 65)
+    assert is_settle_call(call, permit, 400, desk.owner)
+    assert not is_settle_call(call, permit, 401, desk.owner)
+    assert not is_settle_call(call, permit, 400, STRANGER.address)
+    assert not is_settle_call(b"\0" * 4 + call[4:], permit, 400, desk.owner)
+    for nonce in (400, UNITS, FAR, 65, 0):
+        assert not is_settle_call(call, replace(permit, nonce=nonce), 400, desk.owner)
 
 
 def test_a_permit_that_somebody_else_brought_first_stops_no_sale(sale: Sale) -> None:
