@@ -157,10 +157,16 @@ class LegacyBook:
         self._sender = Sender(journal, chain, signer, network)
 
     def knows(self, body: Mapping[str, Any]) -> bool:
-        """Return whether a message is about a channel of the old contract."""
+        """Return whether a message is about a channel of the old contract in our currency.
+
+        The contract moves any token, and one of a stranger's own would do what it likes with the
+        gas of who closes.
+        """
         try:
             row = _row_of(body)
         except Refused:
+            return False
+        if not self._network.channels or row.token.lower() != self._network.token.lower():
             return False
         place = m.word(self._network.chain_id) + m.address_word(self._network.channels)
         terms = b"".join(config_of(row, self._signer.address))

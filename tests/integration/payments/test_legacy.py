@@ -25,6 +25,7 @@ from agentkit.errors import InsufficientFunds, Refused
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.keys import keystore
+from agentkit.keys.messages import address_word, keccak, word
 from agentkit.keys.signer import KeySigner
 from agentkit.market.allowance import Allowance
 from agentkit.market.attempt import Attempt
@@ -201,3 +202,19 @@ async def test_only_the_payer_may_ask(left: Left) -> None:
         with pytest.raises(Refused, match="payer"):
             await left.book.close(body)
     assert not left.book.knows({**message.body, "salt": "00" * 32})
+
+
+async def test_a_channel_in_a_strangers_own_token_is_none_of_the_payees(left: Left) -> None:
+    """To close it the payee would call that token, and pay for whatever gas it burns."""
+    (message,) = await left.rail.close()
+    address = "0x" + "77" * 20
+    terms = (message.body["payer"], message.body["payer"], left.payee_key.address, address)
+    words = [*map(address_word, terms), word(message.body["close_delay"])]
+    place = word(CHAIN_ID) + address_word(left.network.channels)
+    channel = keccak(place + b"".join(words) + bytes.fromhex(message.body["salt"]))
+    body = {**message.body, "token": address, "channel": channel.hex()}
+    assert not left.book.knows(body)
+    assert left.book.knows(message.body)
+    here = left.network.model_copy(update={"channels": ""})
+    elsewhere = LegacyBook(left.payee, left.client, left.payee_key, here)
+    assert not elsewhere.knows(message.body)
