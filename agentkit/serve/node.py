@@ -238,7 +238,10 @@ class Node:
         return TaskPricing(rates=self._rates[service.name], observe=observe)
 
     async def _watch(self) -> None:
-        """Claim what was earned before it expires, every WATCH_SECONDS; a failure is retried."""
+        """Claim what was earned before it expires, every WATCH_SECONDS; a failure is retried.
+
+        A defect, too: without this task nothing would be claimed any more, and nobody would know.
+        """
         watches = [self.payment_books.watch, self.claiming.watch]
         if self.x402:
             watches.append(self.x402.watch)
@@ -248,6 +251,8 @@ class Node:
                     await watch()
                 except AgentKitError as error:
                     log.warning("node %s: %s", self.settings.name, error)
+                except Exception:
+                    log.exception("node %s", self.settings.name)
             await asyncio.sleep(WATCH_SECONDS)
 
     def _started(self, attempt: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 import aiohttp
 from pydantic import ValidationError
 
+from agentkit import strict_json
 from agentkit.errors import ProtocolBroken, StoreUnavailable
 from agentkit.market import upto
 from agentkit.market.batch_settlement import MAX_ROWS
@@ -147,7 +148,7 @@ class Facilitator:
 def _most_claims(content: bytes) -> int:
     """Return how many claims a facilitator's list of kinds says that it takes in one call."""
     try:
-        kinds = json.loads(content)["kinds"]
+        kinds = strict_json.loads(content)["kinds"]
         named = [
             kind["extra"][MOST_CLAIMS] for kind in kinds if MOST_CLAIMS in kind.get("extra", {})
         ]
@@ -159,13 +160,13 @@ def _most_claims(content: bytes) -> int:
 def _upto_address(content: bytes, network: str) -> str:
     """Return who settles `upto` on a network, by a facilitator's list of kinds."""
     try:
-        kinds = json.loads(content)["kinds"]
+        kinds = strict_json.loads(content)["kinds"]
         named = [
             kind["extra"][upto.FACILITATOR]
             for kind in kinds
             if (kind["scheme"], kind["network"]) == (upto.SCHEME, network)
         ]
-    except (ValueError, TypeError, LookupError, RecursionError):
+    except (ValueError, TypeError, LookupError):
         return ""
     return named[0] if named and is_address(named[0]) else ""
 

@@ -1,5 +1,6 @@
 """A provider node whose chats can be bought one by one over x402, by whoever passes by."""
 
+import asyncio
 import json
 import secrets
 import time
@@ -9,9 +10,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 from support.chain_processes import KEYS
 from support.chain_processes import Node as ChainNode
+from support.timing import limit
 from support.x402_market import MODEL, Payer, World, chain_of, facilitator, payer_of, world_on
 from support.x402_sdk_client import StockPayer
 from x402.extensions.bazaar import extract_discovery_info
@@ -28,13 +31,16 @@ from agentkit.market.x402 import (
     Settled,
 )
 from agentkit.payments.chain import Web3Chain
+from agentkit.payments.channels.claiming import Claiming
 from agentkit.payments.receipts import Bundle, bundle_of, proof_of, verify
+from agentkit.payments.x402.remote import FEW_CLAIMS, Facilitator
 from agentkit.pool.models import model_file
 from agentkit.pool.pool import Pool
 from agentkit.pool.request import Done
 from agentkit.providers.openai import EndpointSettings
 from agentkit.serve.app import node_app
 from agentkit.serve.node import Node, NodeSettings
+from agentkit.serve.payment_books import PaymentBooks
 
 OWNER = KeySigner(KEYS[1])
 PATH = "/v1/chat/completions"
@@ -114,6 +120,53 @@ async def test_an_agent_buys_a_chat(world: World, node: tuple[Node, str], tmp_pa
     assert result.paid.units == 2000
     assert made.pool.asked == 1  # type: ignore[attr-defined]
     assert await world.balance(OWNER.address) == before + 2000
+
+
+async def test_a_watch_that_fails_keeps_no_claim_from_being_made(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a facilitator or a chain said: nothing would be claimed again until a restart."""
+    claimed = asyncio.Semaphore(0)
+
+    async def fail(self: PaymentBooks) -> None:
+        raise OverflowError("cannot convert float infinity to integer")
+
+    async def claim(self: Claiming) -> None:
+        claimed.release()
+
+    monkeypatch.setattr("agentkit.serve.node.WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(PaymentBooks, "watch", fail)
+    monkeypatch.setattr(Claiming, "watch", claim)
+    settings = NodeSettings("lone", tmp_path / "node")
+    node = await Node.open(settings, OWNER, Web3Chain(world.network), world.network)
+    async with asyncio.timeout(limit(10)):
+        for _ in range(3):
+            await claimed.acquire()
+    await node.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"[" * 60_000,
+        b'{"kinds": [{"extra": {"maxClaims": 1e999}}]}',
+        b'{"kinds": [{"extra": {"maxClaims": NaN}}]}',
+        b'{"kinds": [{"extra": {"maxClaims": {}}}]}',
+        b'{"kinds": 5}',
+        b"\xff",
+    ],
+)
+async def test_what_a_facilitator_says_of_itself_stops_no_claim(said: bytes) -> None:
+    async def supported(request: web.Request) -> web.Response:
+        return web.Response(body=said)
+
+    app = web.Application()
+    app.router.add_get("/supported", supported)
+    async with TestServer(app) as server:
+        remote = Facilitator(str(server.make_url("")))
+        assert await remote.most_claims() == FEW_CLAIMS
+        assert await remote.upto_address("eip155:1") == ""
+        await remote.close()
 
 
 async def test_a_buyer_keeps_what_the_node_signed_about_a_sale(
