@@ -248,6 +248,7 @@ class ChannelSeller:
         self._check_ceiling(purchase, channel, at_most)
         if channel is None and purchase.voucher.ceiling != at_most:
             raise Unpaid(MISMATCH)
+        await self._check_payable(sale, payment, purchase, channel)
         refusal = await sale.refusal()
         if refusal is not None:
             return reply_of(refusal)
@@ -283,6 +284,26 @@ class ChannelSeller:
         receipt = sale.receipt(purchase.config.payer) if charge else {}
         kept = await self._journal.commit(lambda tx: write_charge(tx, charged, body, receipt))
         return await self._repeat(kept, purchase)
+
+    async def _check_payable(
+        self,
+        sale: Sale,
+        payment: ChannelPayment,
+        purchase: Purchase,
+        channel: r.SoldChannel | None,
+    ) -> None:
+        """Raise Unpaid for a payment that would not count, before anything is done for it."""
+        if not isinstance(purchase.payload, DepositPayload):
+            self._affordable(channel, purchase)
+            return
+        if channel is not None and purchase.voucher.ceiling <= channel.spendable:
+            return  # the deposit was drawn, or there was enough without it
+        verified = await self._facilitator.verify(payment, sale.requirement)
+        if not verified.is_valid:
+            # It may have been drawn, and the answer about it lost.
+            channel = await self._mirror.read(purchase.channel, purchase.payload.channel_config)
+            if purchase.voucher.ceiling > channel.spendable:
+                raise Unpaid(verified.invalid_reason or f"{ERROR}deposit_payload")
 
     async def _deposit(
         self, sale: Sale, payment: ChannelPayment, purchase: Purchase

@@ -14,6 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from support.chain_processes import KEYS
 from support.chain_processes import Node as ChainNode
+from support.channel_hand import Hand, post
 from support.timing import limit
 from support.x402_market import MODEL, Payer, World, chain_of, facilitator, payer_of, world_on
 from support.x402_sdk_client import StockPayer
@@ -350,6 +351,30 @@ async def test_what_would_be_refused_is_not_paid_for(
         assert await asked(chat()) == 200  # the same payment is still good
         assert await world.balance(OWNER.address) == before + 2000
     await made.pool.close()
+
+
+async def test_for_who_cannot_pay_nothing_is_counted(
+    world: World, node: tuple[Node, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To count the tokens of a long prompt is work; a channel and its vouchers cost nothing."""
+    made, url = node
+    counted: list[Any] = []
+
+    async def count(*call: Any) -> None:
+        counted.append(call)
+
+    monkeypatch.setattr(made.pool, "check_fits", count)
+    asked = await post(url + PATH, {}, chat())
+    ways = Challenge.read(asked.headers[REQUIRED]).requirements
+    most = next(int(way.amount) for way in ways if way.scheme == "batch-settlement")
+    hand = Hand(world, OWNER.address)
+    deposit = hand.deposit(10 * most)
+    for header in (hand.header(most), hand.header(most, kind="deposit", deposit=deposit)):
+        assert (await post(url + PATH, header, chat())).status_code == 402
+    assert counted == []
+    await world.mint(hand.signer.address, 10 * most)
+    assert (await post(url + PATH, header, chat())).status_code == 200
+    assert len(counted) == 1
 
 
 ODD = (b"", b"{", b"[]", b"null", b"1", b"NaN", b"[" * 50_000, b'{"a":' * 9_000, b"\xff")
