@@ -47,7 +47,7 @@ class ChannelMirror:
         ProtocolBroken.
         """
         stored = await self._stored(channel)
-        if stored is not None and time.time() - stored.synced < self._fresh:
+        if stored is not None and not self._is_old(stored):
             return stored
         found = await self.read(channel, config)
         return found if stored or found.balance else None
@@ -69,6 +69,9 @@ class ChannelMirror:
 
     # -- inside ----------------------------------------------------------------------------------
 
+    def _is_old(self, stored: r.SoldChannel) -> bool:
+        return time.time() - stored.synced >= self._fresh
+
     async def _stored(self, channel: bytes) -> r.SoldChannel | None:
         return await self._journal.commit(lambda tx: tx.get(r.SoldChannel, channel.hex()))
 
@@ -89,8 +92,17 @@ class ChannelMirror:
 
             def write(tx: Transaction) -> r.SoldChannel:
                 empty = r.SoldChannel(channel=mirrored.channel, config=mirrored.config)
-                if on_chain.balance or tx.get(r.SoldChannel, mirrored.channel):
+                stored = tx.get(r.SoldChannel, mirrored.channel)
+                # Whoever has a cent in a channel may have it looked at as often as it likes.
+                is_news = stored is None or self._is_old(stored) or _differs(stored, mirrored)
+                if is_news and (on_chain.balance or stored):
                     tx.append(e.NODE, mirrored)
                 return tx.get(r.SoldChannel, mirrored.channel) or empty
 
             return await self._journal.commit(write)
+
+
+def _differs(stored: r.SoldChannel, mirrored: e.ChannelMirrored) -> bool:
+    """Return whether the chain shows a channel otherwise than it is stored."""
+    shown = mirrored.model_dump(exclude={"channel", "config"})
+    return any(getattr(stored, field) != value for field, value in shown.items())

@@ -28,6 +28,13 @@ from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.keys.messages import UnsignedTransaction
 from agentkit.keys.signer import KeySigner
+from agentkit.market.batch_settlement import (
+    DepositFields,
+    DepositPayload,
+    Drawing,
+    Erc3009,
+    SignedVoucher,
+)
 from agentkit.market.chain import SETTLEMENT, Network
 from agentkit.market.seams import Transaction
 from agentkit.money import Asset, Money
@@ -308,3 +315,45 @@ async def test_a_deposit_into_another_channel_is_not_drawn(world: World) -> None
     for deposit in (None, {}, {"type": "voucher"}):
         with pytest.raises(Refused, match="cannot be read"):
             await world.book.deposit({**world.request(), "deposit": deposit})
+
+
+def bad_deposit(terms: ChannelTerms, network: Network) -> dict[str, Any]:
+    """Return a deposit that cannot be drawn: nobody signed it."""
+    signature = "0x" + "1b" * 65
+    channel = "0x" + terms.id(network)
+    drawing = Erc3009(valid_after="0", valid_before=str(2**40), salt="1", signature=signature)
+    payload = DepositPayload(
+        channel_config=terms.wire,
+        voucher=SignedVoucher(channel_id=channel, max_claimable_amount="2", signature=signature),
+        deposit=DepositFields(amount="5", authorization=Drawing(erc3009_authorization=drawing)),
+    )
+    return payload.document()
+
+
+async def test_what_is_refused_fills_no_journal(world: World) -> None:
+    """Whoever has a cent in a channel could else fill its payee's disk for nothing."""
+    await world.book.take(promise(world, 1, 1))
+    before = len(await world.journal.rows(e.NODE))
+    deposit = bad_deposit(world.terms, world.network)
+    for _ in range(3):
+        with pytest.raises(Refused, match="needed"):
+            await world.admit(promise(world, 1, 1), Money(5000, world.network.currency))
+        with pytest.raises(Refused, match="not drawn"):
+            await world.book.deposit({**world.request(), "deposit": deposit})
+    assert len(await world.journal.rows(e.NODE)) == before
+
+
+async def test_of_a_channel_of_a_strangers_own_making_no_books_are_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It costs nothing to make one up, and to go through all jobs of a node is work."""
+    made_up = ChannelTerms(
+        PAYER.address, PROVIDER.address, world.network.token, CLOSE_DELAY, SALT[:-2] + "77"
+    )
+
+    async def read(channel: str) -> list[str]:
+        raise AssertionError("all jobs were read")
+
+    monkeypatch.setattr(world.book, "_delivered_on", read)
+    answer = await world.book.best(body_of(PAYER, made_up, world.network))
+    assert (answer["cumulative"], answer["attempts"]) == (0, [])
