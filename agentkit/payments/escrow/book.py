@@ -156,6 +156,10 @@ class EscrowBook:
         job_id = job.id(self._network)
         zero = Accept(job_id, pay=0, result_hash=bytes(32))
         self._check_signature(job, zero, body.get("proof"))
+        # A quote costs nothing, so only money that is locked may have something written.
+        state, _ = await terms.state_of(self._chain, self._network, job_id)
+        if not state:
+            raise Refused("no money is in escrow for this attempt")
 
         def give_up(tx: Transaction) -> bool:
             """Write down that the attempt is given back; False if it may still be paid."""
@@ -168,7 +172,8 @@ class EscrowBook:
             if may_be_paid:
                 return False
             # Written before the signature leaves, so that the attempt is never admitted again.
-            tx.append(e.NODE, e.EscrowGivenBack(attempt=attempt, id=job_id.hex()))
+            if not tx.get(r.GivenBack, job_id.hex()):
+                tx.append(e.NODE, e.EscrowGivenBack(attempt=attempt, id=job_id.hex()))
             return True
 
         if not await self._journal.commit(give_up):

@@ -435,6 +435,9 @@ async def test_what_was_not_delivered_stays_reserved_until_the_shop_gives_it_bac
     (message,) = await closing(pair)
     assert message.verb == "refund"
     answer = await pair.book.give_back(message.body)
+    written = len(await pair.shop.rows(e.NODE))
+    assert await pair.book.give_back(message.body) == answer
+    assert len(await pair.shop.rows(e.NODE)) == written
     await pair.rail.finish(message.model_copy(update={"verb": "released", "body": answer}))
     assert await pair.balances() == (MINTED, 0, 0)
     assert (await pair.held(), await pair.spent()) == (0, 0)
@@ -756,7 +759,10 @@ async def test_somebody_elses_quote_for_an_attempt_gives_up_nothing(pair: Pair) 
     theirs = EscrowJob.read(pair.book.quote(body))
     nothing = Accept(theirs.id(pair.network), 0, bytes(32))
     proof = ARBITER.sign_accept(pair.network.escrow_domain, nothing).hex()
-    await pair.book.give_back({**theirs.document(), "attempt": attempt.id, "proof": proof})
+    before = len(await pair.shop.rows(e.NODE))
+    with pytest.raises(Refused, match="no money is in escrow"):
+        await pair.book.give_back({**theirs.document(), "attempt": attempt.id, "proof": proof})
+    assert len(await pair.shop.rows(e.NODE)) == before, "a quote is free, and a journal is not"
     ours = {"escrow": (await pair.row(attempt)).job}
     await pair.book.admit(ours, attempt.id, TASK, attempt.at_most)
 
