@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agentkit.errors import RateLimited
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
@@ -57,6 +58,9 @@ class Refunds:
 
         `signature` is the payer's, under a voucher over what is charged.  What goes back is
         written down first: nothing is charged out of it any more, whatever dies between.
+
+        Raises RateLimited if the channel was refunded since it was read: written down now, the
+        refund would wait for a nonce that is gone, and be ordered for ever.
         """
         ordered = e.ChannelRefundOrdered(
             channel=channel.channel,
@@ -66,6 +70,9 @@ class Refunds:
         )
 
         def order(tx: Transaction) -> r.SoldChannel:
+            stored = tx.get(r.SoldChannel, channel.channel) or channel
+            if stored.refund_nonce != channel.refund_nonce:
+                raise RateLimited("the channel was refunded meanwhile; ask again", retry_after=1.0)
             tx.append(e.NODE, ordered)
             return tx.get(r.SoldChannel, channel.channel) or channel
 

@@ -1,5 +1,6 @@
 """A provider's book of channels on a real chain: what it takes, and how a channel ends."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -290,6 +291,31 @@ async def test_a_channel_is_not_closed_while_work_is_under_way_on_it(world: Worl
     for late in (world.admit(world.request(), some), world.book.take(promise(world, 5, 1))):
         with pytest.raises(Refused, match="clos"):
             await late
+
+
+async def test_of_two_closes_at_once_no_refund_is_left_over(world: World) -> None:
+    """One that is written down after it was done is ordered again at each look, for ever."""
+    books, closes = world.payee.book, []
+    at_refund, read = asyncio.Event(), world.payee.book._mirror.read
+
+    async def slow(channel: bytes, config: Any) -> r.SoldChannel:
+        sold = await read(channel, config)
+        if not closes:
+            closes.append(sold)
+            await at_refund.wait()
+        return sold
+
+    await books.take(promise(world, 5, 1))
+    books._mirror.read = slow  # type: ignore[method-assign]
+    late = asyncio.create_task(books.close(world.request()))
+    while not closes:
+        await asyncio.sleep(0.01)
+    await books.close(world.request())
+    at_refund.set()
+    with pytest.raises(RateLimited):
+        await late
+    (sold,) = await world.journal.commit(lambda tx: tx.every(r.SoldChannel))
+    assert (sold.refunding, sold.balance) == (0, 5)
 
 
 async def test_a_job_that_comes_while_its_channel_closes_is_not_begun(world: World) -> None:
