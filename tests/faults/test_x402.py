@@ -48,12 +48,14 @@ from agentkit.errors import (
 )
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
+from agentkit.keys.messages import TransferAuthorization
 from agentkit.keys.signer import KeySigner
 from agentkit.market.seams import Wanted
 from agentkit.market.x402 import REQUIRED, SIGNATURE, Challenge, Presented, Proof, Requirement
 from agentkit.money import Money
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.contracts.build import HERE
+from agentkit.payments.facilitator.exact import _transfer_call
 from agentkit.payments.x402.rail import X402Rail
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -469,6 +471,45 @@ async def test_a_facilitator_that_lies_is_not_believed(
         assert front.asked.count("settle") == 2, "the lie was told"
         assert store.counter.works == 1
         assert await world.earned() == before
+
+
+async def test_a_smaller_payment_does_not_take_the_place_of_one_that_was_taken(
+    world: World, settling: str, tmp_path: Path
+) -> None:
+    """It has the same nonce, and its facilitator is the payer's friend: it shows the transfer."""
+    async with (
+        fronted(settling) as (front, url),
+        shop(world, tmp_path, url) as store,
+        payer(world, tmp_path, store.url) as wallet,
+    ):
+        header, body = await presented_by(wallet, store.url)
+        front.settle = "away"
+        assert (await post(store.url, header, body))[0] == 503
+        good = Presented.read(header)
+        smaller = good.payload.authorization.model_copy(update={"value": "1"})
+        message = TransferAuthorization(
+            payer=smaller.sender,
+            payee=smaller.to,
+            units=1,
+            valid_before=int(smaller.valid_before),
+            nonce=bytes.fromhex(smaller.nonce[2:]),
+            valid_after=int(smaller.valid_after),
+        )
+        signature = wallet.signer.sign_transfer(world.network.token_domain, message)
+        proof = Proof(signature="0x" + signature.hex(), authorization=smaller)
+        changed = good.model_copy(update={"payload": proof})
+        await world.send(world.network.token, _transfer_call(changed))
+        block = world.node.rpc("eth_getBlockByNumber", "latest", False)
+        front.settle, front.lie = (
+            "lies",
+            {
+                "success": True,
+                "transaction": block["transactions"][0],  # type: ignore[index]
+                "network": world.network.id,
+            },
+        )
+        assert (await post(store.url, changed.header(), body))[0] == 402
+        assert store.counter.works == 0
 
 
 @pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b"<html>", b"[" * 100_000, b"x" * 100_000])

@@ -123,6 +123,8 @@ class ExactSeller:
             await self._journal.commit(lambda tx: tx.append(e.NODE, taken))
             paid_request = r.PaidRequest(**taken.model_dump())
         if not paid_request.transaction:
+            # It was taken before, but by its payer and nonce alone: the rest may have changed.
+            _check_terms(presented, sale.requirement)
             paid_request = await self._settle(presented, sale.requirement, paid_request)
         if not paid_request.status:
             return await self._do_work(sale, paid_request, presented)
@@ -132,9 +134,8 @@ class ExactSeller:
 
     async def _check(self, presented: Presented, requirement: Requirement) -> None:
         """Raise _Unpaid for a payment that would not settle, before anything is written of it."""
-        mismatch = _mismatch(presented, requirement)
-        if mismatch:
-            raise _Unpaid(mismatch)
+        _check_terms(presented, requirement)
+        _check_times(presented)
         verified = await self._facilitator.verify(presented, requirement)
         if not verified.is_valid:
             raise _Unpaid(verified.invalid_reason or "the payment is not valid")
@@ -274,22 +275,27 @@ def _stored_request(tx: Transaction, taken: e.PaymentTaken) -> r.PaidRequest | N
     return paid_request
 
 
-def _mismatch(presented: Presented, required: Requirement) -> str:
-    """Return why a payment is not what is required, "" when it is."""
+def _check_terms(presented: Presented, required: Requirement) -> None:
+    """Raise _Unpaid for a payment that does not pay what is required."""
     accepted = presented.accepted
     authorization = presented.payload.authorization
     if (accepted.scheme, accepted.network) != (required.scheme, required.network):
-        return "the payment is for another network or scheme"
+        raise _Unpaid("the payment is for another network or scheme")
     if accepted.asset.lower() != required.asset.lower():
-        return "the payment is in another asset"
+        raise _Unpaid("the payment is in another asset")
     if {accepted.pay_to.lower(), authorization.to.lower()} != {required.pay_to.lower()}:
-        return "the payment is to somebody else"
+        raise _Unpaid("the payment is to somebody else")
     if {accepted.amount, authorization.value} != {required.amount}:
-        return "the payment is of another amount"
+        raise _Unpaid("the payment is of another amount")
 
+
+def _check_times(presented: Presented) -> None:
+    """Raise _Unpaid for a payment that is not good now, or that ends too early or too late."""
+    authorization = presented.payload.authorization
     now = time.time()
     if not now + MIN_VALIDITY <= int(authorization.valid_before) <= now + MAX_VALIDITY:
-        return f"the payment has to be valid for {MIN_VALIDITY} to {MAX_VALIDITY} seconds from now"
+        raise _Unpaid(
+            f"the payment has to be valid for {MIN_VALIDITY} to {MAX_VALIDITY} seconds from now"
+        )
     if int(authorization.valid_after) > now:
-        return "the payment is not valid yet"
-    return ""
+        raise _Unpaid("the payment is not valid yet")
