@@ -82,22 +82,29 @@ class Sender:
         self.on_final: dict[str, Finish] = {}
 
     async def send(
-        self, intent: str, to: str, data: bytes, *, check: Check | None = None
+        self,
+        intent: str,
+        to: str,
+        data: bytes,
+        *,
+        check: Check | None = None,
+        most_gas: int | None = None,
     ) -> ChainReceipt:
         """Carry out an intent and return its final receipt.
 
-        `check` may raise in the transaction that would write a new intent down.
+        `check` may raise in the transaction that would write a new intent down.  A new one that
+        takes more than `most_gas` is not sent.
 
-        Raises SettlementFailed (it reverted), InsufficientFunds (no gas money), OverBudget (gas),
-        IntentMismatch (another call under this intent), StoreUnavailable (outcome unknown: the
-        same intent goes on from here).
+        Raises SettlementFailed (it reverted, or takes too much gas), InsufficientFunds (no gas
+        money), OverBudget (gas), IntentMismatch (another call under this intent), StoreUnavailable
+        (outcome unknown: the same intent goes on from here).
         """
         row = await self._journal.commit(lambda tx: tx.get(r.EvmTransaction, intent))
         if row is not None and row.cost.asset.network != self._network.coin.network:
             raise IntentMismatch(f"intent {intent!r} is of {row.cost.asset.network} already")
         # Once signed, an intent is never signed for another call: the first bytes may be mined.
         if row is None:
-            row = await self._signing.sign(intent, to=to, data=data, check=check)
+            row = await self._signing.sign(intent, to=to, data=data, check=check, most_gas=most_gas)
         if row.call != call_digest(to, data):
             raise IntentMismatch(f"intent {intent!r} is another call already")
         return await self._follow(row)

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace as with_changes
 
-from agentkit.errors import InsufficientFunds, IntentMismatch, OverBudget
+from agentkit.errors import InsufficientFunds, IntentMismatch, OverBudget, SettlementFailed
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
@@ -47,16 +47,26 @@ class IntentSigner:
         self._gas_limit = gas_limit
 
     async def sign(
-        self, intent: str, *, to: str, data: bytes, check: Check | None
+        self,
+        intent: str,
+        *,
+        to: str,
+        data: bytes,
+        check: Check | None,
+        most_gas: int | None = None,
     ) -> r.EvmTransaction:
         """Sign a new intent's call and return the intent as stored.
 
         The network is asked first.  Then nonce, check and signed bytes are one transaction of the
-        state file, in which another process may turn out to have been quicker.
+        state file, in which another process may turn out to have been quicker.  Raises
+        SettlementFailed for a call that takes more than `most_gas`.
         """
         address = self._signer.address
+        estimated = await self._chain.estimate(address, to, data)
+        if most_gas is not None and estimated > most_gas:
+            raise SettlementFailed(f"the call takes {estimated} gas, and {most_gas} are paid for")
         # A quarter more than estimated: the state may change until the call is mined.
-        gas = await self._chain.estimate(address, to, data) * 5 // 4
+        gas = estimated * 5 // 4
         fees = await self._chain.fees()
         pending_nonce = await self._chain.nonce(address)
         call = self._call(to=to, data=data, gas=gas, fees=fees)  # its nonce is set below

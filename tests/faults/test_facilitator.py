@@ -14,12 +14,15 @@ from support.channel_hand import Hand
 from support.channel_market import DELAY
 from support.x402_market import SETTLER, World, chain_of, facilitator, world_on
 
-from agentkit.keys.channel_messages import ClaimBatch, Refund
+from agentkit.keys.channel_messages import ZERO_ADDRESS, ClaimBatch, Refund
+from agentkit.keys.messages import checksummed
 from agentkit.keys.signer import KeySigner
 from agentkit.market.batch_settlement import (
+    ChannelPayment,
     ClaimPayload,
     ClaimRow,
     Config,
+    DepositPayload,
     FacilitatorOrder,
     RefundOrder,
     SignedVoucher,
@@ -53,9 +56,12 @@ class Stranger:
         required = requirement_of(
             self.world.network, self.signer.address, self.signer.address, DELAY
         )
+        is_payment = isinstance(payload, DepositPayload)
+        form = ChannelPayment if is_payment else FacilitatorOrder
+        order = form(x402_version=2, accepted=required, payload=payload)
         body = {
             "x402Version": 2,
-            "paymentPayload": FacilitatorOrder.of(required, payload).document(),
+            "paymentPayload": order.document(),
             "paymentRequirements": required.document(),
         }
         async with httpx.AsyncClient(timeout=60) as plain:
@@ -131,3 +137,30 @@ async def test_one_claim_in_many_rows_is_no_more_than_it_is(
     assert not (await stranger.claim(*[1_000] * 50))["success"]
     assert await gas_money(world) == before
     assert (await stranger.claim(20_000))["success"]
+
+
+BURNING = bytes.fromhex(
+    "6000620f000052"  # memory that costs two million gas
+    "631626ba7e60e01b60005260206000f3"  # and any signature is its own (EIP-1271)
+)
+"""A wallet that is a contract, and has whoever checks its signatures pay."""
+
+
+async def test_a_wallet_that_burns_gas_is_not_paid_for(world: World, stranger: Stranger) -> None:
+    """All of it belongs to the stranger: the cent comes back, and the gas would be gone."""
+    made = bytes.fromhex(f"60{len(BURNING):02x}80600b6000396000f3") + BURNING
+    wallet = checksummed(await world.send("", made))
+    stranger.hand.changes = {"payer": wallet, "payer_authorizer": ZERO_ADDRESS}
+    before = await gas_money(world)
+    await world.mint(wallet, 60_000)
+    drawn = DepositPayload.model_validate(
+        {
+            "channelConfig": Config.of(stranger.hand.config).document(),
+            "voucher": stranger.hand.voucher(1),
+            "deposit": stranger.hand.deposit(30_000),
+        }
+    )
+    assert not (await stranger.order(drawn))["success"]
+    await stranger.hand.fill(30_000)  # paid by itself
+    assert not (await stranger.claim(20_000))["success"]
+    assert await gas_money(world) == before

@@ -36,6 +36,7 @@ from agentkit.market.chain import SETTLEMENT, ChainClient, ChainReceipt, Network
 from agentkit.market.x402 import Requirement, Settled, Verified
 from agentkit.money import Money
 from agentkit.payments.channels import contract
+from agentkit.payments.facilitator.gas import CLAIM_GAS, MOST_GAS
 from agentkit.payments.facilitator.sdk import LateScheme, channel_scheme, verified_by
 from agentkit.payments.sender import Sender
 from agentkit.payments.x402.remote import MOST_CLAIMS
@@ -122,6 +123,8 @@ class ChannelSettling:
         config = payload.channel_config.terms()
         channel = config.id(self._network.settlement_domain)
         units = int(payload.deposit.amount)
+        if config.token.lower() != self._network.token.lower():
+            return self._failed("token_mismatch")
         if units < self._least:
             return self._failed("deposit_below_min_deposit")
         prefix = f"x402-deposit:{_authorization_of(payload).hex()}:"
@@ -152,8 +155,8 @@ class ChannelSettling:
             return self._failed("claim_payload")
         call = contract.claim_call(claims, _bytes(payload.claim_authorizer_signature))
         prefix = f"x402-claim:{hashlib.sha256(call).hexdigest()}:"
-        receipt = await self._send(f"{prefix}{(await self._tries(prefix)).failed}", call)
-        return await self._settled(receipt)
+        intent = f"{prefix}{(await self._tries(prefix)).failed}"
+        return await self._settled(await self._send(intent, call, claims=len(claims)))
 
     async def _settle(self, payload: SettlePayload) -> Settled:
         """Move to a receiver what was claimed for it."""
@@ -202,7 +205,7 @@ class ChannelSettling:
         if refusal:
             return self._failed(refusal)
         try:
-            receipt = await self._send(f"{prefix}{tries.failed}", call)
+            receipt = await self._send(f"{prefix}{tries.failed}", call, claims=len(claims))
         except IntentMismatch:
             return self._failed("refund_payload")
         refunds = contract.logged(receipt, contract.REFUNDED, channel)
@@ -224,9 +227,13 @@ class ChannelSettling:
         failed = sum(row.final and not row.succeeded for row in rows)
         return _Tries(failed=failed, is_new=len(rows) == failed)
 
-    async def _send(self, intent: str, call: bytes) -> ChainReceipt:
-        """Have the contract do something, exactly once; raises as `Sender.send`."""
-        return await self._sender.send(intent, SETTLEMENT, call)
+    async def _send(self, intent: str, call: bytes, *, claims: int = 0) -> ChainReceipt:
+        """Have the contract do something, exactly once; raises as `Sender.send`.
+
+        `claims` is how many claims are in the call.
+        """
+        most_gas = MOST_GAS + claims * CLAIM_GAS
+        return await self._sender.send(intent, SETTLEMENT, call, most_gas=most_gas)
 
     def _claim_of(self, row: ClaimRow) -> contract.Claim:
         """Return a claim from its row; raises ProtocolBroken for one in another currency."""

@@ -20,6 +20,7 @@ from agentkit.market.chain import Network
 from agentkit.market.seams import Transaction
 from agentkit.market.x402 import Presented, Requirement, Settled, Verified
 from agentkit.payments import abi
+from agentkit.payments.facilitator.gas import MOST_GAS
 from agentkit.payments.facilitator.sdk import LateScheme, exact_scheme, verified_by
 from agentkit.payments.sender import Sender
 from agentkit.payments.x402.proof import ExpectedTransfer, has_moved
@@ -76,6 +77,7 @@ class ExactSettling:
                 self._network.token,
                 _transfer_call(presented),
                 check=check_unsettled,
+                most_gas=MOST_GAS,
             )
         except (SettlementFailed, IntentMismatch) as error:
             log.warning("payment %s did not settle: %s", prefix, error)

@@ -22,6 +22,7 @@ from agentkit.market.chain import Network
 from agentkit.market.seams import Transaction
 from agentkit.market.upto import Permit2Authorization, UptoPayment
 from agentkit.market.x402 import Requirement, Settled, Verified
+from agentkit.payments.facilitator.gas import MOST_GAS
 from agentkit.payments.facilitator.sdk import LateScheme, upto_scheme, verified_by
 from agentkit.payments.sender import Sender
 from agentkit.payments.upto import contract
@@ -94,7 +95,9 @@ class UptoSettling:
             authorization.permit(), units, authorization.sender, presented.payload.signature_bytes
         )
         try:
-            receipt = await self._sender.send(intent, UPTO_PROXY, call, check=check_unsettled)
+            receipt = await self._sender.send(
+                intent, UPTO_PROXY, call, check=check_unsettled, most_gas=MOST_GAS
+            )
         except (SettlementFailed, IntentMismatch) as error:
             log.warning("payment %s did not settle: %s", prefix, error)
             return self._failed(authorization, "transaction_failed")
