@@ -59,8 +59,21 @@ def _fits_uint128(digits: str) -> str:
     return digits
 
 
+def _fits_uint256(text: str) -> str:
+    if int(text, 0) >= 2**256:
+        raise ValueError("this is more than a uint256 holds")
+    return text
+
+
 Units = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,38})$"), AfterValidator(_fits_uint128)]
 """An amount in base units, as decimal digits in one spelling."""
+
+Nonce = Annotated[
+    str,
+    Field(pattern=r"^(0x[0-9a-fA-F]{1,64}|0|[1-9][0-9]{0,77})$"),
+    AfterValidator(_fits_uint256),
+]
+"""A nonce of Permit2, a uint256 in hex or decimal: clients write both."""
 
 Time = Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]
 Bytes32 = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{64}$")]
@@ -167,10 +180,15 @@ class Permit2(Wire):
     owner: Address = Field(alias="from")
     permitted: Permit2Tokens
     spender: Address
-    nonce: Annotated[str, Field(pattern=r"^[0-9]{1,78}$")]
+    nonce: Nonce
     deadline: Time
     witness: Permit2Witness
     signature: Signature
+
+    @property
+    def nonce_number(self) -> int:
+        """The nonce as the contract takes it."""
+        return int(self.nonce, 0)
 
 
 class Drawing(Wire):

@@ -7,12 +7,12 @@ number has the width of the contract's type that finally takes it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from agentkit.errors import ProtocolBroken
-from agentkit.market.batch_settlement import MAX_UNITS, Signature, Time, Units
+from agentkit.market.batch_settlement import MAX_UNITS, Nonce, Signature, Time, Units
 from agentkit.market.chain import Network
 from agentkit.market.x402 import Address, Challenge, Payment402, Requirement, Wire, is_address
 
@@ -23,20 +23,6 @@ SCHEME = "upto"
 
 FACILITATOR = "facilitatorAddress"
 """The field of `Requirement.extra`, and of a facilitator's list, with who alone may settle."""
-
-
-def _fits_uint256(text: str) -> str:
-    if int(text, 0) >= 2**256:
-        raise ValueError("this is more than a uint256 holds")
-    return text
-
-
-Nonce = Annotated[
-    str,
-    Field(pattern=r"^(0x[0-9a-fA-F]{1,64}|0|[1-9][0-9]{0,77})$"),
-    AfterValidator(_fits_uint256),
-]
-"""A nonce of Permit2, a uint256 in hex or decimal: clients write both."""
 
 
 class Permitted(Wire):

@@ -18,6 +18,7 @@ from agentkit.keys.channel_messages import ZERO_ADDRESS, ClaimBatch, Refund
 from agentkit.keys.messages import checksummed
 from agentkit.keys.signer import KeySigner
 from agentkit.market.batch_settlement import (
+    PERMIT2_COLLECTOR,
     ChannelPayment,
     ClaimPayload,
     ClaimRow,
@@ -164,3 +165,50 @@ async def test_a_wallet_that_burns_gas_is_not_paid_for(world: World, stranger: S
     await stranger.hand.fill(30_000)  # paid by itself
     assert not (await stranger.claim(20_000))["success"]
     assert await gas_money(world) == before
+
+
+def places_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    for name, inner in value.items():
+        yield (*path, name)
+        if isinstance(inner, dict):
+            yield from places_in(inner, (*path, name))
+
+
+def with_value(document: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
+    first, *rest = path
+    changed = with_value(document[first], tuple(rest), value) if rest else value
+    return {**document, first: changed}
+
+
+@pytest.mark.parametrize("odd", [None, -1, [], "9" * 78])
+async def test_an_odd_deposit_is_refused_and_is_no_failure(stranger: Stranger, odd: Any) -> None:
+    """What fails fills the log, and is told as if it could be tried again."""
+    hand = stranger.hand
+    required = requirement_of(
+        stranger.world.network, stranger.signer.address, stranger.signer.address, DELAY
+    ).document()
+    permit = {
+        "from": hand.signer.address,
+        "permitted": {"token": stranger.world.network.token, "amount": "20000"},
+        "spender": PERMIT2_COLLECTOR,
+        "nonce": "5",
+        "deadline": str(2**40),
+        "witness": {"channelId": "0x" + hand.channel.hex()},
+        "signature": "0x" + "1b" * 65,
+    }
+    payload = {
+        "type": "deposit",
+        "channelConfig": Config.of(hand.config).document(),
+        "voucher": hand.voucher(1),
+    }
+    by_permit2 = {"amount": "20000", "authorization": {"permit2Authorization": permit}}
+    async with httpx.AsyncClient(timeout=60) as plain:
+        for deposit in (hand.deposit(20_000), by_permit2):
+            whole = {**payload, "deposit": deposit}
+            for path in places_in(whole):
+                payment = {"x402Version": 2, "accepted": required}
+                payment["payload"] = with_value(whole, path, odd)
+                body = {"paymentPayload": payment, "paymentRequirements": required}
+                for verb in ("verify", "settle"):
+                    said = await plain.post(f"{stranger.settles}/{verb}", json=body)
+                    assert said.status_code in (200, 400), (verb, path)

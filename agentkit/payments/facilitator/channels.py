@@ -30,6 +30,7 @@ from agentkit.market.batch_settlement import (
     DepositPayload,
     RefundOrder,
     SettlePayload,
+    payload_in,
     settle_payload,
 )
 from agentkit.market.chain import SETTLEMENT, ChainClient, ChainReceipt, Network
@@ -92,6 +93,10 @@ class ChannelSettling:
             return Verified(is_valid=False, invalid_reason=f"{ERROR}network_mismatch")
         if self._sdk is None:
             raise MissingExtra("x402", "x402")
+        try:
+            payload_in(payment)  # the SDK would read fields only as it needs them
+        except ProtocolBroken:
+            return Verified(is_valid=False, invalid_reason=f"{ERROR}payload_type")
         return await verified_by(self._sdk, payment, requirement)
 
     async def settle(self, payment: Mapping[str, Any], requirement: Requirement) -> Settled:
@@ -313,7 +318,7 @@ def _authorization_of(payload: DepositPayload) -> bytes:
     drawing = payload.deposit.authorization
     if drawing.permit2_authorization:
         permit = drawing.permit2_authorization
-        return keccak(address_word(permit.owner) + word(int(permit.nonce) % 2**256))
+        return keccak(address_word(permit.owner) + word(permit.nonce_number))
     if drawing.erc3009_authorization:
         config = payload.channel_config.terms()
         salt = drawing.erc3009_authorization.salt_number
@@ -327,7 +332,7 @@ def _collector_data(payload: DepositPayload) -> tuple[str, bytes]:
     if drawing.permit2_authorization:
         permit = drawing.permit2_authorization
         data = contract.permit2_data(
-            int(permit.nonce), int(permit.deadline), _bytes(permit.signature)
+            permit.nonce_number, int(permit.deadline), _bytes(permit.signature)
         )
         return PERMIT2_COLLECTOR, data
     if drawing.erc3009_authorization:
