@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from agentkit import strict_json
 from agentkit.errors import ProtocolBroken
 from agentkit.market.chain import Network
 
@@ -85,7 +86,9 @@ class Wire(BaseModel):
         if len(header) > MAX_HEADER:
             raise ProtocolBroken(f"its payment header has more than {MAX_HEADER} characters")
         try:
-            return cls.model_validate_json(base64.b64decode(header, validate=True))
+            content = base64.b64decode(header, validate=True)
+            strict_json.loads(content)  # what is taken here is stored, and sent on
+            return cls.model_validate_json(content)
         except (binascii.Error, ValueError, ValidationError) as error:
             raise ProtocolBroken(problem_of(error)) from error
 

@@ -96,6 +96,17 @@ def test_json_that_is_something_else_is_refused(document: Any) -> None:
             value.read(header)
 
 
+@pytest.mark.parametrize("odd", ["[" * 150 + "]" * 150, "NaN", '{"a": 1, "a": 2}', "9" * 4301])
+def test_a_header_holds_only_what_can_be_stored(odd: str) -> None:
+    """A seller that took it would fail when it writes the payment down, or sends it on."""
+    answer = Settled(success=True, transaction="", network=NETWORK.id)
+    text = base64.b64decode(answer.header()).decode()
+    Settled.read(base64.b64encode(text.encode()).decode())
+    changed = text[:-1] + f', "theirs": {odd}}}'
+    with pytest.raises(ProtocolBroken):
+        Settled.read(base64.b64encode(changed.encode()).decode())
+
+
 def test_a_header_has_a_size() -> None:
     challenge = asked()
     assert header_of(Challenge, {"h": challenge.header()}, "h") == challenge
