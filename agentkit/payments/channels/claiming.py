@@ -157,9 +157,12 @@ class Claiming:
             self._seen_block = head
 
     async def _finish_refunds(self) -> None:
-        """Order refunds again that were signed and that the chain does not show yet."""
+        """Order refunds again that were signed and that the chain does not show yet.
+
+        Where nothing is left, its payer has taken it alone.
+        """
         for channel in await self.channels():
-            if not channel.refunding:
+            if not channel.refunding or channel.balance <= channel.charged:
                 continue
             try:
                 await self._refunds.send(channel)

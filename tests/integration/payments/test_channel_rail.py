@@ -29,6 +29,7 @@ from agentkit.errors import (
     ProtocolBroken,
     Refused,
     SettlementFailed,
+    StoreUnavailable,
 )
 from agentkit.journal import events as e
 from agentkit.journal import records as r
@@ -49,6 +50,7 @@ from agentkit.payments.channels import contract
 from agentkit.payments.channels.book import VoucherBook
 from agentkit.payments.channels.rail import ChannelRail
 from agentkit.payments.channels.terms import ChannelTerms
+from agentkit.payments.facilitator.own import OwnFacilitator
 from agentkit.payments.sender import Sender
 
 PRICE, HELD = 1000, 3000
@@ -281,6 +283,33 @@ async def test_a_channel_that_was_emptied_buys_nothing_more(pair: Pair, is_watch
     for body in (told.body, worthless):
         with pytest.raises(Refused):
             await pair.admit(body, 1)
+
+
+async def test_a_refund_of_what_is_gone_is_not_ordered_for_ever(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many of them would keep the shop from its claims until other withdrawals end."""
+    told = await pair.pay(await pair.fund(), 700)
+    await pair.book.take(told.body)
+    await pair.payee.claiming.claim_all()
+    (message,) = await pair.rail.close()
+    orders = 0
+
+    async def fail(self: OwnFacilitator, payment: Any, requirement: Any) -> None:
+        nonlocal orders
+        orders += 1
+        raise StoreUnavailable("it is away")
+
+    monkeypatch.setattr(OwnFacilitator, "settle", fail)
+    with pytest.raises(StoreUnavailable):
+        await pair.book.close(message.body)
+    await pair.rail.insist(message)
+    pair.clock.skip(DELAY + 1)
+    assert await pair.rail.insist(message) == "closed"
+    for _ in range(3):
+        await pair.payee.claiming.watch()
+    assert orders == 1, "at the close, and at no look after it"
+    assert await pair.balances() == (MINTED - 700, 700, 0)
 
 
 async def test_only_idle_channels_are_closed_where_that_is_asked(pair: Pair) -> None:
