@@ -259,9 +259,10 @@ def check_room(tx: Transaction, channel: str, at_most: Money) -> None:
     check_open(tx, channel)
     booked = tx.get(r.BookedChannel, channel)
     sold = tx.get(r.SoldChannel, channel)
-    if booked and sold and booked.used + at_most.units > sold.spendable:
+    held = sold.spendable if sold else 0
+    if booked and booked.used + at_most.units > held:
         needed = booked.used + at_most.units
-        raise Refused(f"the channel holds {sold.spendable} units and {needed} are needed")
+        raise Refused(f"the channel holds {held} units and {needed} are needed")
 
 
 def _deposit_in(body: Mapping[str, Any]) -> DepositPayload:
