@@ -22,7 +22,7 @@ from agentkit.keys.permit2_messages import PERMIT2, permit2_domain
 from agentkit.keys.signer import KeySigner
 from agentkit.market.offer_receipt import receipt_in
 from agentkit.market.upto import UptoPayment
-from agentkit.market.x402 import REQUIRED, SIGNATURE, Challenge, Requirement, Settled
+from agentkit.market.x402 import REQUIRED, SIGNATURE, Challenge, Requirement, Settled, Verified
 from agentkit.payments import abi
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.upto.seller import UptoSeller
@@ -238,6 +238,34 @@ class Unreliable(Facilitator):
         if self.loses_after:
             raise StoreUnavailable("lost on the way back")
         return settled
+
+
+async def test_a_balance_that_another_payment_has_used_meanwhile_buys_nothing(
+    world: World, tmp_path: Path, settler: str, payer: StockUptoPayer
+) -> None:
+    """It was there when the payer's balance was read, and is gone before the work begins."""
+    together, looked = asyncio.Event(), asyncio.Event()
+
+    class Slow(Facilitator):
+        async def verify(self, payment: Any, requirement: Requirement) -> Verified:
+            verified = await super().verify(payment, requirement)
+            if not looked.is_set():
+                looked.set()
+                await together.wait()
+            return verified
+
+    async with upto_shop(world, tmp_path, Slow(settler), Meter(charge=MOST)) as store:
+        short = StockUptoPayer(world, payer.session)
+        await short.fill(MOST + MOST // 2)
+        headers = [await short.sign(store.url, {"ask": n}) for n in range(2)]
+        slow = asyncio.create_task(short.present(store.url, {"ask": 0}, headers[0]))
+        await looked.wait()
+        other = asyncio.create_task(short.present(store.url, {"ask": 1}, headers[1]))
+        await asyncio.wait([other], timeout=1)  # time enough to be done, if nothing holds it
+        together.set()
+        bought = await asyncio.gather(slow, other)
+        assert sorted(one.status for one in bought) == [200, 402]
+        assert store.meter.works == 1
 
 
 @pytest.mark.parametrize("arrives", [False, True])

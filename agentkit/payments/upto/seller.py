@@ -14,6 +14,7 @@ import hashlib
 import logging
 import secrets
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -103,7 +104,7 @@ class UptoSeller:
         payment = UptoPayment.read(sale.header)
         request = await request_digest(sale.request, payment)
         key = payment.payload.permit2_authorization.key
-        payer = payment.payload.permit2_authorization.sender.lower()
+        payer = _payer_of(payment)
 
         # The same payment may be presented many times at once; one of them does the work, and the
         # others wait for its answer.  Locks are taken in one order, so they cannot deadlock.
@@ -147,11 +148,15 @@ class UptoSeller:
         if sold and sold.request != request:
             return refuse(409, "this payment, or its identifier, belongs to another request")
         if sold is None or sold.outcome == "unused":
-            funds = await self._check(payment, sale.requirement)
-            refusal = await sale.refusal()
-            if refusal is not None:
-                return refusal
-            sold = await self._take(payment, request, funds)
+            # Before the payer is held up: nobody else's request does that.
+            await self._check_signed(payment, sale.requirement)
+            # One by one, so that none is taken on a balance that another has used meanwhile.
+            async with self._locks.setdefault(_payer_of(payment), asyncio.Lock()):
+                funds = await self._check_good(payment, sale.requirement)
+                refusal = await sale.refusal()
+                if refusal is not None:
+                    return refusal
+                sold = await self._take(payment, request, funds)
         if sold.outcome == "expired":
             raise _Unpaid("what was delivered for this payment was not settled in time")
         if sold.charge is None:
@@ -318,20 +323,25 @@ class UptoSeller:
 
     # -- checks ----------------------------------------------------------------------------------
 
-    async def _check(self, payment: UptoPayment, required: Requirement) -> _Funds:
-        """Return what the payer has, before anything is written of a payment.
-
-        Raises _Unpaid for a payment that would not settle.
-        """
+    async def _check_signed(self, payment: UptoPayment, required: Requirement) -> None:
+        """Raise _Unpaid for a payment of something else, or that its payer has not signed."""
         mismatch = _mismatch(payment, required)
         if mismatch:
             raise _Unpaid(mismatch)
         if not await self._is_signed(payment.payload):
             raise _Unpaid("invalid_permit2_signature")
+
+    async def _check_good(self, payment: UptoPayment, required: Requirement) -> _Funds:
+        """Return what the payer has, before anything is written of a payment.
+
+        Raises _Unpaid for a payment that would not settle.
+        """
         authorization = payment.payload.permit2_authorization
         if await contract.is_used(self._chain, authorization.sender, authorization.nonce_number):
             raise _Unpaid("the nonce was used already")
+        promised = await self._journal.commit(lambda tx: _promised(tx, _payer_of(payment)))
         funds = _Funds(
+            promised=promised,
             balance=await token_balance(self._chain, self._network, authorization.sender),
             allowance=await contract.allowance(self._chain, self._network, authorization.sender),
         )
@@ -371,8 +381,12 @@ class UptoSeller:
 
 @dataclass(frozen=True, slots=True)
 class _Funds:
-    """What a payer holds, and what of it Permit2 may move, in base units."""
+    """What a payer holds, and what of it Permit2 may move, in base units.
 
+    `promised`, by payment, is what the payer had promised here just before that was read.
+    """
+
+    promised: Mapping[str, int]
     balance: int
     allowance: int
 
@@ -384,19 +398,27 @@ class _Unpaid(Exception):
 def _check_funds(tx: Transaction, payment: UptoPayment, funds: _Funds) -> None:
     """Raise _Unpaid unless a payer has all that it has promised here at once.
 
-    One balance can be shown with many payments, and each of them alone would verify.
+    One balance can be shown with many payments, and each of them alone would verify.  One that
+    was settled since the balance was read counts as well: its money may be gone by now.
     """
     authorization = payment.payload.permit2_authorization
-    others = sum(
-        row.at_most.units
-        for row in tx.every(r.OpenUpto, f"{authorization.sender.lower()}|")
-        if row.payment != authorization.key
-    )
-    promised = others + int(authorization.permitted.amount)
+    others = {**funds.promised, **_promised(tx, _payer_of(payment))}
+    others.pop(authorization.key, None)
+    promised = sum(others.values()) + int(authorization.permitted.amount)
     if promised > funds.allowance:
         raise _Unpaid("permit2_allowance_required")
     if promised > funds.balance:
         raise _Unpaid("permit2_insufficient_balance")
+
+
+def _payer_of(payment: UptoPayment) -> str:
+    """Return a payment's payer in lower case, as it stands in the books."""
+    return payment.payload.permit2_authorization.sender.lower()
+
+
+def _promised(tx: Transaction, payer: str) -> dict[str, int]:
+    """Return what a payer, in lower case, has promised here and not ended, by payment."""
+    return {row.payment: row.at_most.units for row in tx.every(r.OpenUpto, f"{payer}|")}
 
 
 def _sale_of(tx: Transaction, payment: UptoPayment) -> r.UptoSale | None:
