@@ -77,6 +77,12 @@ COINS = {"ETH": 60, "POL": 966, "AVAX": 9005}
 """The coins that gas is paid in, with their numbers in SLIP-44."""
 
 
+def usdc_on(chain: str) -> str:
+    """Return the address of USDC on a chain (CAIP-2) that ships, "" for another one."""
+    tokens = (known.usdc for known in NETWORKS.values() if f"eip155:{known.chain_id}" == chain)
+    return next(tokens, "")
+
+
 def real_network(
     name: str, chain: ChainSettings, own: Mapping[str, NetworkSettings] | None = None
 ) -> Network:

@@ -11,12 +11,15 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from agentkit.market.offer_receipt import SignedOffer, SignedReceipt
+from agentkit.market.rail_names import base_rail, chain_of
 from agentkit.market.receipt import Receipt
 from agentkit.market.x402 import Wire
+from agentkit.payments.networks import usdc_on
 
 NOT_STATED = (
     "by a seller's offer and receipt: what was charged of the most, for which request, on which"
-    " channel, what was delivered, and that two receipts of one second are two sales"
+    " channel, what was delivered, that two receipts of one second are two sales, and which token"
+    " counts as USDC on a network that does not ship"
 )
 """What these statements do not say, so that the payer's word stands alone for it."""
 
@@ -27,12 +30,18 @@ S = TypeVar("S", bound=Wire)
 
 
 def statement_problems(receipt: Receipt, payer: str, token: str, network: str) -> list[str]:
-    """Return what is wrong with the statements beside a receipt, a sentence for each problem."""
+    """Return what is wrong with the statements beside a receipt, a sentence for each problem.
+
+    `token` and `network` are those of the bundle; a rail may say that it pays on another network.
+    """
     statements = receipt.statements
     if not statements.offer and not statements.receipt:
         return []
-    if receipt.attempt.rail not in SCHEMES:
-        return [f"no seller signs offers over {receipt.attempt.rail}"]
+    rail = receipt.attempt.rail
+    if base_rail(rail) not in SCHEMES:
+        return [f"no seller signs offers over {rail}"]
+    if elsewhere := chain_of(rail):
+        token, network = usdc_on(elsewhere), elsewhere
 
     problems: list[str] = []
     offer = _read(SignedOffer, statements.offer)
@@ -49,7 +58,7 @@ def statement_problems(receipt: Receipt, payer: str, token: str, network: str) -
 def _offer_problems(
     offer: SignedOffer | None, receipt: Receipt, token: str, network: str
 ) -> list[str]:
-    """Return why an offer is not the payee's offer of what was bought."""
+    """Return why an offer is not the payee's offer of what was bought; any `token` if it is ""."""
     if offer is None:
         return ["the seller's offer cannot be read"]
     attempt, payload = receipt.attempt, offer.payload
@@ -63,9 +72,9 @@ def _offer_problems(
         int(payload.amount),
     )
     bought = (
-        SCHEMES[attempt.rail],
+        SCHEMES[base_rail(attempt.rail)],
         network,
-        token.lower(),
+        token.lower() or payload.asset.lower(),
         attempt.payee.lower(),
         attempt.at_most.units,
     )

@@ -329,7 +329,7 @@ class X402Client:
                 header_of(Settled, answer.headers, RESPONSE.lower()),
                 payee=requirement.payee,
                 payer=_payer(payment),
-                network=self._network.id,
+                network=requirement.network,
                 path=resource,
             )
         return SellerStatements(
@@ -443,7 +443,7 @@ def _is_channel_of(payment: Payment, requirement: Requirement) -> bool:
     A voucher for somebody else's channel with the same payee is not shown to a server: it could
     buy there with it.
     """
-    if payment.rail != batch_settlement.SCHEME:
+    if not _is_channel(payment.rail):
         return True
     config = batch_settlement.payload_in(payment.body).channel_config
     terms = batch_settlement.terms_of(requirement)
@@ -476,7 +476,7 @@ def _proof(payment: Payment) -> Proof:
 
 def _payer(payment: Payment) -> str:
     """Return the address that a rail's payment comes from; raises ProtocolBroken."""
-    if payment.rail == batch_settlement.SCHEME:
+    if _is_channel(payment.rail):
         return batch_settlement.payload_in(payment.body).channel_config.payer
     if payment.rail == upto.SCHEME:
         return upto.payload_in(payment.body).permit2_authorization.sender

@@ -11,6 +11,7 @@ from agentkit.market.attempt import Attempt, SellerStatements, attempt_id, purch
 from agentkit.market.receipt import Receipt
 from agentkit.market.x402 import Requirement
 from agentkit.money import Money
+from agentkit.payments.networks import NETWORKS
 from agentkit.payments.receipts import Bundle, proof_of, verify
 from agentkit.payments.x402.issuer import Issuer
 from agentkit.testing.fakes import NETWORK, USDC
@@ -105,6 +106,38 @@ WRONG = {
 def test_what_a_seller_did_not_sign_is_a_problem(words: str, statements: dict[str, Any]) -> None:
     (problem,) = verify(bundle(SellerStatements(**statements)))
     assert words in problem
+
+
+OPTIMISM = NETWORKS["optimism"]
+THERE = "eip155:10"
+
+
+def offer_there(asset: str = OPTIMISM.usdc, network: str = THERE) -> dict[str, Any]:
+    return offer(network=network, asset=asset)
+
+
+def test_what_was_bought_on_another_network_is_proved_by_its_seller_too() -> None:
+    """Its rail says the network, and the token is the one that is known of it."""
+    statements = SellerStatements(offer=offer_there(), receipt=signed(network=THERE))
+    made = bundle(statements, rail="x402@eip155:10")
+    assert verify(made) == []
+    assert proof_of(made.receipts[0], made) == "the seller's offer and receipt"
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        {"offer": offer_there(asset="0x" + "99" * 20)},
+        {"offer": offer()},
+        {"receipt": signed()},
+        {"offer": offer_there(network="eip155:1")},
+    ],
+)
+def test_statements_about_another_network_than_the_rail_says_are_a_problem(
+    statements: dict[str, Any],
+) -> None:
+    (problem,) = verify(bundle(SellerStatements(**statements), rail="x402@eip155:10"))
+    assert "of other terms" in problem or "on another network" in problem
 
 
 def test_statements_do_not_stand_where_no_seller_signs_any() -> None:

@@ -6,13 +6,19 @@ from typing import Any
 
 import pytest
 
-from agentkit.errors import Refused
+from agentkit.errors import OfferExpired, Refused
+from agentkit.keys.channel_messages import ChannelConfig, ChannelVoucher
+from agentkit.keys.signer import KeySigner
 from agentkit.market import batch_settlement
+from agentkit.market.attempt import Attempt, Payment
+from agentkit.market.batch_settlement import Config, SignedVoucher, VoucherPayload
 from agentkit.market.chain import Network
-from agentkit.market.x402 import Challenge, Requirement
+from agentkit.market.offer_receipt import EXTENSION
+from agentkit.market.x402 import REQUIRED, RESPONSE, SIGNATURE, Challenge, Requirement, Settled
 from agentkit.money import Asset, Money
-from agentkit.providers.http import Http
-from agentkit.providers.x402_client import X402Client
+from agentkit.payments.x402.issuer import Issuer, receipt_extension
+from agentkit.providers.http import Answer, Http
+from agentkit.providers.x402_client import PaidAnswer, PaidRequest, X402Client
 from agentkit.testing.fakes import NETWORK
 
 PAYEE = "0x" + "33" * 20
@@ -101,3 +107,101 @@ def test_a_rail_says_its_network() -> None:
     assert HOME.network_of("x402@eip155:16") is OTHER
     assert HOME.network_of("x402@eip155:17") is None
     assert HOME.rail_on("x402", HOME.id) == "x402"
+
+
+# -- what leaves over a channel on another network -----------------------------------------------
+
+PAYER, SELLER = KeySigner(b"\x01" * 32), KeySigner(b"\x02" * 32)
+URL = "https://shop.example/chat"
+REQUEST = PaidRequest("POST", "/chat", json={})
+MOST = 5
+
+
+class Shop(Http):
+    """A seller's end of the line: asks for `way`, and answers whatever it is paid."""
+
+    def __init__(self, way: Requirement) -> None:
+        super().__init__("web", "http://127.0.0.1:1")
+        self.way = way
+        self.paid = 0
+
+    async def send(self, method: str, path: str, **request: Any) -> Answer:
+        if SIGNATURE not in (request["headers"] or {}):
+            offers = {EXTENSION: Issuer(SELLER, OTHER.id).offers(URL, [self.way])}
+            asked = Challenge(x402_version=2, accepts=[self.way.document()], extensions=offers)
+            return Answer(402, {REQUIRED.lower(): asked.header()}, b"")
+        self.paid += 1
+        signed = Issuer(SELLER, OTHER.id).receipt(URL, PAYER.address)
+        settled = Settled(
+            success=True,
+            transaction="",
+            network=OTHER.id,
+            extensions={EXTENSION: receipt_extension(signed)},
+        )
+        return Answer(200, {RESPONSE.lower(): settled.header()}, b"{}")
+
+
+def channel_way(authorizer: str = SELLER.address) -> Requirement:
+    return batch_settlement.requirement(
+        OTHER, SELLER.address, MOST, authorizer=authorizer, delay=3600, timeout=60, min_deposit=0
+    )
+
+
+def voucher() -> Payment:
+    """A first voucher on a channel with the seller, on the network beside home."""
+    terms = ChannelConfig(
+        payer=PAYER.address,
+        payer_authorizer=PAYER.address,
+        receiver=SELLER.address,
+        receiver_authorizer=SELLER.address,
+        token=OTHER.token,
+        withdraw_delay=3600,
+        salt=b"\x01" * 32,
+    )
+    channel = terms.id(OTHER.settlement_domain)
+    signature = PAYER.sign_channel_voucher(OTHER.settlement_domain, ChannelVoucher(channel, MOST))
+    payload = VoucherPayload(
+        channel_config=Config.of(terms),
+        voucher=SignedVoucher(
+            channel_id="0x" + channel.hex(),
+            max_claimable_amount=str(MOST),
+            signature="0x" + signature.hex(),
+        ),
+    )
+    return Payment(rail="batch-settlement@eip155:16", body={"payload": payload.document()})
+
+
+def attempt_over(rail: str) -> Attempt:
+    return Attempt(
+        id="a" * 64,
+        purchase="p" * 64,
+        n=0,
+        run="r1",
+        node="n",
+        provider="web",
+        rail=rail,
+        payee=SELLER.address,
+        terms="t",
+        at_most=Money(MOST, HOME.currency),
+        task="t",
+    )
+
+
+async def pay(shop: Shop) -> PaidAnswer:
+    payment = voucher()
+    client = X402Client("web", HOME, shop, lambda answer: None)
+    return await client.pay(REQUEST, attempt_over(payment.rail), payment)
+
+
+async def test_a_voucher_goes_to_nobody_who_asks_for_another_channel_elsewhere() -> None:
+    """Somebody names the payee of another server, and could buy there with the voucher."""
+    shop = Shop(channel_way(authorizer="0x" + "44" * 20))
+    with pytest.raises(OfferExpired):
+        await pay(shop)
+    assert not shop.paid, "no payment left"
+
+
+async def test_what_the_seller_signed_about_a_sale_elsewhere_is_kept() -> None:
+    answer = await pay(Shop(channel_way()))
+    assert answer.statements.offer["payload"]["network"] == OTHER.id
+    assert answer.statements.receipt["payload"]["payer"] == PAYER.address
