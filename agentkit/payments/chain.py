@@ -222,6 +222,7 @@ def _receipt(transaction: str, receipt: Any) -> ChainReceipt:
     gas_cost = int(receipt["gasUsed"]) * int(receipt["effectiveGasPrice"])
     return ChainReceipt(
         transaction=transaction,
+        to=receipt["to"] or "",
         block=int(receipt["blockNumber"]),
         succeeded=receipt["status"] == 1,
         cost=gas_cost + _data_fee(receipt),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import vyper
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from support.chain_processes import KEYS, Node
@@ -18,6 +19,7 @@ from support.x402_sdk_client import CHARGE_HEADER, InThreads, stock_shop
 
 from agentkit.errors import InsufficientFunds, RunPaused
 from agentkit.journal import records as r
+from agentkit.keys.messages import checksummed, word
 from agentkit.keys.signer import KeySigner
 from agentkit.market import upto
 from agentkit.market.x402 import (
@@ -29,6 +31,7 @@ from agentkit.market.x402 import (
 )
 from agentkit.payments import abi
 from agentkit.payments.receipts import bundle_of, proof_of, verify
+from agentkit.payments.upto import contract
 from agentkit.payments.x402.remote import Facilitator
 from agentkit.testing import Desk, ProviderConformance, RailConformance
 
@@ -244,10 +247,9 @@ async def test_what_was_never_drawn_was_not_spent(settler: str, tmp_path: Path) 
             assert (await wallet.spent(), await promised(wallet)) == (0, 0)
 
 
-async def test_a_transfer_that_could_be_of_another_payment_lowers_nothing(
+async def test_another_transfer_to_the_same_payee_is_not_taken_for_the_draw(
     world: World, settler: str, tmp_path: Path
 ) -> None:
-    """A small transfer to the same payee, named by nobody, might be what was drawn."""
     async with dishonest(world, settler) as (shop, url), upto_payer(world, tmp_path, url) as wallet:
         await wallet.run()
         key = wallet.signer._key.secret
@@ -255,5 +257,43 @@ async def test_a_transfer_that_could_be_of_another_payment_lowers_nothing(
         await world.send_as(key, world.network.token, small)
         await shop.draw(shop.payments[0], 400)
         await wallet.rail.reconcile()
-        (row,) = await rows(wallet)
-        assert (row.outcome, row.transaction, await wallet.spent()) == ("used", "", MOST)
+        assert await wallet.spent() == 400
+
+
+HIDING = """
+# pragma version 0.4.3
+PROXY: constant(address) = 0x4020A4f3b7b90ccA423B9fabCc0CE57C6C240002
+
+@external
+def draw(covered: uint256[14]):
+    plain: uint256[14] = empty(uint256[14])
+    for i: uint256 in range(14):
+        plain[i] = ~covered[i]
+    raw_call(PROXY, abi_encode(plain, method_id=method_id("%s")))
+"""
+
+
+async def test_a_facilitator_that_hides_what_it_draws_lowers_nothing(
+    world: World, settler: str, tmp_path: Path
+) -> None:
+    """A contract draws all, in a call that names an older payment, and another call moves nothing
+    and names this one: anybody may have a token move nothing between any two."""
+    code = vyper.compile_code(HIDING % contract.SETTLE, output_formats=["bytecode"])["bytecode"]
+    hiding = checksummed(await world.send("", bytes.fromhex(code[2:])))
+    async with dishonest(world, settler) as (shop, url), upto_payer(world, tmp_path, url) as wallet:
+        shop.settler = hiding
+        await wallet.run()
+        await wallet.run()
+        older, payment = (each.payload for each in shop.payments)
+        payer, nonces = wallet.signer.address, []
+        for payload in (older, payment):
+            permit = payload.permit2_authorization.permit()
+            call = contract.settle_call(permit, MOST, payer, payload.signature_bytes)
+            covered = bytes(byte ^ 0xFF for byte in call[4:])
+            nonces.append(word(permit.nonce))
+            await world.send(hiding, abi.selector("draw(uint256[14])") + covered + nonces[0])
+        nothing = abi.encode("transferFrom(address,address,uint256)", payer, shop.payee, 0)
+        await world.send(world.network.token, nothing + nonces[1])
+        assert await world.balance(shop.payee) == 2 * MOST
+        await wallet.rail.reconcile()
+        assert await wallet.spent() == 2 * MOST

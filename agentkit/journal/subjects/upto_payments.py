@@ -38,7 +38,7 @@ class UptoPermitSigned(Event):
 class UptoPermitEnded(Event):
     """The chain shows that a permit was used for `drawn`, or that it never can be (`expired`).
 
-    `transaction` is the one that drew it, "" where several could have: then `drawn` is the most.
+    `transaction` is the one that drew it, "" where that cannot be told: then `drawn` is the most.
     """
 
     stored_name: ClassVar[str] = "UptoPermitEnded"

@@ -23,7 +23,19 @@ _HEAD_WORDS = 10
 
 def settle_call(permit: UptoPermit, units: int, payer: str, signature: bytes) -> bytes:
     """Return the proxy call that moves `units` of what a payer has permitted."""
-    head = (
+    whole_words = -(-len(signature) // abi.WORD)
+    tail = word(len(signature)) + signature.ljust(whole_words * abi.WORD, b"\0")
+    return _settle_head(permit, units, payer) + word(_HEAD_WORDS * abi.WORD) + tail
+
+
+def settles(call: bytes, permit: UptoPermit, units: int, payer: str) -> bool:
+    """Return whether a call, if it was one of the proxy, moved `units` of this very permit."""
+    return call.startswith(_settle_head(permit, units, payer))
+
+
+def _settle_head(permit: UptoPermit, units: int, payer: str) -> bytes:
+    """Return the proxy call up to the place of the signature."""
+    words = (
         address_word(permit.token),
         word(permit.units),
         word(permit.nonce),
@@ -33,11 +45,8 @@ def settle_call(permit: UptoPermit, units: int, payer: str, signature: bytes) ->
         address_word(permit.payee),
         address_word(permit.facilitator),
         word(permit.valid_after),
-        word(_HEAD_WORDS * abi.WORD),  # where the signature begins
     )
-    whole_words = -(-len(signature) // abi.WORD)
-    tail = word(len(signature)) + signature.ljust(whole_words * abi.WORD, b"\0")
-    return abi.selector(SETTLE) + b"".join(head) + tail
+    return abi.selector(SETTLE) + b"".join(words)
 
 
 def is_settle_call(data: bytes, permit: UptoPermit, units: int, payer: str) -> bool:

@@ -254,10 +254,8 @@ class UptoRail:
                 return None
             nothing = row.amount.asset.zero()
             return e.UptoPermitEnded(attempt=row.attempt, outcome="expired", drawn=nothing)
-        names = await self._journal.commit(lambda tx: _nonces_with(tx, row.payee))
-        transfer = await transfers.drawn_by(
-            self._chain, self._network, payload_of(row, payer, self._network), names, row.block
-        )
+        payload = payload_of(row, payer, self._network)
+        transfer = await transfers.drawn_by(self._chain, self._network, payload, row.block)
         return e.UptoPermitEnded(
             attempt=row.attempt,
             outcome="used",
@@ -294,13 +292,6 @@ def _outstanding(tx: Transaction) -> list[r.UptoPermitRow]:
     """Return the permits that have no outcome yet."""
     rows = [tx.get(r.UptoPermitRow, row.attempt) for row in tx.every(r.OutstandingUpto)]
     return [row for row in rows if row is not None]
-
-
-def _nonces_with(tx: Transaction, payee: str) -> list[bytes]:
-    """Return the nonces of all payments to a payee, by `upto` and by `exact`."""
-    permits = [row.nonce for row in tx.every(r.UptoPermitRow) if row.payee == payee]
-    authorizations = [row.nonce for row in tx.every(r.Authorization) if row.payee == payee]
-    return [bytes.fromhex(nonce) for nonce in (*permits, *authorizations)]
 
 
 def _write_outcome(tx: Transaction, ended: e.UptoPermitEnded) -> None:

@@ -6,7 +6,6 @@ which Permit2 takes once, and which stands in the call that settled, in its plac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentkit.keys.messages import address_word, word
@@ -79,17 +78,12 @@ async def _settles(chain: ChainClient, payload: UptoPayload, units: int, transac
 
 
 async def drawn_by(
-    chain: ChainClient,
-    network: Network,
-    payload: UptoPayload,
-    nonces: Sequence[bytes],
-    since: int,
+    chain: ChainClient, network: Network, payload: UptoPayload, since: int
 ) -> Drawn | None:
-    """Return the one transfer that a used payment was drawn by, None where that cannot be told.
+    """Return the transfer that a used payment was drawn by, None where that cannot be told.
 
-    `nonces` are those of all payments between the two.  A facilitator may be a contract, and
-    settle several in one call, or hide which one it settles, so that a small transfer would pass
-    for a large payment.  So it counts only if each transfer since then names exactly one of them.
+    Only a call of the proxy itself says which payment it moves, and how much.  A facilitator may be
+    a contract, which hides that, and names the payment beside a transfer of nothing.
     """
     authorization = payload.permit2_authorization
     topics: list[bytes | None] = [
@@ -98,16 +92,12 @@ async def drawn_by(
         address_word(authorization.witness.to),
     ]
     logs = await chain.logs(network.token, topics, first=since, last=await chain.head())
-    if len(logs) > MOST_TRANSFERS:
-        return None
-    ours = word(authorization.nonce_number)
-    found: list[Drawn] = []
-    for log in logs:
+    for log in logs[:MOST_TRANSFERS]:
+        (units,) = abi.numbers(log.data)
         call = await chain.data_of(log.transaction)
-        named = [nonce for nonce in nonces if nonce in call]
-        if len(named) != 1:
-            return None
-        if named == [ours]:
-            found.append(Drawn(abi.numbers(log.data)[0], log.transaction))
-    is_one = len(found) == 1 and found[0].units <= int(authorization.permitted.amount)
-    return found[0] if is_one else None
+        if not contract.settles(call, authorization.permit(), units, authorization.sender):
+            continue
+        receipt = await chain.receipt(log.transaction)
+        if receipt and receipt.succeeded and receipt.to.lower() == UPTO_PROXY.lower():
+            return Drawn(units, log.transaction)
+    return None
