@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from agentkit.errors import ProtocolBroken
 from agentkit.keys.messages import address_word, checksummed, keccak, word
 
 WORD = 32
@@ -75,6 +76,25 @@ def split_words(data: bytes) -> list[bytes]:
 def numbers(data: bytes) -> list[int]:
     """Return the words of an answer or a log as unsigned integers."""
     return [int.from_bytes(item, "big") for item in split_words(data)]
+
+
+def exactly(count: int, data: bytes) -> list[int]:
+    """Return the `count` words of an answer or a log as unsigned integers.
+
+    A node may answer anything, also nothing at all.  Raises ProtocolBroken.
+    """
+    words = numbers(data)
+    if len(words) != count:
+        raise ProtocolBroken(
+            f"the chain answers with {len(words)} words, and {count} are expected",
+            hint="run `agentkit doctor`, and ask another node: set rpc in agentkit.toml",
+        )
+    return words
+
+
+def number(data: bytes) -> int:
+    """Return the one word of an answer or a log; raises ProtocolBroken."""
+    return exactly(1, data)[0]
 
 
 def address_in(data: bytes) -> str:

@@ -14,7 +14,7 @@ from agentkit.payments import abi
 async def token_balance(chain: ChainClient, network: Network, address: str) -> int:
     """Return how many units of the network's currency an address holds (ERC-20)."""
     data = abi.encode("balanceOf(address)", address)
-    return abi.numbers(await chain.call(network.token, data))[0]
+    return abi.number(await chain.call(network.token, data))
 
 
 def own_amount(rail: str, amount: Money, network: Network) -> Money:

@@ -102,7 +102,7 @@ class Web3Chain:
         if not self._network.gas_oracle:
             return 0
         data = abi.encode_bytes("getL1Fee(bytes)", raw)
-        return abi.numbers(await self.call(self._network.gas_oracle, data))[0]
+        return abi.number(await self.call(self._network.gas_oracle, data))
 
     async def send(self, raw: bytes) -> None:
         try:
@@ -222,7 +222,7 @@ def _receipt(transaction: str, receipt: Any) -> ChainReceipt:
     gas_cost = int(receipt["gasUsed"]) * int(receipt["effectiveGasPrice"])
     return ChainReceipt(
         transaction=transaction,
-        to=receipt["to"] or "",
+        to=receipt.get("to") or "",
         block=int(receipt["blockNumber"]),
         succeeded=receipt["status"] == 1,
         cost=gas_cost + _data_fee(receipt),

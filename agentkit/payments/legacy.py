@@ -49,14 +49,14 @@ def config_of(row: r.Channel | r.BookedChannel, payee: str) -> tuple[bytes, ...]
 async def deposit_of(chain: ChainClient, network: Network, channel: str) -> tuple[int, int]:
     """Return (deposited, claimed) of a channel on the chain, in units."""
     data = abi.encode("channels(bytes32)", bytes.fromhex(channel))
-    deposited, claimed = abi.numbers(await chain.call(network.channels, data))
+    deposited, claimed = abi.exactly(2, await chain.call(network.channels, data))
     return deposited, claimed
 
 
 async def closing_at(chain: ChainClient, network: Network, channel: str) -> int:
     """Return from when on anybody may finish a close, in unix seconds, 0 or `CLOSED`."""
     data = abi.encode("closingAt(bytes32)", bytes.fromhex(channel))
-    return abi.numbers(await chain.call(network.channels, data))[0]
+    return abi.number(await chain.call(network.channels, data))
 
 
 def logged(receipt: ChainReceipt, network: Network, topic: bytes, channel: str) -> list[bytes]:
@@ -121,7 +121,7 @@ class LegacyChannels:
         claims = logged(shown, self._network, abi.CLAIMED, channel.channel)
         _, total = await deposit_of(self._chain, self._network, channel.channel)
         claimed = Money(total, self._network.currency)
-        refunded = Money(abi.numbers(closes[-1])[0], self._network.currency)
+        refunded = Money(abi.number(closes[-1]), self._network.currency)
         last = LoggedClaim.of(claims[-1]) if claims else LoggedClaim(0, 0, 0, tree.EMPTY)
 
         def book(tx: Transaction) -> None:
@@ -141,7 +141,7 @@ class LegacyChannels:
         logs = logged(receipt, self._network, abi.CLOSE_REQUESTED, channel)
         if not logs:
             raise SettlementFailed(f"transaction {receipt.transaction} requested no close")
-        requested = e.ChannelCloseRequested(channel=channel, closes_at=abi.numbers(logs[0])[0])
+        requested = e.ChannelCloseRequested(channel=channel, closes_at=abi.number(logs[0]))
         tx.append(e.WALLET, requested)
 
 

@@ -468,7 +468,7 @@ class PrepaidRail:
         token = self._network.token.lower()
         transfer_topics = (abi.TRANSFER, own_word, address_word(payee))
         moved = [
-            abi.numbers(log.data)[0]
+            abi.number(log.data)
             for log in (receipt.logs if receipt else ())
             if log.address.lower() == token and log.topics == transfer_topics
         ]

@@ -443,7 +443,7 @@ async def _claim_problems(proof: ChannelProof, *, chain: ChainClient, head: int)
     claimed = (await contract.channel_on(chain, channel)).total_claimed
     logs = await chain.logs(SETTLEMENT, [contract.CLAIMED, channel], first=0, last=head)
     problems: list[str] = []
-    if sum(abi.numbers(log.data)[0] for log in logs) != claimed:
+    if sum(abi.exactly(2, log.data)[0] for log in logs) != claimed:
         problems.append(f"{name}: its claims do not add up to {claimed}")
     if claimed > proof.cumulative:
         problems.append(f"{name}: {claimed} units were claimed and {proof.cumulative} promised")
@@ -474,7 +474,7 @@ async def _chain_problems(
         abi.as_word(proof.payee),
     ]
     transfer_logs = await chain.logs(network.token, transfer_topics, first=0, last=head)
-    transfers = {(log.transaction, abi.numbers(log.data)[0]) for log in transfer_logs}
+    transfers = {(log.transaction, abi.number(log.data)) for log in transfer_logs}
     claimed_in = {
         (log.transaction, claim.amount) for log, claim in zip(claim_logs, claims, strict=True)
     }

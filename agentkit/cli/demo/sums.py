@@ -98,7 +98,7 @@ class Sums:
 async def claimed_by_providers(chain: ChainClient, channels: Collection[str]) -> int:
     """Return what was claimed out of channels, by the contract's own log."""
     claims = await chain.logs(SETTLEMENT, [contract.CLAIMED], 0, await chain.head())
-    return sum(abi.numbers(log.data)[0] for log in claims if log.topics[1].hex() in channels)
+    return sum(abi.exactly(2, log.data)[0] for log in claims if log.topics[1].hex() in channels)
 
 
 async def transfers(
@@ -108,7 +108,7 @@ async def transfers(
     head = await chain.head()
     topics: list[bytes | None] = [abi.TRANSFER, address_word(payer), address_word(payee)]
     logs = await chain.logs(network.token, topics, 0, head)
-    return tuple(abi.numbers(log.data)[0] for log in logs)
+    return tuple(abi.number(log.data) for log in logs)
 
 
 @dataclass(frozen=True)

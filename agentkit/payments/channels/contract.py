@@ -228,17 +228,12 @@ async def channel_on(chain: ChainClient, channel: bytes) -> OnChain:
 async def unsettled_on(chain: ChainClient, receiver: str, token: str) -> tuple[int, int]:
     """Return (claimed, settled) of a receiver in a token, in base units."""
     data = abi.encode("receivers(address,address)", receiver, token)
-    words = abi.numbers(await chain.call(SETTLEMENT, data))
-    if len(words) != 2:
-        raise ProtocolBroken("the chain answers with something else than the receiver's totals")
-    return words[0], words[1]
+    claimed, settled = abi.exactly(2, await chain.call(SETTLEMENT, data))
+    return claimed, settled
 
 
 async def _read(chain: ChainClient, function: str, channel: bytes, *, words: int) -> list[int]:
-    answer = abi.numbers(await chain.call(SETTLEMENT, abi.encode(function, channel)))
-    if len(answer) != words:
-        raise ProtocolBroken(f"the chain's answer to {function} has {len(answer)} words")
-    return answer
+    return abi.exactly(words, await chain.call(SETTLEMENT, abi.encode(function, channel)))
 
 
 def logged(receipt: ChainReceipt, topic: bytes, subject: bytes) -> list[list[int]]:

@@ -133,7 +133,7 @@ async def state_of(chain: ChainClient, network: Network, job: bytes) -> tuple[in
     `due` is the last second, in unix time, before the state can time out.
     """
     answer = await chain.call(network.escrow, abi.encode("jobs(bytes32)", job))
-    state, due = abi.numbers(answer)
+    state, due = abi.exactly(2, answer)
     return state, due
 
 
@@ -145,6 +145,6 @@ def settled_in(receipt: ChainReceipt, network: Network, job: bytes) -> tuple[int
     for log in receipt.logs:
         is_contract = log.address.lower() == network.escrow.lower()
         if is_contract and log.topics[:2] == (abi.SETTLED, job):
-            _, to_provider, to_payer, _ = abi.numbers(log.data)
+            _, to_provider, to_payer, _ = abi.exactly(4, log.data)
             return to_provider, to_payer
     return None

@@ -68,7 +68,7 @@ def is_settle_call(data: bytes, permit: UptoPermit, units: int, payer: str) -> b
 async def allowance(chain: ChainClient, network: Network, payer: str) -> int:
     """Return how many units of a payer's tokens Permit2 may move (ERC-20)."""
     data = abi.encode("allowance(address,address)", payer, PERMIT2)
-    return abi.numbers(await chain.call(network.token, data))[0]
+    return abi.number(await chain.call(network.token, data))
 
 
 async def is_used(chain: ChainClient, payer: str, nonce: int) -> bool:
@@ -77,7 +77,7 @@ async def is_used(chain: ChainClient, payer: str, nonce: int) -> bool:
     Nonces are bits in words of 256, so that they can be used in any order.
     """
     data = abi.encode("nonceBitmap(address,uint256)", payer, nonce >> 8)
-    bits = abi.numbers(await chain.call(PERMIT2, data))[0]
+    bits = abi.number(await chain.call(PERMIT2, data))
     return bool(bits >> (nonce & 255) & 1)
 
 

@@ -93,7 +93,7 @@ async def drawn_by(
     ]
     logs = await chain.logs(network.token, topics, first=since, last=await chain.head())
     for log in logs[:MOST_TRANSFERS]:
-        (units,) = abi.numbers(log.data)
+        units = abi.number(log.data)
         call = await chain.data_of(log.transaction)
         if not contract.settles(call, authorization.permit(), units, authorization.sender):
             continue

@@ -36,7 +36,7 @@ class ExpectedTransfer:
 async def is_used(chain: ChainClient, network: Network, payer: str, nonce: bytes) -> bool:
     """Return whether the token says that an authorization was used or canceled (EIP-3009)."""
     data = abi.encode("authorizationState(address,bytes32)", payer, nonce)
-    return bool(abi.numbers(await chain.call(network.token, data))[0])
+    return bool(abi.number(await chain.call(network.token, data)))
 
 
 def has_moved(receipt: ChainReceipt, network: Network, transfer: ExpectedTransfer) -> bool:
