@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from agentkit.errors import (
+    ConfigError,
     OverBudget,
     PaymentError,
+    ProtocolBroken,
     ProviderError,
     SettlementFailed,
     StateError,
@@ -19,6 +21,9 @@ from agentkit.market.seams import Provider, Rail
 CLOSE_SECONDS = 300.0
 """Seconds in which a provider has to answer a close: it waits for the chain, as a node does for
 up to `payments.sender.PATIENCE` seconds, and what it does not answer costs us gas."""
+
+CHAIN_ERRORS = (StoreUnavailable, ProtocolBroken, ConfigError)
+"""What a chain's addresses end in that do not answer, answer nonsense, or are of another chain."""
 
 
 async def close_all(
@@ -33,11 +38,12 @@ async def close_all(
     for rail in rails.values():
         try:
             messages = await rail.close(idle)
-        except StoreUnavailable as error:  # one chain does not answer; others may
+        except CHAIN_ERRORS as error:  # one chain does not answer, or is another; others may
             outcomes[f"all over {rail.name}"] = f"not closed: {error}"
             continue
         for message in messages:
-            outcomes[_label_of(message)] = await _close(rail, message, providers)
+            outcome = await _close(rail, message, providers)
+            outcomes[_label_of(message, taken=outcomes)] = outcome
     return outcomes
 
 
@@ -47,7 +53,7 @@ async def _close(rail: Rail, message: Message, providers: Mapping[str, Provider]
         await carry(providers, rail, message, seconds=CLOSE_SECONDS)
     except (ProviderError, SettlementFailed) as error:
         return await _close_without_provider(rail, message, error)
-    except (PaymentError, StateError, OverBudget) as error:
+    except (PaymentError, StateError, OverBudget, ConfigError) as error:
         # Our own side failed, so the provider is not to blame and nothing is forced.
         return f"not closed: {error}"
     return "closed"
@@ -59,14 +65,18 @@ async def _close_without_provider(
     """Do what the contract lets the payer do alone, and return in words what was done."""
     try:
         return await rail.insist(message) or f"not closed: {refusal}"
-    except (PaymentError, StateError, ProviderError, OverBudget) as error:
+    except (PaymentError, StateError, ProviderError, OverBudget, ConfigError) as error:
         return f"not closed: {refusal}; and without the provider: {error}"
 
 
-def _label_of(message: Message) -> str:
-    """Return how people tell what a message would close."""
+def _label_of(message: Message, taken: Collection[str]) -> str:
+    """Return how people tell what a message would close, beside the labels that are `taken`.
+
+    A provider may have several channels, and on several networks.
+    """
     provider = f"{message.provider}/{message.provider_node}"
     if message.rail != "escrow":
-        return provider
+        channel = str(message.body.get("channel", ""))
+        return f"{provider}, channel {channel[:8]}" if provider in taken else provider
     attempt = str(message.body.get("attempt", ""))
     return f"{provider}, escrow {attempt[:8]}"

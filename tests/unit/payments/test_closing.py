@@ -10,7 +10,9 @@ import pytest
 
 from agentkit.errors import (
     AgentKitError,
+    ConfigError,
     InsufficientFunds,
+    ProtocolBroken,
     Refused,
     SettlementFailed,
     StoreUnavailable,
@@ -54,6 +56,8 @@ class Closing(ToyRail):
         (Refused("not me"), InsufficientFunds("no gas"), "and without the provider: no gas"),
         (StoreUnavailable("the chain is away"), "", "not closed: the chain is away"),
         (InsufficientFunds("no gas"), "", "not closed: no gas"),
+        (ConfigError("it is chain 7"), "", "not closed: it is chain 7"),
+        (Refused("not me"), ConfigError("it is chain 7"), "the provider: it is chain 7"),
     ],
 )
 async def test_what_fails_for_one_keeps_nothing_from_the_next(
@@ -86,3 +90,57 @@ async def test_a_provider_that_never_answers_is_left_after_a_while(
     rail = Closing(SettlementFailed("never reached"), "asked for on chain")
     outcomes = await close_all({"toy": rail}, providers, 0.0)
     assert outcomes == {"one/": "asked for on chain", "two/": "closed"}
+
+
+class Lost(ToyRail):
+    """Its chain's address ends in an error."""
+
+    def __init__(self, wrong: AgentKitError) -> None:
+        super().__init__()
+        self.wrong = wrong
+
+    async def close(self, idle: float = 0.0) -> Sequence[Message]:
+        raise self.wrong
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        StoreUnavailable("it is away"),
+        ProtocolBroken("it answers with 0 words"),
+        ConfigError("it is chain 7"),
+    ],
+)
+async def test_one_network_keeps_no_money_on_the_others(
+    tmp_path: Path, wrong: AgentKitError
+) -> None:
+    providers: dict[str, Provider] = {
+        name: FakeProvider(name, tmp_path / name) for name in ("one", "two")
+    }
+    rails = {"lost": Lost(wrong), "toy": Closing(SettlementFailed("it reverts"), "asked for")}
+    outcomes = await close_all(rails, providers, 0.0)
+    assert outcomes.pop("all over toy").startswith("not closed: it ")
+    assert outcomes == {"one/": "asked for", "two/": "closed"}
+
+
+class Twice(Closing):
+    """Has two channels with the first provider, one of which cannot be closed."""
+
+    async def close(self, idle: float = 0.0) -> Sequence[Message]:
+        return [
+            Message(rail="toy", provider=name, verb="close", body={"channel": channel * 64})
+            for name, channel in (("one", "a"), ("two", "b"), ("two", "c"))
+        ]
+
+    async def finish(self, answer: Message) -> None:
+        if answer.body["channel"].startswith("b"):
+            raise self.wrong
+
+
+async def test_a_channel_that_stays_open_is_not_told_as_its_neighbour(tmp_path: Path) -> None:
+    """The command would say that all is closed, and end with 0."""
+    providers: dict[str, Provider] = {
+        name: FakeProvider(name, tmp_path / name) for name in ("one", "two")
+    }
+    outcomes = await close_all({"toy": Twice(Refused("no"), "")}, providers, 0.0)
+    assert list(outcomes.values()) == ["closed", "not closed: no", "closed"]
