@@ -438,7 +438,7 @@ class Agent(WalletView):
 
         What it has on one network pays for nothing on another.
         """
-        placed = await self._placed()
+        placed, _ = await self._placed()
         for network in (self.network, *self.network.beside):
             needed = _needed_on(network, plan, self.network)
             if not needed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -15,6 +15,7 @@ from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.journal.run_state import RunState
 from agentkit.market.chain import Network
+from agentkit.market.rail_names import chain_of
 from agentkit.market.receipt import Receipt
 from agentkit.market.seams import Provider, ProviderInfo
 from agentkit.memory.backup_status import BackupStatus
@@ -185,7 +186,7 @@ class WalletView:
 
     async def balances(self) -> Balances:
         """Return what the wallet has, read from the chain and from the journal."""
-        placed = await self._placed()
+        placed, problems = await self._placed()
         coin = Money(await self._parts.chain.balance(self.address), self.network.coin)
         totals = await self._journal.commit(lambda tx: tx.every(r.Total))
         by_scope = {t.scope: t.amount for t in totals if t.amount.asset == self.network.currency}
@@ -198,18 +199,34 @@ class WalletView:
             placed=placed,
             held=by_scope.get("held", zero),
             spent=by_scope.get("ever", zero),
-            beside=tuple(await asyncio.gather(*map(self._holding, self.network.beside))),
+            beside=await self._beside(problems),
         )
 
-    async def _placed(self) -> dict[str, Money]:
-        """Return what lies in channels, in escrow and as credit, by payee."""
-        placed: dict[str, Money] = {}
-        for rail in self._parts.resources.rails.values():
-            placed |= await rail.balance()
-        return placed
+    async def _placed(self) -> tuple[dict[str, Money], dict[str, str]]:
+        """Return what lies in channels, in escrow and as credit, by payee.
 
-    async def _holding(self, network: Network) -> Holding:
+        And by its chain why another network than the home one does not say that.
+        """
+        placed: dict[str, Money] = {}
+        problems: dict[str, str] = {}
+        for rail in self._parts.resources.rails.values():
+            try:
+                placed |= await rail.balance()
+            except (StateError, ProviderError, PaymentError, ConfigError) as error:
+                if not chain_of(rail.name):
+                    raise
+                problems[chain_of(rail.name)] = f"not known: {error}"
+        return placed, problems
+
+    async def _beside(self, problems: Mapping[str, str]) -> tuple[Holding, ...]:
+        """Return what the wallet has on the other networks, of which some have `problems`."""
+        networks = self.network.beside
+        return tuple(await asyncio.gather(*(self._holding(one, problems) for one in networks)))
+
+    async def _holding(self, network: Network, problems: Mapping[str, str]) -> Holding:
         """Return what the wallet has on a network; one that does not answer hides no other."""
+        if network.id in problems:
+            return Holding(network.name, problem=problems[network.id])
         try:
             currency = await self._currency_balance(network)
             units = await self._parts.chains[network.id].balance(self.address)

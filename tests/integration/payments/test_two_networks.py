@@ -175,6 +175,7 @@ async def test_the_wallet_shows_every_network(corners: dict[int, Corner], wallet
         (other,) = found.beside
         assert other.currency is not None
         assert (other.network, other.currency.units) == ("other", OWNED + 5)
+        await agent.fetch(corners[OTHER].url("lanes"), budget="1 USDC", method="POST")
     wallet.networks["other"]["rpc"] = ["http://127.0.0.1:1"]
     async with wallet.agent() as agent:
         (other,) = (await agent.balances()).beside
