@@ -11,6 +11,7 @@ from agentkit.journal import records as r
 from agentkit.market.carrying import carry
 from agentkit.money import Money
 from agentkit.payments.channels.agreement import disagreements, questions
+from agentkit.payments.channels.contract import unsettled_on
 from agentkit.runtime.result import RunResult
 
 
@@ -25,7 +26,9 @@ async def contract(ground: Ground) -> str:
 async def deposit(ground: Ground) -> str:
     """Open a channel by the first call, whose deposit the facilitator draws."""
     ground.need("contract")
-    await _take_back(ground, ground.stall)  # what an earlier field run may have left
+    # What an earlier field run may have left.
+    await _finish_call(ground, ground.stall)
+    await _take_back(ground, ground.stall)
     before = await ground.wealth()
     ground.stall.at_most = DEPOSIT
     try:
@@ -86,7 +89,9 @@ async def claim(ground: Ground) -> str:
     ground.need("deposit")
     stall, lane = ground.stall, await ground.lane(ground.stall)
     state = await ground.on_chain(lane)
-    owed = lane.charged - state.total_claimed
+    # A run that was killed may have left claims behind that nobody had paid out.
+    ever, settled = await unsettled_on(ground.parts.chain, stall.payee, ground.network.token)
+    owed = lane.charged - state.total_claimed + ever - settled
     before = await ground.wealth(stall.payee)
     await stall.claiming.claim_all()
 
@@ -116,6 +121,7 @@ async def withdrawal(ground: Ground) -> str:
     ground.need("contract")
     await ground.need_gas("a withdrawal")
     silent = ground.silent
+    await _finish_call(ground, silent)
     if not await ground.lanes(silent):
         silent.at_most = DEPOSIT
         result = await ground.purse.buy(silent.client, DEPOSIT)
@@ -131,6 +137,18 @@ async def withdrawal(ground: Ground) -> str:
 
 
 # -- inside --------------------------------------------------------------------------------------
+
+
+async def _finish_call(ground: Ground, stall: Stall) -> None:
+    """Go on with a call that a field run was in when it died: its channel is busy until then."""
+    for lane in await ground.lanes(stall):
+        run = await ground.run_on(lane)
+        if run:
+            stall.at_most = lane.at_most
+            try:
+                await ground.purse.resume(run, stall.client)
+            finally:
+                stall.at_most = CALL
 
 
 async def _take_back(ground: Ground, stall: Stall) -> None:

@@ -83,6 +83,11 @@ class Ground:
             raise Mistaken(f"there are {len(lanes)} open channels, and one is expected")
         return lanes[0]
 
+    async def run_on(self, lane: r.Lane) -> str:
+        """Return the run that a channel is busy with, "" where it is free."""
+        row = await self.parts.journal.commit(lambda tx: tx.get(r.Reservation, lane.attempt))
+        return row.run if row else ""
+
     async def on_chain(self, lane: r.Lane) -> OnChain:
         """Return a channel as the contract has it."""
         return await contract.channel_on(self.parts.chain, bytes.fromhex(lane.channel))

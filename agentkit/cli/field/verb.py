@@ -209,6 +209,8 @@ async def _try(name: str, canary: Canary, ground: Ground) -> Outcome:
         why, tried = str(reason), False
     except (AgentKitError, OSError, TimeoutError) as error:
         why = f"{type(error).__name__}: {error}"
+        if isinstance(error, AgentKitError) and error.hint:
+            why = f"{why} ({error.hint})"
     coin_after = await ground.parts.chain.balance(ground.parts.signer.address)
     return Outcome(
         name=name,

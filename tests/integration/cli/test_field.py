@@ -13,6 +13,7 @@ from support.command_line import failed
 from typer.testing import Result
 
 from agentkit.cli.field import stall, verb
+from agentkit.cli.field.canary import Mistaken
 from agentkit.embedded import discovery
 from agentkit.payments.channels import withdrawal
 
@@ -109,6 +110,30 @@ def strings(value: Any) -> Iterator[str]:
                 yield from strings(inner)
     elif isinstance(value, str):
         yield value
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("last", ["deposit", "crash"])
+def test_the_next_field_run_finishes_what_one_left_that_died(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    """It died before it was paid out, or in a call, whose channel is busy since."""
+    few = {name: verb.CANARIES[name] for name in NAMES[: NAMES.index(last) + 1]}
+    with monkeypatch.context() as dying:
+        dying.setattr(verb, "CANARIES", few)
+        dying.setattr(verb.channel_canaries.buyer, "kill_in_call", _die)
+        cli("field", "embedded", "--json")
+    told = json.loads(cli("field", "embedded", "--json").stdout)
+    assert "failed" not in statuses(told).values(), reasons(told)
+    assert statuses(told)["refund"] == "passed", reasons(told)
+
+
+async def _die(process: Any, stall: Any) -> None:
+    """End the field run while the process that buys is at work."""
+    await stall.reached.wait()
+    process.kill()
+    await process.wait()
+    raise Mistaken("the field run dies here")
 
 
 def test_a_budget_is_never_exceeded(cli: Cli) -> None:
