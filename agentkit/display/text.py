@@ -22,6 +22,11 @@ def printable(text: str) -> str:
     return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def one_line(text: str) -> str:
+    """Return text as `printable` has it, in one line."""
+    return " ".join(printable(text).split())
+
+
 def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """Return rows as aligned columns; `right` numbers the columns set flush right."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]

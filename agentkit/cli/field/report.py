@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
 from agentkit import strict_json
-from agentkit.cli.field.canary import Outcome
+from agentkit.cli.field.canary import Line, Outcome, Units
 from agentkit.errors import WrongInput
 from agentkit.file_io import read_bytes, write_text
 from agentkit.keys.messages import ItemMessage, address_of, recover
@@ -25,6 +25,9 @@ TAGS = (("App-Name", "agentkit"), ("Type", "field-report"))
 MAX_BYTES = 1 << 20
 PUBLIC_KEY_BYTES, SIGNATURE_BYTES = 65, 65
 
+Moment = Annotated[int, Field(ge=0, lt=2**32)]
+"""A unix time that calendars have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -33,14 +36,14 @@ class Report:
     `began` in unix seconds; `facilitator` is whose gas it was, as the host of its address.
     """
 
-    network: str
-    chain_id: int
-    contract: str
-    wallet: str
-    seller: str
-    facilitator: str
-    version: str
-    began: int
+    network: Line
+    chain_id: Units
+    contract: Line
+    wallet: Line
+    seller: Line
+    facilitator: Line
+    version: Line
+    began: Moment
     canaries: tuple[Outcome, ...]
 
     def document(self) -> dict[str, Any]:
@@ -58,7 +61,12 @@ class Report:
         """Read what `document` returned; raises ValueError for anything else."""
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise ValueError("it is not a field report of this version")
-        report = _READER.validate_json(strict_json.dumps(document), strict=True)
+        try:
+            report = _READER.validate_json(strict_json.dumps(document), strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise ValueError(f"it is wrong at {place[:64]}: {first['msg']}") from error
         if report.document() != document:
             raise ValueError("its fields or its sums are not those of a report")
         return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -23,9 +24,9 @@ from agentkit.cli.field.report import Report
 from agentkit.cli.field.stall import CALL, DEPOSIT, Stall, open_stall
 from agentkit.cli.selling import node_key
 from agentkit.config import Settings
-from agentkit.display.text import columns, printable
+from agentkit.display.text import columns, one_line
 from agentkit.errors import AgentKitError, ConfigError
-from agentkit.market.chain import SETTLEMENT
+from agentkit.market.chain import SETTLEMENT, Network
 from agentkit.money import Asset, Money
 from agentkit.wiring import Parts, network_of, open_parts
 
@@ -163,7 +164,7 @@ async def _try_all(
             purse=Purse(parts, budget.bind(network.currency)),
             stall=await _stall("field", settings, parts, url, stack),
             silent=await _stall("field-silent", settings, parts, url, stack),
-            addresses=(url, settings.chain.rpc, *settings.memory.gateways),
+            addresses=_addresses(settings, network, url),
         )
         outcomes = []
         for name, canary in CANARIES.items():
@@ -223,12 +224,26 @@ async def _try(name: str, canary: Canary, ground: Ground) -> Outcome:
     )
 
 
+def _addresses(settings: Settings, network: Network, facilitator: str) -> tuple[str, ...]:
+    """Return the addresses of all services that the wallet uses."""
+    memory, providers = settings.memory, settings.providers.values()
+    return (
+        facilitator,
+        *(rpc for one in (network, *network.beside) for rpc in (one.rpc, *one.other_rpcs)),
+        *(*memory.gateways, memory.turbo, memory.ipfs),
+        *(address for provider in providers for address in provider.addresses),
+    )
+
+
 def _public(reason: str, addresses: Sequence[str]) -> str:
-    """Return a reason as it may be shown to anybody: without our addresses, which may hold keys."""
-    for address in addresses:
-        if address:
-            reason = reason.replace(address, "…").replace(urlsplit(address).netloc, "…")
-    return printable(reason)[:MOST_WORDS]
+    """Return a reason as it may be shown to anybody: without our addresses, which may hold keys.
+
+    Libraries show an address whole, in part, or as its host alone, in small letters.
+    """
+    reason = re.sub(r"[a-z]+://[^\s'\"]+", "…", reason, flags=re.IGNORECASE)
+    for host in filter(None, (urlsplit(address).hostname for address in addresses)):
+        reason = re.sub(re.escape(host), "…", reason, flags=re.IGNORECASE)
+    return one_line(reason)[:MOST_WORDS].strip()
 
 
 # -- showing -------------------------------------------------------------------------------------
@@ -254,7 +269,7 @@ def _show(found: Report, *, as_json: bool) -> None:
 def _row(outcome: Outcome) -> tuple[str, ...]:
     paid = f"{outcome.paid / 10**6:.6f} USDC" if outcome.paid else "-"
     gas = f"{outcome.gas / 10**18:.9f}" if outcome.gas else "-"
-    said = printable(outcome.did or outcome.why)
+    said = outcome.did or outcome.why
     return outcome.name, outcome.status, paid, gas, f"{outcome.seconds:.1f}", said
 
 

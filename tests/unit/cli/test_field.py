@@ -12,8 +12,10 @@ import pytest
 
 from agentkit.cli.field import report, verb
 from agentkit.cli.field.canary import Outcome
+from agentkit.config import Settings
 from agentkit.errors import WrongInput
 from agentkit.keys.signer import KeySigner
+from agentkit.testing.fakes import NETWORK
 
 SIGNER, STRANGER = KeySigner(b"\x01" * 32), KeySigner(b"\x02" * 32)
 OUTCOMES = (
@@ -111,11 +113,66 @@ def test_sums_are_those_of_the_canaries(file: Path) -> None:
     assert (more.document()["paid"], more.document()["gas"]) == (10_000, 14)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"network": "base (chain 8453)\nsigned by the wallet " + STRANGER.address},
+        {"version": "0.1.0\x1b[2J"},
+        {"facilitator": "x" * 2000},
+        {"began": 10**30},
+        {"began": -1},
+        {"canaries": (replace(OUTCOMES[0], name="deposit  passed\u2028"),)},
+        {"canaries": (replace(OUTCOMES[0], did="paid\nclaim  passed"),)},
+        {"canaries": (replace(OUTCOMES[0], paid=10**400),)},
+        {"canaries": (replace(OUTCOMES[0], gas=-7),)},
+        {"canaries": (replace(OUTCOMES[0], seconds=1e300),)},
+    ],
+)
+def test_what_somebody_signed_to_be_shown_as_something_else_is_refused(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """Whoever has a key can sign anything; it must not write the lines that we write about it."""
+    path = tmp_path / "painted.json"
+    report.save(path, replace(REPORT, **changes), SIGNER)
+    with pytest.raises(WrongInput, match="not a signed field report"):
+        report.check(path)
+
+
 def test_a_reason_shows_no_address_of_ours() -> None:
-    addresses = ("https://node.example/v2/secretkey", "https://gateway.example", "")
-    told = verb._public(
-        f"{addresses[0]} and node.example:443 of {addresses[1]} are silent\x1b[2J", addresses
+    addresses = (
+        "https://node.example/v2/secretkey",
+        "https://gateway.example",
+        "https://SecretKey.quick.example:8545/v1",
+        "",
     )
-    for secret in ("secretkey", "node.example", "gateway.example", "\x1b"):
-        assert secret not in told
+    told = verb._public(
+        f"{addresses[0]} and node.example:443 of {addresses[1]} are silent\x1b[2J,\n"
+        "https://node.example/v2/secre, secretkey.quick.example:8545 ssl:default, and"
+        " url='https://other.example/?key=secretkey'",
+        addresses,
+    )
+    for secret in ("secretkey", "secre", "node.example", "gateway.example", "quick", "\x1b", "\n"):
+        assert secret not in told.lower()
+    assert "are silent" in told
     assert len(verb._public("x" * 10_000, addresses)) == verb.MOST_WORDS
+
+
+def test_what_we_say_of_a_failure_can_be_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "field-base.json"
+    why = verb._public("a\n b\t" + "word " * 200, ())
+    report.save(path, replace(REPORT, canaries=(Outcome("call", "failed", why=why),)), SIGNER)
+    assert report.check(path).canaries[0].why == why
+
+
+def test_no_service_of_the_wallet_is_named_in_a_report() -> None:
+    """Each of their addresses may have a key in it, as those of RPC nodes have."""
+    settings = Settings(
+        providers={"one": {"url": "https://provider.example"}},
+        memory={"gateways": ["https://gateway.example"], "ipfs": "https://ipfs.example"},
+    )
+    other = NETWORK.model_copy(update={"rpc": "https://beside.example", "chain_id": 7})
+    changes = {"rpc": "https://a.example", "other_rpcs": ("https://b.example",), "beside": (other,)}
+    network = NETWORK.model_copy(update=changes)
+    found = verb._addresses(settings, network, "https://settler.example")
+    for name in ("provider", "gateway", "ipfs", "beside", "a", "b", "settler"):
+        assert f"https://{name}.example" in found
