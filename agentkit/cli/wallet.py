@@ -15,6 +15,7 @@ from agentkit.display.text import columns
 from agentkit.errors import ConfigError
 from agentkit.keys import keystore, signer_server
 from agentkit.keys.signer import KeySigner
+from agentkit.market.batch_settlement import ERC3009_COLLECTOR
 from agentkit.payments.channels.recovery import Recovered
 from agentkit.payments.networks import home_network
 from agentkit.wallet_view import Balances
@@ -95,7 +96,11 @@ def recover(
     if rows:
         output.note("take it back with `agentkit wallet close`, which costs gas", quiet=quiet)
     if found.unread:
-        output.note(f"{found.unread} deposits were made in calls that cannot be read", quiet=quiet)
+        output.note(
+            f"{found.unread} deposits were made in calls that do not show their channel:"
+            f" an explorer lists them, as what this wallet sent to {ERC3009_COLLECTOR}",
+            quiet=quiet,
+        )
 
 
 @wallet.command()

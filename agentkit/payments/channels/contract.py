@@ -29,6 +29,9 @@ CONFIG = "(address,address,address,address,address,uint40,bytes32)"
 CLAIM_ROWS = f"(({CONFIG},uint128),bytes,uint128)[]"
 """The contract's array of `VoucherClaim`."""
 
+TIMES = 2**40
+"""How many times the contract's uint40 has; a larger number ends whoever shows it as one."""
+
 DEPOSITED = abi.topic("Deposited(bytes32,address,uint128,uint128)")
 CLAIMED = abi.topic("Claimed(bytes32,address,uint128,uint128)")
 SETTLED = abi.topic("Settled(address,address,address,uint128)")
@@ -219,9 +222,10 @@ async def channel_on(chain: ChainClient, channel: bytes) -> OnChain:
         _read(chain, "refundNonce(bytes32)", channel, words=1),
     )
     balance, claimed = await _read(chain, "channels(bytes32)", channel, words=2)
-    if not claimed <= balance <= MAX_UNITS:
-        raise ProtocolBroken("the chain shows a channel that cannot be")
     withdrawing, requested_at = pending
+    fits = max(balance, withdrawing) <= MAX_UNITS and requested_at < TIMES
+    if not fits or claimed > balance:
+        raise ProtocolBroken("the chain shows a channel that cannot be")
     return OnChain(balance, claimed, withdrawing, requested_at, nonce[0])
 
 

@@ -29,7 +29,7 @@ BLOCKS = 10_000
 class Recovered:
     """What a search found: what is left in channels that were not known, by their payee.
 
-    `unread` deposits were made by calls that could not be read, such as those in a batch.
+    `unread` deposits were made by calls that do not show their channel, such as those in a batch.
     """
 
     left: dict[str, Money]
@@ -54,8 +54,8 @@ class ChannelRecovery:
         left: dict[str, Money] = {}
         seen: set[bytes] = set()
         unread = 0
-        async for data in self._deposits(first):
-            config = _config_in(data)
+        async for transaction in self._deposits(first):
+            config = await self._filled_by(transaction)
             if config is None or config.payer.lower() != self._payer.lower():
                 unread += config is None
                 continue
@@ -71,8 +71,8 @@ class ChannelRecovery:
 
     # -- inside ----------------------------------------------------------------------------------
 
-    async def _deposits(self, first: int) -> AsyncIterator[bytes]:
-        """Yield the data of each call that moved tokens of the wallet to a collector."""
+    async def _deposits(self, first: int) -> AsyncIterator[str]:
+        """Yield each transaction that moved tokens of the wallet to a collector."""
         head = await self._chain.head()
         for start in range(first, head + 1, BLOCKS):
             for collector in (ERC3009_COLLECTOR, PERMIT2_COLLECTOR):
@@ -80,7 +80,20 @@ class ChannelRecovery:
                 end = min(start + BLOCKS - 1, head)
                 logs = await self._chain.logs(self._network.token, [*topics], start, end)
                 for transaction in dict.fromkeys(log.transaction for log in logs):
-                    yield await self._chain.data_of(transaction)
+                    yield transaction
+
+    async def _filled_by(self, transaction: str) -> ChannelConfig | None:
+        """Return the terms of the channel that a transaction filled, None where it hides them.
+
+        Who draws a deposit may do so by a contract of its own, in a call that names any terms.  So
+        the contract has to have logged a deposit into the channel of these.
+        """
+        config = _config_in(await self._chain.data_of(transaction))
+        receipt = await self._chain.receipt(transaction) if config else None
+        if config is None or receipt is None:
+            return None
+        channel = config.id(self._network.settlement_domain)
+        return config if contract.logged(receipt, contract.DEPOSITED, channel) else None
 
     async def _book(self, channel: bytes, config: ChannelConfig) -> int:
         """Write down a channel that is not known and not empty; returns what is left in it."""

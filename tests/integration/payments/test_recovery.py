@@ -121,6 +121,21 @@ async def test_another_payers_deposits_are_not_taken_for_ours(lost: Lost) -> Non
     assert (found.left, found.unread) == ({}, 1)
 
 
+async def test_a_deposit_that_was_drawn_under_another_name_is_told_as_not_found(
+    lost: Lost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who draws it may do so by a contract, in a call that names a channel that nobody filled."""
+    real, decoy = lost.terms("01"), lost.terms("02")
+    await lost.put(deposit_call(PAYER, real, lost.network, DEPOSIT), "one")
+
+    async def another(transaction: str) -> bytes:
+        return deposit_call(PAYER, decoy, lost.network, DEPOSIT)
+
+    monkeypatch.setattr(lost.chain, "data_of", another)
+    found = await lost.search()
+    assert (found.left, found.unread) == ({}, 1)
+
+
 @pytest.mark.parametrize("data", [b"", b"\x00" * 4, b"\xff" * 400])
 def test_other_calls_are_not_read_as_deposits(data: bytes) -> None:
     assert recovery._config_in(data) is None

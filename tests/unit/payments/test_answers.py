@@ -9,7 +9,7 @@ import pytest
 
 from agentkit.errors import ProtocolBroken
 from agentkit.market.chain import ChainClient
-from agentkit.payments import legacy
+from agentkit.payments import abi, legacy
 from agentkit.payments.balance import token_balance
 from agentkit.payments.channels.contract import channel_on, unsettled_on
 from agentkit.payments.escrow.terms import state_of
@@ -50,3 +50,23 @@ async def test_what_is_no_answer_of_the_contract_is_told_as_that(look: Look, ans
     node: Any = Node(answer)
     with pytest.raises(ProtocolBroken, match="the chain answers with"):
         await look(node)
+
+
+@pytest.mark.parametrize("word", [2**40, 2**128, 2**256 - 1])
+async def test_a_time_and_an_amount_that_no_channel_has_are_told_as_that(word: int) -> None:
+    """Whoever shows when the rest of a channel comes back would end in it."""
+
+    answers = {
+        "pendingWithdrawals(bytes32)": bytes(32) + word.to_bytes(32),
+        "refundNonce(bytes32)": bytes(32),
+        "channels(bytes32)": bytes(64),
+    }
+    by_selector = {abi.selector(function): answer for function, answer in answers.items()}
+
+    class Lying:
+        async def call(self, to: str, data: bytes) -> bytes:
+            return by_selector[data[: abi.SELECTOR]]
+
+    node: Any = Lying()
+    with pytest.raises(ProtocolBroken, match="that cannot be"):
+        await channel_on(node, bytes(32))
