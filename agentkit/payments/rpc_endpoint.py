@@ -69,10 +69,13 @@ class RpcEndpoint:
 
         web3 takes seconds to import, so that runs outside the event loop.
         """
+        from agentkit.payments.rpc_answers import bounded_session  # aiohttp is slow to import
+
         async with self._opening:
             if self._web3 is None:
                 retries = not self._network.other_rpcs
                 self._web3 = await asyncio.to_thread(_connect, self._rpc, retries=retries)
+                await self._web3.provider.cache_async_session(bounded_session())
             if not self.is_checked:
                 try:
                     await self._check_chain(self._web3, at_least)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from support.timing import limit
 
 from agentkit.errors import ConfigError, ProtocolBroken, StoreUnavailable
 from agentkit.market.chain import Network
+from agentkit.payments import rpc_answers
 from agentkit.payments.chain import Web3Chain
 from agentkit.testing.fakes import NETWORK
 
@@ -98,6 +101,32 @@ async def test_bytes_whose_answer_was_lost_go_to_the_next_address_unchanged() ->
     async with chain_of(first, second) as chain:
         await chain.send(b"\x01\x02")
     assert (first.sent, second.sent) == (["0x0102"], ["0x0102"])
+
+
+class Endless(ToyNode):
+    """A node whose answers have no end."""
+
+    async def answer(self, request: web.Request) -> Any:
+        body = await request.json()
+        if body["method"] != "eth_blockNumber":
+            return await super().answer(request)
+        stream = web.StreamResponse()
+        await stream.prepare(request)
+        with suppress(ConnectionError):
+            while True:
+                await stream.write(b" " * (1 << 16))
+        return stream
+
+
+async def test_an_answer_without_end_fills_no_memory_and_the_next_address_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rpc_answers, "MAX_ANSWER", 1 << 20)
+    async with asyncio.timeout(limit(10)), chain_of(Endless(), ToyNode(head=9)) as chain:
+        assert await chain.head() == 9
+    async with asyncio.timeout(limit(10)), chain_of(Endless()) as chain:
+        with pytest.raises(ProtocolBroken, match="more than 1 MiB"):
+            await chain.head()
 
 
 async def test_an_address_of_another_chain_is_never_believed() -> None:
