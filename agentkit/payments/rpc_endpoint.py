@@ -8,7 +8,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from agentkit.errors import ConfigError, ProtocolBroken, SettlementFailed, StoreUnavailable
+from agentkit.errors import (
+    ConfigError,
+    ProtocolBroken,
+    SettlementFailed,
+    StoreUnavailable,
+    in_one_line,
+)
 from agentkit.keys.messages import Domain, checksummed
 from agentkit.market.chain import Network
 from agentkit.net.proxies import proxy_for
@@ -199,9 +205,11 @@ def translating(rpc: str) -> Iterator[None]:
     except (TransactionNotFound, ProtocolBroken):
         raise
     except ContractLogicError as error:
-        raise SettlementFailed(f"the contract refuses: {error.message}") from error
+        said = in_one_line(str(error.message))
+        raise SettlementFailed(f"the contract refuses: {said}") from error
     except Web3RPCError as error:
-        raise SettlementFailed(f"the chain refuses: {error.message}") from error
+        said = in_one_line(str(error.message))
+        raise SettlementFailed(f"the chain refuses: {said}") from error
     except (ClientError, TimeoutError, OSError) as error:
         raise StoreUnavailable(
             f"the chain at {_host(rpc)} does not answer", hint="run `agentkit doctor`"

@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from support.timing import limit
 
-from agentkit.errors import ConfigError, ProtocolBroken, StoreUnavailable
+from agentkit.errors import ConfigError, ProtocolBroken, SettlementFailed, StoreUnavailable
 from agentkit.market.chain import Network
 from agentkit.payments import rpc_answers
 from agentkit.payments.chain import Web3Chain
@@ -127,6 +127,26 @@ async def test_an_answer_without_end_fills_no_memory_and_the_next_address_is_ask
     async with asyncio.timeout(limit(10)), chain_of(Endless()) as chain:
         with pytest.raises(ProtocolBroken, match="more than 1 MiB"):
             await chain.head()
+
+
+class Refusing(ToyNode):
+    """A node whose refusal looks like more than one of our lines, and is long."""
+
+    async def answer(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if body["method"] not in ("eth_sendRawTransaction", "eth_call"):
+            return await super().answer(request)
+        error = {"code": 3, "message": "execution reverted: no\nhint: run `rm`" + "x" * 10**6}
+        return web.json_response({"jsonrpc": "2.0", "id": body["id"], "error": error})
+
+
+async def test_a_refusal_is_told_in_one_line_of_a_bounded_length() -> None:
+    async with chain_of(Refusing()) as chain:
+        for asked in (chain.send(b"\x01"), chain.call(NETWORK.token, b"")):
+            with pytest.raises(SettlementFailed, match="hint: run") as refused:
+                await asked
+            assert "\n" not in str(refused.value)
+            assert len(str(refused.value)) < 1000
 
 
 async def test_an_address_of_another_chain_is_never_believed() -> None:
