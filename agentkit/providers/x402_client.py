@@ -387,6 +387,7 @@ class X402Client:
         extra = way.extra if way else {}
         body = {
             "channel": message.body["channel"],
+            "attempt": message.body.get("attempt", ""),
             "channelState": extra.get("channelState"),
             "voucherState": extra.get("voucherState"),
         }

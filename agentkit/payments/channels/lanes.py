@@ -297,7 +297,7 @@ class LaneRail:
             provider=lane.provider,
             provider_node=lane.provider_node,
             verb=verb,
-            body={"channel": lane.channel, "payload": payload},
+            body={"channel": lane.channel, "attempt": lane.attempt, "payload": payload},
         )
 
     async def _take_state(self, answer: Message) -> None:
@@ -325,7 +325,15 @@ class LaneRail:
             signed=proved.signed,
             balance=on_chain.balance,
         )
-        await self._journal.commit(lambda tx: tx.append(e.WALLET, stated))
+        asked_about = answer.body.get("attempt")  # None by an adapter that does not say
+
+        def write(tx: Transaction) -> None:
+            stored = tx.get(r.Lane, channel)
+            # Another process may have asked, too, and be using the lane by now: this is older.
+            if stored and asked_about in (None, stored.attempt):
+                tx.append(e.WALLET, stated)
+
+        await self._journal.commit(write)
 
     def _lanes_with(self, tx: Transaction, payee: str) -> list[r.Lane]:
         """Return the lanes with a payee over which something may be bought, in their order."""

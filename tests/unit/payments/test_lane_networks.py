@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,14 +13,17 @@ from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.keys.channel_messages import ChannelConfig
 from agentkit.keys.signer import KeySigner
+from agentkit.market.attempt import Message
 from agentkit.market.batch_settlement import Config
 from agentkit.market.chain import Network
 from agentkit.money import Asset, Money
+from agentkit.payments import abi
 from agentkit.payments.balance import own_amount
 from agentkit.payments.budget import Exposure
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.channels.lane_ends import LaneEnds
 from agentkit.payments.channels.lane_networks import lanes_on
+from agentkit.payments.channels.lanes import LaneRail
 from agentkit.payments.sender import Sender
 from agentkit.testing.fakes import NETWORK
 
@@ -134,3 +138,36 @@ def test_only_a_rail_elsewhere_takes_one_currency_for_the_other() -> None:
     assert own_amount("x402", amount, HOME) == amount
     with pytest.raises(BadAmount):
         own_amount("x402", amount, OTHER)
+
+
+# -- what a server says when it is too late -------------------------------------------------------
+
+
+class Nothing:
+    """A chain on which no channel holds anything."""
+
+    async def call(self, to: str, data: bytes) -> bytes:
+        return bytes(32 if data.startswith(abi.selector("refundNonce(bytes32)")) else 64)
+
+
+@pytest.mark.parametrize(("asked", "known"), [("a" * 64, False), ("b" * 64, True)])
+async def test_a_state_from_before_an_attempt_says_nothing_about_it(
+    tmp_path: Path, asked: str, known: bool
+) -> None:
+    """Two processes asked about a lane: one of them buys over it by now, and was not charged 0."""
+    lane, attempt = opened(HOME), "b" * 64
+    promised = e.LanePromised(
+        channel=lane.channel,
+        attempt=attempt,
+        at_most=Money(5, HOME.currency),
+        ceiling=5,
+        signature="0x",
+    )
+    journal = await journal_with(tmp_path, lane, promised)
+    chain: Any = Nothing()
+    rail = LaneRail(journal, chain, WALLET, HOME, Sender(journal, chain, WALLET, HOME))
+    body = {"channel": lane.channel, "attempt": asked, "channelState": None}
+    await rail.finish(Message(rail=rail.name, provider="web", verb="state", body=body))
+    (row,) = await journal.commit(lambda tx: tx.every(r.Lane))
+    assert (row.stated >= 0) is known
+    await journal.close()
