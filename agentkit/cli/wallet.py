@@ -123,7 +123,7 @@ def fund(
         ("to", address),
         ("on", f"{network.name} (chain {network.chain_id})"),
         ("what you pay with", f"USDC, the token {network.token}"),
-        ("for gas", "a little ETH on the same network, within allowance.gas"),
+        ("for gas", f"a little {network.coin.symbol} on the same network, within allowance.gas"),
         *(
             (f"or on {other.name} (chain {other.chain_id})", f"USDC, the token {other.token}")
             for other in network.beside

@@ -141,7 +141,7 @@ async def _fees(nodes: Sequence[PlannedNode], market: Market) -> list[Fee]:
     if fees and market.allowance.gas is None and not market.network.test:
         raise PlanError(
             f"no limit for gas is set, and {market.network.name} is a real network",
-            hint='set allowance.gas, for example "0.01 ETH"',
+            hint=f'set allowance.gas, for example "0.01 {market.network.coin.symbol}"',
         )
     return _merged(fees)
 

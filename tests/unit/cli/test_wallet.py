@@ -27,6 +27,17 @@ def test_fund_says_what_to_send_where_and_asks_nobody(cli: Any, address: str) ->
     assert json.loads(cli("wallet", "fund", "--json").stdout)["to"] == address
 
 
+def test_fund_names_the_coin_that_the_network_takes_for_gas(
+    cli: Any, address: str, tmp_path: Path
+) -> None:
+    """ETH that is sent to a network of another coin is lost to this wallet."""
+    settings = tmp_path / "agentkit.toml"
+    settings.write_text(settings.read_text().replace("base-sepolia", "polygon-amoy"))
+    told = cli("wallet", "fund")
+    assert "a little POL on the same network" in told.stdout, told.output
+    assert "ETH" not in told.stdout
+
+
 def test_fund_shows_the_key_s_own_address_or_none(cli: Any, address: str, tmp_path: Path) -> None:
     """Whoever can change the file must not be able to say where the money goes."""
     path = tmp_path / "wallet.json"
