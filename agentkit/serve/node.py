@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from agentkit.errors import AgentKitError, BadAmount, Refused
+from agentkit.errors import AgentKitError, BadAmount, Refused, StoreUnavailable
 from agentkit.journal.journal import Journal
 from agentkit.keys.signer import Signer
 from agentkit.market.chain import SETTLEMENT, ChainClient, Network
@@ -25,6 +25,7 @@ from agentkit.payments.channels.claiming import Claiming, ClaimPolicy
 from agentkit.payments.channels.mirror import ChannelMirror
 from agentkit.payments.channels.terms import CLOSE_DELAY
 from agentkit.payments.escrow.book import EscrowBook
+from agentkit.payments.escrow.relay import SCHEME, EscrowRelay
 from agentkit.payments.facilitator.own import OwnFacilitator
 from agentkit.payments.legacy import LegacyBook
 from agentkit.payments.x402.remote import Facilitator
@@ -103,6 +104,9 @@ class Node:
         signer: Signer,
         chain: ChainClient,
         network: Network,
+        *,
+        remote: Facilitator | None,
+        escrow: EscrowBook | None,
     ) -> None:
         self.settings = settings
         self.network = network
@@ -110,7 +114,6 @@ class Node:
         window = Money.parse(settings.window).bind(network.currency)
         parts = (journal, chain, signer, network)
         mirror = ChannelMirror(journal, chain, delay=CLOSE_DELAY)
-        remote = Facilitator(settings.facilitator) if settings.facilitator else None
         self.facilitator = remote or OwnFacilitator(*parts)
         self.book = VoucherBook(
             journal, signer, network, self.facilitator, window=window, mirror=mirror
@@ -137,7 +140,6 @@ class Node:
             nice=settings.nice,
             on_execute=self._started,
         )
-        escrow = EscrowBook(*parts) if network.escrow else None
         self.payment_books = PaymentBooks(self.book, escrow, LegacyBook(*parts))
         self.uploads = Uploads(settings.home / "uploads")
         self.jobs = Jobs(
@@ -169,8 +171,11 @@ class Node:
             stack.push_async_callback(chain.close)
             journal = await Journal.open(settings.home, signer.address)
             stack.push_async_callback(journal.close)
-            node = cls(settings, journal, signer, chain, network)
-            stack.push_async_callback(node.facilitator.close)
+            remote = Facilitator(settings.facilitator) if settings.facilitator else None
+            if remote:
+                stack.push_async_callback(remote.close)
+            escrow = await _escrow_book(remote, journal, signer, chain, network)
+            node = cls(settings, journal, signer, chain, network, remote=remote, escrow=escrow)
             stack.push_async_callback(node.pool.close)
             stack.push_async_callback(node.jobs.close)
             await node.jobs.recover()
@@ -279,6 +284,29 @@ class Node:
             methods = ", ".join(service.methods)
             raise Refused(f"it cannot train by {question.method!r}, only by {methods}")
         return service, model
+
+
+async def _escrow_book(
+    remote: Facilitator | None,
+    journal: Journal,
+    signer: Signer,
+    chain: ChainClient,
+    network: Network,
+) -> EscrowBook | None:
+    """Return the book of a node that can settle jobs in escrow; None where it would work unpaid."""
+    if not network.escrow:
+        return None
+    try:
+        if remote and await remote.settles(SCHEME, network.id):
+            relay = EscrowRelay(remote, chain, network)
+            return EscrowBook(journal, chain, signer, network, relay=relay)
+        if await chain.balance(signer.address):
+            return EscrowBook(journal, chain, signer, network)
+    except StoreUnavailable as error:
+        log.warning("nothing is sold out of escrow until the node is started again: %s", error)
+        return None
+    log.info("nothing is sold out of escrow: nobody would pay the gas of settling it")
+    return None
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -213,6 +213,19 @@ def acceptWithSig(
 
 
 @external
+def acceptWithBoth(q: Quote, pay: uint128, resultHash: bytes32, payer: Signature, provider: Signature):
+    """
+    @notice Both words for any pay up to the price; anybody may bring them
+    """
+    id: bytes32 = self._id(q)
+    digest: bytes32 = self._acceptance(id, pay, resultHash)
+    assert self._signer(digest, payer) == q.payer, "BadSignature"
+    assert self._signer(digest, provider) == q.provider, "BadSignature"
+    self._check_open(id)
+    self._settle(q, id, pay, resultHash)
+
+
+@external
 def acceptMany(
     qs: DynArray[Quote, MANY],
     pays: DynArray[uint128, MANY],
@@ -308,6 +321,19 @@ def _signer(digest: bytes32, signature: Signature) -> address:
     return ecrecover(digest, signature.v, signature.r, signature.s)
 
 
+@view
+@internal
+def _acceptance(id: bytes32, pay: uint128, resultHash: bytes32) -> bytes32:
+    return self._digest(keccak256(abi_encode(ACCEPT_TYPE, id, pay, resultHash)))
+
+
+@view
+@internal
+def _check_open(id: bytes32):
+    state: uint256 = self.words[id] & STATE_MASK
+    assert state == FUNDED or state == SUBMITTED, "BadState"
+
+
 @internal
 def _store(id: bytes32, state: uint256, due: uint256):
     self.words[id] = state | (due << STATE_BITS)
@@ -365,16 +391,14 @@ def _check_quote(q: Quote):
 @internal
 def _accept_signed(q: Quote, pay: uint128, resultHash: bytes32, signature: Signature):
     id: bytes32 = self._id(q)
-    message: bytes32 = keccak256(abi_encode(ACCEPT_TYPE, id, pay, resultHash))
-    signer: address = self._signer(self._digest(message), signature)
+    signer: address = self._signer(self._acceptance(id, pay, resultHash), signature)
     assert signer == q.payer or signer == q.provider, "BadSignature"
     self._accept(q, id, pay, resultHash, signer)
 
 
 @internal
 def _accept(q: Quote, id: bytes32, pay: uint128, resultHash: bytes32, said: address):
-    state: uint256 = self.words[id] & STATE_MASK
-    assert state == FUNDED or state == SUBMITTED, "BadState"
+    self._check_open(id)
     byPayer: bool = said == q.payer or msg.sender == q.payer
     byProvider: bool = said == q.provider or msg.sender == q.provider
     if not (byPayer and byProvider):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -13,13 +14,16 @@ from agentkit.journal.journal import Journal
 from agentkit.keys.messages import Accept, Quote, recover, typed_digest
 from agentkit.keys.signer import Signer
 from agentkit.market.attempt import result_digest
-from agentkit.market.chain import ChainClient, Network
+from agentkit.market.chain import ChainClient, ChainReceipt, Network
 from agentkit.market.seams import Transaction
 from agentkit.money import Money
 from agentkit.payments.claims import log_failure
 from agentkit.payments.escrow import terms
+from agentkit.payments.escrow.relay import EscrowOrder, EscrowRelay
 from agentkit.payments.escrow.terms import EscrowJob
 from agentkit.payments.sender import Sender
+
+log = logging.getLogger(__name__)
 
 QUOTE_SECONDS = 600
 """Seconds in which a quote has to be opened."""
@@ -59,14 +63,20 @@ class EscrowBook:
         chain: ChainClient,
         signer: Signer,
         network: Network,
+        *,
         arbiters: tuple[str, ...] = (terms.NOBODY,),
+        relay: EscrowRelay | None = None,
     ) -> None:
-        """Open the book of the node that `signer` signs for; it is stored in `journal`."""
+        """Open the book of the node that `signer` signs for; it is stored in `journal`.
+
+        `relay` settles without gas of this node's; without one the node pays for it.
+        """
         self._journal = journal
         self._chain = chain
         self._signer = signer
         self._network = network
         self._arbiters = tuple(arbiter.lower() for arbiter in arbiters)
+        self._relay = relay
         self._sender = Sender(journal, chain, signer, network)
 
     def quote(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -258,8 +268,11 @@ class EscrowBook:
             pay=pay.units,
             result_hash=bytes.fromhex(earned.result),
         )
-        data = job.accept_call(accept, bytes.fromhex(earned.accept))
-        return await self._settle(earned.attempt, job, "accept", data)
+        payer = bytes.fromhex(earned.accept)
+        own = self._signer.sign_accept(self._network.escrow_domain, accept)
+        order = EscrowOrder.agreed(job, accept, payer=payer, provider=own)
+        call = job.accept_call(accept, payer)
+        return await self._settle(earned.attempt, job, "accept", call, order)
 
     async def _claim_unaccepted(self, attempt: str, job: EscrowJob) -> None:
         """Take the next step towards the price of a delivery that its payer has not accepted.
@@ -274,8 +287,8 @@ class EscrowBook:
         if state == terms.FUNDED and done and due - SUBMIT_BEFORE <= now <= due:
             await self._submit(attempt, job, result=bytes.fromhex(_digest_of(done)), now=now)
         elif state == terms.SUBMITTED and now > due:
-            data = job.call(f"claimUnjudged({terms.QUOTE})")
-            await self._settle(attempt, job, "unjudged", data)
+            order = EscrowOrder(job=job.document())
+            await self._settle(attempt, job, "unjudged", order.call(self._network), order)
 
     async def _submit(self, attempt: str, job: EscrowJob, *, result: bytes, now: float) -> None:
         """Submit a result's digest to the contract, and note until when the payer may refuse it."""
@@ -284,19 +297,21 @@ class EscrowBook:
         submitted = e.EscrowSubmitted(attempt=attempt, due=int(now) + job.quote.judge_window)
         await self._journal.commit(lambda tx: tx.append(e.NODE, submitted))
 
-    async def _settle(self, attempt: str, job: EscrowJob, reason: str, data: bytes) -> str:
-        """Send what settles a job, write down what was paid, and return the transaction.
+    async def _settle(
+        self, attempt: str, job: EscrowJob, reason: str, call: bytes, order: EscrowOrder
+    ) -> str:
+        """Have a job settled, write down what was paid, and return the transaction.
 
-        Raises Refused when this node has no gas money, SettlementFailed when nothing was settled.
+        A facilitator gets the order; with gas of this node's own it is the call.
+
+        Raises Refused when nobody pays for the gas, SettlementFailed when nothing was settled.
         """
-        intent = f"settle:{attempt}:{reason}"
-        try:
-            receipt = await self._sender.send(intent, self._network.escrow, data)
-        except InsufficientFunds as error:
-            raise Refused(
-                f"this node cannot claim: its own wallet {self._signer.address} is short of gas"
-            ) from error
-        settlement = terms.settled_in(receipt, self._network, job.id(self._network))
+        job_id = job.id(self._network)
+        # What was brought to the chain and not written down, by whomever, is not brought again.
+        receipt = await terms.settlement_on(self._chain, self._network, job_id)
+        receipt = receipt or await self._relayed(order)
+        receipt = receipt or await self._send(f"settle:{attempt}:{reason}", call)
+        settlement = terms.settled_in(receipt, self._network, job_id)
         if settlement is None:
             raise SettlementFailed(f"transaction {receipt.transaction} settled nothing")
 
@@ -311,6 +326,25 @@ class EscrowBook:
 
         await self._journal.commit(store)
         return receipt.transaction
+
+    async def _relayed(self, order: EscrowOrder) -> ChainReceipt | None:
+        """Have a facilitator settle a job; None where there is none, or it refuses."""
+        if self._relay is None:
+            return None
+        try:
+            return await self._relay.settle(order)
+        except Refused as error:  # such as for a contract of an earlier version
+            log.warning("%s", error)
+            return None
+
+    async def _send(self, intent: str, call: bytes) -> ChainReceipt:
+        """Settle with gas of this node's own; raises Refused where it has none."""
+        try:
+            return await self._sender.send(intent, self._network.escrow, call)
+        except InsufficientFunds as error:
+            raise Refused(
+                f"this node cannot claim: its own wallet {self._signer.address} is short of gas"
+            ) from error
 
 
 def _digest_of(done: r.Job) -> str:

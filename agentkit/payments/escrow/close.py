@@ -11,7 +11,6 @@ from agentkit.keys.messages import Accept, recover, typed_digest
 from agentkit.market.attempt import Message
 from agentkit.market.chain import ChainClient, ChainReceipt, Network
 from agentkit.market.seams import Transaction
-from agentkit.payments import abi
 from agentkit.payments.escrow import terms
 from agentkit.payments.escrow.jobs import book_settlement
 from agentkit.payments.escrow.terms import NOBODY, QUOTE, EscrowJob
@@ -126,10 +125,7 @@ class EscrowCloser:
 
     async def _book_end_on_chain(self, escrow: r.Escrow, job: EscrowJob) -> str:
         """Book a job that somebody else settled, from the contract's own log of it."""
-        topics: list[bytes | None] = [abi.SETTLED, job.id(self._network)]
-        head = await self._chain.head()
-        logs = await self._chain.logs(self._network.escrow, topics, first=0, last=head)
-        receipt = await self._chain.receipt(logs[-1].transaction) if logs else None
+        receipt = await terms.settlement_on(self._chain, self._network, job.id(self._network))
         if receipt is None:
             raise ProtocolBroken("the chain does not show its end", provider=escrow.provider)
         await self._book(escrow, receipt)

@@ -28,13 +28,17 @@ PAID = 4
 REFUNDED = 5
 """The states of a job in the contract; 0 is a job that was never opened."""
 
-OPEN = f"openWithAuthorization({QUOTE},(uint8,bytes32,bytes32),uint256,uint8,bytes32,bytes32)"
+SIGNATURE = "(uint8,bytes32,bytes32)"
+
+OPEN = f"openWithAuthorization({QUOTE},{SIGNATURE},uint256,uint8,bytes32,bytes32)"
 
 QUOTE_WORDS = 12
 JOB_WORDS = QUOTE_WORDS + 3
 """The first arguments of a call of `OPEN` are the job: its quote and the provider's signature."""
 
 ACCEPT = f"acceptWithSig({QUOTE},uint128,bytes32,uint8,bytes32,bytes32)"
+
+AGREE = f"acceptWithBoth({QUOTE},uint128,bytes32,{SIGNATURE},{SIGNATURE})"
 
 ADDRESSES = ("payer", "provider", "arbiter", "token")
 DIGESTS = ("task_id", "spec_hash")
@@ -103,6 +107,11 @@ class EscrowJob:
         """Return the call that settles the job by an acceptance that payer or provider signed."""
         return self.call(ACCEPT, accept.pay, accept.result_hash, *abi.vrs(signature))
 
+    def agreed_call(self, accept: Accept, payer: bytes, provider: bytes) -> bytes:
+        """Return the call that settles the job by an acceptance that both have signed."""
+        words = (*abi.vrs(payer), *abi.vrs(provider))
+        return self.call(AGREE, accept.pay, accept.result_hash, *words)
+
 
 def _check_quote(values: Mapping[str, Any]) -> None:
     """Raise ValueError unless the fields of a quote fit their types in the contract."""
@@ -148,3 +157,13 @@ def settled_in(receipt: ChainReceipt, network: Network, job: bytes) -> tuple[int
             _, to_provider, to_payer, _ = abi.exactly(4, log.data)
             return to_provider, to_payer
     return None
+
+
+async def settlement_on(chain: ChainClient, network: Network, job: bytes) -> ChainReceipt | None:
+    """Return the receipt of what settled a job, whoever brought it; None where nothing has."""
+    state, _ = await state_of(chain, network, job)
+    if state not in (PAID, REFUNDED):
+        return None
+    head = await chain.head()
+    logs = await chain.logs(network.escrow, [abi.SETTLED, job], first=0, last=head)
+    return await chain.receipt(logs[-1].transaction) if logs else None

@@ -5,7 +5,7 @@ Settling is idempotent: what is asked again is the same transaction, whatever di
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from agentkit.errors import ProtocolBroken
@@ -15,6 +15,7 @@ from agentkit.market.chain import ChainClient, Network
 from agentkit.market.x402 import VERSION, Requirement, Settled, Verified
 from agentkit.money import Money
 from agentkit.payments.facilitator.channels import ChannelSettling
+from agentkit.payments.facilitator.escrow import EscrowSettling
 from agentkit.payments.facilitator.exact import ExactSettling
 from agentkit.payments.facilitator.upto import UptoSettling
 from agentkit.payments.sender import Sender
@@ -44,7 +45,7 @@ class Settling(Protocol):
 class FacilitatorService:
     """Verifies and settles payments in one currency on one chain; `signer` pays for the gas.
 
-    Deposits and claims that move less than `least` are refused: their gas would not be worth it.
+    What moves less than `least` on channels or out of escrow is refused: it is not worth its gas.
     Raises MissingExtra when it is made without the SDK.
     """
 
@@ -61,12 +62,14 @@ class FacilitatorService:
         """Settle with `signer` and remember in `journal` what was sent."""
         self._network = network
         self._signer = signer
-        self._sender = Sender(journal, chain, signer, network, gas_limit)
-        schemes: Sequence[Settling] = (
-            ExactSettling(journal, self._sender, network, signer.address),
-            ChannelSettling(journal, chain, self._sender, network, signer.address, least=least),
-            UptoSettling(journal, self._sender, network, signer.address),
-        )
+        sender = self._sender = Sender(journal, chain, signer, network, gas_limit)
+        schemes: list[Settling] = [
+            ExactSettling(journal, sender, network, signer.address),
+            ChannelSettling(journal, chain, sender, network, signer.address, least=least),
+            UptoSettling(journal, sender, network, signer.address),
+        ]
+        if network.escrow:
+            schemes.append(EscrowSettling(journal, chain, sender, network, least=least))
         self._schemes = {scheme.scheme: scheme for scheme in schemes}
 
     async def recover(self) -> None:

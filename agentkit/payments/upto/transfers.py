@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agentkit.keys.messages import address_word, word
+from agentkit.keys.messages import address_word
 from agentkit.keys.permit2_messages import UPTO_PROXY
 from agentkit.market.chain import ChainClient, Network
 from agentkit.market.upto import UptoPayload

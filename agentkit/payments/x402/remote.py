@@ -97,6 +97,11 @@ class Facilitator:
         status, content = await self._request("GET", "/supported", None)
         return _upto_address(content, network) if status == 200 else ""
 
+    async def settles(self, scheme: str, network: str) -> bool:
+        """Return whether it settles a scheme on a network; raises StoreUnavailable."""
+        status, content = await self._request("GET", "/supported", None)
+        return status == 200 and bool(_kinds(content, scheme, network))
+
     async def close(self) -> None:
         """Close the connections; the next question opens new ones."""
         if self._session is not None:
@@ -160,15 +165,19 @@ def _most_claims(content: bytes) -> int:
 def _upto_address(content: bytes, network: str) -> str:
     """Return who settles `upto` on a network, by a facilitator's list of kinds."""
     try:
-        kinds = strict_json.loads(content)["kinds"]
-        named = [
-            kind["extra"][upto.FACILITATOR]
-            for kind in kinds
-            if (kind["scheme"], kind["network"]) == (upto.SCHEME, network)
-        ]
-    except (ValueError, TypeError, LookupError):
+        named = [kind["extra"][upto.FACILITATOR] for kind in _kinds(content, upto.SCHEME, network)]
+    except (TypeError, LookupError):
         return ""
     return named[0] if named and is_address(named[0]) else ""
+
+
+def _kinds(content: bytes, scheme: str, network: str) -> list[dict[str, Any]]:
+    """Return what a facilitator's list of kinds says of a scheme on a network."""
+    try:
+        kinds = strict_json.loads(content)["kinds"]
+        return [kind for kind in kinds if (kind["scheme"], kind["network"]) == (scheme, network)]
+    except (ValueError, TypeError, LookupError):
+        return []
 
 
 async def _read_bounded(answer: aiohttp.ClientResponse) -> bytes:

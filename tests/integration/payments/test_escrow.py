@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestServer
 from support.chain_clock import ARBITER, MINTED, PAYER, SHOP, Clock, clocked
 from support.timing import limit
 
@@ -32,15 +33,20 @@ from agentkit.payments.balance import token_balance
 from agentkit.payments.budget import Budget
 from agentkit.payments.chain import Web3Chain
 from agentkit.payments.escrow import terms
-from agentkit.payments.escrow.book import EscrowBook
+from agentkit.payments.escrow.book import JUDGE_WINDOW, MIN_DELIVERY, SUBMIT_BEFORE, EscrowBook
 from agentkit.payments.escrow.rail import EscrowRail
+from agentkit.payments.escrow.relay import EscrowOrder, EscrowRelay
 from agentkit.payments.escrow.terms import EscrowJob
+from agentkit.payments.facilitator.app import facilitator_app
+from agentkit.payments.facilitator.service import FacilitatorService
 from agentkit.payments.sender import Sender
+from agentkit.payments.x402.remote import Facilitator
 from agentkit.serve.jobs import _take as take
 
 PRICE = 1000
 ANSWER = Text.of(b"the answer")
 TASK = "cd" * 32
+RESULT = bytes(32)
 
 
 @dataclass
@@ -208,6 +214,47 @@ async def closing(pair: Pair) -> list[Message]:
     return list(await pair.rail.close())
 
 
+@dataclass
+class Relayed:
+    """A pair whose shop spends no gas."""
+
+    pair: Pair
+    facilitator: Facilitator
+    relay: EscrowRelay
+
+    async def coins(self) -> tuple[int, int]:
+        """What the shop and the facilitator have for gas."""
+        chain = self.pair.chain
+        return await chain.balance(SHOP.address), await chain.balance(ARBITER.address)
+
+    async def order(self, attempt: Attempt, pay: int, **changes: Any) -> EscrowOrder:
+        """What settles an attempt's job at `pay`, signed by both."""
+        job = EscrowJob.read((await self.pair.row(attempt)).job)
+        job = replace(job, quote=replace(job.quote, **changes))
+        word, domain = (
+            Accept(job.id(self.pair.network), pay, RESULT),
+            self.pair.network.escrow_domain,
+        )
+        payer, provider = PAYER.sign_accept(domain, word), SHOP.sign_accept(domain, word)
+        return EscrowOrder.agreed(job, word, payer=payer, provider=provider)
+
+
+@pytest.fixture
+async def relayed(pair: Pair, tmp_path: Path) -> AsyncIterator[Relayed]:
+    """The pair, whose shop has its jobs settled by a facilitator, which has the arbiter's key."""
+    journal = await Journal.open(tmp_path / "facilitator", ARBITER.address)
+    service = FacilitatorService(
+        journal, pair.chain, ARBITER, pair.network, least=pair.money(PRICE)
+    )
+    async with TestServer(facilitator_app(service)) as server:
+        facilitator = Facilitator(str(server.make_url("/")))
+        relay = EscrowRelay(facilitator, pair.chain, pair.network)
+        pair.book = EscrowBook(pair.shop, pair.chain, SHOP, pair.network, relay=relay)
+        yield Relayed(pair, facilitator, relay)
+        await facilitator.close()
+    await journal.close()
+
+
 # -- the way it should go ------------------------------------------------------------------------
 
 
@@ -235,6 +282,84 @@ async def test_the_shop_brings_a_word_home_by_itself(pair: Pair) -> None:
     for _ in range(2):
         await pair.book.watch()
     assert await pair.balances() == (MINTED - 700, 700, 0)
+
+
+async def test_a_facilitator_brings_a_word_home_for_a_shop_without_gas(relayed: Relayed) -> None:
+    pair = relayed.pair
+    attempt = await pair.open()
+    word = await pair.pay(attempt, await pair.deliver(attempt, 700))
+    shop, facilitator = await relayed.coins()
+    await pair.book.accept({**word.body, "accept": word.body["accept"].upper()})
+    await pair.book.watch()
+    assert await pair.balances() == (MINTED - 700, 700, 0)
+    assert (await relayed.coins())[0] == shop
+    assert (await relayed.coins())[1] < facilitator
+    (message,) = await closing(pair)
+    answer = await pair.book.settle(message.body)  # told again, it is the same transaction
+    await pair.rail.finish(message.model_copy(update={"verb": "settled", "body": answer}))
+    assert await pair.spent() == 700
+
+
+async def test_a_facilitator_claims_what_nobody_judged(relayed: Relayed) -> None:
+    pair = relayed.pair
+    attempt = await pair.open()
+    await pair.deliver(attempt, PRICE)
+    pair.clock.skip(MIN_DELIVERY - SUBMIT_BEFORE + 5)
+    await pair.book.watch()  # to submit is the provider's alone
+    assert await pair.state(attempt) == terms.SUBMITTED
+    shop, _ = await relayed.coins()
+    pair.clock.skip(JUDGE_WINDOW + 5)
+    await pair.book.watch()
+    assert await pair.balances() == (MINTED - PRICE, PRICE, 0)
+    assert (await relayed.coins())[0] == shop
+
+
+async def test_a_settlement_that_was_not_written_down_is_found_on_the_chain(
+    relayed: Relayed,
+) -> None:
+    pair = relayed.pair
+    attempt = await pair.open()
+    result = await pair.deliver(attempt, 700)
+    word = await pair.pay(attempt, result)
+    await pair.book.accept(word.body)
+    earned = await pair.shop.commit(lambda tx: tx.get(r.EarnedEscrow, attempt.id))
+    assert earned is not None
+    await relayed.relay.settle(await relayed.order(attempt, 700))
+    elsewhere = Facilitator("http://127.0.0.1:1")  # the next facilitator knows nothing of it
+    relay = EscrowRelay(elsewhere, pair.chain, pair.network)
+    book = EscrowBook(pair.shop, pair.chain, SHOP, pair.network, relay=relay)
+    await book.watch()
+    earned = await pair.shop.commit(lambda tx: tx.get(r.EarnedEscrow, attempt.id))
+    assert earned is not None
+    assert earned.settled
+
+
+async def test_a_facilitator_pays_no_gas_for_what_moves_nothing(relayed: Relayed) -> None:
+    pair = relayed.pair
+    attempt = await pair.open()
+    _, before = await relayed.coins()
+    never_opened = await relayed.order(attempt, PRICE, task_id=bytes(32))
+    good = await relayed.order(attempt, PRICE - 1)
+    too_early = EscrowOrder(job=good.job)
+    assert good.acceptance
+    mine = good.acceptance.payer
+    one_sided = EscrowOrder(
+        job=good.job, acceptance=good.acceptance.model_copy(update={"provider": mine})
+    )
+    above = await relayed.order(attempt, PRICE + 1)
+    small = await relayed.order(attempt, 1, price=PRICE - 1)
+    foreign = await relayed.order(attempt, PRICE, token="0x" + "77" * 20)
+    for order in (never_opened, one_sided, too_early, above, small, foreign):
+        with pytest.raises(Refused, match="the facilitator does not settle it: "):
+            await relayed.relay.settle(order)
+    with pytest.raises(ProtocolBroken):
+        EscrowOrder(job={"quote": {}}).read_job()
+    assert (await relayed.coins())[1] == before
+    first = await relayed.relay.settle(good)
+    assert (await relayed.relay.settle(good)).transaction == first.transaction
+    with pytest.raises(Refused, match="escrow_transaction_failed"):
+        await relayed.relay.settle(await relayed.order(attempt, PRICE))
+    assert await pair.balances() == (MINTED - PRICE + 1, PRICE - 1, 0)
 
 
 async def test_an_attempt_is_locked_once_however_often_it_is_asked_for(pair: Pair) -> None:

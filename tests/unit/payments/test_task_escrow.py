@@ -353,13 +353,40 @@ def test_who_has_to_agree(submitted: bool, pay: int) -> None:
             scene.over(PAID if pay else REFUNDED, pay)
 
 
+@pytest.mark.parametrize("submitted", [False, True])
+@pytest.mark.parametrize("pay", [0, 1, PRICE - 1, PRICE])
+def test_anybody_brings_what_both_have_signed(submitted: bool, pay: int) -> None:
+    scene = Scene.new().open()
+    if submitted:
+        scene.submit()
+    by_payer, by_provider = scene.word(pay), scene.word(pay, PROVIDER)
+    both = (*by_payer[:2], by_payer[2:], by_provider[2:])
+    for wrong in (
+        (*by_payer[:2], by_payer[2:], by_payer[2:]),
+        (*by_payer[:2], by_provider[2:], by_provider[2:]),
+        (*by_payer[:2], by_provider[2:], by_payer[2:]),
+        (*by_payer[:2], by_payer[2:], scene.word(pay, STRANGER)[2:]),
+        (pay + 1, RESULT, by_payer[2:], by_provider[2:]),
+        (pay, word(1), by_payer[2:], by_provider[2:]),
+    ):
+        scene.refused("BadSignature", STRANGER, "acceptWithBoth", *wrong)
+    scene.do(STRANGER, "acceptWithBoth", *both)
+    assert scene.escrow.said("Settled")[0]["resultHash"] == RESULT
+    scene.refused("BadState", STRANGER, "acceptWithBoth", *both)
+    scene.over(PAID if pay else REFUNDED, pay)
+
+
 @pytest.mark.parametrize("pay", [PRICE + 1, 2**104, 2**128 - 1])
 def test_nobody_agrees_to_more_than_the_price(scene: Scene, pay: int) -> None:
     scene.open()
     scene.refused("OverPrice", PROVIDER, "acceptWithSig", *scene.word(pay))
     scene.refused("OverPrice", PAYER, "acceptWithSig", *scene.word(pay, PROVIDER))
     scene.refused("NotAgreed", PAYER, "accept", pay, RESULT)
+    by_payer, by_provider = scene.word(pay), scene.word(pay, PROVIDER)
+    both = (pay, RESULT, by_payer[2:], by_provider[2:])
+    scene.refused("OverPrice", STRANGER, "acceptWithBoth", *both)
     scene.submit().dispute()
+    scene.refused("BadState", STRANGER, "acceptWithBoth", *both)
     scene.refused("OverPrice", ARBITER, "resolve", pay)
 
 
