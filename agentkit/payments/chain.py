@@ -15,7 +15,7 @@ from agentkit.errors import (
 from agentkit.keys.messages import checksummed
 from agentkit.market.chain import ChainReceipt, Fees, Log, Network
 from agentkit.payments import abi
-from agentkit.payments.rpc_endpoint import RpcEndpoint
+from agentkit.payments.rpc_endpoint import NotOnChain, RpcEndpoint
 
 if TYPE_CHECKING:
     from web3 import AsyncWeb3
@@ -113,15 +113,13 @@ class Web3Chain:
 
     async def receipt(self, transaction: str) -> ChainReceipt | None:
         """Return what became of a transaction, None while it is not mined."""
-        from web3.exceptions import TransactionNotFound
-
         tx_hash: Any = transaction
         try:
             return await self._ask(
                 lambda w3: w3.eth.get_transaction_receipt(tx_hash),
                 lambda receipt: _receipt(transaction, receipt),
             )
-        except TransactionNotFound:
+        except NotOnChain:
             return None
 
     async def data_of(self, transaction: str, *, to: str = "") -> bytes:
@@ -129,15 +127,13 @@ class Web3Chain:
 
         With `to` only a call of that contract counts, and not one that another passes on.
         """
-        from web3.exceptions import TransactionNotFound
-
         tx_hash: Any = transaction
         try:
             called, data = await self._ask(
                 lambda w3: w3.eth.get_transaction(tx_hash),
                 lambda found: (str(found["to"]).lower(), bytes(found["input"])),
             )
-        except TransactionNotFound:
+        except NotOnChain:
             return b""
         return data if to.lower() in ("", called) else b""
 

@@ -19,7 +19,7 @@ from agentkit.keys.messages import Domain, checksummed
 from agentkit.market.chain import Network
 from agentkit.net.proxies import proxy_for
 from agentkit.payments import abi
-from agentkit.payments.imports import limit_kept
+from agentkit.payments.imports import importing_web3
 
 if TYPE_CHECKING:
     from web3 import AsyncWeb3
@@ -179,7 +179,7 @@ def _connect(rpc: str, *, retries: bool = True) -> AsyncWeb3[Any]:
     """
     from aiohttp import ClientTimeout
 
-    with limit_kept():
+    with importing_web3():
         from web3 import AsyncHTTPProvider, AsyncWeb3
 
     request_options = {"timeout": ClientTimeout(total=TIMEOUT), "proxy": proxy_for(rpc)}
@@ -190,19 +190,28 @@ def _connect(rpc: str, *, retries: bool = True) -> AsyncWeb3[Any]:
     )
 
 
+class NotOnChain(Exception):
+    """The chain does not know a transaction.
+
+    Callers need not import web3 to catch this: only `_connect` does, off the event loop.
+    """
+
+
 @contextmanager
 def translating(rpc: str) -> Iterator[None]:
     """Turn the errors of web3, and of reading a malformed answer, into ours.
 
     A revert or a refusal is SettlementFailed.  No answer is StoreUnavailable: the outcome is
-    unknown.  TransactionNotFound passes, because for callers it is an answer.
+    unknown.  A transaction that the chain does not know is NotOnChain: for callers an answer.
     """
     from aiohttp import ClientError
     from web3.exceptions import ContractLogicError, TransactionNotFound, Web3Exception, Web3RPCError
 
     try:
         yield
-    except (TransactionNotFound, ProtocolBroken):
+    except TransactionNotFound as error:
+        raise NotOnChain from error
+    except ProtocolBroken:
         raise
     except ContractLogicError as error:
         said = in_one_line(str(error.message))

@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 from agentkit.errors import MissingExtra, brief
 from agentkit.market.chain import Network
 from agentkit.market.x402 import Requirement, Verified
-from agentkit.payments.imports import limit_kept
+from agentkit.payments.imports import importing_web3
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class LateScheme:
 def exact_scheme(network: Network, address: str) -> SdkScheme:
     """Return the SDK's `exact` for EVM; raises MissingExtra without the SDK."""
     try:
-        with limit_kept():
+        with importing_web3():
             from x402.mechanisms.evm.exact.facilitator import ExactEvmScheme
     except ImportError as error:
         raise MissingExtra("x402", "x402") from error
@@ -60,7 +60,7 @@ def exact_scheme(network: Network, address: str) -> SdkScheme:
 def channel_scheme(network: Network, address: str) -> SdkScheme:
     """Return the SDK's `batch-settlement` for EVM; raises MissingExtra without the SDK."""
     try:
-        with limit_kept():
+        with importing_web3():
             from x402.mechanisms.evm.batch_settlement.facilitator import (
                 BatchSettlementEvmFacilitator,
             )
@@ -73,7 +73,7 @@ def channel_scheme(network: Network, address: str) -> SdkScheme:
 def upto_scheme(network: Network, address: str) -> SdkScheme:
     """Return the SDK's `upto` for EVM; raises MissingExtra without the SDK."""
     try:
-        with limit_kept():
+        with importing_web3():
             from x402.mechanisms.evm.upto.facilitator import UptoEvmScheme
     except ImportError as error:
         raise MissingExtra("x402", "x402") from error
@@ -88,7 +88,8 @@ async def verified_by(
 
 
 def _verify(scheme: SdkScheme, payment: Mapping[str, Any], requirement: Requirement) -> Verified:
-    from x402.schemas import PaymentPayload, PaymentRequirements
+    with importing_web3():
+        from x402.schemas import PaymentPayload, PaymentRequirements
 
     try:
         verified = scheme.verify(
@@ -110,7 +111,7 @@ class _ChainReader:
     """What the SDK's verification asks of a signer: reads of the chain, which block."""
 
     def __init__(self, network: Network, address: str) -> None:
-        with limit_kept():
+        with importing_web3():
             from web3 import HTTPProvider, Web3
 
         self._web3 = Web3(HTTPProvider(network.rpc))
