@@ -189,6 +189,8 @@ async def _serve(settings: Settings, home: Path, *, quiet: bool) -> None:
     output.note(told, quiet=quiet)
     await stopping.wait()
     await runner.cleanup()
+    output.note("claiming what it has earned", quiet=quiet)
+    await node.claim_all()
     await node.close()
 
 

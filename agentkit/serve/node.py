@@ -43,6 +43,9 @@ log = logging.getLogger(__name__)
 WATCH_SECONDS = 60.0
 """How often a node checks whether it has to claim what it earned."""
 
+CLAIM_SECONDS = 60.0
+"""How long a node that is stopped goes on claiming what it earned."""
+
 MAX_NAME = 200
 """The longest name, in characters, that is looked up or quoted in an error."""
 
@@ -182,6 +185,18 @@ class Node:
             stack.push_async_callback(_end, asyncio.create_task(node._watch()))
             node._stack = stack.pop_all()  # nothing failed: `close` closes them, the last first
         return node
+
+    async def claim_all(self) -> None:
+        """Claim everything that was earned, worth it or not yet, as before the node goes away.
+
+        What cannot be claimed within CLAIM_SECONDS is logged, and claimed when it is served again.
+        """
+        try:
+            async with asyncio.timeout(CLAIM_SECONDS):
+                await self.claiming.claim_all()
+                await self.payment_books.watch()
+        except (AgentKitError, TimeoutError) as error:
+            log.warning("not everything is claimed yet: %s", error or "it takes too long")
 
     async def close(self) -> None:
         """Stop all work, end every child process, and close the state file."""

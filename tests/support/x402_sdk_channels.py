@@ -226,10 +226,20 @@ class StockChannelPayer:
     async def get(self, url: str) -> int:
         """Buy one answer; returns the status."""
         answer = await self.http.get(url)
+        self._read(answer)
+        return answer.status_code
+
+    async def post(self, url: str, body: Any) -> int:
+        """Buy one answer; returns what it says was charged for it."""
+        answer = await self.http.post(url, json=body)
+        assert answer.status_code == 200, answer.text
+        self._read(answer)
+        return int(self.told[-1]["extra"]["chargedAmount"])
+
+    def _read(self, answer: httpx.Response) -> None:
         header = answer.headers.get("payment-response")
         if header:
             self.told.append(json.loads(base64.b64decode(header)))
-        return answer.status_code
 
     async def refund(self, url: str) -> Any:
         return await asyncio.to_thread(self.channels.refund, url)

@@ -125,6 +125,8 @@ class Claiming:
 
     async def claim_all(self) -> None:
         """Claim whatever is charged, and have it paid out, as before a seller goes away."""
+        if not await self.channels():
+            return
         await self._see_withdrawals()
         await self._claim([channel for channel in await self.channels() if channel.unclaimed])
         await self._settle()
