@@ -121,13 +121,9 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class ChainReceipt:
-    """The receipt of a mined transaction.
-
-    `to` is whom it calls, "" where it made a contract; `cost` in wei.
-    """
+    """The receipt of a mined transaction; `cost` in wei."""
 
     transaction: str
-    to: str
     block: int
     succeeded: bool
     cost: int

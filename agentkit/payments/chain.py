@@ -218,7 +218,6 @@ def _receipt(transaction: str, receipt: Any) -> ChainReceipt:
     gas_cost = int(receipt["gasUsed"]) * int(receipt["effectiveGasPrice"])
     return ChainReceipt(
         transaction=transaction,
-        to=receipt.get("to") or "",
         block=int(receipt["blockNumber"]),
         succeeded=receipt["status"] == 1,
         cost=gas_cost + _data_fee(receipt),

@@ -28,11 +28,6 @@ def settle_call(permit: UptoPermit, units: int, payer: str, signature: bytes) ->
     return _settle_head(permit, units, payer) + word(_HEAD_WORDS * abi.WORD) + tail
 
 
-def settles(call: bytes, permit: UptoPermit, units: int, payer: str) -> bool:
-    """Return whether a call, if it was one of the proxy, moved `units` of this very permit."""
-    return call.startswith(_settle_head(permit, units, payer))
-
-
 def _settle_head(permit: UptoPermit, units: int, payer: str) -> bytes:
     """Return the proxy call up to the place of the signature."""
     words = (
@@ -55,14 +50,10 @@ def is_settle_call(data: bytes, permit: UptoPermit, units: int, payer: str) -> b
     Each word has to be in its place: a payer chooses its nonce, and could choose a number that
     stands in the calls of other payments as well.
     """
-    selector, arguments = data[: abi.SELECTOR], data[abi.SELECTOR :]
-    if selector == abi.selector(SETTLE_WITH_PERMIT):
-        arguments = arguments[_PERMIT_WORDS * abi.WORD :]
-    elif selector != abi.selector(SETTLE):
-        return False
-    expected = settle_call(permit, units, payer, b"")[abi.SELECTOR :]
-    static = (_HEAD_WORDS - 1) * abi.WORD
-    return arguments[:static] == expected[:static]
+    with_permit = abi.selector(SETTLE_WITH_PERMIT)
+    if data.startswith(with_permit):
+        data = abi.selector(SETTLE) + data[abi.SELECTOR + _PERMIT_WORDS * abi.WORD :]
+    return data.startswith(_settle_head(permit, units, payer))
 
 
 async def allowance(chain: ChainClient, network: Network, payer: str) -> int:

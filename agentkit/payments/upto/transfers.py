@@ -94,10 +94,6 @@ async def drawn_by(
     logs = await chain.logs(network.token, topics, first=since, last=await chain.head())
     for log in logs[:MOST_TRANSFERS]:
         units = abi.number(log.data)
-        call = await chain.data_of(log.transaction)
-        if not contract.settles(call, authorization.permit(), units, authorization.sender):
-            continue
-        receipt = await chain.receipt(log.transaction)
-        if receipt and receipt.succeeded and receipt.to.lower() == UPTO_PROXY.lower():
+        if await _settles(chain, payload, units, log.transaction):
             return Drawn(units, log.transaction)
     return None
