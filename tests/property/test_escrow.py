@@ -244,6 +244,35 @@ class Escrow(RuleBasedStateMachine):
             self.settled(job, pay)
 
     @precondition(lambda self: self.jobs)
+    @rule(
+        n=which,
+        who=actors,
+        signers=st.tuples(actors, actors),
+        share=st.sampled_from([0, 0.5, 0.5, 1, 2, 2]),
+        form=st.sampled_from([-1] * 20 + [*range(7)]),
+    )
+    def accept_with_both(
+        self,
+        n: int,
+        who: KeySigner | None,
+        signers: tuple[KeySigner | None, KeySigner | None],
+        share: float,
+        form: int,
+    ) -> None:
+        """Both sides' signatures, brought by anybody; each in a good form, or one in another."""
+        job = self.pick(n, FUNDED, SUBMITTED)
+        who, pay = who or STRANGER, self.part(job, share)
+        sides = (signers[0] or job.payer, signers[1] or job.provider)
+        word = Accept(job.id, pay, RESULT)
+        payer, provider = (signer.sign_accept(self.domain, word) for signer in sides)
+        reason = self.no_accept(job, pay, job.payer, job.provider)
+        if form >= 0 or sides != (job.payer, job.provider):
+            reason = "BadSignature"
+        last = other_forms(provider)[form] if form >= 0 else vrs(provider)
+        if self.step(job, who, reason, "acceptWithBoth", pay, RESULT, vrs(payer), last):
+            self.settled(job, pay)
+
+    @precondition(lambda self: self.jobs)
     @rule(ns=st.lists(which, max_size=3), who=actors, share=st.sampled_from([0.5, 1, 1]))
     def accept_many(self, ns: list[int], who: KeySigner | None, share: float) -> None:
         who = who or PROVIDER
@@ -424,11 +453,12 @@ class Escrow(RuleBasedStateMachine):
 @pytest.mark.timeout(600)
 def test_money_is_kept_and_every_way_is_gone() -> None:
     names = ("open", "openWithAuthorization", "openMany", "submit", "accept", "acceptWithSig")
-    names += ("acceptMany", "dispute", "resolve", "refundUndelivered", "claimUnjudged")
-    ends = {f"{name}: done" for name in (*names, "expireDispute")}
+    names += ("acceptMany", "acceptWithBoth", "dispute", "resolve", "refundUndelivered")
+    ends = {f"{name}: done" for name in (*names, "claimUnjudged", "expireDispute")}
     refusals = {f"open: {why}" for why in ("BadQuote", "TooLate", "BadState")}
     refusals |= {f"{name}: NotAgreed" for name in ("accept", "acceptWithSig", "acceptMany")}
-    refusals |= {f"acceptWithSig: {why}" for why in ("BadSignature", "OverPrice", "BadState")}
+    bad = ("BadSignature", "OverPrice", "BadState")
+    refusals |= {f"{name}: {why}" for name in ("acceptWithSig", "acceptWithBoth") for why in bad}
     refusals |= {f"{name}: TooLate" for name in ("submit", "dispute", "resolve")}
     refusals |= {"resolve: NotArbiter", "dispute: NoArbiter", "expireDispute: TooEarly"}
     go_every_way(Escrow, ends | refusals)

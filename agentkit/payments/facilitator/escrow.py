@@ -20,6 +20,7 @@ from agentkit.market.x402 import Requirement, Settled, Verified
 from agentkit.money import Money
 from agentkit.payments.escrow import terms
 from agentkit.payments.escrow.relay import SCHEME, EscrowOrder, EscrowPayment
+from agentkit.payments.facilitator.gas import MOST_GAS
 from agentkit.payments.sender import Sender
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,9 @@ class EscrowSettling:
             return self._failed(reason)
         call = order.call(self._network)
         try:
-            receipt = await self._sender.send(f"{prefix}{failed}", self._network.escrow, call)
+            receipt = await self._sender.send(
+                f"{prefix}{failed}", self._network.escrow, call, most_gas=MOST_GAS
+            )
         except (SettlementFailed, IntentMismatch) as error:
             log.warning("job %s did not settle: %s", job_id.hex()[:12], error)
             return self._failed("escrow_transaction_failed")
