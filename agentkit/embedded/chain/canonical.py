@@ -2,30 +2,52 @@
 
 Real chains have the code that others deployed there; ours stands in for it, so that stock clients
 of x402 find what they look for (docs/explanation/contracts.md).  A new chain has it from block 0.
-A chain that an earlier version began gets it, and the token's newer code, in one irregular block.
+A chain that an earlier version began gets it, and newer code of ours, in one irregular block.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from eth.abc import StateAPI
 from eth_typing import Address
 
 from agentkit.payments.contracts import CANONICAL, load
 
-TOKEN_CODE_FACT = "code of token"  # noqa: S105 - the name of a fact: which bytecode made the token
-_TOKEN_IMMUTABLES = 64
-"""Bytes behind the token's runtime code: its domain separator and its minter."""
 
-_EARLIER_TOKENS = frozenset(
-    {
-        # 0.1.0 in development: EIP-3009 by v, r, s only, and of plain keys only
-        "de7bff25cd634e353a83d4d2c6121083aac80714f81117abbd067d85879aac8f",
-    }
+@dataclass(frozen=True)
+class _Own:
+    """A contract of ours that chains deploy, and the codes that today's replaces.
+
+    `fact`: under which name a chain notes where it is.  `immutables`: how many bytes the
+    constructor wrote behind the code.  `earlier`: sha256 of runtime codes of earlier versions,
+    whose variables lie where those of today's do.
+    """
+
+    contract: str
+    fact: str
+    immutables: int
+    earlier: frozenset[str]
+
+
+_OWN = (
+    # Before: EIP-3009 by v, r, s only, and of plain keys only.
+    _Own(
+        "TestUSD",
+        "token",
+        immutables=64,  # its domain separator and its minter
+        earlier=frozenset({"de7bff25cd634e353a83d4d2c6121083aac80714f81117abbd067d85879aac8f"}),
+    ),
+    # Before: without acceptWithBoth.
+    _Own(
+        "TaskEscrow",
+        "escrow",
+        immutables=32,  # its domain separator
+        earlier=frozenset({"d139769a849535b377cca7b7515ac86ab52987a2efd92cf9479d9c569af52af2"}),
+    ),
 )
-"""sha256 of the runtime codes of earlier tokens whose variables are those of today's."""
 
 
 def codes() -> dict[Address, bytes]:
@@ -42,25 +64,24 @@ def missing(
     """
     changed = {place: code for place, code in codes().items() if state.get_code(place) != code}
     facts: dict[str, str] = {}
-    token = fact("token")
-    if token:
-        newer = _newer_token(state.get_code(_address(token)))
-        if newer:
-            changed[_address(token)] = newer
-            facts[TOKEN_CODE_FACT] = hashlib.sha256(load("TestUSD").bytecode).hexdigest()
+    for own in _OWN:
+        place = fact(own.fact)
+        newer = _newer(state.get_code(_address(place)), own) if place else None
+        if place and newer:
+            changed[_address(place)] = newer
+            facts[f"code of {own.fact}"] = hashlib.sha256(load(own.contract).bytecode).hexdigest()
     return changed, facts
 
 
-def _newer_token(code: bytes) -> bytes | None:
-    """Return today's code for a token that an earlier version deployed, None for any other.
+def _newer(code: bytes, own: _Own) -> bytes | None:
+    """Return today's code for a contract that an earlier version deployed, None for any other.
 
-    What the constructor wrote behind the code stays, as do the variables, which today's code has
-    at the same places.
+    What the constructor wrote behind the code stays, as do the variables.
     """
-    runtime, immutables = code[:-_TOKEN_IMMUTABLES], code[-_TOKEN_IMMUTABLES:]
-    if hashlib.sha256(runtime).hexdigest() not in _EARLIER_TOKENS:
+    runtime, immutables = code[: -own.immutables], code[-own.immutables :]
+    if hashlib.sha256(runtime).hexdigest() not in own.earlier:
         return None
-    return load("TestUSD").runtime + immutables
+    return load(own.contract).runtime + immutables
 
 
 def _address(text: str) -> Address:

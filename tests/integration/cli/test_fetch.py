@@ -116,7 +116,7 @@ def test_a_facilitator_says_what_it_settles_and_who_pays_the_gas(
         assert f"http://127.0.0.1:{port}" in told
         supported = asked(f"http://127.0.0.1:{port}/supported")
         schemes = {kind["scheme"] for kind in supported["kinds"]}
-        assert schemes == {"exact", "batch-settlement", "upto"}
+        assert schemes == {"exact", "batch-settlement", "upto", "escrow"}
         (signer,) = supported["signers"]["eip155:*"]
         assert signer in told
 

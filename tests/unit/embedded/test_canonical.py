@@ -25,10 +25,14 @@ from agentkit.errors import StoreUnavailable
 from agentkit.keys.messages import Domain, ReceiveAuthorization, UnsignedTransaction, keccak
 from agentkit.keys.signer import KeySigner
 from agentkit.payments.contracts import CANONICAL, load
+from agentkit.payments.escrow.terms import AGREE
 
 HOMES = Path(__file__).parents[2] / "homes"
 PAYER, SHOP = BOB, CARL  # the keys that its maker used
-TODAYS_TOKEN = "8a04099da28d67abf7fb7b1e67adb3f953d135705616a72ac2f2d8a12f79bdbb"
+TODAYS = {
+    "TestUSD": "8a04099da28d67abf7fb7b1e67adb3f953d135705616a72ac2f2d8a12f79bdbb",
+    "TaskEscrow": "5d1772f4c35496fe34f3f4576f84cd0028a9c87f6ae709ec4a6514120e8ced3b",
+}
 FORM = "address,address,uint256,uint256,uint256,bytes32"
 
 
@@ -144,6 +148,24 @@ def test_the_token_of_an_old_chain_takes_signatures_as_bytes(old: Path, figures:
     chain.close()
 
 
+def test_the_escrow_of_an_old_chain_takes_both_words(old: Path, figures: Any) -> None:
+    """Its domain is what it was; the new call finds no job, instead of no function."""
+    chain = opened(old)
+    escrow = Deployed(*figures["deployed"]).escrow
+    code = chain.state().get_code(place(escrow))
+    before = chain.state(chain.header(figures["number"])).get_code(place(escrow))
+    assert code == load("TaskEscrow").runtime + before[-32:]
+    domain = Domain("TaskEscrow", "1", CHAIN_ID, escrow)
+    assert ask(chain, escrow, "DOMAIN_SEPARATOR()") == int.from_bytes(domain.separator, "big")
+    signatures = 6 * bytes(32)
+    data = keccak(AGREE.encode())[:4] + 12 * bytes(32) + 2 * bytes(32) + signatures
+    wanted = Call(sender=place(SHOP.address), to=place(escrow), data=data)
+    with pytest.raises(CallFailed) as failed:
+        call(chain, wanted, chain.next_header())
+    assert b"BadState" in failed.value.returned
+    chain.close()
+
+
 def test_the_same_call_fails_on_the_token_as_it_was(old: Path, figures: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(canonical, "missing", lambda *_: ({}, {}))
@@ -204,7 +226,7 @@ def dump(path: Path) -> list[str]:
 
 def test_a_token_that_is_neither_todays_nor_an_earlier_one_is_refused(old: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(canonical, "_EARLIER_TOKENS", frozenset())
+        patch.setattr(canonical, "_OWN", ())
         chain = opened(old)
     with pytest.raises(StoreUnavailable, match="TestUSD of another version"):
         deploy(chain, KEYS[0], {})
@@ -225,19 +247,22 @@ def test_a_contract_of_tomorrow_replaces_todays(
     again.close()
 
 
-def test_the_digest_of_the_earlier_token_is_that_of_the_golden_file(
+def test_the_digests_of_earlier_contracts_are_those_of_the_golden_file(
     old: Path, figures: Any
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(canonical, "missing", lambda *_: ({}, {}))
         chain = opened(old)
-    code = chain.state().get_code(place(figures["deployed"][0]))
-    assert hashlib.sha256(code[:-64]).hexdigest() in canonical._EARLIER_TOKENS
+    at = Deployed(*figures["deployed"])
+    for own in canonical._OWN:
+        code = chain.state().get_code(place(getattr(at, own.fact)))
+        assert hashlib.sha256(code[: -own.immutables]).hexdigest() in own.earlier
     chain.close()
 
 
-def test_a_changed_token_needs_a_way_for_todays_chains() -> None:
+@pytest.mark.parametrize("contract", TODAYS)
+def test_a_changed_contract_needs_a_way_for_todays_chains(contract: str) -> None:
     """They note this digest, and are refused by a version that has another one."""
-    assert hashlib.sha256(load("TestUSD").bytecode).hexdigest() == TODAYS_TOKEN, (
-        "list the sha256 of the runtime code that TestUSD had in canonical._EARLIER_TOKENS"
+    assert hashlib.sha256(load(contract).bytecode).hexdigest() == TODAYS[contract], (
+        f"list the sha256 of the runtime code that {contract} had in canonical._OWN"
     )

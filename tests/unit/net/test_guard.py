@@ -51,6 +51,7 @@ def test_every_client_knows_its_proxy_or_speaks_to_loopback_alone() -> None:
         "embedded/stand_ins/core.py",
         "embedded/stand_ins/hyperbolic.py",
         "memory/arweave/client.py",  # which asks through an Endpoint
+        "payments/rpc_answers.py",  # whose sessions web3 asks with the proxy of `_connect`
         "pool/llama.py",
         "testing/rpc.py",
     }
