@@ -84,6 +84,9 @@ class Llama:
             ready["url"],
             headers={"Authorization": f"Bearer {ready['key']}"},
             timeout=aiohttp.ClientTimeout(total=self._limits.seconds),
+            # The server closes a connection that is idle for five seconds.  A question that is sent
+            # at that moment is lost, and may not be sent again.
+            connector=aiohttp.TCPConnector(force_close=True),
         )
 
     def _settings(self, path: Path) -> dict[str, Any]:

@@ -58,7 +58,10 @@ class Behind:
     async def _post(self, path: str, body: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
         core: Core = await self._pool.core(MODEL)
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=600))
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=600),
+                connector=aiohttp.TCPConnector(force_close=True),  # as in `pool.llama`
+            )
         headers = {"Authorization": f"Bearer {core.key}"}
         async with self._session.post(core.url + path, json=body, headers=headers) as answer:
             yield answer
