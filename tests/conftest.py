@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -31,7 +32,12 @@ settings.load_profile("steady")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Scale the time limit of every test, as `support.timing` scales those inside of them."""
+    """Scale the time limit of every test, as `support.timing` scales those inside of them.
+
+    A shell has what it starts in the background ignore Ctrl-C, and children inherit that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not config.getoption("timeout"):
         config.option.timeout = limit(float(config.getini("timeout")))
 
