@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from agentkit.errors import ProtocolBroken
 from agentkit.keys import messages as m
 from agentkit.payments import abi
 
@@ -19,8 +18,6 @@ class LoggedClaim(NamedTuple):
 
     @classmethod
     def of(cls, data: bytes) -> LoggedClaim:
-        """Read the data of a `Claimed` log; raises ProtocolBroken unless it is four words."""
-        words = abi.numbers(data)
-        if len(words) != 4:
-            raise ProtocolBroken("the chain shows a claim that cannot be read")
-        return cls(words[0], words[1], words[2], m.word(words[3]))
+        """Read the data of a `Claimed` log; raises ProtocolBroken."""
+        amount, cumulative, tasks, root = abi.exactly(4, data)
+        return cls(amount, cumulative, tasks, m.word(root))

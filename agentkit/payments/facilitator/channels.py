@@ -13,11 +13,9 @@ import hashlib
 import importlib.util
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from agentkit.errors import IntentMismatch, MissingExtra, ProtocolBroken, SettlementFailed
-from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.keys.messages import address_word, keccak, word
 from agentkit.market.batch_settlement import (
@@ -39,6 +37,7 @@ from agentkit.money import Money
 from agentkit.payments.channels import contract
 from agentkit.payments.facilitator.gas import CLAIM_GAS, MOST_GAS
 from agentkit.payments.facilitator.sdk import LateScheme, channel_scheme, verified_by
+from agentkit.payments.facilitator.tries import Tries
 from agentkit.payments.sender import Sender
 from agentkit.payments.x402.remote import MOST_CLAIMS
 
@@ -46,14 +45,6 @@ ERROR = "invalid_batch_settlement_evm_"
 """How the scheme's error codes begin."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Tries:
-    """Earlier transactions of an intent: how many failed, and whether none is under way or done."""
-
-    failed: int
-    is_new: bool
 
 
 class ChannelSettling:
@@ -134,7 +125,6 @@ class ChannelSettling:
             return self._failed("deposit_below_min_deposit")
         prefix = f"x402-deposit:{_authorization_of(payload).hex()}:"
         tries = await self._tries(prefix)
-        # A deposit that is under way is gone on with; verified again, it would be called used.
         if tries.is_new and self._sdk:
             verified = await self.verify(payment, requirement)
             if not verified.is_valid:
@@ -226,11 +216,8 @@ class ChannelSettling:
             and requirement.asset.lower() == self._network.token.lower()
         )
 
-    async def _tries(self, prefix: str) -> _Tries:
-        """Return what became of earlier transactions whose intents begin with `prefix`."""
-        rows = await self._journal.commit(lambda tx: tx.every(r.EvmTransaction, prefix))
-        failed = sum(row.final and not row.succeeded for row in rows)
-        return _Tries(failed=failed, is_new=len(rows) == failed)
+    async def _tries(self, prefix: str) -> Tries:
+        return await self._journal.commit(lambda tx: Tries.of(tx, prefix))
 
     async def _send(self, intent: str, call: bytes, *, claims: int = 0) -> ChainReceipt:
         """Have the contract do something, exactly once; raises as `Sender.send`.

@@ -13,7 +13,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from agentkit.errors import IntentMismatch, ProtocolBroken, SettlementFailed
-from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.market.chain import ChainClient, Network
 from agentkit.market.x402 import Requirement, Settled, Verified
@@ -21,6 +20,7 @@ from agentkit.money import Money
 from agentkit.payments.escrow import terms
 from agentkit.payments.escrow.relay import SCHEME, EscrowOrder, EscrowPayment
 from agentkit.payments.facilitator.gas import MOST_GAS
+from agentkit.payments.facilitator.tries import Tries
 from agentkit.payments.sender import Sender
 
 log = logging.getLogger(__name__)
@@ -63,15 +63,13 @@ class EscrowSettling:
         order = _read(payment)
         job_id = order.read_job().id(self._network)
         prefix = f"x402-escrow:{job_id.hex()}:"
-        earlier = await self._journal.commit(lambda tx: tx.every(r.EvmTransaction, prefix))
-        failed = sum(row.final and not row.succeeded for row in earlier)
-        # With one under way or settled, `send` goes on with it: the job is not locked any more.
-        if len(earlier) == failed and (reason := await self._refusal_of(order, requirement)):
+        tries = await self._journal.commit(lambda tx: Tries.of(tx, prefix))
+        if tries.is_new and (reason := await self._refusal_of(order, requirement)):
             return self._failed(reason)
         call = order.call(self._network)
         try:
             receipt = await self._sender.send(
-                f"{prefix}{failed}", self._network.escrow, call, most_gas=MOST_GAS
+                f"{prefix}{tries.failed}", self._network.escrow, call, most_gas=MOST_GAS
             )
         except (SettlementFailed, IntentMismatch) as error:
             log.warning("job %s did not settle: %s", job_id.hex()[:12], error)

@@ -14,7 +14,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from agentkit.errors import IntentMismatch, ProtocolBroken, SettlementFailed
-from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.market.chain import Network
 from agentkit.market.seams import Transaction
@@ -22,6 +21,7 @@ from agentkit.market.x402 import Presented, Requirement, Settled, Verified
 from agentkit.payments import abi
 from agentkit.payments.facilitator.gas import MOST_GAS
 from agentkit.payments.facilitator.sdk import LateScheme, exact_scheme, verified_by
+from agentkit.payments.facilitator.tries import Tries
 from agentkit.payments.sender import Sender
 from agentkit.payments.x402.proof import ExpectedTransfer, has_moved
 
@@ -58,22 +58,19 @@ class ExactSettling:
         presented = _presented(payment)
         transfer = ExpectedTransfer.of(presented.payload.authorization)
         prefix = f"x402:{presented.payload.authorization.key}:"
-        earlier = await self._journal.commit(lambda tx: tx.every(r.EvmTransaction, prefix))
-        failed = sum(row.final and not row.succeeded for row in earlier)
-        # With one under way or settled, `send` goes on with it; verified again, the SDK would
-        # call its authorization used.
-        if len(earlier) == failed:
+        tries = await self._journal.commit(lambda tx: Tries.of(tx, prefix))
+        if tries.is_new:
             verified = await self._verify(presented, requirement)
             if not verified.is_valid:
                 return self._failed(transfer, verified.invalid_reason or "invalid_payload")
 
         def check_unsettled(tx: Transaction) -> None:
-            if len(tx.every(r.EvmTransaction, prefix)) > failed:
+            if not Tries.of(tx, prefix).is_new:
                 raise IntentMismatch("the authorization was settled for somebody else")
 
         try:
             receipt = await self._sender.send(
-                f"{prefix}{failed}:{requirement.key}",
+                f"{prefix}{tries.failed}:{requirement.key}",
                 self._network.token,
                 _transfer_call(presented),
                 check=check_unsettled,

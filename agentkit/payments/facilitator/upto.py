@@ -14,7 +14,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from agentkit.errors import IntentMismatch, ProtocolBroken, SettlementFailed
-from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
 from agentkit.keys.permit2_messages import UPTO_PROXY
 from agentkit.market import upto
@@ -24,6 +23,7 @@ from agentkit.market.upto import Permit2Authorization, UptoPayment
 from agentkit.market.x402 import Requirement, Settled, Verified
 from agentkit.payments.facilitator.gas import MOST_GAS
 from agentkit.payments.facilitator.sdk import LateScheme, upto_scheme, verified_by
+from agentkit.payments.facilitator.tries import Tries
 from agentkit.payments.sender import Sender
 from agentkit.payments.upto import contract
 
@@ -64,18 +64,15 @@ class UptoSettling:
         if units > int(authorization.permitted.amount):
             return self._failed(authorization, "invalid_upto_evm_payload_settlement_exceeds_amount")
         prefix = f"x402-upto:{authorization.key}:"
-        earlier = await self._journal.commit(lambda tx: tx.every(r.EvmTransaction, prefix))
-        failed = sum(row.final and not row.succeeded for row in earlier)
-        # With one under way or settled, `send` goes on with it; verified again, the SDK would
-        # call its nonce used.
-        if len(earlier) == failed:
+        tries = await self._journal.commit(lambda tx: Tries.of(tx, prefix))
+        if tries.is_new:
             most = requirement.model_copy(update={"amount": authorization.permitted.amount})
             verified = await self._verify(presented, most)
             if not verified.is_valid:
                 return self._failed(authorization, verified.invalid_reason or "invalid_payload")
             if not units:
                 return self._settled(authorization, "", units)
-        return await self._send(presented, requirement, prefix, failed)
+        return await self._send(presented, requirement, prefix, tries.failed)
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -88,7 +85,7 @@ class UptoSettling:
         intent = f"{prefix}{failed}:{requirement.key}:{units}"
 
         def check_unsettled(tx: Transaction) -> None:
-            if len(tx.every(r.EvmTransaction, prefix)) > failed:
+            if not Tries.of(tx, prefix).is_new:
                 raise IntentMismatch("the nonce was settled for somebody else, or another amount")
 
         call = contract.settle_call(
