@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -189,9 +189,19 @@ async def _serve(settings: Settings, home: Path, *, quiet: bool) -> None:
     output.note(told, quiet=quiet)
     await stopping.wait()
     await runner.cleanup()
-    output.note("claiming what it has earned", quiet=quiet)
-    await node.claim_all()
+    output.note("claiming what it has earned; Ctrl-C again leaves that for later", quiet=quiet)
+    stopping.clear()
+    await _until(node.claim_all(), stopping)
     await node.close()
+
+
+async def _until(work: Coroutine[Any, Any, None], stopping: asyncio.Event) -> None:
+    """Wait for work to end, or end it once a stop is asked for."""
+    tasks = asyncio.create_task(work), asyncio.create_task(stopping.wait())
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _usual_facilitator(settings: Settings, found: NetworkFile | None) -> str:

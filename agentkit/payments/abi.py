@@ -87,7 +87,7 @@ def exactly(count: int, data: bytes) -> list[int]:
     if len(words) != count:
         raise ProtocolBroken(
             f"the chain answers with {len(words)} words, and {count} are expected",
-            hint="run `agentkit doctor`, and ask another node: set rpc in agentkit.toml",
+            hint="run `agentkit doctor`, or ask another node: set chain.rpc in agentkit.toml",
         )
     return words
 

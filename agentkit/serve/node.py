@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
-from agentkit.errors import AgentKitError, BadAmount, Refused, StoreUnavailable
+from agentkit.errors import AgentKitError, BadAmount, Refused
 from agentkit.journal.journal import Journal
 from agentkit.keys.signer import Signer
 from agentkit.market.chain import SETTLEMENT, ChainClient, Network
@@ -25,7 +26,7 @@ from agentkit.payments.channels.claiming import Claiming, ClaimPolicy
 from agentkit.payments.channels.mirror import ChannelMirror
 from agentkit.payments.channels.terms import CLOSE_DELAY
 from agentkit.payments.escrow.book import EscrowBook
-from agentkit.payments.escrow.relay import SCHEME, EscrowRelay
+from agentkit.payments.escrow.relay import EscrowRelay
 from agentkit.payments.facilitator.own import OwnFacilitator
 from agentkit.payments.legacy import LegacyBook
 from agentkit.payments.x402.remote import Facilitator
@@ -107,9 +108,6 @@ class Node:
         signer: Signer,
         chain: ChainClient,
         network: Network,
-        *,
-        remote: Facilitator | None,
-        escrow: EscrowBook | None,
     ) -> None:
         self.settings = settings
         self.network = network
@@ -117,6 +115,7 @@ class Node:
         window = Money.parse(settings.window).bind(network.currency)
         parts = (journal, chain, signer, network)
         mirror = ChannelMirror(journal, chain, delay=CLOSE_DELAY)
+        remote = Facilitator(settings.facilitator) if settings.facilitator else None
         self.facilitator = remote or OwnFacilitator(*parts)
         self.book = VoucherBook(
             journal, signer, network, self.facilitator, window=window, mirror=mirror
@@ -143,6 +142,8 @@ class Node:
             nice=settings.nice,
             on_execute=self._started,
         )
+        relay = EscrowRelay(remote, chain, network) if remote else None
+        escrow = EscrowBook(*parts, relay=relay) if network.escrow else None
         self.payment_books = PaymentBooks(self.book, escrow, LegacyBook(*parts))
         self.uploads = Uploads(settings.home / "uploads")
         self.jobs = Jobs(
@@ -174,29 +175,29 @@ class Node:
             stack.push_async_callback(chain.close)
             journal = await Journal.open(settings.home, signer.address)
             stack.push_async_callback(journal.close)
-            remote = Facilitator(settings.facilitator) if settings.facilitator else None
-            if remote:
-                stack.push_async_callback(remote.close)
-            escrow = await _escrow_book(remote, journal, signer, chain, network)
-            node = cls(settings, journal, signer, chain, network, remote=remote, escrow=escrow)
+            node = cls(settings, journal, signer, chain, network)
+            stack.push_async_callback(node.facilitator.close)
             stack.push_async_callback(node.pool.close)
             stack.push_async_callback(node.jobs.close)
             await node.jobs.recover()
+            await node.payment_books.look()
             stack.push_async_callback(_end, asyncio.create_task(node._watch()))
             node._stack = stack.pop_all()  # nothing failed: `close` closes them, the last first
         return node
 
     async def claim_all(self) -> None:
-        """Claim everything that was earned, worth it or not yet, as before the node goes away.
+        """Claim everything that was earned, as before the node goes away.
 
-        What cannot be claimed within CLAIM_SECONDS is logged, and claimed when it is served again.
+        Where the node pays the gas itself, only what is worth it.  What cannot be claimed within
+        CLAIM_SECONDS is claimed when it is served again.
         """
         try:
             async with asyncio.timeout(CLAIM_SECONDS):
-                await self.claiming.claim_all()
-                await self.payment_books.watch()
-        except (AgentKitError, TimeoutError) as error:
-            log.warning("not everything is claimed yet: %s", error or "it takes too long")
+                if self.settings.facilitator:
+                    await self._try(self.claiming.claim_all)
+                await self._look()
+        except TimeoutError:
+            log.warning("node %s: claiming takes too long", self.settings.name)
 
     async def close(self) -> None:
         """Stop all work, end every child process, and close the state file."""
@@ -262,18 +263,25 @@ class Node:
 
         A defect, too: without this task nothing would be claimed any more, and nobody would know.
         """
-        watches = [self.payment_books.watch, self.claiming.watch]
-        if self.x402:
-            watches.append(self.x402.watch)
         while True:
-            for watch in watches:
-                try:
-                    await watch()
-                except AgentKitError as error:
-                    log.warning("node %s: %s", self.settings.name, error)
-                except Exception:
-                    log.exception("node %s", self.settings.name)
+            await self._look()
             await asyncio.sleep(WATCH_SECONDS)
+
+    async def _look(self) -> None:
+        """Claim what has to be claimed now, by every way of being paid."""
+        await self._try(self.payment_books.watch)
+        await self._try(self.claiming.watch)
+        if self.x402:
+            await self._try(self.x402.watch)
+
+    async def _try(self, claim: Callable[[], Awaitable[None]]) -> None:
+        """Claim; a failure is logged, so that the other ways go on."""
+        try:
+            await claim()
+        except AgentKitError as error:
+            log.warning("node %s: %s", self.settings.name, error)
+        except Exception:
+            log.exception("node %s", self.settings.name)
 
     def _started(self, attempt: str) -> None:
         self.jobs.started(attempt)
@@ -299,29 +307,6 @@ class Node:
             methods = ", ".join(service.methods)
             raise Refused(f"it cannot train by {question.method!r}, only by {methods}")
         return service, model
-
-
-async def _escrow_book(
-    remote: Facilitator | None,
-    journal: Journal,
-    signer: Signer,
-    chain: ChainClient,
-    network: Network,
-) -> EscrowBook | None:
-    """Return the book of a node that can settle jobs in escrow; None where it would work unpaid."""
-    if not network.escrow:
-        return None
-    try:
-        if remote and await remote.settles(SCHEME, network.id):
-            relay = EscrowRelay(remote, chain, network)
-            return EscrowBook(journal, chain, signer, network, relay=relay)
-        if await chain.balance(signer.address):
-            return EscrowBook(journal, chain, signer, network)
-    except StoreUnavailable as error:
-        log.warning("nothing is sold out of escrow until the node is started again: %s", error)
-        return None
-    log.info("nothing is sold out of escrow: nobody would pay the gas of settling it")
-    return None
 
 
 async def _end(task: asyncio.Task[None]) -> None:

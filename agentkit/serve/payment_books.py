@@ -30,7 +30,7 @@ class PaymentBooks:
     @property
     def rails(self) -> tuple[str, ...]:
         """The payment rails that the node accepts, the preferred one first."""
-        return ("channel", "escrow") if self._escrow else ("channel",)
+        return ("channel", "escrow") if self._escrow and self._escrow.sells else ("channel",)
 
     async def admit(self, submission: Submission) -> str:
         """Check that a task will be paid, and return the id of its channel or escrowed job.
@@ -60,6 +60,11 @@ class PaymentBooks:
             case _:
                 raise Refused(f"this node is not paid by {message.rail!r}")
         return message.model_copy(update={"verb": verb, "body": body})
+
+    async def look(self) -> None:
+        """See by which rails the node can sell now; `watch` does so, too."""
+        if self._escrow:
+            await self._escrow.look()
 
     async def watch(self) -> None:
         """Claim payments before they expire; the node calls this regularly."""

@@ -7,7 +7,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from agentkit.errors import InsufficientFunds, Refused, SettlementFailed
+from agentkit.errors import (
+    InsufficientFunds,
+    ProtocolBroken,
+    Refused,
+    SettlementFailed,
+    StoreUnavailable,
+)
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
@@ -54,7 +60,8 @@ Only for payers that have not accepted it until then.
 class EscrowBook:
     """What a provider node knows of the jobs it is paid for out of escrow.
 
-    `arbiters` are those it trusts to decide, in which the zero address stands for nobody.
+    `arbiters` are those it trusts to decide, in which the zero address stands for nobody.  `sells`:
+    somebody pays the gas of settling, as of the last `look`.
     """
 
     def __init__(
@@ -77,10 +84,25 @@ class EscrowBook:
         self._network = network
         self._arbiters = tuple(arbiter.lower() for arbiter in arbiters)
         self._relay = relay
+        self._is_relayed = relay is not None
+        self.sells = True
         self._sender = Sender(journal, chain, signer, network)
+
+    async def look(self) -> None:
+        """See who would pay the gas of settling now: the relay, this node, or nobody."""
+        self._is_relayed = self._relay is not None and await self._relay.is_there()
+        try:
+            has_gas = self._is_relayed or await self._chain.balance(self._signer.address) > 0
+        except (StoreUnavailable, ProtocolBroken):
+            has_gas = False
+        if self.sells and not has_gas:
+            log.warning("nothing is sold out of escrow: nobody would pay the gas of settling it")
+        self.sells = has_gas
 
     def quote(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return a signed quote for an attempt, as its payer asks; raises Refused."""
+        if not self.sells:
+            raise Refused("this node sells nothing out of escrow now: it could not claim the money")
         try:
             quote = self._quote_for(body)
             signature = self._signer.sign_quote(self._network.escrow_domain, quote)
@@ -198,6 +220,7 @@ class EscrowBook:
         result is submitted to the contract before it is due, and the price is claimed when the
         payer's time to refuse is over.  A failure for one attempt keeps nothing from the others.
         """
+        await self.look()
         for earned in await self._journal.commit(lambda tx: tx.every(r.EarnedEscrow)):
             if earned.accept and not earned.settled:
                 await log_failure(self._claim_accepted(earned), f"attempt {earned.attempt[:12]}")
@@ -328,12 +351,15 @@ class EscrowBook:
         return receipt.transaction
 
     async def _relayed(self, order: EscrowOrder) -> ChainReceipt | None:
-        """Have a facilitator settle a job; None where there is none, or it refuses."""
-        if self._relay is None:
+        """Have a facilitator settle a job; None where none does, or it does not tell the truth.
+
+        Raises StoreUnavailable: it may be under way.
+        """
+        if self._relay is None or not self._is_relayed:
             return None
         try:
             return await self._relay.settle(order)
-        except Refused as error:  # such as for a contract of an earlier version
+        except (Refused, ProtocolBroken) as error:  # such as for a contract of an earlier version
             log.warning("%s", error)
             return None
 

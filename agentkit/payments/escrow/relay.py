@@ -10,20 +10,19 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field
 
-from agentkit.errors import ProtocolBroken, Refused
+from agentkit.errors import ProtocolBroken, Refused, StoreUnavailable
 from agentkit.keys.messages import Accept
 from agentkit.market.batch_settlement import Units
 from agentkit.market.chain import ChainClient, ChainReceipt, Network
 from agentkit.market.x402 import VERSION, Payment402, Requirement, Wire
 from agentkit.payments.escrow.terms import QUOTE, EscrowJob
-from agentkit.payments.x402.remote import Facilitation
+from agentkit.payments.x402.remote import Facilitator
 
 SCHEME = "escrow"
 """How this kind is called among those that a facilitator settles."""
 
 SETTLE_WITHIN = 300
 """Seconds; x402 wants a time in every requirement, and what is signed here has none."""
-
 
 SignatureHex = Annotated[str, Field(pattern=r"^[0-9a-f]{130}$")]
 
@@ -80,10 +79,17 @@ class EscrowPayment(Payment402):
 class EscrowRelay:
     """Has jobs settled by a facilitator, and reads on the chain what became of them."""
 
-    def __init__(self, facilitator: Facilitation, chain: ChainClient, network: Network) -> None:
+    def __init__(self, facilitator: Facilitator, chain: ChainClient, network: Network) -> None:
         self._facilitator = facilitator
         self._chain = chain
         self._network = network
+
+    async def is_there(self) -> bool:
+        """Return whether the facilitator answers, and settles jobs in escrow on this network."""
+        try:
+            return await self._facilitator.settles(SCHEME, self._network.id)
+        except (StoreUnavailable, ProtocolBroken):
+            return False
 
     async def settle(self, order: EscrowOrder) -> ChainReceipt:
         """Return the receipt of the transaction that settled a job.

@@ -98,7 +98,10 @@ class Facilitator:
         return _upto_address(content, network) if status == 200 else ""
 
     async def settles(self, scheme: str, network: str) -> bool:
-        """Return whether it settles a scheme on a network; raises StoreUnavailable."""
+        """Return whether it settles a scheme on a network.
+
+        Raises StoreUnavailable and ProtocolBroken.
+        """
         status, content = await self._request("GET", "/supported", None)
         return status == 200 and bool(_kinds(content, scheme, network))
 

@@ -15,7 +15,14 @@ from support.chain_clock import ARBITER, MINTED, PAYER, SHOP, Clock, clocked
 from support.timing import limit
 
 from agentkit.artifacts import Text
-from agentkit.errors import InsufficientFunds, OverBudget, ProtocolBroken, Refused, SettlementFailed
+from agentkit.errors import (
+    InsufficientFunds,
+    OverBudget,
+    ProtocolBroken,
+    Refused,
+    SettlementFailed,
+    StoreUnavailable,
+)
 from agentkit.journal import events as e
 from agentkit.journal import records as r
 from agentkit.journal.journal import Journal
@@ -27,6 +34,7 @@ from agentkit.market.attempt import Attempt, Message, Result, purchase_id
 from agentkit.market.chain import Network
 from agentkit.market.offer import Offer
 from agentkit.market.seams import Transaction, Wanted
+from agentkit.market.x402 import Settled
 from agentkit.money import Money
 from agentkit.payments import abi
 from agentkit.payments.balance import token_balance
@@ -329,9 +337,59 @@ async def test_a_settlement_that_was_not_written_down_is_found_on_the_chain(
     relay = EscrowRelay(elsewhere, pair.chain, pair.network)
     book = EscrowBook(pair.shop, pair.chain, SHOP, pair.network, relay=relay)
     await book.watch()
+    await elsewhere.close()
     earned = await pair.shop.commit(lambda tx: tx.get(r.EarnedEscrow, attempt.id))
     assert earned is not None
     assert earned.settled
+
+
+async def test_a_shop_for_whom_nobody_pays_gas_sells_nothing_and_gives_back(
+    relayed: Relayed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = relayed.pair
+    attempt = await pair.open()
+    await pair.end_run()
+
+    async def no_coins(address: str) -> int:
+        return 0
+
+    async def away(*_: str) -> bool:
+        raise StoreUnavailable("the facilitator does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pair.chain, "balance", no_coins)
+        await pair.book.look()
+        assert pair.book.sells, "its facilitator is there"
+        patch.setattr(relayed.facilitator, "settles", away)
+        await pair.book.look()
+        assert not pair.book.sells
+        question = (
+            await pair.rail.fund(pair.offer(), pair.money(PRICE), pair.wanted(pair.attempt(1)))
+        )[0]
+        with pytest.raises(Refused, match="could not claim the money"):
+            pair.book.quote(question.body)
+        (message,) = await closing(pair)
+        assert message.verb == "refund"
+        answer = await pair.book.give_back(message.body)  # which needs no gas
+        assert answer["attempt"] == attempt.id
+    await pair.book.watch()
+    assert pair.book.sells, "and it looks again"
+
+
+async def test_a_facilitator_that_lies_leaves_the_shop_its_own_gas(
+    relayed: Relayed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = relayed.pair
+    attempt = await pair.open()
+    word = await pair.pay(attempt, await pair.deliver(attempt, 700))
+    await pair.book.accept(word.body)
+
+    async def lie(*_: Any) -> Settled:
+        return Settled(success=True, transaction="0x" + "77" * 32, network=pair.network.id)
+
+    monkeypatch.setattr(relayed.facilitator, "settle", lie)
+    await pair.book.watch()
+    assert await pair.balances() == (MINTED - 700, 700, 0)
 
 
 async def test_a_facilitator_pays_no_gas_for_what_moves_nothing(relayed: Relayed) -> None:

@@ -146,6 +146,29 @@ async def test_a_watch_that_fails_keeps_no_claim_from_being_made(
     await node.close()
 
 
+@pytest.mark.parametrize("facilitator", ["", "http://127.0.0.1:1"])
+async def test_a_node_that_stops_pays_no_gas_for_what_is_not_worth_it(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facilitator: str
+) -> None:
+    asked: list[str] = []
+
+    async def claim(self: Claiming) -> None:
+        asked.append("all")
+        raise RuntimeError("and a defect here keeps the other ways from nothing")
+
+    async def look(self: PaymentBooks) -> None:
+        asked.append("due")
+
+    settings = NodeSettings("lone", tmp_path / "node", facilitator=facilitator)
+    node = await Node.open(settings, OWNER, Web3Chain(world.network), world.network)
+    monkeypatch.setattr(Claiming, "claim_all", claim)
+    monkeypatch.setattr(PaymentBooks, "watch", look)
+    await node.claim_all()
+    await node.close()
+    assert asked[-1] == "due"
+    assert ("all" in asked) == bool(facilitator)
+
+
 @pytest.mark.parametrize(
     "said",
     [

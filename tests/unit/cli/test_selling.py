@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from agentkit.cli.selling import _node_settings, _prices
+from agentkit.cli.selling import _node_settings, _prices, _until
 from agentkit.config import ServeSettings
 from agentkit.errors import ConfigError
 from agentkit.serve.node import PRICES, NodeSettings
@@ -58,3 +59,22 @@ def test_rates_are_given_as_flags() -> None:
     for wrong in ("", "a.b", "a=1", ".b=1", "a.=1"):
         with pytest.raises(ConfigError, match="--price"):
             _prices([wrong])
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_a_second_stop_ends_the_claiming(stopped: bool) -> None:
+    begun, stopping, ended = asyncio.Event(), asyncio.Event(), []
+
+    async def claiming() -> None:
+        begun.set()
+        try:
+            await (asyncio.sleep(0) if not stopped else asyncio.Event().wait())
+        finally:
+            ended.append("claiming")
+
+    waiting = asyncio.create_task(_until(claiming(), stopping))
+    await begun.wait()
+    if stopped:
+        stopping.set()
+    await waiting
+    assert ended == ["claiming"]
