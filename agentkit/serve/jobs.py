@@ -83,7 +83,7 @@ class Jobs:
         self._network = network
         self._store = store
         self._uploads = uploads
-        self._admitting: set[str] = set()
+        self._admitting: dict[str, asyncio.Event] = {}  # set at the end of each
         self._working: dict[str, asyncio.Task[None]] = {}
         self._payers: dict[str, str] = {}  # of the jobs at work
         self._starts: dict[str, asyncio.Future[int]] = {}
@@ -120,11 +120,12 @@ class Jobs:
             raise RateLimited("as many jobs are open here as there may be", retry_after=1.0)
         if submission.attempt in self._admitting:
             raise RateLimited("this attempt is being looked at already", retry_after=0.2)
-        self._admitting.add(submission.attempt)
+        ended = self._admitting[submission.attempt] = asyncio.Event()
         try:
             return await self._admit(submission, pricing, digest)
         finally:
-            self._admitting.discard(submission.attempt)
+            del self._admitting[submission.attempt]
+            ended.set()
 
     async def _admit(self, submission: Submission, pricing: TaskPricing, digest: str) -> r.Job:
         """Check a job's payment and then its task, record it, and start to work on it."""
@@ -165,7 +166,13 @@ class Jobs:
         return self._uploads.missing(attempt)
 
     async def find(self, attempt: str) -> r.Job | None:
-        """Return the job of an attempt, None if it never arrived."""
+        """Return the job of an attempt, None if it never arrived.
+
+        One that is being admitted is waited for: its payer may have died meanwhile, and would buy
+        elsewhere what is then delivered here.
+        """
+        if attempt in self._admitting:
+            await self._admitting[attempt].wait()
         return await self._journal.commit(lambda tx: tx.get(r.Job, attempt))
 
     async def wait(self, attempt: str, seconds: float) -> r.Job | None:

@@ -265,6 +265,7 @@ async def ours_audited(folder: Path, key: bytes, jobs: list[r.Job], sizes: Sizes
     try:
         (run,) = await journal.commit(lambda tx: tx.every(r.Run))
         receipts = (await read_run(journal, run.run)).receipts
+        rows = await journal.rows(run.run)
         channels = await journal.commit(lambda tx: tx.every(r.Channel))
     finally:
         await journal.close()
@@ -272,14 +273,17 @@ async def ours_audited(folder: Path, key: bytes, jobs: list[r.Job], sizes: Sizes
     bought = {receipt.attempt.purchase for receipt in paid}
     promised = sum(channel.cumulative for channel in channels)
     known = {receipt.attempt.id for receipt in paid}
-    delivered = [job for job in jobs if job.state == "done"]
+    unpaid = {job.attempt for job in jobs if job.state == "done"} - known
+    events = [row.event() for row in rows]
+    closed = [x for x in events if isinstance(x, e.AttemptClosed) and x.attempt in unpaid]
     return {
         "calls": sizes.ours,
         "bought": len(bought),
         "channels": len(channels),
         "charged_twice": len(paid) - len(bought),
         "promised_beyond_receipts_units": promised - sum(x.amount.units for x in paid),
-        "delivered_unpaid": sum(job.attempt not in known for job in delivered),
+        "delivered_unpaid": len(unpaid),
+        "closed_because": sorted(x.reason for x in closed),
     }
 
 

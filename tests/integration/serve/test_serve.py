@@ -36,6 +36,7 @@ from agentkit.planner.estimate import spec_of
 from agentkit.providers import wire
 from agentkit.serve.app import node_app
 from agentkit.serve.node import Node, NodeSettings
+from agentkit.serve.payment_books import PaymentBooks
 from agentkit.testing.conformance import Desk
 
 HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
@@ -454,6 +455,44 @@ async def test_nobody_else_gets_work_on_a_payers_channel(bench: Bench) -> None:
     status, answer = await bench.post("/jobs", {**whole, "attempt": "ab" * 32})
     assert status == 422, answer
     assert (await bench.get(f"/jobs/{bench.attempt.id}"))[0] == 404
+
+
+async def test_a_job_that_is_being_admitted_is_not_unknown(
+    open_agent: Any, network: discovery.NetworkFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its payer died when it had sent it, and would buy elsewhere what is delivered here."""
+    reached, gate = asyncio.Event(), asyncio.Event()
+    admit = PaymentBooks.admit
+
+    async def slowly(books: PaymentBooks, submission: wire.Submission) -> str:
+        reached.set()
+        await gate.wait()
+        return await admit(books, submission)
+
+    monkeypatch.setattr(PaymentBooks, "admit", slowly)
+    chain = Network.model_validate(network.network)
+    signer = keystore.create_test_key(tmp_path / "key.json")
+    settings = NodeSettings("slow", tmp_path / "node", facilitator=network.facilitator)
+    node = await Node.open(settings, signer, Web3Chain(chain), chain)
+    async with TestServer(node_app(node)) as server:
+        urls = [str(server.make_url("")).rstrip("/")]
+        async with open_agent(providers={"native": {"urls": urls}}) as agent:
+            graph = JobGraph("slow")
+            graph.infer("said", model="smollm2-135m", prompt="Hi.", max_tokens=2)
+            plan = await agent.plan(graph, policy=policy.allow("native/slow"))
+            run = await agent.start(plan)
+            await asyncio.wait_for(reached.wait(), limit(30))
+            (attempt,) = node.jobs._admitting
+            asking = asyncio.create_task(node.jobs.find(attempt))
+            await asyncio.sleep(0)
+            assert not asking.done()
+            gate.set()
+            job = await asking
+            assert job is not None
+            assert job.attempt == attempt
+            assert (await run.result()).receipts[0].attempt.id == attempt
+    await node.close()
+    assert node.jobs._admitting == {}
 
 
 async def test_a_payer_waits_while_it_is_told_to_and_loses_nothing(
