@@ -10,7 +10,6 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 from math import floor
 from typing import Any
@@ -19,7 +18,6 @@ from agentkit.artifacts import Text
 from agentkit.errors import (
     BadAmount,
     BadOutput,
-    ConfigError,
     LeaseLost,
     ProtocolBroken,
     RateLimited,
@@ -30,11 +28,16 @@ from agentkit.kinds.registry import bought_kind
 from agentkit.market.attempt import Attempt, Evidence, JobStatus, Message, Payment, Result
 from agentkit.market.chain import Network
 from agentkit.market.models import names_of
-from agentkit.market.offer import Offer, Pays, charge, priced
+from agentkit.market.offer import Offer, charge, priced
 from agentkit.market.seams import ProviderInfo
 from agentkit.market.task import Task, TaskSpec
 from agentkit.money import Money, Rate
 from agentkit.providers.http import Answer, Http
+from agentkit.providers.openai.error_bodies import message_of
+from agentkit.providers.openai.profile import Profile
+from agentkit.providers.openai.reading import UNREADABLE
+from agentkit.providers.openai.settings import EndpointSettings
+from agentkit.providers.openai.terms import PaymentTerms
 
 USER_AGENT = "agentkit/0.1"
 
@@ -64,66 +67,6 @@ SETUP_SECONDS = 0.3
 
 MAX_ANSWER = 4 << 20
 """The most bytes of an answer: some hundred thousand tokens, or a very long list of models."""
-
-
-@dataclass(frozen=True)
-class Profile:
-    """How one dialect differs from OpenAI's.
-
-    `limit_field`: the name of the limit on answer tokens.  `balance`: the path at which the credit
-    that is left is read, in cents; `binding`: the path at which the address that tops it up is
-    set; "" where there is no credit.
-    """
-
-    adapter: str
-    rail: str
-    pays: Pays
-    limit_field: str = "max_tokens"
-    balance: str = ""
-    binding: str = ""
-
-
-GAIA = Profile("gaia", "elsewhere", "billed", "max_completion_tokens")
-"""LlamaEdge's dialect: it ignores `max_tokens`, answers for an unknown model with another one,
-sends errors as plain text, and names no price."""
-
-HYPERBOLIC = Profile(
-    "hyperbolic",
-    "prepaid",
-    "with_request",
-    balance="/billing/get_current_balance",
-    binding="/settings/crypto-address",
-)
-"""The dialect of vLLM, with errors of FastAPI; it requires a User-Agent and has prepaid credit.
-
-There is no call for a top-up: what the bound address transfers to its deposit address is credited.
-"""
-
-
-@dataclass(frozen=True)
-class EndpointSettings:
-    """What the user configured for one endpoint.
-
-    `prices` by unit; `models`: the endpoint's name of each model; `payee`: the address to pay;
-    `label` marks a stand-in.
-    """
-
-    prices: Mapping[str, Rate]
-    models: Mapping[str, str]
-    payee: str = ""
-    key: str = field(default="", repr=False)
-    label: str = ""
-
-
-@dataclass(frozen=True)
-class PaymentTerms:
-    """What an endpoint asks for an answer; the last three as in `market.offer.Offer`."""
-
-    rates: dict[str, Rate]
-    payee: str
-    finds: bool = False
-    rail: str = ""
-    channel: Mapping[str, str | int] = field(default_factory=dict)
 
 
 class OpenAI:
@@ -274,7 +217,7 @@ class OpenAI:
         self._check_status(answer)
         try:
             is_bound = json.loads(answer.body).get("success", True)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise ProtocolBroken("its answer cannot be read", provider=self.name) from error
         if not is_bound:
             raise Refused(f"it does not take transfers from {address}", provider=self.name)
@@ -302,7 +245,7 @@ class OpenAI:
             if isinstance(shown, bool) or not isinstance(shown, int | float | str):
                 raise TypeError(type(shown).__name__)  # all of it is unreadable
             cents = floor(Decimal(str(shown)))
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise ProtocolBroken("its balance cannot be read", provider=self.name) from error
         if abs(cents) > MOST_CENTS:
             raise ProtocolBroken("its balance cannot be right", provider=self.name)
@@ -347,7 +290,7 @@ class OpenAI:
         self._check_status(answer)
         try:
             models = {str(item["id"]): _context(item) for item in json.loads(answer.body)["data"]}
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise ProtocolBroken("its list of models cannot be read", provider=self.name) from error
         self._models_served = models
         self._models_read_at = time.monotonic()
@@ -393,7 +336,7 @@ class OpenAI:
             model = str(document["model"])
             price = charge(self._network.currency, offer.rates, usage)
             output = Text.of(str(text or "").strip().encode())
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise BadOutput("its answer cannot be read", provider=self.name) from error
         # Some endpoints answer for an unknown model with another one.
         if model != offer.model:
@@ -438,50 +381,6 @@ class OpenAI:
         raise Refused(message, provider=self.name)
 
 
-_UNREADABLE = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-"""What reading a provider's JSON raises if it has another form than expected."""
-
-MAX_MESSAGE = 300
-"""The most characters of a provider's error message that are shown."""
-
-
-def message_of(body: bytes) -> str:
-    """Return the message in an error body, "" if it has none.
-
-    Dialects differ: plain text, OpenAI's `error.message`, FastAPI's `detail` with the field at
-    fault, or a `message`.
-    """
-    return _message_of(body.decode(errors="replace").strip())[:MAX_MESSAGE]
-
-
-def _message_of(text: str) -> str:
-    """Return the message in an error body, whatever its length."""
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        is_html = text.startswith("<")
-        return "" if is_html or not text else text.splitlines()[0]
-    if not isinstance(document, dict):
-        return str(document)
-
-    error = document.get("error")
-    if isinstance(error, dict):
-        return str(error.get("message", ""))
-    detail = document.get("detail")
-    if isinstance(detail, list) and detail and isinstance(detail[0], dict):
-        path = detail[0].get("loc")
-        field = ".".join(map(str, path)) if isinstance(path, list) else "request"
-        return f"{field}: {detail[0].get('msg', '')}"
-    return str(error or document.get("message") or detail or "")
-
-
 def _context(model: Mapping[str, Any]) -> int:
     """Return how many tokens a listed model takes, 0 where the endpoint does not say.
 
@@ -489,13 +388,3 @@ def _context(model: Mapping[str, Any]) -> int:
     """
     tokens = model.get("context_length") or model.get("max_model_len")
     return tokens if isinstance(tokens, int) and 0 < tokens < 2**40 else 0
-
-
-def check_prices(name: str, settings: EndpointSettings) -> None:
-    """Raise ConfigError for a price of a unit that chat endpoints do not charge for."""
-    unknown = sorted(set(settings.prices) - {"input", "output", "request"})
-    if unknown:
-        raise ConfigError(
-            f"providers.{name}.price.{unknown[0]} is not a price of this adapter",
-            hint="set price.input, price.output or price.request",
-        )
