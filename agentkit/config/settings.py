@@ -132,7 +132,12 @@ class NetworkSettings(Section):
 
 
 class ProviderSettings(Section):
-    """A provider: its adapter (its own name by default), addresses, key, configured prices."""
+    """A provider: its adapter (its own name by default), addresses, key, configured prices.
+
+    `models`: its name of each model; `accepts`: by the model, other names under which it answers.
+    `overhead_tokens`: tokens that it adds to every question, such as a system prompt of its own;
+    `reasoning_tokens`: those that it may count in an answer beyond its limit.
+    """
 
     adapter: str = ""
     enabled: bool = True
@@ -141,6 +146,9 @@ class ProviderSettings(Section):
     api_key: SecretIn | SecretStr | None = None
     price: dict[str, Rate] = {}
     models: dict[str, str] = {}
+    accepts: dict[str, tuple[str, ...]] = {}
+    overhead_tokens: int = Field(default=0, ge=0, le=10_000_000)
+    reasoning_tokens: int = Field(default=0, ge=0, le=10_000_000)
     payee: str = ""
     label: str = ""
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from agentkit.errors.base import AgentKitError, in_one_line
+
+if TYPE_CHECKING:  # money raises these errors
+    from agentkit.money import Money
 
 
 class ProviderError(AgentKitError):
@@ -63,7 +66,23 @@ class LeaseLost(ProviderError):
 
 
 class BadOutput(ProviderError):
-    """The provider's output failed verification and was not paid."""
+    """A complete answer came from the provider and cannot be used.
+
+    `billed`: what the provider bills for it by its own figures; None where it gives none, so that
+    the attempt's at most counts.  Where it is paid on delivery, neither is paid.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        provider: str = "",
+        of_task: bool = False,
+        hint: str = "",
+        billed: Money | None = None,
+    ) -> None:
+        super().__init__(message, provider=provider, of_task=of_task, hint=hint)
+        self.billed = billed
 
 
 class ProtocolBroken(ProviderError):

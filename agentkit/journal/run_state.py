@@ -30,12 +30,14 @@ Outputs = tuple[Produced, ...]
 class PurchaseAttempts:
     """The attempts made at one purchase, in order, and which of them are still open.
 
-    `uncertain` counts the attempts whose outcome cannot be found out.
+    `uncertain` counts the attempts whose outcome cannot be found out; `why` says of the last of
+    them what happened.
     """
 
     attempts: list[Attempt] = field(default_factory=list)
     open: dict[str, Attempt] = field(default_factory=dict)
     uncertain: int = 0
+    why: str = ""
 
 
 @dataclass
@@ -229,7 +231,9 @@ def _apply_attempt_opened(event: e.AttemptOpened, state: RunState) -> None:
 def _apply_attempt_closed(event: e.AttemptClosed, state: RunState) -> None:
     purchase = state.purchases[event.purchase]
     purchase.open.pop(event.attempt, None)
-    purchase.uncertain += event.outcome == "uncertain"
+    if event.outcome == "uncertain" and not event.answered:
+        purchase.uncertain += 1
+        purchase.why = event.reason
     state.receive(event.receipt)
 
 

@@ -152,7 +152,10 @@ class SellerStatements(Value):
 
 @dataclass(frozen=True)
 class Result:
-    """What a provider delivered: outputs, the units it counted, and the price it asks."""
+    """What a provider delivered: outputs, the units it counted, and the price it asks.
+
+    `finish_reason`: why a model stopped, `length` at its limit; "" where nobody says.
+    """
 
     outputs: tuple[Artifact, ...]
     usage: dict[str, int]
@@ -160,6 +163,7 @@ class Result:
     evidence: Evidence = Evidence()
     model: str = ""
     statements: SellerStatements = SellerStatements()
+    finish_reason: str = ""
 
     @property
     def digest(self) -> str:

@@ -30,7 +30,8 @@ class Offer(Value):
     bytes do in a second (0: at once).  `context`: the most tokens, of question and answer
     together, that the model takes; `gpu` and `vram` (GB): what it runs on; `tuning`: the methods
     it trains by.  `channel` are the terms of a channel with the payee (x402 `batch-settlement`), or
-    say who settles (x402 `upto`).  A field that is left out says nothing.
+    say who settles (x402 `upto`).  `overhead`: units that this provider adds to every
+    purchase, such as the tokens of its own system prompt.  A field that is left out says nothing.
     """
 
     provider: str
@@ -59,6 +60,7 @@ class Offer(Value):
     vram: int = 0
     tuning: tuple[str, ...] = ()
     channel: dict[str, str | int] = {}
+    overhead: dict[str, int] = {}
 
     @property
     def terms(self) -> str:
@@ -66,7 +68,13 @@ class Offer(Value):
         fields = {"provider", "provider_node", "model", "rail", "pays", "payee", "rates"}
         if self.channel:
             fields.add("channel")
+        if self.overhead:
+            fields.add("overhead")
         return hashlib.sha256(canonical(self.model_dump(mode="json", include=fields))).hexdigest()
+
+    def most(self, load: Load) -> dict[str, int]:
+        """Return the most units that this provider may charge for a load."""
+        return with_overhead(load.most, self.overhead)
 
     @property
     def label(self) -> str:
@@ -91,9 +99,18 @@ class Rejection(Value):
     reason: str
 
 
-def priced(asset: Asset, rates: dict[str, Rate], load: Load) -> tuple[Money, Money]:
+def priced(
+    asset: Asset, rates: dict[str, Rate], load: Load, overhead: Units | None = None
+) -> tuple[Money, Money]:
     """Return (price, at most) of one purchase; raises BadAmount when a unit has no rate."""
-    return charge(asset, rates, load.expected), charge(asset, rates, load.most)
+    expected = with_overhead(load.expected, overhead or {})
+    most = with_overhead(load.most, overhead or {})
+    return charge(asset, rates, expected), charge(asset, rates, most)
+
+
+def with_overhead(units: Units, overhead: Units) -> dict[str, int]:
+    """Return units with what a provider adds to them; it adds to none that is not there."""
+    return {unit: count + overhead.get(unit, 0) for unit, count in units.items()}
 
 
 def charge(asset: Asset, rates: dict[str, Rate], units: Units) -> Money:

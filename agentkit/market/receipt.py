@@ -24,8 +24,8 @@ class Receipt(Value):
     """The outcome of one attempt that cost something; `at` is in seconds since 1970.
 
     `uncertain`: the outcome is unknown, and `amount` (the attempt's at most) counts as spent.
-    `charged, not received`: the provider's books say that it charged `amount`, and its answer is
-    lost.  `statements` are the seller's own, for purchases over x402.
+    `charged, not received`: the provider says that it charged `amount`, and its answer is lost or
+    could not be used.  `statements` are the seller's own, for purchases over x402.
     """
 
     attempt: Attempt

@@ -11,9 +11,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import aiohttp.connector
 from multidict import CIMultiDictProxy
 from tenacity import (
     AsyncRetrying,
@@ -25,6 +26,11 @@ from tenacity import (
 from agentkit.errors import ProtocolBroken, Unavailable
 from agentkit.net.proxies import proxy_for
 from agentkit.net.public import PublicResolver
+from agentkit.providers.http_bodies import ACCEPTED, BodyTooLarge, unpacked
+
+if TYPE_CHECKING:
+    from aiohttp.client_reqrep import ConnectionKey
+    from aiohttp.tracing import Trace
 
 CONNECT_SECONDS = 5.0
 """Seconds in which a connection has to be made."""
@@ -34,6 +40,12 @@ MAX_BYTES = 64 * 1024 * 1024
 
 MAX_HEADER = 24 * 1024
 """The largest header that is read: some carry JSON (x402)."""
+
+KEPT_SECONDS = 3.0
+"""Seconds for which an unused connection is kept: less than servers keep theirs (most have 5).
+
+A request on a connection that the server just closes is lost, and nobody knows whether it came.
+"""
 
 READ_TRIES = 3
 """How often a read is tried."""
@@ -62,13 +74,22 @@ class Answer:
             return 0.0
 
 
+class BodyUnreadable(ProtocolBroken):
+    """An answer came whole, and what it says cannot be unpacked; `why` says so in words."""
+
+    def __init__(self, why: str, *, provider: str) -> None:
+        super().__init__(why, provider=provider, unknown=True)
+        self.why = why
+
+
 class Http:
     """Sends requests to a provider's address; every error names the provider.
 
-    `reuse=False` makes a new connection for each request: if answers do not name their requests,
-    a late one on a reused connection could be taken for the answer to the next.  `max_bytes`
-    bounds an answer where a request sets no bound of its own, because reading JSON may take
-    thirty times its size in memory.
+    Connections are kept.  An answer does not name its request, so a connection serves another one
+    only if the answer before was read to its end and nothing came after it; a timeout, a
+    cancellation and an answer that is too large all close it.  `max_bytes` bounds an answer where
+    a request sets no bound of its own, because reading JSON may take thirty times its size in
+    memory.
     """
 
     def __init__(
@@ -77,7 +98,6 @@ class Http:
         url: str,
         headers: Mapping[str, str] | None = None,
         *,
-        reuse: bool = True,
         max_bytes: int = MAX_BYTES,
         public: bool = False,
     ) -> None:
@@ -88,7 +108,6 @@ class Http:
         self.url = url.rstrip("/")
         self._provider = provider
         self._headers = dict(headers or {})
-        self._reuse = reuse
         self._max_bytes = max_bytes
         # A proxy resolves names itself, and may well be on our own network.
         self._public = public and proxy_for(url) is None
@@ -110,9 +129,11 @@ class Http:
 
         Without `redirects` one that points elsewhere is the answer.
 
-        Raises Unavailable, with `unknown` unless no connection was made, and ProtocolBroken for
-        an answer of more than `max_bytes`; None stands for the bound of this object.
+        Raises Unavailable, with `unknown` unless no connection was made, ProtocolBroken for an
+        answer of more than `max_bytes` (None stands for the bound of this object), and
+        BodyUnreadable for a success that cannot be unpacked.
         """
+        most = max_bytes or self._max_bytes
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
         try:
             async with self._open().request(
@@ -125,17 +146,45 @@ class Http:
                 proxy=proxy_for(self.url),
                 allow_redirects=redirects,
             ) as answer:
-                body = await self._body(answer, max_bytes or self._max_bytes)
-                return Answer(answer.status, _joined(answer.headers), body)
+                body = await self._body(answer, most)
+                headers_in = _joined(answer.headers)
+                status = answer.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             failure = self._failure(error)
+        else:
+            return Answer(status, headers_in, self._unpacked(status, headers_in, body, most))
         # Raised outside the `except`, so that aiohttp's error is not its cause: that one holds
         # the request's headers, API keys included.
         raise failure
 
+    def _unpacked(
+        self, status: int, headers: Mapping[str, str], body: bytes, max_bytes: int
+    ) -> bytes:
+        """Return a body without its compression; the status of a failure says enough without."""
+        try:
+            return unpacked(body, headers.get("content-encoding", ""), max_bytes)
+        except BodyTooLarge as error:
+            raise ProtocolBroken(str(error), provider=self._provider, unknown=True) from error
+        except ValueError as error:
+            if status >= 300:
+                return b""
+            why = f"its answer cannot be read: {error}"
+            raise BodyUnreadable(why, provider=self._provider) from error
+
     def _failure(self, error: Exception) -> Unavailable:
         """Return an error of aiohttp as ours: unknown, unless no connection was made."""
         match error:
+            case aiohttp.ClientConnectorDNSError():
+                message = f"cannot be reached: DNS knows no host {error.host!r}"
+                return Unavailable(message, provider=self._provider, hint=self._look_at_address)
+            case aiohttp.ClientConnectorCertificateError():
+                why = error.certificate_error
+                message = f"cannot be reached: the TLS certificate of {error.host!r} is not valid"
+                told = f"{message} ({why})"
+                return Unavailable(told, provider=self._provider, hint=self._look_at_address)
+            case aiohttp.ClientConnectorSSLError():
+                message = f"cannot be reached: {error.host}:{error.port} does not speak TLS"
+                return Unavailable(message, provider=self._provider, hint=self._look_at_address)
             case aiohttp.ClientConnectorError():
                 return Unavailable(f"cannot be reached: {error}", provider=self._provider)
             case aiohttp.ConnectionTimeoutError():
@@ -143,6 +192,10 @@ class Http:
             case _:
                 message = f"the answer was lost: {type(error).__name__}"
                 return Unavailable(message, provider=self._provider, unknown=True)
+
+    @property
+    def _look_at_address(self) -> str:
+        return f"look at the address {self.url}, such as at its scheme, host and port"
 
     async def read(self, path: str, *, seconds: float = 20.0, **more: Any) -> Answer:
         """GET something that changes nothing at the provider; tried READ_TRIES times.
@@ -170,13 +223,16 @@ class Http:
     def _open(self) -> aiohttp.ClientSession:
         """Return the session; the first request makes it."""
         if self._session is None:
-            connector = aiohttp.TCPConnector(
+            connector = _QuietConnections(
                 limit=64,
-                force_close=not self._reuse,
+                keepalive_timeout=KEPT_SECONDS,
                 resolver=PublicResolver() if self._public else None,
             )
             self._session = aiohttp.ClientSession(
-                headers=self._headers, connector=connector, max_field_size=MAX_HEADER
+                headers={"Accept-Encoding": ACCEPTED, **self._headers},
+                connector=connector,
+                max_field_size=MAX_HEADER,
+                auto_decompress=False,
             )
         return self._session
 
@@ -192,6 +248,24 @@ class Http:
                 )
             parts.append(part)
         return b"".join(parts)
+
+
+class _QuietConnections(aiohttp.TCPConnector):
+    """Gives no connection for a request on which something came that nobody had asked for.
+
+    aiohttp looks at that when a connection is put back, and not when it is taken again; in
+    between, a server may have sent a second answer, which would pass for that to the next request.
+    """
+
+    async def _get(
+        self, key: ConnectionKey, traces: list[Trace]
+    ) -> aiohttp.connector.Connection | None:
+        while (connection := await super()._get(key, traces)) is not None:
+            protocol = connection.protocol
+            if protocol is not None and not protocol.should_close:
+                return connection
+            connection.close()
+        return None
 
 
 def _joined(headers: CIMultiDictProxy[str]) -> dict[str, str]:

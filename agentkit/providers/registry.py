@@ -100,6 +100,9 @@ def _endpoint_settings(name: str, settings: ProviderSettings) -> EndpointSetting
         payee=settings.payee,
         key=settings.key(),
         label=settings.label,
+        accepts=settings.accepts,
+        overhead_tokens=settings.overhead_tokens,
+        reasoning_tokens=settings.reasoning_tokens,
     )
     check_prices(name, endpoint)
     return endpoint

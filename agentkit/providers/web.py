@@ -203,7 +203,6 @@ class Web:
                 self.name,
                 address,
                 headers,
-                reuse=False,
                 max_bytes=MAX_ANSWER,
                 public=not self._network.test,
             )

@@ -21,8 +21,6 @@ from agentkit.providers.x402_client import PaidRequest, X402Client, channel_term
 
 X402: Final = Profile("x402", "x402", "with_request")
 
-CHAT = "/v1/chat/completions"
-
 MAX_KEPT_ANSWERS = 64
 """Answers that are kept, so that `find` can return them."""
 
@@ -32,6 +30,8 @@ class X402Endpoint(OpenAI):
 
     The setting `price.request` is the most that a request may cost.
     """
+
+    _pays_first = True
 
     def __init__(self, name: str, url: str, network: Network, settings: EndpointSettings) -> None:
         super().__init__(name, url, network, X402, settings)
@@ -44,7 +44,7 @@ class X402Endpoint(OpenAI):
         models = sorted(await self._models())
         if not models:
             return info
-        challenge = await self._client.inspect(_probe(models[0]))
+        challenge = await self._client.inspect(self._probe(models[0]))
         return info.model_copy(update={"finds": self._finds(challenge)})
 
     async def submit(
@@ -75,7 +75,7 @@ class X402Endpoint(OpenAI):
         if not takes(message):
             return await super().carry(message)
         models = sorted(await self._models())
-        return await self._client.carry(message, _probe(models[0] if models else ""))
+        return await self._client.carry(message, self._probe(models[0] if models else ""))
 
     # -- overrides --------------------------------------------------------------------------------
 
@@ -89,7 +89,7 @@ class X402Endpoint(OpenAI):
         Raises Refused for a price above the configured limit, and for another payee than the
         configured one.
         """
-        challenge = await self._client.inspect(_probe(model))
+        challenge = await self._client.inspect(self._probe(model))
         ways = self._client.ways(challenge)
         possible = [way for way in ways if self._is_within(way)] or ways[:1]
         return [self._terms_of(way, finds=challenge.identifies) for way in possible]
@@ -139,6 +139,11 @@ class X402Endpoint(OpenAI):
 
     # -- inside ----------------------------------------------------------------------------------
 
+    def _probe(self, model: str) -> PaidRequest:
+        """Return the smallest request, to be answered with 402."""
+        body = {"model": model, "messages": [{"role": "user", "content": ""}], "max_tokens": 1}
+        return PaidRequest("POST", f"{self._base}/chat/completions", json=body)
+
     def _finds(self, challenge: Challenge) -> bool:
         """Return whether the endpoint can be asked later: by identifier, or its channels' books."""
         counted = self._network.counted
@@ -153,9 +158,3 @@ class X402Endpoint(OpenAI):
                 f"it wants {requirement.payee} to be paid, and {configured} is configured",
                 provider=self.name,
             )
-
-
-def _probe(model: str) -> PaidRequest:
-    """Return the smallest request, to be answered with 402."""
-    body = {"model": model, "messages": [{"role": "user", "content": ""}], "max_tokens": 1}
-    return PaidRequest("POST", CHAT, json=body)

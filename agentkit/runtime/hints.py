@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from agentkit.errors import AgentKitError, OverBudget
 from agentkit.graph.code import shown
 from agentkit.graph.registry import Node
@@ -33,6 +35,14 @@ def replan(run: str) -> str:
 def try_again_or_replan(run: str) -> str:
     """Return how to go on when no offer of a plan is left."""
     return f"wait and go on with `{command_for(run)}`; or {replan(run)}"
+
+
+def after_offers(errors: Sequence[AgentKitError], run: str) -> str:
+    """Return how to go on when every offer ended in an error: first as the last one advises."""
+    advice = errors[-1].hint if errors else ""
+    if not advice or advice == errors[-1].default_hint:
+        return try_again_or_replan(run)
+    return f"{advice}; then go on with `{command_for(run)}`, or {replan(run)}"
 
 
 def look_before_buying_again(run: str, provider: str) -> str:

@@ -15,7 +15,7 @@ from agentkit.market.task import Task
 
 def check_bill(task: Task, offer: Offer, attempt: Attempt, result: Result) -> None:
     """Raise BadOutput, saying why, for a price or for counts beyond what was agreed."""
-    wrong = _wrong_price(offer, attempt, result) or _wrong_counts(task, result)
+    wrong = _wrong_price(offer, attempt, result) or _wrong_counts(task, offer, result)
     if wrong:
         raise BadOutput(wrong, provider=offer.label)
 
@@ -36,14 +36,15 @@ async def check_outputs(node: PaidNode, offer: Offer, result: Result) -> None:
         raise BadOutput(wrong, provider=offer.label)
 
 
-def _wrong_counts(task: Task, result: Result) -> str:
+def _wrong_counts(task: Task, offer: Offer, result: Result) -> str:
     """Say what was counted beyond what the task can come to, each unit by itself.
 
     A prompt has no more tokens than bytes, an answer no more than its limit: within that, nobody
     but the provider can say how many there were.
     """
+    allowed = offer.most(task.load)
     for unit, count in result.usage.items():
-        most = task.load.most.get(unit, 0)
+        most = allowed.get(unit, 0)
         if count > most:
             return f"counts {count} of {unit} where there are {most} at most"
     return ""

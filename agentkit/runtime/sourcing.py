@@ -142,9 +142,10 @@ class Sourcing:
         below = self._context.resources.allowance.rebuy_below
         if below is not None and last.at_most < below:
             return
+        because = f" ({earlier.why})" if earlier.why else ""
         raise self._context.stop.paused(
-            f"whether {last.provider} did {purchase.node.name!r} is unknown, and {last.at_most}"
-            " counts as spent",
+            f"whether {last.provider} did {purchase.node.name!r} is unknown{because}, and"
+            f" {last.at_most} counts as spent",
             uncertain=True,
             hint=hints.look_before_buying_again(self._context.run, last.provider),
         )
@@ -167,7 +168,7 @@ class Sourcing:
         told = told or "no provider is left that was not asked"
         return self._context.stop.paused(
             f"no offer for {purchase.node.name!r} is left: {told}",
-            hint=hints.try_again_or_replan(self._context.run),
+            hint=hints.after_offers(errors, self._context.run),
         )
 
     def _cancel_others(self, purchase: Purchase, why: str) -> None:

@@ -14,11 +14,17 @@ if TYPE_CHECKING:
     from agentkit.testing.conformance import VerifierConformance as VerifierConformance
     from agentkit.testing.fakes import FakeProvider as FakeProvider
     from agentkit.testing.fakes import ToyRail as ToyRail
+    from agentkit.testing.nodes import FAULTS as FAULTS
+    from agentkit.testing.nodes import Fault as Fault
+    from agentkit.testing.nodes import FaultyNode as FaultyNode
 
 _HOMES = {
     "Case": "conformance",
     "Desk": "conformance",
+    "FAULTS": "nodes",
     "FakeProvider": "fakes",
+    "Fault": "nodes",
+    "FaultyNode": "nodes",
     "ProviderConformance": "conformance",
     "RailConformance": "conformance",
     "StoreConformance": "conformance",

@@ -93,7 +93,7 @@ class Desk:
             run=self.run,
             item=None,
             task=task.digest,
-            at_most=charge(offer.at_most.asset, offer.rates, task.load.most),
+            at_most=charge(offer.at_most.asset, offer.rates, offer.most(task.load)),
         )
         await self.journal.commit(lambda tx: self.ledger.hold(tx, self.run, attempt.at_most, None))
         return task, attempt, await self._reserved(offer, attempt)

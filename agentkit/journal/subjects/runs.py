@@ -112,7 +112,8 @@ class AttemptClosed(Event):
 
     `outcome` is `unpaid` if it surely costs nothing, `uncertain` if that cannot be found out.
     `refused` says that a result came and failed verification: `result` is then its digest and
-    `evidence` what the provider signed.
+    `evidence` what the provider signed.  `answered` says that an answer came and cannot be used, so
+    that the purchase may go to another provider although this attempt counts as spent.
     """
 
     stored_name: ClassVar[str] = "AttemptClosed"
@@ -127,6 +128,7 @@ class AttemptClosed(Event):
     refused: bool = False
     result: str = ""
     evidence: Evidence = Evidence()
+    answered: bool = False
 
 
 class ItemDone(Event):

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from math import floor
 from typing import Any
+from urllib.parse import urlsplit
 
 from agentkit.artifacts import Text
 from agentkit.errors import (
@@ -32,8 +33,19 @@ from agentkit.market.offer import Offer, charge, priced
 from agentkit.market.seams import ProviderInfo
 from agentkit.market.task import Task, TaskSpec
 from agentkit.money import Money, Rate
-from agentkit.providers.http import Answer, Http
-from agentkit.providers.openai.error_bodies import message_of
+from agentkit.providers.http import Answer, BodyUnreadable, Http
+from agentkit.providers.openai.answer import answer_in, has_text
+from agentkit.providers.openai.catalogue import listed_as, models_in
+from agentkit.providers.openai.counts import counted_in, taken_at_most
+from agentkit.providers.openai.documents import BrokenOff, document_in
+from agentkit.providers.openai.error_bodies import (
+    error_in,
+    is_not_there,
+    is_rate_limit,
+    message_in_error,
+    message_of,
+)
+from agentkit.providers.openai.names import is_same_model
 from agentkit.providers.openai.profile import Profile
 from agentkit.providers.openai.reading import UNREADABLE
 from agentkit.providers.openai.settings import EndpointSettings
@@ -65,6 +77,24 @@ SECONDS_PER_TOKEN = 0.02
 SETUP_SECONDS = 0.3
 """A guess of how long an endpoint takes before its first token."""
 
+NO_LIST = (400, 404, 405, 500, 501)
+"""The statuses of endpoints that have no list of models, or cannot make one."""
+
+NOT_DONE = (501, 503, 529)
+"""The statuses of a server's failure that say that the request was not done."""
+
+OVERHEAD_SETTINGS = {"input": "overhead_tokens", "output": "reasoning_tokens"}
+"""The setting that allows for more of each unit than was asked for."""
+
+MOST_OVERHEAD = 1_000_000
+"""The most tokens of overhead that are proposed: more than that is no prompt but a mistake."""
+
+MAX_NAME = 200
+"""The most characters of a model's name that are kept."""
+
+MAX_REASON = 600
+"""The most characters of why an answer cannot be used."""
+
 MAX_ANSWER = 4 << 20
 """The most bytes of an answer: some hundred thousand tokens, or a very long list of models."""
 
@@ -72,10 +102,16 @@ MAX_ANSWER = 4 << 20
 class OpenAI:
     """A provider behind an OpenAI-compatible endpoint; see `market.seams.Provider`."""
 
+    _pays_first = False
+    """Whether a request carries money, which an endpoint may keep whatever it answers."""
+
     def __init__(
         self, name: str, url: str, network: Network, profile: Profile, settings: EndpointSettings
     ) -> None:
-        """Make the adapter of the provider `name`; `url` may end in `/v1`."""
+        """Make the adapter of the provider `name`.
+
+        Its paths are below `url` as that stands, or below `/v1` for a `url` without a path.
+        """
         self._name = name
         self._network = network
         self._profile = profile
@@ -83,9 +119,8 @@ class OpenAI:
         headers = {"User-Agent": USER_AGENT}
         if settings.key:
             headers["Authorization"] = f"Bearer {settings.key}"
-        address = url.removesuffix("/").removesuffix("/v1")
-        # An answer does not name its request, so a late one could be taken for the next.
-        self._http = Http(name, address, headers, reuse=False, max_bytes=MAX_ANSWER)
+        address, self._base = _address_and_base(url)
+        self._http = Http(name, address, headers, max_bytes=MAX_ANSWER)
         self._answers: dict[str, Result] = {}  # by attempt, until they are fetched
         self._models_served: Mapping[str, int] = {}
         self._models_read_at = 0.0
@@ -113,9 +148,10 @@ class OpenAI:
         """
         model = self._model(spec)
         served = await self._models()
-        if model not in served:
+        listed = listed_as(model, served)
+        if not listed:
             raise Refused(f"it does not serve {model!r} now", provider=self.name)
-        context = served[model]
+        context = served[listed]
         return [
             self._offer(spec, model, terms, context=context) for terms in await self._terms(model)
         ]
@@ -140,6 +176,7 @@ class OpenAI:
             rates=terms.rates,
             finds=terms.finds,
             context=context,
+            overhead=self._settings.overhead,
         )
 
     async def submit(
@@ -150,7 +187,10 @@ class OpenAI:
         An endpoint answers at once, so there is no job to wait for.
         """
         path, body = self._request(task, offer.model)
-        answer = await self._ask(path, body, attempt, payment)
+        try:
+            answer = await self._ask(self._base + path, body, attempt, payment)
+        except BodyUnreadable as error:
+            raise self._bad_output(error.why, billed=None) from error
         result = self._result(task, offer, answer)
         self._answers[attempt.id] = self._with_bill(result, answer, payment)
         return JobStatus(state="done")
@@ -198,7 +238,9 @@ class OpenAI:
         self, path: str, body: dict[str, Any], attempt: Attempt, payment: Payment
     ) -> Answer:
         """Send the request that is paid for, and return its answer if that is a success."""
-        answer = await self._http.send("POST", path, json=body, seconds=ANSWER_SECONDS)
+        answer = await self._http.send(
+            "POST", path, json=body, seconds=ANSWER_SECONDS, redirects=False
+        )
         self._check_status(answer)
         return answer
 
@@ -281,25 +323,33 @@ class OpenAI:
     async def _models(self, *, fresh: bool = False) -> Mapping[str, int]:
         """Return the models served, each with the most tokens it takes (0: not said).
 
-        The list is read again after MODELS_LAST seconds, and with `fresh`.
+        Where there is no list, or none that can be read, those are that the user configured.  The
+        list is read again after MODELS_LAST seconds, and with `fresh`.
         """
         age = time.monotonic() - self._models_read_at
         if self._models_served and age < MODELS_LAST and not fresh:
             return self._models_served
-        answer = await self._http.read("/v1/models", seconds=10.0)
-        self._check_status(answer)
-        try:
-            models = {str(item["id"]): _context(item) for item in json.loads(answer.body)["data"]}
-        except UNREADABLE as error:
-            raise ProtocolBroken("its list of models cannot be read", provider=self.name) from error
-        self._models_served = models
+        self._models_served = await self._listed_models()
         self._models_read_at = time.monotonic()
-        return models
+        return self._models_served
+
+    async def _listed_models(self) -> Mapping[str, int]:
+        """Return the models of the endpoint's own list, or else those that are configured."""
+        configured = dict.fromkeys(self._settings.models.values(), 0)
+        try:
+            answer = await self._http.read(f"{self._base}/models", seconds=10.0)
+            if answer.status in NO_LIST:
+                return configured
+            self._check_status(answer)
+            return models_in(json.loads(answer.body))
+        except (BodyUnreadable, *UNREADABLE):
+            return configured
 
     def _priced(self, terms: PaymentTerms, spec: TaskSpec) -> tuple[Money, Money]:
         """Return (price, at most) of one purchase; raises Refused when a price is missing."""
         try:
-            return priced(self._network.currency, terms.rates, spec.load)
+            overhead = self._settings.overhead
+            return priced(self._network.currency, terms.rates, spec.load, overhead)
         except BadAmount as error:
             raise Refused(
                 str(error),
@@ -319,72 +369,144 @@ class OpenAI:
         if params["stop"]:
             body["stop"] = params["stop"]
         if params["style"] == "complete":
-            return "/v1/completions", {**body, "prompt": params["prompt"]}
+            return "/completions", {**body, "prompt": params["prompt"]}
         messages = [{"role": "user", "content": params["prompt"]}]
-        return "/v1/chat/completions", {**body, "messages": messages}
+        return "/chat/completions", {**body, "messages": messages}
 
     def _result(self, task: Task, offer: Offer, answer: Answer) -> Result:
         """Return the result in an answer, at the offer's rates.
 
-        Raises BadOutput for one that cannot be read, or is of another model.
+        Raises BadOutput for one that cannot be used, with what it is billed; RateLimited and
+        Unavailable where it says that nothing was done.
         """
+        billed: Money | None = None
         try:
-            document = json.loads(answer.body)
-            choice = document["choices"][0]
-            text = choice["message"]["content"] if "message" in choice else choice["text"]
-            usage = self._usage(task, document.get("usage") or {})
-            model = str(document["model"])
+            document = document_in(answer)
+            counted = counted_in(document)
+            usage = taken_at_most(counted, offer.most(task.load))
             price = charge(self._network.currency, offer.rates, usage)
-            output = Text.of(str(text or "").strip().encode())
+            billed = price if counted else None
+            self._check_error(document, is_answered=bool(counted) or has_text(document))
+            said = answer_in(document)
+            self._check_model(document.get("model"), offer.model)
+            self._check_counts(usage, task, offer)
+            output = Text.of(said.text.encode())
+        except BrokenOff as error:
+            raise Unavailable(str(error), provider=self.name, unknown=True) from error
+        except _Unusable as error:
+            raise self._bad_output(str(error), billed) from error
         except UNREADABLE as error:
-            raise BadOutput("its answer cannot be read", provider=self.name) from error
-        # Some endpoints answer for an unknown model with another one.
-        if model != offer.model:
-            raise BadOutput(f"it answered with {model!r}, not {offer.model!r}", provider=self.name)
+            why = f"its answer cannot be used: {error}"
+            raise self._bad_output(why, billed) from error
         return Result(
             outputs=(output,),
             usage=usage,
             price=price,
             evidence=Evidence(reference=str(document.get("id") or "")[:100]),
-            model=model,
+            model=str(document.get("model") or "")[:MAX_NAME],
+            finish_reason=said.finish_reason,
         )
 
-    def _usage(self, task: Task, reported: Mapping[str, Any]) -> dict[str, int]:
-        """Return what the endpoint counted, by unit; a count that it leaves out is the most."""
-        counts: dict[str, Any] = {
-            "request": 1,
-            "input": reported.get("prompt_tokens"),
-            "output": reported.get("completion_tokens"),
-        }
-        counted = {unit: int(count) for unit, count in counts.items() if count is not None}
-        return {unit: counted.get(unit, most) for unit, most in task.load.most.items()}
+    def _bad_output(self, why: str, billed: Money | None) -> BadOutput:
+        """Return the error of an answer that came; what it quotes may hold our key."""
+        return BadOutput(self._without_key(why[:MAX_REASON]), provider=self.name, billed=billed)
+
+    def _check_error(self, document: Mapping[str, Any], *, is_answered: bool) -> None:
+        """Raise what an error means that came with a status of success.
+
+        `is_answered`: there is text or a count beside it, so that it may be billed.
+        """
+        error = error_in(document)
+        if error is None:
+            return
+        message = self._without_key(f"it answers 200 with an error: {message_in_error(error)}")
+        if not is_answered and not self._pays_first:
+            if is_rate_limit(error):
+                raise RateLimited(message, provider=self.name)
+            if is_not_there(error):
+                raise Unavailable(message, provider=self.name)
+        raise _Unusable(message)
+
+    def _check_model(self, given: Any, asked: str) -> None:
+        """Raise _Unusable for an answer of another model than the one that was asked for.
+
+        Some endpoints answer for an unknown model with another one.
+        """
+        accepted = tuple(self._settings.accepted_as(asked))
+        answered = "" if given is None else str(given)[:MAX_NAME]
+        if answered in accepted or (answered and is_same_model(asked, answered)):
+            return
+        said = f"it answered with {answered!r}, not {asked!r}"
+        if not answered:
+            said = f"it does not say which model answered in place of {asked!r}"
+        setting = f'providers.{self.name}.accepts."{asked}" = ["{answered}"]'
+        raise _Unusable(f"{said}; if that is the same model, set {setting}")
+
+    def _check_counts(self, usage: Mapping[str, int], task: Task, offer: Offer) -> None:
+        """Raise _Unusable for a count beyond the most, with the setting that allows for it."""
+        allowed = offer.most(task.load)
+        for unit, setting in OVERHEAD_SETTINGS.items():
+            count, most = usage.get(unit, 0), allowed.get(unit, 0)
+            if count > most:
+                told = f"it counts {count} of {unit} where there are {most} at most"
+                enough = offer.overhead.get(unit, 0) + count - most
+                if enough <= MOST_OVERHEAD:
+                    told += f"; providers.{self.name}.{setting} = {enough} allows for that"
+                raise _Unusable(told)
+
+    def _without_key(self, text: str) -> str:
+        """Return a text without the API key, which an endpoint may quote."""
+        return text.replace(self._settings.key, "***") if self._settings.key else text
 
     def _check_status(self, answer: Answer) -> None:
         """Raise the error that an unsuccessful answer means.
 
         After most 5xx it is unknown whether the request was done.  501 and 503 say that it was
-        not (RFC 9110, 15.6).
+        not (RFC 9110, 15.6), and so does 529, which several networks use for "overloaded".
         """
         status = answer.status
         if status < 300:
             return
-        message = message_of(answer.body) or f"it answers {status}"
-        if self._settings.key:  # an endpoint may quote it
-            message = message.replace(self._settings.key, "***")
+        if status < 400:
+            raise self._redirected(answer)
+        message = self._without_key(message_of(answer.body) or f"it answers {status}")
         if status == 429:
             raise RateLimited(message, provider=self.name, retry_after=answer.retry_after)
-        if status in (401, 403):
-            hint = f"check providers.{self.name}.api_key"
-            raise Refused(message, provider=self.name, hint=hint)
         if status >= 500:
-            raise Unavailable(message, provider=self.name, unknown=status not in (501, 503))
-        raise Refused(message, provider=self.name)
+            raise Unavailable(message, provider=self.name, unknown=status not in NOT_DONE)
+        raise Refused(message, provider=self.name, hint=self._hint_for(status))
+
+    def _hint_for(self, status: int) -> str:
+        """Return what the user can do about a refusal, "" where the status does not say."""
+        if status in (401, 403):
+            return f"check providers.{self.name}.api_key"
+        if status == 402:
+            return f"the account at {self.name} is out of credit: add some there"
+        if status in (404, 405):
+            return (
+                f"check providers.{self.name}.url, below which /chat/completions has to be, and the"
+                f" model's name in providers.{self.name}.models"
+            )
+        return ""
+
+    def _redirected(self, answer: Answer) -> Refused:
+        """Return the refusal of an answer that points elsewhere: a question is not sent on."""
+        target = answer.headers.get("location", "")[:200]
+        message = self._without_key(f"it answers {answer.status}, which points to {target!r}")
+        hint = f"set providers.{self.name}.url to the address it moved to, if you trust that"
+        return Refused(message, provider=self.name, hint=hint)
 
 
-def _context(model: Mapping[str, Any]) -> int:
-    """Return how many tokens a listed model takes, 0 where the endpoint does not say.
+class _Unusable(Exception):
+    """An answer came and cannot be used; the message says why."""
 
-    Several networks call it `context_length`; vLLM calls it `max_model_len`.
+
+def _address_and_base(url: str) -> tuple[str, str]:
+    """Return an address, and the path below it that all requests begin with.
+
+    `/v1` is told apart from the rest: an account's balance stands beside it, not below.
     """
-    tokens = model.get("context_length") or model.get("max_model_len")
-    return tokens if isinstance(tokens, int) and 0 < tokens < 2**40 else 0
+    address = url.rstrip("/").removesuffix("/chat/completions").rstrip("/")
+    if address.endswith("/v1"):
+        return address.removesuffix("/v1").rstrip("/"), "/v1"
+    return address, "" if urlsplit(address).path else "/v1"

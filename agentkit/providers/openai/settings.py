@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agentkit.errors import ConfigError
@@ -14,7 +14,9 @@ class EndpointSettings:
     """What the user configured for one endpoint.
 
     `prices` by unit; `models`: the endpoint's name of each model; `payee`: the address to pay;
-    `label` marks a stand-in.
+    `label` marks a stand-in.  `accepts`: by either name of a model, other names under which it may
+    answer.  `overhead_tokens` are added to every question there, and `reasoning_tokens` may be
+    counted in an answer beyond its limit.
     """
 
     prices: Mapping[str, Rate]
@@ -22,6 +24,21 @@ class EndpointSettings:
     payee: str = ""
     key: str = field(default="", repr=False)
     label: str = ""
+    accepts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    overhead_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    @property
+    def overhead(self) -> dict[str, int]:
+        """The units that the endpoint adds to every purchase; empty where it adds none."""
+        added = {"input": self.overhead_tokens, "output": self.reasoning_tokens}
+        return {unit: count for unit, count in added.items() if count}
+
+    def accepted_as(self, model: str) -> Iterator[str]:
+        """Yield the names that the user accepts for an answer of the endpoint's `model`."""
+        ours = [name for name, there in self.models.items() if there == model]
+        for name in (model, *ours):
+            yield from self.accepts.get(name, ())
 
 
 def check_prices(name: str, settings: EndpointSettings) -> None:

@@ -85,7 +85,9 @@ class Attempts:
             delivery = await self._recovery.recover(purchase, attempt)
             if delivery is not None:
                 return delivery
-        elif error.unknown or isinstance(error, BadOutput):
+        elif isinstance(error, BadOutput):
+            await self.closing.close_answered(attempt, offer, error)
+        elif error.unknown:
             await self.closing.close_without_result(attempt, offer, str(error))
         else:
             await self.closing.close_unpaid(attempt, str(error))

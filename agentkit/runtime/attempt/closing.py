@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Literal
 
-from agentkit.errors import PaymentError
+from agentkit.errors import BadOutput, PaymentError
 from agentkit.journal.events import AttemptClosed
 from agentkit.market.attempt import Attempt, Evidence, Result
 from agentkit.market.offer import Offer
 from agentkit.market.receipt import Receipt, Standing
 from agentkit.market.seams import AskableRail, Event, Transaction
+from agentkit.money import Money
 from agentkit.runtime.attempt.shared import cancel_at_provider
 from agentkit.runtime.context import RunContext
 from agentkit.runtime.purchase import CheckedResult
@@ -18,11 +20,25 @@ from agentkit.runtime.purchase import CheckedResult
 Outcome = Literal["unpaid", "uncertain"]
 
 
+@dataclass(frozen=True)
+class Unusable:
+    """An answer that came and is not taken.
+
+    `billed`: what its provider bills by its own figures, None where that is not known.  `result`:
+    what it delivered, None where there was not even a result in it.
+    """
+
+    billed: Money | None = None
+    result: Result | None = None
+
+
 class Closing:
     """Closes attempts of one run.
 
     An attempt whose payment left before it delivered closes as uncertain: its at most counts as
-    spent.  One that is paid on delivery closes as unpaid, and its reservation is given back.
+    spent.  If an answer came that cannot be used, what its provider bills for it counts instead,
+    and the purchase may go to the next provider.  One that is paid on delivery closes as unpaid,
+    and its reservation is given back.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -36,13 +52,18 @@ class Closing:
         """Close an attempt whose result cannot be had any more."""
         await self._close(attempt, _outcome(offer), why)
 
+    async def close_answered(self, attempt: Attempt, offer: Offer, error: BadOutput) -> None:
+        """Close an attempt whose answer came and has no result in it."""
+        await self._close(attempt, _outcome(offer), str(error), Unusable(error.billed))
+
     async def refuse(self, delivery: CheckedResult, why: str, *, blame: bool = True) -> None:
         """Close an attempt whose result is not paid; `blame` counts against its provider.
 
         Where the payment left with the request, a bad answer is billed like a good one.
         """
-        refused = delivery.result if blame else None
-        await self._close(delivery.attempt, _outcome(delivery.offer), why, refused=refused)
+        result = delivery.result
+        unusable = Unusable(result.price, result) if blame else None
+        await self._close(delivery.attempt, _outcome(delivery.offer), why, unusable)
 
     async def cancel(self, attempt: Attempt, why: str) -> None:
         """Stop an open attempt at its provider and close it."""
@@ -57,27 +78,33 @@ class Closing:
                 await self.cancel(attempt, why)
 
     async def _close(
-        self, attempt: Attempt, outcome: Outcome, why: str, refused: Result | None = None
+        self, attempt: Attempt, outcome: Outcome, why: str, unusable: Unusable | None = None
     ) -> None:
         """Release the reservation and record the outcome, in one transaction."""
         if attempt.id not in self._context.state.attempts_at(attempt.purchase).open:
             return  # two stages may both find out that it has ended
 
         def work(tx: Transaction) -> tuple[list[Event], None]:
-            receipt = self._release(tx, attempt, outcome)
-            return [_closed_event(attempt, outcome, why, receipt, refused)], None
+            receipt = self._release(tx, attempt, outcome, unusable)
+            return [_closed_event(attempt, outcome, why, receipt, unusable)], None
 
         await self._context.log.commit(work)
 
-    def _release(self, tx: Transaction, attempt: Attempt, outcome: Outcome) -> Receipt | None:
+    def _release(
+        self, tx: Transaction, attempt: Attempt, outcome: Outcome, unusable: Unusable | None
+    ) -> Receipt | None:
         """Undo the reservation; returns the receipt of an attempt that counts as spent."""
         ledger = self._context.ledger
         rail = self._context.rail(attempt.rail)
         uncertain = outcome == "uncertain"
-        charged = rail.charged(tx, attempt) if isinstance(rail, AskableRail) else None
+        # What was signed can be drawn whatever the provider bills, so such a rail knows better.
+        if isinstance(rail, AskableRail):
+            charged = rail.charged(tx, attempt)
+        else:
+            charged = _billed(attempt, unusable)
         may_be_drawn = rail.release(tx, attempt, uncertain=uncertain)
         if uncertain:
-            # Where the provider's books can be asked, what it charged is known, only not received.
+            # Where the provider says what it charged, only what it was for was not received.
             standing: Standing = "uncertain" if charged is None else "charged, not received"
             amount = attempt.at_most if charged is None else charged
             ledger.spend(tx, attempt, amount, standing)
@@ -92,10 +119,23 @@ def _outcome(offer: Offer) -> Outcome:
     return "unpaid" if offer.pays == "on_delivery" else "uncertain"
 
 
+def _billed(attempt: Attempt, unusable: Unusable | None) -> Money | None:
+    """Return what an unusable answer is billed, up to the at most; None where nobody can say."""
+    billed = unusable.billed if unusable else None
+    if billed is None or billed.asset != attempt.at_most.asset or billed.units < 0:
+        return None
+    return min(billed, attempt.at_most)
+
+
 def _closed_event(
-    attempt: Attempt, outcome: Outcome, why: str, receipt: Receipt | None, refused: Result | None
+    attempt: Attempt,
+    outcome: Outcome,
+    why: str,
+    receipt: Receipt | None,
+    unusable: Unusable | None,
 ) -> AttemptClosed:
     """Return the event of an attempt that was not paid for a delivery."""
+    refused = unusable.result if unusable else None
     return AttemptClosed(
         attempt=attempt.id,
         purchase=attempt.purchase,
@@ -108,4 +148,5 @@ def _closed_event(
         refused=refused is not None,
         result=refused.digest if refused else "",
         evidence=refused.evidence if refused else Evidence(),
+        answered=unusable is not None,
     )

@@ -212,6 +212,6 @@ class Opening:
 def _at_most(task: Task, offer: Offer) -> Money:
     """Return the most that a task can come to under an offer; raises OfferExpired."""
     try:
-        return charge(offer.at_most.asset, offer.rates, task.load.most)
+        return charge(offer.at_most.asset, offer.rates, offer.most(task.load))
     except BadAmount as error:
         raise OfferExpired(str(error), provider=offer.label) from error

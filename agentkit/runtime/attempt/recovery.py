@@ -102,6 +102,9 @@ class Recovery:
                 lambda tx: rail.reserve(tx, attempt)
             )
             await self._submit(purchase, offer, attempt, payment)
+        except BadOutput as error:
+            await self._closing.close_answered(attempt, offer, error)
+            return None
         except (ProviderError, PaymentError) as error:
             await self._close_by_payment(offer, attempt, error)
             return None
@@ -152,6 +155,9 @@ class Recovery:
             async with self._results.time_limit(purchase, offer, attempt):
                 with adapter_errors(offer):
                     result = await self._results.wait_for(offer, attempt)
+        except BadOutput as error:
+            await self._closing.close_answered(attempt, offer, error)
+            return None
         except ProviderError as error:
             await self._closing.close_without_result(attempt, offer, str(error))
             return None

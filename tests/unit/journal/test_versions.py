@@ -15,7 +15,7 @@ from agentkit.journal.records import RECORDS
 from agentkit.journal.store import SCHEMA, SCHEMA_VERSION
 from agentkit.journal.upgrades import ADDED_FIELDS, NewerVersion, read_event
 
-EVENT_SETS = {3: "4b36d287dba01248f6a90fb96996d7aa4315b3f59831204733c0c0a17379202f"}
+EVENT_SETS = {3: "b5212baffa8d79f8cff97ab919c63d33928af9c98b81c231034c2dc3b8a384f7"}
 """By VERSION: the digest of the event set, of every field in it and of every default."""
 
 LAYOUTS = {5: "0801daafefd4c47229115306b95be1cd14db78c5eab5cfeb495229bdde767347"}
