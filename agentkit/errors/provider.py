@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from agentkit.errors.base import AgentKitError, in_one_line
-
-if TYPE_CHECKING:  # money raises these errors
-    from agentkit.money import Money
 
 
 class ProviderError(AgentKitError):
@@ -68,8 +65,8 @@ class LeaseLost(ProviderError):
 class BadOutput(ProviderError):
     """A complete answer came from the provider and cannot be used.
 
-    `billed`: what the provider bills for it by its own figures; None where it gives none, so that
-    the attempt's at most counts.  Where it is paid on delivery, neither is paid.
+    `billed`: what the provider bills for it by its own figures, as Money; None where it gives none,
+    so that the attempt's at most counts.  Where it is paid on delivery, neither is paid.
     """
 
     def __init__(
@@ -79,7 +76,7 @@ class BadOutput(ProviderError):
         provider: str = "",
         of_task: bool = False,
         hint: str = "",
-        billed: Money | None = None,
+        billed: object = None,
     ) -> None:
         super().__init__(message, provider=provider, of_task=of_task, hint=hint)
         self.billed = billed

@@ -184,6 +184,11 @@ class Challenge(Wire):
         payable = [way for way in self.requirements if way.payable_on(network)]
         return min(payable, key=lambda requirement: int(requirement.amount), default=None)
 
+    def why_not_payable_on(self, network: Network) -> str:
+        """Say what is wrong with the first way to pay that names a network, "" without one."""
+        here = [entry for entry in self.accepts if entry.get("network") == network.id]
+        return _why_not_payable(here[0], network) if here else ""
+
     @property
     def requirements(self) -> list[Requirement]:
         """The ways to pay that have the form of one: other schemes have other fields."""
@@ -340,6 +345,29 @@ def _requirement(entry: dict[str, Any]) -> Requirement | None:
         return Requirement.model_validate(entry)
     except ValidationError:
         return None
+
+
+def _why_not_payable(entry: dict[str, Any], network: Network) -> str:
+    """Say why an entry of `accepts` that names a network cannot be paid there by `exact`."""
+    try:
+        way = Requirement.model_validate(entry)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part) for part in first["loc"])[:80]
+        return f"its way to pay cannot be read, at {field!r}: {first['msg']}"
+    if way.scheme != "exact":
+        return ""
+    if way.asset.lower() != network.token.lower():
+        return f"it asks for the token {way.asset!r}, and {network.currency.symbol} is another"
+    domain = (way.extra.get("name"), way.extra.get("version"))
+    if domain != (network.token_name, network.token_version):
+        ours = (network.token_name, network.token_version)
+        return f"it names the token's domain {str(domain)[:80]}, and the token has {ours}"
+    if way.extra.get("assetTransferMethod", "eip3009") != "eip3009":
+        return f"it takes {str(way.extra['assetTransferMethod'])[:40]!r} only, and not EIP-3009"
+    if int(way.amount) <= 0:
+        return "it asks for nothing, and names a way to pay"
+    return f"{way.pay_to[:64]!r} is not a valid address to pay to"
 
 
 def problem_of(error: Exception) -> str:

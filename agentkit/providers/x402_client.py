@@ -119,9 +119,7 @@ class X402Client:
         except ProtocolBroken as error:
             raise ProtocolBroken(str(error), provider=self._name) from error
         if challenge is None:
-            raise ProtocolBroken(
-                "it asks for a payment and does not say which", provider=self._name
-            )
+            raise ProtocolBroken(_why_no_challenge(answer.body), provider=self._name)
         return challenge
 
     def ways(self, challenge: Challenge) -> list[Requirement]:
@@ -227,7 +225,8 @@ class X402Client:
                 f"it takes {home.currency.symbol} on {apart[0]}, and a budget is in {currency}:"
                 ' with usd = "usdc" in agentkit.toml they count together'
             )
-        return f"it takes no {currency} by 'batch-settlement', 'exact' or 'upto'"
+        wrong = challenge.why_not_payable_on(home)
+        return wrong or f"it takes no {currency} by 'batch-settlement', 'exact' or 'upto'"
 
     async def _send(self, request: PaidRequest, headers: dict[str, str], seconds: float) -> Answer:
         """Send a request; a payment never follows a redirect to somebody else."""
@@ -401,6 +400,21 @@ class X402Client:
         self._check_status(answer)
         body = {"channel": message.body["channel"]}
         return message.model_copy(update={"verb": "refunded", "body": body})
+
+
+def _why_no_challenge(body: bytes) -> str:
+    """Say what a 402 asks for that does not have the header of x402 v2."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
+    version = document.get("x402Version") if isinstance(document, dict) else None
+    if version == 1:
+        return "it asks for a payment by x402 v1, and only v2 is spoken here"
+    if version == 2:
+        return f"it asks in the body of its 402, and x402 v2 has that in the header {REQUIRED}"
+    told = message_of(body)
+    return "it asks for a payment and does not say which" + (f": {told}" if told else "")
 
 
 def takes(message: Message) -> bool:

@@ -28,7 +28,7 @@ class Unusable:
     what it delivered, None where there was not even a result in it.
     """
 
-    billed: Money | None = None
+    billed: object = None
     result: Result | None = None
 
 
@@ -122,7 +122,7 @@ def _outcome(offer: Offer) -> Outcome:
 def _billed(attempt: Attempt, unusable: Unusable | None) -> Money | None:
     """Return what an unusable answer is billed, up to the at most; None where nobody can say."""
     billed = unusable.billed if unusable else None
-    if billed is None or billed.asset != attempt.at_most.asset or billed.units < 0:
+    if not isinstance(billed, Money) or billed.asset != attempt.at_most.asset or billed.units < 0:
         return None
     return min(billed, attempt.at_most)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agentkit.errors import OfferExpired, Refused
+from agentkit.errors import OfferExpired, ProtocolBroken, Refused
 from agentkit.keys.channel_messages import ChannelConfig, ChannelVoucher
 from agentkit.keys.signer import KeySigner
 from agentkit.market import batch_settlement
@@ -90,6 +90,44 @@ def test_what_is_not_in_the_settings_is_not_paid(way: Requirement) -> None:
     with pytest.raises(Refused, match="it takes no USDC on home by") as refused:
         client_of(HOME).ways(asking(way))
     assert "usd =" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"maxTimeoutSeconds": None}, "cannot be read, at 'maxTimeoutSeconds'"),
+        ({"amount": 5}, "cannot be read, at 'amount'"),
+        ({"extra": {"name": "USDC", "version": "2"}}, "names the token's domain ('USDC', '2')"),
+        ({"asset": "0x" + "99" * 20}, "asks for the token '0x9999"),
+        ({"payTo": "0x" + "00" * 20}, "is not a valid address"),
+        ({"amount": "0"}, "asks for nothing"),
+    ],
+)
+def test_what_is_wrong_with_a_way_to_pay_is_told(changes: dict[str, Any], told: str) -> None:
+    """Its operator can mend it; that it takes no USDC would not help, and is not true."""
+    entry = {**exact(HOME, 5).document(), **changes}
+    challenge = Challenge(x402_version=2, accepts=[exact(OTHER, 5).document(), entry])
+    apart = HOME.model_copy(update={"beside": ()})
+    with pytest.raises(Refused) as refused:
+        client_of(apart).ways(challenge)
+    assert told in str(refused.value)
+    assert "takes no USDC" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"x402Version": 1, "accepts": []}', "x402 v1"),
+        (b'{"x402Version": 2, "accepts": []}', "in the body of its 402"),
+        (b'{"error": {"message": "Insufficient credits"}}', "Insufficient credits"),
+        (b"[" * 100_000, "does not say which"),
+        (b"", "does not say which"),
+    ],
+)
+def test_a_402_without_the_header_is_told_as_what_it_is(body: bytes, told: str) -> None:
+    with pytest.raises(ProtocolBroken) as broken:
+        client_of(HOME).challenge(Answer(402, {}, body))
+    assert told in str(broken.value)
 
 
 @pytest.mark.parametrize("way", [exact(OTHER, 5), lanes(OTHER, 5)])
