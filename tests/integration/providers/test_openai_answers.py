@@ -33,6 +33,7 @@ from agentkit.payments.billed_elsewhere import ElsewhereRail
 from agentkit.payments.budget import Budget
 from agentkit.planner.planner import make_plan
 from agentkit.planner.request import Market, Wish
+from agentkit.providers.http import Http
 from agentkit.providers.openai import GAIA, EndpointSettings, OpenAI
 from agentkit.runtime import run as runs
 from agentkit.runtime.context import Resources
@@ -250,6 +251,33 @@ async def test_an_answer_that_nobody_asked_for_is_nobodys(node: FaultyNode) -> N
     finally:
         await adapter.close()
     assert node.bites["twice"] == 3
+
+
+# -- connections that cannot be made -------------------------------------------------------------
+
+
+async def test_a_host_that_nobody_knows_is_told_as_that() -> None:
+    http = Http("far", "http://no-such-host.invalid")
+    with pytest.raises(Unavailable, match=r"DNS knows no host 'no-such-host\.invalid'") as raised:
+        await http.send("GET", "/")
+    assert not raised.value.unknown
+    assert "http://no-such-host.invalid" in raised.value.hint
+    await http.close()
+
+
+async def test_a_server_that_speaks_no_tls_is_told_as_that() -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(speak, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    http = Http("far", f"https://127.0.0.1:{port}")
+    with pytest.raises(Unavailable, match="does not speak TLS") as raised:
+        await http.send("POST", "/", json={})
+    assert not raised.value.unknown
+    await http.close()
+    server.close()
 
 
 # -- runs ----------------------------------------------------------------------------------------
