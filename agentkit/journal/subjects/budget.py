@@ -254,7 +254,10 @@ def _fold_spent(event: Spent, stream: str, at: float, records: Records) -> None:
     records.put(reservation.model_copy(update={"spent": event.amount, "standing": event.standing}))
 
     payee = account(records, rail=reservation.rail, payee=reservation.account, like=event.amount)
-    uncertain = event.amount.units if event.standing == "uncertain" else 0
+    # A balance shows no single debit, so what a provider says that it billed may not be gone.
+    is_said_only = event.standing == "charged, not received" and reservation.rail == "prepaid"
+    is_uncertain = event.standing == "uncertain" or is_said_only
+    uncertain = event.amount.units if is_uncertain else 0
     changes = {"spent": payee.spent + event.amount, "uncertain": payee.uncertain + uncertain}
     records.put(payee.model_copy(update=changes))
 

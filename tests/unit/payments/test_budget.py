@@ -71,6 +71,25 @@ async def test_an_attempt_is_paid_once_and_never_above_its_at_most(tmp_path: Pat
     await journal.close()
 
 
+@pytest.mark.parametrize(("rail", "unsure"), [("prepaid", 400_000), ("batch-settlement", 0)])
+async def test_what_a_prepaid_provider_says_it_billed_may_still_be_there(
+    tmp_path: Path, rail: str, unsure: int
+) -> None:
+    """A transfer that was lost would else seem to have arrived once its balance is read."""
+    journal = await Journal.open(tmp_path, WALLET)
+    budget, one = Budget(Allowance()), attempt(1, "0.5").model_copy(update={"rail": rail})
+
+    def spend(tx: Transaction) -> None:
+        budget.hold(tx, "r1", usdc("1"), None)
+        budget.reserve(tx, one)
+        budget.spend(tx, one, usdc("0.4"), "charged, not received")
+
+    await journal.commit(spend)
+    (account,) = await journal.commit(lambda tx: tx.every(r.Account))
+    assert (account.spent, account.uncertain) == (usdc("0.4"), unsure)
+    await journal.close()
+
+
 async def test_only_listed_providers_are_paid(tmp_path: Path) -> None:
     journal = await Journal.open(tmp_path, WALLET)
     budget = Budget(Allowance(providers=("native", "gaia*")))
