@@ -13,6 +13,7 @@ test can see that its fault was reached.  `requests` are the bodies that came.
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import zlib
@@ -158,8 +159,10 @@ async def _twice(request: web.Request, model: str) -> web.StreamResponse:
     await response.write_eof()
     late = json.dumps(good(model, "An answer that nobody asked for.")).encode()
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(late)}\r\n\r\n"
-    assert request.transport
-    request.transport.write(head.encode() + late)
+    assert isinstance(request.transport, asyncio.Transport)
+    # A moment later, so that the first answer was read to its end before.
+    loop = asyncio.get_running_loop()
+    loop.call_later(0.01, request.transport.write, head.encode() + late)
     return response
 
 

@@ -313,6 +313,17 @@ async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
     await journal.close()
 
 
+async def test_a_bill_above_the_at_most_counts_up_to_it(
+    journal: Journal, tmp_path: Path, node: FaultyNode
+) -> None:
+    node.fault = "long prompt"
+    async with FaultyNode() as other:
+        await run(journal, tmp_path, node, other)
+    attempts = await journal.commit(lambda tx: tx.every(r.Reservation))
+    (refused,) = [attempt for attempt in attempts if attempt.provider == "p0"]
+    assert (refused.standing, refused.spent) == ("charged, not received", refused.amount)
+
+
 @pytest.mark.parametrize("fault", [*BILLED_BY_COUNT, *UNCOUNTED, "no credit", "moved"])
 async def test_the_next_provider_is_asked_and_both_bills_count(
     journal: Journal, tmp_path: Path, node: FaultyNode, fault: str
