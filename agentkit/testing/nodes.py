@@ -24,6 +24,8 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from agentkit.net.guard import guard
+
 USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
 
 Reply = Callable[[web.Request, str], Awaitable[web.StreamResponse]]
@@ -75,7 +77,7 @@ class FaultyNode:
     _runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
-        app = web.Application()
+        app = web.Application(middlewares=[guard()])
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/{path:.*}", self._work)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)

@@ -40,7 +40,7 @@ def places_with(text: str) -> dict[str, str]:
 
 def test_every_server_has_the_guard_first() -> None:
     places = places_with("web.Application(")
-    assert len(places) == 9
+    assert len(places) == 10
     for place, source in places.items():
         assert "middlewares=[guard()" in source or "middlewares = [guard(" in source, place
 
