@@ -145,7 +145,7 @@ class _Rows:
 def result_text(result: RunResult) -> str:
     """Return a result in a few lines: what its last nodes said, and what it cost."""
     done = f"run {result.run_id} is done · paid {result.paid}"
-    lines = [_last_words(result), *_skipped_rows(result), done]
+    lines = [_last_words(result), *_skipped_rows(result), *_cut_answers(result), done]
     if result.billed_elsewhere:
         lines.append(f"billed elsewhere: {result.billed_elsewhere}")
     if result.uncertain:
@@ -162,6 +162,14 @@ def _skipped_rows(result: RunResult) -> list[str]:
             of_rows = f"{count} of them: " if count < len(items) else ""
             told.append(f"{node}: {len(items)} rows were skipped ({of_rows}{why})")
     return told
+
+
+def _cut_answers(result: RunResult) -> list[str]:
+    """Say of each node how many of its answers were cut at their limit of tokens."""
+    return [
+        f"{node}: {len(items)} answer{'s were' if len(items) > 1 else ' was'} cut at max_tokens"
+        for node, items in result.truncated.items()
+    ]
 
 
 MOST_WORDS = 600

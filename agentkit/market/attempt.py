@@ -154,7 +154,7 @@ class SellerStatements(Value):
 class Result:
     """What a provider delivered: outputs, the units it counted, and the price it asks.
 
-    `finish_reason`: why a model stopped, `length` at its limit; "" where nobody says.
+    `finish_reason`: why the model stopped, in the words of OpenAI's API; "" where nobody says.
     """
 
     outputs: tuple[Artifact, ...]

@@ -16,6 +16,9 @@ if TYPE_CHECKING:  # planning and local runs sign nothing, and its libraries are
 
 Standing = Literal["paid", "billed elsewhere", "uncertain", "charged, not received"]
 
+MAX_NAME = 200
+"""The most characters of a name that a provider says and that is kept."""
+
 RECEIVED: tuple[Standing, ...] = ("paid", "billed elsewhere")
 """The standings of attempts that delivered."""
 
@@ -25,7 +28,9 @@ class Receipt(Value):
 
     `uncertain`: the outcome is unknown, and `amount` (the attempt's at most) counts as spent.
     `charged, not received`: the provider says that it charged `amount`, and its answer is lost or
-    could not be used.  `statements` are the seller's own, for purchases over x402.
+    could not be used.  `statements` are the seller's own, for purchases over x402.  `model` is the
+    one that answered, by its provider's name, and `finish_reason` why it stopped (`stop`, `length`,
+    `tool_calls`), in the words of OpenAI's API; both "" where nobody says.
     """
 
     attempt: Attempt
@@ -36,6 +41,8 @@ class Receipt(Value):
     evidence: Evidence = Evidence()
     at: float
     statements: SellerStatements = SellerStatements()
+    model: str = ""
+    finish_reason: str = ""
 
     @classmethod
     def of(
@@ -60,7 +67,14 @@ class Receipt(Value):
             evidence=result.evidence,
             at=at,
             statements=result.statements,
+            model=result.model[:MAX_NAME],
+            finish_reason=result.finish_reason[:MAX_NAME],
         )
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the answer was cut at its limit of tokens."""
+        return self.finish_reason == "length"
 
     @property
     def delivery(self) -> Delivery:

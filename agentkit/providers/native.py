@@ -325,6 +325,7 @@ class Native:
             price=job.price,
             evidence=job.evidence,
             model=job.model,
+            finish_reason=job.finish_reason,
         )
 
     async def _fetch(self, http: Http, output: wire.WireArtifact) -> bytes:

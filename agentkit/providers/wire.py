@@ -174,6 +174,7 @@ class Job(Value):
     price: Money | None = None
     evidence: Evidence = Evidence()
     model: str = ""
+    finish_reason: str = ""
 
 
 def question(spec: TaskSpec) -> dict[str, Any]:
@@ -206,7 +207,8 @@ def read(value: type[M], body: bytes, sender: str) -> M:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in first["loc"])[:200]
-        raise ProtocolBroken(f"its {name} is wrong at {field}", provider=sender) from error
+        why = first["msg"].removeprefix("Value error, ")[:200]
+        raise ProtocolBroken(f"its {name} is wrong at {field}: {why}", provider=sender) from error
 
 
 def error_of(body: bytes) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from agentkit.errors import RunFailed, UnknownInput
 from agentkit.graph.refs import Ref
 from agentkit.journal.run_state import RunState
 from agentkit.market.plan import Plan
-from agentkit.market.receipt import Receipt, Standing
+from agentkit.market.receipt import RECEIVED, Receipt, Standing
 from agentkit.money import Money
 from agentkit.runtime.context import Resources
 from agentkit.runtime.stop import pause_of
@@ -55,6 +55,30 @@ class RunResult:
             raise UnknownInput(f"the run had no node {name!r}")
         return self.artifacts[name][output]
 
+    def receipt(self, ref: Ref[Any] | str, item: int | None = None) -> Receipt:
+        """Return the receipt of what a node delivered; for a mapped node, of one row by its number.
+
+        It says how the answer came about: `model`, `finish_reason`, `truncated`, `usage`.  Raises
+        UnknownInput where nothing was bought, such as for an answer that is taken again (`cache`).
+        """
+        name = ref if isinstance(ref, str) else ref.node
+        for receipt in self.receipts:
+            attempt = receipt.attempt
+            if (attempt.node, attempt.item) == (name, item) and receipt.standing in RECEIVED:
+                return receipt
+        what = f"node {name!r}" if item is None else f"row {item} of node {name!r}"
+        raise UnknownInput(f"nothing was bought for {what}", hint="look at result.receipts")
+
+    @property
+    def truncated(self) -> Mapping[str, tuple[int | None, ...]]:
+        """The answers that were cut at their limit of tokens: rows by node, None for no row."""
+        cut: dict[str, tuple[int | None, ...]] = {}
+        for receipt in self.receipts:
+            if receipt.truncated and receipt.standing in RECEIVED:
+                node = receipt.attempt.node
+                cut[node] = (*cut.get(node, ()), receipt.attempt.item)
+        return cut
+
     def __repr__(self) -> str:
         return f"<RunResult {self.run_id}: {len(self.artifacts)} nodes, paid {self.paid}>"
 
@@ -87,6 +111,7 @@ class RunResult:
             "nodes": {name: [a.digest for a in outs] for name, outs in self.artifacts.items()},
             "skipped": dict(self.skipped),
             "skipped_items": {node: dict(items) for node, items in self.skipped_items.items()},
+            "truncated": {node: list(items) for node, items in self.truncated.items()},
         }
 
     def summary(self) -> str:

@@ -308,12 +308,13 @@ async def _answer_job_or_404(node: Node, job: r.Job | None) -> web.Response:
 def _job_answer(job: wire.Job, *, status: int = 200) -> web.Response:
     """Answer with a job.
 
-    The newer fields `awaits` and `fault` are left out while they are empty: older payers do not
-    know them.
+    The newer fields `awaits`, `fault` and `finish_reason` are left out while they are empty: older
+    payers do not know them.
     """
     document = job.model_dump(mode="json")
-    if not job.awaits:
-        del document["awaits"]
+    for name in ("awaits", "finish_reason"):
+        if not document[name]:
+            del document[name]
     if not job.status.fault:
         del document["status"]["fault"]
     return _as_json(document, status)
@@ -330,6 +331,7 @@ async def _wire_job(node: Node, job: r.Job) -> wire.Job:
         price=job.price,
         evidence=Evidence(signer=node.signer.address, signature=job.signature),
         model=job.model,
+        finish_reason=job.finish_reason,
     )
 
 

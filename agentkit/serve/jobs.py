@@ -291,6 +291,7 @@ class Jobs:
             price=price,
             signature=signature,
             model=done.model,
+            finish_reason=done.finish_reason,
         )
 
     async def _end(

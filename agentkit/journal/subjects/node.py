@@ -39,7 +39,7 @@ class JobStarted(Event):
 class JobEnded(Event):
     """Work on an attempt ended; it has `outputs` and a `price` if it was done.
 
-    `fault` is as in `market.attempt.JobStatus`.
+    `fault` is as in `market.attempt.JobStatus`, `finish_reason` as in `market.attempt.Result`.
     """
 
     stored_name: ClassVar[str] = "JobEnded"
@@ -52,6 +52,7 @@ class JobEnded(Event):
     price: Money | None = None
     signature: str = ""
     model: str = ""
+    finish_reason: str = ""
 
 
 # -- events: channels ----------------------------------------------------------------------------
@@ -149,6 +150,7 @@ class Job(Record):
     price: Money | None = None
     signature: str = ""
     model: str = ""
+    finish_reason: str = ""
 
     @property
     def key(self) -> str:
@@ -246,7 +248,8 @@ def _fold_job_ended(event: JobEnded, stream: str, at: float, records: Records) -
     """Take over what the event says, and count the job as delivered instead of as work."""
     job = existing(records, Job, event.attempt)
     fields = ("state", "reason", "fault", "outputs", "usage", "price", "signature", "model")
-    records.put(job.model_copy(update={field: getattr(event, field) for field in fields}))
+    changes = {field: getattr(event, field) for field in (*fields, "finish_reason")}
+    records.put(job.model_copy(update=changes))
 
     price = event.price.units if event.price else 0
     _change_work(records, job.channel, working=-job.at_most.units, delivered=price)

@@ -15,10 +15,10 @@ from agentkit.journal.records import RECORDS
 from agentkit.journal.store import SCHEMA, SCHEMA_VERSION
 from agentkit.journal.upgrades import ADDED_FIELDS, NewerVersion, read_event
 
-EVENT_SETS = {3: "b5212baffa8d79f8cff97ab919c63d33928af9c98b81c231034c2dc3b8a384f7"}
+EVENT_SETS = {3: "28c54f3cc7485f0d93cc26beb213b8f2480b8415c681527a09fe9a42375ac493"}
 """By VERSION: the digest of the event set, of every field in it and of every default."""
 
-LAYOUTS = {5: "0801daafefd4c47229115306b95be1cd14db78c5eab5cfeb495229bdde767347"}
+LAYOUTS = {5: "548f8c8d4d22a930ec0ef96db0b4aca98ca3d759ab2fc5b93dcbcfa048518d20"}
 """By SCHEMA_VERSION: the digest of the tables and of what records hold."""
 
 
