@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from agentkit.artifacts import Embedding as Embedding
     from agentkit.artifacts import Json as Json
     from agentkit.artifacts import Model as Model
+    from agentkit.artifacts import Reply as Reply
     from agentkit.artifacts import Table as Table
     from agentkit.artifacts import Text as Text
     from agentkit.errors import AgentKitError as AgentKitError
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from agentkit.errors import StateError as StateError
     from agentkit.graph import verify as verify
     from agentkit.graph.builder import JobGraph as JobGraph
+    from agentkit.graph.messages import assistant as assistant
+    from agentkit.graph.messages import system as system
+    from agentkit.graph.messages import tool_result as tool_result
+    from agentkit.graph.messages import user as user
     from agentkit.graph.nodes import Needs as Needs
     from agentkit.graph.nodes import Timeouts as Timeouts
     from agentkit.graph.refs import Ref as Ref
@@ -50,7 +55,17 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "agent": ("Agent",),
-    "artifacts": ("Artifact", "Blob", "Dataset", "Embedding", "Json", "Model", "Table", "Text"),
+    "artifacts": (
+        "Artifact",
+        "Blob",
+        "Dataset",
+        "Embedding",
+        "Json",
+        "Model",
+        "Reply",
+        "Table",
+        "Text",
+    ),
     "errors": (
         "AgentKitError",
         "BadAmount",
@@ -65,6 +80,7 @@ _HOMES = {
         "StateError",
     ),
     "graph.builder": ("JobGraph",),
+    "graph.messages": ("assistant", "system", "tool_result", "user"),
     "graph.nodes": ("Needs", "Timeouts"),
     "graph.refs": ("Ref",),
     "market.allowance": ("Allowance",),

@@ -118,7 +118,7 @@ class Json(Artifact):
     default_media_type: ClassVar[str] = "application/json"
 
     @classmethod
-    def dump(cls, value: Any) -> Json:
+    def dump(cls, value: Any) -> Self:
         """Return the artifact of a JSON value; raises WrongInput for what JSON cannot hold."""
         return cls.of(_json(value))
 
@@ -126,6 +126,39 @@ class Json(Artifact):
     def value(self) -> Any:
         """The value; raises BadJson (a ValueError) for bytes that are not JSON."""
         return strict_json.loads(self.read())
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A model's wish that a tool is called; the caller of the model calls it, or does not."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply(Json):
+    """A model's message that may call tools: one JSON object in the form of OpenAI's chat API."""
+
+    kind: ClassVar[str] = "reply"
+
+    @property
+    def text(self) -> str:
+        """What the model says beside its calls, "" for nothing; raises as `value`."""
+        return self.value.get("content") or ""
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls that the model asks for, in its order; raises as `value`."""
+        return tuple(
+            ToolCall(
+                call["id"],
+                call["function"]["name"],
+                strict_json.loads(call["function"]["arguments"]),
+            )
+            for call in self.value.get("tool_calls") or ()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +213,7 @@ class Model(Artifact):
 
 
 KINDS: dict[str, type[Artifact]] = {
-    cls.kind: cls for cls in (Blob, Text, Json, Table, Dataset, Embedding, Model)
+    cls.kind: cls for cls in (Blob, Text, Json, Reply, Table, Dataset, Embedding, Model)
 }
 """Every kind of artifact by its name on the wire and in the journal."""
 

@@ -108,6 +108,25 @@ def is_small(size: int, schema: Mapping[str, Any]) -> bool:
     return size * _expanded(_written(schema)) <= SMALL
 
 
+def rewritten(
+    schema: Mapping[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return a schema in which `change` was applied to every schema in it, and then to itself."""
+
+    def changed(part: Any) -> Any:
+        return rewritten(part, change) if isinstance(part, Mapping) else part
+
+    copy = dict(schema)
+    for key, value in schema.items():
+        if key in _ONE:
+            copy[key] = changed(value)
+        elif key in _LISTS and isinstance(value, list):
+            copy[key] = [changed(part) for part in value]
+        elif key in _MAPS and isinstance(value, Mapping):
+            copy[key] = {name: changed(part) for name, part in value.items()}
+    return change(copy)
+
+
 _CHECKER = BoundedChild("agentkit.json_schemas")
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 from pydantic import ValidationError
 
-from agentkit.artifacts import Artifact, Dataset, Embedding, Json, Model, Table, Text
+from agentkit.artifacts import Artifact, Dataset, Embedding, Json, Model, Reply, Table, Text
 from agentkit.errors import DuplicateNode, UnknownInput, WrongInput
 from agentkit.graph import callables, codec
 from agentkit.graph.arguments import (
@@ -21,6 +21,7 @@ from agentkit.graph.arguments import (
 )
 from agentkit.graph.frozen import FrozenGraph, Function, check_node
 from agentkit.graph.included import Included, moved
+from agentkit.graph.messages import MessageLike, tool_of
 from agentkit.graph.nodes import (
     InferNode,
     LocalNode,
@@ -31,6 +32,13 @@ from agentkit.graph.nodes import (
     SplitNode,
     SqlNode,
     TrainNode,
+)
+from agentkit.graph.options import (
+    DataOptions,
+    InferOptions,
+    NodeOptions,
+    PaidOptions,
+    TrainOptions,
 )
 from agentkit.graph.refs import InputRef, Ref, When
 from agentkit.graph.registry import Node, check_registered
@@ -69,7 +77,8 @@ class JobGraph:
         prompt: str,
         output: type[Embedding],
         over: Ref[Table] | None = None,
-        **more: Any,
+        inputs: Mapping[str, Ref[Artifact]] | None = None,
+        **more: Unpack[InferOptions],
     ) -> Ref[Embedding]: ...
 
     @overload
@@ -78,20 +87,52 @@ class JobGraph:
         name: str,
         *,
         model: str | Ref[Model],
-        prompt: str,
+        prompt: str | None = None,
+        messages: Sequence[MessageLike] = (),
         over: Ref[Table],
         output: Any = None,
-        **more: Any,
+        tools: Sequence[Any] | None = None,
+        inputs: Mapping[str, Ref[Artifact]] | None = None,
+        **more: Unpack[InferOptions],
     ) -> Ref[Dataset]: ...
 
     @overload
     def infer(
-        self, name: str, *, model: str | Ref[Model], prompt: str, output: None = None, **more: Any
+        self,
+        name: str,
+        *,
+        model: str | Ref[Model],
+        prompt: str | None = None,
+        messages: Sequence[MessageLike] = (),
+        tools: Sequence[Any],
+        inputs: Mapping[str, Ref[Artifact]] | None = None,
+        **more: Unpack[InferOptions],
+    ) -> Ref[Reply]: ...
+
+    @overload
+    def infer(
+        self,
+        name: str,
+        *,
+        model: str | Ref[Model],
+        prompt: str | None = None,
+        messages: Sequence[MessageLike] = (),
+        output: None = None,
+        inputs: Mapping[str, Ref[Artifact]] | None = None,
+        **more: Unpack[InferOptions],
     ) -> Ref[Text]: ...
 
     @overload
     def infer(
-        self, name: str, *, model: str | Ref[Model], prompt: str, output: Any, **more: Any
+        self,
+        name: str,
+        *,
+        model: str | Ref[Model],
+        prompt: str | None = None,
+        messages: Sequence[MessageLike] = (),
+        output: Any,
+        inputs: Mapping[str, Ref[Artifact]] | None = None,
+        **more: Unpack[InferOptions],
     ) -> Ref[Json]: ...
 
     def infer(
@@ -99,28 +140,37 @@ class JobGraph:
         name: str,
         *,
         model: str | Ref[Model],
-        prompt: str,
+        prompt: str | None = None,
+        messages: Sequence[MessageLike] = (),
         over: Ref[Table] | None = None,
         output: Any = None,
+        tools: Sequence[Any] | None = None,
         inputs: Mapping[str, Ref[Artifact]] | None = None,
         **more: Any,
     ) -> Ref[Any]:
-        """Ask `model`; `{name}` in the prompt is a column of `over` or one of `inputs`.
+        """Ask `model` by a `prompt`, or by `messages` (`ak.system`, `ak.user` ...).
 
+        `{name}` in them is a column of `over` or one of `inputs`.
         `over=` asks once for every row (up to `max_items`, else the run fails before buying any)
         and gives the rows back with a further column, called like the node or as `column=` says.
         A row that fails for good at every provider pauses the run; with `on_error="skip"` it is
         left out, and the result says why.
         `output=` is a pydantic model or type the answer must satisfy, or `Embedding`.
+        `tools=` are functions, pydantic models, LangChain's tools or such in OpenAI's form, and the
+        answer is a Reply, which may call them.  Nothing here calls a tool.
         """
+        if tools is not None and not tools:
+            raise WrongInput(f"node {name!r} has an empty list of tools", hint="leave tools= out")
         return self._add(
             InferNode,
             name,
             kind="infer",
             model=self._edge(model) if isinstance(model, Ref) else model,
             prompt=prompt,
+            messages=tuple(messages),
             over=over and self._edge(over),
             output=output_of(output),
+            tools=tuple(tool_of(tool) for tool in tools or ()),
             inputs=self._edges(name, inputs),
             **more,
         )[0]
@@ -133,7 +183,7 @@ class JobGraph:
         dataset: Ref[Table],
         method: str = "head",
         needs: Needs | None = None,
-        **more: Any,
+        **more: Unpack[TrainOptions],
     ) -> Ref[Model]:
         """Train on the columns `text` and `label` of `dataset`; `base` is what is tuned."""
         node = self._add(
@@ -155,7 +205,7 @@ class JobGraph:
         source: str | Path | None = None,
         sql: str | None = None,
         inputs: Mapping[str, Ref[Table]] | None = None,
-        **more: Any,
+        **more: Unpack[DataOptions],
     ) -> Ref[Dataset]:
         """Bring a table in (`source=`, pinned by `sha256=`) or query tables (`sql=`, `inputs=`)."""
         if (source is None) == (sql is None):
@@ -171,7 +221,7 @@ class JobGraph:
         return self._add(SqlNode, name, kind="data", op="sql", sql=sql, inputs=edges, **more)[0]
 
     def split(
-        self, name: str, table: Ref[Table], *, at: float, seed: int = 0, **more: Any
+        self, name: str, table: Ref[Table], *, at: float, seed: int = 0, **more: Unpack[NodeOptions]
     ) -> tuple[Ref[Dataset], Ref[Dataset]]:
         """Part a table in two by a seeded draw: a share `at` of its rows, and the rest."""
         one, other = self._add(
@@ -187,14 +237,22 @@ class JobGraph:
         return one, other
 
     @overload
-    def local(self, name: str, fn: Callable[[], R], /, **more: Any) -> Ref[R]: ...
-
-    @overload
-    def local(self, name: str, fn: Callable[[A], R], a: Ref[A], /, **more: Any) -> Ref[R]: ...
+    def local(self, name: str, fn: Callable[[], R], /, **more: Unpack[NodeOptions]) -> Ref[R]: ...
 
     @overload
     def local(
-        self, name: str, fn: Callable[[A, B], R], a: Ref[A], b: Ref[B], /, **more: Any
+        self, name: str, fn: Callable[[A], R], a: Ref[A], /, **more: Unpack[NodeOptions]
+    ) -> Ref[R]: ...
+
+    @overload
+    def local(
+        self,
+        name: str,
+        fn: Callable[[A, B], R],
+        a: Ref[A],
+        b: Ref[B],
+        /,
+        **more: Unpack[NodeOptions],
     ) -> Ref[R]: ...
 
     @overload
@@ -206,18 +264,28 @@ class JobGraph:
         b: Ref[B],
         c: Ref[C],
         /,
-        **more: Any,
+        **more: Unpack[NodeOptions],
     ) -> Ref[R]: ...
 
     @overload
-    def local(self, name: str, fn: Callable[[], Any], /, **more: Any) -> Ref[Json]: ...
-
-    @overload
-    def local(self, name: str, fn: Callable[[A], Any], a: Ref[A], /, **more: Any) -> Ref[Json]: ...
+    def local(
+        self, name: str, fn: Callable[[], Any], /, **more: Unpack[NodeOptions]
+    ) -> Ref[Json]: ...
 
     @overload
     def local(
-        self, name: str, fn: Callable[[A, B], Any], a: Ref[A], b: Ref[B], /, **more: Any
+        self, name: str, fn: Callable[[A], Any], a: Ref[A], /, **more: Unpack[NodeOptions]
+    ) -> Ref[Json]: ...
+
+    @overload
+    def local(
+        self,
+        name: str,
+        fn: Callable[[A, B], Any],
+        a: Ref[A],
+        b: Ref[B],
+        /,
+        **more: Unpack[NodeOptions],
     ) -> Ref[Json]: ...
 
     @overload
@@ -229,7 +297,7 @@ class JobGraph:
         b: Ref[B],
         c: Ref[C],
         /,
-        **more: Any,
+        **more: Unpack[NodeOptions],
     ) -> Ref[Json]: ...
 
     @overload
@@ -243,7 +311,7 @@ class JobGraph:
         d: Ref[Any],
         /,
         *refs: Ref[Any],
-        **more: Any,
+        **more: Unpack[NodeOptions],
     ) -> Ref[R]: ...
 
     @overload
@@ -257,10 +325,12 @@ class JobGraph:
         d: Ref[Any],
         /,
         *refs: Ref[Any],
-        **more: Any,
+        **more: Unpack[NodeOptions],
     ) -> Ref[Json]: ...
 
-    def local(self, name: str, fn: Callable[..., Any], /, *refs: Ref[Any], **more: Any) -> Ref[Any]:
+    def local(
+        self, name: str, fn: Callable[..., Any], /, *refs: Ref[Any], **more: Unpack[NodeOptions]
+    ) -> Ref[Any]:
         """Call `fn` with the artifacts of `refs`, here; it may run twice, so keep it pure.
 
         What it returns becomes a Json artifact, unless its return annotation names an Artifact.
@@ -286,7 +356,7 @@ class JobGraph:
         method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "GET",
         body: Mapping[str, Any] | Sequence[Any] | str | None = None,
         headers: Mapping[str, str] | None = None,
-        **more: Any,
+        **more: Unpack[PaidOptions],
     ) -> Ref[Json]:
         """Send an HTTP request to an address that asks for a payment by x402.
 

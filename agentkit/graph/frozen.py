@@ -408,7 +408,8 @@ def _check_prompt(node: InferNode) -> None:
     """Raise WrongInput for names in a prompt that nothing will fill in."""
     try:
         names = node.placeholders()
-        specs = [spec for _, _, spec, _ in string.Formatter().parse(node.prompt) if spec]
+        parts = [part for text in node.templates for part in string.Formatter().parse(text)]
+        specs = [spec for _, _, spec, _ in parts if spec]
     except ValueError as wrong:
         raise WrongInput(
             f"the prompt of node {node.name!r} has unbalanced braces",

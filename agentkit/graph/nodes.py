@@ -17,11 +17,12 @@ from pydantic import (
     model_validator,
 )
 
-from agentkit.artifacts import KINDS, Artifact, Dataset, Embedding, Json, Model, Table, Text
+from agentkit.artifacts import KINDS, Artifact, Dataset, Embedding, Json, Model, Reply, Table, Text
 from agentkit.errors import WrongInput
 from agentkit.graph.callables import CallableSpec
 from agentkit.graph.checks import CallableCheck, Redundant, VerifySpec
 from agentkit.graph.conditions import Condition
+from agentkit.graph.messages import ChatMessage, ToolSpec
 from agentkit.graph.parts import with_parts
 from agentkit.graph.refs import InputRef
 from agentkit.user_values import UserValue
@@ -181,16 +182,22 @@ class PaidNode(NodeBase):
         return next((check.of for check in self.verify if isinstance(check, Redundant)), 1)
 
 
-class InferNode(PaidNode):
-    """Ask a model.  With `over`, once for every row of a table, filling `{column}`s in.
+TOOL_CHOICES = ("auto", "none", "required")
+"""What a model may be told about its tools; the name of a tool stands for that one."""
 
-    `column` is what the answers are called beside the rows of `over`; else it is the node's name.
+
+class InferNode(PaidNode):
+    """Ask a model: a `prompt`, or `messages`.  With `over`, once for every row, filling columns in.
+
+    `tools` may be called by the model, as `tool_choice` says: `auto`, `none`, `required`, or the
+    name of one.  `seed` and `top_p` go to the model as they are.  `column` is what the answers are
+    called beside the rows of `over`; else it is the node's name.
     `on_error="skip"` leaves a row out that fails for good at every provider, and goes on.
     """
 
     kind: Literal["infer"]
     model: str | InputRef
-    prompt: str
+    prompt: str | None = None
     inputs: dict[str, InputRef] = {}
     over: InputRef | None = None
     max_items: int = Field(default=100, ge=1)
@@ -201,6 +208,29 @@ class InferNode(PaidNode):
     stop: tuple[str, ...] = ()
     column: str | None = Field(default=None, min_length=1)
     on_error: Literal["pause", "skip"] = "pause"
+    messages: tuple[ChatMessage, ...] = ()
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: str = "auto"
+    seed: int | None = Field(default=None, ge=0, lt=2**31)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Self:
+        if (self.prompt is None) == (not self.messages):
+            raise ValueError("a question is either prompt= or messages=")
+        is_plain = self.style == "chat" and self.output != "embedding"
+        if (self.messages or self.tools) and not is_plain:
+            raise ValueError("messages= and tools= are for chats, not for vectors or completions")
+        if self.tools and self.output is not None:
+            raise ValueError(
+                "tools= and output= exclude one another: a call of a tool is no output"
+            )
+        names = [tool.function.name for tool in self.tools]
+        if len({*names}) < len(names):
+            raise ValueError("two of the tools have the same name")
+        if self.tool_choice not in TOOL_CHOICES and self.tool_choice not in names:
+            raise ValueError("tool_choice= is auto, none, required or the name of one of the tools")
+        return self
 
     @model_validator(mode="after")
     def _column_of_answers(self) -> Self:
@@ -224,7 +254,16 @@ class InferNode(PaidNode):
             return (Embedding,)
         if self.over:
             return (Dataset,)
+        if self.tools:
+            return (Reply,)
         return (Json,) if self.output else (Text,)
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The texts in which names in braces are filled in: the prompt, or one for each message."""
+        if self.prompt is not None:
+            return (self.prompt,)
+        return tuple(message.content for message in self.messages)
 
     @property
     def adds(self) -> str:
@@ -238,8 +277,9 @@ class InferNode(PaidNode):
         return type(self).model_validate({**dict(self), "name": name, **column})
 
     def placeholders(self) -> set[str]:
-        """The names in braces in the prompt."""
-        return {name for _, name, _, _ in string.Formatter().parse(self.prompt) if name is not None}
+        """The names in braces in the prompt or the messages."""
+        parts = (part for text in self.templates for part in string.Formatter().parse(text))
+        return {name for _, name, _, _ in parts if name is not None}
 
 
 class TrainNode(PaidNode):

@@ -19,7 +19,7 @@ def schema_of(output: Any) -> dict[str, Any]:
     if isinstance(output, dict):
         return output
     try:
-        schema: dict[str, Any] = _without_null_defaults(TypeAdapter(output).json_schema())
+        schema: dict[str, Any] = without_null_defaults(TypeAdapter(output).json_schema())
     except PydanticUserError as wrong:
         raise WrongInput(
             f"output={output!r} is not a type", hint="pass a pydantic model, a type or ak.Embedding"
@@ -32,12 +32,12 @@ def fault_of(schema: Mapping[str, Any]) -> str:
     return json_schemas.fault_of(schema)
 
 
-def _without_null_defaults(schema: Any) -> Any:
+def without_null_defaults(schema: Any) -> Any:
     """Drop `default: null`, which says nothing and which TOML cannot write."""
     if isinstance(schema, dict):
         return {
-            key: _without_null_defaults(value)
+            key: without_null_defaults(value)
             for key, value in schema.items()
             if (key, value) != ("default", None)
         }
-    return [_without_null_defaults(x) for x in schema] if isinstance(schema, list) else schema
+    return [without_null_defaults(x) for x in schema] if isinstance(schema, list) else schema

@@ -9,15 +9,15 @@ its rows.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from agentkit.artifacts import Artifact, Dataset, Embedding, Json, Text
+from agentkit.artifacts import Artifact, Dataset, Embedding, Json, Reply, Text
 from agentkit.errors import WrongInput
 from agentkit.graph.nodes import InferNode
 from agentkit.json_schemas import is_small, unsupported_in
+from agentkit.kinds import questions
 from agentkit.kinds.artifact_checks import (
     as_table,
     empty_output,
@@ -25,6 +25,7 @@ from agentkit.kinds.artifact_checks import (
     unreadable_output,
 )
 from agentkit.kinds.kind import BoughtKind, ChatRequirements, Inputs
+from agentkit.kinds.replies import fault_in_reply
 from agentkit.kinds.sizes import (
     BYTES_PER_TOKEN,
     GUESS,
@@ -44,7 +45,7 @@ COUNTED = "rows counted, text as four bytes a token"
 
 
 class Infer(BoughtKind[InferNode]):
-    """Asks a model by a prompt; with `over`, once for every row, filling `{column}`s in."""
+    """Asks a model; with `over`, once for every row, filling `{column}`s in."""
 
     node_type = InferNode
 
@@ -77,11 +78,15 @@ class Infer(BoughtKind[InferNode]):
         _check_rows(node, over)
         _check_schema(node)
 
-        inputs = [size_of(sizes, ref) for ref in node.inputs.values()]
-        columns = max(1, len(node.placeholders() - set(node.inputs)))
-        prompt = len(node.prompt.encode())
-        longest = prompt + sum(size.row_bytes for size in inputs) + over.row_bytes * columns
-        usual = prompt + sum(size.usual for size in inputs) + over.usual * columns
+        inputs = [
+            (size_of(sizes, ref), questions.uses_of(node, name))
+            for name, ref in node.inputs.items()
+        ]
+        columns = max(1, questions.count_of_columns(node))
+        written = questions.bytes_as_written(node)
+        longest = written + sum(size.row_bytes * uses for size, uses in inputs)
+        longest += over.row_bytes * columns
+        usual = written + sum(size.usual * uses for size, uses in inputs) + over.usual * columns
         slack = 1 if over.bound and not inputs else 2
 
         items = 1
@@ -111,7 +116,8 @@ class Infer(BoughtKind[InferNode]):
 
     def pricing_key(self, node: InferNode, load: Load) -> str:
         """Return the key of all questions of one load to one model, whatever they say."""
-        unsaid: dict[str, Any] = {"prompt": "", "inputs": {}, "over": None, "column": None}
+        unsaid: dict[str, Any] = {"prompt": "", "messages": (), "tools": (), "inputs": {}}
+        unsaid |= {"tool_choice": "auto", "seed": None, "over": None, "column": None}
         model = node.model if isinstance(node.model, str) else ""
         return super().pricing_key(node.model_copy(update={**unsaid, "model": model}), load)
 
@@ -142,10 +148,10 @@ class Infer(BoughtKind[InferNode]):
 
     def task(self, node: InferNode, inputs: Inputs, item: Any = None) -> Task:
         """Return the question, for one row of `over` if the node has it."""
-        prompt = _filled_prompt(node, inputs, item)
+        question = questions.filled(node, inputs, item)
         params: dict[str, Any] = {
             "model": node.model if isinstance(node.model, str) else "",
-            "prompt": prompt,
+            **question,
             "style": node.style,
             "max_tokens": node.max_tokens,
             "temperature": node.temperature,
@@ -154,13 +160,16 @@ class Infer(BoughtKind[InferNode]):
         }
         if node.output == "embedding":
             params["output"] = "embedding"
+        params |= questions.asked_beside(node)
         model = {"model": inputs["model"]} if "model" in inputs else {}
-        return Task("infer", params, infer_load(len(prompt.encode()), node), model)
+        return Task("infer", params, infer_load(questions.bytes_of(node, question), node), model)
 
     def outputs(self, node: InferNode) -> tuple[type[Artifact], ...]:
         """Return the type of one answer: for a mapped node that is not the type of its table."""
         if node.output == "embedding":
             return (Embedding,)
+        if node.tools:
+            return (Reply,)
         return (Json,) if node.output else (Text,)
 
     def is_quick_to_check(self, node: InferNode, size: int) -> bool:
@@ -173,6 +182,8 @@ class Infer(BoughtKind[InferNode]):
         """Say how the answer does not fit the schema in `output`, or cannot be read."""
         if isinstance(node.output, dict):
             return empty_output(outputs) or schema_mismatch(outputs[0], node.output)
+        if node.tools:
+            return empty_output(outputs) or fault_in_reply(outputs[0].read(), node)
         return empty_output(outputs) or unreadable_output(outputs)
 
     def gather(
@@ -194,7 +205,7 @@ class Infer(BoughtKind[InferNode]):
         table = Embedding if node.output == "embedding" else Dataset
         if rows:
             return (table.dump(rows),)
-        added: ColumnType = "text" if node.output is None else "nested"
+        added: ColumnType = "text" if node.output is None and not node.tools else "nested"
         return (table.dump((), {**as_table(inputs["over"]).columns, node.adds: added}),)
 
 
@@ -213,7 +224,7 @@ def infer_load(text: int, node: InferNode, slack: int = 1, *, usual: int | None 
 
 def _sql_types_with_answers(node: InferNode, over: Size) -> Mapping[str, str] | None:
     """Return the SQL types of a mapped table: its answers are text, or of a type nobody knows."""
-    if over.sql_types is None or node.output is not None:
+    if over.sql_types is None or node.output is not None or node.tools:
         return None
     return {**over.sql_types, node.adds: "VARCHAR"}
 
@@ -274,38 +285,7 @@ def _check_schema(node: InferNode) -> None:
         )
 
 
-# -- prompts and answers -------------------------------------------------------------------------
-
-
-def _filled_prompt(node: InferNode, inputs: Inputs, row: Mapping[str, Any] | None) -> str:
-    """Return the prompt with columns and inputs filled in; raises WrongInput for a missing one."""
-    values: dict[str, str] = {}
-    for name in node.placeholders():
-        if row is not None and name in row:
-            values[name] = _cell_text(row[name])
-        elif name in node.inputs:
-            values[name] = _input_text(node, name, inputs[name])
-        else:
-            raise WrongInput(
-                f"the prompt of node {node.name!r} names {{{name}}}, and a row has only"
-                f" {', '.join(row or {}) or 'no columns'}",
-                hint="name a column that every row has",
-            )
-    return node.prompt.format_map(values)
-
-
-def _cell_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _input_text(node: InferNode, name: str, artifact: Artifact) -> str:
-    if isinstance(artifact, Text | Json):
-        return artifact.read().decode()
-    raise WrongInput(
-        f"input {name!r} of node {node.name!r} is a {type(artifact).__name__} and cannot stand in a"
-        " prompt",
-        hint="pass a Text or a Json",
-    )
+# -- answers ------------------------------------------------------------------------------------
 
 
 def _value_of(answer: Artifact) -> Any:

@@ -7,7 +7,7 @@ price, or else to the time that a task of the declared size needs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from agentkit.artifacts import Artifact, Table
 from agentkit.errors import Refused
@@ -48,8 +48,10 @@ def check_declared(
                 f"this task comes to {count} of {unit!r}, and its load declares at most"
                 f" {declared.get(unit, 0)}"
             )
-    if isinstance(params, InferParams) and params.json_schema is not None:
-        text.check_schema(params.json_schema)
+    if isinstance(params, InferParams):
+        if "model" in inputs and params.prompt is None:
+            raise Refused("a trained head classifies one prompt, not messages", of_task=True)
+        text.check_schemas(params)
 
 
 def _counted(
@@ -97,9 +99,10 @@ def allowance(declared: Units | None, limits: SlotLimits) -> TaskAllowance:
     return TaskAllowance(cpu_seconds=cpu_seconds, seconds=seconds)
 
 
-def tokens_may_exceed(prompt: str, declared: Units | None) -> bool:
-    """Whether a prompt may have more tokens than were declared.
+def tokens_may_exceed(texts: Sequence[str], declared: Units | None) -> bool:
+    """Whether texts may have more tokens together than were declared.
 
-    A token has at least one byte, so a prompt of no more bytes needs no counting.
+    A token has at least one byte, so texts of no more bytes need no counting.
     """
-    return declared is not None and len(prompt.encode()) > declared.get("input", 0)
+    size = sum(len(text.encode()) for text in texts)
+    return declared is not None and size > declared.get("input", 0)

@@ -29,6 +29,9 @@ Inputs = Mapping[str, Artifact]
 _TEMPLATE_BYTES = 64
 """The most tokens that a chat template adds."""
 
+_MESSAGE_BYTES = 16
+"""The most tokens that it adds to each message."""
+
 _MOST_BYTES_PER_TOKEN = 16
 """No text has more bytes per token on average, so a longer prompt is refused without counting."""
 
@@ -74,10 +77,15 @@ class CallWork:
         async with self._slots.llamas(model).take() as llama:
             await llama.core()
             self._begin()
-            await self._check_tokens(llama, params.prompt)
+            await self._check_tokens(llama, text.read_by_model(params))
             answer = await llama.ask(path, body, self._meter)
         output = await asyncio.to_thread(text.artifact, params, answer)
-        return Done(outputs=(output,), usage=text.usage(answer), model=model.name)
+        return Done(
+            outputs=(output,),
+            usage=text.usage(answer),
+            model=model.name,
+            finish_reason=text.finish_reason(params, answer),
+        )
 
     async def check_fits(self, params: InferParams) -> None:
         """Raise Refused for a prompt longer than its model reads; see `Pool.check_fits`.
@@ -87,8 +95,10 @@ class CallWork:
         model = model_file(params.model)
         queue = self._slots.llamas(model)
         queue.check_room()
-        size = len(params.prompt.encode())
-        if size + _TEMPLATE_BYTES <= model.context:
+        read = text.read_by_model(params)
+        size = len(read.encode())
+        marks = _TEMPLATE_BYTES + _MESSAGE_BYTES * len(params.messages)
+        if size + marks <= model.context:
             return  # a token has at least one byte
         if size > model.context * _MOST_BYTES_PER_TOKEN:
             raise Refused(
@@ -96,13 +106,13 @@ class CallWork:
             )
         async with queue.take() as llama:
             await llama.core()
-            tokens = await llama.count_tokens(params.prompt, self._meter)
-        if tokens + _TEMPLATE_BYTES > model.context:
+            tokens = await llama.count_tokens(read, self._meter)
+        if tokens + marks > model.context:
             raise Refused(f"the prompt has {tokens} tokens, and {model.name} reads {model.context}")
 
     async def _check_tokens(self, llama: Llama, *prompts: str) -> None:
         """Raise Refused for prompts with more tokens than declared, before the model reads them."""
-        if not tokens_may_exceed("".join(prompts), self._declared):
+        if not tokens_may_exceed(prompts, self._declared):
             return
         token_counts = [await llama.count_tokens(prompt, self._meter) for prompt in prompts]
         total = sum(token_counts)
@@ -113,7 +123,7 @@ class CallWork:
     async def _embed_prompt(self, params: InferParams) -> Done:
         """Return the embedding of a prompt."""
         model = _model(params.model, "embedding")
-        vectors, tokens = await self._embed(model, [params.prompt], charged_by_token=True)
+        vectors, tokens = await self._embed(model, [params.prompt or ""], charged_by_token=True)
         output = Embedding.dump([{"vector": vectors[0]}])
         return Done(outputs=(output,), usage={"input": tokens}, model=model.name)
 
@@ -142,7 +152,7 @@ class CallWork:
                 head_path = room / "head"
                 await asyncio.to_thread(head_path.write_bytes, document)
                 vectors, tokens = await self._embed(
-                    base, [params.prompt], charged_by_token=True, bounded=False
+                    base, [params.prompt or ""], charged_by_token=True, bounded=False
                 )
                 label = await worker.do(
                     {"task": "predict", "head": str(head_path), "vector": vectors[0]}, self._meter

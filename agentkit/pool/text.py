@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from agentkit import strict_json
-from agentkit.artifacts import Json, Text
+from agentkit.artifacts import Json, Reply, Text
 from agentkit.errors import BadOutput, Refused
 from agentkit.json_schemas import fault_of, mismatch, unsupported_in
+from agentkit.pool import tool_calls
 from agentkit.pool.request import InferParams
 
 # By default llama.cpp ignores a schema silently if a grammar cannot express one of its keywords,
@@ -17,39 +18,60 @@ _GUIDANCE = {"x-guidance": {"lenient": True, "whitespace_flexible": False}}
 
 def request(params: InferParams) -> tuple[str, dict[str, Any]]:
     """Return the path and the body to post to llama.cpp; raises Refused for a bad schema."""
-    body = {
+    body: dict[str, Any] = {
         "model": params.model,
         "max_tokens": params.max_tokens,
         "temperature": params.temperature,
         "stop": list(params.stop),
     }
+    sampling = {"seed": params.seed, "top_p": params.top_p}
+    body |= {name: value for name, value in sampling.items() if value is not None}
+    if params.seed is not None:
+        # What is left of an earlier prompt changes the last bits, and so what a seed draws.
+        body["cache_prompt"] = False
+    check_schemas(params)
     schema = params.json_schema
-    if schema is not None:
-        check_schema(schema)
+    if tool_calls.are_wanted(params):
+        body |= {"prompt": tool_calls.prompt(params), "stop": []}
+        return "/v1/completions", body | {"json_schema": tool_calls.schema(params) | _GUIDANCE}
     if params.style == "complete":
         if schema is not None:
             body["json_schema"] = schema | _GUIDANCE
         return "/v1/completions", body | {"prompt": params.prompt}
     if schema is not None:
         body["response_format"] = {"type": "json_schema", "json_schema": {"schema": schema}}
-    message = {"role": "user", "content": params.prompt}
-    return "/v1/chat/completions", body | {"messages": [message]}
+    messages = tool_calls.without_calls(params.conversation)
+    return "/v1/chat/completions", body | {"messages": messages}
+
+
+def read_by_model(params: InferParams) -> str:
+    """Return the text that the model reads, without the marks of its chat template."""
+    if tool_calls.are_wanted(params):
+        return tool_calls.prompt(params)
+    if params.prompt is not None:
+        return params.prompt
+    return "".join(message["content"] for message in tool_calls.without_calls(params.messages))
 
 
 def artifact(params: InferParams, answer: dict[str, Any]) -> Text | Json:
-    """Return the generated text or JSON; raises BadOutput if it does not fit the schema.
+    """Return the generated text, JSON or reply; raises BadOutput if it does not fit its schema.
 
     Blocks while a child process checks that, for about a second at most.
     """
     choice = answer["choices"][0]
+    is_cut = choice["finish_reason"] == "length"
+    if tool_calls.are_wanted(params):
+        return tool_calls.reply(params, str(choice["text"]), is_cut=is_cut)
     is_completion = params.style == "complete"
     content = str(choice["text"] if is_completion else choice["message"]["content"] or "")
+    if params.tools:
+        return Reply.dump({"role": "assistant", "content": content})
     if params.json_schema is None:
         return Text.of((content.strip() if is_completion else content).encode())
     try:
         value = strict_json.loads(content)
     except strict_json.BadJson as error:
-        if choice["finish_reason"] == "length":
+        if is_cut:
             reason = (
                 f"max_tokens={params.max_tokens} cut the answer before its JSON ended: raise it"
             )
@@ -62,17 +84,28 @@ def artifact(params: InferParams, answer: dict[str, Any]) -> Text | Json:
     return output
 
 
+def finish_reason(params: InferParams, answer: dict[str, Any]) -> str:
+    """Return why the model stopped, in the words of OpenAI's API."""
+    if tool_calls.are_wanted(params):
+        return "tool_calls"
+    return str(answer["choices"][0]["finish_reason"])
+
+
 def usage(answer: dict[str, Any]) -> dict[str, int]:
     """Return the tokens that llama.cpp counted."""
     token_counts = answer["usage"]
     return {"input": token_counts["prompt_tokens"], "output": token_counts["completion_tokens"]}
 
 
-def check_schema(schema: dict[str, Any]) -> None:
+def check_schemas(params: InferParams) -> None:
     """Raise Refused for an invalid schema, or one that cannot be checked in linear time."""
-    fault = fault_of(schema)
-    if fault:
-        raise Refused(f"the schema is not a JSON schema: {fault}", of_task=True)
-    unsupported = unsupported_in(schema)
-    if unsupported:
-        raise Refused(f"the schema cannot be used: {unsupported}", of_task=True)
+    schemas = [tool.function.parameters for tool in params.tools]
+    if params.json_schema is not None:
+        schemas.append(params.json_schema)
+    for schema in schemas:
+        fault = fault_of(schema)
+        if fault:
+            raise Refused(f"the schema is not a JSON schema: {fault}", of_task=True)
+        unsupported = unsupported_in(schema)
+        if unsupported:
+            raise Refused(f"the schema cannot be used: {unsupported}", of_task=True)

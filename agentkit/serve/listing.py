@@ -22,7 +22,7 @@ def chat_declaration(models: Sequence[str]) -> Declaration:
     }
     return Declaration(
         method="POST",
-        description="Chat completions in OpenAI's format, one user message at a time",
+        description="Chat completions in OpenAI's format, with tools",
         body={
             "model": model,
             "messages": [{"role": "user", "content": "Greet the sea."}],

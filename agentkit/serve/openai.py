@@ -12,13 +12,14 @@ from typing import Any
 
 from aiohttp import web
 
-from agentkit.artifacts import Artifact, Table
+from agentkit.artifacts import Reply, Table
 from agentkit.errors import AgentKitError
 from agentkit.kinds.sizes import TEMPLATE_TOKENS
 from agentkit.market.offer import charge
 from agentkit.money import Money
 from agentkit.net.guard import has_token
 from agentkit.payments.x402.paywall import CHARGE, PAID, Price
+from agentkit.pool.request import Done
 from agentkit.providers import wire
 from agentkit.serve.node import NODE, Node
 from agentkit.serve.openai_wire import (
@@ -40,28 +41,34 @@ async def models(request: web.Request) -> web.Response:
 
 
 async def chat(request: web.Request) -> web.Response:
-    """Answer a chat of one user message."""
+    """Answer a conversation: by a message, which may call one of the tools that it offers."""
     openai_request = wire.read(ChatRequest, await request.read(), "this request")
-    output, usage = await _do(request, openai_request)
-    message = {"role": "assistant", "content": output.read().decode()}
-    choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    return _completion("chat.completion", "chatcmpl", openai_request, choice, usage)
+    done = await _do(request, openai_request)
+    output = done.outputs[0]
+    if isinstance(output, Reply):
+        message = output.value
+    else:
+        message = {"role": "assistant", "content": output.read().decode()}
+    choice = {"index": 0, "message": message, "finish_reason": done.finish_reason}
+    return _completion("chat.completion", "chatcmpl", openai_request, choice, done.usage)
 
 
 async def completions(request: web.Request) -> web.Response:
     """Answer with the continuation of a text."""
     openai_request = wire.read(CompletionRequest, await request.read(), "this request")
-    output, usage = await _do(request, openai_request)
-    choice = {"index": 0, "text": output.read().decode(), "finish_reason": "stop"}
-    return _completion("text_completion", "cmpl", openai_request, choice, usage)
+    done = await _do(request, openai_request)
+    text = done.outputs[0].read().decode()
+    choice = {"index": 0, "text": text, "finish_reason": done.finish_reason}
+    return _completion("text_completion", "cmpl", openai_request, choice, done.usage)
 
 
 async def embeddings(request: web.Request) -> web.Response:
     """Answer with the embedding of one text."""
     openai_request = wire.read(EmbeddingRequest, await request.read(), "this request")
-    output, usage = await _do(request, openai_request)
+    done = await _do(request, openai_request)
+    output = done.outputs[0]
     vector = output.rows()[0]["vector"] if isinstance(output, Table) else []
-    input_tokens = usage.get("input", 0)
+    input_tokens = done.usage.get("input", 0)
     answer = {
         "object": "list",
         "model": openai_request.model,
@@ -115,10 +122,8 @@ async def check_chat(request: web.Request) -> None:
 # -- inside --------------------------------------------------------------------------------------
 
 
-async def _do(
-    request: web.Request, openai_request: OpenAIRequest
-) -> tuple[Artifact, dict[str, int]]:
-    """Return the output and the usage of a request.
+async def _do(request: web.Request, openai_request: OpenAIRequest) -> Done:
+    """Return the result of a request.
 
     Raises Refused, and HTTPPaymentRequired without an API key or a payment over x402.
     """
@@ -131,7 +136,7 @@ async def _do(
         done = await node.pool.run(key, "infer", params, {}, declared=declared)
         rates = node.charged("infer", params).rates
         request[CHARGE] = charge(node.network.currency, dict(rates), done.usage)
-        return done.outputs[0], done.usage
+        return done
 
     node.charged("infer", params)  # a model that is not here is refused first
     raise web.HTTPPaymentRequired(
@@ -149,7 +154,7 @@ def _most(openai_request: OpenAIRequest) -> dict[str, int]:
 
     Every token has at least one byte, so a prompt has no more tokens than bytes.
     """
-    most = {"request": 1, "input": len(openai_request.text.encode()) + TEMPLATE_TOKENS}
+    most = {"request": 1, "input": openai_request.input_bytes + TEMPLATE_TOKENS}
     if openai_request.output_tokens:
         most["output"] = openai_request.output_tokens
     return most

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agentkit.artifacts import KINDS, Artifact, Dataset, Embedding, Json, Model, Text
+from agentkit.artifacts import KINDS, Artifact, Dataset, Embedding, Json, Model, Reply, Text
 from agentkit.errors import InsufficientFunds, LeaseLost, ProviderError
 from agentkit.journal import events as e
 from agentkit.journal import records as r
@@ -209,7 +209,17 @@ def _answered(task: Task) -> Artifact:
         return Embedding.dump([{"vector": [1.0, 0.0]}])
     if task.params.get("schema"):
         return Json.dump(_example(task.params["schema"]))
-    return Text.of(f"answer to: {task.params['prompt']}".encode())
+    said = f"answer to: {_asked(task.params)}"
+    if "tools" in task.params:
+        return Reply.dump({"role": "assistant", "content": said})
+    return Text.of(said.encode())
+
+
+def _asked(params: dict[str, Any]) -> str:
+    """Return the question of a task: its prompt, or all that was said."""
+    if "prompt" in params:
+        return str(params["prompt"])
+    return "\n".join(f"{said['role']}: {said['content']}" for said in params["messages"])
 
 
 ANSWERS: dict[str, Callable[[Task], Artifact]] = {

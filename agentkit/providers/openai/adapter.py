@@ -15,7 +15,6 @@ from math import floor
 from typing import Any
 from urllib.parse import urlsplit
 
-from agentkit.artifacts import Text
 from agentkit.errors import (
     BadAmount,
     BadOutput,
@@ -82,6 +81,9 @@ NO_LIST = (400, 404, 405, 500, 501)
 
 NOT_DONE = (501, 503, 529)
 """The statuses of a server's failure that say that the request was not done."""
+
+PASSED_ON = ("tools", "tool_choice", "seed", "top_p")
+"""The parameters of a task that are also OpenAI's, and that only some tasks have."""
 
 OVERHEAD_SETTINGS = {"input": "overhead_tokens", "output": "reasoning_tokens"}
 """The setting that allows for more of each unit than was asked for."""
@@ -368,9 +370,10 @@ class OpenAI:
         }
         if params["stop"]:
             body["stop"] = params["stop"]
+        body |= {name: params[name] for name in PASSED_ON if name in params}
         if params["style"] == "complete":
             return "/completions", {**body, "prompt": params["prompt"]}
-        messages = [{"role": "user", "content": params["prompt"]}]
+        messages = params.get("messages") or [{"role": "user", "content": params["prompt"]}]
         return "/chat/completions", {**body, "messages": messages}
 
     def _result(self, task: Task, offer: Offer, answer: Answer) -> Result:
@@ -387,10 +390,10 @@ class OpenAI:
             price = charge(self._network.currency, offer.rates, usage)
             billed = price if counted else None
             self._check_error(document, is_answered=bool(counted) or has_text(document))
-            said = answer_in(document)
+            said = answer_in(document, with_tools="tools" in task.params)
             self._check_model(document.get("model"), offer.model)
             self._check_counts(usage, task, offer)
-            output = Text.of(said.text.encode())
+            output = said.artifact()
         except BrokenOff as error:
             raise Unavailable(str(error), provider=self.name, unknown=True) from error
         except _Unusable as error:

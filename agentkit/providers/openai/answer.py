@@ -1,10 +1,20 @@
-"""What a chat endpoint answered: the text of its first choice, and how it ended."""
+"""What a chat endpoint answered: the text and calls of its first choice, and how it ended."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic import ValidationError
+
+from agentkit.artifacts import Reply, Text
+from agentkit.graph.messages import CallOfTool, ChatMessage
+from agentkit.providers.openai.reading import UNREADABLE
+
+MAX_CALLS = 128
+"""The most calls of tools in one answer."""
 
 ENDS = {"max_tokens": "length", "eos": "stop", "eos_token": "stop", "stop_sequence": "stop"}
 """Other words for why an answer ended, and OpenAI's."""
@@ -15,18 +25,29 @@ THOUGHTS = ("thinking", "reasoning", "redacted_thinking")
 
 @dataclass(frozen=True)
 class ChatAnswer:
-    """The text of an answer.
+    """The text of an answer, and the calls in it; None where no tools were offered.
 
-    `finish_reason` is `stop` for a whole one, `length` for one cut at its limit, or another word
-    of the endpoint.
+    `finish_reason` is `stop` for a whole one, `length` for one cut at its limit, `tool_calls` for
+    one that calls tools, or another word of the endpoint.
     """
 
     text: str
     finish_reason: str
+    tool_calls: tuple[CallOfTool, ...] | None = None
+
+    def artifact(self) -> Text | Reply:
+        """Return the answer as an artifact: a Reply where tools were offered."""
+        if self.tool_calls is None:
+            return Text.of(self.text.encode())
+        message = ChatMessage(role="assistant", content=self.text, tool_calls=self.tool_calls)
+        return Reply.dump(message.on_wire())
 
 
-def answer_in(document: Mapping[str, Any]) -> ChatAnswer:
-    """Return the answer in a document without an error; raises ValueError, in words."""
+def answer_in(document: Mapping[str, Any], *, with_tools: bool = False) -> ChatAnswer:
+    """Return the answer in a document without an error; raises ValueError, in words.
+
+    `with_tools`: tools were offered, so that an answer may have calls and no text.
+    """
     choices = document.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise ValueError("it answered without a choice")
@@ -43,13 +64,14 @@ def answer_in(document: Mapping[str, Any]) -> ChatAnswer:
         raise ValueError("its filter took the answer out (finish_reason 'content_filter')")
     if message.get("refusal"):
         raise ValueError(f"the model refuses: {str(message['refusal'])[:200]!r}")
-    if not text:
+    calls = _calls_in(message) if with_tools else ()
+    if not text and not calls:
         raise ValueError(_why_empty(message, finish_reason))
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError("its text has half a character in it") from error
-    return ChatAnswer(text, finish_reason)
+    return ChatAnswer(text, finish_reason, calls if with_tools else None)
 
 
 def has_text(document: Mapping[str, Any]) -> bool:
@@ -67,6 +89,37 @@ def _finish_reason(choice: Mapping[str, Any]) -> str:
     given = choice.get("finish_reason")
     reason = given.lower()[:40] if isinstance(given, str) and given else "stop"
     return ENDS.get(reason, reason)
+
+
+def _calls_in(message: Mapping[str, Any]) -> tuple[CallOfTool, ...]:
+    """Return the calls in a message; raises ValueError, in words.
+
+    Some endpoints give no ids, or arguments as an object; both are told apart from the rest.
+    """
+    given = message.get("tool_calls") or []
+    if not isinstance(given, list) or len(given) > MAX_CALLS:
+        raise ValueError(f"its tool_calls are not a list of at most {MAX_CALLS}")
+    return tuple(_call_of(call, number) for number, call in enumerate(given))
+
+
+def _call_of(call: Any, number: int) -> CallOfTool:
+    try:
+        function = call["function"]
+        arguments = function.get("arguments") or "{}"
+        if isinstance(arguments, dict):
+            arguments = json.dumps(arguments)
+        return CallOfTool.model_validate(
+            {
+                "id": call.get("id") or f"call_{number}",
+                "function": {"name": function["name"], "arguments": arguments},
+            }
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"]))[:80]
+        raise ValueError(f"its call of a tool cannot be read, {field}: {first['msg']}") from error
+    except UNREADABLE as error:
+        raise ValueError("its call of a tool cannot be read") from error
 
 
 def _text_of(content: Any) -> str:

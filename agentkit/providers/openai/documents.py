@@ -85,6 +85,7 @@ def _joined_events(text: str) -> dict[str, Any]:
     whole: dict[str, Any] = {}
     texts: list[str] = []
     refusals: list[str] = []
+    calls: dict[int, dict[str, Any]] = {}
     finish_reason = None
     is_whole = False
     for data in _events_in(text):
@@ -102,15 +103,29 @@ def _joined_events(text: str) -> dict[str, Any]:
                 delta = choice.get("delta") or choice.get("message") or choice
                 texts += _texts_of(delta.get("content") or delta.get("text"))
                 refusals += _texts_of(delta.get("refusal"))
+                _join_calls(calls, delta.get("tool_calls") or [])
                 finish_reason = choice.get("finish_reason") or finish_reason
         except UNREADABLE as error:
             raise ValueError(f"an event in it is not JSON: {quoted(data)}") from error
     if not is_whole and finish_reason is None and "error" not in whole:
         raise BrokenOff("its stream of events has no end")
-    if texts or refusals or finish_reason:
-        message = {"content": "".join(texts), "refusal": "".join(refusals)}
+    if texts or refusals or calls or finish_reason:
+        message: dict[str, Any] = {"content": "".join(texts), "refusal": "".join(refusals)}
+        message |= {"tool_calls": list(calls.values())} if calls else {}
         whole["choices"] = [{"message": message, "finish_reason": finish_reason}]
     return whole
+
+
+def _join_calls(calls: dict[int, dict[str, Any]], deltas: list[Any]) -> None:
+    """Add a chunk's parts of calls to the calls by their index: the first part names each."""
+    for delta in deltas:
+        call = calls.setdefault(int(delta.get("index") or 0), {"function": {"arguments": ""}})
+        function = delta.get("function") or {}
+        if delta.get("id"):
+            call["id"] = delta["id"]
+        if function.get("name"):
+            call["function"]["name"] = function["name"]
+        call["function"]["arguments"] += function.get("arguments") or ""
 
 
 def _texts_of(content: Any) -> list[str]:

@@ -61,8 +61,8 @@ class Parrot:
         self, name: str, kind: str, params: dict[str, Any], inputs: Any, *, declared: Any = None
     ) -> Done:
         self.asked += 1
-        text = Text.of(f"{self.asked}: {params['prompt']}".encode())
-        return Done((text,), {"input": 3, "output": 2}, MODEL)
+        text = Text.of(f"{self.asked}: {params['messages'][-1]['content']}".encode())
+        return Done((text,), {"input": 3, "output": 2}, MODEL, finish_reason="stop")
 
     async def check(self, *call: Any) -> None:
         return
