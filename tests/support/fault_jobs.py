@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from agentkit.errors import Refused
 from agentkit.graph.builder import JobGraph
@@ -26,7 +27,7 @@ def rows_of(folder: Path, count: int = ROWS, letters: int = 1) -> str:
     return "rows.jsonl"
 
 
-def mapped(folder: Path, count: int = ROWS, letters: int = 1, **more: object) -> JobGraph:
+def mapped(folder: Path, count: int = ROWS, letters: int = 1, **more: Any) -> JobGraph:
     graph = JobGraph("mapped")
     table = graph.data("rows", source=rows_of(folder, count, letters))
     graph.infer("ask", model="m", over=table, prompt="{text}", **more)
