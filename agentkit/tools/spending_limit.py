@@ -20,6 +20,10 @@ class SpendingLimit:
         self._committed = 0
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[type[SpendingLimit], tuple[str]]:
+        """Have copies and pickles start anew: the same budget, and nothing spent of it."""
+        return SpendingLimit, (self._budget,)
+
     @contextmanager
     def holding(self, plan: Plan) -> Iterator[list[RunResult]]:
         """Reserve the most that a plan may cost, while it runs; then count what it has cost.
