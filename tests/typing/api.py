@@ -28,6 +28,17 @@ assert_type(
     ak.Ref[ak.Embedding],
 )
 
+talk = [ak.system("s"), ak.user("u")]
+assert_type(graph.infer("said", model="m", messages=talk, seed=7), ak.Ref[ak.Text])
+assert_type(graph.infer("called", model="m", messages=talk, tools=[len]), ak.Ref[ak.Reply])
+assert_type(graph.infer("rows-said", model="m", messages=talk, over=held), ak.Ref[ak.Dataset])
+assert_type(
+    graph.infer("rows-called", model="m", messages=talk, over=held, tools=[len]),
+    ak.Ref[ak.Dataset],
+)
+graph.infer("misspelt", model="m", messages=talk, temprature=0.5)  # type: ignore[call-overload]
+graph.infer("dated", model="m", messages=["Hi"])  # type: ignore[list-item]
+
 
 def count(table: ak.Dataset) -> ak.Json:
     return ak.Json.dump(len(table.rows()))
