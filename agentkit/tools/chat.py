@@ -51,7 +51,8 @@ class ChatAgentKit(BaseChatModel, UserValue):
     message that cannot be sent, and what planning and running raise.
 
     A deep copy uses the same agent.  A pickled one uses the default agent where it is loaded again.
-    Both have the same budget, of which they have spent nothing yet.
+    Both have the same budget, of which they have spent nothing yet; a shallow copy (`model_copy`)
+    shares the budget of its original.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")

@@ -2,11 +2,14 @@
 
 import copy
 import pickle
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypedDict
 
 import pytest
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import RunnableBinding
 from langchain_core.tools import tool
 from pydantic import BaseModel
@@ -19,6 +22,8 @@ from agentkit.planner import policy
 from agentkit.tools import ChatAgentKit
 
 HI = [HumanMessage("Hi")]
+
+PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "langchain.md"
 
 
 class Weather(BaseModel):
@@ -358,6 +363,13 @@ def test_a_copy_asks_the_same_and_has_a_budget_of_its_own(
             spend(one)
 
 
+def test_a_shallow_copy_shares_the_budget() -> None:
+    model = chat(budget="0.8 USDC")
+    spend(model)
+    with pytest.raises(OverBudget):
+        spend(model.model_copy())
+
+
 def test_a_deep_copy_has_the_same_agent_and_a_pickled_model_has_none() -> None:
     agent = Agent.from_config()
     model = chat(agent=agent)
@@ -372,3 +384,31 @@ def test_a_pickle_does_not_lose_its_policy_without_a_word() -> None:
     assert copy.deepcopy(model).policy is not None
     with pytest.raises(WrongInput, match=r"allow\(native\)"):
         pickle.dumps(model)
+
+
+# -- the page about it ---------------------------------------------------------------------------
+
+
+def scripted(
+    model: ChatAgentKit, messages: list[BaseMessage], stop: Any = None, **options: Any
+) -> ChatResult:
+    """Answer with a call of the only tool, and with text once a tool has answered."""
+    (asked,) = model._graph(messages, stop, **options).freeze().nodes
+    answer = AIMessage("It rains.")
+    if messages[-1].type != "tool":
+        called = asked.identity()["tools"][0]["function"]["name"]
+        values = {"weather": {"city": "Rome"}, "City": {"name": "Rome", "people": 2_750_000}}
+        answer = AIMessage("", tool_calls=[{"name": called, "args": values[called], "id": "1"}])
+    return ChatResult(generations=[ChatGeneration(message=answer)])
+
+
+def test_the_page_about_it_does_what_it_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ChatAgentKit, "_generate", scripted)
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    known: dict[str, Any] = {}
+    exec(block, known)
+    assert capsys.readouterr().out == "It rains.\n"
+    assert [message.type for message in known["talk"]] == ["human", "ai", "tool"]
+    assert known["rome"].people == 2_750_000
