@@ -84,7 +84,7 @@ class CallWork:
             outputs=(output,),
             usage=text.usage(answer),
             model=model.name,
-            finish_reason=text.finish_reason(params, answer),
+            finish_reason=text.finish_reason(params, answer, output),
         )
 
     async def check_fits(self, params: InferParams) -> None:

@@ -9,6 +9,7 @@ from agentkit.artifacts import Json, Reply, Text
 from agentkit.errors import BadOutput, Refused
 from agentkit.json_schemas import fault_of, mismatch, unsupported_in
 from agentkit.pool import tool_calls
+from agentkit.pool.finishable import finishable, is_at_end
 from agentkit.pool.request import InferParams
 
 # By default llama.cpp ignores a schema silently if a grammar cannot express one of its keywords,
@@ -36,9 +37,10 @@ def request(params: InferParams) -> tuple[str, dict[str, Any]]:
         return "/v1/completions", body | {"json_schema": tool_calls.schema(params) | _GUIDANCE}
     if params.style == "complete":
         if schema is not None:
-            body["json_schema"] = schema | _GUIDANCE
+            body["json_schema"] = finishable(schema, params.max_tokens) | _GUIDANCE
         return "/v1/completions", body | {"prompt": params.prompt}
     if schema is not None:
+        schema = finishable(schema, params.max_tokens)
         body["response_format"] = {"type": "json_schema", "json_schema": {"schema": schema}}
     messages = tool_calls.without_calls(params.conversation)
     return "/v1/chat/completions", body | {"messages": messages}
@@ -84,10 +86,18 @@ def artifact(params: InferParams, answer: dict[str, Any]) -> Text | Json:
     return output
 
 
-def finish_reason(params: InferParams, answer: dict[str, Any]) -> str:
-    """Return why the model stopped, in the words of OpenAI's API."""
-    if tool_calls.are_wanted(params):
-        return "tool_calls"
+def finish_reason(params: InferParams, answer: dict[str, Any], output: Text | Json) -> str:
+    """Return why the model stopped, in the words of OpenAI's API.
+
+    It is `length` too where a text or a list in the output ended because its grammar did.
+    """
+    if isinstance(output, Reply) and output.tool_calls:
+        return "length" if tool_calls.is_at_end(params, output) else "tool_calls"
+    schema = params.json_schema
+    if schema is not None and is_at_end(
+        strict_json.loads(output.read()), schema, params.max_tokens
+    ):
+        return "length"
     return str(answer["choices"][0]["finish_reason"])
 
 

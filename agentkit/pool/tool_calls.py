@@ -18,6 +18,7 @@ from agentkit.artifacts import Reply
 from agentkit.errors import BadOutput
 from agentkit.graph.messages import CallOfTool, ChatMessage, FunctionCall, ToolSpec
 from agentkit.json_schemas import mismatch, rewritten
+from agentkit.pool import finishable
 from agentkit.pool.request import InferParams
 
 _EXAMPLES = """\
@@ -27,15 +28,6 @@ Call: {"tool": "temperature_in", "arguments": {"city": "Lima"}}
 Question: What is 6 times 7?
 Call: {"tool": "multiply", "arguments": {"first": 6, "second": 7}}
 """
-
-_SHORTEST_TEXT = 16
-"""Every text in a call may have so many characters, however few tokens the answer may have."""
-
-_LARGEST_NUMBER = 10**15
-"""Numbers without bounds of their own are within this: a small model writes digits without end."""
-
-_LONGEST_LIST = 8
-"""Lists without a bound of their own have no more items than this."""
 
 
 def are_wanted(params: InferParams) -> bool:
@@ -64,7 +56,8 @@ def schema(params: InferParams) -> dict[str, Any]:
     calls = []
     for number, tool in enumerate(usable):
         place = f"tool{number}"
-        definitions[place] = _bounded(tool.function.parameters, place, params.max_tokens)
+        parameters = finishable.finishable(tool.function.parameters, params.max_tokens)
+        definitions[place] = _placed(parameters, place)
         properties = {
             "tool": {"const": tool.function.name},
             "arguments": {"$ref": f"#/$defs/{place}"},
@@ -78,6 +71,15 @@ def schema(params: InferParams) -> dict[str, Any]:
             }
         )
     return {"anyOf": calls, "$defs": definitions}
+
+
+def is_at_end(params: InferParams, reply: Reply) -> bool:
+    """Return whether a call has a text or a list as long as its grammar lets one be."""
+    parameters = {tool.function.name: tool.function.parameters for tool in params.tools}
+    return any(
+        finishable.is_at_end(call.arguments, parameters[call.name], params.max_tokens)
+        for call in reply.tool_calls
+    )
 
 
 def reply(params: InferParams, written: str, *, is_cut: bool) -> Reply:
@@ -158,31 +160,13 @@ def _id(params: InferParams, written: str) -> str:
     return f"call_{digest[:24]}"
 
 
-def _bounded(parameters: dict[str, Any], place: str, max_tokens: int) -> dict[str, Any]:
-    """Return a tool's schema so that an answer of `max_tokens` can hold what it describes.
+def _placed(parameters: dict[str, Any], place: str) -> dict[str, Any]:
+    """Return a tool's schema as it stands below `$defs` at `place`, where its references lead."""
 
-    It is to stand below `$defs` at `place`, so its references lead there.
-    """
-    texts = 0
-
-    def count(subschema: dict[str, Any]) -> dict[str, Any]:
-        nonlocal texts
-        texts += _is_open(subschema, "string", ("maxLength", "pattern", "format"))
-        return subschema
-
-    rewritten(parameters, count)
-    longest = max(_SHORTEST_TEXT, 2 * max_tokens // max(1, texts))
-
-    def bound(subschema: dict[str, Any]) -> dict[str, Any]:
+    def moved(subschema: dict[str, Any]) -> dict[str, Any]:
         reference = subschema.get("$ref")
         if isinstance(reference, str) and reference.startswith("#"):
             return {**subschema, "$ref": f"#/$defs/{place}{reference[1:]}"}
-        if _is_open(subschema, "string", ("maxLength", "pattern", "format")):
-            return {**subschema, "maxLength": longest}
-        if _is_open(subschema, "array", ("maxItems",)):
-            return {**subschema, "maxItems": max(_LONGEST_LIST, subschema.get("minItems", 0))}
-        if any(_is_open(subschema, kind, ()) for kind in ("integer", "number")):
-            return {"minimum": -_LARGEST_NUMBER, "maximum": _LARGEST_NUMBER, **subschema}
         if "properties" in subschema:
             return {"additionalProperties": False, **subschema}
         return subschema
@@ -190,10 +174,4 @@ def _bounded(parameters: dict[str, Any], place: str, max_tokens: int) -> dict[st
     whole = {"type": "object", **parameters}
     if "properties" not in whole and "$ref" not in whole:
         whole = {"properties": {}, **whole}
-    return rewritten(whole, bound)
-
-
-def _is_open(subschema: dict[str, Any], kind: str, bounds: tuple[str, ...]) -> bool:
-    """Return whether a schema of a type leaves it open how long a value may be."""
-    closed = ("enum", "const", *bounds)
-    return subschema.get("type") == kind and not any(key in subschema for key in closed)
+    return rewritten(whole, moved)

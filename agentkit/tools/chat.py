@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any, ClassVar, Literal, Self
 
@@ -11,7 +11,7 @@ from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema
@@ -26,7 +26,7 @@ from agentkit.market.plan import Plan
 from agentkit.planner.policy import Choose, Policy, name_of
 from agentkit.runtime.result import RunResult
 from agentkit.tools.agent_loop import acall, call
-from agentkit.tools.chat_messages import to_ai_message, to_chat_messages
+from agentkit.tools.chat_messages import to_ai_message, to_chat_messages, to_chunk
 from agentkit.tools.chat_options import check_known, infer_keywords, stops, tool_choice_of
 from agentkit.tools.chat_options import tool_documents as documents_of
 from agentkit.tools.spending_limit import SpendingLimit
@@ -188,8 +188,8 @@ class ChatAgentKit(BaseChatModel, UserValue):
 
         `function_calling` has the model call a tool with such arguments.  `json_schema` has the
         provider hold the answer to the schema, which native nodes do and chat endpoints do not.
-        `json_mode` asks native nodes for any JSON object; say in the prompt which.  `strict` is
-        taken as other models take it and changes nothing: `json_schema` is always strict.
+        `json_mode` is the same here: who can be held to JSON can be held to the schema.  `strict`
+        is taken as other models take it and changes nothing: `json_schema` is always strict.
         """
         if kwargs:
             name = next(iter(kwargs))
@@ -205,7 +205,7 @@ class ChatAgentKit(BaseChatModel, UserValue):
         if method == "function_calling":
             return super().with_structured_output(schema, include_raw=include_raw)
 
-        wanted = {"type": "json_object"} if method == "json_mode" else _response_format(schema)
+        wanted = _response_format(schema)
         tracing = {"kwargs": {"method": method}, "schema": schema}
         asked = self.bind(response_format=wanted, ls_structured_output_format=tracing)
         parser = _parser_of(schema)
@@ -234,6 +234,29 @@ class ChatAgentKit(BaseChatModel, UserValue):
         """Buy one answer, as `_generate` does, without blocking."""
         graph = self._graph(messages, stop, **kwargs)
         return await acall(self.agent, lambda agent: self._ask(agent, graph))
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        """Buy one answer and give it as one chunk: an answer is checked before it is shown."""
+        (generation,) = self._generate(messages, stop, run_manager, **kwargs).generations
+        yield ChatGenerationChunk(message=to_chunk(generation.message))
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        """Buy one answer and give it as one chunk, as `_stream` does, without blocking."""
+        result = await self._agenerate(messages, stop, run_manager, **kwargs)
+        (generation,) = result.generations
+        yield ChatGenerationChunk(message=to_chunk(generation.message))
 
     def _graph(
         self, messages: Sequence[BaseMessage], stop: list[str] | None = None, **options: Any

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from langchain_core.messages import (
     AIMessage,
+    AIMessageChunk,
     BaseMessage,
     HumanMessage,
     SystemMessage,
@@ -14,7 +16,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.messages import ChatMessage as AnyRoleMessage
-from langchain_core.messages.tool import tool_call
+from langchain_core.messages.tool import tool_call, tool_call_chunk
 
 from agentkit import strict_json
 from agentkit.artifacts import Artifact, Reply
@@ -53,6 +55,22 @@ def to_ai_message(answer: Artifact, **metadata: Any) -> AIMessage:
         tool_call(name=call.name, args=call.arguments, id=call.id) for call in answer.tool_calls
     ]
     return AIMessage(content=answer.text, tool_calls=calls, **metadata)
+
+
+def to_chunk(message: BaseMessage) -> AIMessageChunk:
+    """Return a whole answer as the one chunk of a stream."""
+    assert isinstance(message, AIMessage)
+    chunks = [
+        tool_call_chunk(name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=n)
+        for n, call in enumerate(message.tool_calls)
+    ]
+    return AIMessageChunk(
+        content=message.content,
+        tool_call_chunks=chunks,
+        response_metadata=message.response_metadata,
+        usage_metadata=message.usage_metadata,
+        chunk_position="last",
+    )
 
 
 def _to_chat_message(message: BaseMessage) -> ChatMessage:

@@ -1,18 +1,27 @@
-"""LangChain's own suites for stores over a journal on disk, and for what a chat model is made of.
+"""LangChain's own suites: for stores over a journal on disk, and for the chat model.
 
 For chat history there is none.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.stores import BaseStore
-from langchain_tests.integration_tests import BaseStoreAsyncTests, BaseStoreSyncTests
+from langchain_tests.integration_tests import (
+    BaseStoreAsyncTests,
+    BaseStoreSyncTests,
+    ChatModelIntegrationTests,
+)
 from langchain_tests.unit_tests import ChatModelUnitTests
 from support.memory_fixtures import mind
 
+from agentkit.agent import Agent
+from agentkit.embedded import discovery
+from agentkit.planner import policy
 from agentkit.tools import AgentKitByteStore, ChatAgentKit
 
 
@@ -61,3 +70,58 @@ class TestChat(ChatModelUnitTests):
     @property
     def model_override_value(self) -> str:
         return "smollm2-360m"
+
+
+@pytest.fixture(scope="module")
+def running_agent(
+    network: discovery.NetworkFile,
+    network_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Agent]:
+    """An agent on an event loop of its own, as blocking calls need it."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    home = tmp_path_factory.mktemp("langchain")
+    opening = Agent.from_config(home=home, network_home=network_folder)
+    agent = asyncio.run_coroutine_threadsafe(opening.__aenter__(), loop).result()
+    yield agent
+    asyncio.run_coroutine_threadsafe(agent.__aexit__(None, None, None), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+class TestChatOfOurNode(ChatModelIntegrationTests):
+    """Whole answers, tools and structured output, each bought from our own node.
+
+    Skipped is what the model cannot read: pictures, PDF files, audio, and Anthropic's blocks.
+    """
+
+    @pytest.fixture(autouse=True)
+    def _with_agent(self, running_agent: Agent) -> None:
+        self.agent = running_agent
+
+    @property
+    def chat_model_class(self) -> type[ChatAgentKit]:
+        return ChatAgentKit
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {
+            "model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+            "agent": self.agent,
+            "policy": policy.allow("native"),
+        }
+
+    @property
+    def standard_chat_model_params(self) -> dict[str, Any]:
+        return {"max_tokens": 160, "temperature": 0.0}
+
+    @property
+    def model_override_value(self) -> str:
+        return "smollm2-135m"
+
+    @property
+    def supports_json_mode(self) -> bool:
+        return True

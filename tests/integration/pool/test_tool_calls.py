@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentkit.artifacts import Reply
+from agentkit.artifacts import Json, Reply
 from agentkit.json_schemas import mismatch
 from agentkit.pool.pool import Pool
 from agentkit.pool.request import Done
@@ -132,3 +132,15 @@ async def test_a_seed_draws_the_same_words_again(pool: Pool) -> None:
 
     assert await draw(1) == await draw(1)
     assert await draw(1) != await draw(2)
+
+
+async def test_an_open_text_ends_before_its_tokens_and_says_that_it_was_cut(pool: Pool) -> None:
+    """Without an end the model goes on until its JSON is cut, and nothing is had."""
+    schema = {"type": "object", "properties": {"joke": {"type": "string"}}, "required": ["joke"]}
+    params = {"model": MODEL, "prompt": "Describe the sea at length.", "schema": schema}
+    done = await pool.run("call", "infer", {**params, "max_tokens": 64}, {})
+    (output,) = done.outputs
+    assert isinstance(output, Json)
+    assert len(output.value["joke"]) == 120
+    assert done.usage["output"] < 64
+    assert done.finish_reason == "length"

@@ -312,7 +312,7 @@ async def test_a_facilitator_finds_in_a_payment_what_the_node_sells(
 REFUSED: dict[str, tuple[Any, int]] = {
     "no object": ([], 400),
     "no messages": ({"model": MODEL}, 400),
-    "no message": (chat(messages=[]), 422),
+    "no message": (chat(messages=[]), 400),
     "parts": (chat(messages=[{"role": "user", "content": [{"type": "text"}]}]), 400),
     "a number": (chat(messages=5), 400),
     "another model": (chat(model="unknown"), 422),

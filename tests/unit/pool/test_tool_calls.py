@@ -108,8 +108,8 @@ def test_references_of_a_tool_lead_to_its_own_definitions() -> None:
 
 def test_a_call_ends_before_its_tokens_do() -> None:
     schema = tool_calls.schema(params(max_tokens=64))
-    assert may_write(schema, call("weather", city="x" * 128))
-    assert not may_write(schema, call("weather", city="x" * 129))
+    assert may_write(schema, call("weather", city="x" * 120))
+    assert not may_write(schema, call("weather", city="x" * 121))
     assert not may_write(schema, call("weather", city="x", days=10**16))
     assert not may_write(schema, call("weather", city="x", more=1))
 

@@ -20,6 +20,7 @@ from agentkit.errors import OverBudget, WrongInput
 from agentkit.graph.messages import ToolFunction, ToolSpec
 from agentkit.planner import policy
 from agentkit.tools import ChatAgentKit
+from agentkit.tools.chat_messages import to_chunk
 
 HI = [HumanMessage("Hi")]
 
@@ -138,7 +139,7 @@ def test_the_newer_name_of_max_tokens_makes_a_model_too() -> None:
         ({"top_p": 2}, "top_p"),
         ({"stop": ["\ud83d"]}, "surrogate"),
         ({"tools": [3]}, "not a tool"),
-        ({"tools": [{"type": "web_search"}]}, "not a function"),
+        ({"tools": [{"type": "web_search"}]}, "a provider runs itself"),
         ({"tools": [{"type": "function", "function": {}}]}, "not a function"),
         ({"tools": [{"type": "function", "function": {"name": 3}}]}, "name"),
         ({"tools": [look, look]}, "same name"),
@@ -263,9 +264,18 @@ def test_structured_output_of_a_typed_dict() -> None:
     assert asked["output"]["required"] == ["text"]
 
 
-def test_json_mode_is_any_object() -> None:
+def test_json_mode_is_held_to_the_schema_too() -> None:
     asked = node(first(chat().with_structured_output(Weather, method="json_mode")))
-    assert asked["output"] == {"type": "object"}
+    assert asked["output"]["required"] == ["city"]
+
+
+def test_a_stream_is_one_chunk_of_the_whole_answer() -> None:
+    call = {"name": "add", "args": {"a": 1}, "id": "c1"}
+    whole = AIMessage("Hi", tool_calls=[call], response_metadata={"model_name": "m"})
+    chunk = to_chunk(whole)
+    assert (chunk.content, chunk.chunk_position) == ("Hi", "last")
+    assert chunk.tool_calls == whole.tool_calls
+    assert chunk.response_metadata == {"model_name": "m"}
 
 
 @pytest.mark.parametrize(
