@@ -29,6 +29,7 @@ from agentkit.errors.base import MAX_MESSAGE as MAX_MESSAGE
 from agentkit.errors.base import AgentKitError as AgentKitError
 from agentkit.errors.base import brief as brief
 from agentkit.errors.base import in_one_line as in_one_line
+from agentkit.errors.base import writable as writable
 from agentkit.errors.graph import CyclicGraph as CyclicGraph
 from agentkit.errors.graph import DuplicateNode as DuplicateNode
 from agentkit.errors.graph import GraphError as GraphError

@@ -15,11 +15,17 @@ def brief(message: object) -> str:
 
 
 def in_one_line(message: str) -> str:
-    """Return a provider's message in one line, cut where it is very long.
+    """Return a provider's message in one line that can be written, cut where it is very long.
 
-    A line of its own could pass for ours (`hint: run ...`); megabytes would go into the journal.
+    A line of its own could pass for ours (`hint: run ...`); megabytes would go into the journal,
+    and half of a surrogate pair, which JSON can bring along, goes into no journal at all.
     """
-    return " ".join(_cut(message).splitlines())
+    return writable(" ".join(_cut(message).splitlines()))
+
+
+def writable(text: str) -> str:
+    """Return a text with what UTF-8 has not, half of a surrogate pair, replaced by `?`."""
+    return text.encode(errors="replace").decode()
 
 
 def _cut(text: str) -> str:

@@ -113,9 +113,16 @@ def check_schemas(params: InferParams) -> None:
     if params.json_schema is not None:
         schemas.append(params.json_schema)
     for schema in schemas:
-        fault = fault_of(schema)
-        if fault:
-            raise Refused(f"the schema is not a JSON schema: {fault}", of_task=True)
-        unsupported = unsupported_in(schema)
-        if unsupported:
-            raise Refused(f"the schema cannot be used: {unsupported}", of_task=True)
+        _check_schema("the schema", schema)
+    if tool_calls.are_wanted(params):
+        # Each may be small enough: the grammar is made of all of them.
+        _check_schema("the schema of all tools together", tool_calls.schema(params))
+
+
+def _check_schema(what: str, schema: dict[str, Any]) -> None:
+    fault = fault_of(schema)
+    if fault:
+        raise Refused(f"{what} is not a JSON schema: {fault}", of_task=True)
+    unsupported = unsupported_in(schema)
+    if unsupported:
+        raise Refused(f"{what} cannot be used: {unsupported}", of_task=True)

@@ -95,7 +95,7 @@ def reply(params: InferParams, written: str, *, is_cut: bool) -> Reply:
             raise BadOutput(f"{why} (it began {written[:80]!r})", of_task=True) from error
         raise BadOutput(f"the model's call of a tool is not JSON: {written[:80]!r}") from error
     by_name = {tool.function.name: tool for tool in _usable(params)}
-    name = call.get("tool") if isinstance(call, dict) else None
+    name = str(call.get("tool")) if isinstance(call, dict) else ""
     if name not in by_name or not isinstance(call.get("arguments"), dict):
         raise BadOutput(f"the model called no tool: {written[:80]!r}")
     arguments = strict_json.dumps(call["arguments"])

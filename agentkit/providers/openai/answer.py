@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from agentkit.artifacts import Reply, Text
+from agentkit.errors import writable
 from agentkit.graph.messages import CallOfTool, ChatMessage
 from agentkit.providers.openai.reading import UNREADABLE
 
@@ -87,7 +88,7 @@ def has_text(document: Mapping[str, Any]) -> bool:
 def _finish_reason(choice: Mapping[str, Any]) -> str:
     """Return why an answer ended; an endpoint that does not say gave all of it."""
     given = choice.get("finish_reason")
-    reason = given.lower()[:40] if isinstance(given, str) and given else "stop"
+    reason = writable(given.lower()[:40]) if isinstance(given, str) and given else "stop"
     return ENDS.get(reason, reason)
 
 

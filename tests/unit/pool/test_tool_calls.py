@@ -181,3 +181,16 @@ def test_a_tools_schema_is_looked_through_before_any_work() -> None:
     costly = {"name": "f", "parameters": {"properties": {"a": {"pattern": "(?=a)a"}}}}
     with pytest.raises(Refused, match="cannot be matched in linear time"):
         text.check_schemas(params(tools=[{"type": "function", "function": costly}]))
+
+
+def test_many_tools_are_bounded_together() -> None:
+    """Each is small; the grammar is made of all of them."""
+    fields = {f"f{n}": {"type": "integer"} for n in range(50)}
+    tools = [
+        {"type": "function", "function": {"name": f"t{n}", "parameters": {"properties": fields}}}
+        for n in range(40)
+    ]
+    text.check_schemas(params(tools=tools[:5]))
+    with pytest.raises(Refused, match="all tools together"):
+        text.check_schemas(params(tools=tools))
+    text.check_schemas(params(tools=tools, tool_choice=named("t3")))

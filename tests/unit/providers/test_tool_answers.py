@@ -94,3 +94,9 @@ def test_a_stream_of_calls_is_the_calls_that_its_events_make_up() -> None:
         ("c1", "add", {"a": 1}),
         ("c2", "stop", {}),
     ]
+
+
+def test_a_word_that_cannot_be_written_is_mended() -> None:
+    """JSON can bring half of a surrogate pair along, and no journal takes it."""
+    said = answer_in(document(content="Hello", finish_reason="st\ud83dp"))
+    assert said.finish_reason == "st?p"

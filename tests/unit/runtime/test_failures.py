@@ -56,6 +56,18 @@ async def test_a_task_that_every_provider_calls_wrong_fails_the_run(tmp_path: Pa
         assert not why.value.uncertain
 
 
+async def test_words_that_cannot_be_written_end_no_run(tmp_path: Path) -> None:
+    """A provider's message may hold half of a surrogate pair, which failed the node."""
+
+    def odd(task: Task, attempt: Attempt) -> ProviderError:
+        return Refused("half of \ud83d", provider=attempt.provider)
+
+    async with toy(tmp_path) as market:
+        faults(market, one=odd)
+        result = await market.run(asking())
+        assert result.receipt("ask").attempt.provider == "two"
+
+
 async def test_one_liar_does_not_fail_a_run_that_another_can_do(tmp_path: Path) -> None:
     async with toy(tmp_path) as market:
         faults(market, one=wrong_task)
