@@ -83,6 +83,9 @@ bench-planner: install ## how near the best plans are, beside simple routers; AR
 bench-memory: install-dev ## what remembering costs, on disk and on chain, and how fast it comes back (some minutes)
 	$(BIN)/python benchmarks/memory.py $(ARGS)
 
+bench-inference: install ## what asking a model costs beside the model, references beside it (a minute)
+	$(BIN)/python benchmarks/inference.py $(ARGS)
+
 peers: install ## the executor beside other engines (installs them, some minutes)
 	$(BIN)/python benchmarks/peers/run.py $(ARGS)
 

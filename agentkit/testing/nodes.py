@@ -8,7 +8,8 @@
 It lists its one model at `/v1/models` and answers every `POST` with `Hello there.`, counted as nine
 tokens of question and three of answer, until `fault` names another answer.  `FAULTS` has all of
 them by name, with what each answers in words; `bites` counts how often each was given, so that a
-test can see that its fault was reached.  `requests` are the bodies that came.
+test can see that its fault was reached.  `requests` are the bodies that came, and `lists` counts
+how often the list of models was asked for.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ class FaultyNode:
     fault: str = ""
     bites: Counter[str] = field(default_factory=Counter)
     requests: list[dict[str, Any]] = field(default_factory=list)
+    lists: int = 0
     url: str = ""
     _runner: web.AppRunner | None = None
 
@@ -92,6 +94,7 @@ class FaultyNode:
             await self._runner.cleanup()
 
     async def _models(self, request: web.Request) -> web.Response:
+        self.lists += 1
         return web.json_response({"object": "list", "data": [{"id": self.model}]})
 
     async def _work(self, request: web.Request) -> web.StreamResponse:

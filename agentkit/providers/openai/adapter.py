@@ -23,6 +23,7 @@ from agentkit.errors import (
     RateLimited,
     Refused,
     Unavailable,
+    writable,
 )
 from agentkit.kinds.registry import bought_kind
 from agentkit.market.attempt import Attempt, Evidence, JobStatus, Message, Payment, Result
@@ -126,6 +127,7 @@ class OpenAI:
         self._answers: dict[str, Result] = {}  # by attempt, until they are fetched
         self._models_served: Mapping[str, int] = {}
         self._models_read_at = 0.0
+        self._reading_models: asyncio.Task[Mapping[str, int]] | None = None
 
     @property
     def name(self) -> str:
@@ -228,6 +230,8 @@ class OpenAI:
 
     async def close(self) -> None:
         """Close the connections."""
+        if self._reading_models is not None:
+            self._reading_models.cancel()
         await self._http.close()
 
     # -- what a dialect may override --------------------------------------------------------------
@@ -326,11 +330,19 @@ class OpenAI:
         """Return the models served, each with the most tokens it takes (0: not said).
 
         Where there is no list, or none that can be read, those are that the user configured.  The
-        list is read again after MODELS_LAST seconds, and with `fresh`.
+        list is read again after MODELS_LAST seconds, and with `fresh`; who asks while it is read
+        waits for that reading.
         """
         age = time.monotonic() - self._models_read_at
         if self._models_served and age < MODELS_LAST and not fresh:
             return self._models_served
+        if self._reading_models is None or self._reading_models.done():
+            self._reading_models = asyncio.create_task(self._read_models())
+            self._reading_models.add_done_callback(_retrieve)
+        # Shielded: one of those who wait may give up, and the others still wait.
+        return await asyncio.shield(self._reading_models)
+
+    async def _read_models(self) -> Mapping[str, int]:
         self._models_served = await self._listed_models()
         self._models_read_at = time.monotonic()
         return self._models_served
@@ -405,8 +417,8 @@ class OpenAI:
             outputs=(output,),
             usage=usage,
             price=price,
-            evidence=Evidence(reference=str(document.get("id") or "")[:100]),
-            model=str(document.get("model") or "")[:MAX_NAME],
+            evidence=Evidence(reference=writable(str(document.get("id") or "")[:100])),
+            model=writable(str(document.get("model") or "")[:MAX_NAME]),
             finish_reason=said.finish_reason,
         )
 
@@ -502,6 +514,12 @@ class OpenAI:
 
 class _Unusable(Exception):
     """An answer came and cannot be used; the message says why."""
+
+
+def _retrieve(reading: asyncio.Task[Any]) -> None:
+    """Look at a task's error, so that asyncio does not report it where nobody waits any more."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 def _address_and_base(url: str) -> tuple[str, str]:

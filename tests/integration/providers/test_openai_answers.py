@@ -256,6 +256,35 @@ async def test_an_answer_that_nobody_asked_for_is_nobodys(node: FaultyNode) -> N
 # -- connections that cannot be made -------------------------------------------------------------
 
 
+async def test_who_asks_for_offers_at_once_reads_one_list(node: FaultyNode) -> None:
+    """A graph of twelve nodes made twelve requests for the same list."""
+    adapter = OpenAI("far", node.url, NETWORK, GAIA, SETTINGS)
+    nodes = [question(max_tokens=tokens) for tokens in range(8, 20)]
+    specs = [TaskSpec(node=asked, load=infer_load(2, asked)) for asked in nodes]
+    given_up = asyncio.create_task(adapter.offers(specs[0]))
+    await asyncio.sleep(0)  # by now it waits for the list
+    others = [asyncio.create_task(adapter.offers(spec)) for spec in specs]
+    await asyncio.sleep(0)
+    given_up.cancel()
+    assert all([await other for other in others])
+    assert given_up.cancelled()
+    assert node.lists == 1
+    await adapter.describe()  # which looks again
+    assert node.lists == 2
+    await adapter.close()
+
+
+async def test_a_list_that_cannot_be_read_is_asked_for_again(node: FaultyNode) -> None:
+    adapter = OpenAI("far", "http://127.0.0.1:9/v1", NETWORK, GAIA, SETTINGS)
+    asked = question()
+    spec = TaskSpec(node=asked, load=infer_load(2, asked))
+    with pytest.raises(Unavailable):
+        await adapter.offers(spec)
+    adapter._http.url = node.url.removesuffix("/v1")
+    assert await adapter.offers(spec)
+    await adapter.close()
+
+
 async def test_a_host_that_nobody_knows_is_told_as_that() -> None:
     http = Http("far", "http://no-such-host.invalid")
     with pytest.raises(Unavailable, match=r"DNS knows no host 'no-such-host\.invalid'") as raised:
