@@ -7,7 +7,7 @@ ARGS ?=
 
 COVERAGE_FLOOR := 67
 
-.PHONY: coverage mutants help install install-dev demo check format test-unit test test-slow cookbook bench bench-payments bench-planner bench-memory peers soak clean
+.PHONY: coverage mutants help install install-dev demo check format test-unit test test-slow cookbook bench bench-payments bench-planner bench-memory bench-inference peers soak clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
