@@ -12,8 +12,10 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -186,6 +188,10 @@ TOOL_CHOICES = ("auto", "none", "required")
 """What a model may be told about its tools; the name of a tool stands for that one."""
 
 
+NEWER_FIELDS = ("messages", "tools", "tool_choice", "seed", "top_p")
+"""The fields of a question that came after plans were first written down."""
+
+
 class InferNode(PaidNode):
     """Ask a model: a `prompt`, or `messages`.  With `over`, once for every row, filling columns in.
 
@@ -213,6 +219,15 @@ class InferNode(PaidNode):
     tool_choice: str = "auto"
     seed: int | None = Field(default=None, ge=0, lt=2**31)
     top_p: float | None = Field(default=None, gt=0, le=1)
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave newer fields out while they say nothing: plans of before keep their bytes."""
+        document: dict[str, Any] = write(self)
+        for name in NEWER_FIELDS:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                document.pop(name, None)
+        return document
 
     @model_validator(mode="after")
     def _one_question(self) -> Self:
