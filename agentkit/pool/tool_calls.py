@@ -149,8 +149,9 @@ def _lines_of(message: ChatMessage) -> list[str]:
 
 
 def _call_line(call: CallOfTool) -> str:
-    arguments = strict_json.loads(call.function.arguments)
-    return f"Call: {json.dumps({'tool': call.function.name, 'arguments': arguments})}"
+    """Return a call as a model writes it; escapes would be more tokens than a load declares."""
+    called = {"tool": call.function.name, "arguments": strict_json.loads(call.function.arguments)}
+    return f"Call: {json.dumps(called, ensure_ascii=False)}"
 
 
 def _id(params: InferParams, written: str) -> str:

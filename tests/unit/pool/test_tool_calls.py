@@ -9,6 +9,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from agentkit.errors import BadOutput, Refused
+from agentkit.graph.nodes import InferNode
+from agentkit.kinds.infer import Infer
 from agentkit.pool import text, tool_calls
 from agentkit.pool.request import InferParams
 from agentkit.pool.services import params_of
@@ -194,3 +196,22 @@ def test_many_tools_are_bounded_together() -> None:
     with pytest.raises(Refused, match="all tools together"):
         text.check_schemas(params(tools=tools))
     text.check_schemas(params(tools=tools, tool_choice=named("t3")))
+
+
+def test_no_more_is_read_than_a_load_declares() -> None:
+    """Letters that JSON escapes came to three times what was declared for them."""
+    city = "\u041c\u043e\u0441\u043a\u0432\u0430" * 40
+    call = {"name": "weather", "arguments": json.dumps({"city": city}, ensure_ascii=False)}
+    messages = [
+        {"role": "user", "content": "Rain?"},
+        {"role": "assistant", "tool_calls": [{"id": "c1", "function": call}]},
+        {"role": "tool", "tool_call_id": "c1", "content": "none"},
+    ]
+    node = InferNode.model_validate(
+        {"kind": "infer", "name": "ask", "model": "m", "messages": messages, "tools": [WEATHER]}
+    )
+    for choice in ("auto", "required"):
+        task = Infer().task(node.model_copy(update={"tool_choice": choice}), {})
+        asked = params_of("infer", {**task.params, "model": "smollm2-135m"})
+        assert isinstance(asked, InferParams)
+        assert len(text.read_by_model(asked).encode()) <= task.load.most["input"]
