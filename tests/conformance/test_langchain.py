@@ -92,6 +92,15 @@ def running_agent(
     loop.close()
 
 
+@pytest.fixture(scope="module")
+def vcr_config() -> dict[str, Any]:
+    """Have the suite's recorder leave this machine's own traffic alone.
+
+    While its one recorded test is set up, to be skipped, it would catch what the agent seals.
+    """
+    return {"ignore_localhost": True}
+
+
 class TestChatOfOurNode(ChatModelIntegrationTests):
     """Whole answers, tools and structured output, each bought from our own node.
 
