@@ -20,6 +20,7 @@ from agentkit.strict_json import BadJson
 
 MAX_SCHEMA_BYTES = 64 << 10
 MAX_SUBSCHEMAS = 1000
+MAX_TYPES = 7
 MAX_WRITTEN_OUT = 10_000
 MAX_VALUE_BYTES = 16 << 20
 SMALL = 100_000
@@ -146,11 +147,13 @@ def _fault(text: bytes) -> str:
     for number, subschema in enumerate(_subschemas(schema), 1):
         if number > MAX_SUBSCHEMAS:
             return f"it has more than {MAX_SUBSCHEMAS} schemas in it"
+        if isinstance(subschema.get("type"), list) and len(subschema["type"]) > MAX_TYPES:
+            return f"it has a type of more than {MAX_TYPES} types"  # they are compared in pairs
         reference = subschema.get("$ref", "")
         if isinstance(reference, str) and reference.startswith("#/"):
             try:
                 _at(schema, reference)
-            except LookupError:
+            except (LookupError, ValueError):  # of int(), for thousands of digits
                 return f"its $ref {reference[:100]!r} leads nowhere"
     try:
         # Without formats: a pattern is not compiled by Python's own engine, which can blow up.
@@ -254,7 +257,7 @@ def _written_out(schema: Any, *, circle: float) -> float:
             return circle
         if reference not in known:
             known[reference] = circle  # while it is counted
-            with suppress(LookupError):
+            with suppress(LookupError, ValueError):
                 known[reference] = count(_at(schema, reference))
         return known[reference]
 
@@ -273,6 +276,7 @@ _DEFINITIONS = ("$defs", "definitions")
 def _mismatch(data: bytes | str, text: bytes) -> str:
     """Say how a JSON text does not fit a schema, "" if it does; takes as long as it takes."""
     from jsonschema import ValidationError
+    from jsonschema.exceptions import UnknownType
     from referencing.exceptions import Unresolvable
 
     try:
@@ -284,7 +288,9 @@ def _mismatch(data: bytes | str, text: bytes) -> str:
         return brief(error.message)
     except RecursionError:
         return "the schema's references go round in a circle"
-    except (Unresolvable, ArithmeticError, ValueError, TypeError, LookupError) as error:
+    except (Unresolvable, UnknownType, AttributeError) as error:
+        return f"the schema cannot be applied: {brief(str(error))}"
+    except (ArithmeticError, ValueError, TypeError, LookupError) as error:
         return f"the schema cannot be applied: {brief(str(error))}"
     return ""
 

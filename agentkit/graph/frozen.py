@@ -379,6 +379,14 @@ def check_node(node: NodeBase, known: Mapping[str, NodeBase]) -> None:
 
 
 def _check_schema(node: InferNode) -> None:
+    for tool in node.tools:
+        fault = fault_of(tool.function.parameters)
+        if fault:
+            raise WrongInput(
+                f"the parameters of tool {tool.function.name!r} of node {node.name!r} are not a"
+                f" JSON schema: {fault}",
+                hint="pass a function with annotated parameters, or mend the schema",
+            )
     fault = fault_of(node.output) if isinstance(node.output, dict) else ""
     if fault:
         raise WrongInput(

@@ -15,7 +15,7 @@ from pydantic import model_validator as model_check
 
 from agentkit import strict_json
 from agentkit.errors import AgentKitError, WrongInput, brief
-from agentkit.graph.schemas import fault_of, without_null_defaults
+from agentkit.graph.schemas import without_null_defaults
 from agentkit.strict_json import BadJson
 from agentkit.user_values import UserValue
 
@@ -104,19 +104,15 @@ class ChatMessage(_Part):
 
 
 class ToolFunction(_Part):
-    """What a model is told of a function; `parameters` is the JSON schema of its arguments."""
+    """What a model is told of a function; `parameters` is the JSON schema of its arguments.
+
+    Whether it is a schema is not looked at here: that takes time, and a node reads such documents
+    from anybody.
+    """
 
     name: ToolName
     description: str = ""
     parameters: dict[str, Any] = {}
-
-    @field_validator("parameters")
-    @classmethod
-    def _is_a_schema(cls, parameters: dict[str, Any]) -> dict[str, Any]:
-        fault = fault_of(parameters)
-        if fault:
-            raise ValueError(f"it is not a JSON schema: {fault}")
-        return parameters
 
 
 class ToolSpec(_Part):

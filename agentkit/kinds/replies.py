@@ -9,6 +9,9 @@ from agentkit.graph.messages import ChatMessage
 from agentkit.graph.nodes import InferNode
 from agentkit.strict_json import BadJson
 
+MAX_CALLS = 128
+"""The most calls of tools in one reply."""
+
 
 def fault_in_reply(reply: bytes, node: InferNode) -> str:
     """Say why a reply cannot be used, "" when it can.
@@ -17,7 +20,8 @@ def fault_in_reply(reply: bytes, node: InferNode) -> str:
     get that wrong, and are told so in the next message.
     """
     try:
-        message = ChatMessage.model_validate(strict_json.loads(reply))
+        given = strict_json.loads(reply)
+        message = ChatMessage.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"])) or "it"
@@ -26,6 +30,12 @@ def fault_in_reply(reply: bytes, node: InferNode) -> str:
         return f"the reply is not JSON: {error}"
     if message.role != "assistant":
         return f"the reply is a message of the {message.role}"
+    if given != message.on_wire():
+        return "the reply is not written as OpenAI's API has it"  # who reads it relies on that
+    if message.tool_calls and len(message.tool_calls) > MAX_CALLS:
+        return f"the reply has more than {MAX_CALLS} calls"
+    if len({call.id for call in message.tool_calls}) < len(message.tool_calls):
+        return "two calls in the reply have the same id"
     names = {tool.function.name for tool in node.tools}
     for call in message.tool_calls:
         if call.function.name not in names:

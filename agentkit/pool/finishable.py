@@ -25,6 +25,7 @@ _TOKENS_PER_ITEM = 8
 _LARGEST_NUMBER = 10**15
 
 _TEXT_BOUNDS = ("maxLength", "pattern", "format")
+_NUMBER_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 
 
 def finishable(schema: dict[str, Any], max_tokens: int) -> dict[str, Any]:
@@ -37,8 +38,8 @@ def finishable(schema: dict[str, Any], max_tokens: int) -> dict[str, Any]:
         if _is_open(subschema, "array", ("maxItems",)):
             most = max(_most_items(max_tokens), subschema.get("minItems", 0))
             return {**subschema, "maxItems": most}
-        if _is_open(subschema, "integer", ()) or _is_open(subschema, "number", ()):
-            return {"minimum": -_LARGEST_NUMBER, "maximum": _LARGEST_NUMBER, **subschema}
+        if any(_is_open(subschema, kind, _NUMBER_BOUNDS) for kind in ("integer", "number")):
+            return {**subschema, "minimum": -_LARGEST_NUMBER, "maximum": _LARGEST_NUMBER}
         return subschema
 
     return rewritten(schema, bound)
@@ -47,7 +48,7 @@ def finishable(schema: dict[str, Any], max_tokens: int) -> dict[str, Any]:
 def is_at_end(value: Any, schema: dict[str, Any], max_tokens: int) -> bool:
     """Return whether a text or a list in an answer is as long as `finishable` lets one be.
 
-    Those with a bound of their own are looked at too, as soon as there is one without.
+    One with a bound of its own is taken for such a one only if it happens to be exactly as long.
     """
     longest = _longest_text(schema, max_tokens) if _count(schema, "string", _TEXT_BOUNDS) else None
     most = _most_items(max_tokens) if _count(schema, "array", ("maxItems",)) else None
@@ -55,7 +56,7 @@ def is_at_end(value: Any, schema: dict[str, Any], max_tokens: int) -> bool:
     while waiting:
         part = waiting.pop()
         bound = longest if isinstance(part, str) else most
-        if isinstance(part, str | list) and bound is not None and len(part) >= bound:
+        if isinstance(part, str | list) and bound is not None and len(part) == bound:
             return True
         if isinstance(part, list | dict):
             waiting += part if isinstance(part, list) else part.values()

@@ -17,6 +17,9 @@ class _Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
+MAX_OUTPUT = 65_536
+"""The most tokens that an answer may be asked to have."""
+
 MAX_MESSAGES = 1000
 MAX_TOOLS = 128
 
@@ -38,7 +41,7 @@ class InferParams(_Params):
     model: str = ""
     prompt: str | None = None
     style: Literal["chat", "complete"] = "chat"
-    max_tokens: int = Field(default=64, ge=1)
+    max_tokens: int = Field(default=64, ge=1, le=MAX_OUTPUT)
     temperature: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     stop: tuple[str, ...] = ()
     json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
@@ -59,6 +62,8 @@ class InferParams(_Params):
         if self.tools and self.json_schema is not None:
             raise ValueError("tools and a schema exclude one another")
         names = {tool.function.name for tool in self.tools}
+        if len(names) < len(self.tools):
+            raise ValueError("two of the tools have the same name")
         if self.chosen_tool and self.chosen_tool not in names:
             raise ValueError(f"there is no tool {self.chosen_tool[:64]!r}")
         return self

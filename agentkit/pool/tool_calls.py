@@ -9,7 +9,6 @@ tool answered.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +27,12 @@ Call: {"tool": "temperature_in", "arguments": {"city": "Lima"}}
 Question: What is 6 times 7?
 Call: {"tool": "multiply", "arguments": {"first": 6, "second": 7}}
 """
+
+
+_COMBINING = frozenset(
+    ("allOf", "dependentSchemas", "if", "not", "patternProperties", "unevaluatedProperties")
+)
+_WITH_PROPERTIES = frozenset(("$ref", "anyOf", "oneOf"))
 
 
 def are_wanted(params: InferParams) -> bool:
@@ -150,8 +155,8 @@ def _lines_of(message: ChatMessage) -> list[str]:
 
 def _call_line(call: CallOfTool) -> str:
     """Return a call as a model writes it; escapes would be more tokens than a load declares."""
-    called = {"tool": call.function.name, "arguments": strict_json.loads(call.function.arguments)}
-    return f"Call: {json.dumps(called, ensure_ascii=False)}"
+    arguments = " ".join(call.function.arguments.splitlines())
+    return f'Call: {{"tool": "{call.function.name}", "arguments": {arguments}}}'
 
 
 def _id(params: InferParams, written: str) -> str:
@@ -162,17 +167,29 @@ def _id(params: InferParams, written: str) -> str:
 
 
 def _placed(parameters: dict[str, Any], place: str) -> dict[str, Any]:
-    """Return a tool's schema as it stands below `$defs` at `place`, where its references lead."""
+    """Return a tool's schema as it stands below `$defs` at `place`, where its references lead.
+
+    Objects are closed, so that a small model adds no properties of its own, unless one schema adds
+    to another: a closed part would refuse what the other part asks for.
+    """
+    combines = False
+
+    def look(subschema: dict[str, Any]) -> dict[str, Any]:
+        nonlocal combines
+        adds = "properties" in subschema and not _WITH_PROPERTIES.isdisjoint(subschema)
+        combines = combines or adds or not _COMBINING.isdisjoint(subschema)
+        return subschema
 
     def moved(subschema: dict[str, Any]) -> dict[str, Any]:
         reference = subschema.get("$ref")
         if isinstance(reference, str) and reference.startswith("#"):
             return {**subschema, "$ref": f"#/$defs/{place}{reference[1:]}"}
-        if "properties" in subschema:
+        if "properties" in subschema and not combines:
             return {"additionalProperties": False, **subschema}
         return subschema
 
+    rewritten(parameters, look)
     whole = {"type": "object", **parameters}
-    if "properties" not in whole and "$ref" not in whole:
-        whole = {"properties": {}, **whole}
+    if whole.keys() <= {"type", "title", "description"}:
+        whole["properties"] = {}
     return rewritten(whole, moved)

@@ -11,6 +11,7 @@ from agentkit.artifacts import Artifact
 from agentkit.errors import RunFailed, UnknownInput
 from agentkit.graph.refs import Ref
 from agentkit.journal.run_state import RunState
+from agentkit.market.attempt import result_digest
 from agentkit.market.plan import Plan
 from agentkit.market.receipt import RECEIVED, Receipt, Standing
 from agentkit.money import Money
@@ -62,10 +63,18 @@ class RunResult:
         UnknownInput where nothing was bought, such as for an answer that is taken again (`cache`).
         """
         name = ref if isinstance(ref, str) else ref.node
-        for receipt in self.receipts:
-            attempt = receipt.attempt
-            if (attempt.node, attempt.item) == (name, item) and receipt.standing in RECEIVED:
+        found = [
+            receipt
+            for receipt in self.receipts
+            if (receipt.attempt.node, receipt.attempt.item) == (name, item)
+            and receipt.standing in RECEIVED
+        ]
+        outputs = result_digest([output.digest for output in self.artifacts.get(name, ())])
+        for receipt in found:
+            if receipt.result == outputs:  # what was bought several times has several
                 return receipt
+        if found:
+            return found[0]
         what = f"node {name!r}" if item is None else f"row {item} of node {name!r}"
         raise UnknownInput(f"nothing was bought for {what}", hint="look at result.receipts")
 
@@ -76,7 +85,7 @@ class RunResult:
         for receipt in self.receipts:
             if receipt.truncated and receipt.standing in RECEIVED:
                 node = receipt.attempt.node
-                cut[node] = (*cut.get(node, ()), receipt.attempt.item)
+                cut[node] = tuple(dict.fromkeys((*cut.get(node, ()), receipt.attempt.item)))
         return cut
 
     def __repr__(self) -> str:

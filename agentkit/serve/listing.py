@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agentkit.payments.x402.bazaar import Declaration
-from agentkit.serve.openai_wire import MAX_OUTPUT
+from agentkit.pool.request import MAX_OUTPUT
 
 MAX_LISTED = 8
 """The most models that are named: the header that they travel in has to stay short."""

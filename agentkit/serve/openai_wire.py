@@ -13,9 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from agentkit.errors import Refused
 from agentkit.graph.messages import ChatMessage, ToolFunction, ToolSpec
 from agentkit.kinds.questions import MESSAGE_TOKENS, TOOLS_TOKENS
-from agentkit.pool.request import MAX_MESSAGES, MAX_TOOLS, NamedTool
+from agentkit.pool.request import MAX_MESSAGES, MAX_OUTPUT, MAX_TOOLS, NamedTool
 
-MAX_OUTPUT = 65_536
 DEFAULT_OUTPUT = 64
 
 Stops = list[str]

@@ -49,3 +49,26 @@ def test_a_plan_names_the_pattern_that_has_no_linear_match(pattern: str) -> None
     assert repr(pattern) in str(refused.value)
     assert infer({"pattern": pattern}).name  # a graph that was stored still reads
     spec_of(infer({"const": {"pattern": pattern}}), {})  # no pattern but a value
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ({"type": ["x", *range(1000)]}, "more than 7 types"),  # compared in pairs
+        ({"allOf": [{}], "$ref": "#/allOf/" + "1" * 5000}, "leads nowhere"),
+    ],
+)
+def test_what_costs_much_to_look_through_is_refused_first(schema: Any, why: str) -> None:
+    assert why in json_schemas.fault_of(schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"required": ["a"], "properties": {"a": {"$ref": "#/required"}}},
+        {"title": "x", "properties": {"a": {"$ref": "#/title"}}},
+        {"properties": {"type": {"$ref": "#/properties"}, "a": {"$ref": "#/properties"}}},
+    ],
+)
+def test_a_reference_to_what_is_no_schema_is_an_answer_not_an_error(schema: Any) -> None:
+    assert "cannot be applied" in json_schemas.mismatch(b'{"a": 1, "type": 2}', schema)

@@ -95,6 +95,9 @@ MOST_OVERHEAD = 1_000_000
 MAX_NAME = 200
 """The most characters of a model's name that are kept."""
 
+SHORTEST_KEY_PART = 12
+"""So many first characters of a key are not shown either."""
+
 MAX_REASON = 600
 """The most characters of why an answer cannot be used."""
 
@@ -471,7 +474,14 @@ class OpenAI:
 
     def _without_key(self, text: str) -> str:
         """Return a text without the API key, which an endpoint may quote."""
-        return text.replace(self._settings.key, "***") if self._settings.key else text
+        key = self._settings.key
+        if not key:
+            return text
+        text = text.replace(key, "***")
+        # A message that was cut may end within the key.
+        for length in range(len(key) - 1, SHORTEST_KEY_PART - 1, -1):
+            text = text.replace(key[:length], "***")
+        return text
 
     def _check_status(self, answer: Answer) -> None:
         """Raise the error that an unsuccessful answer means.

@@ -119,7 +119,12 @@ def _joined_events(text: str) -> dict[str, Any]:
 def _join_calls(calls: dict[int, dict[str, Any]], deltas: list[Any]) -> None:
     """Add a chunk's parts of calls to the calls by their index: the first part names each."""
     for delta in deltas:
-        call = calls.setdefault(int(delta.get("index") or 0), {"function": {"arguments": ""}})
+        index = delta.get("index")
+        if index is None:  # some leave it out: then another id is another call
+            last = max(calls, default=-1)
+            is_new = not calls or (delta.get("id") and delta["id"] != calls[last].get("id"))
+            index = last + 1 if is_new else last
+        call = calls.setdefault(int(index), {"function": {"arguments": ""}})
         function = delta.get("function") or {}
         if delta.get("id"):
             call["id"] = delta["id"]

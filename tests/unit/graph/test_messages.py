@@ -109,6 +109,13 @@ def test_parts_of_text_are_joined() -> None:
         ({"prompt": "p", "tools": [{"type": "web_search"}]}, "a provider runs itself"),
         ({"messages": [ak.user("a\ud83d")]}, "half of a surrogate pair"),
         ({"prompt": "p", "tools": [{"type": "function", "function": {"name": "a b"}}]}, "name"),
+        (
+            {
+                "prompt": "p",
+                "tools": [{"function": {"name": "f", "parameters": {"type": "strange"}}}],
+            },
+            "tool 'f' of node 'ask' are not a JSON schema",
+        ),
         ({"prompt": "p", "seed": -1}, "seed"),
         ({"prompt": "p", "top_p": 0}, "top_p"),
         ({"messages": [ak.user("{a b}")]}, "not a plain name"),

@@ -140,6 +140,23 @@ def test_a_reply_is_paid_if_it_is_one(reply: bytes, choice: str, why: str) -> No
     assert bool(fault) == bool(why)
 
 
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (reply_of(content=[{"type": "text", "text": "hi"}]), "not written as"),
+        (
+            reply_of(tool_calls=[{"id": "c", "type": "function", "function": {"name": "add"}}]),
+            "not",
+        ),
+        (reply_of(tool_calls=[CALL, CALL]), "the same id"),
+        (reply_of(tool_calls=[{**CALL, "id": f"c{n}"} for n in range(129)]), "more than 128"),
+    ],
+)
+def test_what_a_reply_cannot_be_read_by_is_not_paid(reply: bytes, why: str) -> None:
+    """It passed, was paid, and then broke whoever read `reply.text` or `reply.tool_calls`."""
+    assert why in fault_in_reply(reply, node_of(prompt="p", tools=[TOOL]))
+
+
 def test_a_call_of_another_tool_than_the_chosen_one_is_refused() -> None:
     other = {"type": "function", "function": {"name": "other"}}
     node = node_of(prompt="p", tools=[TOOL, other], tool_choice="other")

@@ -57,7 +57,7 @@ def named(name: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name}}
 
 
-def call(name: str, **arguments: Any) -> str:
+def call(name: str, /, **arguments: Any) -> str:
     return json.dumps({"tool": name, "arguments": arguments})
 
 
@@ -168,6 +168,8 @@ def test_without_a_template_a_conversation_is_text() -> None:
         ({"tools": [WEATHER] * 129}, "tools"),
         ({"prompt": None, "messages": ROUND[1:2] * 1001}, "messages"),
         ({"seed": -1}, "seed"),
+        ({"tools": [WEATHER, WEATHER]}, "the same name"),
+        ({"max_tokens": 10**400}, "max_tokens"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(wrong: dict[str, Any], why: str) -> None:
@@ -179,7 +181,7 @@ def test_what_cannot_be_asked_is_refused(wrong: dict[str, Any], why: str) -> Non
 def test_a_tools_schema_is_looked_through_before_any_work() -> None:
     bad = {"type": "function", "function": {"name": "f", "parameters": {"type": "strange"}}}
     with pytest.raises(Refused, match="not a JSON schema"):
-        params(tools=[bad])
+        text.check_schemas(params(tools=[bad]))
     costly = {"name": "f", "parameters": {"properties": {"a": {"pattern": "(?=a)a"}}}}
     with pytest.raises(Refused, match="cannot be matched in linear time"):
         text.check_schemas(params(tools=[{"type": "function", "function": costly}]))
@@ -215,3 +217,40 @@ def test_no_more_is_read_than_a_load_declares() -> None:
         asked = params_of("infer", {**task.params, "model": "smollm2-135m"})
         assert isinstance(asked, InferParams)
         assert len(text.read_by_model(asked).encode()) <= task.load.most["input"]
+
+
+def test_numbers_are_read_as_they_were_written() -> None:
+    """Written anew, 1e15 has eighteen characters for four that were declared."""
+    call = {"name": "weather", "arguments": '{"a":[1e15,1e15]}'}
+    message = {"role": "assistant", "tool_calls": [{"id": "c1", "function": call}]}
+    read = tool_calls.prompt(params(prompt=None, messages=[*ROUND[:2], message]))
+    assert '"arguments": {"a":[1e15,1e15]}' in read
+
+
+PERSON = {"type": "object", "properties": {"name": {"type": "boolean"}}}
+AGE = {"type": "object", "properties": {"age": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"allOf": [PERSON, AGE]},
+        {"anyOf": [PERSON, AGE]},
+        {**PERSON, "oneOf": [{"required": ["age"], "properties": {"age": {"type": "number"}}}]},
+        {"$defs": {"Person": PERSON}, "allOf": [{"$ref": "#/$defs/Person"}], **AGE},
+        {"required": ["age"]},
+        {"not": {"properties": {"age": {"const": 4}}, "required": ["age"]}},
+    ],
+)
+def test_what_fits_a_tools_schema_may_be_written(parameters: dict[str, Any]) -> None:
+    """Objects that add to one another were closed, so that no call could be written."""
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    value = {"age": 10**14} if "anyOf" in parameters else {"name": True, "age": 10**14}
+    assert Draft202012Validator(parameters).is_valid(value)
+    assert may_write(tool_calls.schema(params(tools=[tool])), call("f", **value))
+
+
+def test_a_plain_tool_gets_no_properties_of_the_models_own() -> None:
+    for parameters in ({}, {"type": "object"}, PERSON):
+        tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+        assert not may_write(tool_calls.schema(params(tools=[tool])), call("f", more=1))

@@ -27,3 +27,12 @@ def test_a_price_of_something_else_is_no_price() -> None:
     wrong = EndpointSettings({"tokens": Rate.parse("1 USDC per 1M tokens")}, {})
     with pytest.raises(ConfigError, match=r"providers.far.price.tokens"):
         check_prices("far", wrong)
+
+
+def test_no_cut_of_a_message_leaves_a_part_of_the_key() -> None:
+    key = "sk-proj-" + "A1b2C3d4" * 20
+    account = EndpointSettings(PRICES, {"m": SERVED}, key=key)
+    adapter = OpenAI("far", "http://127.0.0.1:9/v1", NETWORK, GAIA, account)
+    for length in (len(key), 100, 40, 12):
+        told = adapter._without_key(f"Bearer {key[:length]}' rejected")
+        assert told == "Bearer ***' rejected"

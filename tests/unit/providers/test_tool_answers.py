@@ -100,3 +100,21 @@ def test_a_word_that_cannot_be_written_is_mended() -> None:
     """JSON can bring half of a surrogate pair along, and no journal takes it."""
     said = answer_in(document(content="Hello", finish_reason="st\ud83dp"))
     assert said.finish_reason == "st?p"
+
+
+def test_calls_in_a_stream_without_an_index_are_told_apart_by_their_ids() -> None:
+    calls = [
+        {"id": "c1", "function": {"name": "add", "arguments": '{"a"'}},
+        {"function": {"arguments": ": 1}"}},
+        {"id": "c2", "function": {"name": "stop", "arguments": "{}"}},
+    ]
+    chunks: list[Any] = [{"choices": [{"delta": {"tool_calls": [call]}}]} for call in calls]
+    chunks += [{"choices": [{"delta": {}, "finish_reason": "tool_calls"}]}]
+    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks).encode()
+    whole = document_in(Answer(200, {"content-type": "text/event-stream"}, body))
+    reply = answer_in(whole, with_tools=True).artifact()
+    assert isinstance(reply, Reply)
+    assert [(call.id, call.arguments) for call in reply.tool_calls] == [
+        ("c1", {"a": 1}),
+        ("c2", {}),
+    ]

@@ -11,7 +11,7 @@ from support.toy_market import toy
 import agentkit as ak
 from agentkit.artifacts import Artifact
 from agentkit.errors import RunPaused, UnknownInput
-from agentkit.market.attempt import Attempt, Result
+from agentkit.market.attempt import Attempt, Result, result_digest
 from agentkit.market.task import Task
 from agentkit.testing.fakes import FakeProvider
 
@@ -121,3 +121,12 @@ async def test_a_result_says_which_rows_were_cut(tmp_path: Path) -> None:
         assert result.receipt(each, item=1).attempt.item == 1
         with pytest.raises(UnknownInput, match="row 2 of node 'each'"):
             result.receipt(each, item=2)
+
+
+async def test_what_was_bought_twice_has_the_receipt_of_what_is_kept(tmp_path: Path) -> None:
+    async with toy(tmp_path) as market:
+        graph = ak.JobGraph("g")
+        ask = graph.infer("ask", model="m", prompt="p", verify=ak.verify.redundant(2, of=2))
+        result = await market.run(graph)
+        assert len(result.receipts) == 2
+        assert result.receipt(ask).result == result_digest([result[ask].digest])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agentkit.errors import ProtocolBroken, Refused
+from agentkit.pool.declared import check_declared
 from agentkit.pool.services import params_of
 from agentkit.providers import wire
 from agentkit.serve.openai_wire import ChatRequest
@@ -102,3 +103,12 @@ def test_what_a_node_does_not_do_is_refused(fields: dict[str, Any], why: str) ->
 def test_what_is_no_request_is_told(fields: dict[str, Any], why: str) -> None:
     with pytest.raises(ProtocolBroken, match=why):
         request(**fields)
+
+
+def test_no_schema_is_looked_through_while_a_request_is_read() -> None:
+    """That takes time, and whoever sends one has neither paid nor shown a key by then."""
+    bad = {"name": "add", "parameters": {"type": "strange"}}
+    params = request(tools=[{"type": "function", "function": bad}]).params()
+    asked = params_of("infer", params)
+    with pytest.raises(Refused, match="not a JSON schema"):
+        check_declared(asked, {}, {"input": 10_000, "output": 10_000})
