@@ -273,6 +273,10 @@ _DEFINITIONS = ("$defs", "definitions")
 # -- checking a value ----------------------------------------------------------------------------
 
 
+_NO_SCHEMA = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What applying something that is no schema raises: a reference may lead to anything."""
+
+
 def _mismatch(data: bytes | str, text: bytes) -> str:
     """Say how a JSON text does not fit a schema, "" if it does; takes as long as it takes."""
     from jsonschema import ValidationError
@@ -288,9 +292,7 @@ def _mismatch(data: bytes | str, text: bytes) -> str:
         return brief(error.message)
     except RecursionError:
         return "the schema's references go round in a circle"
-    except (Unresolvable, UnknownType, AttributeError) as error:
-        return f"the schema cannot be applied: {brief(str(error))}"
-    except (ArithmeticError, ValueError, TypeError, LookupError) as error:
+    except (Unresolvable, UnknownType, *_NO_SCHEMA) as error:
         return f"the schema cannot be applied: {brief(str(error))}"
     return ""
 

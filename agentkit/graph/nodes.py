@@ -243,6 +243,8 @@ class InferNode(PaidNode):
         names = [tool.function.name for tool in self.tools]
         if len({*names}) < len(names):
             raise ValueError("two of the tools have the same name")
+        if self.tool_choice != "auto" and not self.tools:
+            raise ValueError("tool_choice= needs tools=")
         if self.tool_choice not in TOOL_CHOICES and self.tool_choice not in names:
             raise ValueError("tool_choice= is auto, none, required or the name of one of the tools")
         return self
@@ -291,10 +293,16 @@ class InferNode(PaidNode):
         column = {"column": self.adds} if keeps and name != self.name else {}
         return type(self).model_validate({**dict(self), "name": name, **column})
 
+    def named(self) -> Iterator[str]:
+        """Yield the name in braces at each place of the prompt or the messages."""
+        for text in self.templates:
+            for _, name, _, _ in string.Formatter().parse(text):
+                if name is not None:
+                    yield name
+
     def placeholders(self) -> set[str]:
         """The names in braces in the prompt or the messages."""
-        parts = (part for text in self.templates for part in string.Formatter().parse(text))
-        return {name for _, name, _, _ in parts if name is not None}
+        return set(self.named())
 
 
 class TrainNode(PaidNode):

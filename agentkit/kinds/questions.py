@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import string
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from agentkit.artifacts import Artifact, Json, Text
@@ -64,17 +63,12 @@ def asked_beside(node: InferNode) -> dict[str, Any]:
 
 def count_of_columns(node: InferNode) -> int:
     """Return how many times a text names a column of a row."""
-    return _count(node, lambda name: name not in node.inputs)
+    return sum(name not in node.inputs for name in node.named())
 
 
 def uses_of(node: InferNode, name: str) -> int:
     """Return how many times a text names an input, and at least once."""
-    return max(1, _count(node, lambda other: other == name))
-
-
-def _count(node: InferNode, is_meant: Callable[[str], bool]) -> int:
-    parts = (part for text in node.templates for part in string.Formatter().parse(text))
-    return sum(1 for _, name, _, _ in parts if name is not None and is_meant(name))
+    return max(1, list(node.named()).count(name))
 
 
 def _bytes_beside_texts(node: InferNode) -> int:

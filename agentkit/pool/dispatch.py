@@ -12,6 +12,7 @@ from typing import Any
 
 from agentkit.artifacts import Artifact, Dataset, Embedding, Model, Table, Text
 from agentkit.errors import Refused
+from agentkit.kinds.questions import MESSAGE_TOKENS
 from agentkit.market.task import Units
 from agentkit.pool import head, text
 from agentkit.pool.declared import allowance, tokens_may_exceed
@@ -28,9 +29,6 @@ Inputs = Mapping[str, Artifact]
 
 _TEMPLATE_BYTES = 64
 """The most tokens that a chat template adds."""
-
-_MESSAGE_BYTES = 16
-"""The most tokens that it adds to each message."""
 
 _MOST_BYTES_PER_TOKEN = 16
 """No text has more bytes per token on average, so a longer prompt is refused without counting."""
@@ -97,7 +95,7 @@ class CallWork:
         queue.check_room()
         read = text.read_by_model(params)
         size = len(read.encode())
-        marks = _TEMPLATE_BYTES + _MESSAGE_BYTES * len(params.messages)
+        marks = _TEMPLATE_BYTES + MESSAGE_TOKENS * len(params.messages)
         if size + marks <= model.context:
             return  # a token has at least one byte
         if size > model.context * _MOST_BYTES_PER_TOKEN:

@@ -10,6 +10,20 @@ from agentkit.pool.request import Done
 
 CHAT = {"model": "smollm2-135m", "prompt": "Hi"}
 
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Return the weather in a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+    },
+}
+"""A tool that is offered to a model."""
+
 DOUBLING = {f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)}
 LADDER = {"$defs": DOUBLING | {"d40": {"type": "string"}}, "$ref": "#/$defs/d0"}
 """A schema whose references double forty times."""

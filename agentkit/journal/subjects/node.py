@@ -243,12 +243,25 @@ def _fold_job_started(event: JobStarted, stream: str, at: float, records: Record
     records.put(job.model_copy(update=changes))
 
 
+SAID_AT_THE_END = (
+    "state",
+    "reason",
+    "fault",
+    "outputs",
+    "usage",
+    "price",
+    "signature",
+    "model",
+    "finish_reason",
+)
+"""The fields of a job that the event of its end says."""
+
+
 @folds(JobEnded)
 def _fold_job_ended(event: JobEnded, stream: str, at: float, records: Records) -> None:
     """Take over what the event says, and count the job as delivered instead of as work."""
     job = existing(records, Job, event.attempt)
-    fields = ("state", "reason", "fault", "outputs", "usage", "price", "signature", "model")
-    changes = {field: getattr(event, field) for field in (*fields, "finish_reason")}
+    changes = {field: getattr(event, field) for field in SAID_AT_THE_END}
     records.put(job.model_copy(update=changes))
 
     price = event.price.units if event.price else 0

@@ -30,6 +30,7 @@ from agentkit.market.attempt import Attempt, Evidence, JobStatus, Message, Payme
 from agentkit.market.chain import Network
 from agentkit.market.models import names_of
 from agentkit.market.offer import Offer, charge, priced
+from agentkit.market.receipt import MAX_NAME
 from agentkit.market.seams import ProviderInfo
 from agentkit.market.task import Task, TaskSpec
 from agentkit.money import Money, Rate
@@ -91,9 +92,6 @@ OVERHEAD_SETTINGS = {"input": "overhead_tokens", "output": "reasoning_tokens"}
 
 MOST_OVERHEAD = 1_000_000
 """The most tokens of overhead that are proposed: more than that is no prompt but a mistake."""
-
-MAX_NAME = 200
-"""The most characters of a model's name that are kept."""
 
 SHORTEST_KEY_PART = 12
 """So many first characters of a key are not shown either."""
@@ -420,9 +418,9 @@ class OpenAI:
             outputs=(output,),
             usage=usage,
             price=price,
-            evidence=Evidence(reference=writable(str(document.get("id") or "")[:100])),
-            model=writable(str(document.get("model") or "")[:MAX_NAME]),
-            finish_reason=said.finish_reason,
+            evidence=Evidence(reference=self._word(document.get("id"))),
+            model=self._word(document.get("model")),
+            finish_reason=self._word(said.finish_reason),
         )
 
     def _bad_output(self, why: str, billed: Money | None) -> BadOutput:
@@ -471,6 +469,10 @@ class OpenAI:
                 if enough <= MOST_OVERHEAD:
                     told += f"; providers.{self.name}.{setting} = {enough} allows for that"
                 raise _Unusable(told)
+
+    def _word(self, given: Any) -> str:
+        """Return a word of the endpoint as it is kept: short, writable, and without our key."""
+        return self._without_key(writable(str(given or "")[:MAX_NAME]))
 
     def _without_key(self, text: str) -> str:
         """Return a text without the API key, which an endpoint may quote."""

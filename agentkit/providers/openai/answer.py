@@ -12,10 +12,8 @@ from pydantic import ValidationError
 from agentkit.artifacts import Reply, Text
 from agentkit.errors import writable
 from agentkit.graph.messages import CallOfTool, ChatMessage
+from agentkit.kinds.replies import MAX_CALLS
 from agentkit.providers.openai.reading import UNREADABLE
-
-MAX_CALLS = 128
-"""The most calls of tools in one answer."""
 
 ENDS = {"max_tokens": "length", "eos": "stop", "eos_token": "stop", "stop_sequence": "stop"}
 """Other words for why an answer ended, and OpenAI's."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from support.pool_tasks import WEATHER
+
 from agentkit.artifacts import Json, Reply
 from agentkit.json_schemas import mismatch
 from agentkit.pool.pool import Pool
@@ -17,18 +19,7 @@ PERSON = {
     "additionalProperties": False,
 }
 TOOLS = [
-    {
-        "type": "function",
-        "function": {
-            "name": "weather",
-            "description": "Return the weather in a city.",
-            "parameters": {
-                "type": "object",
-                "properties": {"city": {"type": "string"}},
-                "required": ["city"],
-            },
-        },
-    },
+    WEATHER,
     {
         "type": "function",
         "function": {

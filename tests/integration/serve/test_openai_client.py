@@ -12,6 +12,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 from support.chain_processes import KEYS
 from support.chain_processes import Node as ChainNode
+from support.pool_tasks import WEATHER
 from support.x402_market import chain_of, world_on
 
 from agentkit.keys.signer import KeySigner
@@ -21,18 +22,7 @@ from agentkit.serve.node import Node, NodeSettings
 
 MODEL = "smollm2-135m"
 KEY = "open sesame"
-WEATHER: Any = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "description": "Return the weather in a city.",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string"}},
-            "required": ["city"],
-        },
-    },
-}
+TOOLS: Any = [WEATHER]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +50,7 @@ async def test_a_conversation_with_a_tool(client: openai.AsyncOpenAI) -> None:
         {"role": "user", "content": "What is the weather in Paris?"},
     ]
     asked = await client.chat.completions.create(
-        model=MODEL, messages=messages, tools=[WEATHER], tool_choice="required", max_tokens=64
+        model=MODEL, messages=messages, tools=TOOLS, tool_choice="required", max_tokens=64
     )
     (choice,) = asked.choices
     assert choice.finish_reason == "tool_calls"
@@ -75,7 +65,7 @@ async def test_a_conversation_with_a_tool(client: openai.AsyncOpenAI) -> None:
         {"role": "tool", "tool_call_id": call.id, "content": "22 degrees, sunny"},
     ]
     told = await client.chat.completions.create(
-        model=MODEL, messages=messages, tools=[WEATHER], max_tokens=64, seed=1, top_p=0.9
+        model=MODEL, messages=messages, tools=TOOLS, max_tokens=64, seed=1, top_p=0.9
     )
     assert "22" in (told.choices[0].message.content or "")
     assert told.choices[0].finish_reason == "stop"

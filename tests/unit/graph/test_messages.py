@@ -104,6 +104,7 @@ def test_parts_of_text_are_joined() -> None:
         ({"prompt": "p", "tools": [weather], "output": int}, "exclude one another"),
         ({"prompt": "p", "tools": [weather, weather]}, "the same name"),
         ({"prompt": "p", "tools": [weather], "tool_choice": "wether"}, "tool_choice="),
+        ({"prompt": "p", "tool_choice": "required"}, "needs tools="),
         ({"prompt": "p", "tools": []}, "an empty list of tools"),
         ({"prompt": "p", "tools": [5]}, "is not a tool"),
         ({"prompt": "p", "tools": [{"type": "web_search"}]}, "a provider runs itself"),

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from agentkit.artifacts import Reply, Text
+from agentkit.kinds.replies import MAX_CALLS
 from agentkit.providers.http import Answer
-from agentkit.providers.openai.answer import MAX_CALLS, answer_in
+from agentkit.providers.openai.answer import answer_in
 from agentkit.providers.openai.documents import document_in
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
